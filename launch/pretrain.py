@@ -1,0 +1,47 @@
+"""Pretrain one model on many PDE systems: `deepspeed launch/pretrain.py --deepspeed_config JSON --config YAML`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.data.trajectories import DataError
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.train.checkpoint import RunError
+from matey.train.pretrain import pretrain
+
+
+def main() -> int:
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
+    parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, as train.steps=200"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output.dir")
+    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
+    args = parser.parse_args()
+    environment = find_environment()
+    try:
+        run = load_config(args.config, args.set)
+        if args.resume:
+            run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
+        deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+        start_processes(environment, run.parallel.timeout, run.parallel.threads)
+        say = partial(print, flush=True) if environment.rank == 0 else lambda *_: None
+        pretrain(run, deepspeed_config, say)
+    except (ConfigError, DataError, RunError) as error:
+        # Every rank meets a mistake in the configuration, so rank 0 speaks for all; broken data may be one rank's alone.
+        if environment.rank == 0 or not isinstance(error, ConfigError):
+            who = f"[rank {environment.rank}] " if environment.world_size > 1 else ""
+            print(f"\n{who}error: {error}", file=sys.stderr, flush=True)
+        return 2
+    stop_processes()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

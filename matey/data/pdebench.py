@@ -1,0 +1,187 @@
+"""PDEBench files with one group per seed: shallow water and diffusion-reaction.
+
+``NNNN/data`` holds one trajectory, float32 and channels last; ``NNNN/grid/{x,y,t}`` the cell centres and times; the
+attribute ``config`` of ``NNNN`` the generator's YAML. The two systems have their grid axes in different order. Source:
+PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_radial_dam_break.py`` and ``sim_diff_react.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+from einops import rearrange
+
+from matey.data.hdf5 import open_hdf5, read_hdf5
+from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
+
+# The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class SeedGroupLayout:
+    """What sets apart the systems that share the layout.
+
+    Attributes:
+        system: name of the PDE system.
+        fields: the channels in the order of the file.
+        units: their units.
+        disk_axes: axes of ``data`` in the order of the file.
+        boundary: what the ends of ``z, y, x`` are.
+        mark: an entry of the YAML that only this system has.
+        parameters: entries of the YAML that are handed on.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    disk_axes: str
+    boundary: tuple[Boundary, Boundary, Boundary]
+    mark: str
+    parameters: tuple[str, ...]
+
+    @property
+    def shape(self) -> str:
+        """Shape of ``data`` as a message states it."""
+        t, first, second, _ = self.disk_axes.split()
+        return f"({t}, {first}, {second}, {len(self.fields)})"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the file has a group per seed and this system's YAML or, without YAML, its number of channels."""
+        if not h5py.is_hdf5(path):
+            return False
+        with open_hdf5(path) as file:
+            group = next((item for item in file.values() if isinstance(item, h5py.Group) and "data" in item), None)
+            if group is None or not isinstance(group["data"], h5py.Dataset):
+                return False
+            if simulation := _simulation(group):
+                return self.mark in simulation
+            shape = group["data"].shape
+            return len(shape) == 4 and shape[-1] == len(self.fields)
+
+
+SHALLOW_WATER = SeedGroupLayout(
+    system="shallow_water",
+    fields=("water_height",),
+    units=("1",),
+    disk_axes="t x y f",  # clawpack's q[0, i, j]: x first
+    boundary=("none", "open", "open"),
+    mark="dam_radius",
+    parameters=("seed", "dam_radius", "gravity"),
+)
+DIFFUSION_REACTION = SeedGroupLayout(
+    system="diffusion_reaction",
+    fields=("activator", "inhibitor"),
+    units=("1", "1"),
+    disk_axes="t y x f",  # the generator reshapes to (-1, Ny, Nx), against its own docstring
+    boundary=("none", "no_flux", "no_flux"),
+    mark="Du",
+    parameters=("seed", "Du", "Dv", "k"),
+)
+
+
+class SeedGroupFile(TrajectorySet):
+    """One file with a group per seed."""
+
+    def __init__(self, path: Path, layout: SeedGroupLayout) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: a group has no ``data``, or one of another shape than the layout or the other groups have.
+        """
+        self.system, self.fields, self.units = layout.system, layout.fields, layout.units
+        self._layout = layout
+        with open_hdf5(path) as file:
+            names = list(file)
+            shapes = [_data_shape(file, name, layout) for name in names]
+            for name, shape in zip(names, shapes, strict=True):
+                if shape != shapes[0]:
+                    raise DataError(
+                        f"{path}, {name}/data: expected shape {shapes[0]} as in {names[0]}/data, got {shape}; "
+                        f"put runs of different shape into files of their own."
+                    )
+            self.trajectories = tuple(_describe(file, path, name, shapes[0], layout) for name in names)
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        about = self.trajectories[trajectory]
+        frames = read_hdf5(about.source, f"{about.name}/data", start, stop)
+        return rearrange(frames, f"{self._layout.disk_axes} -> t f 1 y x")
+
+
+READERS = tuple(
+    Reader(
+        layout=f"PDEBench {layout.system} (groups 0000, 0001, ..., each with 'data' {layout.shape})",
+        suffixes=(".h5", ".hdf5"),
+        recognises=layout.recognises,
+        open=partial(SeedGroupFile, layout=layout),
+    )
+    for layout in (SHALLOW_WATER, DIFFUSION_REACTION)
+)
+
+
+def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[int, ...]:
+    """Shape of one group's ``data``, or DataError where the layout has another."""
+    group = file[name]
+    if not isinstance(group, h5py.Group) or not isinstance(group.get("data"), h5py.Dataset):
+        members = ", ".join(group) if isinstance(group, h5py.Group) else "a dataset in place of the group"
+        raise DataError(
+            f"{file.filename}, group {name}: expected a dataset 'data' of shape {layout.shape} ({layout.system}), "
+            f"found {members or 'nothing'}; remove the group or write the file again."
+        )
+    shape = group["data"].shape
+    if len(shape) != 4 or shape[-1] != len(layout.fields) or 0 in shape:
+        raise DataError(
+            f"{file.filename}, {name}/data: expected shape {layout.shape} ({layout.system}: {', '.join(layout.fields)}), "
+            f"got {shape}; write the file again in PDEBench's layout."
+        )
+    return shape
+
+
+def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], layout: SeedGroupLayout) -> Trajectory:
+    size = dict(zip(layout.disk_axes.split(), shape, strict=True))
+    step = {axis: _step(file, f"{name}/grid/{axis}", size[axis]) for axis in "tyx"}
+    simulation = _simulation(file[name])
+    return Trajectory(
+        source=path,
+        name=name,
+        num_frames=size["t"],
+        grid=(1, size["y"], size["x"]),
+        spacing=(1.0, step["y"], step["x"]),
+        boundary=layout.boundary,
+        time_step=step["t"],
+        parameters={key: float(simulation[key]) for key in layout.parameters if key in simulation},
+    )
+
+
+def _step(file: h5py.File, name: str, size: int) -> float:
+    """Mean distance of the coordinates in dataset ``name``, which must go with ``size`` cells or frames."""
+    coordinates = file.get(name)
+    if not isinstance(coordinates, h5py.Dataset) or coordinates.shape != (size,):
+        came = "none" if coordinates is None else str(getattr(coordinates, "shape", "a group"))
+        raise DataError(
+            f"{file.filename}, {name}: expected {size} coordinates to go with 'data' beside it, got {came}; "
+            f"check the order of the grid axes in 'data'."
+        )
+    if size == 1:
+        return 1.0
+    first, last = coordinates[[0, size - 1]].astype(np.float64)
+    return float(last - first) / (size - 1)
+
+
+def _simulation(group: h5py.Group) -> dict[str, object]:
+    """The ``sim`` section of a group's ``config``, empty if there is none."""
+    try:
+        config = yaml.load(group.attrs.get("config", ""), Loader=_YamlLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{group.file.filename}, group {group.name}: expected YAML in the attribute 'config', got what cannot be "
+            f"parsed ({reason}); write it again or delete it."
+        ) from error
+    simulation = config.get("sim") if isinstance(config, dict) else None
+    return simulation if isinstance(simulation, dict) else {}

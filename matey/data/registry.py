@@ -1,0 +1,97 @@
+"""Opens a data set by looking at what is in it: asks each known format whether a file is its own, and joins files."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections.abc import Iterable
+from pathlib import Path
+
+from matey.data import pdebench
+from matey.data.hdf5 import outline_hdf5
+from matey.data.trajectories import DataError, JoinedTrajectories, Reader, TrajectorySet
+
+_MAX_LISTED = 8
+
+READERS: list[Reader] = [*pdebench.READERS]
+"""All known formats, asked in this order; a format's file lists its own readers, and is added here."""
+
+
+def open_dataset(path: str | Path) -> TrajectorySet:
+    """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
+
+    Several files of one system are joined in the order of their sorted paths.
+
+    Raises:
+        DataError: nothing is there, a file is damaged or of unknown layout, or there is more than one system.
+    """
+    files = _find_files(Path(path).expanduser().absolute())
+    readers = {file: _reader_of(file) for file in files}
+    unknown = [file for file, reader in readers.items() if reader is None]
+    if len(unknown) == len(files):
+        raise DataError(_unknown_layout(unknown[0]))
+    parts = [reader.open(file) for file, reader in readers.items() if reader is not None]
+    systems: dict[str, list[str]] = {}
+    for system, file in [(part.system, part.sources[0]) for part in parts] + [("unknown layout", f) for f in unknown]:
+        systems.setdefault(system, []).append(str(file))
+    if len(systems) > 1:
+        found = "; ".join(f"{system}: {_listed(paths)}" for system, paths in systems.items())
+        raise DataError(f"{path} must hold one system, but holds {found}. Open each as a data set of its own.")
+    return parts[0] if len(parts) == 1 else JoinedTrajectories(parts)
+
+
+def _reader_of(file: Path) -> Reader | None:
+    """The reader of a file, None if its layout is unknown."""
+    return next((reader for reader in READERS if reader.recognises(file)), None)
+
+
+def _find_files(path: Path) -> list[Path]:
+    """Data files that ``path`` stands for, sorted; a file that is named itself is taken whatever its suffix."""
+    if path.exists():
+        matches = [path]
+    elif glob.has_magic(str(path)):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if not matches:
+            raise DataError(f"No file matches {path}; {_nearby(path)}")
+    else:
+        raise DataError(f"{path} does not exist; {_nearby(path)}")
+    files = [file for match in matches for file in (_search(match) if match.is_dir() else [match])]
+    if not files:
+        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else matches
+        raise DataError(
+            f"{path} holds no data file: expected files ending in {', '.join(_suffixes())} in it or its sub-folders, "
+            f"found {_listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
+        )
+    return list(dict.fromkeys(files))
+
+
+def _search(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.suffix in _suffixes() and file.is_file())
+
+
+def _suffixes() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(suffix for reader in READERS for suffix in reader.suffixes))
+
+
+def _nearby(path: Path) -> str:
+    """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
+    missing = path
+    while not missing.parent.exists():
+        missing = missing.parent
+    names = sorted(item.name for item in missing.parent.iterdir())
+    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
+    return f"{missing.parent} holds {_listed(names) or 'nothing'}."
+
+
+def _unknown_layout(file: Path) -> str:
+    found = _listed(outline_hdf5(file)) or "nothing"
+    known = "; ".join(reader.layout for reader in READERS)
+    return f"{file} has a layout that no reader knows: it holds {found}. Known are: {known}."
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return ", ".join(items[:_MAX_LISTED]) + more

@@ -1,0 +1,158 @@
+"""What every reader yields: trajectories of one PDE system, described up front and read a few frames at a time.
+
+The file of a format (``pdebench``, ...) fills in the descriptions and ``_read_frames``; the checks that all formats
+share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-dimensional data has ``z = 1``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Boundary = Literal["periodic", "open", "wall", "no_flux", "none"]
+"""What both ends of an axis are; ``none`` is the missing axis of data with fewer dimensions."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One run of a solver as its file describes it; holds no field values.
+
+    Attributes:
+        source: the file it lies in.
+        name: its name inside that file, such as ``0023``.
+        num_frames: number of snapshots.
+        grid: number of cells along ``z, y, x``.
+        spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).
+        boundary: what the ends of ``z, y, x`` are.
+        time_step: time between two snapshots in the units of the data set.
+        parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
+    """
+
+    source: Path
+    name: str
+    num_frames: int
+    grid: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    boundary: tuple[Boundary, Boundary, Boundary]
+    time_step: float
+    parameters: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def periodic(self) -> tuple[bool, bool, bool]:
+        """Whether the domain wraps around along ``z, y, x``."""
+        z, y, x = (kind == "periodic" for kind in self.boundary)
+        return z, y, x
+
+    @property
+    def label(self) -> str:
+        """File and name, as a message or a plot cites it."""
+        return f"{self.source}, trajectory {self.name}"
+
+
+class TrajectorySet(ABC):
+    """Trajectories of one system with the same fields; grids and lengths may differ from one to the next.
+
+    Holds descriptions and no open files, so it can be pickled or forked; each process opens files on its first read.
+
+    Attributes:
+        system: name of the PDE system, such as ``shallow_water``.
+        fields: names along axis ``f``.
+        units: unit of each field; ``1`` where the data set is dimensionless.
+        trajectories: one description per trajectory, in a fixed order.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    trajectories: tuple[Trajectory, ...]
+
+    @property
+    def num_trajectories(self) -> int:
+        """Number of trajectories."""
+        return len(self.trajectories)
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files of the set, each once, in order."""
+        return tuple(dict.fromkeys(trajectory.source for trajectory in self.trajectories))
+
+    def read(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        """Read frames ``start`` to ``stop - 1`` of one trajectory, and no others, from its file.
+
+        Returns:
+            float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
+
+        Raises:
+            DataError: the file has gone or is damaged, or a value is NaN or infinite.
+        """
+        about = self.trajectories[trajectory]
+        assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
+        frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop), dtype=np.float32)
+        assert frames.shape == (stop - start, len(self.fields), *about.grid), f"{frames.shape} from {about.label}"
+        if not np.isfinite(frames).all():
+            frame, field_index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
+            raise DataError(
+                f"{about.label}: expected finite values, but field {self.fields[field_index]!r} is "
+                f"{frames[frame, field_index, *cell]} in frame {start + frame} at (z, y, x) = {tuple(cell)}; "
+                f"mend or remove this trajectory."
+            )
+        return frames
+
+    @abstractmethod
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        """Read frames in the shape that ``read`` promises; it checks bounds, shape and values."""
+
+
+class JoinedTrajectories(TrajectorySet):
+    """Several sets of one system, one after the other."""
+
+    def __init__(self, parts: Sequence[TrajectorySet]) -> None:
+        """Join ``parts``.
+
+        Raises:
+            DataError: they differ in system, fields or units.
+        """
+        first = parts[0]
+        for part in parts[1:]:
+            expected, came = ((s.system, s.fields, s.units) for s in (first, part))
+            if came != expected:
+                raise DataError(
+                    f"{part.sources[0]} cannot be joined to {first.sources[0]}: expected (system, fields, units) "
+                    f"{expected}, got {came}; open them as two data sets."
+                )
+        self.system, self.fields, self.units = first.system, first.fields, first.units
+        self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
+        self._parts = tuple(parts)
+        self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        part = bisect_right(self._firsts, trajectory) - 1
+        return self._parts[part]._read_frames(trajectory - self._firsts[part], start, stop)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format: how to tell a file of it by its content, and how to open it.
+
+    Attributes:
+        layout: the format and what is in a file of it, in a few words, for the message about an unknown file.
+        suffixes: endings of the files to look at when a folder is searched.
+        recognises: whether a file is of this format; raises DataError if it could be, but is damaged.
+        open: describes the trajectories of one file.
+    """
+
+    layout: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[Path], bool]
+    open: Callable[[Path], TrajectorySet]

@@ -1,0 +1,198 @@
+"""From trajectories to samples: splits by trajectory, windows in time, and reading windows into batches of fields.
+
+Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.fields import FieldBatch
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which trajectories of a set are for training, validation and testing; none is in two parts."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sample: history = frames ``start .. start + T - 1``, target = frame ``start + T - 1 + lead``.
+
+    Attributes:
+        set_index: which of the data sets of the run.
+        trajectory: which trajectory of that set.
+        start: first frame of the history.
+        lead: snapshots from the last frame of the history to the target, at least 1.
+    """
+
+    set_index: int
+    trajectory: int
+    start: int
+    lead: int
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Histories and the true frames that follow them.
+
+    Attributes:
+        batch: the histories; target and lead time are those of the windows.
+        truth: ``(b, t, f, z, y, x)``, the frames after the last one of each history, in physical units.
+    """
+
+    batch: FieldBatch
+    truth: Tensor
+
+
+def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
+    """Split trajectories into train, valid and test by a permutation that depends on ``seed`` and the number alone.
+
+    Args:
+        num_trajectories: how many there are.
+        fractions: of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
+        seed: of the permutation.
+
+    Raises:
+        DataError: ``fractions`` is not three parts of 1, or there are fewer trajectories than parts.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise DataError(
+            f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
+        )
+    wanted = [fraction * num_trajectories for fraction in fractions]
+    sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
+    num_parts = sum(fraction > 0 for fraction in fractions)
+    if num_trajectories < num_parts:
+        raise DataError(
+            f"Fractions {tuple(fractions)} need at least {num_parts} trajectories, one for each part, "
+            f"got {num_trajectories}; add data or set a fraction to 0."
+        )
+    while (missing := num_trajectories - sum(sizes)) != 0:
+        shortfall = [want - size for want, size in zip(wanted, sizes, strict=True)]
+        if missing > 0:
+            sizes[max((p for p in range(3) if wanted[p] > 0), key=shortfall.__getitem__)] += 1
+        else:
+            sizes[min((p for p in range(3) if sizes[p] > 1), key=shortfall.__getitem__)] -= 1
+    order = np.random.default_rng(seed).permutation(num_trajectories)
+    parts = np.split(order, np.cumsum(sizes)[:2])
+    return Split(*(tuple(sorted(part.tolist())) for part in parts))
+
+
+def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
+    """Number of frames at which a window of ``num_frames``, with ``follow`` frames after it, can start.
+
+    Raises:
+        DataError: not even one fits.
+    """
+    starts = trajectory.num_frames - num_frames - follow + 1
+    if starts < 1:
+        raise DataError(
+            f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
+            f"to predict, got {trajectory.num_frames}; ask for fewer or leave this trajectory out."
+        )
+    return starts
+
+
+def spread_windows(
+    trajectory_set: TrajectorySet,
+    trajectories: Sequence[int],
+    num_frames: int,
+    lead: int,
+    count: int,
+    *,
+    horizon: int = 0,
+    set_index: int = 0,
+) -> list[Window]:
+    """Spread ``count`` windows evenly over all that fit, for validation and evaluation; nothing is left to chance.
+
+    Args:
+        trajectory_set: where they lie.
+        trajectories: which trajectories to take them from.
+        num_frames: frames of history, ``T``.
+        lead: lead time of every window.
+        count: how many windows; all that fit, if there are fewer.
+        horizon: for rollouts, how many frames must follow the history.
+        set_index: what the windows shall say.
+
+    Raises:
+        DataError: a trajectory is shorter than one window.
+    """
+    assert lead >= 1, f"lead is {lead}"
+    follow = max(lead, horizon)
+    fitting = [
+        Window(set_index, trajectory, start, lead)
+        for trajectory in trajectories
+        for start in range(num_starts(trajectory_set.trajectories[trajectory], num_frames, follow))
+    ]
+    count = min(count, len(fitting))
+    return [fitting[(2 * i + 1) * len(fitting) // (2 * count)] for i in range(count)]
+
+
+def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[FieldBatch]:
+    """Read a micro-batch: one FieldBatch for all windows of the same system, fields, grid, spacing and boundaries.
+
+    Batches come in the order in which their first window comes, the samples of a batch in the order of their windows.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    return [_read_batch(sets, group, num_frames) for group in _alike(sets, windows)]
+
+
+def read_rollouts(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, horizon: int
+) -> list[Rollout]:
+    """Read histories with the ``horizon`` true frames that follow each, grouped and ordered as by ``read_windows``."""
+    rollouts = []
+    for group in _alike(sets, windows):
+        ends = [window.start + num_frames for window in group]
+        truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(group, ends, strict=True)]
+        rollouts.append(Rollout(_read_batch(sets, group, num_frames), _stack(truth)))
+    return rollouts
+
+
+def _alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list[Window]]:
+    """Windows that can share one FieldBatch, in order of first appearance."""
+    groups: dict[tuple, list[Window]] = {}
+    for window in windows:
+        source = sets[window.set_index]
+        about = source.trajectories[window.trajectory]
+        key = (source.system, source.fields, about.grid, about.spacing, about.periodic)
+        groups.setdefault(key, []).append(window)
+    return list(groups.values())
+
+
+def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> FieldBatch:
+    """Read windows that are alike; of each, the frames of its history and its target only."""
+    history, target = [], []
+    for window in windows:
+        source = sets[window.set_index]
+        end = window.start + num_frames
+        history.append(source.read(window.trajectory, window.start, end))
+        target.append(source.read(window.trajectory, end - 1 + window.lead, end + window.lead)[0])
+    source = sets[windows[0].set_index]
+    about = source.trajectories[windows[0].trajectory]
+    return FieldBatch(
+        system=source.system,
+        fields=source.fields,
+        history=_stack(history),  # (b, t, f, z, y, x)
+        target=_stack(target),  # (b, f, z, y, x)
+        lead_time=torch.tensor([float(window.lead) for window in windows]),  # (b)
+        spacing=about.spacing,
+        periodic=about.periodic,
+    )
+
+
+def _stack(frames: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(frames))

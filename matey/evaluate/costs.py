@@ -1,0 +1,85 @@
+"""What a forecast costs: tokens, beside those of a uniform grid of the finest patches, and seconds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.tokens.patches import patch_grid
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """What the forecasts of one batch took.
+
+    Attributes:
+        system: name of the PDE system.
+        num_samples: forecasts in the batch.
+        num_tokens: of all samples together.
+        num_uniform_tokens: of all samples together, had each been cut into the finest patches throughout.
+        seconds: for the whole batch, from the fields in main memory to the prediction there.
+    """
+
+    system: str
+    num_samples: int
+    num_tokens: int
+    num_uniform_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean cost of one forecast of a system.
+
+    Attributes:
+        system: name of the PDE system.
+        tokens: mean tokens per sample.
+        uniform_tokens: mean tokens per sample of the uniform grid of the finest patches.
+        seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
+        num_forecasts: how many forecasts this is taken from.
+    """
+
+    system: str
+    tokens: float
+    uniform_tokens: float
+    seconds: float
+    num_forecasts: int
+
+    @property
+    def share(self) -> float:
+        """Tokens over those of the uniform grid."""
+        return self.tokens / self.uniform_tokens
+
+
+def batch_cost(model: MateyModel, batch: FieldBatch, seconds: float) -> BatchCost:
+    """Count the tokens that ``model`` spent on ``batch``."""
+    num_tokens = int(model.count_tokens(batch).sum())
+    uniform = num_uniform_tokens(model, batch) * batch.num_samples
+    return BatchCost(batch.system, batch.num_samples, num_tokens, uniform, seconds)
+
+
+def num_uniform_tokens(model: MateyModel, batch: FieldBatch) -> int:
+    """Return how many tokens a sample would have, were it cut into the finest patches throughout."""
+    return math.prod(patch_grid((batch.num_frames, *batch.grid), model.config.patches[-1]))
+
+
+def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:
+    """Average batches into one cost per system, in the order in which the systems first come."""
+    costs = []
+    for system in dict.fromkeys(batch.system for batch in batches):
+        own = [batch for batch in batches if batch.system == system]
+        num_forecasts = sum(batch.num_samples for batch in own)
+        costs.append(
+            Cost(
+                system=system,
+                tokens=sum(batch.num_tokens for batch in own) / num_forecasts,
+                uniform_tokens=sum(batch.num_uniform_tokens for batch in own) / num_forecasts,
+                seconds=statistics.median(batch.seconds / batch.num_samples for batch in own),
+                num_forecasts=num_forecasts,
+            )
+        )
+    return costs

@@ -1,0 +1,162 @@
+"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, with persistence beside them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from matey.data import Window, read_rollouts, read_windows, spread_windows
+from matey.evaluate.baselines import persistence
+from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
+from matey.evaluate.examples import Example, make_examples
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.records import Kind, Record, Tally
+from matey.evaluate.rollout import rollout
+from matey.fields import field_rows
+from matey.model.matey import MateyModel
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What to measure.
+
+    Attributes:
+        leads: lead times in snapshots, each predicted at once.
+        rollout_steps: steps of the rollout; 0 makes none.
+        max_windows: windows per data set and lead, and per data set and rollout, spread evenly over what there is.
+        batch_size: samples predicted together.
+    """
+
+    leads: tuple[int, ...] = (1, 5)
+    rollout_steps: int = 10
+    max_windows: int = 100
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Task:
+    """Forecasts of one kind from the windows of one data set; ``lead`` is the length of a rollout."""
+
+    kind: Kind
+    lead: int
+    windows: tuple[Window, ...]
+
+    @property
+    def forecasts_per_window(self) -> int:
+        """How often the model predicts a frame for each window."""
+        return self.lead if self.kind == "rollout" else 1
+
+    @property
+    def num_forecasts(self) -> int:
+        """How often the model predicts a frame."""
+        return len(self.windows) * self.forecasts_per_window
+
+    def chunks(self, size: int) -> Iterator[tuple[Window, ...]]:
+        """Yield the windows ``size`` at a time."""
+        for start in range(0, len(self.windows), size):
+            yield self.windows[start : start + size]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was found.
+
+    Attributes:
+        records: errors per system, field, kind and lead.
+        costs: tokens and seconds per system.
+        examples: a few forecasts per system at the largest lead, along one trajectory.
+    """
+
+    records: list[Record]
+    costs: list[Cost]
+    examples: list[Example]
+
+
+def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:
+    """Choose the windows of every data set, lead and rollout; nothing is read or predicted yet.
+
+    Raises:
+        DataError: a trajectory is too short for a lead or for the rollout.
+        ValueError: the model does not know a field.
+    """
+    for trajectory_set in data.sets:
+        try:
+            field_rows(trajectory_set.fields, model.config.fields)
+        except ValueError as error:
+            raise ValueError(f"{trajectory_set.system}: {error}") from None
+    tasks = []
+    for index in range(len(data.sets)):
+        for lead in protocol.leads:
+            tasks.append(Task("lead", lead, _windows(data, index, protocol, lead)))
+        if protocol.rollout_steps:
+            windows = _windows(data, index, protocol, lead=1, horizon=protocol.rollout_steps)
+            tasks.append(Task("rollout", protocol.rollout_steps, windows))
+    return tasks
+
+
+def evaluate(
+    model: MateyModel,
+    data: HeldOut,
+    protocol: Protocol,
+    tasks: Sequence[Task],
+    on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
+) -> Evaluation:
+    """Run the tasks of `plan_tasks` on the model's device.
+
+    Args:
+        model: the trained model.
+        data: where the windows of ``tasks`` lie.
+        protocol: gives the size of the batches and the lead of the examples.
+        tasks: what to predict.
+        on_forecasts: called with the number of forecasts just made, for a progress bar.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+        ValueError: a patch does not divide a grid or the history.
+    """
+    tally, costs = Tally(), []
+    for task in tasks:
+        for windows in task.chunks(protocol.batch_size):
+            if task.kind == "lead":
+                costs += _score_lead(model, data, task, windows, tally)
+            else:
+                _score_rollout(model, data, task, windows, tally)
+            on_forecasts(len(windows) * task.forecasts_per_window)
+    return Evaluation(tally.records(), mean_costs(costs), make_examples(model, data, max(protocol.leads)))
+
+
+def _windows(
+    data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0
+) -> tuple[Window, ...]:
+    return tuple(
+        spread_windows(
+            data.sets[index],
+            data.trajectories[index],
+            data.num_frames,
+            lead,
+            protocol.max_windows,
+            horizon=horizon,
+            set_index=index,
+        )
+    )
+
+
+def _score_lead(
+    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], tally: Tally
+) -> list[BatchCost]:
+    costs = []
+    for batch in read_windows(data.sets, windows, data.num_frames):
+        start = time.perf_counter()
+        prediction = model.predict(batch).cpu()
+        costs.append(batch_cost(model, batch, time.perf_counter() - start))
+        tally.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target)
+    return costs
+
+
+def _score_rollout(
+    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], tally: Tally
+) -> None:
+    for true in read_rollouts(data.sets, windows, data.num_frames, task.lead):
+        for step, frame in enumerate(rollout(model, true.batch, task.lead)):
+            tally.add(true.batch, task.kind, step + 1, frame.cpu(), persistence(true.batch), true.truth[:, step])

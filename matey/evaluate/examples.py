@@ -1,0 +1,88 @@
+"""A few forecasts to look at: fields and tokens at the beginning, the middle and the end of one trajectory per system."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from matey.data import Window, read_windows
+from matey.evaluate.costs import num_uniform_tokens
+from matey.evaluate.held_out import HeldOut
+from matey.model.matey import MateyModel
+from matey.tokens.layout import TokenLayout
+from matey.tokens.tokenize import tokenize
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample, its forecast and its tokens.
+
+    Attributes:
+        system: name of the PDE system.
+        fields: names along axis ``f``.
+        units: unit of each field; ``1`` where it has none.
+        trajectory: file and name of the trajectory.
+        frame: index of the last known frame in its trajectory.
+        lead: snapshots from there to the target.
+        time_step: time between two snapshots.
+        spacing: cell size along ``z, y, x``.
+        last: ``(f, z, y, x)``, the last known frame.
+        target: ``(f, z, y, x)``, the truth.
+        prediction: ``(f, z, y, x)``.
+        layout: the sample's tokens.
+        num_uniform_tokens: tokens it would have, were it cut into the finest patches throughout.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    trajectory: str
+    frame: int
+    lead: int
+    time_step: float
+    spacing: tuple[float, float, float]
+    last: Tensor
+    target: Tensor
+    prediction: Tensor
+    layout: TokenLayout
+    num_uniform_tokens: int
+
+    @property
+    def tokens_per_level(self) -> dict[int, int]:
+        """Number of tokens at each level of refinement, coarse to fine."""
+        return dict(sorted(Counter(self.layout.level.tolist()).items()))
+
+
+def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
+    """Predict from the beginning, the middle and the end of each system's first trajectory, in that order."""
+    examples = []
+    for system in data.systems:
+        index = next(i for i, trajectory_set in enumerate(data.sets) if trajectory_set.system == system)
+        trajectory = data.trajectories[index][0]
+        last_start = data.sets[index].trajectories[trajectory].num_frames - data.num_frames - lead
+        for start in dict.fromkeys((0, last_start // 2, last_start)):
+            examples.append(_make_example(model, data, Window(index, trajectory, start, lead)))
+    return examples
+
+
+def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
+    (batch,) = read_windows(data.sets, [window], data.num_frames)
+    trajectory_set = data.sets[window.set_index]
+    trajectory = trajectory_set.trajectories[window.trajectory]
+    return Example(
+        system=batch.system,
+        fields=batch.fields,
+        units=trajectory_set.units,
+        trajectory=trajectory.label,
+        frame=window.start + data.num_frames - 1,
+        lead=window.lead,
+        time_step=trajectory.time_step,
+        spacing=batch.spacing,
+        last=batch.last[0],
+        target=batch.target[0],
+        prediction=model.predict(batch)[0].cpu(),
+        layout=tokenize([batch], model.config.patches, model.config.refine_gamma).layout,
+        num_uniform_tokens=num_uniform_tokens(model, batch),
+    )

@@ -1,0 +1,54 @@
+"""Errors of predicted fields, per sample and field; how they are averaged is left to who reports them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NRMSE_EPSILON = 1e-12
+"""Added to the root mean square of the target, in the units of the field.
+
+It is the floor that `matey.tokens.normalisation` puts under a field's standard deviation. A field that is zero throughout is
+predicted as this floor times a decoded value of order one, so its NRMSE is of order one in any unit, where a larger constant
+would hide the errors of fields in small units and none at all would give 0 / 0.
+"""
+
+VRMSE_EPSILON = 1e-7
+"""The Well's constant, added to the variance of the target in the square of the field's unit."""
+
+CELLS = (-3, -2, -1)
+
+
+def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Root mean square error over the root mean square of the target, ``||p - u|| / ||u||`` over the cells.
+
+    Args:
+        prediction: ``(b, f, z, y, x)``.
+        target: ``(b, f, z, y, x)``.
+
+    Returns:
+        ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not NaN, where the
+        prediction is exact.
+    """
+    return _root_mean_square(prediction - target) / (_root_mean_square(target) + NRMSE_EPSILON)
+
+
+def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
+    """Root mean square error over the standard deviation of the target (The Well, arXiv:2412.00568).
+
+    As in The Well's code, the variance is the unbiased one and `VRMSE_EPSILON` is added to it.
+
+    Args:
+        prediction: ``(b, f, z, y, x)``.
+        target: ``(b, f, z, y, x)``.
+
+    Returns:
+        ``(b, f)``, without unit; 1 is as far off as predicting the mean of the target.
+    """
+    mean_square_error = (prediction - target).square().mean(dim=CELLS)
+    return (mean_square_error / (target.var(dim=CELLS) + VRMSE_EPSILON)).sqrt()
+
+
+def _root_mean_square(field: Tensor) -> Tensor:
+    num_cells = field.shape[-3:].numel()
+    return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5

@@ -1,0 +1,102 @@
+"""The nouns that data and model meet in: named physical fields, and a batch of histories of one system.
+
+Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes, ``n`` token, ``e`` embedding,
+``h`` head, ``d`` head width. Two-dimensional data has ``z = 1``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or ``""`` if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def field_rows(names: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
+    """Return the row of each field name in a model's vocabulary.
+
+    Raises:
+        ValueError: a name is not in the vocabulary.
+    """
+    rows = {name: row for row, name in enumerate(vocabulary)}
+    for name in names:
+        if name not in rows:
+            raise ValueError(
+                f"The model has no field {name!r}; its vocabulary is {', '.join(vocabulary)}."
+                f"{nearest_name(name, vocabulary)} Train with the field in model.fields, or leave this data out."
+            )
+    return [rows[name] for name in names]
+
+
+@dataclass(frozen=True)
+class FieldBatch:
+    """Histories of one system on one grid, and what they are to predict.
+
+    Attributes:
+        system: name of the PDE system, such as ``shallow_water``.
+        fields: names along axis ``f``.
+        history: ``(b, t, f, z, y, x)``, the past frames in physical units, oldest first.
+        lead_time: ``(b,)``, how many snapshots after the last frame the target lies.
+        target: ``(b, f, z, y, x)`` in physical units, or None when only predicting.
+        spacing: cell size along ``z, y, x`` in the units of the data set.
+        periodic: whether the domain wraps around along ``z, y, x``.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    history: Tensor
+    lead_time: Tensor
+    target: Tensor | None = None
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    periodic: tuple[bool, bool, bool] = (False, False, False)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where shapes contradict each other."""
+        if self.history.ndim != 6:
+            raise ValueError(f"history must be (b, t, f, z, y, x), got shape {tuple(self.history.shape)}.")
+        num_samples, _, num_fields, *grid = self.history.shape
+        if num_fields != len(self.fields):
+            raise ValueError(f"history holds {num_fields} fields, but {len(self.fields)} are named: {self.fields}.")
+        if self.lead_time.shape != (num_samples,):
+            raise ValueError(f"lead_time must be ({num_samples},), got shape {tuple(self.lead_time.shape)}.")
+        if self.target is not None and self.target.shape != (num_samples, num_fields, *grid):
+            expected = (num_samples, num_fields, *grid)
+            raise ValueError(f"target must be {expected} to go with history, got shape {tuple(self.target.shape)}.")
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples ``b``."""
+        return self.history.shape[0]
+
+    @property
+    def num_frames(self) -> int:
+        """Number of past frames ``t``."""
+        return self.history.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Number of cells along ``z, y, x``."""
+        return tuple(self.history.shape[3:])
+
+    @property
+    def last(self) -> Tensor:
+        """The last known frame, ``(b, f, z, y, x)``: what persistence predicts."""
+        return self.history[:, -1]
+
+    def to(self, device: torch.device | str) -> FieldBatch:
+        """Return the batch with its tensors on ``device``."""
+        target = None if self.target is None else self.target.to(device, non_blocking=True)
+        return replace(
+            self,
+            history=self.history.to(device, non_blocking=True),
+            lead_time=self.lead_time.to(device, non_blocking=True),
+            target=target,
+        )

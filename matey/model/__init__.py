@@ -1,0 +1,1 @@
+"""The network: written for one process, it knows of no ranks and no engine."""

@@ -1,0 +1,68 @@
+"""The transformer block, and the attention schemes as ordered lists of segmentations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from matey.model.seam import Seam
+from matey.tokens.layout import TokenLayout
+from matey.tokens.segments import Segmentation
+
+SCHEMES: dict[str, tuple[Callable[[TokenLayout], Tensor], ...]] = {
+    # one key per token and attention of a block, in order; equal keys attend to each other
+    "vit": (lambda layout: layout.sample,),
+}
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention within one segmentation, norm first, as a residual.
+
+    Queries, keys and values have no bias: that of the keys cancels in the softmax, so its gradient is rounding noise that
+    Adam would amplify.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, seam: Seam, segmentation: Segmentation) -> Tensor:
+        """Return ``(n, e)`` tokens plus what they gathered from their segment."""
+        qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> three n h d", three=3, h=self.num_heads)
+        gathered = seam.attend(*qkv.unbind(), segmentation)
+        return tokens + self.out(rearrange(gathered, "n h d -> n (h d)"))
+
+
+class Mlp(nn.Module):
+    """Two-layer perceptron per token, norm first, as a residual."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``."""
+        return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
+
+
+class Block(nn.Module):
+    """One attention per segmentation of the scheme, then one MLP."""
+
+    def __init__(self, width: int, num_heads: int, hidden: int, num_attentions: int) -> None:
+        super().__init__()
+        self.attentions = nn.ModuleList([SelfAttention(width, num_heads) for _ in range(num_attentions)])
+        self.mlp = Mlp(width, hidden)
+
+    def forward(self, tokens: Tensor, seam: Seam, segmentations: Sequence[Segmentation]) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``; ``segmentations`` goes with the scheme's list."""
+        for attention, segmentation in zip(self.attentions, segmentations, strict=True):
+            tokens = attention(tokens, seam, segmentation)
+        return self.mlp(tokens)

@@ -1,0 +1,98 @@
+"""The model's configuration, in the form that Hugging Face saves beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from matey.tokens.patches import check_levels
+
+SIZES = {
+    # heads, width, blocks; micro is for tests and the demo, the others are the paper's
+    "micro": (3, 96, 4),
+    "Ti": (3, 192, 12),
+    "S": (6, 384, 12),
+    "B": (12, 768, 12),
+}
+
+
+class MateyConfig(PretrainedConfig):
+    """Architecture of a `MateyModel`.
+
+    Args:
+        fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
+        patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
+        scheme: ``vit``, full attention over space and time.
+        token_set: ``uniform`` (one level) or ``mix`` (children replace their parent).
+        refine_gamma: a patch is split where its variance exceeds this times the largest of the sample (`mix`).
+        history: frames of history it is trained on.
+        num_heads: attention heads.
+        width: embedding width ``e``, a multiple of the heads.
+        num_blocks: transformer blocks.
+        mlp_ratio: hidden width of a block's MLP over ``e``.
+        predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
+        num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
+        longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
+    """
+
+    model_type = "matey"
+
+    def __init__(
+        self,
+        fields: Sequence[str] = (),
+        patches: Sequence[Sequence[int]] = ((1, 1, 16, 16),),
+        scheme: str = "vit",
+        token_set: str = "uniform",
+        refine_gamma: float = 0.2,
+        history: int = 1,
+        num_heads: int = 3,
+        width: int = 192,
+        num_blocks: int = 12,
+        mlp_ratio: float = 4.0,
+        predict: str = "change",
+        num_wavelengths: int = 16,
+        longest_lead: float = 256.0,
+        **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
+    ) -> None:
+        self.fields = list(fields)
+        self.patches = [tuple(patch) for patch in patches]
+        self.scheme = scheme
+        self.token_set = token_set
+        self.refine_gamma = refine_gamma
+        self.history = history
+        self.num_heads = num_heads
+        self.width = width
+        self.num_blocks = num_blocks
+        self.mlp_ratio = mlp_ratio
+        self.predict = predict
+        self.num_wavelengths = num_wavelengths
+        self.longest_lead = longest_lead
+        self._check()
+        super().__init__(**kwargs)
+
+    @classmethod
+    def from_size(cls, size: str, **kwargs: Any) -> MateyConfig:  # noqa: ANN401
+        """Return the configuration of a named size: micro, Ti, S or B."""
+        if size not in SIZES:
+            raise ValueError(f"There is no model size {size!r}; choose one of {', '.join(SIZES)}.")
+        heads, width, blocks = SIZES[size]
+        return cls(num_heads=heads, width=width, num_blocks=blocks, **kwargs)
+
+    def _check(self) -> None:
+        check_levels(self.patches)
+        if len(set(self.fields)) != len(self.fields):
+            raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
+        if self.scheme != "vit":
+            raise ValueError(f"scheme must be 'vit', got {self.scheme!r}.")
+        if self.token_set not in ("uniform", "mix"):
+            raise ValueError(f"token_set must be 'uniform' or 'mix', got {self.token_set!r}.")
+        if self.token_set == "uniform" and len(self.patches) > 1:
+            raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' for several.")
+        if self.predict not in ("change", "field"):
+            raise ValueError(f"predict must be 'change' or 'field', got {self.predict!r}.")
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not a multiple of 4, which the patch stem needs.")

@@ -1,0 +1,165 @@
+"""Patches of any set of fields to tokens and back, by a hierarchical stem and its mirror.
+
+After the stem of Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
+stage sees beyond its patch. Departures: weights of the cells belong to field names, and there are no norms between stages,
+since a norm per sub-patch would blow a flat region's small variations up to the size of a front's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from matey.tokens.patches import Patch, factor_stages
+from matey.tokens.positions import fourier_features
+
+
+class PatchEmbedding(nn.Module):
+    """Embed the patches of one level. The list of groups is one call, so that every rank calls every module once."""
+
+    def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
+        super().__init__()
+        cells, *merges = factor_stages(patch)
+        self.patch, self.cells, self.merges = patch, cells, merges or [(1, 1, 1, 1)]
+        stage_width = width // 4
+        self.field_weight = nn.Parameter(torch.empty(num_fields, math.prod(cells), stage_width))
+        self.field_bias = nn.Parameter(torch.zeros(stage_width))
+        widths = [stage_width] * len(self.merges) + [width]
+        self.stages = nn.ModuleList(
+            [
+                nn.Linear(math.prod(merge) * w_in, w_out)
+                for merge, (w_in, w_out) in zip(self.merges, pairwise(widths), strict=True)
+            ]
+        )
+
+    def forward(self, patches: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        """Embed the patches of every group.
+
+        Args:
+            patches: per group ``(m, f, t, z, y, x)`` normalised values of this level's patches; ``m`` may be 0.
+            rows: per group ``(f,)`` the row of each field in the vocabulary.
+
+        Returns:
+            ``(sum of m, e)``.
+        """
+        t, z, y, x = self.cells
+        parts = []
+        for values, row in zip(patches, rows, strict=True):
+            cells = rearrange(values, "m f (T t) (Z z) (Y y) (X x) -> (m T Z Y X) (f t z y x)", t=t, z=z, y=y, x=x)
+            weight = rearrange(self.field_weight[row], "f c e -> (f c) e")
+            # Divided so that many fields do not outweigh few: each adds unit variance.
+            parts.append(cells.to(weight.dtype) @ weight / math.sqrt(len(row)))
+        embedded = torch.cat(parts) + self.field_bias  # (m T Z Y X, e/4)
+        grid = [p // c for p, c in zip(self.patch, self.cells, strict=True)]
+        for stage, merge in zip(self.stages, self.merges, strict=True):
+            grid = [g // s for g, s in zip(grid, merge, strict=True)]
+            embedded = stage(F.gelu(_merge(embedded, grid, merge)))
+        return embedded
+
+
+class PatchDecoder(nn.Module):
+    """Decode tokens of one level to the values of a single frame in their patches: the mirror of `PatchEmbedding`."""
+
+    def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
+        super().__init__()
+        self.patch = (1, *patch[1:])
+        cells, *merges = factor_stages(self.patch)
+        self.cells, self.splits = cells, merges[::-1] or [(1, 1, 1, 1)]
+        stage_width = width // 4
+        widths = [width] + [stage_width] * len(self.splits)
+        self.stages = nn.ModuleList(
+            [
+                nn.Linear(w_in, math.prod(split) * w_out)
+                for split, (w_in, w_out) in zip(self.splits, pairwise(widths), strict=True)
+            ]
+        )
+        # Zero, so that an untrained model predicts no change: persistence.
+        self.field_weight = nn.Parameter(torch.zeros(num_fields, stage_width, math.prod(cells)))
+        self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(cells)))
+
+    def forward(self, tokens: Tensor, counts: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the tokens of every group.
+
+        Args:
+            tokens: ``(sum of counts, e)``, group after group.
+            counts: tokens per group, may be 0.
+            rows: per group ``(f,)`` the row of each field in the vocabulary.
+
+        Returns:
+            Per group ``(m, f, 1, z, y, x)``.
+        """
+        grid = [1, 1, 1, 1]
+        for stage, split in zip(self.stages, self.splits, strict=True):
+            tokens = F.gelu(_split(stage(tokens), grid, split))
+            grid = [g * s for g, s in zip(grid, split, strict=True)]
+        T, Z, Y, X = grid
+        t, z, y, x = self.cells
+        decoded, per_token = [], math.prod(grid)
+        for part, row in zip(tokens.split([count * per_token for count in counts]), rows, strict=True):
+            values = torch.einsum("ne,fec->nfc", part, self.field_weight[row]) + self.field_bias[row]
+            decoded.append(
+                rearrange(
+                    values,
+                    "(m T Z Y X) f (t z y x) -> m f (T t) (Z z) (Y y) (X x)",
+                    T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x,
+                )
+            )  # fmt: skip
+        return decoded
+
+
+class PositionEmbedding(nn.Module):
+    """Where a token lies and how large it is, after Aurora (arXiv:2405.13063, appendix B): Fourier features, then linear maps."""
+
+    # In the unit domain: the shortest resolves neighbouring patches on a grid of 128 of them, the longest is no repetition.
+    SHORTEST, LONGEST = 1 / 64, 2.0
+    # Volumes range over many powers of two, so their logarithm to base 2 is what is expanded.
+    LONGEST_LOG_VOLUME = 64.0
+
+    def __init__(self, width: int, num_wavelengths: int) -> None:
+        super().__init__()
+        self.num_wavelengths = num_wavelengths
+        self.centre = nn.Linear(4 * 2 * num_wavelengths, width)
+        self.volume = nn.Linear(2 * num_wavelengths, width, bias=False)
+
+    def forward(self, centre: Tensor, extent: Tensor) -> Tensor:
+        """Map centres and extents, both ``(n, 4)`` along t, z, y, x in the unit domain, to ``(n, e)``."""
+        at = fourier_features(centre, self.SHORTEST, self.LONGEST, self.num_wavelengths)
+        log_volume = extent.log2().sum(dim=1)
+        size = fourier_features(log_volume, 1.0, self.LONGEST_LOG_VOLUME, self.num_wavelengths)
+        dtype = self.centre.weight.dtype
+        return self.centre(rearrange(at, "n axis w -> n (axis w)").to(dtype)) + self.volume(size.to(dtype))
+
+
+class LeadTimeEmbedding(nn.Module):
+    """How far ahead a sample is to be predicted: Fourier features of the lead time, then an MLP."""
+
+    SHORTEST = 2.0  # snapshots: neighbouring lead times are half a wavelength apart
+
+    def __init__(self, width: int, num_wavelengths: int, longest: float) -> None:
+        super().__init__()
+        self.num_wavelengths, self.longest = num_wavelengths, longest
+        self.expand = nn.Linear(2 * num_wavelengths, width)
+        self.contract = nn.Linear(width, width)
+
+    def forward(self, lead_time: Tensor) -> Tensor:
+        """Map lead times ``(b,)`` in snapshots to ``(b, e)``."""
+        features = fourier_features(lead_time, self.SHORTEST, self.longest, self.num_wavelengths)
+        return self.contract(F.gelu(self.expand(features.to(self.expand.weight.dtype))))
+
+
+def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
+    (T, Z, Y, X), (t, z, y, x) = grid, factor
+    pattern = "(m T t Z z Y y X x) e -> (m T Z Y X) (t z y x e)"
+    return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)
+
+
+def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
+    (T, Z, Y, X), (t, z, y, x) = grid, factor
+    pattern = "(m T Z Y X) (t z y x e) -> (m T t Z z Y y X x) e"
+    return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)

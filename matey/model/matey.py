@@ -1,0 +1,135 @@
+"""MateyModel: a packed micro-batch of histories in, the decoded patches of the predicted frames out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from matey.fields import FieldBatch, field_rows
+from matey.model.blocks import SCHEMES, Block
+from matey.model.configuration import MateyConfig
+from matey.model.embedding import LeadTimeEmbedding, PatchDecoder, PatchEmbedding, PositionEmbedding
+from matey.model.forecast import Forecast, LevelForecast
+from matey.model.seam import Seam
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import patchify
+from matey.tokens.segments import segment
+from matey.tokens.tokenize import TokenBatch, tokenize
+
+
+class MateyModel(PreTrainedModel):
+    """Transformer over adaptive tokens of many PDE systems.
+
+    Every rank calls every submodule once per forward pass, on zero rows where it has no tokens of a level: ZeRO needs the same
+    sequence of calls on all ranks.
+    """
+
+    config_class = MateyConfig
+    base_model_prefix = "matey"
+
+    def __init__(self, config: MateyConfig) -> None:
+        super().__init__(config)
+        width, num_fields = config.width, len(config.fields)
+        self.scheme = SCHEMES[config.scheme]
+        self.embeddings = nn.ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
+        self.position = PositionEmbedding(width, config.num_wavelengths)
+        self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
+        hidden = int(width * config.mlp_ratio)
+        self.blocks = nn.ModuleList(
+            [Block(width, config.num_heads, hidden, len(self.scheme)) for _ in range(config.num_blocks)]
+        )
+        self.norm = nn.LayerNorm(width)
+        self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width) for patch in config.patches])
+        self.seam = Seam()
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, PatchEmbedding):
+            nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
+            nn.init.zeros_(module.field_bias)
+        elif isinstance(module, PatchDecoder):
+            nn.init.zeros_(module.field_weight)
+            nn.init.zeros_(module.field_bias)
+
+    def forward(self, batches: Sequence[FieldBatch]) -> list[Forecast]:
+        """Predict each batch's frame at its lead time; the forecasts are in the order of the batches."""
+        rows = [
+            torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
+        ]
+        token_batch = tokenize(batches, self.config.patches, self.config.refine_gamma)
+        segmentations = [segment(key(token_batch.layout)) for key in self.scheme]
+        layout = self.seam.shard(token_batch.layout)
+        tokens = self._embed(token_batch, layout, rows)
+        lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)
+        tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
+        for block in self.blocks:
+            tokens = block(tokens, self.seam, segmentations)
+        return self._decode(batches, token_batch, layout, self.norm(tokens), rows)
+
+    @torch.no_grad()
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Return the predicted frame ``(b, f, z, y, x)`` in physical units, on the model's device."""
+        was_training = self.training
+        self.eval()
+        (forecast,) = self([batch.to(self.device)])
+        self.train(was_training)
+        return forecast.assemble()
+
+    def count_tokens(self, batch: FieldBatch) -> Tensor:
+        """Return how many tokens each sample gets, ``(b,)``."""
+        layout = tokenize([batch], self.config.patches, self.config.refine_gamma).layout
+        return torch.bincount(layout.sample, minlength=batch.num_samples)
+
+    def _embed(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
+        """Embed the patches of the layout's tokens, ``(n, e)``."""
+        embedded, order = [], []
+        for level, (patch, embedding) in enumerate(zip(self.config.patches, self.embeddings, strict=True)):
+            index = (layout.level == level).nonzero(as_tuple=True)[0]
+            patches = [
+                patchify(normalised, patch)[layout.row[own]]
+                for normalised, own in zip(token_batch.normalised, _by_group(index, layout, len(rows)), strict=True)
+            ]
+            embedded.append(embedding(patches, rows))
+            order.append(index)
+        return torch.cat(embedded)[torch.cat(order).argsort()]
+
+    def _decode(
+        self,
+        batches: Sequence[FieldBatch],
+        token_batch: TokenBatch,
+        layout: TokenLayout,
+        tokens: Tensor,
+        rows: Sequence[Tensor],
+    ) -> list[Forecast]:
+        """Decode the tokens of the last frame."""
+        levels: list[list[LevelForecast]] = [[] for _ in batches]
+        for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
+            index = ((layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
+            by_group = _by_group(index, layout, len(batches))
+            decoded = decoder(tokens[index], [len(own) for own in by_group], rows)
+            for group, (own, values) in enumerate(zip(by_group, decoded, strict=True)):
+                row = layout.row[own] // (batches[group].num_frames // patch[0])
+                levels[group].append(LevelForecast(decoder.patch, row, values))
+        forecasts = []
+        num_tokens = torch.bincount(layout.group, minlength=len(batches)).tolist()
+        for group, (batch, normalisation) in enumerate(zip(batches, token_batch.normalisations, strict=True)):
+            is_change = self.config.predict == "change"
+            base = batch.last if is_change else normalisation.mean[..., None, None, None]
+            forecasts.append(Forecast(batch, base, normalisation.std, levels[group], num_tokens[group]))
+        return forecasts
+
+
+def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tensor]:
+    """Split token indices by group; tokens are packed group after group."""
+    counts = torch.bincount(layout.group[index], minlength=num_groups)
+    return list(index.split(counts.tolist()))

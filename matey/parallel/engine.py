@@ -1,0 +1,114 @@
+"""The one call of `deepspeed.initialize`, and what differs between ZeRO stages when one looks from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.config_utils import DeepSpeedConfigModel
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from matey.config import ConfigError, TrainSection
+from matey.fields import nearest_name
+
+
+def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[str, Any]) -> deepspeed.DeepSpeedEngine:
+    """Wrap the model in a DeepSpeed engine with AdamW.
+
+    Args:
+        model: its parameters train where ``requires_grad`` is set.
+        train: owns batch, learning rate, weight decay and clipping.
+        deepspeed_config: owns ZeRO, precision, offload, communication and monitors.
+
+    Raises:
+        ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks for what a stage cannot do.
+    """
+    zero = _check(deepspeed_config)
+    adam = {
+        "lr": train.learning_rate,
+        "betas": list(train.betas),
+        "eps": 1e-8,
+        # DeepSpeed's own Adam is compiled on first use; only offload to the CPU needs it.
+        "torch_adam": zero.offload_optimizer is None or zero.offload_optimizer.device == "none",
+    }
+    config = {
+        **deepspeed_config,
+        "train_micro_batch_size_per_gpu": train.micro_batch,
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_clipping": train.clip_norm,
+        "optimizer": {"type": "AdamW", "params": adam},
+        "steps_per_print": 10**9,
+    }
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train.weight_decay), config=config)
+    return engine
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return AdamW's groups: decay on the matrices of linear maps, none on norms, biases and embeddings of fields."""
+    decayed, plain = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                is_matrix = isinstance(module, nn.Linear) and name == "weight"
+                (decayed if is_matrix else plain).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay, "name": "decayed"},
+        {"params": plain, "weight_decay": 0.0, "name": "plain"},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(engine: deepspeed.DeepSpeedEngine, learning_rate: float) -> None:
+    """Set the rate of the next step."""
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def take_step(engine: deepspeed.DeepSpeedEngine) -> float | None:
+    """End a micro-step; after the last one of a step, step the optimizer and return the norm of the unclipped gradient."""
+    if not engine.is_gradient_accumulation_boundary():
+        engine.step()
+        return None
+    norm = None
+    if engine.zero_optimization_stage() == 0:
+        # Without ZeRO the engine clips but does not keep the norm.
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+    engine.step()
+    return float(engine.get_global_grad_norm() if norm is None else norm)
+
+
+@contextmanager
+def whole_parameters(engine: deepspeed.DeepSpeedEngine) -> Iterator[dict[str, Tensor]]:
+    """Give the complete weights of the module, which stage 3 keeps in slices. All ranks must enter."""
+    sliced = list(engine.module.parameters()) if engine.zero_optimization_stage() == 3 else []
+    with deepspeed.zero.GatheredParameters(sliced, enabled=bool(sliced)):
+        yield engine.module.state_dict()
+
+
+def _check(config: dict[str, Any]) -> DeepSpeedZeroConfig:
+    zero = _parse(DeepSpeedZeroConfig, config.get("zero_optimization", {}), "zero_optimization")
+    if config.get("bf16", {}).get("enabled") and zero.stage == 0:
+        raise ConfigError(
+            "bf16 with ZeRO stage 0 takes an optimizer wrapper whose results drift from those of the other stages; "
+            "use zero_optimization.stage 1, which costs nothing on one rank."
+        )
+    if config.get("fp16", {}).get("enabled"):
+        raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")
+    return zero
+
+
+def _parse(schema: type[DeepSpeedConfigModel], values: dict[str, Any], where: str) -> Any:  # noqa: ANN401
+    try:
+        return schema(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (where, *first["loc"]))
+        hint = nearest_name(str(first["loc"][-1]), schema.model_fields) if first["type"] == "extra_forbidden" else ""
+        message = "DeepSpeed has no such key." if first["type"] == "extra_forbidden" else first["msg"] + "."
+        raise ConfigError(f"DeepSpeed configuration: {key}: {message}{hint}") from None

@@ -1,0 +1,65 @@
+"""Explicit Runge-Kutta steps in which every trajectory of a batch has its own step size.
+
+A solver brings its rate of change and its largest safe step. A trajectory's steps follow from its own state alone, so its
+numbers do not depend on which other trajectories share the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from torch import Tensor, ceil, isfinite
+
+Rate = Callable[[Tensor], Tensor]
+Scheme = Callable[[Rate, Tensor, Tensor], Tensor]
+
+
+def integrate(
+    state: Tensor,
+    times: Tensor,
+    rate: Rate,
+    largest_step: Callable[[Tensor, Tensor], Tensor],
+    scheme: Scheme,
+) -> Iterator[Tensor]:
+    """Yield the state at each of ``times``, beginning with the given one.
+
+    Args:
+        state: ``(b, ...)`` at ``times[0]``.
+        times: ``(t)``, increasing.
+        rate: the time derivative of a state, of the state's shape.
+        largest_step: from a state ``(b, ...)`` and its times ``(b)``, the step size ``(b)`` that is safe for each trajectory.
+        scheme: ``heun`` or ``runge_kutta_4``.
+
+    Raises:
+        FloatingPointError: the solution stopped being finite.
+    """
+    yield state
+    per_trajectory = (-1,) + (1,) * (state.ndim - 1)
+    for begin, end in pairwise(times.tolist()):
+        remaining = state.new_full((state.shape[0],), end - begin)
+        while (remaining > 0).any():
+            num_steps = ceil(remaining / largest_step(state, end - remaining)).clamp(min=1)  # (b)
+            if not isfinite(num_steps).all():
+                raise FloatingPointError(f"The solution stopped being finite between t = {begin:g} and t = {end:g}.")
+            # Equal steps leave no sliver at the end. A trajectory that is done takes steps of zero, which change no bit.
+            step = remaining / num_steps
+            state = scheme(rate, state, step.reshape(per_trajectory))
+            remaining = remaining - step
+        yield state
+
+
+def heun(rate: Rate, state: Tensor, step: Tensor) -> Tensor:
+    """Take one step of the second-order strong-stability-preserving scheme (Shu and Osher 1988, eq. 2.16)."""
+    predicted = state + step * rate(state)
+    return 0.5 * (state + predicted + step * rate(predicted))
+
+
+def runge_kutta_4(rate: Rate, state: Tensor, step: Tensor) -> Tensor:
+    """Take one step of the classical fourth-order scheme; stable on the real axis for ``step * |eigenvalue| < 2.785``."""
+    half = 0.5 * step
+    first = rate(state)
+    second = rate(state + half * first)
+    third = rate(state + half * second)
+    fourth = rate(state + step * third)
+    return state + step / 6 * (first + 2 * (second + third) + fourth)

@@ -1,0 +1,31 @@
+"""Normalise each sample and field over its own history, and undo it on the prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A field that is constant up to the rounding of its float32 file must not have that rounding blown up to unit variance.
+ROUNDING = 1e-6
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation per sample and field, both ``(b, f)``, in physical units."""
+
+    mean: Tensor
+    std: Tensor
+
+    def apply(self, history: Tensor) -> Tensor:
+        """Normalise ``(b, t, f, z, y, x)`` to zero mean and unit variance."""
+        return (history - self.mean[:, None, :, None, None, None]) / self.std[:, None, :, None, None, None]
+
+
+def normalisation_of(history: Tensor) -> Normalisation:
+    """Take the statistics of ``(b, t, f, z, y, x)`` over time and space."""
+    variance, mean = torch.var_mean(history, dim=(1, 3, 4, 5), correction=0)
+    floor = (ROUNDING * mean.abs()).clamp_min(TINY)
+    return Normalisation(mean, torch.maximum(variance.sqrt(), floor))

@@ -1,0 +1,26 @@
+"""Fourier features of positions, sizes and lead times."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def fourier_features(values: Tensor, shortest: float, longest: float, num_wavelengths: int) -> Tensor:
+    """Return sines and cosines of values at log-spaced wavelengths (Aurora, arXiv:2405.13063, appendix B).
+
+    Args:
+        values: ``(...)``, in the units of the wavelengths.
+        shortest: the shortest wavelength; values closer than half of it look alike.
+        longest: the longest wavelength; values further apart than it are told apart by the others together.
+        num_wavelengths: number of wavelengths.
+
+    Returns:
+        ``(..., 2 num_wavelengths)``, computed in float64 or float32 as ``values`` is.
+    """
+    exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)
+    angular = (2 * math.pi / exponents.exp()).to(values)
+    phase = values[..., None] * angular
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)

@@ -1,0 +1,53 @@
+"""From a micro-batch of fields to its token layout: normalise, refine, lay out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.tokens.layout import TokenLayout, layout_tokens
+from matey.tokens.normalisation import Normalisation, normalisation_of
+from matey.tokens.patches import Patch, patch_grid
+from matey.tokens.refinement import refine_by_threshold
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """A micro-batch ready to be embedded.
+
+    Attributes:
+        layout: of all its tokens.
+        normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance.
+        normalisations: per group, to undo it.
+    """
+
+    layout: TokenLayout
+    normalised: tuple[Tensor, ...]
+    normalisations: tuple[Normalisation, ...]
+
+
+def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], gamma: float) -> TokenBatch:
+    """Tokenize a micro-batch; with one level of patches nothing is refined.
+
+    Raises:
+        ValueError: a patch does not divide the grid or the number of frames of a batch.
+    """
+    for batch in batches:
+        for patch in patches:
+            _check(batch, patch)
+    normalisations = tuple(normalisation_of(batch.history) for batch in batches)
+    normalised = tuple(n.apply(batch.history) for n, batch in zip(normalisations, batches, strict=True))
+    refined = [refine_by_threshold(fields, patches, gamma) for fields in normalised]
+    shapes = [(batch.num_samples, batch.num_frames, *batch.grid) for batch in batches]
+    layout = layout_tokens(shapes, refined, patches, device=batches[0].history.device)
+    return TokenBatch(layout, normalised, normalisations)
+
+
+def _check(batch: FieldBatch, patch: Patch) -> None:
+    try:
+        patch_grid((batch.num_frames, *batch.grid), patch)
+    except ValueError as error:
+        raise ValueError(f"{batch.system}: {error}") from None

@@ -1,0 +1,169 @@
+"""A run's folder: its resolved configuration, whole checkpoints only, and the best weights in Hugging Face form."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+
+from matey.config import RunConfig, dump_config, load_config
+from matey.parallel.collectives import barrier, rank
+from matey.parallel.engine import whole_parameters
+
+
+class RunError(ValueError):
+    """A run that cannot start, go on or be saved: one sentence that says what to do."""
+
+
+class RunFolder:
+    """The folder of one run; all ranks hold one, rank 0 writes what is not a shard."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.model = self.path / "model"
+
+    def newest_step(self) -> int | None:
+        """Return the step of the newest whole checkpoint, None if there is none."""
+        try:
+            tag = (self.checkpoints / "latest").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        match = re.fullmatch(r"step_(\d+)", tag)
+        if match is None or not (self.checkpoints / tag).is_dir():
+            raise RunError(
+                f"{self.checkpoints / 'latest'} names {tag!r}, which is no checkpoint beside it; write the name of one "
+                "that is, or start again without --resume."
+            )
+        return int(match[1])
+
+    def start(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
+        """Write the resolved configuration; an earlier run in the same place is moved aside, not overwritten."""
+        if rank() == 0:
+            if self.metrics.exists():
+                self.path.rename(self._free_name())
+            self._write_configs(run, deepspeed_config)
+        barrier()
+
+    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> None:
+        """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
+
+        Raises:
+            RunError: the run in this folder has another model, tokenizer or history.
+        """
+        saved = load_config(self.path / "config.yaml")
+        for what in ("model", "tokens"):
+            before, now = getattr(saved, what).model_dump(), getattr(run, what).model_dump()
+            for key in before:
+                if before[key] != now[key]:
+                    raise RunError(
+                        f"{self.path} holds a run with {what}.{key} = {before[key]}, this one asks for {now[key]}; "
+                        "use the same, or another output.dir."
+                    )
+        if saved.data.history != run.data.history:
+            raise RunError(
+                f"{self.path} holds a run with data.history = {saved.data.history}, this one asks for "
+                f"{run.data.history}; use the same, or another output.dir."
+            )
+        barrier()
+        if rank() == 0:
+            lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
+            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            replace_text(self.metrics, "".join(line + "\n" for line in kept))
+            self._write_configs(run, deepspeed_config)
+        barrier()
+
+    def save(self, engine: deepspeed.DeepSpeedEngine, step: int, state: dict[str, Any], keep: int) -> None:
+        """Save a checkpoint; `latest` moves to it only when every rank has written its part.
+
+        Raises:
+            RunError: it could not be written; earlier checkpoints stand.
+        """
+        tag = f"step_{step:06d}"
+        try:
+            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state={"step": step, **state}, save_latest=False)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            shutil.rmtree(self.checkpoints / tag, ignore_errors=True)
+            raise RunError(self._cannot_save(f"step {step}", error)) from error
+        barrier()
+        if rank() == 0:
+            replace_text(self.checkpoints / "latest", tag)
+            for old in sorted(self.checkpoints.glob("step_*"))[:-keep]:
+                shutil.rmtree(old)
+        barrier()
+
+    def load(self, engine: deepspeed.DeepSpeedEngine, step: int) -> dict[str, Any]:
+        """Load the checkpoint of ``step`` into the engine and return the state saved with it."""
+        tag = f"step_{step:06d}"
+        try:
+            path, state = engine.load_checkpoint(str(self.checkpoints), tag=tag)
+        except (OSError, RuntimeError, EOFError, KeyError) as error:
+            raise RunError(
+                f"The checkpoint {self.checkpoints / tag} cannot be loaded ({first_line(error)}); name an older one in "
+                f"{self.checkpoints / 'latest'}, or resume with the ranks and the ZeRO stage it was saved with."
+            ) from error
+        if path is None:
+            raise RunError(f"The checkpoint {self.checkpoints / tag} lacks its files; name an older one in 'latest'.")
+        return state
+
+    def save_model(self, engine: deepspeed.DeepSpeedEngine) -> None:
+        """Replace the Hugging Face form of the weights."""
+        with whole_parameters(engine) as weights:
+            if rank() == 0:
+                new = self.path / "model.new"
+                shutil.rmtree(new, ignore_errors=True)
+                try:
+                    engine.module.save_pretrained(new, state_dict=weights)
+                except (OSError, RuntimeError) as error:
+                    shutil.rmtree(new, ignore_errors=True)
+                    raise RunError(self._cannot_save("the best weights", error)) from error
+                shutil.rmtree(self.model, ignore_errors=True)
+                new.rename(self.model)
+        barrier()
+
+    def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_text(self.path / "config.yaml", dump_config(run))
+            replace_text(self.path / "ds_config.json", json.dumps(deepspeed_config, indent=2) + "\n")
+        except OSError as error:
+            raise RunError(f"Cannot write to {self.path} ({error.strerror}); choose another output.dir.") from None
+
+    def _free_name(self) -> Path:
+        number = 1
+        while (free := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        return free
+
+    def _cannot_save(self, what: str, error: Exception) -> str:
+        step = self.newest_step()
+        last = "there is no earlier checkpoint" if step is None else f"the checkpoint of step {step} stands"
+        return (
+            f"Could not save {what} to {self.path} ({first_line(error)}); {last}. "
+            f"Free some space ({_free_space(self.path)} left) and start the same command with --resume."
+        )
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file such that a reader, or a crash, sees the old text or the new one."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _free_space(path: Path) -> str:
+    return f"{shutil.disk_usage(path).free / 2**30:.1f} GiB"

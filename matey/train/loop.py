@@ -1,0 +1,123 @@
+"""The training loop: next batch, forward, backward, step, log, validate, save."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+from tqdm import tqdm
+
+from matey.config import TrainSection
+from matey.fields import FieldBatch
+from matey.parallel.collectives import peak_memory_bytes, rank
+from matey.parallel.engine import set_learning_rate, take_step
+from matey.train.checkpoint import RunError, RunFolder
+from matey.train.loss import training_loss
+from matey.train.schedule import learning_rate
+from matey.train.tally import Tally
+
+
+def train(
+    engine: deepspeed.DeepSpeedEngine,
+    stream: Iterator[Sequence[FieldBatch]],
+    systems: Sequence[str],
+    validate: Callable[[], dict[str, Any]],
+    settings: TrainSection,
+    folder: RunFolder,
+    first_step: int = 0,
+    best: float = math.inf,
+) -> None:
+    """Train from after ``first_step`` to ``settings.steps``.
+
+    Args:
+        engine: the model and its optimizer.
+        stream: this rank's micro-batches, from the one after ``first_step`` on.
+        systems: names of all systems that the stream may bring.
+        validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
+        settings: of the training.
+        folder: of the run.
+        first_step: steps taken before.
+        best: best ``valid_nrmse`` before.
+
+    Raises:
+        RunError: the loss is not finite, or a checkpoint cannot be written.
+    """
+    log = MetricsLog(folder.metrics, engine)
+    bar = tqdm(total=settings.steps, initial=first_step, unit="step", disable=rank() != 0, dynamic_ncols=True)
+    for step in range(first_step + 1, settings.steps + 1):
+        started = time.perf_counter()
+        rate = learning_rate(step, settings)
+        set_learning_rate(engine, rate)
+        tally = Tally(systems, engine.device)
+        for _ in range(settings.accumulation):
+            batches = [batch.to(engine.device) for batch in next(stream)]
+            forecasts = engine(batches)
+            loss, per_sample = training_loss(forecasts, engine.module.seam, settings.loss)
+            engine.backward(loss)
+            grad_norm = take_step(engine)
+            tally.add(forecasts, per_sample)
+        totals = tally.reduce()
+        stop_unless_finite(totals.per_sample, step, totals.by_system, folder)
+        seconds = time.perf_counter() - started
+        if step % settings.log_every == 0 or step == settings.steps:
+            log.write(
+                step=step,
+                loss=totals.per_sample,
+                loss_by_system=totals.by_system,
+                learning_rate=rate,
+                grad_norm=grad_norm,
+                num_tokens=totals.num_tokens,
+                seconds=seconds,
+                peak_memory_bytes=peak_memory_bytes(),
+            )
+        bar.set_postfix_str(f"loss {totals.per_sample:.4f}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
+        bar.update()
+        is_last = step == settings.steps
+        if step % settings.validate_every == 0 or is_last:
+            numbers = validate()
+            log.write(step=step, **numbers)
+            if numbers["valid_nrmse"] < best:
+                best = numbers["valid_nrmse"]
+                folder.save_model(engine)
+        if step % settings.checkpoint_every == 0 or is_last:
+            folder.save(engine, step, {"best": best}, settings.keep_checkpoints)
+    bar.close()
+
+
+class MetricsLog:
+    """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
+
+    def __init__(self, path: Path, engine: deepspeed.DeepSpeedEngine) -> None:
+        self._monitor = engine.monitor
+        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+
+    def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
+        """Write a line; numbers that are dictionaries go to the monitors name by name."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **numbers}) + "\n")
+        self._file.flush()
+        if self._monitor.enabled:
+            events = []
+            for name, value in numbers.items():
+                for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
+                    events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
+            self._monitor.write_events(events)
+
+
+def stop_unless_finite(loss: float, step: int, by_system: dict[str, float], folder: RunFolder) -> None:
+    """Raise RunError if the loss is not a finite number."""
+    if math.isfinite(loss):
+        return
+    good = folder.newest_step()
+    advice = "there is no checkpoint yet" if good is None else f"the last good checkpoint is step {good}"
+    losses = ", ".join(f"{system} {value:g}" for system, value in by_system.items())
+    raise RunError(
+        f"The loss of step {step} is not finite ({losses}); {advice}. Lower train.learning_rate or train.clip_norm, or look "
+        "for bad values in the data of the systems named."
+    )

@@ -1,0 +1,151 @@
+"""Set a pretraining run up: open the data, build the model and the engine, resume, train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from matey.config import ConfigError, RunConfig
+from matey.data import open_dataset
+from matey.data.mixture import Mixture, micro_batches
+from matey.data.trajectories import TrajectorySet
+from matey.data.windows import Split, Window, split_trajectories, spread_windows
+from matey.fields import field_rows
+from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
+from matey.parallel.collectives import from_rank_zero, rank, world_size
+from matey.parallel.engine import build_engine
+from matey.tokens.patches import patch_grid
+from matey.train.checkpoint import RunFolder
+from matey.train.loop import train
+from matey.train.validation import validate
+
+
+def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Train as ``run`` says, from the start or from the newest checkpoint.
+
+    Args:
+        run: the run; its vocabulary, where not given, is what the data sets hold.
+        deepspeed_config: of the engine.
+        say: prints a line on rank 0.
+    """
+    sets = [open_dataset(data.path) for data in run.data.sets]
+    run = with_vocabulary(run, sets)
+    check_fit(run, sets)
+    splits = [split_trajectories(data.num_trajectories, run.data.split, run.data.split_seed) for data in sets]
+    folder = RunFolder(run.output.dir)
+    step = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
+    if step is None:
+        folder.start(run, deepspeed_config)
+    else:
+        folder.go_on(run, deepspeed_config, step)
+
+    torch.manual_seed(run.train.seed)
+    model = MateyModel(model_config(run))
+    engine = build_engine(model, run.train, deepspeed_config)
+    state = {} if step is None else folder.load(engine, step)
+    first_step = step or 0
+    say(describe(run, sets, splits, model, first_step))
+    if first_step >= run.train.steps:
+        say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
+        return
+    mixture = Mixture(
+        sets,
+        [split.train for split in splits],
+        [data.weight for data in run.data.sets],
+        run.data.history,
+        run.data.lead_max,
+        run.train.seed,
+    )
+    stream = micro_batches(
+        mixture,
+        first_step,
+        run.train.steps - first_step,
+        run.train.micro_batch,
+        run.train.accumulation,
+        rank(),
+        world_size(),
+        run.data.workers,
+    )
+    windows = validation_windows(run, sets, splits)
+    check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
+    systems = list(dict.fromkeys(data.system for data in sets))
+    train(engine, stream, systems, check, run.train, folder, first_step, state.get("best", math.inf))
+    say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+
+
+def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet]) -> RunConfig:
+    """Fill in the field vocabulary from the data, or check the given one.
+
+    Raises:
+        ConfigError: the data holds a field that ``model.fields`` lacks.
+    """
+    if run.model.fields is None:
+        names = tuple(dict.fromkeys(name for data in sets for name in data.fields))
+        return run.model_copy(update={"model": run.model.model_copy(update={"fields": names})})
+    for data in sets:
+        try:
+            field_rows(data.fields, run.model.fields)
+        except ValueError as error:
+            raise ConfigError(f"{data.system}: {error}") from None
+    return run
+
+
+def check_fit(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
+    """Raise ConfigError if a patch divides not the history or a grid of the data."""
+    for data in sets:
+        for trajectory in data.trajectories:
+            for patch in run.tokens.patches:
+                try:
+                    patch_grid((run.data.history, *trajectory.grid), patch)
+                except ValueError as error:
+                    raise ConfigError(f"{trajectory.source}: {error}") from None
+
+
+def model_config(run: RunConfig) -> MateyConfig:
+    """Return the architecture that the run asks for."""
+    return MateyConfig.from_size(
+        run.model.size,
+        fields=run.model.fields,
+        patches=run.tokens.patches,
+        scheme=run.model.scheme,
+        token_set=run.tokens.set,
+        refine_gamma=run.tokens.gamma,
+        predict=run.model.predict,
+        history=run.data.history,
+    )
+
+
+def validation_windows(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> list[Window]:
+    """Spread the validation's windows over its trajectories, half of them at lead 1 and half at the largest lead."""
+    leads = sorted({1, run.data.lead_max})
+    count = math.ceil(run.train.validation_windows / len(leads))
+    return [
+        window
+        for index, (data, split) in enumerate(zip(sets, splits, strict=True))
+        for lead in leads
+        for window in spread_windows(data, split.valid, run.data.history, lead, count, set_index=index)
+    ]
+
+
+def describe(
+    run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], model: MateyModel, first_step: int
+) -> str:
+    """Return the lines that open a run: data, model, batch."""
+    lines = []
+    for data, split, section in zip(sets, splits, run.data.sets, strict=True):
+        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
+        lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; weight {section.weight:g}; {section.path}")
+    num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    samples = run.train.micro_batch * run.train.accumulation * world_size()
+    lines.append(
+        f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
+        f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {world_size()} ranks"
+    )
+    if first_step:
+        lines.append(f"Going on after step {first_step}.")
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""Sums over the micro-batches of a step or a validation, on all ranks: errors by system, samples, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.model.forecast import Forecast
+from matey.parallel.collectives import sum_over_ranks
+
+
+class Tally:
+    """Adds up on each rank; one reduction at the end."""
+
+    def __init__(self, systems: Sequence[str], device: torch.device) -> None:
+        self.systems = list(systems)
+        self._sums = torch.zeros(2, len(self.systems) + 1, dtype=torch.float64, device=device)
+
+    def add(self, forecasts: Sequence[Forecast], per_sample: Tensor) -> None:
+        """Count a micro-batch with the error of each of its samples, ``(b,)`` over all its batches in order."""
+        start = 0
+        for forecast in forecasts:
+            self.add_batch(forecast.batch, per_sample[start : start + forecast.batch.num_samples], forecast.num_tokens)
+            start += forecast.batch.num_samples
+
+    def add_batch(self, batch: FieldBatch, errors: Tensor, num_tokens: int = 0) -> None:
+        """Count the samples of one batch."""
+        column = self.systems.index(batch.system)
+        self._sums[0, column] += errors.sum()
+        self._sums[1, column] += batch.num_samples
+        self._sums[0, -1] += num_tokens
+
+    def reduce(self) -> Totals:
+        """Add up the ranks."""
+        return Totals(self.systems, sum_over_ranks(self._sums).tolist())
+
+
+class Totals:
+    """What a step or a validation saw on all ranks."""
+
+    def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
+        self._errors, self._counts = sums[0][:-1], sums[1][:-1]
+        self.num_tokens = int(sums[0][-1])
+        self.by_system = {
+            system: error / count
+            for system, error, count in zip(systems, self._errors, self._counts, strict=True)
+            if count > 0
+        }
+
+    @property
+    def per_sample(self) -> float:
+        """Mean error over all samples."""
+        return sum(self._errors) / sum(self._counts)
+
+    @property
+    def per_system(self) -> float:
+        """Mean over the systems of their mean errors."""
+        return sum(self.by_system.values()) / len(self.by_system)

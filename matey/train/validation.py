@@ -1,0 +1,50 @@
+"""The error on windows never trained on, shared out over the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import deepspeed
+import torch
+
+from matey.data.trajectories import TrajectorySet
+from matey.data.windows import Window, read_windows
+from matey.evaluate.metrics import nrmse
+from matey.parallel.collectives import rank, world_size
+from matey.train.loss import relative_errors
+from matey.train.tally import Tally
+
+
+@torch.no_grad()
+def validate(
+    engine: deepspeed.DeepSpeedEngine,
+    sets: Sequence[TrajectorySet],
+    windows: Sequence[Window],
+    history: int,
+    micro_batch: int,
+) -> dict[str, Any]:
+    """Return ``valid_nrmse`` (mean over the systems), the same by system, and persistence's by system.
+
+    Micro-batches go round the ranks. All ranks call the model equally often, as ZeRO needs: where the count does not come out
+    even, a rank repeats the first one and does not count it.
+    """
+    chunks = [windows[start : start + micro_batch] for start in range(0, len(windows), micro_batch)]
+    systems = list(dict.fromkeys(data.system for data in sets))
+    model_error, persistence = Tally(systems, engine.device), Tally(systems, engine.device)
+    engine.eval()
+    for first in range(0, len(chunks), world_size()):
+        mine = first + rank()
+        batches = read_windows(sets, chunks[mine if mine < len(chunks) else 0], history)
+        forecasts = engine([batch.to(engine.device) for batch in batches])
+        for forecast in forecasts if mine < len(chunks) else ():
+            batch = forecast.batch
+            model_error.add_batch(batch, relative_errors(forecast, engine.module.seam).mean(dim=1))
+            persistence.add_batch(batch, nrmse(batch.last, batch.target).mean(dim=1))
+    engine.train()
+    totals = model_error.reduce()
+    return {
+        "valid_nrmse": totals.per_system,
+        "valid_nrmse_by_system": totals.by_system,
+        "valid_persistence_by_system": persistence.reduce().by_system,
+    }

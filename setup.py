@@ -1,0 +1,41 @@
+"""Packaging of MATEY; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="matey",
+    version="0.1.0",
+    description="Multiscale adaptive transformers for spatiotemporal physics, trained at scale with DeepSpeed",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    python_requires=">=3.11",
+    packages=find_packages(include=["matey", "matey.*"]),
+    install_requires=[
+        "torch>=2.10,<2.14",
+        "deepspeed>=0.19,<0.20",
+        "transformers>=5,<6",
+        "h5py>=3.11",
+        "einops>=0.8",
+        "pyyaml>=6",
+        "mpi4py>=4",
+        "numpy>=2",
+        "pydantic>=2.9",
+        "safetensors>=0.5",
+        "tqdm>=4.66",
+        "matplotlib>=3.9",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5"],
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Physics",
+    ],
+)
