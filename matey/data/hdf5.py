@@ -1,7 +1,7 @@
 """Opens and reads HDF5 files, and says in plain words what is wrong with them.
 
 Describing a file opens and closes it; reading keeps it open, once per process. A handle belongs to the process that
-opened it: a forked child inherits descriptors and the state of the HDF5 library, so it drops these handles and opens anew.
+opened it: a forked child inherits descriptors and the state of the HDF5 library, so it drops these and opens anew.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[in
     shape = group["data"].shape
     if len(shape) != 4 or shape[-1] != len(layout.fields) or 0 in shape:
         raise DataError(
-            f"{file.filename}, {name}/data: expected shape {layout.shape} ({layout.system}: {', '.join(layout.fields)}), "
-            f"got {shape}; write the file again in PDEBench's layout."
+            f"{file.filename}, {name}/data: expected shape {layout.shape}, channels {', '.join(layout.fields)}, as for "
+            f"{layout.system}, got {shape}; write the file again in PDEBench's layout."
         )
     return shape
 

@@ -11,7 +11,7 @@ from matey.evaluate.baselines import persistence
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.records import Kind, Record, Tally
+from matey.evaluate.records import ErrorSums, Kind, Record
 from matey.evaluate.rollout import rollout
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
@@ -115,20 +115,18 @@ def evaluate(
         DataError: see ``TrajectorySet.read``.
         ValueError: a patch does not divide a grid or the history.
     """
-    tally, costs = Tally(), []
+    sums, costs = ErrorSums(), []
     for task in tasks:
         for windows in task.chunks(protocol.batch_size):
             if task.kind == "lead":
-                costs += _score_lead(model, data, task, windows, tally)
+                costs += _score_lead(model, data, task, windows, sums)
             else:
-                _score_rollout(model, data, task, windows, tally)
+                _score_rollout(model, data, task, windows, sums)
             on_forecasts(len(windows) * task.forecasts_per_window)
-    return Evaluation(tally.records(), mean_costs(costs), make_examples(model, data, max(protocol.leads)))
+    return Evaluation(sums.records(), mean_costs(costs), make_examples(model, data, max(protocol.leads)))
 
 
-def _windows(
-    data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0
-) -> tuple[Window, ...]:
+def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0) -> tuple[Window, ...]:
     return tuple(
         spread_windows(
             data.sets[index],
@@ -143,20 +141,18 @@ def _windows(
 
 
 def _score_lead(
-    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], tally: Tally
+    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
 ) -> list[BatchCost]:
     costs = []
     for batch in read_windows(data.sets, windows, data.num_frames):
         start = time.perf_counter()
         prediction = model.predict(batch).cpu()
         costs.append(batch_cost(model, batch, time.perf_counter() - start))
-        tally.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target)
+        sums.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target)
     return costs
 
 
-def _score_rollout(
-    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], tally: Tally
-) -> None:
+def _score_rollout(model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums) -> None:
     for true in read_rollouts(data.sets, windows, data.num_frames, task.lead):
         for step, frame in enumerate(rollout(model, true.batch, task.lead)):
-            tally.add(true.batch, task.kind, step + 1, frame.cpu(), persistence(true.batch), true.truth[:, step])
+            sums.add(true.batch, task.kind, step + 1, frame.cpu(), persistence(true.batch), true.truth[:, step])

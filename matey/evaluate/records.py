@@ -54,7 +54,7 @@ class Record:
         return self.nrmse / self.persistence_nrmse
 
 
-class Tally:
+class ErrorSums:
     """Sums errors batch by batch."""
 
     def __init__(self) -> None:

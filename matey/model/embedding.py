@@ -133,7 +133,7 @@ class PositionEmbedding(nn.Module):
         log_volume = extent.log2().sum(dim=1)
         size = fourier_features(log_volume, 1.0, self.LONGEST_LOG_VOLUME, self.num_wavelengths)
         dtype = self.centre.weight.dtype
-        return self.centre(rearrange(at, "n axis w -> n (axis w)").to(dtype)) + self.volume(size.to(dtype))
+        return self.centre(rearrange(at, "n p w -> n (p w)").to(dtype)) + self.volume(size.to(dtype))
 
 
 class LeadTimeEmbedding(nn.Module):

@@ -1,0 +1,157 @@
+"""Evaluate a trained model: `python launch/evaluate.py --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from matey.data import open_dataset
+from matey.evaluate.evaluation import Evaluation, Protocol, evaluate, plan_tasks
+from matey.evaluate.held_out import HeldOut, hold_out
+from matey.evaluate.records import write_records
+from matey.evaluate.report import About, write_report
+from matey.evaluate.summary import summary_text
+from matey.evaluate.trained import Trained, load_trained
+
+
+def main() -> int:
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    args = parse_arguments()
+    # Hugging Face's bars and its own report on weights; what is wrong with them is said in our words.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot write to {error.filename or args.out}: {error.strerror}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="RUN_OR_MODEL", help="folder of a run, or its model/")
+    parser.add_argument(
+        "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for metrics.json and report.html")
+    parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
+    parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
+    parser.add_argument("--max-windows", type=int, default=100, metavar="N", help="per data set and lead (100)")
+    parser.add_argument(
+        "--split",
+        choices=("all", "train", "valid", "test"),
+        help="trajectories to take, as the run split them; by default all of --data, else test",
+    )
+    parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
+    parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate as the command line says, write both files and print the table."""
+    protocol = Protocol(
+        parse_leads(args.leads),
+        at_least(0, "--rollout", args.rollout),
+        at_least(1, "--max-windows", args.max_windows),
+        at_least(1, "--batch", args.batch),
+    )
+    if args.threads is not None:
+        torch.set_num_threads(at_least(1, "--threads", args.threads))
+    device = find_device(args.device)
+    trained = load_trained(args.checkpoint)
+    data = select_data(args, trained)
+    model = trained.model.to(device)
+    tasks = plan_tasks(model, data, protocol)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
+        evaluation = evaluate(model, data, protocol, tasks, bar.update)
+    write_records(evaluation.records, args.out / "metrics.json")
+    write_report(args.out / "report.html", evaluation, describe(args, trained, data, protocol))
+    print_results(evaluation, args.out)
+
+
+def parse_leads(text: str) -> tuple[int, ...]:
+    """Read ``1,5`` as lead times."""
+    leads = text.split(",")
+    if not all(lead.strip().isdecimal() and int(lead) > 0 for lead in leads):
+        raise ValueError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text!r}.")
+    return tuple(sorted({int(lead) for lead in leads}))
+
+
+def at_least(least: int, flag: str, value: int) -> int:
+    """Return a number of the command line if it is not too small."""
+    if value < least:
+        raise ValueError(f"{flag} must be {least} or more, got {value}.")
+    return value
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device, the first GPU if there is one for ``auto``."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name} is no device; use auto, cpu or cuda.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+    return device
+
+
+def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
+    """Open the data of the command line or of the run, and select the trajectories."""
+    if not args.data and trained.run is None:
+        raise ValueError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
+    paths = args.data or [data.path for data in trained.run.data.sets]
+    num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
+    if num_frames is None:
+        raise ValueError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
+    part = args.split or ("all" if args.data else "test")
+    return hold_out([open_dataset(path) for path in paths], part, num_frames, trained.run and trained.run.data)
+
+
+def describe(args: argparse.Namespace, trained: Trained, data: HeldOut, protocol: Protocol) -> About:
+    """Say what was evaluated and how."""
+    config = trained.model.config
+    patches = " to ".join("x".join(str(cells) for cells in patch[1:]) for patch in config.patches)
+    facts = {
+        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "command": shlex.join(["python", *sys.argv]),
+        "model": f"{trained.model.num_parameters():,} parameters; {config.num_blocks} blocks of {config.scheme} attention, "
+        f"{config.num_heads} heads, {config.width} wide; predicts the {config.predict}",
+        "tokens": f"{config.token_set}; patches (z, y, x) {patches}"
+        + (f", split above {config.refine_gamma:g} of the largest variance" if len(config.patches) > 1 else ""),
+        "history": f"{data.num_frames} frames",
+    }
+    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
+        facts[trajectory_set.system] = (
+            f"{len(trajectories)} of {trajectory_set.num_trajectories} trajectories; {', '.join(trajectory_set.fields)}; "
+            f"{', '.join(str(source) for source in trajectory_set.sources[:3])}"
+        )
+    facts["device"] = f"{trained.model.device}, {protocol.batch_size} samples at a time"
+    if trained.run is not None:
+        facts["training"] = f"{trained.run.train.steps} steps, leads 1 to {trained.run.data.lead_max}"
+    return About(trained.name, facts, trained.log)
+
+
+def print_results(evaluation: Evaluation, out: Path) -> None:
+    """Print the table and where to find the rest."""
+    print(f"\n{summary_text(evaluation)}\n\nReport: {out / 'report.html'}   numbers: {out / 'metrics.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

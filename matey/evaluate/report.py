@@ -1,0 +1,188 @@
+"""The report of an evaluation: one HTML file for a reader who wants to see how good the model is, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matey.evaluate import plots
+from matey.evaluate.evaluation import Evaluation
+from matey.evaluate.examples import Example
+from matey.evaluate.page import definitions, figure, folded, heading, page, paragraph, table
+from matey.evaluate.records import Record
+from matey.evaluate.summary import error_text, ratio_text, seconds_text, summary_records
+
+
+@dataclass(frozen=True)
+class About:
+    """What the report says of itself, as plain text.
+
+    Attributes:
+        name: of the run or the model.
+        facts: what was evaluated and how, term by term.
+        log: lines of the run's ``metrics.jsonl``; empty where there is none.
+    """
+
+    name: str
+    facts: dict[str, str]
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
+    """Write the report; it needs no other file and no network to be read."""
+    sections = [
+        heading(1, about.name),
+        paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
+        definitions(about.facts),
+        *_summary(evaluation.records),
+        *_rollouts(evaluation.records),
+        *_forecasts(evaluation.examples),
+        *_meshes(evaluation.examples),
+        *_costs(evaluation),
+        *_training(about.log),
+        *_records(evaluation.records),
+    ]
+    path.write_text(page(f"{about.name} - MATEY", sections), encoding="utf-8")
+
+
+def _summary(records: Sequence[Record]) -> list[str]:
+    rows = [
+        (
+            record.system,
+            f"{record.kind} {record.lead}",
+            error_text(record.nrmse),
+            error_text(record.persistence_nrmse),
+            ratio_text(record),
+            error_text(record.vrmse),
+            error_text(record.persistence_vrmse),
+            str(record.num_windows),
+        )
+        for record in summary_records(records)
+    ]
+    head = ("system", "forecast", "NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
+    return [
+        heading(2, "Errors"),
+        paragraph(
+            "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known frame "
+            "again; a ratio below 1 is better than that. A forecast at a lead is made at once, a rollout goes there in "
+            "steps of one snapshot over the model's own predictions."
+        ),
+        table(head, rows, num_text=2, best=4),
+        paragraph(
+            "NRMSE: root mean square error over the root mean square of the true field. VRMSE: the same over the true "
+            "field's standard deviation, as in The Well.",
+            "soft",
+        ),
+    ]
+
+
+def _rollouts(records: Sequence[Record]) -> list[str]:
+    if not any(record.kind == "rollout" for record in records):
+        return []
+    png = plots.to_png(plots.rollout_figure(records))
+    return [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
+
+
+def _forecasts(examples: Sequence[Example]) -> list[str]:
+    parts = [heading(2, "Forecasts")]
+    for own in _by_system(examples):
+        example = own[len(own) // 2]
+        later = f"{example.lead} snapshots ({example.lead * example.time_step:.3g} time units) later"
+        depth = example.last.shape[1]
+        caption = (
+            f"From frame {example.frame} of {example.trajectory} to {later}. One colour scale for the first three; the error "
+            f"has a scale of its own, white where it vanishes.{' The middle plane of z is shown.' if depth > 1 else ''}"
+        )
+        parts += [heading(3, example.system), figure(plots.to_png(plots.forecast_figure(example)), caption)]
+    return parts
+
+
+def _meshes(examples: Sequence[Example]) -> list[str]:
+    parts = [
+        heading(2, "Adaptive mesh"),
+        paragraph(
+            "Patches of the last frame, drawn over the first field, at the beginning, the middle and the end of a trajectory. "
+            "Each outline is a token; the same patches cut every frame of the history."
+        ),
+    ]
+    for own in _by_system(examples):
+        levels = sorted({level for example in own for level in example.tokens_per_level})
+        rows = [
+            (
+                str(example.frame),
+                *(str(example.tokens_per_level.get(level, 0)) for level in levels),
+                str(example.layout.num_tokens),
+                str(example.num_uniform_tokens),
+                f"{example.layout.num_tokens / example.num_uniform_tokens:.0%}",
+            )
+            for example in own
+        ]
+        head = ("last frame", *(f"level {level}" for level in levels), "tokens", "uniform fine grid", "share")
+        png = plots.to_png(plots.mesh_figure(own))
+        parts += [heading(3, own[0].system), figure(png, f"Tokens of {own[0].trajectory}."), table(head, rows)]
+    return parts
+
+
+def _costs(evaluation: Evaluation) -> list[str]:
+    rows = [
+        (
+            cost.system,
+            f"{cost.tokens:.1f}",
+            f"{cost.uniform_tokens:.0f}",
+            f"{cost.share:.1%}",
+            seconds_text(cost.seconds),
+            str(cost.num_forecasts),
+        )
+        for cost in evaluation.costs
+    ]
+    head = ("system", "tokens per sample", "uniform fine grid", "share", "time per forecast", "forecasts")
+    return [
+        heading(2, "Tokens and time"),
+        table(head, rows),
+        paragraph(
+            "Time is the median over batches of the time per sample, from the history in memory to the predicted frame there.",
+            "soft",
+        ),
+    ]
+
+
+def _training(log: Sequence[dict[str, Any]]) -> list[str]:
+    steps = [line for line in log if "loss" in line]
+    if not steps:
+        return []
+    seconds = sum(line.get("seconds", 0) for line in steps)
+    facts = {"steps": str(steps[-1]["step"]), "loss at the end": error_text(steps[-1]["loss"])}
+    if seconds:
+        facts["tokens per second"] = f"{sum(line.get('num_tokens', 0) for line in steps) / seconds:,.0f}"
+    memory = max(line.get("peak_memory_bytes") or 0 for line in steps)
+    if memory:
+        facts["peak memory"] = f"{memory / 2**30:.2f} GiB"
+    caption = "Thin: every logged step; thick: its running mean."
+    return [heading(2, "Training"), figure(plots.to_png(plots.training_figure(log)), caption), definitions(facts)]
+
+
+def _records(records: Sequence[Record]) -> list[str]:
+    rows = [
+        (
+            record.system,
+            record.field,
+            f"{record.kind} {record.lead}",
+            error_text(record.nrmse),
+            error_text(record.persistence_nrmse),
+            ratio_text(record),
+            error_text(record.vrmse),
+            error_text(record.persistence_vrmse),
+            str(record.num_windows),
+        )
+        for record in records
+    ]
+    head = ("system", "field", "forecast", "NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
+    content = table(head, rows, num_text=3, best=5)
+    return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
+
+
+def _by_system(examples: Sequence[Example]) -> list[list[Example]]:
+    systems = dict.fromkeys(example.system for example in examples)
+    return [[example for example in examples if example.system == system] for system in systems]

@@ -1,0 +1,111 @@
+"""Finds what was trained in a folder: a run with its configuration and log, or a model alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from matey.config import RunConfig, load_config
+from matey.model.matey import MateyModel
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no usable model: one sentence with what was looked for and what to do."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what is known about its training.
+
+    Attributes:
+        name: of the run's or the model's folder.
+        model: with its weights, on the CPU.
+        run: configuration of the run; None for a model alone.
+        log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
+    """
+
+    name: str
+    model: MateyModel
+    run: RunConfig | None = None
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of history that the model was trained with, if that is known."""
+        return self.run.data.history if self.run else getattr(self.model.config, "history", None)
+
+
+def load_trained(folder: str | Path) -> Trained:
+    """Load a run folder (``config.yaml``, ``model/``, ``metrics.jsonl``) or a model folder (``config.json``, weights).
+
+    Raises:
+        CheckpointError: there is no such folder, it is neither, or the model in it is damaged.
+        ConfigError: the run's ``config.yaml`` is not a run configuration.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
+    name = folder.resolve().name
+    if (folder / "config.yaml").is_file():
+        if not (folder / "model").is_dir():
+            raise CheckpointError(
+                f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
+            )
+        return Trained(
+            name, _load_model(folder / "model"), load_config(folder / "config.yaml"), read_log(folder / "metrics.jsonl")
+        )
+    if (folder / "config.json").is_file():
+        return Trained(name, _load_model(folder))
+    raise CheckpointError(
+        f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
+        "give the folder that output.dir names in the run YAML, or its model/."
+    )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read ``metrics.jsonl`` in the order of steps; where a resumed run logged a step again, the newer line counts.
+
+    Returns:
+        one object per training step and per validation; an empty list without the file.
+    """
+    if not path.is_file():
+        return []
+    lines: dict[tuple[int, bool], dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+            lines[line["step"], "valid_nrmse" in line] = line
+        except (json.JSONDecodeError, KeyError, TypeError):
+            # A run that was killed while writing leaves half a line, and a run that goes on writes behind it.
+            continue
+    return [lines[key] for key in sorted(lines)]
+
+
+def _load_model(folder: Path) -> MateyModel:
+    for names in (("config.json",), WEIGHTS):
+        if not any((folder / name).is_file() for name in names):
+            raise CheckpointError(f"{folder} has no {' or '.join(names)}; expected what save_pretrained writes.")
+    try:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise CheckpointError(f"{folder / 'config.json'} is damaged; copy the model again.") from None
+    if model_type != MateyModel.config_class.model_type:
+        raise CheckpointError(f"{folder} holds a model of type {model_type!r}, not 'matey'.")
+    try:
+        model, info = MateyModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The weights in {folder} are damaged ({error}); copy the model again.") from None
+    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on; their errors would be nonsense.
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, such as "
+            f"{wrong[0]}; take config.json and weights from one and the same model."
+        )
+    return model
