@@ -13,10 +13,11 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from matey.data import open_dataset
+from matey.evaluate.about import describe
 from matey.evaluate.evaluation import Evaluation, Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.evaluate.records import write_records
-from matey.evaluate.report import About, write_report
+from matey.evaluate.report import write_report
 from matey.evaluate.summary import summary_text
 from matey.evaluate.trained import Trained, load_trained
 
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> None:
     with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
         evaluation = evaluate(model, data, protocol, tasks, bar.update)
     write_records(evaluation.records, args.out / "metrics.json")
-    write_report(args.out / "report.html", evaluation, describe(args, trained, data, protocol))
+    date, command = f"{datetime.now():%Y-%m-%d %H:%M}", shlex.join(["python", *sys.argv])
+    write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     print_results(evaluation, args.out)
 
 
@@ -122,30 +124,6 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
         raise ValueError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part = args.split or ("all" if args.data else "test")
     return hold_out([open_dataset(path) for path in paths], part, num_frames, trained.run and trained.run.data)
-
-
-def describe(args: argparse.Namespace, trained: Trained, data: HeldOut, protocol: Protocol) -> About:
-    """Say what was evaluated and how."""
-    config = trained.model.config
-    patches = " to ".join("x".join(str(cells) for cells in patch[1:]) for patch in config.patches)
-    facts = {
-        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "command": shlex.join(["python", *sys.argv]),
-        "model": f"{trained.model.num_parameters():,} parameters; {config.num_blocks} blocks of {config.scheme} attention, "
-        f"{config.num_heads} heads, {config.width} wide; predicts the {config.predict}",
-        "tokens": f"{config.token_set}; patches (z, y, x) {patches}"
-        + (f", split above {config.refine_gamma:g} of the largest variance" if len(config.patches) > 1 else ""),
-        "history": f"{data.num_frames} frames",
-    }
-    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
-        facts[trajectory_set.system] = (
-            f"{len(trajectories)} of {trajectory_set.num_trajectories} trajectories; {', '.join(trajectory_set.fields)}; "
-            f"{', '.join(str(source) for source in trajectory_set.sources[:3])}"
-        )
-    facts["device"] = f"{trained.model.device}, {protocol.batch_size} samples at a time"
-    if trained.run is not None:
-        facts["training"] = f"{trained.run.train.steps} steps, leads 1 to {trained.run.data.lead_max}"
-    return About(trained.name, facts, trained.log)
 
 
 def print_results(evaluation: Evaluation, out: Path) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -22,25 +24,37 @@ from matey.simulate.pdebench_layout import SYSTEMS, Ensemble, read_configs, solv
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status, with what the user has to change on stderr."""
-    options = parse(arguments)
-    if options.list:
-        for name, system in SYSTEMS.items():
-            print(f"{name:20s} {system.summary}")
-        return 0
     try:
-        simulate(options)
-    except (ValueError, OSError, ArithmeticError) as error:
+        options = parse(arguments)
+        if options.list:
+            for name, system in SYSTEMS.items():
+                print(f"{name:20s} {system.summary}")
+        else:
+            simulate(options)
+    except (ValueError, ArithmeticError) as error:
         print(f"simulate.py: {error}", file=sys.stderr)
-        return 1
+        return 2
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]  # HDF5 tells a story
+        print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("simulate.py: interrupted; nothing was written.", file=sys.stderr)
         return 130
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are told like all others: in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError instead of leaving."""
+        raise ValueError(f"{message[:1].upper()}{message[1:]}; see --help.")
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Read the command line; raise ValueError if it is not one."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", nargs="?", metavar="SYSTEM", help=" or ".join(SYSTEMS))
     parser.add_argument("--list", action="store_true", help="list the systems and stop")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the file, which has its official name")
@@ -68,13 +82,15 @@ def simulate(options: argparse.Namespace) -> None:
         raise ValueError(f"No system {options.system!r}.{nearest_name(options.system, SYSTEMS)} See --list.")
     if options.out is None:
         raise ValueError("Name the folder for the file: --out DIR.")
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out names a folder, but {options.out} is a file.")
     ensemble = Ensemble(
         SYSTEMS[options.system], options.trajectories, options.resolution, options.frames, first_seed=options.seed
     )
     path = options.out / ensemble.system.file_name
     if path.exists() and not options.overwrite:
         if not holds(path, ensemble):
-            raise ValueError(f"{path} exists with other contents; choose another --out, or replace it with --overwrite.")
+            raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
         print(f"{path} is there already, with these settings.")
         return
 
@@ -103,10 +119,15 @@ def keep_freed_memory() -> None:
     """Make glibc keep freed blocks of up to 32 MB for reuse rather than hand them back to the kernel.
 
     Otherwise every temporary of the solvers costs page faults anew, which doubles the time. glibc raises its threshold
-    to the largest mapped block that was freed (mallopt(3), M_MMAP_THRESHOLD), so freeing one is enough; elsewhere it is harmless.
+    to the largest mapped block that was freed (mallopt(3), M_MMAP_THRESHOLD), so freeing one block is enough.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 if __name__ == "__main__":
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a batch system ends jobs by the latter; a shell's "&" ignores the former
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())

@@ -175,8 +175,11 @@ def _step(file: h5py.File, name: str, size: int) -> float:
 
 def _simulation(group: h5py.Group) -> dict[str, object]:
     """The ``sim`` section of a group's ``config``, empty if there is none."""
+    text = group.attrs.get("config", "")
+    if not isinstance(text, str | bytes):
+        return {}
     try:
-        config = yaml.load(group.attrs.get("config", ""), Loader=_YamlLoader)
+        config = yaml.load(text, Loader=_YamlLoader)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise DataError(

@@ -1,8 +1,7 @@
-"""A few forecasts to look at: fields and tokens at the beginning, the middle and the end of one trajectory per system."""
+"""A few forecasts to look at: fields and tokens at three times of one trajectory per system."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from matey.evaluate.costs import num_uniform_tokens
 from matey.evaluate.held_out import HeldOut
 from matey.model.matey import MateyModel
 from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch
 from matey.tokens.tokenize import tokenize
 
 
@@ -32,6 +32,7 @@ class Example:
         target: ``(f, z, y, x)``, the truth.
         prediction: ``(f, z, y, x)``.
         layout: the sample's tokens.
+        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine.
         num_uniform_tokens: tokens it would have, were it cut into the finest patches throughout.
     """
 
@@ -47,16 +48,17 @@ class Example:
     target: Tensor
     prediction: Tensor
     layout: TokenLayout
+    patches: tuple[Patch, ...]
     num_uniform_tokens: int
 
     @property
-    def tokens_per_level(self) -> dict[int, int]:
+    def tokens_per_level(self) -> list[int]:
         """Number of tokens at each level of refinement, coarse to fine."""
-        return dict(sorted(Counter(self.layout.level.tolist()).items()))
+        return self.layout.level.bincount(minlength=len(self.patches)).tolist()
 
 
 def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
-    """Predict from the beginning, the middle and the end of each system's first trajectory, in that order."""
+    """Predict at the beginning, the middle and the end of each system's first trajectory, in that order."""
     examples = []
     for system in data.systems:
         index = next(i for i, trajectory_set in enumerate(data.sets) if trajectory_set.system == system)
@@ -75,7 +77,7 @@ def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         system=batch.system,
         fields=batch.fields,
         units=trajectory_set.units,
-        trajectory=trajectory.label,
+        trajectory=f"{trajectory.source.name}, trajectory {trajectory.name}",
         frame=window.start + data.num_frames - 1,
         lead=window.lead,
         time_step=trajectory.time_step,
@@ -84,5 +86,6 @@ def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         target=batch.target[0],
         prediction=model.predict(batch)[0].cpu(),
         layout=tokenize([batch], model.config.patches, model.config.refine_gamma).layout,
+        patches=tuple(model.config.patches),
         num_uniform_tokens=num_uniform_tokens(model, batch),
     )

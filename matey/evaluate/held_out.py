@@ -20,11 +20,13 @@ class HeldOut:
         sets: the data sets.
         trajectories: per set, the trajectories that count.
         num_frames: frames of history ``T`` that the model is given.
+        part: which part of each set was selected.
     """
 
     sets: tuple[TrajectorySet, ...]
     trajectories: tuple[tuple[int, ...], ...]
     num_frames: int
+    part: Part = "all"
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -47,6 +49,7 @@ def hold_out(sets: Sequence[TrajectorySet], part: Part, num_frames: int, split: 
     for trajectory_set, trajectories in zip(sets, parts, strict=True):
         if not trajectories:
             raise ValueError(
-                f"The {part} part of {trajectory_set.system} is empty; data.split of the run is {list(split.split)}."
+                f"The {part} part of {trajectory_set.system} is empty; data.split of the run is {list(split.split)}. "
+                "Choose another --split or give --data."
             )
-    return HeldOut(tuple(sets), tuple(parts), num_frames)
+    return HeldOut(tuple(sets), tuple(parts), num_frames, part)

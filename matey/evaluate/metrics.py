@@ -8,9 +8,9 @@ from torch import Tensor
 NRMSE_EPSILON = 1e-12
 """Added to the root mean square of the target, in the units of the field.
 
-It is the floor that `matey.tokens.normalisation` puts under a field's standard deviation. A field that is zero throughout is
-predicted as this floor times a decoded value of order one, so its NRMSE is of order one in any unit, where a larger constant
-would hide the errors of fields in small units and none at all would give 0 / 0.
+It is the floor that `matey.tokens.normalisation` puts under a field's standard deviation. A field that is zero
+throughout is predicted as this floor times a decoded value of order one, so its NRMSE is of order one in any unit. A
+larger constant would hide the errors of fields in small units, and none at all would give 0 / 0.
 """
 
 VRMSE_EPSILON = 1e-7
@@ -27,8 +27,8 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
         target: ``(b, f, z, y, x)``.
 
     Returns:
-        ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not NaN, where the
-        prediction is exact.
+        ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not NaN,
+        where the prediction is exact.
     """
     return _root_mean_square(prediction - target) / (_root_mean_square(target) + NRMSE_EPSILON)
 

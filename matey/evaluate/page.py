@@ -1,4 +1,4 @@
-"""The pieces of a self-contained HTML page: frame, style sheet, tables and figures; no file, font or script from outside."""
+"""The pieces of a self-contained HTML page: frame, style sheet, tables and figures; nothing from outside."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def paragraph(text: str, style: str = "") -> str:
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
-def definitions(items: dict[str, str]) -> str:
+def definitions(items: Sequence[tuple[str, str]]) -> str:
     """Return terms with their values, both plain text."""
-    rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(value)}</dd>" for term, value in items.items())
+    rows = "".join(f"<dt>{escape(term)}</dt><dd>{escape(value)}</dd>" for term, value in items)
     return f"<dl>{rows}</dl>"
 
 
@@ -77,7 +77,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1,
         return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marked, row, strict=True))
 
     body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="wide"><table>\n<thead><tr>{cells("th", head)}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table></div>'
+    title = f"<thead><tr>{cells('th', head)}</tr></thead>"
+    return f'<div class="wide"><table>\n{title}\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
 def figure(png: bytes, caption: str) -> str:

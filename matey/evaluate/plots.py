@@ -1,8 +1,9 @@
-"""Figures of an evaluation: curves of training and rollout, fields beside each other, the mesh of tokens over a field."""
+"""Figures of an evaluation: curves of training and rollout, fields beside each other, the mesh of tokens."""
 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +17,13 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from matey.evaluate.about import patch_text
 from matey.evaluate.examples import Example
 from matey.evaluate.records import ALL_FIELDS, Record
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+ALL_SYSTEMS = "#000000"
 PERSISTENCE = "#7A7A7A"
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -39,6 +42,8 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
+PICTURE_STYLE = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
+LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 DOTS_PER_INCH = 160
 
 
@@ -53,17 +58,20 @@ def to_png(figure: Figure) -> bytes:
 @matplotlib.rc_context(STYLE)
 def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
     """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True)
-    _draw_log(left, [line for line in log if "loss" in line], "loss", smooth=True)
-    left.set(title="training loss", xlabel="step", yscale="log")
+    training = [line for line in log if "loss" in line]
     validations = [line for line in log if "valid_nrmse" in line]
-    _draw_log(right, validations, "valid_nrmse", smooth=False)
-    if validations and "valid_persistence_by_system" in validations[-1]:
-        for colour, error in zip(COLOURS, validations[-1]["valid_persistence_by_system"].values(), strict=False):
-            right.axhline(error, color=colour, linestyle=(0, (4, 3)), linewidth=1)
-    right.set(title="NRMSE on validation trajectories (dashed: persistence)", xlabel="step", yscale="log")
-    for axes in (left, right):
+    systems = list(dict.fromkeys(system for line in training for system in line.get("loss_by_system", {})))
+    colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
+    _draw_log(panels[0], training, "loss", colours, smooth=True)
+    panels[0].set(title="training loss", xlabel="step", yscale="log")
+    if validations:
+        _draw_log(panels[1], validations, "valid_nrmse", colours, smooth=False)
+        for system, error in validations[-1].get("valid_persistence_by_system", {}).items():
+            panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
+        panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
+    for axes in panels:
         axes.legend(fontsize=8)
     return figure
 
@@ -72,51 +80,40 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
 def rollout_figure(records: Sequence[Record]) -> Figure:
     """Draw each system's error over the steps of a rollout: mean over the fields, each field, and persistence."""
     systems = list(dict.fromkeys(record.system for record in records if record.kind == "rollout"))
-    figure = Figure(figsize=(min(10, 5 * len(systems)), 3.4), layout="constrained")
-    for axes, system in zip(np.atleast_1d(figure.subplots(1, len(systems))), systems, strict=True):
-        own = [record for record in records if record.kind == "rollout" and record.system == system]
-        names = [name for name in dict.fromkeys(record.field for record in own) if name != ALL_FIELDS]
-        overall = [record for record in own if record.field == ALL_FIELDS]
-        steps = [record.lead for record in overall]
-        axes.plot(
-            steps,
-            [r.persistence_nrmse for r in overall],
-            "--",
-            color=PERSISTENCE,
-            label="persistence",
-            marker="o",
-            ms=3,
-        )
-        axes.plot(steps, [r.nrmse for r in overall], color=COLOURS[0], label="MATEY", marker="o", ms=4)
-        for colour, name in zip(COLOURS[1:], names if len(names) > 1 else [], strict=False):
-            errors = [record.nrmse for record in own if record.field == name]
-            axes.plot(steps, errors, color=colour, linewidth=1, label=f"MATEY, {_words(name)}")
+    num_columns = min(2, len(systems))
+    num_rows = -(-len(systems) // num_columns)
+    figure = Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flat
+    for axes, system in zip(panels, systems, strict=False):
+        _draw_rollout(axes, [record for record in records if record.kind == "rollout" and record.system == system])
         axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE", ylim=(0, None))
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize=8)
+    for axes in list(panels)[len(systems) :]:
+        axes.set_visible(False)
     return figure
 
 
-@matplotlib.rc_context({**STYLE, "axes.grid": False})
+@matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
     """Draw, for each field, the last known frame, the truth, the prediction and its error."""
     num_fields = len(example.fields)
-    figure = Figure(figsize=(10, 2.35 * num_fields + 0.25), layout="constrained")
+    figure = Figure(figsize=(10, 2.0 * _height_over_width(example) * num_fields + 0.6), layout="constrained")
     grid = figure.subplots(num_fields, 4, squeeze=False, sharex=True, sharey=True)
-    titles = ("last known frame", f"truth, {example.lead} later", "prediction", "prediction - truth")
     for row, name in enumerate(example.fields):
         last, target, prediction = (plane(f[row]) for f in (example.last, example.target, example.prediction))
         error = prediction - target
-        low, high = target.min(), target.max()
+        for axes, field in zip(grid[row], (last, target, prediction), strict=False):
+            image = show_field(axes, field, example, "viridis", target.min(), target.max())
+        _add_colour_bar(figure, image, grid[row, :3])
         largest = float(np.abs(error).max()) or 1.0
-        shown = [(last, "viridis", low, high), (target, "viridis", low, high), (prediction, "viridis", low, high)]
-        for axes, (field, colours, lowest, highest) in zip(
-            grid[row], [*shown, (error, "RdBu_r", -largest, largest)], strict=True
-        ):
-            image = show_field(axes, field, example, colours, lowest, highest)
-            if axes in (grid[row, 2], grid[row, 3]):
-                _add_colour_bar(figure, image, axes)
+        image = show_field(grid[row, 3], error, example, "RdBu_r", -largest, largest)
+        _add_colour_bar(figure, image, grid[row, 3:])
         grid[row, 0].set_ylabel(_with_unit(name, example.units[row]) + "\n\ny")
+    titles = (
+        "last known frame",
+        f"truth, {example.lead} snapshots later",
+        "prediction",
+        "prediction \N{MINUS SIGN} truth",
+    )
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
     for axes in grid[-1]:
@@ -124,19 +121,23 @@ def forecast_figure(example: Example) -> Figure:
     return figure
 
 
-@matplotlib.rc_context({**STYLE, "axes.grid": False})
+@matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
     """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
-    figure = Figure(figsize=(10, 3.7), layout="constrained")
+    height = 3.2 * _height_over_width(examples[0]) + 0.9
+    figure = Figure(figsize=(10 * len(examples) / 3, height), layout="constrained")
     for axes, example in zip(figure.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
         field = plane(example.last[0])
         show_field(axes, field, example, "Greys_r", field.min(), field.max())
-        for level in example.tokens_per_level:
+        for level, patch in enumerate(example.patches):
             outlines = [Rectangle(corner, *size) for corner, size in _patches_in_plane(example, level)]
-            colour = COLOURS[(4, 5, 3, 2)[level % 4]]
-            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=0.9))
+            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
+            axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
         axes.set_title(f"frame {example.frame}: {example.layout.num_tokens} of {example.num_uniform_tokens} tokens")
         axes.set_xlabel("x")
+    figure.axes[0].set_ylabel("y")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
 
 
@@ -152,7 +153,7 @@ def show_field(axes: Axes, field: np.ndarray, example: Example, colours: str, lo
     image = axes.imshow(
         field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=(0, width * dx, 0, height * dy)
     )
-    axes.tick_params(labelsize=7, length=2)
+    axes.locator_params(nbins=4)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image
@@ -173,15 +174,17 @@ def _patches_in_plane(example: Example, level: int) -> list[tuple[tuple[float, f
     return patches
 
 
-def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, *, smooth: bool) -> None:
-    """Draw a number of the log and, where there are several systems, the same by system."""
-    systems = list(lines[-1].get(f"{key}_by_system", {})) if lines else []
-    series = {system: [(line["step"], line[f"{key}_by_system"].get(system)) for line in lines] for system in systems}
-    if len(systems) != 1:
-        series["all systems"] = [(line["step"], line[key]) for line in lines]
-    for index, (name, points) in enumerate(series.items()):
-        colour = COLOURS[-1] if name == "all systems" else COLOURS[index % (len(COLOURS) - 1)]
-        known = [(step, value) for step, value in points if value is not None]
+def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, smooth: bool) -> None:
+    """Draw a number of the log by system and, where there are several, over all of them."""
+    series = [
+        (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
+        for name, colour in colours.items()
+    ]
+    if len(series) != 1:
+        series.append(("all systems", ALL_SYSTEMS, [line[key] for line in lines]))
+    for name, colour, values in series:
+        # A step need not have had a sample of every system.
+        known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
         steps, values = np.array(known, dtype=float).reshape(-1, 2).T
         if smooth:
             axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)
@@ -197,9 +200,30 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
 
 
-def _add_colour_bar(figure: Figure, image: AxesImage, axes: Axes) -> None:
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.03)
-    bar.ax.tick_params(labelsize=7, length=2)
+def _draw_rollout(axes: Axes, records: Sequence[Record]) -> None:
+    overall = [record for record in records if record.field == ALL_FIELDS]
+    steps = [record.lead for record in overall]
+    persistence = [record.persistence_nrmse for record in overall]
+    axes.plot(steps, persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
+    axes.plot(steps, [record.nrmse for record in overall], "o-", color=COLOURS[0], ms=4, label="MATEY")
+    names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
+    for colour, name in zip(COLOURS[1:], names if len(names) > 1 else [], strict=False):
+        errors = [record.nrmse for record in records if record.field == name]
+        axes.plot(steps, errors, color=colour, linewidth=1, label=f"MATEY, {_words(name)}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(fontsize=8)
+
+
+def _height_over_width(example: Example) -> float:
+    """Proportions of the plane that is drawn, within what a page can show."""
+    num_y, num_x = example.last.shape[-2:]
+    return min(2.0, max(0.25, num_y * example.spacing[1] / (num_x * example.spacing[2])))
+
+
+def _add_colour_bar(figure: Figure, image: AxesImage, beside: Sequence[Axes]) -> None:
+    bar = figure.colorbar(image, ax=list(beside), fraction=0.06 / len(beside), pad=0.02, aspect=22)
+    bar.ax.tick_params(length=2)
+    bar.ax.locator_params(nbins=5)
     bar.outline.set_visible(False)
     bar.formatter.set_powerlimits((-3, 4))
 

@@ -1,33 +1,20 @@
-"""The report of an evaluation: one HTML file for a reader who wants to see how good the model is, and where it fails."""
+"""The report of an evaluation: one HTML file to see how good the model is, and where it fails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matey.evaluate import plots
+from matey.evaluate.about import About, patch_text
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.page import definitions, figure, folded, heading, page, paragraph, table
 from matey.evaluate.records import Record
 from matey.evaluate.summary import error_text, ratio_text, seconds_text, summary_records
 
-
-@dataclass(frozen=True)
-class About:
-    """What the report says of itself, as plain text.
-
-    Attributes:
-        name: of the run or the model.
-        facts: what was evaluated and how, term by term.
-        log: lines of the run's ``metrics.jsonl``; empty where there is none.
-    """
-
-    name: str
-    facts: dict[str, str]
-    log: list[dict[str, Any]] = field(default_factory=list)
+ERRORS = ("NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
@@ -48,26 +35,14 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
 
 
 def _summary(records: Sequence[Record]) -> list[str]:
-    rows = [
-        (
-            record.system,
-            f"{record.kind} {record.lead}",
-            error_text(record.nrmse),
-            error_text(record.persistence_nrmse),
-            ratio_text(record),
-            error_text(record.vrmse),
-            error_text(record.persistence_vrmse),
-            str(record.num_windows),
-        )
-        for record in summary_records(records)
-    ]
-    head = ("system", "forecast", "NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
+    head = ("system", "forecast", *ERRORS)
+    rows = [(record.system, f"{record.kind} {record.lead}", *_errors(record)) for record in summary_records(records)]
     return [
         heading(2, "Errors"),
         paragraph(
-            "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known frame "
-            "again; a ratio below 1 is better than that. A forecast at a lead is made at once, a rollout goes there in "
-            "steps of one snapshot over the model's own predictions."
+            "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known "
+            "frame again; a ratio below 1 is better than that. A forecast at a lead is made at once, a rollout goes "
+            "there in steps of one snapshot over the model's own predictions."
         ),
         table(head, rows, num_text=2, best=4),
         paragraph(
@@ -89,12 +64,13 @@ def _forecasts(examples: Sequence[Example]) -> list[str]:
     parts = [heading(2, "Forecasts")]
     for own in _by_system(examples):
         example = own[len(own) // 2]
-        later = f"{example.lead} snapshots ({example.lead * example.time_step:.3g} time units) later"
-        depth = example.last.shape[1]
         caption = (
-            f"From frame {example.frame} of {example.trajectory} to {later}. One colour scale for the first three; the error "
-            f"has a scale of its own, white where it vanishes.{' The middle plane of z is shown.' if depth > 1 else ''}"
+            f"From frame {example.frame} of {example.trajectory}, to {example.lead} snapshots later (a time of "
+            f"{example.lead * example.time_step:.3g}). One colour scale for the first three pictures; the error has a "
+            "scale of its own, white where it vanishes."
         )
+        if example.last.shape[1] > 1:
+            caption += " The middle plane of z is shown."
         parts += [heading(3, example.system), figure(plots.to_png(plots.forecast_figure(example)), caption)]
     return parts
 
@@ -103,25 +79,26 @@ def _meshes(examples: Sequence[Example]) -> list[str]:
     parts = [
         heading(2, "Adaptive mesh"),
         paragraph(
-            "Patches of the last frame, drawn over the first field, at the beginning, the middle and the end of a trajectory. "
-            "Each outline is a token; the same patches cut every frame of the history."
+            "Patches of the last known frame, drawn over its first field, at the beginning, the middle and the end of "
+            "a trajectory. Each outline is a token; the same patches cut every frame of the history."
         ),
     ]
     for own in _by_system(examples):
-        levels = sorted({level for example in own for level in example.tokens_per_level})
+        patches = [f"patch {patch_text(patch)}" for patch in own[0].patches]
+        head = ("last known frame", *patches, "tokens", "uniform fine grid", "share")
         rows = [
             (
                 str(example.frame),
-                *(str(example.tokens_per_level.get(level, 0)) for level in levels),
+                *(str(count) for count in example.tokens_per_level),
                 str(example.layout.num_tokens),
                 str(example.num_uniform_tokens),
                 f"{example.layout.num_tokens / example.num_uniform_tokens:.0%}",
             )
             for example in own
         ]
-        head = ("last frame", *(f"level {level}" for level in levels), "tokens", "uniform fine grid", "share")
+        caption = f"{own[0].trajectory}. The tokens counted are those of the whole history."
         png = plots.to_png(plots.mesh_figure(own))
-        parts += [heading(3, own[0].system), figure(png, f"Tokens of {own[0].trajectory}."), table(head, rows)]
+        parts += [heading(3, own[0].system), figure(png, caption), table(head, rows)]
     return parts
 
 
@@ -142,7 +119,8 @@ def _costs(evaluation: Evaluation) -> list[str]:
         heading(2, "Tokens and time"),
         table(head, rows),
         paragraph(
-            "Time is the median over batches of the time per sample, from the history in memory to the predicted frame there.",
+            "Time is the median over batches of the time per sample, from the history in main memory to the prediction "
+            "there.",
             "soft",
         ),
     ]
@@ -160,27 +138,30 @@ def _training(log: Sequence[dict[str, Any]]) -> list[str]:
     if memory:
         facts["peak memory"] = f"{memory / 2**30:.2f} GiB"
     caption = "Thin: every logged step; thick: its running mean."
-    return [heading(2, "Training"), figure(plots.to_png(plots.training_figure(log)), caption), definitions(facts)]
+    return [
+        heading(2, "Training"),
+        figure(plots.to_png(plots.training_figure(log)), caption),
+        definitions(list(facts.items())),
+    ]
 
 
 def _records(records: Sequence[Record]) -> list[str]:
-    rows = [
-        (
-            record.system,
-            record.field,
-            f"{record.kind} {record.lead}",
-            error_text(record.nrmse),
-            error_text(record.persistence_nrmse),
-            ratio_text(record),
-            error_text(record.vrmse),
-            error_text(record.persistence_vrmse),
-            str(record.num_windows),
-        )
-        for record in records
-    ]
-    head = ("system", "field", "forecast", "NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
+    head = ("system", "field", "forecast", *ERRORS)
+    rows = [(r.system, r.field, f"{r.kind} {r.lead}", *_errors(r)) for r in records]
     content = table(head, rows, num_text=3, best=5)
     return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
+
+
+def _errors(record: Record) -> tuple[str, ...]:
+    """Return the cells under `ERRORS`."""
+    return (
+        error_text(record.nrmse),
+        error_text(record.persistence_nrmse),
+        ratio_text(record),
+        error_text(record.vrmse),
+        error_text(record.persistence_vrmse),
+        str(record.num_windows),
+    )
 
 
 def _by_system(examples: Sequence[Example]) -> list[list[Example]]:

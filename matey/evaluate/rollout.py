@@ -15,8 +15,8 @@ from matey.model.matey import MateyModel
 def rollout(model: MateyModel, batch: FieldBatch, num_steps: int) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
 
-    Every frame is predicted with lead time 1 from the newest frames of the history, which are the model's own predictions
-    as soon as there are any. The lead time and the target of ``batch`` play no part.
+    Every frame is predicted with lead time 1 from the newest frames of the history, which are the model's own
+    predictions as soon as there are any. The lead time and the target of ``batch`` play no part.
 
     Yields:
         ``(b, f, z, y, x)`` in physical units, on the model's device.

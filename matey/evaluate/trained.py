@@ -101,11 +101,11 @@ def _load_model(folder: Path) -> MateyModel:
         model, info = MateyModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The weights in {folder} are damaged ({error}); copy the model again.") from None
-    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on; their errors would be nonsense.
+    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on.
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, such as "
-            f"{wrong[0]}; take config.json and weights from one and the same model."
+            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, "
+            f"such as {wrong[0]}; take config.json and weights from one and the same model."
         )
     return model

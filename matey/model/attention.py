@@ -14,7 +14,9 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
     """Attend among the tokens of each segment.
 
     Args:
-        q: ``(n, h, d)``, likewise ``k`` and ``v``.
+        q: queries ``(n, h, d)``.
+        k: keys ``(n, h, d)``.
+        v: values ``(n, h, d)``.
         segmentation: of the ``n`` tokens.
 
     Returns:

@@ -114,7 +114,7 @@ class PatchDecoder(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Where a token lies and how large it is, after Aurora (arXiv:2405.13063, appendix B): Fourier features, then linear maps."""
+    """Where a token lies and how large it is: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
 
     # In the unit domain: the shortest resolves neighbouring patches on a grid of 128 of them, the longest is no repetition.
     SHORTEST, LONGEST = 1 / 64, 2.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch, field_rows
 from matey.model.blocks import SCHEMES, Block
@@ -127,6 +129,18 @@ class MateyModel(PreTrainedModel):
             base = batch.last if is_change else normalisation.mean[..., None, None, None]
             forecasts.append(Forecast(batch, base, normalisation.std, levels[group], num_tokens[group]))
         return forecasts
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Hugging Face from drawing progress bars, which a model of one file does not need."""
+    was_shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            hf_logging.enable_progress_bar()
 
 
 def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tensor]:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from matey.config import ConfigError, TrainSection
 from matey.fields import nearest_name
 
+Engine = deepspeed.DeepSpeedEngine
 
-def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[str, Any]) -> deepspeed.DeepSpeedEngine:
+
+def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:
     """Wrap the model in a DeepSpeed engine with AdamW.
 
     Args:
@@ -44,7 +46,9 @@ def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[s
         "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train.weight_decay), config=config)
+    engine, *_ = deepspeed.initialize(
+        model=model, model_parameters=parameter_groups(model, train.weight_decay), config=config
+    )
     return engine
 
 
@@ -63,13 +67,13 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
-def set_learning_rate(engine: deepspeed.DeepSpeedEngine, learning_rate: float) -> None:
+def set_learning_rate(engine: Engine, learning_rate: float) -> None:
     """Set the rate of the next step."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
 
 
-def take_step(engine: deepspeed.DeepSpeedEngine) -> float | None:
+def take_step(engine: Engine) -> float | None:
     """End a micro-step; after the last one of a step, step the optimizer and return the norm of the unclipped gradient."""
     if not engine.is_gradient_accumulation_boundary():
         engine.step()
@@ -84,7 +88,7 @@ def take_step(engine: deepspeed.DeepSpeedEngine) -> float | None:
 
 
 @contextmanager
-def whole_parameters(engine: deepspeed.DeepSpeedEngine) -> Iterator[dict[str, Tensor]]:
+def whole_parameters(engine: Engine) -> Iterator[dict[str, Tensor]]:
     """Give the complete weights of the module, which stage 3 keeps in slices. All ranks must enter."""
     sliced = list(engine.module.parameters()) if engine.zero_optimization_stage() == 3 else []
     with deepspeed.zero.GatheredParameters(sliced, enabled=bool(sliced)):

@@ -1,8 +1,8 @@
 """A second-order finite-volume engine for hyperbolic conservation laws on uniform grids, whatever the law.
 
-The engine reconstructs, exchanges fluxes and knows the largest stable step; a law says what is conserved and how two
-states meet at a face (``shallow_water.py``); ``time_stepping.py`` advances. Terms that are no fluxes between two states, such
-as viscosity, are added to ``FiniteVolume.rate`` by the solver that has them.
+The engine reconstructs, exchanges fluxes and knows the largest stable step. A law says what is conserved and how two
+states meet at a face (``shallow_water.py``); ``time_stepping.py`` advances. Terms that are not fluxes between two
+states, such as viscosity, are added to ``FiniteVolume.rate`` by the solver that has them.
 
 Axes: ``b`` trajectory, ``f`` field, then the grid's axes. The component of a vector along grid axis ``a`` follows the
 scalars in the order of the axes, so that laws and boundaries find it from ``axis`` alone.
@@ -69,7 +69,7 @@ class FiniteVolume:
     def rate(self, state: Tensor) -> Tensor:
         """Return ``-div F`` of a state ``(b, f, ...)``, of the same shape.
 
-        All axes are taken at once rather than one after the other, so that a symmetric state stays symmetric to the bit.
+        All axes are taken at once rather than one after the other, so a symmetric state stays symmetric to the bit.
         """
         primitive = self.law.primitive(state)
         total = torch.zeros_like(state)
@@ -89,8 +89,8 @@ class FiniteVolume:
 def _face_states(padded: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return the states left and right of the ``n + 1`` faces along ``dim`` from ``n + 4`` cells, by limited slopes.
 
-    The slope is van Leer's monotonized central one (1977, J. Comput. Phys. 23, 276): the central difference, but at most
-    twice either one-sided difference, and zero at an extremum.
+    The slope is van Leer's monotonized central one (1977, J. Comput. Phys. 23, 276): the central difference, but at
+    most twice either one-sided difference, and zero at an extremum.
     """
     num_cells = padded.shape[dim] - 2 * NUM_GHOSTS
     difference = padded.diff(dim=dim)

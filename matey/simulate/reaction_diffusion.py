@@ -42,7 +42,7 @@ def fitzhugh_nagumo(initial: Tensor, times: Tensor) -> Tensor:
 
 
 def white_noise(seed: int, resolution: int) -> Tensor:
-    """Draw the initial fields of PDEBench's trajectory of that seed, ``(f, y, x)``: independent N(0, 1) in every cell."""
+    """Draw the initial fields of PDEBench's trajectory of that seed, ``(f, y, x)``: N(0, 1) in every cell."""
     return torch.from_numpy(np.random.default_rng(seed).standard_normal((2, resolution, resolution)))
 
 
@@ -69,9 +69,9 @@ def _rate(state: Tensor, spacing: tuple[float, ...]) -> Tensor:
 def _largest_step(state: Tensor, time: Tensor, spacing: tuple[float, ...]) -> Tensor:
     """Return the step ``(b)`` that keeps RK4 stable, and accurate while noise on the scale of cells decays.
 
-    The fastest rate is bounded by Gershgorin's circles. What decays at a rate ``s`` is gone soon after ``t = 1 / s``, so
-    steps may grow in proportion to ``t`` until stability alone limits them. Started at that limit, the inhibitor is 4 %
-    off in frame 2 at 64 x 64; with these ten more steps, 0.04 %.
+    The fastest rate is bounded by Gershgorin's circles. What decays at a rate ``s`` is gone soon after ``t = 1 / s``,
+    so steps may grow in proportion to ``t`` until stability alone limits them. Started at that limit, the inhibitor
+    is 4 % off in frame 2 at 64 x 64; with these ten more steps, 0.04 %.
     """
     sharpest = sum(4 / cell**2 for cell in spacing)
     largest = state[:, 0].abs().flatten(1).amax(1)

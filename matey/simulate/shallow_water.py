@@ -69,7 +69,7 @@ class ShallowWater:
         return primitive[:, 1 + axis].abs() + (self.gravity * primitive[:, 0]).sqrt()
 
     def numerical_flux(self, left: Tensor, right: Tensor, axis: int) -> Tensor:
-        """Return the HLLE flux of depth and momentum (Einfeldt 1988, SIAM J. Numer. Anal. 25, 294), all ``(b, f, ...)``.
+        """Return the HLLE flux of depth and momentum, all ``(b, f, ...)``; Einfeldt 1988, SIAM J. Numer. Anal. 25, 294.
 
         Between Roe's two gravity waves, HLL's one intermediate state is Roe's: this is the Roe flux, with an entropy
         fix through the speeds of the two cells. Velocity along the face travels with the water that crosses it.

@@ -1,7 +1,7 @@
 """Explicit Runge-Kutta steps in which every trajectory of a batch has its own step size.
 
-A solver brings its rate of change and its largest safe step. A trajectory's steps follow from its own state alone, so its
-numbers do not depend on which other trajectories share the batch.
+A solver brings its rate of change and its largest safe step. A trajectory's steps follow from its own state alone, so
+its numbers do not depend on which other trajectories share the batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def integrate(
         state: ``(b, ...)`` at ``times[0]``.
         times: ``(t)``, increasing.
         rate: the time derivative of a state, of the state's shape.
-        largest_step: from a state ``(b, ...)`` and its times ``(b)``, the step size ``(b)`` that is safe for each trajectory.
+        largest_step: from a state ``(b, ...)`` and its times ``(b)``, the step ``(b)`` that is safe for each of them.
         scheme: ``heun`` or ``runge_kutta_4``.
 
     Raises:
@@ -42,7 +42,7 @@ def integrate(
             num_steps = ceil(remaining / largest_step(state, end - remaining)).clamp(min=1)  # (b)
             if not isfinite(num_steps).all():
                 raise FloatingPointError(f"The solution stopped being finite between t = {begin:g} and t = {end:g}.")
-            # Equal steps leave no sliver at the end. A trajectory that is done takes steps of zero, which change no bit.
+            # Equal steps leave no sliver at the end. Trajectories that are done take steps of zero, which change nothing.
             step = remaining / num_steps
             state = scheme(rate, state, step.reshape(per_trajectory))
             remaining = remaining - step
@@ -56,7 +56,7 @@ def heun(rate: Rate, state: Tensor, step: Tensor) -> Tensor:
 
 
 def runge_kutta_4(rate: Rate, state: Tensor, step: Tensor) -> Tensor:
-    """Take one step of the classical fourth-order scheme; stable on the real axis for ``step * |eigenvalue| < 2.785``."""
+    """Take one step of the classical fourth-order scheme; decay at a rate ``s`` is stable for ``step * s < 2.785``."""
     half = 0.5 * step
     first = rate(state)
     second = rate(state + half * first)

@@ -44,9 +44,7 @@ def check_levels(patches: Sequence[Patch]) -> None:
 def patchify(fields: Tensor, patch: Patch) -> Tensor:
     """Cut ``(b, t, f, z, y, x)`` into patches ``(b Z Y X T, f, pt, pz, py, px)``: rows by sample, place, then time."""
     pt, pz, py, px = patch
-    return rearrange(
-        fields, "b (T pt) f (Z pz) (Y py) (X px) -> (b Z Y X T) f pt pz py px", pt=pt, pz=pz, py=py, px=px
-    )
+    return rearrange(fields, "b (T pt) f (Z pz) (Y py) (X px) -> (b Z Y X T) f pt pz py px", pt=pt, pz=pz, py=py, px=px)
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:

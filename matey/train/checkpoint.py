@@ -9,11 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import deepspeed
-
 from matey.config import RunConfig, dump_config, load_config
+from matey.model.matey import quiet
 from matey.parallel.collectives import barrier, rank
-from matey.parallel.engine import whole_parameters
+from matey.parallel.engine import Engine, whole_parameters
 
 
 class RunError(ValueError):
@@ -79,7 +78,7 @@ class RunFolder:
             self._write_configs(run, deepspeed_config)
         barrier()
 
-    def save(self, engine: deepspeed.DeepSpeedEngine, step: int, state: dict[str, Any], keep: int) -> None:
+    def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
         Raises:
@@ -87,7 +86,9 @@ class RunFolder:
         """
         tag = f"step_{step:06d}"
         try:
-            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state={"step": step, **state}, save_latest=False)
+            engine.save_checkpoint(
+                str(self.checkpoints), tag=tag, client_state={"step": step, **state}, save_latest=False
+            )
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(self.checkpoints / tag, ignore_errors=True)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
@@ -98,7 +99,7 @@ class RunFolder:
                 shutil.rmtree(old)
         barrier()
 
-    def load(self, engine: deepspeed.DeepSpeedEngine, step: int) -> dict[str, Any]:
+    def load(self, engine: Engine, step: int) -> dict[str, Any]:
         """Load the checkpoint of ``step`` into the engine and return the state saved with it."""
         tag = f"step_{step:06d}"
         try:
@@ -112,14 +113,15 @@ class RunFolder:
             raise RunError(f"The checkpoint {self.checkpoints / tag} lacks its files; name an older one in 'latest'.")
         return state
 
-    def save_model(self, engine: deepspeed.DeepSpeedEngine) -> None:
+    def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
         with whole_parameters(engine) as weights:
             if rank() == 0:
                 new = self.path / "model.new"
                 shutil.rmtree(new, ignore_errors=True)
                 try:
-                    engine.module.save_pretrained(new, state_dict=weights)
+                    with quiet():
+                        engine.module.save_pretrained(new, state_dict=weights)
                 except (OSError, RuntimeError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.parallel.collectives import peak_memory_bytes, rank
-from matey.parallel.engine import set_learning_rate, take_step
+from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
 from matey.train.schedule import learning_rate
@@ -23,7 +22,7 @@ from matey.train.tally import Tally
 
 
 def train(
-    engine: deepspeed.DeepSpeedEngine,
+    engine: Engine,
     stream: Iterator[Sequence[FieldBatch]],
     systems: Sequence[str],
     validate: Callable[[], dict[str, Any]],
@@ -92,7 +91,7 @@ def train(
 class MetricsLog:
     """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
 
-    def __init__(self, path: Path, engine: deepspeed.DeepSpeedEngine) -> None:
+    def __init__(self, path: Path, engine: Engine) -> None:
         self._monitor = engine.monitor
         self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import deepspeed
 import torch
 
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows
 from matey.evaluate.metrics import nrmse
 from matey.parallel.collectives import rank, world_size
+from matey.parallel.engine import Engine
 from matey.train.loss import relative_errors
 from matey.train.tally import Tally
 
 
 @torch.no_grad()
 def validate(
-    engine: deepspeed.DeepSpeedEngine,
+    engine: Engine,
     sets: Sequence[TrajectorySet],
     windows: Sequence[Window],
     history: int,

@@ -1,0 +1,29 @@
+# `make demo` and `make test` work from a clean clone: each makes .venv first, if it is not there yet.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all clean
+
+.venv/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+data/demo: .venv/installed
+	$(BIN)/python tools/simulate.py shallow_water --out $@/shallow_water --trajectories 200 --resolution 64 --frames 101 --seed 0
+	$(BIN)/python tools/simulate.py diffusion_reaction --out $@/diffusion_reaction --trajectories 200 --resolution 64 --frames 101 --seed 0
+
+demo: data/demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml
+	$(BIN)/python launch/evaluate.py --checkpoint runs/demo --out runs/demo
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build *.egg-info

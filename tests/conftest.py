@@ -1,0 +1,120 @@
+"""What all tests share: the real files beside the checkout, small fields, and runs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from matey import FieldBatch, MateyConfig, MateyModel
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+VOCABULARY = ("water_height", "activator", "inhibitor")
+
+torch.set_num_threads(1)
+
+
+def make_batch(
+    system="shallow_water",
+    fields=("water_height",),
+    num_samples=2,
+    frames=2,
+    grid=(1, 32, 32),
+    seed=0,
+    dtype=torch.float32,
+) -> FieldBatch:
+    """A batch with one sharp bump per sample on a smooth, slightly noisy background."""
+    random = torch.Generator().manual_seed(seed)
+    z, y, x = grid
+    yy, xx = torch.meshgrid(torch.linspace(0, 1, y), torch.linspace(0, 1, x), indexing="ij")
+    centre = torch.rand(num_samples, 1, 1, 1, 1, 1, 2, generator=random)
+    bump = torch.exp(-80 * ((yy - centre[..., 0]) ** 2 + (xx - centre[..., 1]) ** 2))
+    noise = 0.01 * torch.randn(num_samples, frames + 1, len(fields), z, y, x, generator=random)
+    drift = 1 + 0.1 * torch.arange(frames + 1)[None, :, None, None, None, None]
+    values = (3 + bump * drift + noise).to(dtype)
+    lead_time = torch.randint(1, 5, (num_samples,), generator=random)
+    return FieldBatch(system, tuple(fields), values[:, :-1], lead_time, values[:, -1])
+
+
+def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
+    """A small model; `trained` fills the zero-initialised last layer, so that its output is not persistence."""
+    torch.manual_seed(0)
+    settings = {"token_set": "mix" if len(patches) > 1 else "uniform", "refine_gamma": 0.3, "history": 2, **kwargs}
+    config = MateyConfig(VOCABULARY, patches, num_heads=3, width=24, num_blocks=2, **settings)
+    model = MateyModel(config).to(dtype)
+    if trained:
+        for decoder in model.decoders:
+            torch.nn.init.normal_(decoder.field_weight, std=0.5)
+    return model.eval()
+
+
+def write_swe(path: Path, num_trajectories: int, num_frames: int = 12, resolution: int = 16, seed: int = 0) -> Path:
+    """A file in PDEBench's shallow-water layout whose bumps drift."""
+    random = np.random.default_rng(seed)
+    axis = np.linspace(-2.5, 2.5, resolution + 1)[:-1] + 2.5 / resolution
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for number in range(num_trajectories):
+            x0, y0 = random.uniform(-1, 1, 2)
+            time = np.arange(num_frames)[:, None, None] * 0.01
+            height = 1 + np.exp(-((axis[:, None] - x0 - 20 * time) ** 2) - 2 * (axis[None, :] - y0) ** 2)
+            group = file.create_group(f"{number:04d}")
+            group["data"] = height[..., None].astype("f4")
+            group["grid/x"], group["grid/y"] = axis.astype("f4"), axis.astype("f4")
+            group["grid/t"] = (np.arange(num_frames) * 0.01).astype("f4")
+            group.attrs["config"] = f"sim:\n  dam_radius: 0.5\n  gravity: 1.0\n  seed: {number}\n"
+    return path
+
+
+@pytest.fixture
+def run_yaml(tmp_path):
+    """Write a small run and return a function that writes it with other values."""
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
+
+    def write(**sections) -> Path:
+        tree = {
+            "model": {"size": "micro"},
+            "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+            "data": {"sets": [{"path": str(tmp_path / "swe")}], "history": 2, "lead_max": 2},
+            "train": {
+                "steps": 4,
+                "micro_batch": 4,
+                "validate_every": 2,
+                "checkpoint_every": 2,
+                "validation_windows": 4,
+            },
+            "output": {"dir": str(tmp_path / "run")},
+        }
+        for section, values in sections.items():
+            tree[section] = {**tree.get(section, {}), **values}
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
+def start(command, timeout=240, limit_file_bytes=None) -> subprocess.CompletedProcess:
+    """Run a command of this environment from the repository's root and return what it printed."""
+    bin_folder = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
+    return subprocess.run(
+        [*prefix, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
+    )
+
+
+def pretrain(config, *more, launcher=(sys.executable,), deepspeed_config="ds_configs/zero1.json", **kwargs):
+    """Run launch/pretrain.py."""
+    arguments = ["launch/pretrain.py", "--deepspeed_config", deepspeed_config, "--config", config, *more]
+    return start([*launcher, *arguments], **kwargs)

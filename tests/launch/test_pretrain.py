@@ -1,0 +1,165 @@
+"""The pretraining command, in real processes, from start to checkpoint, and what goes wrong on the way."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, pretrain, write_swe
+
+BIN = Path(sys.executable).parent
+LAUNCHERS = {
+    "deepspeed": [BIN / "deepspeed", "--num_gpus", "2"],
+    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
+    "mpirun": [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable],
+}
+
+
+def metrics(folder, key="loss"):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def succeed(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def fail(result, *words):
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr, result.stderr
+    for word in words:
+        assert word in result.stderr, result.stderr
+
+
+def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml()))
+    run = tmp_path / "run"
+    assert (run / "checkpoints" / "latest").read_text() == "step_000004"
+    assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]
+    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    expected = "step loss loss_by_system learning_rate grad_norm num_tokens seconds peak_memory_bytes"
+    assert set(line) == set(expected.split())
+    assert line["loss_by_system"] == {"shallow_water": line["loss"]}
+    assert set(metrics(run, "valid_nrmse")) == {2, 4}
+    assert {p.name for p in (run / "model").iterdir()} >= {"config.json", "model.safetensors"}
+
+
+def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "whole")}, train={"accumulation": 2})))
+    config = run_yaml(train={"accumulation": 2})
+    succeed(pretrain(config, "--set", "train.schedule=cosine"))
+    run = tmp_path / "run"
+    # Go back to the checkpoint in the middle, as after a crash before the end.
+    shutil.rmtree(run / "checkpoints" / "step_000004")
+    (run / "checkpoints" / "latest").write_text("step_000002")
+    result = succeed(pretrain(config, "--resume"))
+    assert "Going on after step 2" in result.stdout
+    assert metrics(run) == metrics(tmp_path / "whole")
+    assert metrics(run, "grad_norm") == metrics(tmp_path / "whole", "grad_norm")
+    assert "nothing to do" in succeed(pretrain(config, "--set", "output.resume=auto")).stdout
+
+
+def test_an_earlier_run_is_moved_aside_not_overwritten(run_yaml, tmp_path):
+    config = run_yaml(train={"steps": 1})
+    succeed(pretrain(config))
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    succeed(pretrain(config))
+    assert (tmp_path / "run.1" / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_ranks_under_any_launcher_give_the_losses_of_one_process(run_yaml, tmp_path, launcher):
+    one = run_yaml(train={"micro_batch": 4}, output={"dir": str(tmp_path / "one")})
+    succeed(pretrain(one))
+    two = run_yaml(train={"micro_batch": 2})
+    succeed(pretrain(two, launcher=LAUNCHERS[launcher], deepspeed_config="ds_configs/zero2.json"))
+    assert list(metrics(tmp_path / "run").values()) == pytest.approx(list(metrics(tmp_path / "one").values()), rel=1e-5)
+    for key in ("grad_norm", "valid_nrmse"):
+        assert metrics(tmp_path / "run", key) == pytest.approx(metrics(tmp_path / "one", key), rel=1e-4)
+    assert metrics(tmp_path / "run", "num_tokens") == metrics(tmp_path / "one", "num_tokens")
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_every_zero_stage_gives_the_losses_of_one_process(run_yaml, tmp_path, stage):
+    succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "one")})))
+    two = run_yaml(train={"micro_batch": 2})
+    succeed(pretrain(two, launcher=LAUNCHERS["deepspeed"], deepspeed_config=f"ds_configs/zero{stage}.json"))
+    assert metrics(tmp_path / "run") == pytest.approx(metrics(tmp_path / "one"), rel=1e-5)
+    assert metrics(tmp_path / "run", "grad_norm") == pytest.approx(metrics(tmp_path / "one", "grad_norm"), rel=1e-4)
+    from matey import MateyModel
+
+    one, two = (MateyModel.from_pretrained(tmp_path / name / "model") for name in ("one", "run"))
+    for (name, expected), got in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        assert got.shape == expected.shape and (got - expected).abs().max() < 1e-4, name
+
+
+def test_bf16_trains(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml(), deepspeed_config="ds_configs/bf16_zero1.json"))
+    losses = metrics(tmp_path / "run")
+    succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "float32")})))
+    assert losses == pytest.approx(metrics(tmp_path / "float32"), rel=2e-2)
+
+
+def test_a_full_disk_loses_nothing_and_says_how_to_go_on(run_yaml, tmp_path):
+    config = run_yaml(train={"steps": 2})
+    succeed(pretrain(config))
+    # A limit on the size of files fails as a full disk does, in the middle of writing.
+    result = pretrain(run_yaml(train={"steps": 4}), "--resume", limit_file_bytes=500_000)
+    fail(result, "Could not save", "the checkpoint of step 2 stands", "--resume")
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "step_000002"
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000002"]
+    succeed(pretrain(run_yaml(train={"steps": 4}), "--resume"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run_yaml, tmp_path):
+    config = run_yaml(
+        train={"steps": 8, "checkpoint_every": 1, "validate_every": 8, "learning_rate": 1e30, "warmup_steps": 0}
+    )
+    fail(pretrain(config), "is not finite (shallow_water nan)", "last good checkpoint is step")
+
+
+def test_resuming_into_another_model_is_refused(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml(train={"steps": 1})))
+    fail(
+        pretrain(run_yaml(train={"steps": 2}, tokens={"patches": [[1, 1, 8, 8], [1, 1, 2, 2]]}), "--resume"),
+        "holds a run with tokens.patches",
+        "another output.dir",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.stepps=1", ["unknown key 'train.stepps'", "Did you mean 'steps'"]),
+        ("data.sets=[{path: nowhere.h5}]", ["nowhere.h5"]),
+        ("tokens.patches=[[1, 1, 12, 12]]", ["2D_rdb_NA_NA.h5", "does not divide", "1, 2, 4, 8, 16"]),
+        ("model.fields=[water_hight]", ["no field 'water_height'", "Did you mean 'water_hight'"]),
+        ("data.history=40", ["12", "2D_rdb_NA_NA.h5"]),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_sentence(run_yaml, override, words):
+    fail(pretrain(run_yaml(), "--set", override), *words)
+
+
+def test_too_few_trajectories_to_split_say_so(run_yaml, tmp_path):
+    config = run_yaml(data={"sets": [{"path": str(write_swe(tmp_path / "few" / "2D_rdb_NA_NA.h5", 2))}]})
+    fail(pretrain(config), "2 trajectories")
+
+
+def test_a_wrong_key_in_the_deepspeed_json_is_one_sentence(run_yaml, tmp_path):
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1, "overlap_com": True}}))
+    fail(pretrain(run_yaml(), deepspeed_config=tmp_path / "ds.json"), "overlap_com", "Did you mean 'overlap_comm'")
+
+
+def test_every_run_and_deepspeed_configuration_of_the_repository_is_valid():
+    from matey.config import load_config, load_deepspeed_config
+
+    for path in (ROOT / "launch" / "runs").glob("*.yaml"):
+        load_config(path)
+    configs = list((ROOT / "ds_configs").glob("*.json"))
+    assert len(configs) >= 5
+    for path in configs:
+        load_deepspeed_config(path)

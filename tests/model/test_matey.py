@@ -1,0 +1,137 @@
+"""The laws of the whole model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+SWE = make_batch(dtype=torch.float64)
+REACTION = make_batch("diffusion_reaction", VOCABULARY[1:], 3, 2, (1, 32, 16), seed=1, dtype=torch.float64)
+
+
+@torch.no_grad()
+def fields(model, *batches):
+    return [forecast.assemble() for forecast in model(batches)]
+
+
+def test_an_untrained_model_predicts_persistence():
+    (predicted,) = fields(make_model(trained=False), SWE)
+    assert torch.equal(predicted, SWE.last)
+
+
+def test_permuting_samples_permutes_results():
+    order = torch.tensor([2, 0, 1])
+    shuffled = replace(
+        REACTION, history=REACTION.history[order], lead_time=REACTION.lead_time[order], target=REACTION.target[order]
+    )
+    model = make_model()
+    assert torch.allclose(fields(model, shuffled)[0], fields(model, REACTION)[0][order], atol=1e-12)
+
+
+def test_adding_a_sample_of_another_system_changes_no_other_output():
+    model = make_model()
+    alone, together = fields(model, SWE)[0], fields(model, REACTION, SWE)[1]
+    assert (alone - SWE.last).abs().max() > 1e-3
+    assert torch.allclose(alone, together, atol=1e-12)
+
+
+def test_refining_everything_equals_the_uniform_fine_grid():
+    fine = make_model(patches=((1, 1, 4, 4),))
+    mixed = make_model(refine_gamma=0.0)
+    state = {
+        name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
+        for name, value in fine.state_dict().items()
+    }
+    mixed.load_state_dict(state, strict=False)
+    assert mixed.count_tokens(SWE).tolist() == fine.count_tokens(SWE).tolist() == [128, 128]
+    assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
+
+
+def test_refining_nothing_equals_the_coarse_grid():
+    coarse = make_model(patches=((1, 1, 16, 16),))
+    mixed = make_model(refine_gamma=1.0)
+    mixed.load_state_dict(coarse.state_dict(), strict=False)
+    assert mixed.count_tokens(SWE).tolist() == [8, 8]
+    assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
+
+
+def test_adaptive_tokens_lie_between_coarse_and_fine():
+    counts = make_model().count_tokens(SWE)
+    assert ((counts > 8) & (counts < 128)).all()
+
+
+def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
+    batch = make_batch(frames=4, grid=(8, 16, 16), dtype=torch.float64)
+    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine_gamma=0.5)
+    predicted = model.predict(batch)
+    assert predicted.shape == batch.target.shape
+    assert ((predicted - batch.last).abs() > 0).all()
+
+
+def test_units_of_the_fields_scale_through():
+    model = make_model()
+    scaled = replace(SWE, history=1000 * SWE.history, target=1000 * SWE.target)
+    assert torch.allclose(fields(model, scaled)[0], 1000 * fields(model, SWE)[0], rtol=1e-10)
+
+
+def test_the_lead_time_matters():
+    model = make_model()
+    later = replace(SWE, lead_time=SWE.lead_time + 3)
+    assert (fields(model, later)[0] - fields(model, SWE)[0]).abs().max() > 1e-4
+
+
+def test_predicting_the_absolute_field_starts_from_the_mean():
+    (predicted,) = fields(make_model(trained=False, predict="field"), SWE)
+    mean = SWE.history.mean(dim=(1, 3, 4, 5))[..., None, None, None]
+    assert torch.allclose(predicted, mean.expand_as(predicted))
+
+
+def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
+    model = make_model(refine_gamma=1.0)
+    (forecast,) = model([SWE])
+    (forecast.assemble() - SWE.target).square().sum().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone():
+    model = make_model()
+    wider = MateyModel(MateyConfig.from_dict({**model.config.to_dict(), "fields": [*VOCABULARY, "tracer"]})).double()
+    state = wider.state_dict()
+    for name, value in model.state_dict().items():
+        state[name][tuple(slice(0, size) for size in value.shape)] = value
+    wider.load_state_dict(state)
+    assert torch.equal(fields(wider.eval(), SWE)[0], fields(model, SWE)[0])
+
+
+def test_saving_and_loading_is_bit_exact(tmp_path):
+    model = make_model(dtype=torch.float32)
+    model.save_pretrained(tmp_path)
+    loaded = MateyModel.from_pretrained(tmp_path)
+    assert loaded.config.patches == model.config.patches and loaded.config.fields == model.config.fields
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    batch = make_batch()
+    assert torch.equal(loaded.predict(batch), model.predict(batch))
+
+
+def test_an_unknown_field_names_the_nearest_one():
+    batch = make_batch(fields=("water_hight",))
+    with pytest.raises(ValueError, match="no field 'water_hight'.*Did you mean 'water_height'"):
+        make_model(dtype=torch.float32).predict(batch)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_heads": 5}, "not a multiple of the 5 heads"),
+        ({"fields": ["u", "u"]}, "names a field twice"),
+        ({"token_set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}, "one patch size"),
+        ({"predict": "velocity"}, "'change' or 'field'"),
+    ],
+)
+def test_a_wrong_configuration_says_what_is_wrong(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        MateyConfig(**wrong)

@@ -1,0 +1,111 @@
+"""The engine against exact solutions of the shallow-water equations on one axis, and its laws on two."""
+
+import math
+
+import pytest
+import torch
+
+from matey.simulate.finite_volume import FiniteVolume, extrapolation, periodic
+from matey.simulate.shallow_water import ShallowWater
+from matey.simulate.time_stepping import heun, integrate
+
+LAW = ShallowWater(gravity=1.0)
+
+
+def run(initial, time, spacing, boundary):
+    engine = FiniteVolume(LAW, spacing, boundary)
+    *_, last = integrate(initial, torch.tensor([0.0, time]), engine.rate, engine.largest_step, heun)
+    return last
+
+
+def simple_wave(place, time):
+    """Return depth and momentum of a wave travelling right into v = 2 (c - 1), whose crests travel at 3 c - 2."""
+    origin = place.clone()
+    for _ in range(200):
+        celerity = 1 + 0.05 * torch.sin(2 * math.pi * origin)
+        origin = place - (3 * celerity - 2) * time
+    return torch.stack((celerity**2, celerity**2 * 2 * (celerity - 1)))[None]
+
+
+def test_smooth_wave_converges_with_second_order():
+    def error(num_cells):
+        centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells
+        last = run(simple_wave(centres, 0.0), 0.5, (1 / num_cells,), (periodic,))
+        return (last - simple_wave(centres, 0.5)).abs().mean().item()
+
+    assert error(128) < 1e-3
+    assert math.log2(error(128) / error(256)) > 1.9
+
+
+def stoker_dam_break(place, time, left=2.0, right=1.0):
+    """Return the exact depth behind a broken straight dam at 0 over a wet bed (Stoker 1957, g = 1)."""
+
+    def mismatch(depth):  # of velocities behind the shock and at the foot of the rarefaction
+        shock = (depth - right) * math.sqrt((depth + right) / (2 * depth * right))
+        return shock - 2 * (math.sqrt(left) - math.sqrt(depth))
+
+    low, high = right, left
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mismatch(middle) < 0 else (low, middle)
+    velocity = 2 * (math.sqrt(left) - math.sqrt(low))
+    shock_speed = low * velocity / (low - right)
+    fan = (2 * math.sqrt(left) - place / time) ** 2 / 9
+    depth = torch.where(place < shock_speed * time, low, right).to(torch.float64)
+    depth = torch.where(place < (velocity - math.sqrt(low)) * time, fan, depth)
+    return torch.where(place < -math.sqrt(left) * time, left, depth)
+
+
+def test_straight_dam_break_is_stokers_solution():
+    def error(num_cells):
+        centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) * 2 / num_cells - 1
+        depth = torch.where(centres < 0, 2.0, 1.0).to(torch.float64)
+        last = run(torch.stack((depth, 0 * depth))[None], 0.5, (2 / num_cells,), (extrapolation,))[0, 0]
+        assert last.max() <= 2 + 1e-12 and last.min() >= 1 - 1e-12  # no overshoot at the shock
+        return (last - stoker_dam_break(centres, 0.5)).abs().mean().item()
+
+    assert error(200) < 3e-3
+    assert error(200) / error(400) > 1.7  # first order, as at any discontinuity
+
+
+def test_fast_expansion_holds_no_entropy_violating_jump():
+    num_cells = 200
+    centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) * 2 / num_cells - 1
+    depth = torch.where(centres < 0, 20.0, 1.0).to(torch.float64)  # the fan reaches supercritical flow across x = 0
+    last = run(torch.stack((depth, 0 * depth))[None], 0.1, (2 / num_cells,), (extrapolation,))[0, 0]
+    assert (last - stoker_dam_break(centres, 0.1, left=20.0)).abs().mean() < 0.02 * 20
+    fan = last[(centres > -0.4) & (centres < 0.1)]
+    assert fan.diff().abs().max() < 3 * fan.diff().abs().median()
+
+
+def random_flow(generator):
+    state = torch.rand(2, 3, 12, 16, dtype=torch.float64, generator=generator)
+    state[:, 0] += 1
+    return state
+
+
+def test_periodic_flow_conserves_mass_and_momentum():
+    initial = random_flow(torch.Generator().manual_seed(0))
+    last = run(initial, 1.0, (0.1, 0.1), (periodic, periodic))
+    assert (last - initial).abs().max() > 0.1
+    torch.testing.assert_close(last.sum((2, 3)), initial.sum((2, 3)), rtol=1e-12, atol=1e-12)
+
+
+def test_shifting_a_periodic_flow_shifts_its_future():
+    initial = random_flow(torch.Generator().manual_seed(1))
+    last = run(initial, 0.3, (0.1, 0.1), (periodic, periodic))
+    shifted = run(initial.roll((3, 5), (2, 3)), 0.3, (0.1, 0.1), (periodic, periodic))
+    torch.testing.assert_close(shifted, last.roll((3, 5), (2, 3)), rtol=1e-12, atol=1e-12)
+
+
+def test_swapping_the_axes_swaps_the_future_to_the_bit():
+    initial = random_flow(torch.Generator().manual_seed(2))
+    last = run(initial, 0.3, (0.1, 0.07), (periodic, extrapolation))
+    swapped = run(initial[:, [0, 2, 1]].transpose(2, 3), 0.3, (0.07, 0.1), (extrapolation, periodic))
+    assert torch.equal(swapped[:, [0, 2, 1]].transpose(2, 3), last)
+
+
+def test_uniform_flow_stays_as_it_is():
+    state = torch.tensor([1.5, 0.3, -0.6], dtype=torch.float64).reshape(1, 3, 1, 1).expand(1, 3, 8, 8)
+    engine = FiniteVolume(LAW, (0.1, 0.1), (extrapolation, periodic))
+    assert engine.rate(state).abs().max() == pytest.approx(0, abs=1e-12)

@@ -1,0 +1,38 @@
+"""Laws of the Runge-Kutta steps: their order, their independence of the batch, and their complaint about a blow-up."""
+
+import pytest
+import torch
+
+from matey.simulate.time_stepping import heun, integrate, runge_kutta_4
+
+
+@pytest.mark.parametrize(("scheme", "order"), [(heun, 2), (runge_kutta_4, 4)])
+def test_error_falls_with_the_order_of_the_scheme(scheme, order):
+    def error(step):
+        times = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        oscillator = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+        rate = lambda state: torch.stack((state[:, 1], -state[:, 0]), dim=1)  # noqa: E731
+        *_, last = integrate(oscillator, times, rate, lambda state, time: torch.full((1,), step), scheme)
+        return (last - torch.tensor([[times[1].cos(), -times[1].sin()]])).norm()
+
+    assert error(1 / 20) / error(1 / 40) == pytest.approx(2**order, rel=0.1)
+
+
+def test_a_trajectory_steps_as_if_it_were_alone():
+    rates = torch.tensor([[1.0], [7.0], [60.0]], dtype=torch.float64)  # which need 1, 2 and 15 steps to each frame
+    times = torch.tensor([0.0, 0.25, 0.5], dtype=torch.float64)
+
+    def solve(decay):
+        return torch.stack(
+            list(integrate(torch.ones_like(decay), times, lambda s: -decay * s, lambda s, t: 1 / decay[:, 0], heun))
+        )
+
+    alone = [solve(decay[None]) for decay in rates]
+    assert torch.equal(solve(rates), torch.cat(alone, dim=1))
+
+
+def test_blow_up_names_the_interval():
+    state, times = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.0, 0.5, 2.0])
+    explosion = integrate(state, times, lambda s: s * s, lambda s, t: 0.1 / s.abs()[:, 0] * 0 + 0.1 + 0 * s[:, 0], heun)
+    with pytest.raises(FloatingPointError, match="between t = 0.5 and t = 2"):
+        list(explosion)

@@ -1,0 +1,43 @@
+"""Cutting fields into patches."""
+
+import math
+
+import pytest
+import torch
+
+from matey.tokens.patches import check_levels, factor_stages, patch_grid, patchify, unpatchify
+
+
+@pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
+def test_unpatchify_after_patchify_is_the_identity(patch):
+    fields = torch.randn(2, 4, 3, 3, 16, 24)
+    patches = patchify(fields, patch)
+    assert patches.shape[1:] == (3, *patch)
+    assert torch.equal(unpatchify(patches, patch_grid((4, 3, 16, 24), patch)), fields)
+
+
+def test_rows_of_patches_go_by_sample_then_place_then_time():
+    fields = torch.arange(2 * 2 * 4 * 4).reshape(2, 2, 1, 1, 4, 4)
+    patches = patchify(fields, (1, 1, 2, 2))
+    sample, y, x, time = 1, 0, 1, 1
+    row = ((sample * 2 + y) * 2 + x) * 2 + time
+    assert torch.equal(patches[row, 0, 0, 0], fields[sample, time, 0, 0, 0:2, 2:4])
+
+
+def test_a_patch_that_does_not_divide_names_the_sizes_that_do():
+    with pytest.raises(ValueError, match=r"Patch y=16 does not divide y=100 .* 1, 2, 4, 5, 10, 20, 25, 50, 100"):
+        patch_grid((2, 1, 100, 64), (1, 1, 16, 16))
+
+
+def test_levels_that_are_no_refinement_are_refused():
+    with pytest.raises(ValueError, match=r"\[1, 1, 12, 12\] must divide the coarser patch \[1, 1, 32, 32\]"):
+        check_levels([(1, 1, 32, 32), (1, 1, 12, 12)])
+    with pytest.raises(ValueError, match="differ"):
+        check_levels([(1, 1, 8, 8), (1, 1, 8, 8)])
+
+
+@pytest.mark.parametrize("patch", [(1, 1, 16, 16), (1, 1, 32, 8), (2, 1, 5, 25), (1, 1, 1, 1), (1, 1, 6, 20)])
+def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
+    stages = factor_stages(patch)
+    assert tuple(math.prod(stage[axis] for stage in stages) for axis in range(4)) == patch
+    assert all(cells <= 4 for cells in stages[0])
