@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -12,14 +14,19 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from matey.data import open_dataset
+from matey.config import ConfigError
+from matey.data import DataError, open_dataset
 from matey.evaluate.about import describe
-from matey.evaluate.evaluation import Evaluation, Protocol, evaluate, plan_tasks
+from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.evaluate.records import write_records
 from matey.evaluate.report import write_report
 from matey.evaluate.summary import summary_text
-from matey.evaluate.trained import Trained, load_trained
+from matey.evaluate.trained import CheckpointError, Trained, load_trained
+
+
+class FlagError(ValueError):
+    """A flag whose value cannot be used."""
 
 
 def main() -> int:
@@ -30,11 +37,8 @@ def main() -> int:
     transformers_logging.set_verbosity_error()
     try:
         run(args)
-    except ValueError as error:
+    except (FlagError, CheckpointError, ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: Cannot write to {error.filename or args.out}: {error.strerror}.", file=sys.stderr)
         return 2
     return 0
 
@@ -49,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for metrics.json and report.html")
     parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
     parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
-    parser.add_argument("--max-windows", type=int, default=100, metavar="N", help="per data set and lead (100)")
+    parser.add_argument("--max-windows", type=int, default=100, metavar="N", help="per system and lead (100)")
     parser.add_argument(
         "--split",
         choices=("all", "train", "valid", "test"),
@@ -77,27 +81,29 @@ def run(args: argparse.Namespace) -> None:
     data = select_data(args, trained)
     model = trained.model.to(device)
     tasks = plan_tasks(model, data, protocol)
-    args.out.mkdir(parents=True, exist_ok=True)
+    with writing_to(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
         evaluation = evaluate(model, data, protocol, tasks, bar.update)
-    write_records(evaluation.records, args.out / "metrics.json")
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", shlex.join(["python", *sys.argv])
-    write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
-    print_results(evaluation, args.out)
+    with writing_to(args.out):
+        write_records(evaluation.records, args.out / "metrics.json")
+        write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
+    print(f"\n{summary_text(evaluation)}\n\nReport: {args.out / 'report.html'}")
 
 
 def parse_leads(text: str) -> tuple[int, ...]:
     """Read ``1,5`` as lead times."""
     leads = text.split(",")
     if not all(lead.strip().isdecimal() and int(lead) > 0 for lead in leads):
-        raise ValueError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text!r}.")
+        raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text!r}.")
     return tuple(sorted({int(lead) for lead in leads}))
 
 
 def at_least(least: int, flag: str, value: int) -> int:
     """Return a number of the command line if it is not too small."""
     if value < least:
-        raise ValueError(f"{flag} must be {least} or more, got {value}.")
+        raise FlagError(f"{flag} must be {least} or more, got {value}.")
     return value
 
 
@@ -108,27 +114,31 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device {name} is no device; use auto, cpu or cuda.") from None
+        raise FlagError(f"--device {name} is no device; use auto, cpu or cuda.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+        raise FlagError(f"--device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
     return device
 
 
 def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     """Open the data of the command line or of the run, and select the trajectories."""
     if not args.data and trained.run is None:
-        raise ValueError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
+        raise FlagError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
     paths = args.data or [data.path for data in trained.run.data.sets]
     num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
     if num_frames is None:
-        raise ValueError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
+        raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part = args.split or ("all" if args.data else "test")
     return hold_out([open_dataset(path) for path in paths], part, num_frames, trained.run and trained.run.data)
 
 
-def print_results(evaluation: Evaluation, out: Path) -> None:
-    """Print the table and where to find the rest."""
-    print(f"\n{summary_text(evaluation)}\n\nReport: {out / 'report.html'}   numbers: {out / 'metrics.json'}")
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Say in a sentence why the results cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise FlagError(f"Cannot write to {folder}: {error.strerror}; make room or choose another --out.") from None
 
 
 if __name__ == "__main__":

@@ -93,8 +93,9 @@ class TrainSection(Section):
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on norms, biases and embeddings")
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    loss: Literal["nrmse", "change"] = Field(
-        "nrmse", description="error over the target's norm, or over that of its change since the last frame"
+    loss: Literal["nrmse", "balanced"] = Field(
+        "nrmse",
+        description="NRMSE, or NRMSE over persistence's mean NRMSE on the system, so that no system outweighs others",
     )
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     validate_every: int = Field(200, ge=1, description="steps between validations; there is one at the end as well")

@@ -125,9 +125,7 @@ def keep_freed_memory() -> None:
 
 
 if __name__ == "__main__":
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # a batch system ends jobs by the latter; a shell's "&" ignores the former
-        signal.signal(number, signal.default_int_handler)
+    # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

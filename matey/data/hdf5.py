@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -38,11 +40,32 @@ def open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
-            raise DataError(f"{path} cannot be opened as HDF5 ({error}); download or copy it again.") from error
+            raise DataError(
+                f"{path} cannot be opened as HDF5 ({_one_line(error)}); download or copy it again."
+            ) from error
         raise DataError(
             f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "
             f"download or copy it again."
         ) from error
+
+
+@contextmanager
+def described_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open ``path`` to look at its groups, shapes and attributes, and close it again.
+
+    Raises:
+        DataError: as ``open_hdf5``, or damage is met on the way.
+    """
+    with open_hdf5(path) as file:
+        try:
+            yield file
+        except DataError:
+            raise
+        # With bytes of the metadata overwritten, h5py was seen to raise each of these.
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path} cannot be described ({_one_line(error)}); the file is damaged: download or copy it again."
+            ) from error
 
 
 def read_hdf5(path: Path, dataset: str, start: int, stop: int) -> np.ndarray:
@@ -58,7 +81,7 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int) -> np.ndarray:
         return file[dataset][start:stop]
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
-            f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({error}); "
+            f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "
             f"the file is damaged or was changed: download or copy it again."
         ) from error
 
@@ -67,15 +90,10 @@ def outline_hdf5(path: Path) -> list[str]:
     """Name what lies at the root of a file, with shapes and the members of groups, for a message.
 
     Raises:
-        DataError: as ``open_hdf5``.
+        DataError: as ``described_hdf5``.
     """
-    with open_hdf5(path) as file:
-        return [
-            f"{name} {item.shape}"
-            if isinstance(item, h5py.Dataset)
-            else f"{name}/ (with {', '.join(item) or 'nothing'})"
-            for name, item in file.items()
-        ]
+    with described_hdf5(path) as file:
+        return [_outline(name, item) for name, item in file.items()]
 
 
 class _Handles:
@@ -101,6 +119,18 @@ class _Handles:
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+
+def _outline(name: str, item: h5py.HLObject | None) -> str:
+    if isinstance(item, h5py.Dataset):
+        return f"{name} {item.shape}"
+    if isinstance(item, h5py.Group):
+        return f"{name}/ (with {', '.join(item) or 'nothing'})"
+    return f"{name} (a broken link)" if item is None else f"{name} (a type)"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _first_bytes(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from einops import rearrange
 
-from matey.data.hdf5 import open_hdf5, read_hdf5
+from matey.data.hdf5 import described_hdf5, read_hdf5
 from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
 
 # The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
@@ -55,7 +55,7 @@ class SeedGroupLayout:
         """Whether the file has a group per seed and this system's YAML or, without YAML, its number of channels."""
         if not h5py.is_hdf5(path):
             return False
-        with open_hdf5(path) as file:
+        with described_hdf5(path) as file:
             group = next((item for item in file.values() if isinstance(item, h5py.Group) and "data" in item), None)
             if group is None or not isinstance(group["data"], h5py.Dataset):
                 return False
@@ -96,7 +96,7 @@ class SeedGroupFile(TrajectorySet):
         """
         self.system, self.fields, self.units = layout.system, layout.fields, layout.units
         self._layout = layout
-        with open_hdf5(path) as file:
+        with described_hdf5(path) as file:
             names = list(file)
             shapes = [_data_shape(file, name, layout) for name in names]
             for name, shape in zip(names, shapes, strict=True):
@@ -126,18 +126,18 @@ READERS = tuple(
 
 def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[int, ...]:
     """Shape of one group's ``data``, or DataError where the layout has another."""
-    group = file[name]
+    group = file.get(name)
     if not isinstance(group, h5py.Group) or not isinstance(group.get("data"), h5py.Dataset):
-        members = ", ".join(group) if isinstance(group, h5py.Group) else "a dataset in place of the group"
+        members = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
         raise DataError(
             f"{file.filename}, group {name}: expected a dataset 'data' of shape {layout.shape} ({layout.system}), "
             f"found {members or 'nothing'}; remove the group or write the file again."
         )
-    shape = group["data"].shape
-    if len(shape) != 4 or shape[-1] != len(layout.fields) or 0 in shape:
+    shape, dtype = group["data"].shape, group["data"].dtype
+    if len(shape) != 4 or shape[-1] != len(layout.fields) or 0 in shape or dtype.kind not in "fiu":
         raise DataError(
             f"{file.filename}, {name}/data: expected shape {layout.shape}, channels {', '.join(layout.fields)}, as for "
-            f"{layout.system}, got {shape}; write the file again in PDEBench's layout."
+            f"{layout.system}, got {shape} of {dtype}; write the file again in PDEBench's layout."
         )
     return shape
 
@@ -154,7 +154,7 @@ def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], la
         spacing=(1.0, step["y"], step["x"]),
         boundary=layout.boundary,
         time_step=step["t"],
-        parameters={key: float(simulation[key]) for key in layout.parameters if key in simulation},
+        parameters=_numbers(simulation, layout.parameters),
     )
 
 
@@ -170,13 +170,30 @@ def _step(file: h5py.File, name: str, size: int) -> float:
     if size == 1:
         return 1.0
     first, last = coordinates[[0, size - 1]].astype(np.float64)
+    if not 0 < last - first < np.inf:
+        raise DataError(
+            f"{file.filename}, {name}: expected increasing coordinates, got {first} to {last}; write them again."
+        )
     return float(last - first) / (size - 1)
+
+
+def _numbers(simulation: dict[str, object], keys: tuple[str, ...]) -> dict[str, float]:
+    """The entries that are numbers; OmegaConf writes ``???`` for one that was never set, YAML reads ``1e-3`` as text."""
+    numbers = {}
+    for key in keys:
+        try:
+            numbers[key] = float(simulation[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return numbers
 
 
 def _simulation(group: h5py.Group) -> dict[str, object]:
     """The ``sim`` section of a group's ``config``, empty if there is none."""
     text = group.attrs.get("config", "")
-    if not isinstance(text, str | bytes):
+    if isinstance(text, bytes):
+        text = text.decode()  # also numpy's bytes_, what h5py gives for a string of fixed length; YAML refuses that
+    if not isinstance(text, str):
         return {}
     try:
         config = yaml.load(text, Loader=_YamlLoader)

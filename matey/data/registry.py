@@ -36,7 +36,7 @@ def open_dataset(path: str | Path) -> TrajectorySet:
         systems.setdefault(system, []).append(str(file))
     if len(systems) > 1:
         found = "; ".join(f"{system}: {_listed(paths)}" for system, paths in systems.items())
-        raise DataError(f"{path} must hold one system, but holds {found}. Open each as a data set of its own.")
+        raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
     return parts[0] if len(parts) == 1 else JoinedTrajectories(parts)
 
 
@@ -76,7 +76,7 @@ def _suffixes() -> tuple[str, ...]:
 def _nearby(path: Path) -> str:
     """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
     missing = path
-    while not missing.parent.exists():
+    while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
         missing = missing.parent
     names = sorted(item.name for item in missing.parent.iterdir())
     close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
@@ -87,8 +87,10 @@ def _nearby(path: Path) -> str:
 
 def _unknown_layout(file: Path) -> str:
     found = _listed(outline_hdf5(file)) or "nothing"
-    known = "; ".join(reader.layout for reader in READERS)
-    return f"{file} has a layout that no reader knows: it holds {found}. Known are: {known}."
+    known = " and ".join(reader.layout for reader in READERS)
+    return (
+        f"{file} has a layout that no reader knows: it holds {found}, but known are {known}; write it in one of these."
+    )
 
 
 def _listed(items: Iterable[str]) -> str:

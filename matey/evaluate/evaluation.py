@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from matey.data import Window, read_rollouts, read_windows, spread_windows
+from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
 from matey.evaluate.baselines import persistence
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_examples
@@ -15,6 +16,7 @@ from matey.evaluate.records import ErrorSums, Kind, Record
 from matey.evaluate.rollout import rollout
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
+from matey.tokens.patches import patch_grid
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Protocol:
     Attributes:
         leads: lead times in snapshots, each predicted at once.
         rollout_steps: steps of the rollout; 0 makes none.
-        max_windows: windows per data set and lead, and per data set and rollout, spread evenly over what there is.
+        max_windows: windows per system and lead, and per system and rollout, shared out among its data sets and spread
+            evenly over each.
         batch_size: samples predicted together.
     """
 
@@ -77,14 +80,10 @@ def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Tas
     """Choose the windows of every data set, lead and rollout; nothing is read or predicted yet.
 
     Raises:
-        DataError: a trajectory is too short for a lead or for the rollout.
-        ValueError: the model does not know a field.
+        DataError: the model does not know a field, its patches do not divide a grid or the history, or a trajectory is too
+            short for a lead or for the rollout.
     """
-    for trajectory_set in data.sets:
-        try:
-            field_rows(trajectory_set.fields, model.config.fields)
-        except ValueError as error:
-            raise ValueError(f"{trajectory_set.system}: {error}") from None
+    check_fit(model, data)
     tasks = []
     for index in range(len(data.sets)):
         for lead in protocol.leads:
@@ -93,6 +92,21 @@ def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Tas
             windows = _windows(data, index, protocol, lead=1, horizon=protocol.rollout_steps)
             tasks.append(Task("rollout", protocol.rollout_steps, windows))
     return tasks
+
+
+def check_fit(model: MateyModel, data: HeldOut) -> None:
+    """Raise DataError where the model cannot take the data."""
+    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
+        try:
+            field_rows(trajectory_set.fields, model.config.fields)
+        except ValueError as error:
+            raise DataError(f"{trajectory_set.system}: {error}") from None
+        for trajectory in (trajectory_set.trajectories[index] for index in trajectories):
+            for patch in model.config.patches:
+                try:
+                    patch_grid((data.num_frames, *trajectory.grid), patch)
+                except ValueError as error:
+                    raise DataError(f"{trajectory.source}: {error}") from None
 
 
 def evaluate(
@@ -113,7 +127,6 @@ def evaluate(
 
     Raises:
         DataError: see ``TrajectorySet.read``.
-        ValueError: a patch does not divide a grid or the history.
     """
     sums, costs = ErrorSums(), []
     for task in tasks:
@@ -133,7 +146,7 @@ def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: 
             data.trajectories[index],
             data.num_frames,
             lead,
-            protocol.max_windows,
+            math.ceil(protocol.max_windows / sum(data.sets[index].system == other.system for other in data.sets)),
             horizon=horizon,
             set_index=index,
         )
@@ -153,6 +166,6 @@ def _score_lead(
 
 
 def _score_rollout(model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums) -> None:
-    for true in read_rollouts(data.sets, windows, data.num_frames, task.lead):
-        for step, frame in enumerate(rollout(model, true.batch, task.lead)):
-            sums.add(true.batch, task.kind, step + 1, frame.cpu(), persistence(true.batch), true.truth[:, step])
+    for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
+        for step, frame in enumerate(rollout(model, known.batch, task.lead)):
+            sums.add(known.batch, task.kind, step + 1, frame.cpu(), persistence(known.batch), known.truth[:, step])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matey.config import DataSection
-from matey.data import TrajectorySet, split_trajectories
+from matey.data import DataError, TrajectorySet, split_trajectories
 
 Part = Literal["all", "train", "valid", "test"]
 
@@ -38,17 +38,16 @@ def hold_out(sets: Sequence[TrajectorySet], part: Part, num_frames: int, split: 
     """Select a part of every data set: all of it, or what a run's own split held back (or trained on).
 
     Raises:
-        DataError: there are fewer trajectories than parts.
-        ValueError: a part is asked for, but no run says how it split its data, or the part is empty.
+        DataError: no run says how it split its data, the part is empty, or there are fewer trajectories than parts.
     """
     if part == "all":
         return HeldOut(tuple(sets), tuple(tuple(range(s.num_trajectories)) for s in sets), num_frames)
     if split is None:
-        raise ValueError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
+        raise DataError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
     parts = [getattr(split_trajectories(s.num_trajectories, split.split, split.split_seed), part) for s in sets]
     for trajectory_set, trajectories in zip(sets, parts, strict=True):
         if not trajectories:
-            raise ValueError(
+            raise DataError(
                 f"The {part} part of {trajectory_set.system} is empty; data.split of the run is {list(split.split)}. "
                 "Choose another --split or give --data."
             )

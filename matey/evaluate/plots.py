@@ -83,11 +83,11 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
     num_columns = min(2, len(systems))
     num_rows = -(-len(systems) // num_columns)
     figure = Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
-    panels = figure.subplots(num_rows, num_columns, squeeze=False).flat
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, system in zip(panels, systems, strict=False):
         _draw_rollout(axes, [record for record in records if record.kind == "rollout" and record.system == system])
-        axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE", ylim=(0, None))
-    for axes in list(panels)[len(systems) :]:
+        axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE")
+    for axes in panels[len(systems) :]:
         axes.set_visible(False)
     return figure
 
@@ -104,7 +104,7 @@ def forecast_figure(example: Example) -> Figure:
         for axes, field in zip(grid[row], (last, target, prediction), strict=False):
             image = show_field(axes, field, example, "viridis", target.min(), target.max())
         _add_colour_bar(figure, image, grid[row, :3])
-        largest = float(np.abs(error).max()) or 1.0
+        largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
         image = show_field(grid[row, 3], error, example, "RdBu_r", -largest, largest)
         _add_colour_bar(figure, image, grid[row, 3:])
         grid[row, 0].set_ylabel(_with_unit(name, example.units[row]) + "\n\ny")
@@ -205,7 +205,13 @@ def _draw_rollout(axes: Axes, records: Sequence[Record]) -> None:
     steps = [record.lead for record in overall]
     persistence = [record.persistence_nrmse for record in overall]
     axes.plot(steps, persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
-    axes.plot(steps, [record.nrmse for record in overall], "o-", color=COLOURS[0], ms=4, label="MATEY")
+    errors = [record.nrmse for record in overall]
+    axes.plot(steps, errors, "o-", color=COLOURS[0], ms=4, label="MATEY")
+    # A rollout that blows up would press all that is readable against the axis.
+    if all(error <= 10 * max(persistence) for error in errors):
+        axes.set_ylim(0, None)
+    else:
+        axes.set_yscale("log")
     names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
     for colour, name in zip(COLOURS[1:], names if len(names) > 1 else [], strict=False):
         errors = [record.nrmse for record in records if record.field == name]

@@ -99,8 +99,9 @@ def _load_model(folder: Path) -> MateyModel:
         raise CheckpointError(f"{folder} holds a model of type {model_type!r}, not 'matey'.")
     try:
         model, info = MateyModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"The weights in {folder} are damaged ({error}); copy the model again.") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        sentence = str(error).removesuffix(".")
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
     # Hugging Face fills weights that are missing or do not fit with random numbers and goes on.
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:

@@ -11,7 +11,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,8 +97,7 @@ def solve_ensemble(ensemble: Ensemble, num_workers: int = 1, cells_per_batch: in
     fair_share = -(-ensemble.num_trajectories // num_workers)
     batch_size = max(1, min(cells_per_batch // ensemble.resolution**2, fair_share))
     pending = deque()
-    with ThreadPoolExecutor(num_workers) as pool, ExitStack() as stack:
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # whoever stops early need not wait for more
+    with ThreadPoolExecutor(num_workers) as pool:
         for start in range(0, ensemble.num_trajectories, batch_size):
             seeds = ensemble.seeds[start : start + batch_size]
             pending.append(pool.submit(ensemble.system.solve, seeds, ensemble.resolution, ensemble.num_frames))

@@ -40,12 +40,12 @@ def integrate(
         remaining = state.new_full((state.shape[0],), end - begin)
         while (remaining > 0).any():
             num_steps = ceil(remaining / largest_step(state, end - remaining)).clamp(min=1)  # (b)
-            if not isfinite(num_steps).all():
-                raise FloatingPointError(f"The solution stopped being finite between t = {begin:g} and t = {end:g}.")
-            # Equal steps leave no sliver at the end. Trajectories that are done take steps of zero, which change nothing.
+            # Equal steps leave no sliver at the end. A trajectory that is done takes steps of zero, to no effect.
             step = remaining / num_steps
             state = scheme(rate, state, step.reshape(per_trajectory))
             remaining = remaining - step
+            if not isfinite(state).all():
+                raise FloatingPointError(f"The solution stopped being finite between t = {begin:g} and t = {end:g}.")
         yield state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from matey.train.tally import Tally
 def train(
     engine: Engine,
     stream: Iterator[Sequence[FieldBatch]],
-    systems: Sequence[str],
+    scales: Mapping[str, float],
     validate: Callable[[], dict[str, Any]],
     settings: TrainSection,
     folder: RunFolder,
@@ -36,7 +36,7 @@ def train(
     Args:
         engine: the model and its optimizer.
         stream: this rank's micro-batches, from the one after ``first_step`` on.
-        systems: names of all systems that the stream may bring.
+        scales: the NRMSE that counts as a loss of 1, for every system that the stream may bring.
         validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
         settings: of the training.
         folder: of the run.
@@ -52,11 +52,11 @@ def train(
         started = time.perf_counter()
         rate = learning_rate(step, settings)
         set_learning_rate(engine, rate)
-        tally = Tally(systems, engine.device)
+        tally = Tally(scales, engine.device)
         for _ in range(settings.accumulation):
             batches = [batch.to(engine.device) for batch in next(stream)]
             forecasts = engine(batches)
-            loss, per_sample = training_loss(forecasts, engine.module.seam, settings.loss)
+            loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
             engine.backward(loss)
             grad_norm = take_step(engine)
             tally.add(forecasts, per_sample)

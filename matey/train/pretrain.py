@@ -22,7 +22,7 @@ from matey.parallel.engine import build_engine
 from matey.tokens.patches import patch_grid
 from matey.train.checkpoint import RunFolder
 from matey.train.loop import train
-from matey.train.validation import validate
+from matey.train.validation import persistence_by_system, validate
 
 
 def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None]) -> None:
@@ -71,10 +71,13 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         world_size(),
         run.data.workers,
     )
-    windows = validation_windows(run, sets, splits)
+    windows = windows_of(run, sets, [split.valid for split in splits])
     check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
-    systems = list(dict.fromkeys(data.system for data in sets))
-    train(engine, stream, systems, check, run.train, folder, first_step, state.get("best", math.inf))
+    scales = dict.fromkeys((data.system for data in sets), 1.0)
+    if run.train.loss == "balanced":
+        seen = windows_of(run, sets, [split.train for split in splits])
+        scales = persistence_by_system(sets, seen, run.data.history)
+    train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
 
 
@@ -120,15 +123,15 @@ def model_config(run: RunConfig) -> MateyConfig:
     )
 
 
-def validation_windows(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> list[Window]:
-    """Spread the validation's windows over its trajectories, half of them at lead 1 and half at the largest lead."""
+def windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:
+    """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
     leads = sorted({1, run.data.lead_max})
     count = math.ceil(run.train.validation_windows / len(leads))
     return [
         window
-        for index, (data, split) in enumerate(zip(sets, splits, strict=True))
+        for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True))
         for lead in leads
-        for window in spread_windows(data, split.valid, run.data.history, lead, count, set_index=index)
+        for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from matey.parallel.collectives import sum_over_ranks
 class Tally:
     """Adds up on each rank; one reduction at the end."""
 
-    def __init__(self, systems: Sequence[str], device: torch.device) -> None:
+    def __init__(self, systems: Iterable[str], device: torch.device) -> None:
         self.systems = list(systems)
         self._sums = torch.zeros(2, len(self.systems) + 1, dtype=torch.float64, device=device)
 

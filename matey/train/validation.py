@@ -12,7 +12,7 @@ from matey.data.windows import Window, read_windows
 from matey.evaluate.metrics import nrmse
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
-from matey.train.loss import relative_errors
+from matey.train.loss import nrmse_in_patches
 from matey.train.tally import Tally
 
 
@@ -39,7 +39,7 @@ def validate(
         forecasts = engine([batch.to(engine.device) for batch in batches])
         for forecast in forecasts if mine < len(chunks) else ():
             batch = forecast.batch
-            model_error.add_batch(batch, relative_errors(forecast, engine.module.seam).mean(dim=1))
+            model_error.add_batch(batch, nrmse_in_patches(forecast, engine.module.seam).mean(dim=1))
             persistence.add_batch(batch, nrmse(batch.last, batch.target).mean(dim=1))
     engine.train()
     totals = model_error.reduce()
@@ -48,3 +48,12 @@ def validate(
         "valid_nrmse_by_system": totals.by_system,
         "valid_persistence_by_system": persistence.reduce().by_system,
     }
+
+
+def persistence_by_system(sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int) -> dict[str, float]:
+    """Return the mean NRMSE of persistence on the windows of each system; the same on every rank, as all read all."""
+    errors: dict[str, list[float]] = {}
+    for window in windows:
+        (batch,) = read_windows(sets, [window], history)
+        errors.setdefault(batch.system, []).append(nrmse(batch.last, batch.target).mean().item())
+    return {system: sum(values) / len(values) for system, values in errors.items()}

@@ -20,10 +20,8 @@ def published_file(name):
 def published_trajectories(path):
     """Return the settings of the simulation and the data of each group of a file."""
     with h5py.File(path) as file:
-        groups = list(file.values())
-        return [yaml.safe_load(group.attrs["config"])["sim"] for group in groups], [
-            group["data"][:] for group in groups
-        ]
+        settings = [yaml.safe_load(group.attrs["config"])["sim"] for group in file.values()]
+        return settings, [group["data"][:] for group in file.values()]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_smooth_wave_converges_with_second_order():
         return (last - simple_wave(centres, 0.5)).abs().mean().item()
 
     assert error(128) < 1e-3
-    assert math.log2(error(128) / error(256)) > 1.9
+    assert math.log2(error(128) / error(256)) > 1.85
 
 
 def stoker_dam_break(place, time, left=2.0, right=1.0):
@@ -64,7 +64,7 @@ def test_straight_dam_break_is_stokers_solution():
         assert last.max() <= 2 + 1e-12 and last.min() >= 1 - 1e-12  # no overshoot at the shock
         return (last - stoker_dam_break(centres, 0.5)).abs().mean().item()
 
-    assert error(200) < 3e-3
+    assert error(200) < 4e-3
     assert error(200) / error(400) > 1.7  # first order, as at any discontinuity
 
 

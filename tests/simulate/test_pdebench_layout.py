@@ -82,10 +82,10 @@ def test_broken_off_write_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ({"num_trajectories": 0}, "num_trajectories must be at least 1, got 0"),
+        ({"num_trajectories": 0}, "number of trajectories must be at least 1, got 0"),
         ({"resolution": 7}, "resolution must be at least 8, got 7"),
-        ({"num_frames": 1}, "num_frames must be at least 2, got 1"),
-        ({"first_seed": -1}, "first_seed must be at least 0, got -1"),
+        ({"num_frames": 1}, "number of frames must be at least 2, got 1"),
+        ({"first_seed": -1}, "first seed must be at least 0, got -1"),
     ],
 )
 def test_senseless_sizes_are_refused(size, message):

@@ -33,6 +33,6 @@ def test_a_trajectory_steps_as_if_it_were_alone():
 
 def test_blow_up_names_the_interval():
     state, times = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.0, 0.5, 2.0])
-    explosion = integrate(state, times, lambda s: s * s, lambda s, t: 0.1 / s.abs()[:, 0] * 0 + 0.1 + 0 * s[:, 0], heun)
+    explosion = integrate(state, times, lambda s: s * s, lambda s, t: torch.full((1,), 0.1), heun)  # infinite at t = 1
     with pytest.raises(FloatingPointError, match="between t = 0.5 and t = 2"):
         list(explosion)

@@ -1,0 +1,78 @@
+"""Reading HDF5: only the frames asked for, from any process, with damage reported in words."""
+
+import multiprocessing
+
+import h5py
+import numpy as np
+import pytest
+from seed_group_files import write_seed_groups
+
+from matey.data import DataError, open_dataset
+from matey.data.hdf5 import _MAX_OPEN_FILES, _handles
+
+inherited = []
+
+
+def read_all(trajectories):
+    return [trajectories.read(index, 0, 11) for index in range(trajectories.num_trajectories)]
+
+
+@pytest.fixture
+def damaged_file(tmp_path):
+    """A file of one chunk per frame in which the chunk of frame 8 of 0001 is garbled."""
+    path = write_seed_groups(tmp_path / "a.h5", "diffusion_reaction")
+    with h5py.File(path, "a") as file:
+        data = file["0001/data"][:]
+        del file["0001/data"]
+        file["0001"].create_dataset("data", data=data, chunks=(1, *data.shape[1:]), compression="lzf")
+        file.flush()
+        chunk = file["0001/data"].id.get_chunk_info(8)
+    content = bytearray(path.read_bytes())
+    content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+    path.write_bytes(content)
+    return path
+
+
+def test_a_window_is_read_without_touching_other_frames(damaged_file):
+    trajectories = open_dataset(damaged_file)
+    assert trajectories.read(1, 5, 8).shape == trajectories.read(1, 8 - 3, 8).shape
+    assert trajectories.read(1, 9, 11).shape[0] == 2
+
+
+def test_damaged_frames_are_named_when_they_are_read(damaged_file):
+    with pytest.raises(DataError, match=r"a\.h5, 0001/data: frames 7 to 8 cannot be read .*download or copy it again"):
+        open_dataset(damaged_file).read(1, 7, 9)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_processes_read_what_their_parent_reads_while_it_reads(diffusion_reaction_file, start_method):
+    trajectories = open_dataset(diffusion_reaction_file)
+    expected = read_all(trajectories)
+    with multiprocessing.get_context(start_method).Pool(1) as pool:
+        pending = [pool.apply_async(read_all, (trajectories,)) for _ in range(4)]
+        for _ in range(20):
+            np.testing.assert_array_equal(read_all(trajectories), expected)
+        for result in pending:
+            np.testing.assert_array_equal(result.get(timeout=30), expected)
+    np.testing.assert_array_equal(read_all(trajectories), expected)
+
+
+def opens_its_own(path):
+    return all(_handles.get(path) is not file for file in inherited)
+
+
+def test_a_forked_child_does_not_read_through_the_handle_of_its_parent(shallow_water_file):
+    inherited[:] = [_handles.get(shallow_water_file)]
+    assert not opens_its_own(shallow_water_file)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply_async(opens_its_own, (shallow_water_file,)).get(timeout=30)
+    inherited.clear()
+
+
+def test_a_set_of_many_files_keeps_few_open(tmp_path):
+    for index in range(_MAX_OPEN_FILES + 3):
+        write_seed_groups(tmp_path / f"{index:03d}.h5", "shallow_water", num_frames=(2,))
+    trajectories = open_dataset(tmp_path)
+    for index in [*range(trajectories.num_trajectories), 0]:
+        trajectories.read(index, 0, 2)
+    assert len(_handles._files) == _MAX_OPEN_FILES

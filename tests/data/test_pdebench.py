@@ -1,0 +1,192 @@
+"""PDEBench readers: orientation, descriptions, and what is said about files that are not as they should be."""
+
+import pickle
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from seed_group_files import NUM_X, NUM_Y, coded_frames, coded_value, write_seed_groups
+
+from matey.data import DataError, open_dataset
+
+SYSTEMS = ["shallow_water", "diffusion_reaction"]
+
+
+@pytest.fixture(params=SYSTEMS)
+def system(request):
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path, system):
+    return write_seed_groups(tmp_path / "a.h5", system)
+
+
+def test_every_value_lies_at_its_own_time_field_and_place(path, system):
+    trajectories = open_dataset(path)
+    frames = trajectories.read(2, 3, 7)
+    t, f, z, y, x = np.ogrid[3:7, : len(trajectories.fields), :1, :NUM_Y, :NUM_X]
+    assert frames.dtype == np.float32 and frames.flags.c_contiguous
+    np.testing.assert_array_equal(frames, np.broadcast_to(coded_value(2, t, f, y, x), (4, f.size, 1, NUM_Y, NUM_X)))
+
+
+def test_description_holds_grid_spacing_time_step_and_parameters(path, system):
+    trajectories = open_dataset(path)
+    assert trajectories.system == system
+    assert trajectories.fields == {"shallow_water": ("water_height",)}.get(system, ("activator", "inhibitor"))
+    assert len(trajectories.units) == len(trajectories.fields)
+    assert (trajectories.num_trajectories, trajectories.sources) == (3, (path,))
+    about = trajectories.trajectories[1]
+    assert (about.name, about.num_frames, about.grid) == ("0001", 11, (1, NUM_Y, NUM_X))
+    assert about.spacing == pytest.approx((1.0, 0.25, 0.5)) and about.time_step == pytest.approx(1 / 64)
+    assert about.periodic == (False, False, False) and about.boundary[0] == "none"
+    expected = {"shallow_water": {"dam_radius": 0.5, "gravity": 1.0}}.get(
+        system, {"Du": 0.001, "Dv": 0.005, "k": 0.005}
+    )
+    assert about.parameters == {"seed": 1.0, **expected}
+
+
+def test_boundaries_can_be_periodic_along_some_axes(path):
+    about = replace(open_dataset(path).trajectories[0], boundary=("none", "wall", "periodic"))
+    assert about.periodic == (False, False, True)
+
+
+def test_a_file_without_yaml_is_told_by_its_number_of_channels(tmp_path, system):
+    trajectories = open_dataset(write_seed_groups(tmp_path / "a.h5", system, config=False))
+    assert trajectories.system == system and trajectories.trajectories[0].parameters == {}
+
+
+def test_a_set_pickles_without_open_files(path):
+    trajectories = open_dataset(path)
+    before = trajectories.read(0, 0, 3)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(trajectories)).read(0, 0, 3), before)
+
+
+def test_opening_leaves_the_file_free_to_be_rewritten(path, system):
+    open_dataset(path)
+    write_seed_groups(path, system, num_frames=(5, 5))
+    assert open_dataset(path).num_trajectories == 2
+
+
+def test_a_group_without_data_is_named(path):
+    with h5py.File(path, "a") as file:
+        del file["0001/data"]
+    with pytest.raises(DataError, match=r"a\.h5, group 0001: expected a dataset 'data' of shape .* found grid; remove"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("shape", [(11, NUM_X, 1), (11, NUM_X, NUM_Y, 3), (0, NUM_X, NUM_Y, 1)])
+def test_data_of_wrong_rank_channels_or_length_is_named(tmp_path, shape):
+    path = write_seed_groups(tmp_path / "a.h5", "shallow_water", data_0001=np.zeros(shape, np.float32))
+    with pytest.raises(DataError) as error:
+        open_dataset(path)
+    for part in ("a.h5, 0001/data", "expected shape (t, x, y, 1)", f"got {shape}", "write the file again"):
+        assert part in str(error.value)
+
+
+def test_two_channels_under_the_yaml_of_shallow_water_are_refused(tmp_path):
+    data = {f"data_{name}": np.zeros((11, NUM_X, NUM_Y, 2), np.float32) for name in ("0000", "0001", "0002")}
+    path = write_seed_groups(tmp_path / "a.h5", "shallow_water", **data)
+    with pytest.raises(DataError, match="0000/data: expected shape .* got \\(11, 12, 8, 2\\)"):
+        open_dataset(path)
+
+
+def test_groups_of_unequal_shape_are_named(tmp_path, system):
+    path = write_seed_groups(tmp_path / "a.h5", system, num_frames=(11, 11, 7))
+    with pytest.raises(DataError, match=r"0002/data: expected shape \(11, .* as in 0000/data, got \(7, .*own"):
+        open_dataset(path)
+
+
+def test_grid_axes_in_the_wrong_order_are_noticed(tmp_path, system):
+    data = {f"data_{seed:04d}": coded_frames(system, seed, 11).swapaxes(1, 2) for seed in range(3)}
+    path = write_seed_groups(tmp_path / "a.h5", system, **data)
+    with pytest.raises(DataError, match="0000/grid/[xy]: expected .* coordinates .* check the order of the grid axes"):
+        open_dataset(path)
+
+
+def test_missing_coordinates_are_named(path):
+    with h5py.File(path, "a") as file:
+        del file["0002/grid/t"]
+    with pytest.raises(DataError, match="0002/grid/t: expected 11 coordinates .* got none"):
+        open_dataset(path)
+
+
+def test_a_config_that_is_no_yaml_is_named(path):
+    with h5py.File(path, "a") as file:
+        file["0001"].attrs["config"] = "sim: [1, 2"
+    with pytest.raises(DataError, match="group /0001: expected YAML in the attribute 'config'.*write it again"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_value_that_is_not_finite_is_located_when_it_is_read(path, value):
+    with h5py.File(path, "a") as file:
+        shape = file["0001/data"].shape
+        file["0001/data"][6, 2, 5, shape[-1] - 1] = value
+    trajectories = open_dataset(path)
+    y, x = (5, 2) if shape[-1] == 1 else (2, 5)
+    trajectories.read(1, 0, 6)
+    trajectories.read(0, 0, 11)
+    with pytest.raises(DataError) as error:
+        trajectories.read(1, 4, 8)
+    for part in ("a.h5, trajectory 0001", trajectories.fields[-1], str(value), "frame 6", f"(0, {y}, {x})", "remove"):
+        assert part in str(error.value)
+
+
+def test_real_dam_break_keeps_its_mass(real_file):
+    trajectories = open_dataset(real_file("pdebench/swe/2D_rdb_NA_NA.h5"))
+    assert (trajectories.system, trajectories.num_trajectories) == ("shallow_water", 3)
+    for index, about in enumerate(trajectories.trajectories):
+        assert (about.num_frames, about.grid) == (101, (1, 64, 64)) and about.time_step == pytest.approx(0.01)
+        assert about.spacing == (1.0, 5 / 64, 5 / 64) and 0.3 <= about.parameters["dam_radius"] <= 0.7
+        mass = trajectories.read(index, 0, 101).astype(np.float64).sum((1, 2, 3, 4)) * (5 / 64) ** 2
+        np.testing.assert_allclose(mass, mass[0], rtol=1e-6)
+
+
+def test_real_diffusion_reaction_obeys_the_mean_of_its_second_equation(real_file):
+    """d<v>/dt = <u> - <v> tells the two channels apart, and the time step."""
+    trajectories = open_dataset(real_file("pdebench/diffusion_reaction/2D_diff-react_NA_NA.h5"))
+    assert (trajectories.system, trajectories.num_trajectories) == ("diffusion_reaction", 2)
+    for index, about in enumerate(trajectories.trajectories):
+        u, v = trajectories.read(index, 0, about.num_frames).astype(np.float64).mean((2, 3, 4)).T
+        rate = (u - v)[1:] + (u - v)[:-1]
+        np.testing.assert_allclose(np.diff(v), rate / 2 * about.time_step, atol=5e-5 * about.time_step)
+
+
+def test_a_link_in_place_of_a_group_is_named(path):
+    with h5py.File(path, "a") as file:
+        file["0003"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DataError, match=r"group 0003: expected a dataset 'data' .* found no group; remove"):
+        open_dataset(path)
+
+
+def test_data_that_are_no_numbers_are_refused(path):
+    with h5py.File(path, "a") as file:
+        shape = file["0001/data"].shape
+        del file["0001/data"]
+        file["0001"].create_dataset("data", shape=shape, dtype=h5py.string_dtype())
+    with pytest.raises(DataError, match=r"0001/data: expected shape .* of object; write"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("last", [np.nan, -1.0])
+def test_coordinates_that_do_not_increase_are_named(path, last):
+    with h5py.File(path, "a") as file:
+        file["0001/grid/x"][-1] = last
+    with pytest.raises(DataError, match="0001/grid/x: expected increasing coordinates, got 0.25 to"):
+        open_dataset(path)
+
+
+def test_yaml_entries_that_are_no_numbers_are_left_out(tmp_path):
+    path = write_seed_groups(tmp_path / "a.h5", "shallow_water", num_frames=(3,))
+    with h5py.File(path, "a") as file:
+        file["0000"].attrs["config"] = "sim:\n  dam_radius: 5e-1\n  seed: null\n  gravity: ???\n"
+    assert open_dataset(path).trajectories[0].parameters == {"dam_radius": 0.5}
+
+
+def test_yaml_of_fixed_length_is_read_like_any_other(tmp_path):
+    path = write_seed_groups(tmp_path / "a.h5", "shallow_water", num_frames=(3,))
+    with h5py.File(path, "a") as file:
+        file["0000"].attrs["config"] = np.bytes_("sim:\n  dam_radius: 0.25\n")
+    assert open_dataset(path).trajectories[0].parameters == {"dam_radius": 0.25}

@@ -1,0 +1,143 @@
+"""Opening by path: files, folders and globs of one system, and what is said when that is not what is there."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from seed_group_files import write_seed_groups
+
+from matey.data import DataError, open_dataset
+from matey.data.trajectories import JoinedTrajectories
+
+
+def test_the_name_of_a_file_does_not_matter(shallow_water_file, tmp_path):
+    renamed = shallow_water_file.rename(tmp_path / "2D_diff-react_NA_NA.dat")
+    assert open_dataset(str(renamed)).system == "shallow_water"
+
+
+def test_files_of_one_system_are_joined_in_the_order_of_their_paths(tmp_path):
+    first = write_seed_groups(tmp_path / "set" / "a.h5", "shallow_water", num_frames=(5, 5))
+    second = write_seed_groups(tmp_path / "set" / "sub" / "b.hdf5", "shallow_water", num_frames=(7,))
+    (tmp_path / "set" / "README.md").write_text("not data")
+    for path in (tmp_path / "set", tmp_path / "set" / "**" / "*.h*5"):
+        joined = open_dataset(path)
+        assert joined.sources == (first, second)
+        assert [about.num_frames for about in joined.trajectories] == [5, 5, 7]
+        for index, (file, inside) in enumerate([(first, 0), (first, 1), (second, 0)]):
+            np.testing.assert_array_equal(joined.read(index, 2, 4), open_dataset(file).read(inside, 2, 4))
+
+
+def test_a_folder_with_two_systems_is_refused_with_the_paths_of_each(
+    tmp_path, shallow_water_file, diffusion_reaction_file
+):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["density"] = np.zeros(3)
+    with pytest.raises(DataError) as error:
+        open_dataset(tmp_path)
+    for part in (
+        f"{tmp_path} must hold one system",
+        f"shallow_water: {shallow_water_file}",
+        f"diffusion_reaction: {diffusion_reaction_file}",
+        f"unknown layout: {tmp_path / 'other.h5'}",
+        "each as a data set of its own",
+    ):
+        assert part in str(error.value)
+
+
+def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusion_reaction_file):
+    with pytest.raises(DataError, match=r"NA\.h5 cannot be joined to .*expected .*water_height.* got .*activator"):
+        JoinedTrajectories([open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)])
+
+
+def test_a_missing_path_names_its_close_siblings(shallow_water_file):
+    with pytest.raises(DataError, match=r"2D_rdb_NA\.h5 does not exist; did you mean .*/2D_rdb_NA_NA\.h5\?"):
+        open_dataset(shallow_water_file.with_name("2D_rdb_NA.h5"))
+
+
+def test_a_missing_folder_names_what_its_nearest_folder_holds(tmp_path, shallow_water_file):
+    with pytest.raises(DataError, match=f"does not exist; {tmp_path} holds swe"):
+        open_dataset(tmp_path / "nothing_like_it" / "deep" / "file.h5")
+
+
+def test_a_glob_without_match_says_what_is_there(tmp_path, shallow_water_file):
+    with pytest.raises(DataError, match=r"No file matches .*\*\.nc; .* holds 2D_rdb_NA_NA\.h5"):
+        open_dataset(shallow_water_file.parent / "*.nc")
+
+
+def test_a_folder_without_data_says_what_was_looked_for_and_found(tmp_path):
+    with pytest.raises(DataError, match=r"holds no data file: expected files ending in \.h5, \.hdf5 .* found nothing"):
+        open_dataset(tmp_path)
+    (tmp_path / "README.md").write_text("not data")
+    with pytest.raises(DataError, match=r"found README\.md"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("size", [4000, 300, 90])
+def test_a_truncated_file_is_called_truncated_or_damaged(shallow_water_file, size):
+    shallow_water_file.write_bytes(shallow_water_file.read_bytes()[:size])
+    with pytest.raises(DataError, match=r"NA\.h5 (is truncated: expected [\d,]+ bytes, the file has|cannot be opened)"):
+        open_dataset(shallow_water_file)
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"plain text", "begins with b'plain te'"), (b"", "is empty")])
+def test_a_file_that_is_not_hdf5_is_called_so(tmp_path, content, said):
+    (tmp_path / "a.h5").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5 file: it {said}"):
+        open_dataset(tmp_path / "a.h5")
+
+
+def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["density"] = np.zeros((2, 5))
+        file["0000/tensor"] = np.zeros(3)
+    with pytest.raises(DataError) as error:
+        open_dataset(tmp_path)
+    for part in ("a.h5 has a layout that no reader knows", "density (2, 5)", "0000/ (with tensor)"):
+        assert part in str(error.value)
+    for known in ("PDEBench shallow_water (groups 0000", "PDEBench diffusion_reaction"):
+        assert known in str(error.value)
+
+
+@pytest.mark.parametrize("config", ["sim:\n  viscosity: 0.1\n", 5])
+def test_groups_of_a_rank_or_with_yaml_of_no_known_system_are_not_taken(shallow_water_file, config):
+    with h5py.File(shallow_water_file, "a") as file:
+        for group in file.values():
+            group.attrs["config"] = config
+            del group["data"]
+            group["data"] = np.zeros((11, 12), np.float32)
+    with pytest.raises(DataError, match="a layout that no reader knows"):
+        open_dataset(shallow_water_file)
+
+
+def test_a_file_that_goes_away_is_named_when_it_is_read(shallow_water_file):
+    trajectories = open_dataset(shallow_water_file)
+    shutil.rmtree(shallow_water_file.parent)
+    with pytest.raises(DataError, match=r"NA\.h5 does not exist .*moved"):
+        trajectories.read(0, 0, 1)
+
+
+def test_the_real_folder_is_refused_because_it_holds_several_systems(real_file):
+    with pytest.raises(DataError, match="shallow_water: .*swe/2D_rdb_NA_NA.h5"):
+        open_dataset(real_file("pdebench"))
+
+
+def test_a_path_that_goes_on_inside_a_file_names_the_file(shallow_water_file):
+    with pytest.raises(DataError, match=r"0000 does not exist; .*2D_rdb_NA_NA\.h5"):
+        open_dataset(shallow_water_file / "0000")
+
+
+def test_links_that_lead_nowhere_are_listed_as_such(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["gone"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DataError, match=r"no reader knows: it holds gone \(a broken link\)"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("signature", [b"TREE", b"HEAP", b"SNOD", b"GCOL"])
+def test_damage_to_groups_or_attributes_is_named_with_the_file(shallow_water_file, signature):
+    content = shallow_water_file.read_bytes()
+    assert signature in content
+    shallow_water_file.write_bytes(content.replace(signature, b"\0\0\0\0"))
+    with pytest.raises(DataError, match=r"NA\.h5 cannot be described .* damaged: download or copy it again\.$"):
+        open_dataset(shallow_water_file)

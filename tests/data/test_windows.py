@@ -1,0 +1,115 @@
+"""Splits, spreads and reading of windows."""
+
+import itertools
+
+import pytest
+import torch
+from seed_group_files import coded_value, write_seed_groups
+
+from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, split_trajectories, spread_windows
+
+
+@pytest.fixture
+def sets(shallow_water_file, diffusion_reaction_file):
+    return [open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)]
+
+
+def first_value(trajectory, frame):
+    return coded_value(trajectory, frame, 0, 0, 0)
+
+
+@pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.98, 0.01, 0.01), (0.6, 0.4, 0.0)])
+def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(num, fractions):
+    split = split_trajectories(num, fractions, seed=1)
+    parts = (split.train, split.valid, split.test)
+    assert sorted(itertools.chain(*parts)) == list(range(num))
+    for part, fraction in zip(parts, fractions, strict=True):
+        assert (len(part) > 0) == (fraction > 0)
+        assert abs(len(part) - fraction * num) < (1 if num >= 100 else 2)
+
+
+def test_a_split_depends_on_its_seed_alone():
+    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) == split_trajectories(50, (0.8, 0.1, 0.1), seed=3)
+    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) != split_trajectories(50, (0.8, 0.1, 0.1), seed=4)
+
+
+def test_too_few_trajectories_to_split_says_how_many_are_needed():
+    with pytest.raises(DataError, match="need at least 3 trajectories, one for each part, got 2; add data or set"):
+        split_trajectories(2, (0.8, 0.1, 0.1), seed=0)
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.3, -0.1), (0.5, 0.1, 0.1), (float("nan"), 0.5, 0.5)])
+def test_fractions_that_are_no_fractions_are_refused(fractions):
+    with pytest.raises(DataError, match="none negative and summing to 1, got"):
+        split_trajectories(10, fractions, seed=0)
+
+
+def test_history_ends_right_before_the_target_counts_its_lead(sets):
+    (batch,) = read_windows(sets, [Window(0, 1, 2, 1), Window(0, 2, 0, 5)], num_frames=3)
+    assert batch.history.shape == (2, 3, 1, 1, 8, 12) and batch.target.shape == (2, 1, 1, 8, 12)
+    assert batch.history[:, :, 0, 0, 0, 0].tolist() == [
+        [first_value(1, frame) for frame in (2, 3, 4)],
+        [first_value(2, frame) for frame in (0, 1, 2)],
+    ]
+    assert batch.target[:, 0, 0, 0, 0].tolist() == [first_value(1, 5), first_value(2, 7)]
+    assert batch.lead_time.tolist() == [1, 5] and batch.lead_time.dtype == torch.float32
+    assert (batch.system, batch.fields) == ("shallow_water", ("water_height",))
+    assert batch.spacing == pytest.approx((1.0, 0.25, 0.5)) and batch.periodic == (False, False, False)
+
+
+def test_windows_of_one_system_share_a_batch_and_keep_their_order(sets):
+    windows = [Window(1, 0, 4, 1), Window(0, 0, 0, 1), Window(1, 2, 1, 2), Window(0, 1, 3, 3)]
+    batches = read_windows(sets, windows, num_frames=2)
+    assert [batch.system for batch in batches] == ["diffusion_reaction", "shallow_water"]
+    assert [batch.lead_time.tolist() for batch in batches] == [[1, 2], [1, 3]]
+    assert batches[0].history[:, 0, 0, 0, 0, 0].tolist() == [first_value(0, 4), first_value(2, 1)]
+
+
+def test_sets_of_one_system_and_grid_share_a_batch(tmp_path, sets):
+    twin = open_dataset(write_seed_groups(tmp_path / "twin.h5", "shallow_water"))
+    (batch,) = read_windows([*sets, twin], [Window(0, 0, 0, 1), Window(2, 1, 0, 1)], num_frames=2)
+    assert batch.num_samples == 2
+
+
+def test_spread_windows_are_even_distinct_and_always_the_same(sets):
+    windows = spread_windows(sets[0], [0, 2], num_frames=3, lead=2, count=6, set_index=4)
+    assert windows == spread_windows(sets[0], [0, 2], num_frames=3, lead=2, count=6, set_index=4)
+    assert len(set(windows)) == 6 and {(w.set_index, w.lead) for w in windows} == {(4, 2)}
+    assert [w.trajectory for w in windows] == [0, 0, 0, 2, 2, 2]
+    assert [w.start for w in windows] == [1, 3, 5, 1, 3, 5]  # of 7 starts per trajectory
+
+
+def test_more_spread_windows_than_fit_are_all_that_fit(sets):
+    windows = spread_windows(sets[0], [1], num_frames=3, lead=1, count=100, horizon=4)
+    assert [w.start for w in windows] == list(range(11 - 3 - 4 + 1))
+    assert len(read_rollouts(sets, windows, num_frames=3, horizon=4)[0].truth) == len(windows)
+
+
+def test_no_trajectories_have_no_windows(sets):
+    assert spread_windows(sets[0], [], num_frames=3, lead=1, count=4) == []
+
+
+def test_a_trajectory_shorter_than_a_window_is_named(sets):
+    with pytest.raises(
+        DataError, match=r"h5, trajectory 0001: expected at least 13 frames, 3 of .* got 11; ask for fewer"
+    ):
+        spread_windows(sets[0], [1], num_frames=3, lead=1, count=4, horizon=10)
+
+
+def test_rollout_truth_is_the_frames_after_the_history(sets):
+    windows = [Window(0, 0, 1, 1), Window(1, 1, 0, 1), Window(0, 2, 4, 2)]
+    water, reaction = read_rollouts(sets, windows, num_frames=2, horizon=3)
+    assert water.truth.shape == (2, 3, 1, 1, 8, 12) and reaction.truth.shape == (1, 3, 2, 1, 8, 12)
+    assert water.truth[:, :, 0, 0, 0, 0].tolist() == [
+        [first_value(0, frame) for frame in (3, 4, 5)],
+        [first_value(2, frame) for frame in (6, 7, 8)],
+    ]
+    torch.testing.assert_close(water.truth[0, 0], water.batch.target[0])
+    torch.testing.assert_close(water.truth[1, 1], water.batch.target[1])
+
+
+def test_the_permutation_of_a_split_is_fixed_for_good():
+    """A trained model's held-out trajectories must stay held out, whatever is changed here."""
+    split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
+    assert (split.train, split.valid, split.test) == ((2, 3, 4, 5, 6, 7), (0, 9), (1, 8))

@@ -1,0 +1,126 @@
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from matey.data import DataError, open_dataset
+from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.held_out import HeldOut
+from tests.conftest import SHARED, make_model
+from tests.evaluate.conftest import PATCHES, write_waves
+
+
+def run(model, data, **protocol):
+    protocol = Protocol(**protocol)
+    return evaluate(model, data, protocol, plan_tasks(model, data, protocol))
+
+
+def errors(evaluation):
+    return {(r.system, r.field, r.kind, r.lead): (r.nrmse, r.vrmse) for r in evaluation.records}
+
+
+def test_there_is_a_record_for_every_system_field_kind_and_lead(evaluation):
+    expected = {
+        (system, field, kind, lead)
+        for system, fields in {
+            "shallow_water": ("water_height", "all"),
+            "diffusion_reaction": ("activator", "inhibitor", "all"),
+        }.items()
+        for field in fields
+        for kind, leads in {"lead": (1, 3), "rollout": (1, 2, 3, 4)}.items()
+        for lead in leads
+    }
+    assert set(errors(evaluation)) == expected
+    assert len(evaluation.records) == len(expected)
+    assert {record.num_windows for record in evaluation.records} == {5}
+
+
+def test_an_untrained_model_is_as_good_as_persistence(held_out):
+    for record in run(
+        make_model(PATCHES, torch.float32, trained=False), held_out, leads=(1, 3), rollout_steps=4, max_windows=5
+    ).records:
+        assert record.nrmse == record.persistence_nrmse > 0
+        assert record.vrmse == record.persistence_vrmse > 0
+        assert record.ratio == 1
+
+
+@pytest.mark.parametrize("name", ["pdebench/swe/2D_rdb_NA_NA.h5", "pdebench/diffusion_reaction/2D_diff-react_NA_NA.h5"])
+def test_an_untrained_model_is_as_good_as_persistence_on_the_published_solvers_files(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not at hand")
+    model = make_model(((1, 1, 32, 32), (1, 1, 8, 8)), torch.float32, trained=False)
+    data = HeldOut((open_dataset(SHARED / name),), ((1,),), num_frames=4)
+    evaluation = run(model, data, leads=(1, 5), rollout_steps=3, max_windows=4)
+    assert {record.ratio for record in evaluation.records} == {1}
+    (cost,) = evaluation.costs
+    assert 0 < cost.tokens <= cost.uniform_tokens == 4 * 8 * 8
+    assert cost.seconds > 0
+
+
+def test_the_first_step_of_a_rollout_is_the_forecast_at_lead_one(model, held_out):
+    found = errors(run(model, held_out, leads=(1,), rollout_steps=1))
+    for (system, field, kind, lead), error in found.items():
+        assert error == pytest.approx(found[system, field, "lead" if kind == "rollout" else "rollout", lead])
+
+
+def test_the_size_of_a_batch_changes_no_error(model, held_out):
+    one_by_one = errors(run(model, held_out, batch_size=1, max_windows=3))
+    together = errors(run(model, held_out, batch_size=64, max_windows=3))
+    assert one_by_one.keys() == together.keys()
+    for key, error in one_by_one.items():
+        assert error == pytest.approx(together[key], rel=1e-4)
+
+
+def test_windows_are_shared_out_among_the_data_sets_of_a_system(model, shallow_water):
+    data = HeldOut((shallow_water, shallow_water), ((0,), (1,)), num_frames=2)
+    tasks = plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=0, max_windows=6))
+    assert [len(task.windows) for task in tasks] == [3, 3]
+    assert [{window.set_index for window in task.windows} for task in tasks] == [{0}, {1}]
+    assert {record.num_windows for record in run(model, data, leads=(1,), rollout_steps=0, max_windows=6).records} == {
+        6
+    }
+
+
+def test_the_plan_counts_the_forecasts_that_are_made(model, held_out):
+    protocol, counts = Protocol(leads=(1,), rollout_steps=3, max_windows=5, batch_size=2), []
+    tasks = plan_tasks(model, held_out, protocol)
+    evaluate(model, held_out, protocol, tasks, counts.append)
+    assert sum(counts) == sum(task.num_forecasts for task in tasks) == 2 * (5 + 5 * 3)
+
+
+def test_only_the_trajectories_held_out_are_read(model, shallow_water):
+    data = HeldOut((shallow_water,), ((2,),), num_frames=2)
+    for task in plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=2)):
+        assert {window.trajectory for window in task.windows} == {2}
+    assert all("0002" in example.trajectory for example in run(model, data, leads=(1,), rollout_steps=0).examples)
+
+
+def test_adaptive_tokens_are_counted_beside_the_uniform_fine_grid(evaluation):
+    for cost in evaluation.costs:
+        assert cost.uniform_tokens == 2 * 4 * 4
+        assert cost.tokens < cost.uniform_tokens
+        assert cost.share == cost.tokens / cost.uniform_tokens
+
+
+def test_examples_lie_at_the_beginning_the_middle_and_the_end_at_the_largest_lead(evaluation):
+    frames = [(example.system, example.frame, example.lead) for example in evaluation.examples]
+    assert frames[:3] == [("shallow_water", 1, 3), ("shallow_water", 4, 3), ("shallow_water", 8, 3)]
+    for example in evaluation.examples:
+        assert sum(example.tokens_per_level) == example.layout.num_tokens
+
+
+def test_an_unknown_field_is_named_with_its_system(held_out):
+    with pytest.raises(DataError, match="shallow_water: The model has no field 'water_height'"):
+        plan_tasks(MateyModel(MateyConfig(["density"], width=24, num_blocks=1)), held_out, Protocol())
+
+
+def test_a_patch_that_does_not_divide_the_grid_names_the_file(held_out):
+    with pytest.raises(DataError, match=r"2D_rdb_NA_NA.h5: Patch y=5 does not divide y=16"):
+        plan_tasks(make_model(((1, 1, 5, 5),)), held_out, Protocol())
+
+
+def test_a_trajectory_shorter_than_the_rollout_is_an_error_before_anything_is_computed(model, tmp_path):
+    data_set = open_dataset(write_waves(tmp_path, "shallow_water", num_frames=8))
+    data = HeldOut((data_set,), ((0,),), num_frames=2)
+    plan_tasks(model, data, Protocol(leads=(1, 6), rollout_steps=6))
+    with pytest.raises(DataError, match="expected at least 9 frames"):
+        plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=7))

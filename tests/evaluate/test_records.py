@@ -1,0 +1,85 @@
+import json
+import math
+
+import pytest
+import torch
+
+from matey import FieldBatch
+from matey.evaluate.records import ErrorSums, Record, write_records
+
+KEYS = [
+    "system",
+    "field",
+    "kind",
+    "lead",
+    "nrmse",
+    "vrmse",
+    "persistence_nrmse",
+    "persistence_vrmse",
+    "num_windows",
+]
+
+
+def batch_of(num_samples, fields=("density", "pressure")):
+    return FieldBatch("gas", fields, torch.ones(num_samples, 1, len(fields), 1, 2, 2), torch.ones(num_samples))
+
+
+def add(sums, *relative_errors):
+    """Add a sample per pair of relative errors of the two fields; the baseline is twice as wrong."""
+    batch = batch_of(len(relative_errors))
+    error = torch.tensor(relative_errors)[:, :, None, None, None]
+    sums.add(batch, "lead", 1, batch.last + error, batch.last + 2 * error, batch.last)
+
+
+def by_field(records):
+    return {record.field: record for record in records}
+
+
+def test_a_record_is_the_mean_over_windows_however_they_came_in_batches():
+    sums = ErrorSums()
+    add(sums, (0.1, 0.2), (0.3, 0.4))
+    add(sums, (0.8, 0.6))
+    records = by_field(sums.records())
+    assert records["density"].nrmse == pytest.approx(0.4)
+    assert records["pressure"].nrmse == pytest.approx(0.4)
+    assert {record.num_windows for record in records.values()} == {3}
+
+
+def test_all_is_the_mean_over_the_fields():
+    sums = ErrorSums()
+    add(sums, (0.1, 0.3))
+    record = by_field(sums.records())["all"]
+    assert record.nrmse == pytest.approx(0.2)
+    assert record.persistence_nrmse == pytest.approx(0.4)
+    assert record.ratio == pytest.approx(0.5)
+
+
+def test_systems_that_share_a_field_are_kept_apart():
+    sums = ErrorSums()
+    for system in ("gas", "plasma"):
+        batch = FieldBatch(system, ("density",), torch.ones(1, 1, 1, 1, 2, 2), torch.ones(1))
+        sums.add(batch, "lead", 1, batch.last, batch.last, batch.last)
+    assert [(r.system, r.field) for r in sums.records()] == [
+        ("gas", "density"),
+        ("gas", "all"),
+        ("plasma", "density"),
+        ("plasma", "all"),
+    ]
+
+
+def test_the_ratio_to_a_perfect_baseline_is_defined():
+    exact = Record("gas", "all", "lead", 1, 0.0, 0.0, 0.0, 0.0, 1)
+    assert exact.ratio == 1
+    assert Record("gas", "all", "lead", 1, 0.1, 0.1, 0.0, 0.0, 1).ratio == math.inf
+
+
+def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
+    record = Record("gas", "all", "rollout", 9, math.nan, math.inf, 0.5, 0.25, 7)
+    write_records([record], tmp_path / "metrics.json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
+    assert list(row) == KEYS
+    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7]

@@ -1,0 +1,61 @@
+from dataclasses import replace
+
+import torch
+
+from matey import FieldBatch
+from matey.evaluate.rollout import rollout
+
+
+class Fibonacci:
+    """Predicts the sum of the last two frames, and notes what it was asked for."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.batches = []
+
+    def predict(self, batch):
+        self.batches.append(batch)
+        return batch.history[:, -2] + batch.history[:, -1]
+
+
+def make_batch(num_frames=2, lead=5.0):
+    torch.manual_seed(0)
+    history = torch.rand(3, num_frames, 1, 1, 16, 16)
+    return FieldBatch("shallow_water", ("water_height",), history, torch.full((3,), lead), target=history[:, -1])
+
+
+def test_rollout_goes_on_from_its_own_predictions():
+    batch = make_batch()
+    batch = replace(batch, history=torch.ones_like(batch.history))
+    frames = list(rollout(Fibonacci(), batch, 5))
+    assert [frame.unique().item() for frame in frames] == [2, 3, 5, 8, 13]
+    assert all(frame.shape == batch.last.shape for frame in frames)
+
+
+def test_every_step_is_predicted_at_lead_one_without_the_target():
+    model = Fibonacci()
+    list(rollout(model, make_batch(), 3))
+    assert all((batch.lead_time == 1).all() and batch.target is None for batch in model.batches)
+
+
+def test_the_history_keeps_its_length_and_loses_its_oldest_frame():
+    model, batch = Fibonacci(), make_batch(num_frames=3)
+    first, *_ = rollout(model, batch, 2)
+    assert torch.equal(model.batches[1].history, torch.stack([batch.history[:, 1], batch.history[:, 2], first], dim=1))
+
+
+def test_frames_are_predicted_one_by_one_as_they_are_asked_for():
+    model = Fibonacci()
+    next(rollout(model, make_batch(), 1000))
+    assert len(model.batches) == 1
+
+
+def test_two_steps_are_the_forecast_of_the_forecast(model):
+    batch = make_batch()
+    first, second = rollout(model, batch, 2)
+    at_lead_one = replace(batch, lead_time=torch.ones(3))
+    assert torch.equal(first, model.predict(at_lead_one))
+    history = torch.stack([batch.last, first], dim=1)
+    assert torch.equal(second, model.predict(replace(at_lead_one, history=history)))
+    assert not torch.equal(first, second)

@@ -1,0 +1,111 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from matey.evaluate.trained import CheckpointError, load_trained, read_log
+
+RUN = {
+    "data": {"sets": [{"path": "data/swe"}], "history": 3},
+    "train": {"steps": 10},
+    "output": {"dir": "runs/example"},
+}
+
+
+@pytest.fixture
+def run_folder(model, tmp_path):
+    folder = tmp_path / "example"
+    model.save_pretrained(folder / "model")
+    (folder / "config.yaml").write_text(yaml.safe_dump(RUN))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    return folder
+
+
+def test_a_run_brings_its_weights_its_configuration_and_its_log(run_folder, model):
+    trained = load_trained(run_folder)
+    assert (trained.name, trained.num_frames, trained.log) == ("example", 3, [{"step": 1, "loss": 0.5}])
+    for name, weight in model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], weight)
+
+
+def test_a_model_folder_knows_its_history_and_no_run(run_folder):
+    trained = load_trained(run_folder / "model")
+    assert (trained.run, trained.num_frames, trained.log) == (None, 2, [])
+
+
+def test_a_run_in_the_making_has_no_log_yet(run_folder):
+    (run_folder / "metrics.jsonl").unlink()
+    assert load_trained(run_folder).log == []
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no folder .*/nowhere"):
+        load_trained(tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_neither_says_what_was_looked_for(tmp_path):
+    with pytest.raises(CheckpointError, match=r"neither a run \(it has no config.yaml\) nor a model"):
+        load_trained(tmp_path)
+
+
+def test_a_run_without_weights_says_when_there_are_some(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(RUN))
+    with pytest.raises(CheckpointError, match="has no model/ yet"):
+        load_trained(tmp_path)
+
+
+def test_a_model_without_weights_says_what_is_missing(run_folder):
+    (run_folder / "model" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no model.safetensors"):
+        load_trained(run_folder)
+
+
+def test_truncated_weights_are_refused(run_folder):
+    weights = run_folder / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="model cannot be loaded: .*; copy the model again"):
+        load_trained(run_folder)
+
+
+@pytest.mark.parametrize("change", [{"num_blocks": 3}, {"width": 48}])
+def test_weights_of_another_model_are_refused_rather_than_filled_up_with_random_numbers(change, run_folder):
+    edit_model_config(run_folder, **change)
+    with pytest.raises(CheckpointError, match="are missing from .*/model or of another shape"):
+        load_trained(run_folder)
+
+
+def test_a_model_configuration_that_contradicts_itself_is_refused(run_folder):
+    edit_model_config(run_folder, num_heads=5)
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: width 24 is not a multiple of the 5 heads;"):
+        load_trained(run_folder)
+
+
+def test_a_model_of_another_kind_is_refused(run_folder):
+    edit_model_config(run_folder, model_type="bert")
+    with pytest.raises(CheckpointError, match="a model of type 'bert', not 'matey'"):
+        load_trained(run_folder)
+
+
+def test_a_damaged_model_configuration_is_refused(run_folder):
+    (run_folder / "model" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="config.json is damaged"):
+        load_trained(run_folder)
+
+
+def test_the_log_of_a_resumed_run_has_each_step_once_and_half_lines_are_left_out(tmp_path):
+    lines = [
+        {"step": 1, "loss": 0.9},
+        {"step": 2, "loss": 0.8},
+        {"step": 2, "valid_nrmse": 0.7},
+        {"step": 3, "loss": 0.6},
+        {"step": 2, "loss": 0.5},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '\n{"step": 3, "lo\n')
+    assert read_log(tmp_path / "metrics.jsonl") == [lines[0], lines[4], lines[2], lines[3]]
+
+
+def edit_model_config(run_folder, **change):
+    path = run_folder / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))

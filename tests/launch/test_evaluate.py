@@ -1,0 +1,148 @@
+"""The evaluation command: end to end in a process of its own, and what goes wrong on the way."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+
+from matey.data import split_trajectories
+from tests.conftest import ROOT, make_model, start
+from tests.evaluate.conftest import PATCHES, write_waves
+
+NUM_FRAMES = 12
+RUN = {
+    "data": {"history": 2, "lead_max": 3, "split": [0.4, 0.2, 0.4], "split_seed": 1},
+    "train": {"steps": 2},
+    "output": {"dir": "runs/waves"},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a folder with a run in ``waves`` and the two data sets that it names."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for system in ("shallow_water", "diffusion_reaction"):
+        write_waves(folder / system, system, num_trajectories=5, num_frames=NUM_FRAMES)
+    make_model(PATCHES, torch.float32).save_pretrained(folder / "waves" / "model")
+    sets = [{"path": str(folder / system)} for system in ("shallow_water", "diffusion_reaction")]
+    (folder / "waves" / "config.yaml").write_text(yaml.safe_dump(RUN | {"data": RUN["data"] | {"sets": sets}}))
+    log = [{"step": step, "loss": 1 / step, "num_tokens": 9, "seconds": 0.1} for step in (1, 2)]
+    (folder / "waves" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    return folder
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capsys):
+    """Return a function that runs the command in this process: exit status, standard output and error."""
+    spec = importlib.util.spec_from_file_location("launch_evaluate", ROOT / "launch" / "evaluate.py")
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["launch/evaluate.py", *map(str, arguments)])
+        status = launcher.main()
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
+    command = [
+        "launch/evaluate.py",
+        "--checkpoint",
+        folder / "waves",
+        "--out",
+        tmp_path / "new" / "out",
+        "--leads",
+        "1,3",
+    ]
+    result = start([sys.executable, *command, "--rollout", 4, "--threads", 1])
+    assert result.returncode == 0, result.stderr
+    assert "Loading weights" not in result.stderr
+    assert f"Report: {tmp_path}/new/out/report.html" in result.stdout
+    records = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
+    assert {(r["system"], r["field"]) for r in records} == {
+        ("shallow_water", "water_height"),
+        ("shallow_water", "all"),
+        ("diffusion_reaction", "activator"),
+        ("diffusion_reaction", "inhibitor"),
+        ("diffusion_reaction", "all"),
+    }
+    num_trajectories = len(split_trajectories(5, (0.4, 0.2, 0.4), 1).test)
+    for record in records:
+        # A window has two frames of history, and what follows it must be there as well.
+        follow = 4 if record["kind"] == "rollout" else record["lead"]
+        assert record["num_windows"] == num_trajectories * (NUM_FRAMES - 2 - follow + 1)
+    (chosen,) = (
+        r for r in records if (r["system"], r["field"], r["kind"], r["lead"]) == ("shallow_water", "all", "lead", 3)
+    )
+    row = f"{chosen['nrmse']:.4f} {chosen['persistence_nrmse']:.4f} {chosen['nrmse'] / chosen['persistence_nrmse']:.3f}"
+    assert row in " ".join(result.stdout.split())
+
+
+def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate):
+    status, out, error = evaluate(
+        *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
+        *("--leads", "2", "--rollout", "0", "--max-windows", "1000", "--device", "cpu"),
+    )
+    assert status == 0, error
+    records = json.loads((tmp_path / "metrics.json").read_text())
+    assert [(r["field"], r["kind"], r["lead"]) for r in records] == [("water_height", "lead", 2), ("all", "lead", 2)]
+    assert records[0]["num_windows"] == 5 * (NUM_FRAMES - 2 - 2 + 1)
+    assert "diffusion_reaction" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--checkpoint", "nowhere"], "There is no folder nowhere"),
+        (["--checkpoint", "{folder}"], "is neither a run (it has no config.yaml) nor a model (it has no config.json)"),
+        (["--checkpoint", "{folder}/waves/model"], "names no data; give some with --data"),
+        (["--checkpoint", "{folder}/waves/model", "--data", "nowhere.h5"], "nowhere.h5"),
+        (
+            ["--checkpoint", "{folder}/waves/model", "--data", "{folder}/shallow_water", "--split", "test"],
+            "--split test needs a run folder",
+        ),
+        (["--checkpoint", "{folder}/waves", "--leads", "1;5"], "--leads takes whole numbers"),
+        (["--checkpoint", "{folder}/waves", "--leads", "0"], "--leads takes whole numbers"),
+        (["--checkpoint", "{folder}/waves", "--leads", "40"], "expected at least 42 frames"),
+        (["--checkpoint", "{folder}/waves", "--leads", "1", "--rollout", "11"], "expected at least 13 frames"),
+        (["--checkpoint", "{folder}/waves", "--rollout", "-1"], "--rollout must be 0 or more, got -1"),
+        (["--checkpoint", "{folder}/waves", "--max-windows", "0"], "--max-windows must be 1 or more, got 0"),
+        (["--checkpoint", "{folder}/waves", "--device", "abacus"], "--device abacus is no device"),
+        (["--checkpoint", "{folder}/waves", "--out", "{folder}/waves/config.yaml/out"], "Cannot write to"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_sentence(arguments, words, folder, tmp_path, evaluate):
+    arguments = [argument.format(folder=folder) for argument in arguments]
+    out = [] if "--out" in arguments else ["--out", tmp_path]
+    status, printed, error = evaluate(*arguments, *out)
+    assert status == 2
+    assert printed == ""
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_field_that_the_model_does_not_know_is_named(folder, tmp_path, evaluate):
+    path = folder / "waves" / "model" / "config.json"
+    model = tmp_path / "model"
+    make_model(PATCHES, torch.float32).save_pretrained(model)
+    config = json.loads(path.read_text()) | {"fields": ["water_height", "activator", "density"]}
+    (model / "config.json").write_text(json.dumps(config))
+    status, _, error = evaluate(
+        "--checkpoint", model, "--data", folder / "diffusion_reaction", "--out", tmp_path / "out"
+    )
+    assert status == 2
+    assert "diffusion_reaction: The model has no field 'inhibitor'" in error
+
+
+def test_mistakes_end_a_process_with_status_two_and_no_traceback(tmp_path):
+    result = start([sys.executable, "launch/evaluate.py", "--checkpoint", tmp_path, "--out", tmp_path / "out"])
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
