@@ -76,7 +76,7 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int) -> np.ndarray:
     """
     file = _handles.get(path)
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
-    # reads 350 windows of 10 + 1 frames a second from 101 x 128 x 128 x 2 in PDEBench's lzf chunks (13, 16, 32, 1).
+    # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
         return file[dataset][start:stop]
     except (KeyError, OSError, RuntimeError) as error:

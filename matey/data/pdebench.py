@@ -178,7 +178,7 @@ def _step(file: h5py.File, name: str, size: int) -> float:
 
 
 def _numbers(simulation: dict[str, object], keys: tuple[str, ...]) -> dict[str, float]:
-    """The entries that are numbers; OmegaConf writes ``???`` for one that was never set, YAML reads ``1e-3`` as text."""
+    """The entries that are numbers; OmegaConf writes ``???`` for one never set, YAML reads ``1e-3`` as text."""
     numbers = {}
     for key in keys:
         try:

@@ -21,7 +21,7 @@ def nrmse_in_patches(forecast: Forecast, seam: Seam) -> Tensor:
         seam: sums over the ranks that share the samples.
     """
     target = forecast.batch.target.to(forecast.scale.dtype)
-    reference = torch.linalg.vector_norm(target, dim=(2, 3, 4)) + NRMSE_EPSILON
+    reference = torch.linalg.vector_norm(target, dim=(2, 3, 4)) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
     error = seam.reduce(_squared_error(forecast, target)) / reference.square()
     # The root's slope is infinite at zero; an error of rounding size has none that would help.
     return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
