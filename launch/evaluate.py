@@ -53,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for metrics.json and report.html")
     parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
     parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
-    parser.add_argument("--max-windows", type=int, default=100, metavar="N", help="per system and lead (100)")
+    parser.add_argument("--max-windows", type=int, default=200, metavar="N", help="per system and lead (200)")
     parser.add_argument(
         "--split",
         choices=("all", "train", "valid", "test"),
@@ -115,6 +115,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise FlagError(f"--device {name} is no device; use auto, cpu or cuda.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise FlagError(f"--device {name} is not supported; use auto, cpu or cuda.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FlagError(f"--device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
     return device

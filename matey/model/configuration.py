@@ -32,6 +32,7 @@ class MateyConfig(PretrainedConfig):
         width: embedding width ``e``, a multiple of the heads.
         num_blocks: transformer blocks.
         mlp_ratio: hidden width of a block's MLP over ``e``.
+        halo: how far beyond a block of cells the decoder sees the last frame, in cells.
         predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
@@ -51,6 +52,7 @@ class MateyConfig(PretrainedConfig):
         width: int = 192,
         num_blocks: int = 12,
         mlp_ratio: float = 4.0,
+        halo: int = 2,
         predict: str = "change",
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
@@ -66,6 +68,7 @@ class MateyConfig(PretrainedConfig):
         self.width = width
         self.num_blocks = num_blocks
         self.mlp_ratio = mlp_ratio
+        self.halo = halo
         self.predict = predict
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead

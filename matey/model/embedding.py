@@ -1,4 +1,4 @@
-"""Patches of any set of fields to tokens and back, by a hierarchical stem and its mirror.
+"""Patches of any set of fields to tokens by a hierarchical stem, and what else is added to a token.
 
 After the stem of Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
 stage sees beyond its patch. Departures: weights of the cells belong to field names, and there are no norms between stages,
@@ -63,56 +63,6 @@ class PatchEmbedding(nn.Module):
         return embedded
 
 
-class PatchDecoder(nn.Module):
-    """Decode tokens of one level to the values of a single frame in their patches: the mirror of `PatchEmbedding`."""
-
-    def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
-        super().__init__()
-        self.patch = (1, *patch[1:])
-        cells, *merges = factor_stages(self.patch)
-        self.cells, self.splits = cells, merges[::-1] or [(1, 1, 1, 1)]
-        stage_width = width // 4
-        widths = [width] + [stage_width] * len(self.splits)
-        self.stages = nn.ModuleList(
-            [
-                nn.Linear(w_in, math.prod(split) * w_out)
-                for split, (w_in, w_out) in zip(self.splits, pairwise(widths), strict=True)
-            ]
-        )
-        # Zero, so that an untrained model predicts no change: persistence.
-        self.field_weight = nn.Parameter(torch.zeros(num_fields, stage_width, math.prod(cells)))
-        self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(cells)))
-
-    def forward(self, tokens: Tensor, counts: Sequence[int], rows: Sequence[Tensor]) -> list[Tensor]:
-        """Decode the tokens of every group.
-
-        Args:
-            tokens: ``(sum of counts, e)``, group after group.
-            counts: tokens per group, may be 0.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
-
-        Returns:
-            Per group ``(m, f, 1, z, y, x)``.
-        """
-        grid = [1, 1, 1, 1]
-        for stage, split in zip(self.stages, self.splits, strict=True):
-            tokens = F.gelu(_split(stage(tokens), grid, split))
-            grid = [g * s for g, s in zip(grid, split, strict=True)]
-        T, Z, Y, X = grid
-        t, z, y, x = self.cells
-        decoded, per_token = [], math.prod(grid)
-        for part, row in zip(tokens.split([count * per_token for count in counts]), rows, strict=True):
-            values = torch.einsum("ne,fec->nfc", part, self.field_weight[row]) + self.field_bias[row]
-            decoded.append(
-                rearrange(
-                    values,
-                    "(m T Z Y X) f (t z y x) -> m f (T t) (Z z) (Y y) (X x)",
-                    T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x,
-                )
-            )  # fmt: skip
-        return decoded
-
-
 class PositionEmbedding(nn.Module):
     """Where a token lies and how large it is: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
 
@@ -156,10 +106,4 @@ class LeadTimeEmbedding(nn.Module):
 def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
     (T, Z, Y, X), (t, z, y, x) = grid, factor
     pattern = "(m T t Z z Y y X x) e -> (m T Z Y X) (t z y x e)"
-    return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)
-
-
-def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
-    (T, Z, Y, X), (t, z, y, x) = grid, factor
-    pattern = "(m T Z Y X) (t z y x e) -> (m T t Z z Y y X x) e"
     return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)

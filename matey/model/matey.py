@@ -13,7 +13,8 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch, field_rows
 from matey.model.blocks import SCHEMES, Block
 from matey.model.configuration import MateyConfig
-from matey.model.embedding import LeadTimeEmbedding, PatchDecoder, PatchEmbedding, PositionEmbedding
+from matey.model.decoding import PatchDecoder
+from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast, LevelForecast
 from matey.model.seam import Seam
 from matey.tokens.layout import TokenLayout
@@ -44,7 +45,7 @@ class MateyModel(PreTrainedModel):
             [Block(width, config.num_heads, hidden, len(self.scheme)) for _ in range(config.num_blocks)]
         )
         self.norm = nn.LayerNorm(width)
-        self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width) for patch in config.patches])
+        self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width, config.halo) for patch in config.patches])
         self.seam = Seam()
         self.post_init()
 
@@ -60,6 +61,7 @@ class MateyModel(PreTrainedModel):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_bias)
         elif isinstance(module, PatchDecoder):
+            nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
 
@@ -118,9 +120,15 @@ class MateyModel(PreTrainedModel):
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
             index = ((layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
             by_group = _by_group(index, layout, len(batches))
-            decoded = decoder(tokens[index], [len(own) for own in by_group], rows)
-            for group, (own, values) in enumerate(zip(by_group, decoded, strict=True)):
-                row = layout.row[own] // (batches[group].num_frames // patch[0])
+            spatial = [
+                layout.row[own] // (batch.num_frames // patch[0]) for own, batch in zip(by_group, batches, strict=True)
+            ]
+            windows = [
+                decoder.windows(normalised[:, -1], batch.periodic)[row]
+                for normalised, batch, row in zip(token_batch.normalised, batches, spatial, strict=True)
+            ]
+            decoded = decoder(tokens[index], windows, rows)
+            for group, (row, values) in enumerate(zip(spatial, decoded, strict=True)):
                 levels[group].append(LevelForecast(decoder.patch, row, values))
         forecasts = []
         num_tokens = torch.bincount(layout.group, minlength=len(batches)).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -51,6 +52,33 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
     """Invert `patchify`: ``(b Z Y X T, f, pt, pz, py, px)`` with ``grid`` (T, Z, Y, X) to ``(b, t, f, z, y, x)``."""
     T, Z, Y, X = grid
     return rearrange(patches, "(b Z Y X T) f pt pz py px -> b (T pt) f (Z pz) (Y py) (X px)", T=T, Z=Z, Y=Y, X=X)
+
+
+def surroundings(
+    frame: Tensor, patch: Sequence[int], cells: Sequence[int], halo: Sequence[int], periodic: Sequence[bool]
+) -> Tensor:
+    """Cut a window around each block of cells, patch by patch.
+
+    Args:
+        frame: ``(b, f, z, y, x)``.
+        patch: size ``z, y, x`` of a patch.
+        cells: size ``z, y, x`` of the blocks that a patch is cut into.
+        halo: how far the window reaches beyond its block on either side of ``z, y, x``. Beyond the domain the field goes on
+            from the other side where it is periodic, and with its outermost value elsewhere.
+        periodic: along ``z, y, x``.
+
+    Returns:
+        ``(b Z Y X, blocks of a patch, f, window)``; rows as those of ``patchify`` with a single frame.
+    """
+    blocks = [p // c for p, c in zip(patch, cells, strict=True)]
+    for axis, (size, reach, wraps) in enumerate(zip(cells, halo, periodic, strict=True), start=2):
+        length = frame.shape[axis]
+        index = torch.arange(-reach, length + reach, device=frame.device)
+        if reach:
+            frame = frame.index_select(axis, index % length if wraps else index.clamp(0, length - 1))
+        frame = frame.unfold(axis, size + 2 * reach, size)
+    pattern = "b f (Z sz) (Y sy) (X sx) wz wy wx -> (b Z Y X) (sz sy sx) f (wz wy wx)"
+    return rearrange(frame, pattern, sz=blocks[0], sy=blocks[1], sx=blocks[2])
 
 
 def factor_stages(patch: Sequence[int], first: int = 4) -> list[tuple[int, ...]]:

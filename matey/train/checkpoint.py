@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from matey.config import RunConfig, dump_config, load_config
 from matey.model.matey import quiet
 from matey.parallel.collectives import barrier, rank
@@ -122,7 +124,7 @@ class RunFolder:
                 try:
                     with quiet():
                         engine.module.save_pretrained(new, state_dict=weights)
-                except (OSError, RuntimeError) as error:
+                except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error
                 shutil.rmtree(self.model, ignore_errors=True)

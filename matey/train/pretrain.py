@@ -12,7 +12,7 @@ import torch
 from matey.config import ConfigError, RunConfig
 from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
-from matey.data.trajectories import TrajectorySet
+from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Split, Window, split_trajectories, spread_windows
 from matey.fields import field_rows
 from matey.model.configuration import MateyConfig
@@ -36,7 +36,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     sets = [open_dataset(data.path) for data in run.data.sets]
     run = with_vocabulary(run, sets)
     check_fit(run, sets)
-    splits = [split_trajectories(data.num_trajectories, run.data.split, run.data.split_seed) for data in sets]
+    splits = [split_of(data, run) for data in sets]
     folder = RunFolder(run.output.dir)
     step = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if step is None:
@@ -121,6 +121,14 @@ def model_config(run: RunConfig) -> MateyConfig:
         predict=run.model.predict,
         history=run.data.history,
     )
+
+
+def split_of(data: TrajectorySet, run: RunConfig) -> Split:
+    """Split the trajectories of a data set; an error says whose they are."""
+    try:
+        return split_trajectories(data.num_trajectories, run.data.split, run.data.split_seed)
+    except DataError as error:
+        raise DataError(f"{data.sources[0]}: {error}") from None
 
 
 def windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:

@@ -77,7 +77,16 @@ def test_spread_windows_are_even_distinct_and_always_the_same(sets):
     assert windows == spread_windows(sets[0], [0, 2], num_frames=3, lead=2, count=6, set_index=4)
     assert len(set(windows)) == 6 and {(w.set_index, w.lead) for w in windows} == {(4, 2)}
     assert [w.trajectory for w in windows] == [0, 0, 0, 2, 2, 2]
-    assert [w.start for w in windows] == [1, 3, 5, 1, 3, 5]  # of 7 starts per trajectory
+    # 14 windows fit, 7 in each trajectory; one from each sixth of them.
+    numbers = [7 * (w.trajectory // 2) + w.start for w in windows]
+    assert [number * 6 // 14 for number in numbers] == list(range(6))
+
+
+def test_spread_windows_meet_trajectories_of_one_length_at_many_times(tmp_path):
+    ensemble = open_dataset(write_seed_groups(tmp_path / "twenty.h5", "shallow_water", num_frames=(11,) * 20))
+    windows = spread_windows(ensemble, range(20), num_frames=2, lead=1, count=20)
+    assert len({w.trajectory for w in windows}) == 20
+    assert len({w.start for w in windows}) > 5
 
 
 def test_more_spread_windows_than_fit_are_all_that_fit(sets):

@@ -113,6 +113,7 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
         (["--checkpoint", "{folder}/waves", "--rollout", "-1"], "--rollout must be 0 or more, got -1"),
         (["--checkpoint", "{folder}/waves", "--max-windows", "0"], "--max-windows must be 1 or more, got 0"),
         (["--checkpoint", "{folder}/waves", "--device", "abacus"], "--device abacus is no device"),
+        (["--checkpoint", "{folder}/waves", "--device", "meta"], "--device meta is not supported"),
         (["--checkpoint", "{folder}/waves", "--out", "{folder}/waves/config.yaml/out"], "Cannot write to"),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_mistake_of_the_user_is_one_sentence(run_yaml, override, words):
 
 def test_too_few_trajectories_to_split_say_so(run_yaml, tmp_path):
     config = run_yaml(data={"sets": [{"path": str(write_swe(tmp_path / "few" / "2D_rdb_NA_NA.h5", 2))}]})
-    fail(pretrain(config), "2 trajectories")
+    fail(pretrain(config), "2D_rdb_NA_NA.h5", "at least 3 trajectories", "got 2")
 
 
 def test_a_wrong_key_in_the_deepspeed_json_is_one_sentence(run_yaml, tmp_path):

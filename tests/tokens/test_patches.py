@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from matey.tokens.patches import check_levels, factor_stages, patch_grid, patchify, unpatchify
+from matey.tokens.patches import check_levels, factor_stages, patch_grid, patchify, surroundings, unpatchify
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
@@ -41,3 +41,18 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
     stages = factor_stages(patch)
     assert tuple(math.prod(stage[axis] for stage in stages) for axis in range(4)) == patch
     assert all(cells <= 4 for cells in stages[0])
+
+
+def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
+    frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
+    windows = surroundings(frame, (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True))
+    assert windows.shape == (4, 2, 1, 6 * 8)
+    row, block = 1 * 2 + 1, 1  # the patch of rows 4 to 7 and columns 8 to 15, its block of columns 12 to 15
+    y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
+    assert torch.equal(windows[row, block, 0], frame[0, 0, 0][y][:, x].flatten())
+
+
+def test_windows_without_a_halo_are_the_blocks_of_patchify():
+    frame = torch.randn(2, 3, 2, 8, 8)
+    windows = surroundings(frame, (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False))
+    assert torch.equal(windows[:, 0], patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))

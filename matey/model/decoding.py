@@ -1,0 +1,89 @@
+"""Tokens back to the values in their patches: the mirror of the stem, with a view of the last frame around each cell.
+
+What a token carries of its patch is limited by its width, so a decoder that saw nothing else could not even repeat a rough
+field, let alone difference it across the border to the next patch. It therefore sees the last frame itself, in a small window
+around the cells that it writes; the token says what is to be done with it. The window reaches into the neighbouring patches,
+as the stencil of a solver does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from matey.tokens.patches import Patch, factor_stages, surroundings
+
+
+class PatchDecoder(nn.Module):
+    """Decode tokens of one level to the values of a single frame in their patches.
+
+    Args:
+        patch: of the level, ``t z y x``.
+        num_fields: rows of the vocabulary.
+        width: of a token.
+        halo: cells that the window on the last frame reaches beyond the cells it is for, on each side.
+    """
+
+    def __init__(self, patch: Patch, num_fields: int, width: int, halo: int) -> None:
+        super().__init__()
+        self.patch = (1, *patch[1:])
+        self.cells, *merges = factor_stages(self.patch)
+        self.splits = merges[::-1] or [(1, 1, 1, 1)]
+        # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
+        self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
+        window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
+        hidden = width // 2
+        widths = [width] + [width // 4] * (len(self.splits) - 1) + [hidden]
+        self.stages = nn.ModuleList(
+            [
+                nn.Linear(w_in, math.prod(split) * w_out)
+                for split, (w_in, w_out) in zip(self.splits, pairwise(widths), strict=True)
+            ]
+        )
+        self.window_weight = nn.Parameter(torch.empty(num_fields, window, hidden))
+        # Zero, so that an untrained model predicts no change: persistence.
+        self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, math.prod(self.cells)))
+        self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(self.cells)))
+
+    def windows(self, frame: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Cut what the decoder sees out of a normalised frame ``(b, f, z, y, x)``: ``(patch, cells, f, window)``."""
+        return surroundings(frame, self.patch[1:], self.cells[1:], self.halo, periodic)
+
+    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
+        """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
+
+        Args:
+            tokens: ``(sum of m, e)``, group after group.
+            windows: per group ``(m, cells, f, window)``, see `windows`; ``m`` may be 0.
+            rows: per group ``(f,)`` the row of each field in the vocabulary.
+
+        Returns:
+            Per group ``(m, f, 1, z, y, x)``.
+        """
+        grid = [1, 1, 1, 1]
+        for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
+            tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
+            grid = [g * s for g, s in zip(grid, split, strict=True)]
+        T, Z, Y, X = grid
+        t, z, y, x = self.cells
+        counts = [len(window) * math.prod(grid) for window in windows]
+        decoded = []
+        for part, window, row in zip(tokens.split(counts), windows, rows, strict=True):
+            weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
+            seen = rearrange(window, "m c f w -> (m c) (f w)").to(weight.dtype) @ weight
+            values = torch.einsum("ne,fec->nfc", F.gelu(part + seen), self.field_weight[row]) + self.field_bias[row]
+            pattern = "(m T Z Y X) f (t z y x) -> m f (T t) (Z z) (Y y) (X x)"
+            decoded.append(rearrange(values, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x))
+        return decoded
+
+
+def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
+    (T, Z, Y, X), (t, z, y, x) = grid, factor
+    pattern = "(m T Z Y X) (t z y x e) -> (m T t Z z Y y X x) e"
+    return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)
