@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -140,7 +141,10 @@ def spread_windows(
     count = min(count, len(fitting))
     # One window from each of ``count`` equal stretches. At the middle of each, trajectories of one length would be met at the
     # same few times over and over (100 windows on 20 trajectories: at 5 times); the golden ratio spreads the times as well.
-    return [fitting[int((i + (GOLDEN * i + 0.5) % 1) * len(fitting) / count)] for i in range(count)]
+    edges = [i * len(fitting) // count for i in range(count + 1)] if count else []
+    return [
+        fitting[first + int((GOLDEN * i + 0.5) % 1 * (end - first))] for i, (first, end) in enumerate(pairwise(edges))
+    ]
 
 
 def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[FieldBatch]:
