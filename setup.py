@@ -28,6 +28,7 @@ setup(
         "matplotlib>=3.9",
     ],
     extras_require={
+        "monitor": ["tensorboard>=2.17"],
         "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5"],
     },
     classifiers=[

@@ -24,19 +24,20 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output.dir")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
     args = parser.parse_args()
-    environment = find_environment()
+    rank, world_size = 0, 1
     try:
+        environment = find_environment()
+        rank, world_size = environment.rank, environment.world_size
         run = load_config(args.config, args.set)
         if args.resume:
             run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         start_processes(environment, run.parallel.timeout, run.parallel.threads)
-        say = partial(print, flush=True) if environment.rank == 0 else lambda *_: None
-        pretrain(run, deepspeed_config, say)
+        pretrain(run, deepspeed_config, say=partial(print, flush=True) if rank == 0 else lambda line: None)
     except (ConfigError, DataError, RunError) as error:
-        # Every rank meets a mistake in the configuration, so rank 0 speaks for all; broken data may be one rank's alone.
-        if environment.rank == 0 or not isinstance(error, ConfigError):
-            who = f"[rank {environment.rank}] " if environment.world_size > 1 else ""
+        # Every rank meets a mistake in the configuration: rank 0 speaks for all. Broken data may be one rank's alone.
+        if rank == 0 or not isinstance(error, ConfigError):
+            who = f"[rank {rank}] " if world_size > 1 else ""
             print(f"\n{who}error: {error}", file=sys.stderr, flush=True)
         return 2
     stop_processes()

@@ -11,6 +11,8 @@ from datetime import timedelta
 
 import torch
 
+from matey.config import ConfigError
+
 # DeepSpeed would otherwise search for an accelerator, which takes seconds and prints; torch knows already.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
@@ -49,7 +51,7 @@ def find_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     """Find out how this process was started: by DeepSpeed's or torch's launcher, by ``mpirun``, or by hand.
 
     Raises:
-        ValueError: a launcher set a part of its variables only.
+        ConfigError: a launcher set a part of its variables only.
     """
     if "WORLD_SIZE" in variables and "RANK" in variables:
         return _from_torch(variables)
@@ -95,7 +97,7 @@ def stop_processes() -> None:
 def _from_torch(variables: Mapping[str, str]) -> Environment:
     missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in variables]
     if missing:
-        raise ValueError(
+        raise ConfigError(
             f"RANK and WORLD_SIZE are set but {' and '.join(missing)} not; start with deepspeed, torchrun or mpirun, "
             "or unset RANK and WORLD_SIZE for a single process."
         )

@@ -37,22 +37,6 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     run = with_vocabulary(run, sets)
     check_fit(run, sets)
     splits = [split_of(data, run) for data in sets]
-    folder = RunFolder(run.output.dir)
-    step = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
-    if step is None:
-        folder.start(run, deepspeed_config)
-    else:
-        folder.go_on(run, deepspeed_config, step)
-
-    torch.manual_seed(run.train.seed)
-    model = MateyModel(model_config(run))
-    engine = build_engine(model, run.train, deepspeed_config)
-    state = {} if step is None else folder.load(engine, step)
-    first_step = step or 0
-    say(describe(run, sets, splits, model, first_step))
-    if first_step >= run.train.steps:
-        say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
-        return
     mixture = Mixture(
         sets,
         [split.train for split in splits],
@@ -61,6 +45,24 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         run.data.lead_max,
         run.train.seed,
     )
+    torch.manual_seed(run.train.seed)
+    model = MateyModel(model_config(run))
+    engine = build_engine(model, run.train, deepspeed_config)
+
+    # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
+    folder = RunFolder(run.output.dir)
+    done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
+    if done is None:
+        folder.start(run, deepspeed_config)
+        state = {}
+    else:
+        folder.go_on(run, deepspeed_config, done)
+        state = folder.load(engine, done)
+    first_step = done or 0
+    say(describe(run, sets, splits, model, first_step))
+    if first_step >= run.train.steps:
+        say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
+        return
     stream = micro_batches(
         mixture,
         first_step,
@@ -73,12 +75,17 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     )
     windows = windows_of(run, sets, [split.valid for split in splits])
     check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
-    scales = dict.fromkeys((data.system for data in sets), 1.0)
-    if run.train.loss == "balanced":
-        seen = windows_of(run, sets, [split.train for split in splits])
-        scales = persistence_by_system(sets, seen, run.data.history)
+    scales = loss_scales(run, sets, splits)
     train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+
+
+def loss_scales(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> dict[str, float]:
+    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for."""
+    if run.train.loss == "balanced":
+        windows = windows_of(run, sets, [split.train for split in splits])
+        return persistence_by_system(sets, windows, run.data.history)
+    return dict.fromkeys((data.system for data in sets), 1.0)
 
 
 def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet]) -> RunConfig:

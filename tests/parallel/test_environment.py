@@ -2,6 +2,7 @@
 
 import pytest
 
+from matey.config import ConfigError
 from matey.parallel.environment import find_environment
 
 
@@ -19,5 +20,5 @@ def test_the_variables_of_torchrun_and_deepspeed_are_taken():
 
 
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
-    with pytest.raises(ValueError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
+    with pytest.raises(ConfigError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
