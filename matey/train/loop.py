@@ -18,7 +18,7 @@ from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
 from matey.train.schedule import learning_rate
-from matey.train.tally import Tally
+from matey.train.tally import Tally, Totals
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
             grad_norm = take_step(engine)
             tally.add(forecasts, per_sample)
         totals = tally.reduce()
-        stop_unless_finite(totals.per_sample, step, totals.by_system, folder)
+        stop_unless_finite(totals, grad_norm, step, folder)
         seconds = time.perf_counter() - started
         if step % settings.log_every == 0 or step == settings.steps:
             log.write(
@@ -99,8 +99,13 @@ class MetricsLog:
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **numbers}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **numbers}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {self._file.name} ({error.strerror}); free some space and start again with --resume."
+            ) from None
         if self._monitor.enabled:
             events = []
             for name, value in numbers.items():
@@ -109,14 +114,15 @@ class MetricsLog:
             self._monitor.write_events(events)
 
 
-def stop_unless_finite(loss: float, step: int, by_system: dict[str, float], folder: RunFolder) -> None:
-    """Raise RunError if the loss is not a finite number."""
-    if math.isfinite(loss):
+def stop_unless_finite(totals: Totals, grad_norm: float, step: int, folder: RunFolder) -> None:
+    """Raise RunError if the loss or the gradient of a step is not finite: the step has spoilt the weights."""
+    if math.isfinite(totals.per_sample) and math.isfinite(grad_norm):
         return
+    what = "gradient" if math.isfinite(totals.per_sample) else "loss"
     good = folder.newest_step()
     advice = "there is no checkpoint yet" if good is None else f"the last good checkpoint is step {good}"
-    losses = ", ".join(f"{system} {value:g}" for system, value in by_system.items())
+    losses = ", ".join(f"{system} {value:g}" for system, value in totals.by_system.items())
     raise RunError(
-        f"The loss of step {step} is not finite ({losses}); {advice}. Lower train.learning_rate or train.clip_norm, or look "
-        "for bad values in the data of the systems named."
+        f"The {what} of step {step} is not finite (loss of {losses}); {advice}. Lower train.learning_rate or "
+        "train.clip_norm, or look for bad values in the data of the systems named."
     )
