@@ -48,7 +48,9 @@ class ModelSection(Section):
     """The network."""
 
     size: Literal["micro", "Ti", "S", "B"] = Field("Ti", description="heads, width and blocks: 3/96/4 or the paper's")
-    scheme: Literal["vit"] = Field("vit", description="attention: all tokens of a sample attend to each other")
+    scheme: Literal["vit", "svit", "avit"] = Field(
+        "vit", description="attention: full; over time, then space; over time, then each axis"
+    )
     predict: Literal["change", "field"] = Field("change", description="decode the change since the last frame, or u")
     fields: tuple[str, ...] | None = Field(None, description="field vocabulary; by default what the data sets hold")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,12 +11,25 @@ from torch import Tensor, nn
 
 from matey.model.seam import Seam
 from matey.tokens.layout import TokenLayout
-from matey.tokens.segments import Segmentation
+from matey.tokens.patches import Patch
+from matey.tokens.segments import Segmentation, line_key, place_key, sample_key, time_key
 
-SCHEMES: dict[str, tuple[Callable[[TokenLayout], Tensor], ...]] = {
-    # one key per token and attention of a block, in order; equal keys attend to each other
-    "vit": (lambda layout: layout.sample,),
-}
+Key = Callable[[TokenLayout], Tensor]
+
+
+def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Return one key per attention of a block, in order; tokens with equal keys attend to each other.
+
+    ``vit`` attends over space and time at once, ``svit`` over time and then space, ``avit`` over time and then each axis that
+    patches extend along, z y x.
+    """
+    if scheme == "vit":
+        return (sample_key,)
+    if scheme == "svit":
+        return place_key, time_key
+    assert scheme == "avit", scheme
+    axes = [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
+    return place_key, *(partial(line_key, axis=axis) for axis in axes)
 
 
 class SelfAttention(nn.Module):

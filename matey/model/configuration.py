@@ -24,7 +24,7 @@ class MateyConfig(PretrainedConfig):
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
-        scheme: ``vit``, full attention over space and time.
+        scheme: ``vit`` (full attention), ``svit`` (time, then space) or ``avit`` (time, then each axis).
         token_set: ``uniform`` (one level) or ``mix`` (children replace their parent).
         refine_gamma: a patch is split where its variance exceeds this times the largest of the sample (`mix`).
         history: frames of history it is trained on.
@@ -87,8 +87,8 @@ class MateyConfig(PretrainedConfig):
         check_levels(self.patches)
         if len(set(self.fields)) != len(self.fields):
             raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
-        if self.scheme != "vit":
-            raise ValueError(f"scheme must be 'vit', got {self.scheme!r}.")
+        if self.scheme not in ("vit", "svit", "avit"):
+            raise ValueError(f"scheme must be 'vit', 'svit' or 'avit', got {self.scheme!r}.")
         if self.token_set not in ("uniform", "mix"):
             raise ValueError(f"token_set must be 'uniform' or 'mix', got {self.token_set!r}.")
         if self.token_set == "uniform" and len(self.patches) > 1:

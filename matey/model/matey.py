@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch, field_rows
-from matey.model.blocks import SCHEMES, Block
+from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
@@ -36,13 +36,13 @@ class MateyModel(PreTrainedModel):
     def __init__(self, config: MateyConfig) -> None:
         super().__init__(config)
         width, num_fields = config.width, len(config.fields)
-        self.scheme = SCHEMES[config.scheme]
+        self.keys = scheme_keys(config.scheme, config.patches)
         self.embeddings = nn.ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
         self.position = PositionEmbedding(width, config.num_wavelengths)
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         hidden = int(width * config.mlp_ratio)
         self.blocks = nn.ModuleList(
-            [Block(width, config.num_heads, hidden, len(self.scheme)) for _ in range(config.num_blocks)]
+            [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
         )
         self.norm = nn.LayerNorm(width)
         self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width, config.halo) for patch in config.patches])
@@ -71,7 +71,7 @@ class MateyModel(PreTrainedModel):
             torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
         ]
         token_batch = tokenize(batches, self.config.patches, self.config.refine_gamma)
-        segmentations = [segment(key(token_batch.layout)) for key in self.scheme]
+        segmentations = [segment(key(token_batch.layout)) for key in self.keys]
         layout = self.seam.shard(token_batch.layout)
         tokens = self._embed(token_batch, layout, rows)
         lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)

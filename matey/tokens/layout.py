@@ -23,6 +23,7 @@ class TokenLayout:
         row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its group.
         place: ``(n, 3)`` position z, y, x in the patch grid of its level.
         time: ``(n,)`` position in time, in patches of its level.
+        coarse: ``(n, 4)`` position t, z, y, x of the coarsest patch that holds the token.
         is_last: ``(n,)`` whether the token holds the last frame, and so carries the prediction.
         centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
         extent: ``(n, 4)`` size t, z, y, x in the unit domain.
@@ -34,6 +35,7 @@ class TokenLayout:
     row: Tensor
     place: Tensor
     time: Tensor
+    coarse: Tensor
     is_last: Tensor
     centre: Tensor
     extent: Tensor
@@ -98,7 +100,7 @@ def _layout_group(
     for level, leaf in enumerate(leaves_of(splits, patches, coarse)):
         sample, *place = leaf.nonzero(as_tuple=True)
         keys.append(_tree_key(sample, place, level, patches, grids))
-        parts.append(_tokens_of(group, first_sample, sample, torch.stack(place, 1), level, patches[level], window))
+        parts.append(_tokens_of(group, first_sample, sample, torch.stack(place, 1), level, patches, window))
     # Leaves come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
     order = torch.argsort(torch.cat([k.repeat_interleave(g[0]) for k, g in zip(keys, grids, strict=True)]), stable=True)
     merged = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TokenLayout)}
@@ -122,16 +124,25 @@ def _tree_key(
 
 
 def _tokens_of(
-    group: int, first_sample: int, sample: Tensor, place: Tensor, level: int, patch: Patch, window: Sequence[int]
+    group: int,
+    first_sample: int,
+    sample: Tensor,
+    place: Tensor,
+    level: int,
+    patches: Sequence[Patch],
+    window: Sequence[int],
 ) -> TokenLayout:
     """Repeat the leaves of one level over time and say where each token lies."""
+    patch = patches[level]
     times, Z, Y, X = patch_grid(window, patch)
     spatial_row = ((sample * Z + place[:, 0]) * Y + place[:, 1]) * X + place[:, 2]
     time = torch.arange(times, device=sample.device).repeat(sample.shape[0])
     sample, spatial_row = sample.repeat_interleave(times), spatial_row.repeat_interleave(times)
     place = place.repeat_interleave(times, dim=0)
     extent = torch.tensor([p / w for p, w in zip(patch, window, strict=True)], device=sample.device)
-    centre = (torch.cat([time[:, None], place], 1) + 0.5) * extent
+    position = torch.cat([time[:, None], place], 1)
+    ratio = torch.tensor([c // p for c, p in zip(patches[0], patch, strict=True)], device=sample.device)
+    centre = (position + 0.5) * extent
     return TokenLayout(
         group=torch.full_like(time, group),
         sample=first_sample + sample,
@@ -139,6 +150,7 @@ def _tokens_of(
         row=spatial_row * times + time,
         place=place,
         time=time,
+        coarse=position // ratio,
         is_last=time == times - 1,
         centre=centre,
         extent=extent.expand_as(centre),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matey.tokens.layout import TokenLayout
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -45,6 +47,38 @@ def segment(key: Tensor) -> Segmentation:
     run_lengths, run_counts = torch.unique_consecutive(lengths, return_counts=True)
     runs = tuple(zip(run_counts.tolist(), run_lengths.tolist(), strict=True))
     return Segmentation(None if in_place else order, inverse, tuple(lengths.tolist()), runs)
+
+
+def joint_key(*columns: Tensor) -> Tensor:
+    """Return one integer key ``(n,)`` that is equal where all columns ``(n,)`` of non-negative integers are."""
+    key = columns[0]
+    for column in columns[1:]:
+        key = key * (column.max() + 1 if len(column) else 1) + column
+    return key
+
+
+def sample_key(layout: TokenLayout) -> Tensor:
+    """Bring all tokens of a sample together: full attention over space and time."""
+    return layout.sample
+
+
+def place_key(layout: TokenLayout) -> Tensor:
+    """Bring the times of each leaf patch together."""
+    return joint_key(layout.sample, layout.level, *layout.place.unbind(1))
+
+
+def time_key(layout: TokenLayout) -> Tensor:
+    """Bring all of space at one time together, in units of the coarsest patch."""
+    return joint_key(layout.sample, layout.coarse[:, 0])
+
+
+def line_key(layout: TokenLayout, axis: int) -> Tensor:
+    """Bring one line of coarse patches along an axis (1, 2, 3 for z, y, x) together, at one time, with all leaves in it.
+
+    On a uniform grid this is the usual axial attention; on adaptive tokens a line is as wide as the coarsest patch.
+    """
+    others = [layout.coarse[:, other] for other in (1, 2, 3) if other != axis]
+    return joint_key(layout.sample, layout.coarse[:, 0], *others)
 
 
 def _num_runs(lengths: Tensor) -> int:

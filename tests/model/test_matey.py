@@ -22,12 +22,13 @@ def test_an_untrained_model_predicts_persistence():
     assert torch.equal(predicted, SWE.last)
 
 
-def test_permuting_samples_permutes_results():
+@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+def test_permuting_samples_permutes_results(scheme):
     order = torch.tensor([2, 0, 1])
     shuffled = replace(
         REACTION, history=REACTION.history[order], lead_time=REACTION.lead_time[order], target=REACTION.target[order]
     )
-    model = make_model()
+    model = make_model(scheme=scheme)
     assert torch.allclose(fields(model, shuffled)[0], fields(model, REACTION)[0][order], atol=1e-12)
 
 
@@ -38,9 +39,10 @@ def test_adding_a_sample_of_another_system_changes_no_other_output():
     assert torch.allclose(alone, together, atol=1e-12)
 
 
-def test_refining_everything_equals_the_uniform_fine_grid():
-    fine = make_model(patches=((1, 1, 4, 4),))
-    mixed = make_model(refine_gamma=0.0)
+@pytest.mark.parametrize("scheme", ["vit", "svit"])
+def test_refining_everything_equals_the_uniform_fine_grid(scheme):
+    fine = make_model(patches=((1, 1, 4, 4),), scheme=scheme)
+    mixed = make_model(refine_gamma=0.0, scheme=scheme)
     state = {
         name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
         for name, value in fine.state_dict().items()
@@ -50,9 +52,10 @@ def test_refining_everything_equals_the_uniform_fine_grid():
     assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
 
 
-def test_refining_nothing_equals_the_coarse_grid():
-    coarse = make_model(patches=((1, 1, 16, 16),))
-    mixed = make_model(refine_gamma=1.0)
+@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+def test_refining_nothing_equals_the_coarse_grid(scheme):
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
+    mixed = make_model(refine_gamma=1.0, scheme=scheme)
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)

@@ -1,0 +1,77 @@
+"""Attention schemes against textbook implementations on a uniform grid, and on adaptive tokens."""
+
+import pytest
+import torch
+from einops import rearrange
+
+from matey.model.blocks import Block, scheme_keys
+from matey.model.seam import Seam
+from matey.tokens.layout import layout_tokens
+from matey.tokens.segments import segment
+from tests.conftest import make_batch, make_model
+
+B, T, Z, Y, X = 2, 3, 2, 4, 5
+PATCH = (1, 2, 4, 4)
+LAYOUT = layout_tokens([(B, T, 2 * Z, 4 * Y, 4 * X)], [[]], [PATCH])
+TEXTBOOK = {
+    # the axes that are a batch, and those that attend, per attention of a block
+    "vit": ["b z y x t e -> b (z y x t) e"],
+    "svit": ["b z y x t e -> (b z y x) t e", "b z y x t e -> (b t) (z y x) e"],
+    "avit": [
+        "b z y x t e -> (b z y x) t e",
+        "b z y x t e -> (b t y x) z e",
+        "b z y x t e -> (b t z x) y e",
+        "b z y x t e -> (b t z y) x e",
+    ],
+}
+
+
+def textbook(block, tokens, patterns):
+    """The same block on the dense grid ``(b, z, y, x, t, e)``, with softmax written out."""
+    sizes = {"b": B, "z": Z, "y": Y, "x": X, "t": T}
+    for attention, pattern in zip(block.attentions, patterns, strict=True):
+        grid, sequences = pattern.split(" -> ")
+        qkv = attention.qkv(attention.norm(tokens))
+        q, k, v = (
+            rearrange(rearrange(part, pattern), "s l (h d) -> s h l d", h=attention.num_heads)
+            for part in qkv.chunk(3, -1)
+        )
+        weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+        gathered = rearrange(weights @ v, "s h l d -> s l (h d)")
+        tokens = tokens + attention.out(rearrange(gathered, f"{sequences} -> {grid}", **sizes))
+    return block.mlp(tokens)
+
+
+@pytest.mark.parametrize("scheme", TEXTBOOK)
+def test_on_a_uniform_grid_a_scheme_is_its_textbook_form(scheme):
+    keys = scheme_keys(scheme, [PATCH])
+    torch.manual_seed(0)
+    block = Block(24, 3, 48, len(keys)).double()
+    tokens = torch.randn(LAYOUT.num_tokens, 24, dtype=torch.float64)
+    ours = block(tokens, Seam(), [segment(key(LAYOUT)) for key in keys])
+    dense = rearrange(tokens, "(b z y x t) e -> b z y x t e", b=B, z=Z, y=Y, x=X)
+    expected = rearrange(textbook(block, dense, TEXTBOOK[scheme]), "b z y x t e -> (b z y x t) e")
+    assert torch.allclose(ours, expected, atol=1e-12)
+
+
+def test_equal_segments_in_place_cost_no_permutation():
+    assert segment(scheme_keys("vit", [PATCH])[0](LAYOUT)).order is None
+    places = segment(scheme_keys("svit", [PATCH])[0](LAYOUT))
+    assert places.order is None and places.runs == ((B * Z * Y * X, T),)
+
+
+def test_plane_patches_have_no_attention_along_z():
+    assert len(scheme_keys("avit", [(1, 1, 8, 8)])) == 3
+
+
+@pytest.mark.parametrize("scheme", ["svit", "avit"])
+def test_adaptive_tokens_of_one_sample_do_not_see_another(scheme):
+    model = make_model(scheme=scheme)
+    batch = make_batch(num_samples=3, frames=2, dtype=torch.float64)
+    first = make_batch(num_samples=3, frames=2, dtype=torch.float64)
+    other = batch.history.clone()
+    other[1:] = 2 * other[1:].flip(-1)
+    changed = type(batch)(batch.system, batch.fields, other, batch.lead_time)
+    alone, beside = model.predict(first)[0], model.predict(changed)[0]
+    assert (alone - first.last[0]).abs().max() > 1e-3
+    assert torch.allclose(alone, beside, atol=1e-12)
