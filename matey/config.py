@@ -60,7 +60,10 @@ class TokensSection(Section):
 
     set: Literal["uniform", "mix"] = Field("mix", description="one patch size, or children that replace their parent")
     patches: tuple[PatchSize, ...] = Field(((1, 1, 32, 32), (1, 1, 8, 8)), description="[t, z, y, x], coarse to fine")
-    gamma: float = Field(0.2, ge=0, description="split a patch above this share of the largest variance of the sample")
+    rule: Literal["threshold", "fraction", "budget"] = Field(
+        "threshold", description="split above a share of the largest variance, the top share, or until so many tokens"
+    )
+    refine: float = Field(0.2, ge=0, description="the rule's threshold gamma, share, or number of tokens of a sample")
 
 
 class DataSet(Section):
@@ -138,6 +141,10 @@ class RunConfig(Section):
             raise ValueError(
                 f"tokens.set is 'uniform', which has one patch size, but tokens.patches lists {len(self.tokens.patches)}; "
                 "keep one of them or use 'mix'"
+            )
+        if self.tokens.rule == "fraction" and self.tokens.refine > 1:
+            raise ValueError(
+                f"tokens.refine is a share of the patches for the rule 'fraction', got {self.tokens.refine:g}"
             )
         if abs(sum(self.data.split) - 1) > 1e-6:
             raise ValueError(f"data.split must add up to 1, got {list(self.data.split)}")

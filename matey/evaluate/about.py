@@ -65,7 +65,7 @@ def _tokens(config: MateyConfig) -> str:
     sizes = " to ".join(patch_text(patch) for patch in config.patches)
     if len(config.patches) == 1:
         return f"{config.token_set}, patches of {sizes}"
-    return f"{config.token_set}, patches of {sizes}, split above {config.refine_gamma:g} of the largest variance"
+    return f"{config.token_set}, patches of {sizes}, split by {config.refine_rule} {config.refine_amount:g}"
 
 
 def _files(sources: Sequence[Path]) -> str:

@@ -16,7 +16,7 @@ from matey.evaluate.records import ErrorSums, Kind, Record
 from matey.evaluate.rollout import rollout
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
-from matey.tokens.patches import patch_grid
+from matey.tokens.refinement import check_window
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,10 @@ def check_fit(model: MateyModel, data: HeldOut) -> None:
         except ValueError as error:
             raise DataError(f"{trajectory_set.system}: {error}") from None
         for trajectory in (trajectory_set.trajectories[index] for index in trajectories):
-            for patch in model.config.patches:
-                try:
-                    patch_grid((data.num_frames, *trajectory.grid), patch)
-                except ValueError as error:
-                    raise DataError(f"{trajectory.source}: {error}") from None
+            try:
+                check_window((data.num_frames, *trajectory.grid), model.config.patches, model.config.refinement)
+            except ValueError as error:
+                raise DataError(f"{trajectory.source}: {error}") from None
 
 
 def evaluate(

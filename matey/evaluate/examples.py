@@ -85,7 +85,7 @@ def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         last=batch.last[0],
         target=batch.target[0],
         prediction=model.predict(batch)[0].cpu(),
-        layout=tokenize([batch], model.config.patches, model.config.refine_gamma).layout,
+        layout=tokenize([batch], model.config.patches, model.config.refinement).layout,
         patches=tuple(model.config.patches),
         num_uniform_tokens=num_uniform_tokens(model, batch),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from matey.tokens.patches import check_levels
+from matey.tokens.refinement import Refinement
 
 SIZES = {
     # heads, width, blocks; micro is for tests and the demo, the others are the paper's
@@ -26,7 +27,8 @@ class MateyConfig(PretrainedConfig):
         patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
         scheme: ``vit`` (full attention), ``svit`` (time, then space) or ``avit`` (time, then each axis).
         token_set: ``uniform`` (one level) or ``mix`` (children replace their parent).
-        refine_gamma: a patch is split where its variance exceeds this times the largest of the sample (`mix`).
+        refine_rule: ``threshold``, ``fraction`` or ``budget``, see `matey.tokens.refinement.Refinement` (`mix`).
+        refine_amount: the rule's threshold, share or number of tokens.
         history: frames of history it is trained on.
         num_heads: attention heads.
         width: embedding width ``e``, a multiple of the heads.
@@ -46,7 +48,8 @@ class MateyConfig(PretrainedConfig):
         patches: Sequence[Sequence[int]] = ((1, 1, 16, 16),),
         scheme: str = "vit",
         token_set: str = "uniform",
-        refine_gamma: float = 0.2,
+        refine_rule: str = "threshold",
+        refine_amount: float = 0.2,
         history: int = 1,
         num_heads: int = 3,
         width: int = 192,
@@ -62,7 +65,8 @@ class MateyConfig(PretrainedConfig):
         self.patches = [tuple(patch) for patch in patches]
         self.scheme = scheme
         self.token_set = token_set
-        self.refine_gamma = refine_gamma
+        self.refine_rule = refine_rule
+        self.refine_amount = refine_amount
         self.history = history
         self.num_heads = num_heads
         self.width = width
@@ -83,6 +87,11 @@ class MateyConfig(PretrainedConfig):
         heads, width, blocks = SIZES[size]
         return cls(num_heads=heads, width=width, num_blocks=blocks, **kwargs)
 
+    @property
+    def refinement(self) -> Refinement:
+        """The rule by which patches are split."""
+        return Refinement(self.refine_rule, self.refine_amount)
+
     def _check(self) -> None:
         check_levels(self.patches)
         if len(set(self.fields)) != len(self.fields):
@@ -91,6 +100,8 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"scheme must be 'vit', 'svit' or 'avit', got {self.scheme!r}.")
         if self.token_set not in ("uniform", "mix"):
             raise ValueError(f"token_set must be 'uniform' or 'mix', got {self.token_set!r}.")
+        if self.refine_rule not in ("threshold", "fraction", "budget"):
+            raise ValueError(f"refine_rule must be 'threshold', 'fraction' or 'budget', got {self.refine_rule!r}.")
         if self.token_set == "uniform" and len(self.patches) > 1:
             raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' for several.")
         if self.predict not in ("change", "field"):

@@ -70,7 +70,7 @@ class MateyModel(PreTrainedModel):
         rows = [
             torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
         ]
-        token_batch = tokenize(batches, self.config.patches, self.config.refine_gamma)
+        token_batch = tokenize(batches, self.config.patches, self.config.refinement)
         segmentations = [segment(key(token_batch.layout)) for key in self.keys]
         layout = self.seam.shard(token_batch.layout)
         tokens = self._embed(token_batch, layout, rows)
@@ -91,7 +91,7 @@ class MateyModel(PreTrainedModel):
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
-        layout = tokenize([batch], self.config.patches, self.config.refine_gamma).layout
+        layout = tokenize([batch], self.config.patches, self.config.refinement).layout
         return torch.bincount(layout.sample, minlength=batch.num_samples)
 
     def _embed(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:

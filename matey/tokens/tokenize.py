@@ -10,8 +10,8 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
-from matey.tokens.patches import Patch, patch_grid
-from matey.tokens.refinement import refine_by_threshold
+from matey.tokens.patches import Patch
+from matey.tokens.refinement import Refinement, check_window, refine
 
 
 @dataclass(frozen=True)
@@ -29,25 +29,20 @@ class TokenBatch:
     normalisations: tuple[Normalisation, ...]
 
 
-def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], gamma: float) -> TokenBatch:
+def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:
     """Tokenize a micro-batch; with one level of patches nothing is refined.
 
     Raises:
-        ValueError: a patch does not divide the grid or the number of frames of a batch.
+        ValueError: a patch does not divide the grid or the number of frames of a batch, or a budget cannot be spent.
     """
     for batch in batches:
-        for patch in patches:
-            _check(batch, patch)
+        try:
+            check_window((batch.num_frames, *batch.grid), patches, refinement)
+        except ValueError as error:
+            raise ValueError(f"{batch.system}: {error}") from None
     normalisations = tuple(normalisation_of(batch.history) for batch in batches)
     normalised = tuple(n.apply(batch.history) for n, batch in zip(normalisations, batches, strict=True))
-    refined = [refine_by_threshold(fields, patches, gamma) for fields in normalised]
+    refined = [refine(fields, patches, refinement) for fields in normalised]
     shapes = [(batch.num_samples, batch.num_frames, *batch.grid) for batch in batches]
     layout = layout_tokens(shapes, refined, patches, device=batches[0].history.device)
     return TokenBatch(layout, normalised, normalisations)
-
-
-def _check(batch: FieldBatch, patch: Patch) -> None:
-    try:
-        patch_grid((batch.num_frames, *batch.grid), patch)
-    except ValueError as error:
-        raise ValueError(f"{batch.system}: {error}") from None

@@ -19,7 +19,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
-from matey.tokens.patches import patch_grid
+from matey.tokens.refinement import check_window
 from matey.train.checkpoint import RunFolder
 from matey.train.loop import train
 from matey.train.validation import persistence_by_system, validate
@@ -106,14 +106,14 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet]) -> RunConfig:
 
 
 def check_fit(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
-    """Raise ConfigError if a patch divides not the history or a grid of the data."""
+    """Raise ConfigError if the histories cannot be cut into tokens as the run asks."""
+    refinement = model_config(run).refinement
     for data in sets:
         for trajectory in data.trajectories:
-            for patch in run.tokens.patches:
-                try:
-                    patch_grid((run.data.history, *trajectory.grid), patch)
-                except ValueError as error:
-                    raise ConfigError(f"{trajectory.source}: {error}") from None
+            try:
+                check_window((run.data.history, *trajectory.grid), run.tokens.patches, refinement)
+            except ValueError as error:
+                raise ConfigError(f"{trajectory.source}: {error}") from None
 
 
 def model_config(run: RunConfig) -> MateyConfig:
@@ -124,7 +124,8 @@ def model_config(run: RunConfig) -> MateyConfig:
         patches=run.tokens.patches,
         scheme=run.model.scheme,
         token_set=run.tokens.set,
-        refine_gamma=run.tokens.gamma,
+        refine_rule=run.tokens.rule,
+        refine_amount=run.tokens.refine,
         predict=run.model.predict,
         history=run.data.history,
     )

@@ -42,7 +42,7 @@ def test_adding_a_sample_of_another_system_changes_no_other_output():
 @pytest.mark.parametrize("scheme", ["vit", "svit"])
 def test_refining_everything_equals_the_uniform_fine_grid(scheme):
     fine = make_model(patches=((1, 1, 4, 4),), scheme=scheme)
-    mixed = make_model(refine_gamma=0.0, scheme=scheme)
+    mixed = make_model(refine_amount=0.0, scheme=scheme)
     state = {
         name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
         for name, value in fine.state_dict().items()
@@ -55,7 +55,7 @@ def test_refining_everything_equals_the_uniform_fine_grid(scheme):
 @pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
 def test_refining_nothing_equals_the_coarse_grid(scheme):
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
-    mixed = make_model(refine_gamma=1.0, scheme=scheme)
+    mixed = make_model(refine_amount=1.0, scheme=scheme)
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
@@ -68,7 +68,7 @@ def test_adaptive_tokens_lie_between_coarse_and_fine():
 
 def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
     batch = make_batch(frames=4, grid=(8, 16, 16), dtype=torch.float64)
-    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine_gamma=0.5)
+    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine_amount=0.5)
     predicted = model.predict(batch)
     assert predicted.shape == batch.target.shape
     assert ((predicted - batch.last).abs() > 0).all()
@@ -93,7 +93,7 @@ def test_predicting_the_absolute_field_starts_from_the_mean():
 
 
 def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
-    model = make_model(refine_gamma=1.0)
+    model = make_model(refine_amount=1.0)
     (forecast,) = model([SWE])
     (forecast.assemble() - SWE.target).square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []

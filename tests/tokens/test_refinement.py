@@ -1,9 +1,11 @@
 """Which patches are split."""
 
+import pytest
 import torch
 
+from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.refinement import patch_variance, refine_by_threshold
+from matey.tokens.refinement import Refinement, patch_variance, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
 
@@ -18,20 +20,20 @@ def test_the_variance_is_over_frames_and_cells_and_averaged_over_fields():
 def test_only_the_patch_with_the_front_is_split():
     fields = torch.zeros(1, 2, 1, 1, 32, 32)
     fields[..., 10:14, 20:23] = 1
-    (refined,) = refine_by_threshold(fields, [COARSE, FINE], gamma=0.5)
+    (refined,) = refine(fields, [COARSE, FINE], Refinement("threshold", 0.5))
     assert refined.nonzero().tolist() == [[0, 0, 1, 2]]
 
 
 def test_a_constant_field_is_never_split():
     fields = normalisation_of(torch.full((1, 2, 1, 1, 16, 16), 7.3)).apply(torch.full((1, 2, 1, 1, 16, 16), 7.3))
-    (refined,) = refine_by_threshold(fields, [COARSE, FINE], gamma=0.0)
+    (refined,) = refine(fields, [COARSE, FINE], Refinement("threshold", 0.0))
     assert not refined.any()
 
 
 def test_gamma_zero_splits_all_that_varies_and_gamma_one_nothing():
     fields = torch.randn(2, 1, 1, 1, 16, 16)
-    assert refine_by_threshold(fields, [COARSE, FINE], gamma=0.0)[0].all()
-    assert not refine_by_threshold(fields, [COARSE, FINE], gamma=1.0)[0].any()
+    assert refine(fields, [COARSE, FINE], Refinement("threshold", 0.0))[0].all()
+    assert not refine(fields, [COARSE, FINE], Refinement("threshold", 1.0))[0].any()
 
 
 def test_units_do_not_decide_what_is_split():
@@ -40,7 +42,7 @@ def test_units_do_not_decide_what_is_split():
     )
     scaled = fields * torch.tensor([1.0, 1e5])[None, None, :, None, None, None]
     split = [
-        refine_by_threshold(normalisation_of(values).apply(values), [COARSE, FINE], gamma=0.4)[0]
+        refine(normalisation_of(values).apply(values), [COARSE, FINE], Refinement("threshold", 0.4))[0]
         for values in (fields, scaled)
     ]
     assert torch.equal(*split) and 0 < split[0].sum() < split[0].numel()
@@ -48,6 +50,57 @@ def test_units_do_not_decide_what_is_split():
 
 def test_a_third_level_is_split_only_inside_split_patches():
     fields = torch.randn(1, 1, 1, 1, 32, 32) ** 3
-    first, second = refine_by_threshold(fields, [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)], gamma=0.4)
+    first, second = refine(fields, [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)], Refinement("threshold", 0.4))
     parents = first.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     assert second.any() and not (second & ~parents).any()
+
+
+def test_a_fraction_splits_the_most_variable_share_of_every_sample():
+    fields = torch.randn(3, 1, 1, 1, 32, 32) * torch.rand(3, 1, 1, 1, 4, 4).repeat_interleave(8, 4).repeat_interleave(
+        8, 5
+    )
+    (split,) = refine(fields, [COARSE, FINE], Refinement("fraction", 0.25))
+    variance = patch_variance(fields, COARSE)
+    assert split.flatten(1).sum(dim=1).tolist() == [4, 4, 4]
+    for sample in range(3):
+        assert variance[sample][split[sample]].min() > variance[sample][~split[sample]].max()
+
+
+LEVELS = [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)]
+
+
+@pytest.mark.parametrize("budget", [8, 8 + 6, 8 + 5 * 6, 8 + 20 * 6])
+def test_a_budget_is_spent_to_the_token_on_every_sample_and_level(budget):
+    fields = torch.randn(3, 2, 1, 1, 32, 32) ** 3
+    refined = refine(fields, LEVELS, Refinement("budget", budget))
+    layout = layout_tokens([(3, 2, 1, 32, 32)], [refined], LEVELS)
+    assert torch.bincount(layout.sample).tolist() == [budget] * 3
+
+
+def test_a_budget_goes_to_the_most_variable_patches():
+    fields = torch.zeros(1, 1, 1, 1, 32, 32)
+    fields[..., 9:12, 17:20] = 3
+    fields[..., 26, 4] = 1
+    (split,) = refine(fields, [COARSE, FINE], Refinement("budget", 16 + 2 * 3))
+    assert split.nonzero().tolist() == [[0, 0, 1, 2], [0, 0, 3, 0]]
+
+
+@pytest.mark.parametrize(
+    ("budget", "patches", "message"),
+    [
+        (20, [COARSE, FINE], "16 coarse tokens, 3 more for each patch .* the nearest is 19"),
+        (1000, [COARSE, FINE], "64 at most; the nearest is 64"),
+        (32, [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 2, 2)], "the same number of tokens"),
+    ],
+)
+def test_a_budget_that_cannot_be_spent_exactly_names_what_can(budget, patches, message):
+    with pytest.raises(ValueError, match=message):
+        refine(torch.randn(1, 1, 1, 1, 32, 32), patches, Refinement("budget", budget))
+
+
+@pytest.mark.parametrize(("rule", "amount"), [("fraction", 0.5), ("budget", 16 + 8 * 3)])
+def test_ties_are_broken_by_place_on_every_rank_alike(rule, amount):
+    fields = torch.randn(1, 1, 1, 1, 8, 8).repeat(2, 1, 1, 1, 4, 4)
+    (split,) = refine(fields, [COARSE, FINE], Refinement(rule, amount))
+    assert torch.equal(split[0], split[1])
+    assert split[0].flatten().tolist() == [True] * 8 + [False] * 8
