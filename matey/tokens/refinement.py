@@ -102,8 +102,8 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
         nearest = min(max(start + round((refinement.amount - start) / cost) * cost, start), most)
         size = "x".join(map(str, window))
         raise ValueError(
-            f"A budget of {refinement.amount:g} tokens cannot be spent exactly on a window (t, z, y, x) of {size}: there are {start} "
-            f"coarse tokens, {cost} more for each patch that is split, and {most} at most; the nearest is {nearest}."
+            f"A budget of {refinement.amount:g} tokens cannot be spent exactly on a window of {size} (t z y x): there "
+            f"are {start} coarse tokens, {cost} more for each patch that is split, {most} at most; the nearest is {nearest}."
         )
 
 

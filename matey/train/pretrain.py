@@ -9,19 +9,17 @@ from typing import Any
 
 import torch
 
-from matey.config import ConfigError, RunConfig
+from matey.config import RunConfig
 from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Split, Window, split_trajectories, spread_windows
-from matey.fields import field_rows
-from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
-from matey.tokens.refinement import check_window
 from matey.train.checkpoint import RunFolder
 from matey.train.loop import train
+from matey.train.network import check_fit, model_config, with_vocabulary
 from matey.train.validation import persistence_by_system, validate
 
 
@@ -86,49 +84,6 @@ def loss_scales(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[
         windows = windows_of(run, sets, [split.train for split in splits])
         return persistence_by_system(sets, windows, run.data.history)
     return dict.fromkeys((data.system for data in sets), 1.0)
-
-
-def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet]) -> RunConfig:
-    """Fill in the field vocabulary from the data, or check the given one.
-
-    Raises:
-        ConfigError: the data holds a field that ``model.fields`` lacks.
-    """
-    if run.model.fields is None:
-        names = tuple(dict.fromkeys(name for data in sets for name in data.fields))
-        return run.model_copy(update={"model": run.model.model_copy(update={"fields": names})})
-    for data in sets:
-        try:
-            field_rows(data.fields, run.model.fields)
-        except ValueError as error:
-            raise ConfigError(f"{data.system}: {error}") from None
-    return run
-
-
-def check_fit(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
-    """Raise ConfigError if the histories cannot be cut into tokens as the run asks."""
-    refinement = model_config(run).refinement
-    for data in sets:
-        for trajectory in data.trajectories:
-            try:
-                check_window((run.data.history, *trajectory.grid), run.tokens.patches, refinement)
-            except ValueError as error:
-                raise ConfigError(f"{trajectory.source}: {error}") from None
-
-
-def model_config(run: RunConfig) -> MateyConfig:
-    """Return the architecture that the run asks for."""
-    return MateyConfig.from_size(
-        run.model.size,
-        fields=run.model.fields,
-        patches=run.tokens.patches,
-        scheme=run.model.scheme,
-        token_set=run.tokens.set,
-        refine_rule=run.tokens.rule,
-        refine_amount=run.tokens.refine,
-        predict=run.model.predict,
-        history=run.data.history,
-    )
 
 
 def split_of(data: TrajectorySet, run: RunConfig) -> Split:
