@@ -97,7 +97,7 @@ class RunFolder:
         barrier()
         if rank() == 0:
             replace_text(self.checkpoints / "latest", tag)
-            for old in sorted(self.checkpoints.glob("step_*"))[:-keep]:
+            for old in sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]))[:-keep]:
                 shutil.rmtree(old)
         barrier()
 
