@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -75,7 +76,7 @@ class RunFolder:
         barrier()
         if rank() == 0:
             lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
+            kept = [line for line in lines if _step_of(line) <= step]
             replace_text(self.metrics, "".join(line + "\n" for line in kept))
             self._write_configs(run, deepspeed_config)
         barrier()
@@ -167,6 +168,14 @@ def replace_text(path: Path, text: str) -> None:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics; infinite for the half line that a crash leaves."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return math.inf
 
 
 def _free_space(path: Path) -> str:

@@ -55,6 +55,8 @@ def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(run_
     # Go back to the checkpoint in the middle, as after a crash before the end.
     shutil.rmtree(run / "checkpoints" / "step_000004")
     (run / "checkpoints" / "latest").write_text("step_000002")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
     result = succeed(pretrain(config, "--resume"))
     assert "Going on after step 2" in result.stdout
     assert metrics(run) == metrics(tmp_path / "whole")
