@@ -51,6 +51,9 @@ class ModelSection(Section):
     scheme: Literal["vit", "svit", "avit"] = Field(
         "vit", description="attention: full; over time, then space; over time, then each axis"
     )
+    attention: Literal["auto", "grouped", "varlen", "flash_attn"] = Field(
+        "auto", description="what computes it: the fastest there is, or one by name"
+    )
     predict: Literal["change", "field"] = Field("change", description="decode the change since the last frame, or u")
     fields: tuple[str, ...] | None = Field(None, description="field vocabulary; by default what the data sets hold")
 
@@ -58,12 +61,16 @@ class ModelSection(Section):
 class TokensSection(Section):
     """The tokenizer."""
 
-    set: Literal["uniform", "mix"] = Field("mix", description="one patch size, or children that replace their parent")
+    set: Literal["uniform", "mix", "mul"] = Field(
+        "mix", description="one patch size, children that replace their parent, or children beside their parent"
+    )
     patches: tuple[PatchSize, ...] = Field(((1, 1, 32, 32), (1, 1, 8, 8)), description="[t, z, y, x], coarse to fine")
     rule: Literal["threshold", "fraction", "budget"] = Field(
         "threshold", description="split above a share of the largest variance, the top share, or until so many tokens"
     )
     refine: float = Field(0.2, ge=0, description="the rule's threshold gamma, share, or number of tokens of a sample")
+    values: Literal["normalised", "raw"] = Field("normalised", description="fields whose variance decides")
+    change: float = Field(0.0, ge=0, description="weight of the change between the last two frames beside the variance")
 
 
 class DataSet(Section):
@@ -140,7 +147,7 @@ class RunConfig(Section):
         if self.tokens.set == "uniform" and len(self.tokens.patches) > 1:
             raise ValueError(
                 f"tokens.set is 'uniform', which has one patch size, but tokens.patches lists {len(self.tokens.patches)}; "
-                "keep one of them or use 'mix'"
+                "keep one of them or use 'mix' or 'mul'"
             )
         if self.tokens.rule == "fraction" and self.tokens.refine > 1:
             raise ValueError(

@@ -11,7 +11,7 @@ from matey.evaluate.evaluation import Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.trained import Trained
 from matey.model.configuration import MateyConfig
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, padding_note
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, com
         share = f"{data.part}, {len(trajectories)} of {trajectory_set.num_trajectories} trajectories"
         names = ", ".join(trajectory_set.fields)
         facts.append(("data", f"{trajectory_set.system} ({share}): {names}; {_files(trajectory_set.sources)}"))
+        for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
+            if note := padding_note(grid, config.patches[0]):
+                facts.append(("padding", f"{trajectory_set.system}: {note}"))
     facts.append(("device", f"{trained.model.device}, up to {protocol.batch_size} samples at a time"))
     return About(trained.name, facts, trained.log)
 

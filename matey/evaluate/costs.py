@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
-from matey.tokens.patches import patch_grid
+from matey.tokens.patches import cover, patch_grid
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def batch_cost(model: MateyModel, batch: FieldBatch, seconds: float) -> BatchCos
 
 def num_uniform_tokens(model: MateyModel, batch: FieldBatch) -> int:
     """Return how many tokens a sample would have, were it cut into the finest patches throughout."""
-    return math.prod(patch_grid((batch.num_frames, *batch.grid), model.config.patches[-1]))
+    finest = model.config.patches[-1]
+    return math.prod(patch_grid(cover((batch.num_frames, *batch.grid), finest), finest))
 
 
 def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:

@@ -1,6 +1,9 @@
-"""Attention within segments of a packed token list: the one primitive of all schemes."""
+"""Attention within segments of a packed token list: the one primitive of all schemes, and what computes it."""
 
 from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -9,26 +12,79 @@ from torch import Tensor
 
 from matey.tokens.segments import Segmentation
 
+BACKENDS = ("auto", "grouped", "varlen", "flash_attn")
 
-def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Attend among the tokens of each segment.
+
+def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str = "auto") -> Tensor:
+    """Attend from the queries to the keys of each segment.
 
     Args:
-        q: queries ``(n, h, d)``.
+        q: queries ``(m, h, d)``.
         k: keys ``(n, h, d)``.
         v: values ``(n, h, d)``.
-        segmentation: of the ``n`` tokens.
+        segmentation: of ``m`` queries and ``n`` keys.
+        backend: ``grouped`` scaled-dot-product attention, one call for all segments of a length; ``varlen``, variable-length
+            flash attention in PyTorch; ``flash_attn``, the package of that name; ``auto`` takes what `choose_backend` says.
 
     Returns:
-        ``(n, h, d)``, in the order of the queries.
+        ``(m, h, d)``, in the order of the queries.
+
+    Raises:
+        ValueError: the backend cannot serve this device, precision or installation.
     """
-    if segmentation.order is not None:
-        q, k, v = (x[segmentation.order] for x in (q, k, v))
-    parts, start = [], 0
-    for count, length in segmentation.runs:
-        rows = slice(start, start + count * length)
-        batched = (rearrange(x[rows], "(s l) h d -> s h l d", s=count) for x in (q, k, v))
-        parts.append(rearrange(F.scaled_dot_product_attention(*batched), "s h l d -> (s l) h d"))
-        start += count * length
-    packed = parts[0] if len(parts) == 1 else torch.cat([q[:0], *parts])
+    if backend == "auto":
+        backend = choose_backend(q.device.type, q.dtype)
+    if segmentation.queries is not None:
+        q = q[segmentation.queries]
+    if segmentation.keys is not None:
+        k, v = k[segmentation.keys], v[segmentation.keys]
+    packed = _grouped(q, k, v, segmentation) if backend == "grouped" else _flash(q, k, v, segmentation, backend)
     return packed if segmentation.inverse is None else packed[segmentation.inverse]
+
+
+@cache
+def choose_backend(device: str, dtype: torch.dtype) -> str:
+    """Return the fastest backend for a device and a precision: flash attention knows half precision on GPUs only."""
+    if device != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return "grouped"
+    if torch.version.hip is not None and find_spec("flash_attn"):
+        return "flash_attn"
+    if torch.backends.cuda.is_flash_attention_available():
+        return "varlen"
+    return "flash_attn" if find_spec("flash_attn") else "grouped"
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
+    """Call scaled-dot-product attention once per run of equal segments; packed in and out.
+
+    Nothing is padded to save calls: lengths repeat so much that there are few of them (docs/performance.md).
+    """
+    parts, query, key = [], 0, 0
+    for count, num_queries, num_keys in segmentation.runs:
+        queries, keys = (slice(at, at + count * length) for at, length in ((query, num_queries), (key, num_keys)))
+        batched = (
+            rearrange(x[rows], "(s l) h d -> s h l d", s=count) for x, rows in ((q, queries), (k, keys), (v, keys))
+        )
+        parts.append(rearrange(F.scaled_dot_product_attention(*batched), "s h l d -> (s l) h d"))
+        query, key = queries.stop, keys.stop
+    return parts[0] if len(parts) == 1 else torch.cat([q[:0], *parts])
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str) -> Tensor:
+    """Call variable-length flash attention once for all segments; packed in and out."""
+    if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"The attention backend {backend!r} needs a GPU and bfloat16 or float16, got {q.dtype} on {q.device.type}; "
+            "set model.attention to auto or grouped."
+        )
+    if not segmentation.runs:
+        return q
+    if backend == "varlen":
+        from torch.nn.attention.varlen import varlen_attn as attend
+    elif find_spec("flash_attn"):
+        from flash_attn import flash_attn_varlen_func as attend
+    else:
+        raise ValueError("The package flash-attn is not installed; install it or set model.attention to auto.")
+    longest = (max(run[of] for run in segmentation.runs) for of in (1, 2))
+    offsets = (segmentation.offsets(of, q.device) for of in (0, 1))
+    return attend(q, k, v, *offsets, *longest)

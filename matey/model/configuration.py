@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from matey.model.attention import BACKENDS
 from matey.tokens.patches import check_levels
 from matey.tokens.refinement import Refinement
 
@@ -26,15 +27,20 @@ class MateyConfig(PretrainedConfig):
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
         scheme: ``vit`` (full attention), ``svit`` (time, then space) or ``avit`` (time, then each axis).
-        token_set: ``uniform`` (one level) or ``mix`` (children replace their parent).
-        refine_rule: ``threshold``, ``fraction`` or ``budget``, see `matey.tokens.refinement.Refinement` (`mix`).
+        token_set: ``uniform`` (one level), ``mix`` (children replace their parent) or ``mul`` (children beside it: the
+            coarsest tokens attend to each other, the children of each parent among themselves, and what is decoded for
+            children is added to what is for their parent).
+        refine_rule: ``threshold``, ``fraction`` or ``budget``, see `matey.tokens.refinement.Refinement`.
         refine_amount: the rule's threshold, share or number of tokens.
+        refine_values: ``normalised`` or ``raw`` fields decide where to refine.
+        refine_change: weight of the change between the last two frames in that decision.
         history: frames of history it is trained on.
         num_heads: attention heads.
         width: embedding width ``e``, a multiple of the heads.
         num_blocks: transformer blocks.
         mlp_ratio: hidden width of a block's MLP over ``e``.
         halo: how far beyond a block of cells the decoder sees the last frame, in cells.
+        attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
         predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
@@ -50,12 +56,15 @@ class MateyConfig(PretrainedConfig):
         token_set: str = "uniform",
         refine_rule: str = "threshold",
         refine_amount: float = 0.2,
+        refine_values: str = "normalised",
+        refine_change: float = 0.0,
         history: int = 1,
         num_heads: int = 3,
         width: int = 192,
         num_blocks: int = 12,
         mlp_ratio: float = 4.0,
         halo: int = 2,
+        attention: str = "auto",
         predict: str = "change",
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
@@ -67,12 +76,15 @@ class MateyConfig(PretrainedConfig):
         self.token_set = token_set
         self.refine_rule = refine_rule
         self.refine_amount = refine_amount
+        self.refine_values = refine_values
+        self.refine_change = refine_change
         self.history = history
         self.num_heads = num_heads
         self.width = width
         self.num_blocks = num_blocks
         self.mlp_ratio = mlp_ratio
         self.halo = halo
+        self.attention = attention
         self.predict = predict
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead
@@ -90,7 +102,8 @@ class MateyConfig(PretrainedConfig):
     @property
     def refinement(self) -> Refinement:
         """The rule by which patches are split."""
-        return Refinement(self.refine_rule, self.refine_amount)
+        keep_parents = self.token_set == "mul"
+        return Refinement(self.refine_rule, self.refine_amount, self.refine_values, self.refine_change, keep_parents)
 
     def _check(self) -> None:
         check_levels(self.patches)
@@ -98,12 +111,16 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
         if self.scheme not in ("vit", "svit", "avit"):
             raise ValueError(f"scheme must be 'vit', 'svit' or 'avit', got {self.scheme!r}.")
-        if self.token_set not in ("uniform", "mix"):
-            raise ValueError(f"token_set must be 'uniform' or 'mix', got {self.token_set!r}.")
+        if self.token_set not in ("uniform", "mix", "mul"):
+            raise ValueError(f"token_set must be 'uniform', 'mix' or 'mul', got {self.token_set!r}.")
         if self.refine_rule not in ("threshold", "fraction", "budget"):
             raise ValueError(f"refine_rule must be 'threshold', 'fraction' or 'budget', got {self.refine_rule!r}.")
+        if self.refine_values not in ("normalised", "raw"):
+            raise ValueError(f"refine_values must be 'normalised' or 'raw', got {self.refine_values!r}.")
         if self.token_set == "uniform" and len(self.patches) > 1:
-            raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' for several.")
+            raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' or 'mul'.")
+        if self.attention not in BACKENDS:
+            raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}.")
         if self.predict not in ("change", "field"):
             raise ValueError(f"predict must be 'change' or 'field', got {self.predict!r}.")
         if self.width % self.num_heads:

@@ -51,9 +51,9 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, math.prod(self.cells)))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(self.cells)))
 
-    def windows(self, frame: Tensor, periodic: Sequence[bool]) -> Tensor:
+    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool]) -> Tensor:
         """Cut what the decoder sees out of a normalised frame ``(b, f, z, y, x)``: ``(patch, cells, f, window)``."""
-        return surroundings(frame, self.patch[1:], self.cells[1:], self.halo, periodic)
+        return surroundings(frame, covered, self.patch[1:], self.cells[1:], self.halo, periodic)
 
     def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
         """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.

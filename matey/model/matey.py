@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,10 +16,10 @@ from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecast, LevelForecast
+from matey.model.forecast import Forecast, LevelForecast, values_of_parents
 from matey.model.seam import Seam
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import patchify
+from matey.tokens.patches import Patch, extend, pad, patch_grid, patchify
 from matey.tokens.segments import segment
 from matey.tokens.tokenize import TokenBatch, tokenize
 
@@ -46,7 +47,7 @@ class MateyModel(PreTrainedModel):
         )
         self.norm = nn.LayerNorm(width)
         self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width, config.halo) for patch in config.patches])
-        self.seam = Seam()
+        self.seam = Seam(config.attention)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -73,7 +74,7 @@ class MateyModel(PreTrainedModel):
         token_batch = tokenize(batches, self.config.patches, self.config.refinement)
         segmentations = [segment(key(token_batch.layout)) for key in self.keys]
         layout = self.seam.shard(token_batch.layout)
-        tokens = self._embed(token_batch, layout, rows)
+        tokens = self._embed(batches, token_batch, layout, rows)
         lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)
         tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
         for block in self.blocks:
@@ -94,14 +95,24 @@ class MateyModel(PreTrainedModel):
         layout = tokenize([batch], self.config.patches, self.config.refinement).layout
         return torch.bincount(layout.sample, minlength=batch.num_samples)
 
-    def _embed(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
+    def _embed(
+        self,
+        batches: Sequence[FieldBatch],
+        token_batch: TokenBatch,
+        layout: TokenLayout,
+        rows: Sequence[Tensor],
+    ) -> Tensor:
         """Embed the patches of the layout's tokens, ``(n, e)``."""
+        extended = [
+            extend(normalised, covered, batch.periodic)
+            for normalised, covered, batch in zip(token_batch.normalised, token_batch.covered, batches, strict=True)
+        ]
         embedded, order = [], []
         for level, (patch, embedding) in enumerate(zip(self.config.patches, self.embeddings, strict=True)):
             index = (layout.level == level).nonzero(as_tuple=True)[0]
             patches = [
-                patchify(normalised, patch)[layout.row[own]]
-                for normalised, own in zip(token_batch.normalised, _by_group(index, layout, len(rows)), strict=True)
+                patchify(fields, patch)[layout.row[own]]
+                for fields, own in zip(extended, _by_group(index, layout, len(rows)), strict=True)
             ]
             embedded.append(embedding(patches, rows))
             order.append(index)
@@ -115,8 +126,9 @@ class MateyModel(PreTrainedModel):
         tokens: Tensor,
         rows: Sequence[Tensor],
     ) -> list[Forecast]:
-        """Decode the tokens of the last frame."""
-        levels: list[list[LevelForecast]] = [[] for _ in batches]
+        """Decode the tokens of the last frame; what is decoded for children is added to what is for their parents."""
+        decoded: list[list[LevelForecast]] = [[] for _ in batches]
+        leaves: list[list[LevelForecast]] = [[] for _ in batches]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
             index = ((layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
             by_group = _by_group(index, layout, len(batches))
@@ -124,19 +136,32 @@ class MateyModel(PreTrainedModel):
                 layout.row[own] // (batch.num_frames // patch[0]) for own, batch in zip(by_group, batches, strict=True)
             ]
             windows = [
-                decoder.windows(normalised[:, -1], batch.periodic)[row]
-                for normalised, batch, row in zip(token_batch.normalised, batches, spatial, strict=True)
+                decoder.windows(normalised[:, -1], covered, batch.periodic)[row]
+                for normalised, covered, batch, row in zip(
+                    token_batch.normalised, token_batch.covered, batches, spatial, strict=True
+                )
             ]
-            decoded = decoder(tokens[index], windows, rows)
-            for group, (row, values) in enumerate(zip(spatial, decoded, strict=True)):
-                levels[group].append(LevelForecast(decoder.patch, row, values))
-        forecasts = []
+            for group, values in enumerate(decoder(tokens[index], windows, rows)):
+                row, covered = spatial[group], token_batch.covered[group]
+                values = _inside(values, row, batches[group].grid, covered, decoder.patch)
+                if decoded[group] and self.config.token_set == "mul":
+                    values = values + values_of_parents(decoded[group][-1], covered, decoder.patch, row)
+                decoded[group].append(LevelForecast(decoder.patch, row, values))
+                leaves[group].append(_leaves(decoded[group][-1], layout.is_leaf[by_group[group]]))
         num_tokens = torch.bincount(layout.group, minlength=len(batches)).tolist()
-        for group, (batch, normalisation) in enumerate(zip(batches, token_batch.normalisations, strict=True)):
-            is_change = self.config.predict == "change"
-            base = batch.last if is_change else normalisation.mean[..., None, None, None]
-            forecasts.append(Forecast(batch, base, normalisation.std, levels[group], num_tokens[group]))
-        return forecasts
+        return [
+            Forecast(
+                batch=batch,
+                base=batch.last if self.config.predict == "change" else normalisation.mean[..., None, None, None],
+                scale=normalisation.std,
+                levels=levels,
+                covered=covered,
+                num_tokens=tokens_of_batch,
+            )
+            for batch, normalisation, levels, covered, tokens_of_batch in zip(
+                batches, token_batch.normalisations, leaves, token_batch.covered, num_tokens, strict=True
+            )
+        ]
 
 
 @contextmanager
@@ -155,3 +180,16 @@ def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tenso
     """Split token indices by group; tokens are packed group after group."""
     counts = torch.bincount(layout.group[index], minlength=num_groups)
     return list(index.split(counts.tolist()))
+
+
+def _leaves(decoded: LevelForecast, is_leaf: Tensor) -> LevelForecast:
+    """Keep the patches that are not split."""
+    return decoded if is_leaf.all() else LevelForecast(decoded.patch, decoded.row[is_leaf], decoded.values[is_leaf])
+
+
+def _inside(values: Tensor, row: Tensor, grid: Sequence[int], covered: Sequence[int], patch: Patch) -> Tensor:
+    """Set decoded values ``(m, f, 1, z, y, x)`` beyond the grid to zero."""
+    if tuple(grid) == tuple(covered):
+        return values
+    inside = patchify(pad(values.new_ones(1, 1, 1, *grid), covered), patch)
+    return values * inside[row % math.prod(patch_grid((1, *covered), patch))]

@@ -1,20 +1,28 @@
-"""Where every token of a micro-batch sits: integers and positions, no features."""
+"""Where every token of a micro-batch sits: integers and positions, no features.
+
+Token sets: in ``mix`` the tokens are the leaves of the refinement, in ``mul`` a split patch keeps its tokens beside those of
+its children. In ``mul`` the coarsest tokens of a sample are one family, the children of each split patch another.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from matey.tokens.patches import Patch, patch_grid
+from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
 from matey.tokens.refinement import to_children
 
 
 @dataclass(frozen=True)
 class TokenLayout:
     """The packed tokens of a micro-batch, sample after sample; within one, by place (a parent's children together), then time.
+
+    Where parents are kept, the levels of a sample follow each other, coarse to fine.
 
     Attributes:
         group: ``(n,)`` index of the `FieldBatch` in the micro-batch.
@@ -23,8 +31,11 @@ class TokenLayout:
         row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its group.
         place: ``(n, 3)`` position z, y, x in the patch grid of its level.
         time: ``(n,)`` position in time, in patches of its level.
-        coarse: ``(n, 4)`` position t, z, y, x of the coarsest patch that holds the token.
+        family: ``(n,)`` the family in its sample, 0 where all tokens are one.
+        band: ``(n, 4)`` position t, z, y, x on the grid on which the token's family counts times and lines: that of the coarsest
+            patches, or of its own level where parents are kept.
         is_last: ``(n,)`` whether the token holds the last frame, and so carries the prediction.
+        is_leaf: ``(n,)`` whether the token's patch is not split.
         centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
         extent: ``(n, 4)`` size t, z, y, x in the unit domain.
     """
@@ -35,8 +46,10 @@ class TokenLayout:
     row: Tensor
     place: Tensor
     time: Tensor
-    coarse: Tensor
+    family: Tensor
+    band: Tensor
     is_last: Tensor
+    is_leaf: Tensor
     centre: Tensor
     extent: Tensor
 
@@ -55,103 +68,126 @@ def layout_tokens(
     refined: Sequence[Sequence[Tensor]],
     patches: Sequence[Patch],
     device: torch.device | str | None = None,
+    *,
+    keep_parents: bool = False,
 ) -> TokenLayout:
-    """Lay out the leaves of every sample's refinement as one packed list.
+    """Lay out every sample's refinement as one packed list. Patches that hold none of a grid's cells have no tokens.
 
     Args:
-        shapes: per group ``(b, t, z, y, x)``.
+        shapes: per group ``(b, t, z, y, x)`` of the fields.
         refined: per group and level but the finest, ``(b, Z, Y, X)`` of bool, true where a patch is split.
         patches: levels from coarse to fine.
         device: where the layout's tensors shall lie, that of ``refined``.
+        keep_parents: whether a patch that is split keeps its tokens.
 
     Raises:
-        ValueError: a patch does not divide a grid or the number of frames.
+        ValueError: a patch does not divide the number of frames.
     """
     parts, first_sample = [], 0
-    for group, (shape, splits) in enumerate(zip(shapes, refined, strict=True)):
-        parts.append(_layout_group(group, first_sample, shape, splits, patches, device))
-        first_sample += shape[0]
-    return TokenLayout(
-        **{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TokenLayout)}
-    )
+    for number, ((num_samples, *window), splits) in enumerate(zip(shapes, refined, strict=True)):
+        group = _Group(number, first_sample, num_samples, tuple(window), tuple(patches), keep_parents)
+        parts.append(group.layout(splits, device))
+        first_sample += num_samples
+    return _join(parts)
 
 
-def leaves_of(refined: Sequence[Tensor], patches: Sequence[Patch], coarse: Tensor) -> list[Tensor]:
-    """Return per level ``(b, Z, Y, X)`` of bool: the patches that exist and are not split. ``coarse`` is all true."""
-    exists, leaves = coarse, []
-    for level, split in enumerate(refined):
-        leaves.append(exists & ~split)
-        exists = to_children(exists & split, patches[level], patches[level + 1])
-    return [*leaves, exists]
+@dataclass(frozen=True)
+class _Group:
+    """Samples of one window ``t, z, y, x`` and how they are cut."""
+
+    number: int
+    first_sample: int
+    num_samples: int
+    window: tuple[int, ...]
+    patches: tuple[Patch, ...]
+    keep_parents: bool
+
+    @cached_property
+    def grids(self) -> list[tuple[int, int, int, int]]:
+        """Patches along ``t, z, y, x`` at each level."""
+        covered = cover(self.window, self.patches[0])
+        return [patch_grid(covered, patch) for patch in self.patches]
+
+    def layout(self, splits: Sequence[Tensor], device: torch.device | str | None) -> TokenLayout:
+        """Lay out the tokens of the samples."""
+        covered = cover(self.window, self.patches[0])
+        exists = torch.ones((self.num_samples, *self.grids[0][1:]), dtype=torch.bool, device=device)
+        parts, keys = [], []
+        for level, patch in enumerate(self.patches):
+            exists = exists & holds_cells(self.window[1:], covered, patch, device)
+            split = splits[level] & exists if level < len(splits) else torch.zeros_like(exists)
+            sample, *places = (exists if self.keep_parents else exists & ~split).nonzero(as_tuple=True)
+            place = torch.stack(places, 1)
+            keys.append(self._tree_key(sample, place, level).repeat_interleave(self.grids[level][0]))
+            parts.append(self._tokens(sample, place, ~split[sample, *places], level))
+            if level < len(splits):
+                exists = to_children(split, patch, self.patches[level + 1])
+        # Tokens come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
+        return _join(parts).select(torch.argsort(torch.cat(keys), stable=True))
+
+    def _tree_key(self, sample: Tensor, place: Tensor, level: int) -> Tensor:
+        """Number a patch by its sample, its coarsest ancestor, then its ancestors' and its own number among siblings.
+
+        Where parents are kept, the level comes right after the sample.
+        """
+        key, radix = sample * len(self.patches) + (level if self.keep_parents else 0), self.grids[0][1:]
+        for depth, patch in enumerate(self.patches):
+            number = torch.zeros_like(key)
+            if depth <= level:
+                own_patch = self.patches[level][1:]
+                for p, cells, own, size in zip(place.unbind(1), patch[1:], own_patch, radix, strict=True):
+                    number = number * size + (p // (cells // own)) % size
+            key = key * math.prod(radix) + number
+            if depth + 1 < len(self.patches):
+                radix = _ratio(patch, self.patches[depth + 1])
+        return key
+
+    def _tokens(self, sample: Tensor, place: Tensor, is_leaf: Tensor, level: int) -> TokenLayout:
+        """Repeat the patches of one level over time and say where each token lies."""
+        patch, device = self.patches[level], sample.device
+        times, Z, Y, X = self.grids[level]
+        spatial_row = ((sample * Z + place[:, 0]) * Y + place[:, 1]) * X + place[:, 2]
+        family = self._family(place, level)
+        time = torch.arange(times, device=device).repeat(len(sample))
+        sample, spatial_row, place, family, is_leaf = (
+            column.repeat_interleave(times, dim=0) for column in (sample, spatial_row, place, family, is_leaf)
+        )
+        extent = torch.tensor([cells / size for cells, size in zip(patch, self.window, strict=True)], device=device)
+        position = torch.cat([time[:, None], place], 1)
+        ratio = torch.tensor([c // p for c, p in zip(self.patches[0], patch, strict=True)], device=device)
+        centre = (position + 0.5) * extent
+        return TokenLayout(
+            group=torch.full_like(time, self.number),
+            sample=self.first_sample + sample,
+            level=torch.full_like(time, level),
+            row=spatial_row * times + time,
+            place=place,
+            time=time,
+            family=family,
+            band=position if self.keep_parents else position // ratio,
+            is_last=time == times - 1,
+            is_leaf=is_leaf,
+            centre=centre,
+            extent=extent.expand_as(centre),
+        )
+
+    def _family(self, place: Tensor, level: int) -> Tensor:
+        """Number the parents of all levels on from 1; the coarsest tokens have none, and without parents all are one."""
+        if level == 0 or not self.keep_parents:
+            return torch.zeros_like(place[:, 0])
+        first = 1 + sum(math.prod(grid[1:]) for grid in self.grids[: level - 1])
+        parent = torch.zeros_like(place[:, 0])
+        ratio = _ratio(self.patches[level - 1], self.patches[level])
+        for p, size, r in zip(place.unbind(1), self.grids[level - 1][1:], ratio, strict=True):
+            parent = parent * size + p // r
+        return first + parent
 
 
-def _layout_group(
-    group: int,
-    first_sample: int,
-    shape: tuple[int, ...],
-    splits: Sequence[Tensor],
-    patches: Sequence[Patch],
-    device: torch.device | str | None,
-) -> TokenLayout:
-    num_samples, *window = shape
-    grids = [patch_grid(window, patch) for patch in patches]
-    coarse = torch.ones((num_samples, *grids[0][1:]), dtype=torch.bool, device=device)
-    parts, keys = [], []
-    for level, leaf in enumerate(leaves_of(splits, patches, coarse)):
-        sample, *place = leaf.nonzero(as_tuple=True)
-        keys.append(_tree_key(sample, place, level, patches, grids))
-        parts.append(_tokens_of(group, first_sample, sample, torch.stack(place, 1), level, patches, window))
-    # Leaves come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
-    order = torch.argsort(torch.cat([k.repeat_interleave(g[0]) for k, g in zip(keys, grids, strict=True)]), stable=True)
-    merged = {field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(TokenLayout)}
-    return TokenLayout(**merged).select(order)
+def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
+    """How many fine patches lie along ``z, y, x`` of a coarse one."""
+    return tuple(c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
 
 
-def _tree_key(
-    sample: Tensor, place: Sequence[Tensor], level: int, patches: Sequence[Patch], grids: Sequence[tuple[int, ...]]
-) -> Tensor:
-    """Number a leaf by its sample, its coarse ancestor, and its rank among its siblings on each level below."""
-    key, radix = sample, grids[0][1:]
-    for depth in range(len(patches)):
-        number = torch.zeros_like(key)
-        if depth <= level:
-            for p, cells, own, size in zip(place, patches[depth][1:], patches[level][1:], radix, strict=True):
-                number = number * size + (p // (cells // own)) % size
-        key = key * (radix[0] * radix[1] * radix[2]) + number
-        if depth + 1 < len(patches):
-            radix = tuple(c // f for c, f in zip(patches[depth][1:], patches[depth + 1][1:], strict=True))
-    return key
-
-
-def _tokens_of(
-    group: int,
-    first_sample: int,
-    sample: Tensor,
-    place: Tensor,
-    level: int,
-    patches: Sequence[Patch],
-    window: Sequence[int],
-) -> TokenLayout:
-    """Repeat the leaves of one level over time and say where each token lies."""
-    patch = patches[level]
-    times, Z, Y, X = patch_grid(window, patch)
-    spatial_row = ((sample * Z + place[:, 0]) * Y + place[:, 1]) * X + place[:, 2]
-    time = torch.arange(times, device=sample.device).repeat(sample.shape[0])
-    sample, spatial_row = sample.repeat_interleave(times), spatial_row.repeat_interleave(times)
-    place = place.repeat_interleave(times, dim=0)
-    extent = torch.tensor([p / w for p, w in zip(patch, window, strict=True)], device=sample.device)
-    position = torch.cat([time[:, None], place], 1)
-    ratio = torch.tensor([c // p for c, p in zip(patches[0], patch, strict=True)], device=sample.device)
-    centre = (position + 0.5) * extent
-    return TokenLayout(
-        group=torch.full_like(time, group),
-        sample=first_sample + sample,
-        level=torch.full_like(time, level),
-        row=spatial_row * times + time,
-        place=place,
-        time=time,
-        coarse=position // ratio,
-        is_last=time == times - 1,
-        centre=centre,
-        extent=extent.expand_as(centre),
-    )
+def _join(parts: Sequence[TokenLayout]) -> TokenLayout:
+    names = [field.name for field in fields(TokenLayout)]
+    return TokenLayout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -15,21 +16,53 @@ Patch = tuple[int, int, int, int]
 AXES = ("t", "z", "y", "x")
 
 
-def patch_grid(shape: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
-    """Return how many patches lie along ``t, z, y, x`` of a window of ``shape`` (t, z, y, x).
+def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
+    """Return the size ``t, z, y, x`` of the smallest multiple of a patch that holds a window; in space it may be larger.
 
     Raises:
-        ValueError: an axis is not a multiple of the patch.
+        ValueError: the number of frames is not a multiple of the patch: there is no frame to go on with.
     """
-    for axis, size, cells in zip(AXES, shape, patch, strict=True):
-        if size % cells:
-            divisors = [str(d) for d in range(1, size + 1) if size % d == 0]
-            what = "the history has" if axis == "t" else "the grid has"
-            raise ValueError(
-                f"Patch {axis}={cells} does not divide {axis}={size} that {what}; "
-                f"sizes that do are {', '.join(divisors)} (tokens.patches in the run YAML)."
-            )
-    return tuple(size // cells for size, cells in zip(shape, patch, strict=True))
+    if window[0] % patch[0]:
+        divisors = [str(d) for d in range(1, window[0] + 1) if window[0] % d == 0]
+        raise ValueError(
+            f"Patch t={patch[0]} does not divide t={window[0]} that the history has; sizes that do are "
+            f"{', '.join(divisors)} (tokens.patches in the run YAML)."
+        )
+    return tuple(-(-size // cells) * cells for size, cells in zip(window, patch, strict=True))
+
+
+def patch_grid(covered: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
+    """Return how many patches lie along ``t, z, y, x`` of what they cover (t, z, y, x)."""
+    assert not any(size % cells for size, cells in zip(covered, patch, strict=True)), f"{covered} by {patch}"
+    return tuple(size // cells for size, cells in zip(covered, patch, strict=True))
+
+
+def extend(fields: Tensor, cells: Sequence[int], periodic: Sequence[bool], before: Sequence[int] = (0, 0, 0)) -> Tensor:
+    """Continue fields ``(..., z, y, x)`` to ``cells`` beyond their origin and ``before`` cells ahead of it.
+
+    A periodic axis goes on from its other side, any other with its outermost value.
+    """
+    for axis, (size, ahead, wraps) in enumerate(zip(cells, before, periodic, strict=True), start=fields.ndim - 3):
+        length = fields.shape[axis]
+        if size != length or ahead:
+            index = torch.arange(-ahead, size, device=fields.device)
+            fields = fields.index_select(axis, index % length if wraps else index.clamp(0, length - 1))
+    return fields
+
+
+def pad(fields: Tensor, cells: Sequence[int]) -> Tensor:
+    """Fill fields ``(..., z, y, x)`` up with zeros to ``cells`` along each axis."""
+    beyond = [size - length for size, length in zip(cells, fields.shape[-3:], strict=True)]
+    return F.pad(fields, (0, beyond[2], 0, beyond[1], 0, beyond[0])) if any(beyond) else fields
+
+
+def holds_cells(grid: Sequence[int], covered: Sequence[int], patch: Patch, device: torch.device | str | None) -> Tensor:
+    """Say which patches ``(Z, Y, X)`` hold a cell of a grid ``z, y, x``, and not only of the padding around it."""
+    along = [
+        torch.arange(0, size, cells, device=device) < length
+        for size, cells, length in zip(covered[1:], patch[1:], grid, strict=True)
+    ]
+    return along[0][:, None, None] & along[1][:, None] & along[2]
 
 
 def check_levels(patches: Sequence[Patch]) -> None:
@@ -40,6 +73,17 @@ def check_levels(patches: Sequence[Patch]) -> None:
                 f"Patch {list(fine)} must divide the coarser patch {list(coarse)} on every axis and differ from it; "
                 "write tokens.patches as [t, z, y, x] from coarse to fine."
             )
+
+
+def padding_note(grid: Sequence[int], patch: Patch) -> str:
+    """Say how a grid ``z, y, x`` that a patch does not divide is padded; empty where nothing is."""
+    covered = cover((patch[0], *grid), patch)[1:]
+    if covered == tuple(grid):
+        return ""
+    came, becomes, size = ("x".join(map(str, cells)) for cells in (grid, covered, patch[1:]))
+    return (
+        f"grid {came} (z y x) is padded to {becomes} at its far edge for patches of {size}, and predictions are cropped"
+    )
 
 
 def patchify(fields: Tensor, patch: Patch) -> Tensor:
@@ -55,27 +99,29 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
 
 
 def surroundings(
-    frame: Tensor, patch: Sequence[int], cells: Sequence[int], halo: Sequence[int], periodic: Sequence[bool]
+    frame: Tensor,
+    covered: Sequence[int],
+    patch: Sequence[int],
+    cells: Sequence[int],
+    halo: Sequence[int],
+    periodic: Sequence[bool],
 ) -> Tensor:
     """Cut a window around each block of cells, patch by patch.
 
     Args:
         frame: ``(b, f, z, y, x)``.
+        covered: size ``z, y, x`` of what the patches cover, at least that of the frame.
         patch: size ``z, y, x`` of a patch.
         cells: size ``z, y, x`` of the blocks that a patch is cut into.
-        halo: how far the window reaches beyond its block on either side of ``z, y, x``. Beyond the domain the field goes on
-            from the other side where it is periodic, and with its outermost value elsewhere.
+        halo: how far the window reaches beyond its block on either side of ``z, y, x``; the field goes on as in `extend`.
         periodic: along ``z, y, x``.
 
     Returns:
         ``(b Z Y X, blocks of a patch, f, window)``; rows as those of ``patchify`` with a single frame.
     """
     blocks = [p // c for p, c in zip(patch, cells, strict=True)]
-    for axis, (size, reach, wraps) in enumerate(zip(cells, halo, periodic, strict=True), start=2):
-        length = frame.shape[axis]
-        index = torch.arange(-reach, length + reach, device=frame.device)
-        if reach:
-            frame = frame.index_select(axis, index % length if wraps else index.clamp(0, length - 1))
+    frame = extend(frame, [size + reach for size, reach in zip(covered, halo, strict=True)], periodic, before=halo)
+    for axis, (size, reach) in enumerate(zip(cells, halo, strict=True), start=2):
         frame = frame.unfold(axis, size + 2 * reach, size)
     pattern = "b f (Z sz) (Y sy) (X sx) wz wy wx -> (b Z Y X) (sz sy sx) f (wz wy wx)"
     return rearrange(frame, pattern, sz=blocks[0], sy=blocks[1], sx=blocks[2])

@@ -13,22 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
-from matey.tokens.patches import Patch, patch_grid
-
-
-def patch_variance(normalised: Tensor, patch: Patch) -> Tensor:
-    """Variance of the values inside each spatial patch, over all frames and its cells, averaged over the fields.
-
-    Args:
-        normalised: ``(b, t, f, z, y, x)``, fields of unit variance, so that no unit outweighs another.
-        patch: its spatial extent counts; a patch is split for all frames of the window or for none.
-
-    Returns:
-        ``(b, Z, Y, X)``.
-    """
-    _, pz, py, px = patch
-    values = rearrange(normalised, "b t f (Z pz) (Y py) (X px) -> b Z Y X f (t pz py px)", pz=pz, py=py, px=px)
-    return values.var(dim=-1, correction=0).mean(dim=-1)
+from matey.tokens.patches import Patch, cover, holds_cells, pad, patch_grid
 
 
 @dataclass(frozen=True)
@@ -41,40 +26,92 @@ class Refinement:
             the most variable ones. ``budget`` splits the most variable patch again and again until each sample has exactly
             ``amount`` tokens. Of equally variable patches the first in the order z, y, x is taken.
         amount: see above.
+        values: the fields whose variance counts: ``normalised``, so that units do not matter, or ``raw``, where the field
+            with the largest numbers decides.
+        change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
+            the field is about to vary as well.
+        keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
     """
 
     rule: Literal["threshold", "fraction", "budget"]
     amount: float
+    values: Literal["normalised", "raw"] = "normalised"
+    change: float = 0.0
+    keep_parents: bool = False
 
 
-def refine(normalised: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
+def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
     """Decide which patches of each sample are split.
 
     Args:
-        normalised: ``(b, t, f, z, y, x)``.
+        fields: ``(b, t, f, z, y, x)``, the values that the refinement names.
         patches: levels from coarse to fine; with one level there is nothing to split.
         refinement: the rule.
 
     Returns:
-        For every level but the finest, ``(b, Z, Y, X)`` of bool; a patch whose parent is whole is never split.
+        For every level but the finest, ``(b, Z, Y, X)`` of bool on what the coarsest patches cover; a patch whose parent is
+        whole is never split.
 
     Raises:
         ValueError: a budget that splitting cannot spend exactly.
     """
     if len(patches) == 1:
         return []
+    window = (fields.shape[1], *fields.shape[3:])
+    check_window(window, patches, refinement)
+    covered = cover(window, patches[0])
+    criteria = [_criterion(fields, covered, patch, refinement.change) for patch in patches[:-1]]
     if refinement.rule == "budget":
-        return _spend(normalised, patches, int(refinement.amount))
+        grids = [patch_grid(covered, patch) for patch in patches]
+        num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(*grids[:2], refinement.keep_parents)
+        return _split_most_variable(criteria, grids, num_splits)
     refined: list[Tensor] = []
-    for level, patch in enumerate(patches[:-1]):
-        variance = patch_variance(normalised, patch)
-        exists = to_children(refined[-1], patches[level - 1], patch) if refined else torch.ones_like(variance).bool()
+    for level, (patch, criterion) in enumerate(zip(patches, criteria, strict=False)):
+        exists = holds_cells(window[1:], covered, patch, fields.device).expand_as(criterion)
+        if refined:
+            exists = exists & to_children(refined[-1], patches[level - 1], patch)
         if refinement.rule == "threshold":
-            split = exists & (variance > refinement.amount * variance.amax(dim=(1, 2, 3), keepdim=True))
+            split = exists & (criterion > refinement.amount * criterion.amax(dim=(1, 2, 3), keepdim=True))
         else:
-            split = _top_share(variance, exists, refinement.amount)
+            split = _top_share(criterion, exists, refinement.amount)
         refined.append(split)
     return refined
+
+
+def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Variance of the values inside each spatial patch, over all frames and its cells, averaged over the fields.
+
+    Args:
+        fields: ``(b, t, f, z, y, x)``.
+        covered: size ``t, z, y, x`` of what the patches cover; what lies beyond the fields counts for nothing.
+        patch: its spatial extent counts; a patch is split for all frames of the window or for none.
+
+    Returns:
+        ``(b, Z, Y, X)``.
+    """
+    values = _by_place(pad(fields, covered[1:]), patch)  # (b, Z, Y, X, f, cells of all frames)
+    if tuple(covered[1:]) == fields.shape[3:]:
+        return values.var(dim=-1, correction=0).mean(dim=-1)
+    inside = _by_place(pad(torch.ones_like(fields[:1, :, :1]), covered[1:]), patch)
+    count = inside.sum(dim=-1).clamp_min(1)
+    mean = values.sum(dim=-1) / count
+    return (((values - mean[..., None]) * inside).square().sum(dim=-1) / count).mean(dim=-1)
+
+
+def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, weight: float) -> Tensor:
+    """Return what is compared between patches, ``(b, Z, Y, X)``."""
+    variance = patch_variance(fields, covered, patch)
+    if weight == 0 or fields.shape[1] == 1:
+        return variance
+    change = fields[:, -1:] - fields[:, -2:-1]
+    inside = _by_place(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch).sum(dim=-1).clamp_min(1)
+    mean_square = _by_place(pad(change, covered[1:]), patch).square().sum(dim=-1) / inside
+    return variance + weight * mean_square.mean(dim=-1)
+
+
+def _by_place(fields: Tensor, patch: Patch) -> Tensor:
+    _, pz, py, px = patch
+    return rearrange(fields, "b t f (Z pz) (Y py) (X px) -> b Z Y X f (t pz py px)", pz=pz, py=py, px=px)
 
 
 def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:
@@ -87,11 +124,17 @@ def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:
 
 def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Refinement) -> None:
     """Raise ValueError unless a window ``(t, z, y, x)`` of frames and cells can be cut into these patches by this rule."""
-    grids = [patch_grid(window, patch) for patch in patches]
-    if refinement.rule != "budget":
+    covered = cover(window, patches[0])
+    grids = [patch_grid(covered, patch) for patch in patches]
+    if refinement.rule != "budget" or len(patches) == 1:
         return
-    costs = {_cost(coarse, fine) for coarse, fine in pairwise(grids)}
-    start, most = math.prod(grids[0]), math.prod(grids[-1])
+    if covered != tuple(window):
+        raise ValueError(
+            f"The rule 'budget' needs patches that divide the grid, and {list(patches[0])} do not divide "
+            f"{'x'.join(map(str, window))} (t z y x); change tokens.patches or take the rule 'fraction'."
+        )
+    costs = {_cost(coarse, fine, refinement.keep_parents) for coarse, fine in pairwise(grids)}
+    start, most = math.prod(grids[0]), sum(math.prod(grid) for grid in grids[0 if refinement.keep_parents else -1 :])
     if len(costs) != 1:
         raise ValueError(
             "The rule 'budget' needs several levels that all split a patch into the same number of tokens; "
@@ -107,16 +150,12 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
         )
 
 
-def _spend(normalised: Tensor, patches: Sequence[Patch], budget: int) -> list[Tensor]:
-    """Split the most variable leaf of each sample until it has exactly ``budget`` tokens."""
-    window = (normalised.shape[1], *normalised.shape[3:])
-    check_window(window, patches, Refinement("budget", budget))
-    grids = [patch_grid(window, patch) for patch in patches]
-    num_splits = (budget - math.prod(grids[0])) // _cost(grids[0], grids[1])
-    variances = [patch_variance(normalised, patch).cpu() for patch in patches[:-1]]
-    refined = [torch.zeros(variance.shape, dtype=torch.bool) for variance in variances]
-    for sample in range(len(normalised)):
-        values = [variance[sample].tolist() for variance in variances]
+def _split_most_variable(criteria: Sequence[Tensor], grids: Sequence[tuple[int, ...]], num_splits: int) -> list[Tensor]:
+    """Split the leaf of each sample with the largest criterion, ``num_splits`` times."""
+    refined = [torch.zeros(criterion.shape, dtype=torch.bool) for criterion in criteria]
+    on_cpu = [criterion.cpu() for criterion in criteria]
+    for sample in range(len(criteria[0])):
+        values = [criterion[sample].tolist() for criterion in on_cpu]
         heap = [(-_at(values[0], place), 0, place) for place in product(*map(range, grids[0][1:]))]
         heapify(heap)
         for _ in range(num_splits):
@@ -126,13 +165,13 @@ def _spend(normalised: Tensor, patches: Sequence[Patch], budget: int) -> list[Te
                 ratios = (fine // coarse for coarse, fine in zip(grids[level][1:], grids[level + 1][1:], strict=True))
                 for child in product(*(range(p * r, (p + 1) * r) for p, r in zip(place, ratios, strict=True))):
                     heappush(heap, (-_at(values[level + 1], child), level + 1, child))
-    return [split.to(normalised.device) for split in refined]
+    return [split.to(criteria[0].device) for split in refined]
 
 
-def _cost(coarse: Sequence[int], fine: Sequence[int]) -> int:
+def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int:
     """How many tokens more there are after a patch has been split, from the patch grids ``(T, Z, Y, X)`` of two levels."""
     children = math.prod(f // c for c, f in zip(coarse[1:], fine[1:], strict=True))
-    return children * fine[0] - coarse[0]
+    return children * fine[0] - (0 if keep_parents else coarse[0])
 
 
 def _at(values: list, place: tuple[int, int, int]) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -12,41 +14,85 @@ from matey.tokens.layout import TokenLayout
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Tokens brought together by equal key.
+    """Queries and the keys that they attend to, brought together segment by segment.
 
     Attributes:
-        order: ``(n,)`` the token at each packed position, or None where the tokens already lie segment by segment.
-        inverse: ``(n,)`` the packed position of each token, or None likewise.
-        lengths: number of tokens of each segment, in packed order.
-        runs: ``(count, length)`` of consecutive segments of equal length, in packed order; their products add up to n.
+        queries: ``(m,)`` the query at each packed position, or None where they already lie segment by segment.
+        keys: ``(n,)`` the key at each packed position, or None likewise.
+        inverse: ``(m,)`` the packed position of each query, or None likewise.
+        runs: ``(count, queries, keys)`` of consecutive segments of equal length, in packed order.
     """
 
-    order: Tensor | None
+    queries: Tensor | None
+    keys: Tensor | None
     inverse: Tensor | None
-    lengths: tuple[int, ...]
-    runs: tuple[tuple[int, int], ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+    def offsets(self, of: int, device: torch.device) -> Tensor:
+        """Return where each segment's queries (``of`` 0) or keys (1) begin, and the end of the last: int32."""
+        if device not in self._offsets:
+            lengths = [[run[which] for run in self.runs for _ in range(run[0])] for which in (1, 2)]
+            both = [list(accumulate(own, initial=0)) for own in lengths]
+            self._offsets[device] = torch.tensor(both, dtype=torch.int32, device=device)
+        return self._offsets[device][of]
+
+    @cached_property
+    def _offsets(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
-def segment(key: Tensor) -> Segmentation:
-    """Return the segmentation of an integer key ``(n,)``: tokens with equal keys attend to each other."""
+def segment(key: Tensor, queries: slice | None = None) -> Segmentation:
+    """Return the segmentation of an integer key ``(n,)``: tokens with equal keys attend to each other.
+
+    Args:
+        key: of all tokens, which are the keys of the attention.
+        queries: consecutive tokens that are its queries; by default all.
+    """
     num_tokens = key.shape[0]
+    start, stop, _ = (queries or slice(None)).indices(num_tokens)
     order = torch.argsort(key, stable=True)
-    lengths = torch.unique_consecutive(key[order], return_counts=True)[1]
-    if _num_runs(lengths) > lengths.unique().numel():
+    num_keys = torch.unique_consecutive(key[order], return_counts=True)[1]
+    num_queries = num_keys
+    if (start, stop) != (0, num_tokens):
+        number = _numbers(num_keys)
+        is_query = (order >= start) & (order < stop)
+        num_queries = torch.bincount(number[is_query], minlength=len(num_keys))
+        # Segments without a query here are left out.
+        order = order[num_queries[number] > 0]
+        num_queries, num_keys = num_queries[num_queries > 0], num_keys[num_queries > 0]
+    pair = num_queries * (num_tokens + 1) + num_keys
+    if torch.unique_consecutive(pair).numel() > pair.unique().numel():
         # Segments of one length far apart would each be a call of its own; bring them together.
-        by_length = torch.argsort(lengths, stable=True)
-        rank = torch.empty_like(by_length)
-        rank[by_length] = torch.arange(len(by_length), device=key.device)
-        order = order[torch.argsort(rank.repeat_interleave(lengths), stable=True)]
-        lengths = lengths[by_length]
-    in_place = torch.equal(order, torch.arange(num_tokens, device=key.device))
-    inverse = None
-    if not in_place:
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(num_tokens, device=key.device)
-    run_lengths, run_counts = torch.unique_consecutive(lengths, return_counts=True)
-    runs = tuple(zip(run_counts.tolist(), run_lengths.tolist(), strict=True))
-    return Segmentation(None if in_place else order, inverse, tuple(lengths.tolist()), runs)
+        by_length = torch.argsort(pair, stable=True)
+        order = order[torch.argsort(_inverse(by_length)[_numbers(num_keys)], stable=True)]
+        num_queries, num_keys, pair = num_queries[by_length], num_keys[by_length], pair[by_length]
+    packed = order[(order >= start) & (order < stop)] - start
+    in_place, keys_in_place = (
+        _is_range(index, length) for index, length in ((packed, stop - start), (order, num_tokens))
+    )
+    counts = torch.unique_consecutive(pair, return_counts=True)[1]
+    first = counts.cumsum(0) - counts
+    return Segmentation(
+        queries=None if in_place else packed,
+        keys=None if keys_in_place else order,
+        inverse=None if in_place else _inverse(packed),
+        runs=tuple(map(tuple, torch.stack([counts, num_queries[first], num_keys[first]], 1).tolist())),
+    )
+
+
+def _numbers(lengths: Tensor) -> Tensor:
+    """Return the number of its segment for each token that lies in segments of these lengths."""
+    return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+
+
+def _inverse(permutation: Tensor) -> Tensor:
+    inverse = torch.empty_like(permutation)
+    inverse[permutation] = torch.arange(len(permutation), device=permutation.device)
+    return inverse
+
+
+def _is_range(index: Tensor, length: int) -> bool:
+    return torch.equal(index, torch.arange(length, device=index.device))
 
 
 def joint_key(*columns: Tensor) -> Tensor:
@@ -58,8 +104,8 @@ def joint_key(*columns: Tensor) -> Tensor:
 
 
 def sample_key(layout: TokenLayout) -> Tensor:
-    """Bring all tokens of a sample together: full attention over space and time."""
-    return layout.sample
+    """Bring all tokens of a sample, or of a family in it, together: full attention over space and time."""
+    return joint_key(layout.sample, layout.family)
 
 
 def place_key(layout: TokenLayout) -> Tensor:
@@ -68,18 +114,15 @@ def place_key(layout: TokenLayout) -> Tensor:
 
 
 def time_key(layout: TokenLayout) -> Tensor:
-    """Bring all of space at one time together, in units of the coarsest patch."""
-    return joint_key(layout.sample, layout.coarse[:, 0])
+    """Bring all of space at one time together, within a family."""
+    return joint_key(layout.sample, layout.family, layout.band[:, 0])
 
 
 def line_key(layout: TokenLayout, axis: int) -> Tensor:
-    """Bring one line of coarse patches along an axis (1, 2, 3 for z, y, x) together, at one time, with all leaves in it.
+    """Bring one line along an axis (1, 2, 3 for z, y, x) together, at one time, within a family.
 
-    On a uniform grid this is the usual axial attention; on adaptive tokens a line is as wide as the coarsest patch.
+    On a uniform grid, and within the families of the token set ``mul``, this is the usual axial attention. Among leaves of
+    several levels a line is as wide as the coarsest patch and holds all leaves in it.
     """
-    others = [layout.coarse[:, other] for other in (1, 2, 3) if other != axis]
-    return joint_key(layout.sample, layout.coarse[:, 0], *others)
-
-
-def _num_runs(lengths: Tensor) -> int:
-    return torch.unique_consecutive(lengths).numel()
+    others = [layout.band[:, other] for other in (1, 2, 3) if other != axis]
+    return joint_key(layout.sample, layout.family, layout.band[:, 0], *others)

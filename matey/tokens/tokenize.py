@@ -10,7 +10,7 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, cover
 from matey.tokens.refinement import Refinement, check_window, refine
 
 
@@ -22,27 +22,36 @@ class TokenBatch:
         layout: of all its tokens.
         normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance.
         normalisations: per group, to undo it.
+        covered: per group the size ``z, y, x`` of what the coarsest patches cover, at least the grid.
     """
 
     layout: TokenLayout
     normalised: tuple[Tensor, ...]
     normalisations: tuple[Normalisation, ...]
+    covered: tuple[tuple[int, int, int], ...]
 
 
 def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:
     """Tokenize a micro-batch; with one level of patches nothing is refined.
 
     Raises:
-        ValueError: a patch does not divide the grid or the number of frames of a batch, or a budget cannot be spent.
+        ValueError: a patch does not divide the number of frames of a batch, or a budget cannot be spent.
     """
-    for batch in batches:
+    windows = [(batch.num_frames, *batch.grid) for batch in batches]
+    for batch, window in zip(batches, windows, strict=True):
         try:
-            check_window((batch.num_frames, *batch.grid), patches, refinement)
+            check_window(window, patches, refinement)
         except ValueError as error:
             raise ValueError(f"{batch.system}: {error}") from None
     normalisations = tuple(normalisation_of(batch.history) for batch in batches)
     normalised = tuple(n.apply(batch.history) for n, batch in zip(normalisations, batches, strict=True))
-    refined = [refine(fields, patches, refinement) for fields in normalised]
-    shapes = [(batch.num_samples, batch.num_frames, *batch.grid) for batch in batches]
-    layout = layout_tokens(shapes, refined, patches, device=batches[0].history.device)
-    return TokenBatch(layout, normalised, normalisations)
+    values = [batch.history for batch in batches] if refinement.values == "raw" else normalised
+    refined = [refine(fields, patches, refinement) for fields in values]
+    layout = layout_tokens(
+        [(batch.num_samples, *window) for batch, window in zip(batches, windows, strict=True)],
+        refined,
+        patches,
+        device=batches[0].history.device,
+        keep_parents=refinement.keep_parents,
+    )
+    return TokenBatch(layout, normalised, normalisations, tuple(cover(window, patches[0])[1:] for window in windows))

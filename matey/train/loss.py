@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from matey.evaluate.metrics import NRMSE_EPSILON
-from matey.model.forecast import Forecast, patches_at
+from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 
 
@@ -44,7 +43,7 @@ def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
     wanted = forecast.in_scale(target)
     total = torch.zeros_like(forecast.scale)
     for level in forecast.levels:
-        difference = level.values.to(wanted.dtype) - patches_at(level, wanted)
-        rows_per_sample = wanted[0, 0].numel() // math.prod(level.patch)
-        total = total.index_add(0, level.row // rows_per_sample, difference.square().sum(dim=(2, 3, 4, 5)))
+        difference = level.values.to(wanted.dtype) - forecast.patches_at(level, wanted)
+        sample = level.row // forecast.num_rows(level)
+        total = total.index_add(0, sample, difference.square().sum(dim=(2, 3, 4, 5)))
     return total * forecast.scale.square()

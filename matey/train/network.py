@@ -49,6 +49,9 @@ def model_config(run: RunConfig) -> MateyConfig:
         token_set=run.tokens.set,
         refine_rule=run.tokens.rule,
         refine_amount=run.tokens.refine,
+        refine_values=run.tokens.values,
+        refine_change=run.tokens.change,
+        attention=run.model.attention,
         predict=run.model.predict,
         history=run.data.history,
     )

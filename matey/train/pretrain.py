@@ -17,6 +17,7 @@ from matey.data.windows import Split, Window, split_trajectories, spread_windows
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
+from matey.tokens.patches import padding_note
 from matey.train.checkpoint import RunFolder
 from matey.train.loop import train
 from matey.train.network import check_fit, model_config, with_vocabulary
@@ -114,6 +115,9 @@ def describe(
     for data, split, section in zip(sets, splits, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; weight {section.weight:g}; {section.path}")
+        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
+            if note := padding_note(grid, run.tokens.patches[0]):
+                lines.append(f"{data.system}: {note}")
     num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     samples = run.train.micro_batch * run.train.accumulation * world_size()
     lines.append(

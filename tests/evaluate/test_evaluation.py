@@ -113,9 +113,9 @@ def test_an_unknown_field_is_named_with_its_system(held_out):
         plan_tasks(MateyModel(MateyConfig(["density"], width=24, num_blocks=1)), held_out, Protocol())
 
 
-def test_a_patch_that_does_not_divide_the_grid_names_the_file(held_out):
-    with pytest.raises(DataError, match=r"2D_rdb_NA_NA.h5: Patch y=5 does not divide y=16"):
-        plan_tasks(make_model(((1, 1, 5, 5),)), held_out, Protocol())
+def test_a_patch_that_does_not_divide_the_history_names_the_file(held_out):
+    with pytest.raises(DataError, match=r"2D_rdb_NA_NA.h5: Patch t=3 does not divide t=2"):
+        plan_tasks(make_model(((3, 1, 4, 4),)), held_out, Protocol())
 
 
 def test_a_trajectory_shorter_than_the_rollout_is_an_error_before_anything_is_computed(model, tmp_path):

@@ -137,7 +137,7 @@ def test_resuming_into_another_model_is_refused(run_yaml, tmp_path):
     [
         ("train.stepps=1", ["unknown key 'train.stepps'", "Did you mean 'steps'"]),
         ("data.sets=[{path: nowhere.h5}]", ["nowhere.h5"]),
-        ("tokens.patches=[[1, 1, 12, 12]]", ["2D_rdb_NA_NA.h5", "does not divide", "1, 2, 4, 8, 16"]),
+        ("tokens.patches=[[4, 1, 8, 8]]", ["2D_rdb_NA_NA.h5", "does not divide", "1, 2"]),
         ("tokens={set: mix, rule: budget, refine: 9, patches: [[1,1,8,8],[1,1,4,4]]}", ["2D_rdb", "the nearest is 8"]),
         ("model.fields=[water_hight]", ["no field 'water_height'", "Did you mean 'water_hight'"]),
         ("data.history=40", ["12", "2D_rdb_NA_NA.h5"]),

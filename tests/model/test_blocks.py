@@ -54,10 +54,30 @@ def test_on_a_uniform_grid_a_scheme_is_its_textbook_form(scheme):
     assert torch.allclose(ours, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("scheme", TEXTBOOK)
+def test_children_attend_among_themselves_as_a_uniform_grid_of_their_own(scheme):
+    patches = [(1, 2, 8, 8), (1, 1, 4, 4)]
+    splits = torch.zeros(1, 2, 3, 4, dtype=torch.bool)
+    splits[0, 0, 1, 2] = splits[0, 1, 2, 0] = True
+    layout = layout_tokens([(1, T, 4, 24, 32)], [[splits]], patches, keep_parents=True)
+    children = layout_tokens([(1, T, 2, 8, 8)], [[]], patches[1:])
+    keys, alone_keys = scheme_keys(scheme, patches), scheme_keys(scheme, patches[1:])
+    if len(keys) != len(alone_keys):  # z is no axis of the children's patches alone
+        alone_keys = keys
+    torch.manual_seed(0)
+    block = Block(24, 3, 48, len(keys)).double()
+    tokens = torch.randn(layout.num_tokens, 24, dtype=torch.float64)
+    together = block(tokens, Seam(), [segment(key(layout)) for key in keys])
+    for family in layout.family.unique()[1:]:
+        own = layout.family == family
+        alone = block(tokens[own], Seam(), [segment(key(children)) for key in alone_keys])
+        assert torch.allclose(together[own], alone, atol=1e-12)
+
+
 def test_equal_segments_in_place_cost_no_permutation():
-    assert segment(scheme_keys("vit", [PATCH])[0](LAYOUT)).order is None
+    assert segment(scheme_keys("vit", [PATCH])[0](LAYOUT)).keys is None
     places = segment(scheme_keys("svit", [PATCH])[0](LAYOUT))
-    assert places.order is None and places.runs == ((B * Z * Y * X, T),)
+    assert places.keys is None and places.runs == ((B * Z * Y * X, T, T),)
 
 
 def test_plane_patches_have_no_attention_along_z():

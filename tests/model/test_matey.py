@@ -6,10 +6,15 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.tokens.normalisation import normalisation_of
+from matey.tokens.refinement import refine
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 SWE = make_batch(dtype=torch.float64)
 REACTION = make_batch("diffusion_reaction", VOCABULARY[1:], 3, 2, (1, 32, 16), seed=1, dtype=torch.float64)
+
+
+SCHEMES = ["vit", "svit", "avit"]
 
 
 @torch.no_grad()
@@ -22,7 +27,7 @@ def test_an_untrained_model_predicts_persistence():
     assert torch.equal(predicted, SWE.last)
 
 
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_permuting_samples_permutes_results(scheme):
     order = torch.tensor([2, 0, 1])
     shuffled = replace(
@@ -52,7 +57,7 @@ def test_refining_everything_equals_the_uniform_fine_grid(scheme):
     assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_refining_nothing_equals_the_coarse_grid(scheme):
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
     mixed = make_model(refine_amount=1.0, scheme=scheme)
@@ -72,6 +77,60 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
     predicted = model.predict(batch)
     assert predicted.shape == batch.target.shape
     assert ((predicted - batch.last).abs() > 0).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
+    model = make_model(token_set="mul", scheme=scheme)
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
+    coarse.load_state_dict({name: model.state_dict()[name] for name in coarse.state_dict()})
+    (both,) = fields(model, SWE)
+    weights = [decoder.field_weight.data.clone() for decoder in model.decoders]
+    model.decoders[1].field_weight.data.zero_()
+    (parents,) = fields(model, SWE)
+    assert torch.allclose(parents, fields(coarse, SWE)[0], atol=1e-12)
+    model.decoders[0].field_weight.data.zero_()
+    model.decoders[1].field_weight.data.copy_(weights[1])
+    (children,) = fields(model, SWE)
+    assert torch.allclose(both - SWE.last, parents + children - 2 * SWE.last, atol=1e-12)
+    (split,) = refine(normalisation_of(SWE.history).apply(SWE.history), model.config.patches, model.config.refinement)
+    refined = split.repeat_interleave(16, 2).repeat_interleave(16, 3)[:, None].expand_as(children)
+    changed = (children - SWE.last).abs() > 0
+    assert torch.equal(changed, refined) and refined.any() and not refined.all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@pytest.mark.parametrize("amount", [0.0, 0.3, 1.0])
+def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set, amount):
+    batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)
+    patches = ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))
+    model = make_model(patches=patches, token_set=token_set, scheme=scheme, refine_amount=amount)
+    assert ((model.predict(batch) - batch.last).abs() > 0).all()
+
+
+def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_by_the_uniform_fine_grid():
+    batch = make_batch(grid=(1, 22, 29), dtype=torch.float64)
+    fine, mixed = make_model(patches=((1, 1, 4, 4),)), make_model(refine_amount=0.0)
+    state = {
+        name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
+        for name, value in fine.state_dict().items()
+    }
+    mixed.load_state_dict(state, strict=False)
+    assert mixed.count_tokens(batch).tolist() == fine.count_tokens(batch).tolist() == [2 * 6 * 8] * 2
+    (predicted,) = fields(mixed, batch)
+    assert predicted.shape == batch.last.shape and ((predicted - batch.last).abs() > 0).all()
+    assert torch.allclose(predicted, fields(fine, batch)[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", [(1, 4, 4), (1, 16, 16)])
+@pytest.mark.parametrize("token_set", ["mix", "mul"])
+def test_one_frame_of_one_patch_of_one_sample_works_even_if_it_is_constant(grid, token_set):
+    history = torch.full((1, 1, 1, *grid), 7.3, dtype=torch.float64)
+    batch = replace(SWE, history=history, target=history[:, 0], lead_time=SWE.lead_time[:1])
+    model = make_model(token_set=token_set)
+    assert model.count_tokens(batch).tolist() == [1]
+    assert model.predict(batch).isfinite().all()
 
 
 def test_units_of_the_fields_scale_through():

@@ -24,6 +24,32 @@ def test_the_leaves_of_every_frame_cover_each_cell_once():
     assert torch.equal(covered, torch.ones_like(covered))
 
 
+def test_a_grid_that_patches_do_not_divide_is_covered_and_patches_beyond_it_have_no_tokens():
+    layout = layout_tokens([(1, 1, 1, 20, 20)], [[torch.ones(1, 1, 2, 2, dtype=torch.bool)]], LEVELS[:2])
+    assert layout.place.tolist() == [
+        [0, y, x] for y, x in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))
+    ]
+
+
+def test_split_patches_keep_their_tokens_and_their_children_are_a_family():
+    splits = random_refinement()
+    leaves = layout_tokens([(3, 2, 1, 32, 48)], [splits], LEVELS)
+    layout = layout_tokens([(3, 2, 1, 32, 48)], [splits], LEVELS, keep_parents=True)
+    assert layout.num_tokens == leaves.num_tokens + 2 * sum(int(split.sum()) for split in splits)
+    assert layout.is_leaf.sum() == leaves.num_tokens and leaves.is_leaf.all()
+    assert ((layout.sample * 3 + layout.level).diff() >= 0).all()
+    for sample in range(3):
+        for family in layout.family[layout.sample == sample].unique():
+            members = (layout.sample == sample) & (layout.family == family)
+            (level,) = layout.level[members].unique()
+            if level == 0:
+                assert members.sum() == 2 * 2 * 3
+            else:
+                (parent,) = (layout.place[members] // torch.tensor([1, 2, 2])).unique(dim=0)
+                assert members.sum() == 2 * 4 and splits[level - 1][sample, *parent]
+    assert torch.equal(leaves.family, torch.zeros_like(leaves.family))
+
+
 def test_no_refinement_gives_the_coarse_grid_and_full_refinement_the_fine_one():
     shape = (2, 2, 1, 32, 32)
     nothing = layout_tokens([shape], [[torch.zeros(2, 1, 2, 2, dtype=torch.bool)]], LEVELS[:2])

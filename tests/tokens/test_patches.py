@@ -5,7 +5,19 @@ import math
 import pytest
 import torch
 
-from matey.tokens.patches import check_levels, factor_stages, patch_grid, patchify, surroundings, unpatchify
+from matey.tokens.patches import (
+    check_levels,
+    cover,
+    extend,
+    factor_stages,
+    holds_cells,
+    pad,
+    padding_note,
+    patch_grid,
+    patchify,
+    surroundings,
+    unpatchify,
+)
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
@@ -24,9 +36,32 @@ def test_rows_of_patches_go_by_sample_then_place_then_time():
     assert torch.equal(patches[row, 0, 0, 0], fields[sample, time, 0, 0, 0:2, 2:4])
 
 
-def test_a_patch_that_does_not_divide_names_the_sizes_that_do():
-    with pytest.raises(ValueError, match=r"Patch y=16 does not divide y=100 .* 1, 2, 4, 5, 10, 20, 25, 50, 100"):
-        patch_grid((2, 1, 100, 64), (1, 1, 16, 16))
+def test_patches_cover_a_grid_that_they_do_not_divide():
+    assert cover((4, 1, 100, 64), (2, 1, 16, 16)) == (4, 1, 112, 64)
+    assert patch_grid((4, 1, 112, 64), (2, 1, 16, 16)) == (2, 1, 7, 4)
+
+
+def test_padding_is_said_where_there_is_any():
+    assert padding_note((1, 64, 64), (2, 1, 16, 16)) == ""
+    assert "1x100x64 (z y x) is padded to 1x112x64" in padding_note((1, 100, 64), (2, 1, 16, 16))
+
+
+def test_a_patch_that_does_not_divide_the_history_names_the_sizes_that_do():
+    with pytest.raises(ValueError, match=r"Patch t=4 does not divide t=6 that the history has; .* 1, 2, 3, 6"):
+        cover((6, 1, 64, 64), (4, 1, 16, 16))
+
+
+def test_fields_go_on_at_the_far_edge_around_the_domain_or_with_their_outermost_value():
+    field = torch.arange(12.0).reshape(1, 3, 4)
+    longer = extend(field, (1, 5, 6), (False, False, True))
+    assert torch.equal(longer[0, 4], torch.tensor([8.0, 9, 10, 11, 8, 9]))
+    assert torch.equal(longer[:, :3, :4], field)
+    assert torch.equal(pad(field, (1, 5, 6))[0, :, 4:], torch.zeros(5, 2))
+
+
+def test_patches_wholly_beyond_the_grid_hold_no_cells():
+    held = holds_cells((1, 20, 9), (1, 1, 32, 16), (1, 1, 8, 8), None)
+    assert held.tolist() == [[[True, True], [True, True], [True, True], [False, False]]]
 
 
 def test_levels_that_are_no_refinement_are_refused():
@@ -45,7 +80,7 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
 
 def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
     frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
-    windows = surroundings(frame, (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True))
+    windows = surroundings(frame, (1, 8, 16), (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True))
     assert windows.shape == (4, 2, 1, 6 * 8)
     row, block = 1 * 2 + 1, 1  # the patch of rows 4 to 7 and columns 8 to 15, its block of columns 12 to 15
     y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
@@ -54,5 +89,5 @@ def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_e
 
 def test_windows_without_a_halo_are_the_blocks_of_patchify():
     frame = torch.randn(2, 3, 2, 8, 8)
-    windows = surroundings(frame, (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False))
+    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False))
     assert torch.equal(windows[:, 0], patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))

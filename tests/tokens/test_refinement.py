@@ -14,7 +14,38 @@ def test_the_variance_is_over_frames_and_cells_and_averaged_over_fields():
     fields = torch.randn(1, 3, 2, 1, 16, 16)
     patch = fields[0, :, :, 0, 8:16, 0:8]
     expected = (patch[:, 0].var(correction=0) + patch[:, 1].var(correction=0)) / 2
-    assert torch.allclose(patch_variance(fields, COARSE)[0, 0, 1, 0], expected)
+    assert torch.allclose(patch_variance(fields, (3, 1, 16, 16), COARSE)[0, 0, 1, 0], expected)
+
+
+def test_what_lies_beyond_the_grid_counts_for_nothing():
+    fields = torch.randn(1, 2, 2, 1, 12, 13)
+    variance = patch_variance(fields, (2, 1, 16, 16), COARSE)
+    corner = fields[0, :, :, 0, 8:, 8:].var(dim=(0, 2, 3), correction=0).mean()
+    assert torch.allclose(variance[0, 0, 1, 1], corner)
+    assert torch.allclose(variance[..., :1, :1], patch_variance(fields[..., :8, :8], (2, 1, 8, 8), COARSE))
+
+
+def test_a_field_of_large_numbers_decides_where_raw_values_do():
+    fields = torch.zeros(1, 1, 2, 1, 32, 32)
+    fields[:, :, 0, :, 2:6, 2:6] = 1
+    fields[:, :, 1, :, 18:22, 18:22] = 1e5
+    rule = Refinement("threshold", 0.5)
+    normalised = normalisation_of(fields).apply(fields)
+    assert refine(normalised, [COARSE, FINE], rule)[0].nonzero().tolist() == [[0, 0, 0, 0], [0, 0, 2, 2]]
+    assert refine(fields, [COARSE, FINE], rule)[0].nonzero().tolist() == [[0, 0, 2, 2]]
+
+
+def test_the_change_between_the_last_frames_refines_where_the_field_is_about_to_vary():
+    fields = torch.zeros(1, 2, 1, 1, 32, 32)
+    fields[:, :, :, :, 10:14, 20:23] = 1
+    fields[:, 1, :, :, 24:, :8] = 0.3  # a whole patch rises: little variance beside its change
+    splits = [
+        refine(fields, [COARSE, FINE], Refinement("threshold", 0.9, change=change))[0].nonzero().tolist()
+        for change in (0.0, 3.0)
+    ]
+    assert splits == [[[0, 0, 1, 2]], [[0, 0, 3, 0]]]
+    alone = refine(fields[:, :1], [COARSE, FINE], Refinement("threshold", 0.9, change=1.0))[0]
+    assert alone.nonzero().tolist() == [[0, 0, 1, 2]]
 
 
 def test_only_the_patch_with_the_front_is_split():
@@ -60,7 +91,7 @@ def test_a_fraction_splits_the_most_variable_share_of_every_sample():
         8, 5
     )
     (split,) = refine(fields, [COARSE, FINE], Refinement("fraction", 0.25))
-    variance = patch_variance(fields, COARSE)
+    variance = patch_variance(fields, (1, 1, 32, 32), COARSE)
     assert split.flatten(1).sum(dim=1).tolist() == [4, 4, 4]
     for sample in range(3):
         assert variance[sample][split[sample]].min() > variance[sample][~split[sample]].max()
@@ -69,11 +100,13 @@ def test_a_fraction_splits_the_most_variable_share_of_every_sample():
 LEVELS = [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)]
 
 
-@pytest.mark.parametrize("budget", [8, 8 + 6, 8 + 5 * 6, 8 + 20 * 6])
-def test_a_budget_is_spent_to_the_token_on_every_sample_and_level(budget):
+@pytest.mark.parametrize("splits", [0, 1, 5, 20])
+@pytest.mark.parametrize("keep_parents", [False, True])
+def test_a_budget_is_spent_to_the_token_on_every_sample_and_level(splits, keep_parents):
+    budget = 8 + splits * (8 if keep_parents else 6)
     fields = torch.randn(3, 2, 1, 1, 32, 32) ** 3
-    refined = refine(fields, LEVELS, Refinement("budget", budget))
-    layout = layout_tokens([(3, 2, 1, 32, 32)], [refined], LEVELS)
+    refined = refine(fields, LEVELS, Refinement("budget", budget, keep_parents=keep_parents))
+    layout = layout_tokens([(3, 2, 1, 32, 32)], [refined], LEVELS, keep_parents=keep_parents)
     assert torch.bincount(layout.sample).tolist() == [budget] * 3
 
 
@@ -91,6 +124,7 @@ def test_a_budget_goes_to_the_most_variable_patches():
         (20, [COARSE, FINE], "16 coarse tokens, 3 more for each patch .* the nearest is 19"),
         (1000, [COARSE, FINE], "64 at most; the nearest is 64"),
         (32, [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 2, 2)], "the same number of tokens"),
+        (32, [(1, 1, 12, 12), (1, 1, 4, 4)], r"\[1, 1, 12, 12\] do not divide 1x1x32x32"),
     ],
 )
 def test_a_budget_that_cannot_be_spent_exactly_names_what_can(budget, patches, message):

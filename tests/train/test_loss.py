@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from matey.evaluate.metrics import nrmse
@@ -10,9 +11,11 @@ from matey.train.loss import nrmse_in_patches, training_loss
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 
-def test_the_error_in_patch_space_is_that_of_the_assembled_field():
-    batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, dtype=torch.float64)
-    (forecast,) = make_model()([batch])
+@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@pytest.mark.parametrize("grid", [(1, 32, 32), (1, 23, 38)])
+def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
+    batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
+    (forecast,) = make_model(token_set=token_set)([batch])
     in_patches = nrmse_in_patches(forecast, Seam())
     assert torch.allclose(in_patches, nrmse(forecast.assemble(), batch.target), rtol=1e-10)
     assert (in_patches > 1e-3).all()

@@ -1,0 +1,190 @@
+"""Measures what a training step of one process costs, and how near it comes to the machine's matrix-product rate."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from matey.evaluate.speed_cases import Case
+from matey.model.matey import MateyModel
+from matey.parallel.engine import parameter_groups
+from matey.train.loss import training_loss
+
+WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the step of a case costs: medians of seconds, and counts.
+
+    Attributes:
+        case: what was timed.
+        num_tokens: per sample.
+        step_seconds: of forward with the loss, backward and AdamW together.
+        forward_seconds: tokenizer, network and loss.
+        backward_seconds: their gradients.
+        optimizer_seconds: AdamW.
+        peak_memory_bytes: the most that the case held beyond what was there before its model was made.
+        model_flops: operations in the matrix products of forward and backward; twice the forward's for the backward.
+        matmul_rate: operations per second of a square matrix product, measured between the steps.
+        matmul_share: operations per second of the step over ``matmul_rate``.
+        outside_blocks_share: time of forward and backward outside the transformer blocks, over the step.
+    """
+
+    case: Case
+    num_tokens: float
+    step_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+    peak_memory_bytes: int
+    model_flops: int
+    matmul_rate: float
+    matmul_share: float
+    outside_blocks_share: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return everything in one level, as JSON and CSV can hold it."""
+        row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
+        for name in ("patches", "grid"):
+            row[name] = ",".join(map(str, row[name]))
+        return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
+
+
+def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:
+    """Time the cases in turns, so that whatever else the machine does falls on all alike.
+
+    Raises:
+        ValueError: a case that no model can be made for.
+    """
+    stands = [_Stand(case) for case in cases]
+    for _ in range(repeat):
+        for stand in stands:
+            stand.run()
+            stand.rates.append(_matmul_rate(stand.case))
+    return [stand.speed() for stand in stands]
+
+
+class _Stand:
+    """A case with its model, and the times of its steps."""
+
+    def __init__(self, case: Case) -> None:
+        before = _memory(case)
+        self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
+        groups = parameter_groups(self.model, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4)
+        self.marks: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        for _ in range(WARM_UP):
+            self.run()
+        self.peak = _memory(case, peak=True) - before
+        self.marks.clear()
+        self.flops = 3 * self._forward_flops()
+        self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
+
+    def run(self) -> None:
+        """Take a step and keep the time at which each part of it ended."""
+        mark = {"start": _now(self.case)}
+        with _blocks_marked(self.model, mark, self.case):
+            loss = self._loss()
+            mark["forward"] = _now(self.case)
+            loss.backward()
+            mark["backward"] = _now(self.case)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mark["optimizer"] = _now(self.case)
+        self.marks.append(mark)
+
+    def speed(self) -> Speed:
+        """Return the medians."""
+        step = self._median("start", "optimizer")
+        forward, backward = self._median("start", "forward"), self._median("forward", "backward")
+        in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
+        rate = statistics.median(self.rates)
+        return Speed(
+            case=self.case,
+            num_tokens=self.num_tokens,
+            step_seconds=step,
+            forward_seconds=forward,
+            backward_seconds=backward,
+            optimizer_seconds=self._median("backward", "optimizer"),
+            peak_memory_bytes=self.peak,
+            model_flops=self.flops,
+            matmul_rate=rate,
+            matmul_share=self.flops / step / rate,
+            outside_blocks_share=(forward + backward - in_blocks) / step,
+        )
+
+    def _loss(self) -> Tensor:
+        return training_loss(self.model([self.batch]), self.model.seam, {self.batch.system: 1.0})[0]
+
+    def _forward_flops(self) -> int:
+        # The counter knows attention by the matrix products that it consists of.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            self._loss()
+        return counter.get_total_flops()
+
+    def _median(self, start: str, end: str) -> float:
+        return statistics.median(mark[end] - mark[start] for mark in self.marks)
+
+
+@contextmanager
+def _blocks_marked(model: MateyModel, mark: dict[str, float], case: Case) -> Iterator[None]:
+    """Mark when forward and backward enter and leave the transformer blocks."""
+
+    def note(name: str) -> None:
+        mark[name] = _now(case)
+
+    def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].requires_grad:
+            args[0].register_hook(lambda _: note("leave backward"))
+        note("enter")
+
+    def leave(_module: nn.Module, _args: tuple[Tensor, ...], tokens: Tensor) -> None:
+        note("leave")
+        tokens.register_hook(lambda _: note("enter backward"))
+
+    hooks = [model.blocks[0].register_forward_pre_hook(enter), model.blocks[-1].register_forward_hook(leave)]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def _now(case: Case) -> float:
+    if case.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _matmul_rate(case: Case, size: int = 1024) -> float:
+    """Return the operations per second of one square matrix product."""
+    a, b = torch.ones(2, size, size, dtype=case.dtype, device=case.device)
+    start = _now(case)
+    torch.mm(a, b)
+    return 2 * size**3 / (_now(case) - start)
+
+
+def _memory(case: Case, *, peak: bool = False) -> int:
+    """Return the bytes in use, or the most since this was last asked without ``peak``."""
+    if case.device == "cuda":
+        if peak:
+            return torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not peak:
+        ctypes.CDLL(None).malloc_trim(0)
+        # Linux starts the high-water mark of resident memory anew (proc(5), clear_refs).
+        Path("/proc/self/clear_refs").write_text("5")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024

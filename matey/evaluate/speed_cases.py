@@ -1,0 +1,92 @@
+"""The cases that training steps are timed on: a size, a scheme, a token set, and fields with a few sharp spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from matey.fields import FieldBatch
+from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        model: size, see `matey.model.configuration.SIZES`.
+        scheme: of attention.
+        tokens: token set.
+        patches: cells of a patch along each axis of space, coarse to fine.
+        refine: share of the patches of each level that is split.
+        grid: cells along ``y, x`` or ``z, y, x``.
+        frames: of history.
+        fields: number of fields.
+        batch: number of samples.
+        dtype: of weights and tokens.
+        device: where the step runs.
+    """
+
+    model: str = "Ti"
+    scheme: str = "vit"
+    tokens: str = "uniform"
+    patches: tuple[int, ...] = (8,)
+    refine: float = 0.25
+    grid: tuple[int, ...] = (128, 128)
+    frames: int = 4
+    fields: int = 4
+    batch: int = 2
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+
+    def make_model(self) -> MateyModel:
+        """Return a model with random weights."""
+        config = MateyConfig.from_size(
+            self.model,
+            fields=self._names(),
+            patches=[(1, *((1,) if len(self.grid) == 2 else (cells,)), cells, cells) for cells in self.patches],
+            scheme=self.scheme,
+            token_set=self.tokens,
+            refine_rule="fraction",
+            refine_amount=self.refine,
+            history=self.frames,
+        )
+        torch.manual_seed(0)
+        return MateyModel(config).to(self.device, self.dtype)
+
+    def make_batch(self) -> FieldBatch:
+        """Return smooth fields with a few sharp spots that drift."""
+        random = torch.Generator().manual_seed(0)
+        z, y, x = (*(1,) * (3 - len(self.grid)), *self.grid)
+        axes = torch.meshgrid(*(torch.linspace(0, 1, size) for size in (z, y, x)), indexing="ij")
+        frames = torch.arange(self.frames + 1)[:, None, None, None, None]
+        phase = 6.3 * torch.rand(self.batch, 1, self.fields, 1, 1, 1, generator=random)
+        values = torch.sin(3 * axes[2] + 2 * axes[1] + axes[0] + 0.05 * frames + phase)
+        for _ in range(4):
+            centre = torch.rand(3, self.batch, 1, 1, 1, 1, 1, generator=random) + 0.01 * frames
+            distance = sum((axis - at).square() for axis, at in zip(axes, centre, strict=True))
+            values = values + 3 * torch.exp(-distance / 0.03**2)
+        lead_time = torch.ones(self.batch, dtype=torch.long)
+        batch = FieldBatch("benchmark", self._names(), values[:, :-1], lead_time, values[:, -1])
+        return batch.to(self.device)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f"field_{number}" for number in range(self.fields))
+
+
+def cases_of_sweep() -> list[list[Case]]:
+    """Return the groups of cases that are timed in turns; the first of each is uniform, and the others are compared to it."""
+    uniform = Case()
+    large = Case(grid=(256, 256), batch=1, refine=0.15)
+    sets = (("mix", (32, 8)), ("mul", (32, 8)), ("mix", (32, 16, 8)), ("mul", (32, 16, 8)))
+    by_scheme = [
+        [replace(uniform, scheme=scheme), *(replace(uniform, scheme=scheme, tokens=t, patches=p) for t, p in sets)]
+        for scheme in ("vit", "svit", "avit")
+    ]
+    return [
+        *by_scheme,
+        [large, *(replace(large, tokens=tokens, patches=patches) for tokens, patches in sets[:2])],
+        [uniform, replace(uniform, dtype=torch.bfloat16)],
+    ]

@@ -1,0 +1,63 @@
+"""The benchmark's numbers, but for the times."""
+
+import csv
+import json
+import sys
+
+import pytest
+import torch
+
+from matey.evaluate.speed import measure
+from matey.evaluate.speed_cases import Case, cases_of_sweep
+from tests.conftest import start
+
+
+def step(*flags):
+    return start([sys.executable, "tools/benchmark.py", "step", "--model", "micro", "--repeat", 1, *flags])
+
+
+def test_a_step_is_one_line_of_json_whose_parts_add_up():
+    result = step("--tokens", "mix", "--patches", "16,8", "--refine", "0.25", "--grid", "64,64", "--frames", "2")
+    assert result.returncode == 0, result.stderr
+    row = json.loads(result.stdout.splitlines()[-1])
+    assert row["num_tokens"] == 2 * (12 + 4 * 4)
+    parts = row["forward_seconds"] + row["backward_seconds"] + row["optimizer_seconds"]
+    assert parts == pytest.approx(row["step_seconds"], rel=1e-6)
+    assert row["peak_memory_bytes"] > 2**20
+    assert row["matmul_share"] == pytest.approx(row["model_flops"] / row["step_seconds"] / row["matmul_rate"])
+    assert 0 < row["outside_blocks_share"] < 1
+
+
+def test_the_operations_of_a_step_are_those_of_its_matrix_products():
+    (speed,) = measure([Case("micro", grid=(32, 32), frames=2, fields=2, batch=1)], 1)
+    n, e, blocks = 2 * 16, 96, 4
+    in_blocks = blocks * (2 * n * 12 * e * e + 4 * n * n * e)
+    assert 3 * in_blocks < speed.model_flops < 3.5 * in_blocks
+
+
+def test_every_case_of_the_sweep_is_compared_with_its_uniform_grid():
+    for uniform, *others in cases_of_sweep():
+        assert uniform.tokens == "uniform" and others
+        for case in others:
+            assert (case.grid, case.batch, case.scheme) == (uniform.grid, uniform.batch, uniform.scheme)
+    cases = sum(cases_of_sweep(), [])
+    assert {(c.scheme, c.tokens) for c in cases} >= {
+        (scheme, tokens) for scheme in ("vit", "svit", "avit") for tokens in ("uniform", "mix", "mul")
+    }
+    assert torch.bfloat16 in {case.dtype for case in cases}
+
+
+@pytest.mark.slow
+def test_the_sweep_writes_a_table_and_a_plot(tmp_path):
+    result = step("--sweep", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "step.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(map(len, cases_of_sweep()))
+    assert (tmp_path / "step.png").stat().st_size > 10_000
+    assert "mul 32 to 16 to 8" in result.stdout
+
+
+def test_a_case_that_no_model_can_be_made_for_says_so():
+    result = step("--tokens", "mix", "--patches", "32,12")
+    assert result.returncode == 2 and "[1, 1, 12, 12] must divide the coarser patch" in result.stderr

@@ -1,0 +1,139 @@
+"""Measure what a training step costs: seconds, memory, and the share of the machine's matrix-product rate that it reaches.
+
+    python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
+    python tools/benchmark.py step --sweep --out runs/bench
+
+One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
+times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv and
+step.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from matey.evaluate.speed import measure
+from matey.evaluate.speed_cases import Case, cases_of_sweep
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def main() -> int:
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    args = parser().parse_args()
+    torch.set_num_threads(args.threads)
+    try:
+        if args.sweep:
+            sweep(args.out, args.repeat)
+        else:
+            (speed,) = measure([case_of(args)], args.repeat)
+            print(json.dumps(speed.as_row()))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    step = top.add_subparsers(required=True, metavar="WHAT").add_parser("step", help="one training step")
+    step.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
+    step.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
+    step.add_argument("--tokens", default="uniform", help="uniform, mix or mul (uniform)")
+    step.add_argument("--patches", type=numbers, default=(8,), help="cells along each axis, coarse to fine (8)")
+    step.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
+    step.add_argument("--grid", type=numbers, default=(128, 128), help="cells y,x or z,y,x (128,128)")
+    step.add_argument("--frames", type=int, default=4, help="frames of history (4)")
+    step.add_argument("--fields", type=int, default=4, help="fields (4)")
+    step.add_argument("--batch", type=int, default=2, help="samples (2)")
+    step.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of weights and tokens (float32)")
+    step.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    step.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    step.add_argument("--repeat", type=int, default=10, help="steps that are timed, after two that are not (10)")
+    step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
+    step.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
+    return top
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read comma-separated integers."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def case_of(args: argparse.Namespace) -> Case:
+    """Return the case that the command line describes."""
+    names = {field.name for field in fields(Case)} - {"dtype"}
+    return Case(**{name: getattr(args, name) for name in names}, dtype=PRECISIONS[args.dtype])
+
+
+def sweep(folder: Path, repeat: int) -> None:
+    """Time all cases of the sweep, group by group; write and print their table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    groups = cases_of_sweep()
+    with tqdm(total=sum(map(len, groups)), desc="sweep", unit=" cases", disable=None) as bar:
+        for cases in groups:
+            speeds = measure(cases, repeat)
+            rows += [speed.as_row() | {"over_uniform": speed.step_seconds / speeds[0].step_seconds} for speed in speeds]
+            bar.update(len(cases))
+    with (folder / "step.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    figure(rows).savefig(folder / "step.png", dpi=150)
+    print(text(rows))
+    print(f"\nTable: {folder / 'step.csv'}   plot: {folder / 'step.png'}")
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return what sets a row apart from others of its grid."""
+    precision = "" if row["dtype"] == "float32" else f" {row['dtype']}"
+    return f"{row['scheme']} {row['tokens']} {row['patches'].replace(',', ' to ')}{precision}"
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Lay the most telling columns out as a plain table."""
+    head = f"{'grid':10}{'case':26}{'tokens':>8}{'step':>10}{'of uniform':>12}{'of matmul':>11}{'outside':>9}{'memory':>10}"
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        lines.append(
+            f"{row['grid'].replace(',', 'x'):10}{name_of(row):26}{row['num_tokens']:8.0f}{row['step_seconds']:8.3f} s"
+            f"{row['over_uniform']:12.3f}{row['matmul_share']:11.2f}{row['outside_blocks_share']:9.3f}"
+            f"{row['peak_memory_bytes'] / 2**20:6.0f} MiB"
+        )
+    return "\n".join(lines)
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """Draw the step time of each case over that of its uniform grid, beside the share of tokens."""
+    adaptive = [row for row in rows if row["tokens"] != "uniform"]
+    chart = Figure(figsize=(9, 0.42 * len(adaptive) + 1.4), layout="constrained")
+    axes = chart.subplots()
+    places = range(len(adaptive))
+    uniform = {(row["grid"], row["batch"]): row["num_tokens"] for row in rows if row["tokens"] == "uniform"}
+    axes.barh(places, [row["over_uniform"] for row in adaptive], color="#4c78a8", label="step time")
+    shares = [row["num_tokens"] / uniform[row["grid"], row["batch"]] for row in adaptive]
+    axes.plot(shares, places, "o", color="#f58518", label="tokens")
+    axes.set_yticks(places, [f"{name_of(row)}, {row['grid'].replace(',', 'x')}" for row in adaptive])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the uniform grid of the finest patches")
+    axes.legend()
+    return chart
+
+
+if __name__ == "__main__":
+    sys.exit(main())
