@@ -4,8 +4,8 @@
     python tools/benchmark.py step --sweep --out runs/bench
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
-times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv and
-step.png.
+times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv
+and step.png.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ErrorSums, Kind, Record
 from matey.evaluate.rollout import rollout
+from matey.evaluate.seams import patches_of_cells
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
 from matey.tokens.refinement import check_window
@@ -160,7 +161,8 @@ def _score_lead(
         start = time.perf_counter()
         prediction = model.predict(batch).cpu()
         costs.append(batch_cost(model, batch, time.perf_counter() - start))
-        sums.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target)
+        patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
+        sums.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target, patch_of_cell)
     return costs
 
 

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from matey.evaluate.metrics import nrmse, vrmse
+from matey.evaluate.metrics import NRMSE_EPSILON, nrmse, vrmse
+from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 
 Kind = Literal["lead", "rollout"]
@@ -34,6 +35,8 @@ class Record:
         persistence_nrmse: of the last frame again.
         persistence_vrmse: of the last frame again.
         num_windows: how many windows the means are over.
+        seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
+            number for rollouts, and where there are no borders or no errors.
     """
 
     system: str
@@ -45,6 +48,7 @@ class Record:
     persistence_nrmse: float
     persistence_vrmse: float
     num_windows: int
+    seams: float = math.nan
 
     @property
     def ratio(self) -> float:
@@ -62,10 +66,27 @@ class ErrorSums:
         self._sums: dict[tuple[str, str, Kind, int], tuple[Tensor, int]] = {}
 
     def add(
-        self, batch: FieldBatch, kind: Kind, lead: int, prediction: Tensor, baseline: Tensor, target: Tensor
+        self,
+        batch: FieldBatch,
+        kind: Kind,
+        lead: int,
+        prediction: Tensor,
+        baseline: Tensor,
+        target: Tensor,
+        patch_of_cell: Tensor | None = None,
     ) -> None:
-        """Add the errors of ``prediction`` and ``baseline`` at ``lead``, each ``(b, f, z, y, x)`` in physical units."""
-        errors = torch.stack([metric(p, target) for p in (prediction, baseline) for metric in (nrmse, vrmse)]).double()
+        """Add the errors of ``prediction`` and ``baseline`` at ``lead``, each ``(b, f, z, y, x)`` in physical units.
+
+        With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too.
+        """
+        errors = [metric(p, target) for p in (prediction, baseline) for metric in (nrmse, vrmse)]
+        if patch_of_cell is None:
+            errors += 2 * [torch.full_like(errors[0], math.nan)]
+        else:
+            # In units of the target's size, so that they can be averaged over the fields.
+            size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
+            errors += list(jumps(prediction - target, patch_of_cell) / size)
+        errors = torch.stack(errors).double()
         for row, field in enumerate(batch.fields):
             self._add((batch.system, field, kind, lead), errors[:, :, row])
         self._add((batch.system, ALL_FIELDS, kind, lead), errors.mean(dim=2))
@@ -74,7 +95,9 @@ class ErrorSums:
         """Return the means, in the order in which their first windows came."""
         records = []
         for (system, field, kind, lead), (sums, num_windows) in self._sums.items():
-            model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse = (sums / num_windows).tolist()
+            model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse, across, inside = (
+                sums / num_windows
+            ).tolist()
             records.append(
                 Record(
                     system=system,
@@ -86,13 +109,14 @@ class ErrorSums:
                     persistence_nrmse=persistence_nrmse,
                     persistence_vrmse=persistence_vrmse,
                     num_windows=num_windows,
+                    seams=across / inside if inside else math.nan,
                 )
             )
         return records
 
     def _add(self, key: tuple[str, str, Kind, int], errors: Tensor) -> None:
-        """Add errors ``(4, b)`` to the sums of a record."""
-        sums, num_windows = self._sums.get(key, (torch.zeros(4, dtype=torch.float64), 0))
+        """Add errors ``(6, b)`` to the sums of a record."""
+        sums, num_windows = self._sums.get(key, (torch.zeros(6, dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
 
 

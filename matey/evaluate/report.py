@@ -12,9 +12,9 @@ from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.page import definitions, figure, folded, heading, page, paragraph, table
 from matey.evaluate.records import Record
-from matey.evaluate.summary import error_text, ratio_text, seconds_text, summary_records
+from matey.evaluate.summary import error_text, ratio_text, seams_text, seconds_text, summary_records
 
-ERRORS = ("NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "windows")
+ERRORS = ("NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "seams", "windows")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
@@ -47,7 +47,8 @@ def _summary(records: Sequence[Record]) -> list[str]:
         table(head, rows, num_text=2, best=4),
         paragraph(
             "NRMSE: root mean square error over the root mean square of the true field. VRMSE: the same over the true "
-            "field's standard deviation, as in The Well.",
+            "field's standard deviation, as in The Well. Seams: mean jump of the error between neighbouring cells across the "
+            "borders of patches over that inside them; 1 shows no patches.",
             "soft",
         ),
     ]
@@ -160,6 +161,7 @@ def _errors(record: Record) -> tuple[str, ...]:
         ratio_text(record),
         error_text(record.vrmse),
         error_text(record.persistence_vrmse),
+        seams_text(record),
         str(record.num_windows),
     )
 

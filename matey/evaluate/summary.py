@@ -31,6 +31,11 @@ def ratio_text(record: Record) -> str:
     return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
 
 
+def seams_text(record: Record) -> str:
+    """Format the jumps across the borders of patches over those inside."""
+    return f"{record.seams:.2f}" if math.isfinite(record.seams) else "-"
+
+
 def seconds_text(seconds: float) -> str:
     """Format a time in s or ms."""
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
@@ -41,7 +46,7 @@ def summary_text(evaluation: Evaluation) -> str:
     records = summary_records(evaluation.records)
     systems = ["NRMSE", *(record.system for record in records)]
     width = max(20, *map(len, systems), *(len(cost.system) for cost in evaluation.costs)) + 2
-    lines = [f"{'NRMSE':{width}}{'':14}{'MATEY':>10}{'persistence':>14}{'ratio':>9}{'windows':>10}"]
+    lines = [f"{'NRMSE':{width}}{'':14}{'MATEY':>10}{'persistence':>14}{'ratio':>9}{'seams':>8}{'windows':>10}"]
     lines.append("-" * len(lines[0]))
     previous = None
     for record in records:
@@ -49,7 +54,7 @@ def summary_text(evaluation: Evaluation) -> str:
         previous = record.system
         lines.append(
             f"{system:{width}}{record.kind + ' ' + str(record.lead):14}{error_text(record.nrmse):>10}"
-            f"{error_text(record.persistence_nrmse):>14}{ratio_text(record):>9}{record.num_windows:>10}"
+            f"{error_text(record.persistence_nrmse):>14}{ratio_text(record):>9}{seams_text(record):>8}{record.num_windows:>10}"
         )
     head = f"{'tokens per sample':{width}}{'':14}{'MATEY':>10}{'uniform fine':>14}{'share':>9}{'time':>10}"
     lines += ["", head, "-" * len(head), *(_cost_line(cost, width) for cost in evaluation.costs)]

@@ -32,8 +32,8 @@ class TokenLayout:
         place: ``(n, 3)`` position z, y, x in the patch grid of its level.
         time: ``(n,)`` position in time, in patches of its level.
         family: ``(n,)`` the family in its sample, 0 where all tokens are one.
-        band: ``(n, 4)`` position t, z, y, x on the grid on which the token's family counts times and lines: that of the coarsest
-            patches, or of its own level where parents are kept.
+        band: ``(n, 4)`` position t, z, y, x on the grid on which the token's family counts times and lines: that of the
+            coarsest patches, or of its own level where parents are kept.
         is_last: ``(n,)`` whether the token holds the last frame, and so carries the prediction.
         is_leaf: ``(n,)`` whether the token's patch is not split.
         centre: ``(n, 4)`` centre t, z, y, x in the unit domain.

@@ -17,6 +17,7 @@ KEYS = [
     "persistence_nrmse",
     "persistence_vrmse",
     "num_windows",
+    "seams",
 ]
 
 
@@ -82,4 +83,4 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
     (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert list(row) == KEYS
-    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7]
+    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None]
