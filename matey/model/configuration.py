@@ -41,6 +41,7 @@ class MateyConfig(PretrainedConfig):
         mlp_ratio: hidden width of a block's MLP over ``e``.
         halo: how far beyond a block of cells the decoder sees the last frame, in cells.
         attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
+        overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
@@ -64,6 +65,7 @@ class MateyConfig(PretrainedConfig):
         num_blocks: int = 12,
         mlp_ratio: float = 4.0,
         halo: int = 2,
+        overlap: int = 2,
         attention: str = "auto",
         predict: str = "change",
         num_wavelengths: int = 16,
@@ -84,6 +86,7 @@ class MateyConfig(PretrainedConfig):
         self.num_blocks = num_blocks
         self.mlp_ratio = mlp_ratio
         self.halo = halo
+        self.overlap = overlap
         self.attention = attention
         self.predict = predict
         self.num_wavelengths = num_wavelengths

@@ -28,16 +28,19 @@ class PatchDecoder(nn.Module):
         num_fields: rows of the vocabulary.
         width: of a token.
         halo: cells that the window on the last frame reaches beyond the cells it is for, on each side.
+        overlap: cells that a decoded block reaches into its neighbours, on each side; at most half a block.
     """
 
-    def __init__(self, patch: Patch, num_fields: int, width: int, halo: int) -> None:
+    def __init__(self, patch: Patch, num_fields: int, width: int, halo: int, overlap: int) -> None:
         super().__init__()
         self.patch = (1, *patch[1:])
         self.cells, *merges = factor_stages(self.patch)
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
         # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
         self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
+        self.margin = tuple(min(overlap, size // 2) for size in self.cells[1:])
         window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
+        block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
         hidden = width // 2
         widths = [width] + [width // 4] * (len(self.splits) - 1) + [hidden]
         self.stages = nn.ModuleList(
@@ -48,8 +51,8 @@ class PatchDecoder(nn.Module):
         )
         self.window_weight = nn.Parameter(torch.empty(num_fields, window, hidden))
         # Zero, so that an untrained model predicts no change: persistence.
-        self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, math.prod(self.cells)))
-        self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(self.cells)))
+        self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
+        self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
     def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool]) -> Tensor:
         """Cut what the decoder sees out of a normalised frame ``(b, f, z, y, x)``: ``(patch, cells, f, window)``."""
@@ -64,22 +67,20 @@ class PatchDecoder(nn.Module):
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
-            Per group ``(m, f, 1, z, y, x)``.
+            Per group the blocks ``(m, cells, f, z, y, x)`` of its patches, with their margins.
         """
         grid = [1, 1, 1, 1]
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
             tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
             grid = [g * s for g, s in zip(grid, split, strict=True)]
-        T, Z, Y, X = grid
-        t, z, y, x = self.cells
+        z, y, x = (size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
         counts = [len(window) * math.prod(grid) for window in windows]
         decoded = []
         for part, window, row in zip(tokens.split(counts), windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
             seen = rearrange(window, "m c f w -> (m c) (f w)").to(weight.dtype) @ weight
             values = torch.einsum("ne,fec->nfc", F.gelu(part + seen), self.field_weight[row]) + self.field_bias[row]
-            pattern = "(m T Z Y X) f (t z y x) -> m f (T t) (Z z) (Y y) (X x)"
-            decoded.append(rearrange(values, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x))
+            decoded.append(rearrange(values, "(m c) f (z y x) -> m c f z y x", c=math.prod(grid), z=z, y=y, x=x))
         return decoded
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,14 +11,15 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch, field_rows
+from matey.model.blending import Blocks, blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecast, LevelForecast, values_of_parents
+from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, extend, pad, patch_grid, patchify
+from matey.tokens.patches import extend, patchify
 from matey.tokens.segments import segment
 from matey.tokens.tokenize import TokenBatch, tokenize
 
@@ -46,7 +46,9 @@ class MateyModel(PreTrainedModel):
             [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
         )
         self.norm = nn.LayerNorm(width)
-        self.decoders = nn.ModuleList([PatchDecoder(patch, num_fields, width, config.halo) for patch in config.patches])
+        self.decoders = nn.ModuleList(
+            [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
+        )
         self.seam = Seam(config.attention)
         self.post_init()
 
@@ -88,7 +90,7 @@ class MateyModel(PreTrainedModel):
         self.eval()
         (forecast,) = self([batch.to(self.device)])
         self.train(was_training)
-        return forecast.assemble()
+        return forecast.field()
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
@@ -126,9 +128,8 @@ class MateyModel(PreTrainedModel):
         tokens: Tensor,
         rows: Sequence[Tensor],
     ) -> list[Forecast]:
-        """Decode the tokens of the last frame; what is decoded for children is added to what is for their parents."""
-        decoded: list[list[LevelForecast]] = [[] for _ in batches]
-        leaves: list[list[LevelForecast]] = [[] for _ in batches]
+        """Decode the tokens of the last frame and blend their blocks."""
+        decoded: list[list[Blocks]] = [[] for _ in batches]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
             index = ((layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
             by_group = _by_group(index, layout, len(batches))
@@ -142,26 +143,29 @@ class MateyModel(PreTrainedModel):
                 )
             ]
             for group, values in enumerate(decoder(tokens[index], windows, rows)):
-                row, covered = spatial[group], token_batch.covered[group]
-                values = _inside(values, row, batches[group].grid, covered, decoder.patch)
-                if decoded[group] and self.config.token_set == "mul":
-                    values = values + values_of_parents(decoded[group][-1], covered, decoder.patch, row)
-                decoded[group].append(LevelForecast(decoder.patch, row, values))
-                leaves[group].append(_leaves(decoded[group][-1], layout.is_leaf[by_group[group]]))
+                decoded[group].append(Blocks(values, spatial[group], decoder.patch, decoder.cells[1:], decoder.margin))
         num_tokens = torch.bincount(layout.group, minlength=len(batches)).tolist()
         return [
             Forecast(
                 batch=batch,
                 base=batch.last if self.config.predict == "change" else normalisation.mean[..., None, None, None],
                 scale=normalisation.std,
-                levels=levels,
-                covered=covered,
+                decoded=self._blend(levels, batch, covered),
+                own=None,
                 num_tokens=tokens_of_batch,
             )
             for batch, normalisation, levels, covered, tokens_of_batch in zip(
-                batches, token_batch.normalisations, leaves, token_batch.covered, num_tokens, strict=True
+                batches, token_batch.normalisations, decoded, token_batch.covered, num_tokens, strict=True
             )
         ]
+
+    def _blend(self, levels: Sequence[Blocks], batch: FieldBatch, covered: Sequence[int]) -> Tensor:
+        """Put the decoded frame of a batch together, ``(b, f, z, y, x)``."""
+        z, y, x = batch.grid
+        # Around a padded domain there is no neighbour at the other end.
+        wraps = [w and size == cells for w, size, cells in zip(batch.periodic, batch.grid, covered, strict=True)]
+        add_levels = self.config.token_set == "mul"
+        return blend(levels, batch.num_samples, covered, wraps, add_levels=add_levels)[..., :z, :y, :x]
 
 
 @contextmanager
@@ -180,16 +184,3 @@ def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tenso
     """Split token indices by group; tokens are packed group after group."""
     counts = torch.bincount(layout.group[index], minlength=num_groups)
     return list(index.split(counts.tolist()))
-
-
-def _leaves(decoded: LevelForecast, is_leaf: Tensor) -> LevelForecast:
-    """Keep the patches that are not split."""
-    return decoded if is_leaf.all() else LevelForecast(decoded.patch, decoded.row[is_leaf], decoded.values[is_leaf])
-
-
-def _inside(values: Tensor, row: Tensor, grid: Sequence[int], covered: Sequence[int], patch: Patch) -> Tensor:
-    """Set decoded values ``(m, f, 1, z, y, x)`` beyond the grid to zero."""
-    if tuple(grid) == tuple(covered):
-        return values
-    inside = patchify(pad(values.new_ones(1, 1, 1, *grid), covered), patch)
-    return values * inside[row % math.prod(patch_grid((1, *covered), patch))]

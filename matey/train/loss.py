@@ -1,4 +1,4 @@
-"""The training loss in patch space: each rank scores the patches that it decoded, and no field is put together."""
+"""The training loss: each rank scores the cells of its own tokens, and the sums are added up."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 
 
-def nrmse_in_patches(forecast: Forecast, seam: Seam) -> Tensor:
-    """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.evaluate.metrics.nrmse`, without the field.
+def nrmse_of(forecast: Forecast, seam: Seam) -> Tensor:
+    """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.evaluate.metrics.nrmse`, from each rank's cells.
 
     Args:
         forecast: of a batch with a target.
@@ -34,16 +34,13 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
         seam: sums over the ranks that share the samples.
         scales: per system, the NRMSE that counts as a loss of 1.
     """
-    per_sample = torch.cat([nrmse_in_patches(f, seam).mean(dim=1) / scales[f.batch.system] for f in forecasts])
+    per_sample = torch.cat([nrmse_of(f, seam).mean(dim=1) / scales[f.batch.system] for f in forecasts])
     return per_sample.mean(), per_sample.detach()
 
 
 def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
     """Sum of squared errors over this rank's cells, ``(b, f)`` in physical units."""
-    wanted = forecast.in_scale(target)
-    total = torch.zeros_like(forecast.scale)
-    for level in forecast.levels:
-        difference = level.values.to(wanted.dtype) - forecast.patches_at(level, wanted)
-        sample = level.row // forecast.num_rows(level)
-        total = total.index_add(0, sample, difference.square().sum(dim=(2, 3, 4, 5)))
-    return total * forecast.scale.square()
+    difference = forecast.decoded.to(target.dtype) - forecast.in_scale(target)
+    if forecast.own is not None:
+        difference = difference * forecast.own
+    return difference.square().sum(dim=(2, 3, 4)) * forecast.scale.square()

@@ -12,7 +12,7 @@ from matey.data.windows import Window, read_windows
 from matey.evaluate.metrics import nrmse
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
-from matey.train.loss import nrmse_in_patches
+from matey.train.loss import nrmse_of
 from matey.train.tally import Tally
 
 
@@ -39,7 +39,7 @@ def validate(
         forecasts = engine([batch.to(engine.device) for batch in batches])
         for forecast in forecasts if mine < len(chunks) else ():
             batch = forecast.batch
-            model_error.add_batch(batch, nrmse_in_patches(forecast, engine.module.seam).mean(dim=1))
+            model_error.add_batch(batch, nrmse_of(forecast, engine.module.seam).mean(dim=1))
             persistence.add_batch(batch, nrmse(batch.last, batch.target).mean(dim=1))
     engine.train()
     totals = model_error.reduce()

@@ -113,7 +113,16 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
     lines = summary_text(evaluation).splitlines()
     assert max(map(len, lines)) <= 100
     first = summary_records(evaluation.records)[0]
-    row = [first.system, "lead", "1", f"{first.nrmse:.4f}", f"{first.persistence_nrmse:.4f}", f"{first.ratio:.3f}", seams_text(first), "5"]
+    row = [
+        first.system,
+        "lead",
+        "1",
+        f"{first.nrmse:.4f}",
+        f"{first.persistence_nrmse:.4f}",
+        f"{first.ratio:.3f}",
+        seams_text(first),
+        "5",
+    ]
     assert lines[2].split() == row
     cost = evaluation.costs[1]
     assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]

@@ -1,0 +1,118 @@
+"""Decoded blocks of cells become a field: where blocks overlap they are blended, so that patches do not show.
+
+A block is decoded with a margin that reaches into its neighbours, and weighted by a ramp that falls to zero across it. Between
+equal neighbours the ramps add up to one. Without a margin the blocks lie side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.tokens.patches import Patch, patch_grid
+
+SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Decoded blocks of the patches of one level.
+
+    Attributes:
+        values: ``(m, s, f, z, y, x)``, the ``s`` blocks of each of ``m`` patches with their margins.
+        row: ``(m,)`` row of each patch in ``patchify(frame, patch)`` of what the patches cover.
+        patch: size of a patch with one frame, ``(1, z, y, x)``.
+        cells: size ``z, y, x`` of a block without its margins.
+        margin: cells ``z, y, x`` of a margin, at most half a block.
+    """
+
+    values: Tensor
+    row: Tensor
+    patch: Patch
+    cells: tuple[int, ...]
+    margin: tuple[int, ...]
+
+
+def blend(
+    levels: Sequence[Blocks], num_samples: int, covered: Sequence[int], periodic: Sequence[bool], *, add_levels: bool
+) -> Tensor:
+    """Put the blocks of one group of samples together.
+
+    Args:
+        levels: blocks of every level, coarse to fine.
+        num_samples: number of samples ``b``.
+        covered: cells ``z, y, x`` that the patches cover.
+        periodic: whether margins reach around the domain along ``z, y, x``.
+        add_levels: whether finer blocks are added to what coarser ones say; otherwise the blocks of all levels share the
+            domain, and those of two levels are blended where they meet.
+
+    Returns:
+        ``(b, f, z, y, x)`` on what the patches cover; zero where there is no block.
+    """
+    total = weight = 0
+    for blocks in levels:
+        ramp = _ramp(blocks)
+        total_of_level = _fold(
+            blocks.values * ramp.to(blocks.values.dtype), blocks, blocks.row, num_samples, covered, periodic
+        )
+        if add_levels:
+            # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
+            everywhere = torch.arange(math.prod(patch_grid((1, *covered), blocks.patch)), device=ramp.device)
+            total = total + total_of_level / _fold_ramps(ramp, blocks, everywhere, 1, covered, periodic)
+        else:
+            total = total + total_of_level
+            weight = weight + _fold_ramps(ramp, blocks, blocks.row, num_samples, covered, periodic)
+    return total if add_levels else total / weight.clamp_min(SMALLEST_WEIGHT)
+
+
+def _ramp(blocks: Blocks) -> Tensor:
+    """Return the weight of each cell of a block, ``(z, y, x)``: a product of ramps that meet at one half on its borders."""
+    ramps = []
+    for size, margin in zip(blocks.cells, blocks.margin, strict=True):
+        place = torch.arange(-margin, size + margin) + 0.5
+        nearest = torch.minimum(place, size - place)  # to a border, negative in the margin
+        ramps.append((0.5 + nearest / (2 * margin)).clamp(max=1) if margin else torch.ones(size))
+    return (ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]).to(blocks.row.device)
+
+
+def _fold_ramps(
+    ramp: Tensor, blocks: Blocks, row: Tensor, num_samples: int, covered: Sequence[int], periodic: Sequence[bool]
+) -> Tensor:
+    """Add the weights of blocks up, ``(b, 1, z, y, x)``."""
+    weights = ramp.expand(len(row), blocks.values.shape[1], 1, *ramp.shape)
+    return _fold(weights, blocks, row, num_samples, covered, periodic)
+
+
+def _fold(
+    values: Tensor, blocks: Blocks, row: Tensor, num_samples: int, covered: Sequence[int], periodic: Sequence[bool]
+) -> Tensor:
+    """Add blocks ``(m, s, f, z, y, x)`` with their margins up, ``(b, f, z, y, x)``."""
+    Z, Y, X = patch_grid((1, *covered), blocks.patch)[1:]
+    canvas = values.new_zeros(num_samples * Z * Y * X, *values.shape[1:]).index_copy(0, row, values)
+    sz, sy, sx = (p // c for p, c in zip(blocks.patch[1:], blocks.cells, strict=True))
+    pattern = "(b Z Y X) (sz sy sx) f z y x -> b f (Z sz) z (Y sy) y (X sx) x"
+    field = rearrange(canvas, pattern, Z=Z, Y=Y, X=X, sz=sz, sy=sy, sx=sx)
+    for axis, (margin, wraps) in enumerate(zip(blocks.margin, periodic, strict=True)):
+        field = _fold_axis(field, 2 + axis, margin, wraps)
+    return field
+
+
+def _fold_axis(field: Tensor, axis: int, margin: int, wraps: bool) -> Tensor:
+    """Join axis ``axis`` (block) and the next (cell with margins) to one axis of cells."""
+    width = field.shape[axis + 1]
+    inner = field.narrow(axis + 1, margin, width - 2 * margin)
+    if margin:
+        inner = inner.clone()
+        before = field.narrow(axis + 1, 0, margin).roll(-1, axis)  # of the next block, over the end of this one
+        after = field.narrow(axis + 1, width - margin, margin).roll(1, axis)
+        if not wraps:
+            before = before.index_fill(axis, torch.tensor([field.shape[axis] - 1], device=field.device), 0)
+            after = after.index_fill(axis, torch.tensor([0], device=field.device), 0)
+        inner.narrow(axis + 1, width - 3 * margin, margin).add_(before)
+        inner.narrow(axis + 1, 0, margin).add_(after)
+    return inner.flatten(axis, axis + 1)
