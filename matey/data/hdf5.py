@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,8 +68,15 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             ) from error
 
 
-def read_hdf5(path: Path, dataset: str, start: int, stop: int) -> np.ndarray:
-    """Read ``start:stop`` along the first axis of a dataset, and nothing else of it.
+def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | None = None) -> np.ndarray:
+    """Read frames ``start:stop`` of a dataset, and nothing else of it.
+
+    Args:
+        path: the file.
+        dataset: a dataset whose first axis is time, or the second one if ``sample`` is given.
+        start: first frame.
+        stop: one after the last frame.
+        sample: which entry along the first axis, where that counts trajectories.
 
     Raises:
         DataError: as ``open_hdf5``, or the dataset has gone or is damaged.
@@ -78,12 +85,40 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int) -> np.ndarray:
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
-        return file[dataset][start:stop]
+        frames = slice(start, stop)
+        return file[dataset][frames if sample is None else (sample, frames)]
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
             f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "
             f"the file is damaged or was changed: download or copy it again."
         ) from error
+
+
+def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
+    """Return how long each axis is that the datasets of a file share.
+
+    Args:
+        file: the file.
+        axes: per dataset its axes in order, each a name or a fixed length, such as ``"t y x 2"``.
+        system: what the file is taken for, for the message.
+
+    Raises:
+        DataError: a dataset is missing, holds no numbers, or its shape does not go with those before it.
+    """
+    sizes: dict[str, int] = {}
+    for name, pattern in axes.items():
+        item = file.get(name)
+        shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
+        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
+        fits = len(shape) == len(expected) and 0 not in shape
+        if not fits or any(e not in (s, a) for e, s, a in zip(expected, shape, pattern.split(), strict=True)):
+            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else f"only {', '.join(file)}"
+            raise DataError(
+                f"{file.filename}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, "
+                f"as for {system}, got {came}; write the file again in this layout."
+            )
+        sizes.update(zip(pattern.split(), shape, strict=True))
+    return sizes
 
 
 def outline_hdf5(path: Path) -> list[str]:

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import yaml
 from einops import rearrange
 
+from matey.data.coordinates import stored_step
 from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
-
-# The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[in
 
 def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], layout: SeedGroupLayout) -> Trajectory:
     size = dict(zip(layout.disk_axes.split(), shape, strict=True))
-    step = {axis: _step(file, f"{name}/grid/{axis}", size[axis]) for axis in "tyx"}
+    step = {axis: stored_step(file, f"{name}/grid/{axis}", size[axis]) for axis in "tyx"}
     simulation = _simulation(file[name])
     return Trajectory(
         source=path,
@@ -154,54 +152,11 @@ def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], la
         spacing=(1.0, step["y"], step["x"]),
         boundary=layout.boundary,
         time_step=step["t"],
-        parameters=_numbers(simulation, layout.parameters),
+        parameters=numbers(simulation, layout.parameters),
     )
-
-
-def _step(file: h5py.File, name: str, size: int) -> float:
-    """Mean distance of the coordinates in dataset ``name``, which must go with ``size`` cells or frames."""
-    coordinates = file.get(name)
-    if not isinstance(coordinates, h5py.Dataset) or coordinates.shape != (size,):
-        came = "none" if coordinates is None else str(getattr(coordinates, "shape", "a group"))
-        raise DataError(
-            f"{file.filename}, {name}: expected {size} coordinates to go with 'data' beside it, got {came}; "
-            f"check the order of the grid axes in 'data'."
-        )
-    if size == 1:
-        return 1.0
-    first, last = coordinates[[0, size - 1]].astype(np.float64)
-    if not 0 < last - first < np.inf:
-        raise DataError(
-            f"{file.filename}, {name}: expected increasing coordinates, got {first} to {last}; write them again."
-        )
-    return float(last - first) / (size - 1)
-
-
-def _numbers(simulation: dict[str, object], keys: tuple[str, ...]) -> dict[str, float]:
-    """The entries that are numbers; OmegaConf writes ``???`` for one never set, YAML reads ``1e-3`` as text."""
-    numbers = {}
-    for key in keys:
-        try:
-            numbers[key] = float(simulation[key])
-        except (KeyError, TypeError, ValueError):
-            continue
-    return numbers
 
 
 def _simulation(group: h5py.Group) -> dict[str, object]:
     """The ``sim`` section of a group's ``config``, empty if there is none."""
-    text = group.attrs.get("config", "")
-    if isinstance(text, bytes):
-        text = text.decode()  # also numpy's bytes_, what h5py gives for a string of fixed length; YAML refuses that
-    if not isinstance(text, str):
-        return {}
-    try:
-        config = yaml.load(text, Loader=_YamlLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{group.file.filename}, group {group.name}: expected YAML in the attribute 'config', got what cannot be "
-            f"parsed ({reason}); write it again or delete it."
-        ) from error
-    simulation = config.get("sim") if isinstance(config, dict) else None
+    simulation = read_config(group).get("sim")
     return simulation if isinstance(simulation, dict) else {}

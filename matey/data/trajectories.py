@@ -16,8 +16,11 @@ from typing import Literal
 
 import numpy as np
 
-Boundary = Literal["periodic", "open", "wall", "no_flux", "none"]
-"""What both ends of an axis are; ``none`` is the missing axis of data with fewer dimensions."""
+Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
+"""What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
+
+Part = Literal["train", "valid", "test"]
+"""What a trajectory is for."""
 
 
 class DataError(ValueError):
@@ -37,6 +40,7 @@ class Trajectory:
         boundary: what the ends of ``z, y, x`` are.
         time_step: time between two snapshots in the units of the data set.
         parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
+        split: what its publisher means it for, None where the files leave that open.
     """
 
     source: Path
@@ -47,6 +51,7 @@ class Trajectory:
     boundary: tuple[Boundary, Boundary, Boundary]
     time_step: float
     parameters: dict[str, float] = field(default_factory=dict)
+    split: Part | None = None
 
     @property
     def periodic(self) -> tuple[bool, bool, bool]:
@@ -68,7 +73,7 @@ class TrajectorySet(ABC):
     Attributes:
         system: name of the PDE system, such as ``shallow_water``.
         fields: names along axis ``f``.
-        units: unit of each field; ``1`` where the data set is dimensionless.
+        units: unit of each field; ``1`` where the data set is dimensionless, ``?`` where it does not say.
         trajectories: one description per trajectory, in a fixed order.
     """
 

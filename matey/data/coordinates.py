@@ -1,0 +1,50 @@
+"""Distance between cells and between frames, from the coordinates that a file stores."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from matey.data.trajectories import DataError
+
+
+def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False) -> float:
+    """Return the mean distance of the coordinates in dataset ``name``, which must go with ``size`` cells or frames.
+
+    Args:
+        file: where the dataset lies.
+        name: of the dataset.
+        size: how many coordinates there must be.
+        or_more: whether there may be more than that; those to spare are ignored.
+
+    Raises:
+        DataError: the dataset is missing, of another size, or does not increase.
+    """
+    coordinates = file.get(name)
+    shape = coordinates.shape if isinstance(coordinates, h5py.Dataset) else None
+    if shape is None or len(shape) != 1 or shape[0] < size or (shape[0] > size and not or_more):
+        came = "none" if coordinates is None else str(shape or "a group")
+        raise DataError(
+            f"{file.filename}, {name}: expected {size} coordinates to go with the fields, got {came}; "
+            f"check the order of the grid axes in the fields."
+        )
+    return mean_step(coordinates[:size], f"{file.filename}, {name}")
+
+
+def mean_step(coordinates: np.ndarray, label: str) -> float:
+    """Return the mean distance of ``coordinates``, 1 for a single one; ``label`` names them in errors.
+
+    Raises:
+        DataError: they do not increase from each to the next, or are not finite.
+    """
+    coordinates = np.asarray(coordinates, dtype=np.float64)
+    if len(coordinates) == 1:
+        return 1.0
+    steps = np.diff(coordinates)
+    if not ((steps > 0) & (steps < np.inf)).all():
+        first = int(np.argmin((steps > 0) & (steps < np.inf)))
+        raise DataError(
+            f"{label}: expected increasing coordinates, got {coordinates[0]} to {coordinates[-1]}, and "
+            f"{coordinates[first]} followed by {coordinates[first + 1]} at number {first + 1}; write them again."
+        )
+    return float(coordinates[-1] - coordinates[0]) / (len(coordinates) - 1)

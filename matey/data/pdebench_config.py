@@ -1,0 +1,46 @@
+"""What PDEBench's generators say about a run: YAML in the attribute ``config`` of a file or group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import h5py
+import yaml
+
+from matey.data.trajectories import DataError
+
+# The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_config(item: h5py.Group) -> dict[str, object]:
+    """Return the mapping in the attribute ``config`` of a file or group, empty if there is none.
+
+    Raises:
+        DataError: the attribute is text that is not YAML.
+    """
+    text = item.attrs.get("config", "")
+    if isinstance(text, bytes):
+        text = text.decode()  # also numpy's bytes_, what h5py gives for a string of fixed length; YAML refuses that
+    if not isinstance(text, str):
+        return {}
+    try:
+        config = yaml.load(text, Loader=_YamlLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{item.file.filename}, group {item.name}: expected YAML in the attribute 'config', got what cannot be "
+            f"parsed ({reason}); write it again or delete it."
+        ) from error
+    return config if isinstance(config, dict) else {}
+
+
+def numbers(entries: Mapping[str, object], keys: Iterable[str]) -> dict[str, float]:
+    """Return the entries that are numbers; OmegaConf writes ``???`` for one never set, YAML reads ``1e-3`` as text."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = float(entries[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
