@@ -22,6 +22,7 @@ setup(
         "pyyaml>=6",
         "mpi4py>=4",
         "numpy>=2",
+        "scipy>=1.13",
         "pydantic>=2.9",
         "safetensors>=0.5",
         "tqdm>=4.66",

@@ -16,6 +16,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from matey.data.signature import beginning
 from matey.data.trajectories import DataError
 
 # A data set may be thousands of files, a process is often allowed 1024 open ones.
@@ -32,7 +33,7 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         if not h5py.is_hdf5(path):
-            raise DataError(f"{path} is not an HDF5 file: {_first_bytes(path)}; give another or download it again.")
+            raise DataError(f"{path} is not an HDF5 file: {beginning(path)}; give another or download it again.")
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
         return h5py.File(path, "r", locking="best-effort")
     except PermissionError as error:
@@ -166,12 +167,6 @@ def _outline(name: str, item: h5py.HLObject | None) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _first_bytes(path: Path) -> str:
-    with path.open("rb") as file:
-        first = file.read(8)
-    return f"it begins with {first!r}" if first else "it is empty"
 
 
 _handles = _Handles()

@@ -7,13 +7,22 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from matey.data import pdebench
+import h5py
+
+from matey.data import cavity, miniweather, pdebench, pdebench_compressible, pdebench_incompressible, the_well
 from matey.data.hdf5 import outline_hdf5
+from matey.data.netcdf import outline_netcdf
+from matey.data.npy import outline_npy
+from matey.data.signature import beginning, is_classic_netcdf, is_npy
 from matey.data.trajectories import DataError, JoinedTrajectories, Reader, TrajectorySet
 
 _MAX_LISTED = 8
 
-READERS: list[Reader] = [*pdebench.READERS]
+READERS: list[Reader] = [
+    reader
+    for format in (pdebench, pdebench_incompressible, pdebench_compressible, miniweather, cavity, the_well)
+    for reader in format.READERS
+]
 """All known formats, asked in this order; a format's file lists its own readers, and is added here."""
 
 
@@ -86,10 +95,23 @@ def _nearby(path: Path) -> str:
 
 
 def _unknown_layout(file: Path) -> str:
-    found = _listed(outline_hdf5(file)) or "nothing"
-    known = " and ".join(reader.layout for reader in READERS)
+    found = _listed(_outline(file)) or "nothing"
+    known = "; ".join(reader.layout for reader in READERS)
     return (
-        f"{file} has a layout that no reader knows: it holds {found}, but known are {known}; write it in one of these."
+        f"{file} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of these."
+    )
+
+
+def _outline(file: Path) -> list[str]:
+    """What is in a file of any kind that some reader reads."""
+    if is_classic_netcdf(file):
+        return outline_netcdf(file)
+    if is_npy(file):
+        return outline_npy(file)
+    if h5py.is_hdf5(file):
+        return outline_hdf5(file)
+    raise DataError(
+        f"{file} is not an HDF5, classic netCDF or NumPy file: {beginning(file)}; give another or download it again."
     )
 
 

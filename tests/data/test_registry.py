@@ -66,7 +66,9 @@ def test_a_glob_without_match_says_what_is_there(tmp_path, shallow_water_file):
 
 
 def test_a_folder_without_data_says_what_was_looked_for_and_found(tmp_path):
-    with pytest.raises(DataError, match=r"holds no data file: expected files ending in \.h5, \.hdf5 .* found nothing"):
+    with pytest.raises(
+        DataError, match=r"holds no data file: expected files ending in \.h5, \.hdf5, \.nc, \.npy .* found nothing"
+    ):
         open_dataset(tmp_path)
     (tmp_path / "README.md").write_text("not data")
     with pytest.raises(DataError, match=r"found README\.md"):
@@ -83,7 +85,7 @@ def test_a_truncated_file_is_called_truncated_or_damaged(shallow_water_file, siz
 @pytest.mark.parametrize(("content", "said"), [(b"plain text", "begins with b'plain te'"), (b"", "is empty")])
 def test_a_file_that_is_not_hdf5_is_called_so(tmp_path, content, said):
     (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5 file: it {said}"):
+    with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5, classic netCDF or NumPy file: it {said}"):
         open_dataset(tmp_path / "a.h5")
 
 

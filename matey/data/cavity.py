@@ -1,0 +1,147 @@
+"""Lid-driven cavity of a conducting fluid (MHD): flow and magnetic field in a box with walls all round.
+
+Two layouts, one trajectory per file:
+
+* ``numpy_Bx_<b>_Re_<r>.npy``: an array (t, y, x, 4) of velocity_x, velocity_y, magnetic_x, magnetic_y, as the paper on
+  MATEY used it. The file holds nothing else: ``b`` is the applied field along x, ``r`` the magnetic Reynolds number. Grid
+  points lie on [-0.5, 0.5]^2, walls included, and frames 0.01 apart. The length of the box and the interval are those
+  of the public input deck of VERTEX-CFD and of the paper's number of samples; no file states them.
+* HDF5 with root attributes ``system = "mhd_cavity"``, ``Bx`` (applied field along x), ``Re`` and ``Re_m`` (kinetic and
+  magnetic Reynolds number), and root datasets
+
+  ============  ============  ==============================================================
+  ``velocity``  (t, y, x, 2)  components x, y, in units of the lid's speed
+  ``magnetic``  (t, y, x, 2)  the whole magnetic field, components x, y, in Alfven units
+  ``x``, ``y``  (x), (y)      where the values lie, increasing; at cell centres or on the walls
+  ``t``         (t)           times of the frames, increasing
+  ============  ============  ==============================================================
+
+Frame 0 may contradict the walls (the lid starts at once); it is read like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from matey.data.coordinates import stored_step
+from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.npy import map_npy
+from matey.data.pdebench_config import numbers
+from matey.data.signature import is_npy
+from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+
+SYSTEM = "mhd_cavity"
+AXES = {"velocity": "t y x 2", "magnetic": "t y x 2"}
+_NUMPY_NAME = re.compile(r"numpy_Bx_([-+.\de]+)_Re_([-+.\de]+)\.npy")
+_NUMPY_INTERVAL = 0.01
+_BOUNDARY = ("none", "wall", "wall")
+
+
+class CavityFile(TrajectorySet):
+    """One HDF5 file, which holds one trajectory."""
+
+    system = SYSTEM
+    fields = ("velocity_x", "velocity_y", "magnetic_x", "magnetic_y")
+    units = ("1", "1", "1", "1")
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectory of ``path``.
+
+        Raises:
+            DataError: a dataset is missing or does not go with the others.
+        """
+        with described_hdf5(path) as file:
+            sizes = axis_sizes(file, AXES, SYSTEM)
+            step = {axis: stored_step(file, axis, sizes[axis]) for axis in "tyx"}
+            parameters = numbers(file.attrs, ("Bx", "Re", "Re_m"))
+        self.trajectories = (
+            Trajectory(
+                source=path,
+                name=path.stem,
+                num_frames=sizes["t"],
+                grid=(1, sizes["y"], sizes["x"]),
+                spacing=(1.0, step["y"], step["x"]),
+                boundary=_BOUNDARY,
+                time_step=step["t"],
+                parameters=parameters,
+            ),
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        source = self.trajectories[trajectory].source
+        frames = np.concatenate([read_hdf5(source, name, start, stop) for name in AXES], axis=-1)
+        return rearrange(frames, "t y x f -> t f 1 y x")
+
+
+class CavityArray(TrajectorySet):
+    """One ``.npy`` file, which holds one trajectory; mapped into memory for each read, so only its frames are touched."""
+
+    system, fields, units = CavityFile.system, CavityFile.fields, CavityFile.units
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectory of ``path``.
+
+        Raises:
+            DataError: the array is truncated or not (t, y, x, 4).
+        """
+        array = map_npy(path)
+        shape, dtype = array.shape, array.dtype
+        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or dtype.kind != "f":
+            raise DataError(
+                f"{path}: expected an array (t, y, x, 4) of {', '.join(self.fields)}, got {shape} of {dtype}; "
+                f"write the file again in this layout."
+            )
+        num_frames, num_y, num_x, _ = shape
+        if min(num_y, num_x) < 2:
+            raise DataError(f"{path}: expected a grid with points on all walls, got {num_y} x {num_x}.")
+        applied_field, reynolds = _NUMPY_NAME.fullmatch(path.name).groups()
+        self.trajectories = (
+            Trajectory(
+                source=path,
+                name=path.stem,
+                num_frames=num_frames,
+                grid=(1, num_y, num_x),
+                spacing=(1.0, 1 / (num_y - 1), 1 / (num_x - 1)),
+                boundary=_BOUNDARY,
+                time_step=_NUMPY_INTERVAL,
+                parameters=numbers({"Bx": applied_field, "Re_m": reynolds}, ("Bx", "Re_m")),
+            ),
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        return rearrange(map_npy(self.trajectories[trajectory].source)[start:stop], "t y x f -> t f 1 y x")
+
+
+def recognises_numpy(path: Path) -> bool:
+    """Whether it is a NumPy array whose name says field and Reynolds number; nothing in it tells it from others."""
+    return is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None
+
+
+def recognises_hdf5(path: Path) -> bool:
+    """Whether the file says that it is of this system."""
+    if not h5py.is_hdf5(path):
+        return False
+    with described_hdf5(path) as file:
+        system = file.attrs.get("system")
+        return (system.decode() if isinstance(system, bytes) else system) == SYSTEM
+
+
+READERS = (
+    Reader(
+        layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
+        suffixes=(".h5", ".hdf5"),
+        recognises=recognises_hdf5,
+        open=CavityFile,
+    ),
+    Reader(
+        layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",
+        suffixes=(".npy",),
+        recognises=recognises_numpy,
+        open=CavityArray,
+    ),
+)

@@ -1,0 +1,146 @@
+"""miniWeather's colliding thermals: a warm and a cold bubble in a neutral atmosphere, periodic in x, solid below and above.
+
+Variables ``t`` (t) and ``dens``, ``theta``, ``uwnd``, ``wwnd`` (t, z, x): perturbations of density and potential
+temperature, and winds. Classic netCDF as the code writes it, or netCDF-4. Full fields are yielded: the background is
+``hy_dens`` and ``hy_theta`` (z) where a file has them, else that of the code's neutral set-ups (300 K throughout).
+
+The data is two-dimensional, and two-dimensional data has ``z = 1`` in this package: **the vertical z of the file lies
+on our y axis**, ``(t, f, 1, file's z, x)``, y = 0 at the ground. The vertical wind keeps its name, ``velocity_z``.
+Source: github.com/mrnorman/miniWeather, ``c/miniWeather_serial.cpp``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from matey.data.coordinates import mean_step
+from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.netcdf import Variable, describe_netcdf, read_netcdf
+from matey.data.signature import is_classic_netcdf
+from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+
+LENGTH, HEIGHT = 2e4, 1e4  # of the domain in m; fixed in the code and not stored
+PERTURBATIONS = ("dens", "theta")
+WINDS = ("uwnd", "wwnd")
+BACKGROUND = ("hy_dens", "hy_theta")
+AXES = ("t", "z", "x")
+
+
+class MiniWeatherFile(TrajectorySet):
+    """One file, which holds one trajectory."""
+
+    system = "colliding_thermals"
+    fields = ("density", "potential_temperature", "velocity_x", "velocity_z")
+    units = ("kg/m^3", "K", "m/s", "m/s")
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectory of ``path``.
+
+        Raises:
+            DataError: a variable is missing or its axes are not t, z, x.
+        """
+        variables = _describe(path)
+        for name in (*PERTURBATIONS, *WINDS):
+            _check(path, variables, name, AXES, variables["dens"].shape if "dens" in variables else None)
+        num_frames, num_z, num_x = variables["dens"].shape
+        _check(path, variables, "t", ("t",), (num_frames,))
+        self.trajectories = (
+            Trajectory(
+                source=path,
+                name=path.stem,
+                num_frames=num_frames,
+                grid=(1, num_z, num_x),
+                spacing=(1.0, HEIGHT / num_z, LENGTH / num_x),
+                boundary=("none", "wall", "periodic"),
+                time_step=mean_step(_read(path, "t", 0, num_frames), f"{path}, t"),
+            ),
+        )
+        if any(name in variables for name in BACKGROUND):
+            for name in BACKGROUND:
+                _check(path, variables, name, ("z",), (num_z,))
+            self._background = np.stack([_read(path, name, 0, num_z) for name in BACKGROUND])  # (f, z)
+        else:
+            self._background = neutral_background(num_z)  # (f, z)
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        source = self.trajectories[trajectory].source
+        state = np.stack([_read(source, name, start, stop) for name in (*PERTURBATIONS, *WINDS)])  # (f, t, z, x)
+        state = state.astype(np.float64)
+        state[:2] += self._background[:, None, :, None]
+        return rearrange(state, "f t y x -> t f 1 y x")
+
+
+def neutral_background(num_z: int) -> np.ndarray:
+    """Return density (kg/m^3) and potential temperature (K) of the hydrostatic state at 300 K, ``(f, z)``.
+
+    Values at cell centres, as miniWeather's C code has them; its Fortran code takes cell averages, which differ by 1e-5
+    of the value.
+    """
+    gravity, heat_pressure, gas_constant = 9.8, 1004.0, 287.0
+    pressure_constant, gamma = 27.5629410929725921310572974482, 1.40027894002789400278940027894
+    theta = 300.0
+    z = (np.arange(num_z) + 0.5) * HEIGHT / num_z
+    exner = 1 - gravity * z / (heat_pressure * theta)
+    pressure = 1e5 * exner ** (heat_pressure / gas_constant)
+    density = (pressure / pressure_constant) ** (1 / gamma) / theta
+    return np.stack([density, np.full(num_z, theta)])
+
+
+def recognises(path: Path) -> bool:
+    """Whether two of the four variables are there; opening says which ones are not."""
+    if not (is_classic_netcdf(path) or h5py.is_hdf5(path)):
+        return False
+    return sum(name in _describe(path) for name in (*PERTURBATIONS, *WINDS)) >= 2
+
+
+READERS = (
+    Reader(
+        layout="miniWeather ('dens', 'theta', 'uwnd', 'wwnd', each (t, z, x), and 't')",
+        suffixes=(".nc",),
+        recognises=recognises,
+        open=MiniWeatherFile,
+    ),
+)
+
+
+def _describe(path: Path) -> dict[str, Variable]:
+    """Variables at the root of either kind of netCDF file; axes of netCDF-4 are named by the scales they refer to."""
+    if is_classic_netcdf(path):
+        return describe_netcdf(path)
+    with described_hdf5(path) as file:
+        datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        return {name: Variable(_scale_names(item), item.shape) for name, item in datasets.items()}
+
+
+def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
+    """Names of a dataset's dimensions, empty where the file does not name them."""
+    if not all(len(scales) for scales in dataset.dims):
+        return ()
+    return tuple(scales[0].name.rpartition("/")[2] for scales in dataset.dims)
+
+
+def _read(path: Path, name: str, start: int, stop: int) -> np.ndarray:
+    return (read_netcdf if is_classic_netcdf(path) else read_hdf5)(path, name, start, stop)
+
+
+def _check(
+    path: Path, variables: dict[str, Variable], name: str, axes: tuple[str, ...], shape: tuple[int, ...] | None
+) -> None:
+    """Raise DataError unless a variable is there with these axes, and of this shape if one is given."""
+    expected = f"axes ({', '.join(axes)})" + (f" of lengths {shape}" if shape else "")
+    if name not in variables:
+        raise DataError(
+            f"{path}, {name}: expected a variable with {expected}, found only {', '.join(variables)}; "
+            f"write the file again with it."
+        )
+    came = variables[name]
+    named = came.axes == axes or (not came.axes and len(came.shape) == len(axes))
+    if not named or 0 in came.shape or (shape and came.shape != shape):
+        raise DataError(
+            f"{path}, {name}: expected {expected}, got ({', '.join(came.axes)}) of lengths {came.shape}; "
+            f"write the file again as miniWeather does."
+        )

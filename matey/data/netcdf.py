@@ -1,0 +1,83 @@
+"""Opens and reads classic netCDF files (CDF-1 and CDF-2), and says in plain words what is wrong with them.
+
+netCDF-4 files are HDF5, and read as such. A file is mapped into memory for each read and let go of again, so nothing is
+shared between processes; its header has a few hundred bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.io import netcdf_file
+
+from matey.data.signature import first_bytes
+from matey.data.trajectories import DataError
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What the header says of a variable.
+
+    Attributes:
+        axes: names of its dimensions in the order of the file.
+        shape: their lengths.
+    """
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def describe_netcdf(path: Path) -> dict[str, Variable]:
+    """Return the variables of a file.
+
+    Raises:
+        DataError: the file is missing, truncated, damaged, or of the 64-bit format CDF-5.
+    """
+    with _opened(path) as file:
+        return {name: Variable(item.dimensions, item.shape) for name, item in file.variables.items()}
+
+
+def read_netcdf(path: Path, variable: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Read ``start:stop`` along the first axis of a variable, and nothing else of it.
+
+    Raises:
+        DataError: as ``describe_netcdf``, or the variable has gone.
+    """
+    with _opened(path) as file:
+        if variable not in file.variables:
+            raise DataError(f"{path} has no variable {variable!r} any more; it was changed while in use.")
+        return _copy(file.variables[variable].data[start:stop])
+
+
+def outline_netcdf(path: Path) -> list[str]:
+    """Name the variables of a file with their shapes, for a message.
+
+    Raises:
+        DataError: as ``describe_netcdf``.
+    """
+    return [f"{name} {variable.shape}" for name, variable in describe_netcdf(path).items()]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[netcdf_file]:
+    if first_bytes(path).startswith(b"CDF\x05"):
+        raise DataError(f"{path} is netCDF CDF-5, which is not read here; convert it: nccopy -k netCDF-4 IN OUT.")
+    try:
+        file = netcdf_file(path, "r", mmap=True)
+    # What scipy was seen to raise when the header or the data end too early.
+    except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path} cannot be read as classic netCDF ({reason}); it is truncated or damaged: copy it again."
+        ) from error
+    with file:
+        yield file
+
+
+def _copy(values: np.ndarray) -> np.ndarray:
+    """A copy in this machine's byte order: the file is big-endian, and a view would hold on to the mapping."""
+    return values.astype(values.dtype.newbyteorder("="))

@@ -1,0 +1,33 @@
+"""Maps ``.npy`` arrays into memory for one read at a time, and says in plain words what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from matey.data.signature import first_bytes
+from matey.data.trajectories import DataError
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Return an array whose values are read from the file when they are used; drop it to let go of the file.
+
+    Raises:
+        DataError: the file is missing, unreadable, truncated or damaged.
+    """
+    first_bytes(path)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    # What NumPy was seen to raise when the header or the data end too early, or hold Python objects.
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path} cannot be read as a NumPy array ({reason}); it is truncated or damaged: copy it again."
+        ) from error
+
+
+def outline_npy(path: Path) -> list[str]:
+    """Say what the array is, for a message."""
+    array = map_npy(path)
+    return [f"one array {array.shape} of {array.dtype}"]

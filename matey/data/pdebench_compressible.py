@@ -1,0 +1,89 @@
+"""PDEBench's compressible flow on a periodic square, from random waves (Rand) or decaying turbulence (Turb).
+
+Root datasets ``Vx``, ``Vy``, ``density``, ``pressure``, each (n, t, x, y), where ``n`` counts trajectories and x comes
+before y; ``x-coordinate`` and ``y-coordinate`` are cell centres, and ``t-coordinate`` has one entry more than there are
+frames. Attributes ``M`` (Mach number), ``eta`` and ``zeta`` (shear and bulk viscosity). Fields are in the order of the
+paper on MATEY, velocity first. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182),
+``data_gen/data_gen_NLE/CompressibleFluid``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from matey.data.coordinates import stored_step
+from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.pdebench_config import numbers
+from matey.data.trajectories import Reader, Trajectory, TrajectorySet
+
+RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
+DATASETS = ("Vx", "Vy", "density", "pressure")
+
+
+class CompressibleFile(TrajectorySet):
+    """One file with many trajectories that share viscosity and Mach number."""
+
+    fields = ("velocity_x", "velocity_y", "density", "pressure")
+    units = ("1", "1", "1", "1")
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: a dataset is missing or does not go with the others.
+        """
+        with described_hdf5(path) as file:
+            sizes = axis_sizes(file, dict.fromkeys(DATASETS, "n t x y"), "PDEBench's compressible flow")
+            self.system = TURBULENT if _starts_uniform(file) else RANDOM
+            step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
+            time_step = stored_step(file, "t-coordinate", sizes["t"], or_more=True)
+            parameters = numbers(file.attrs, ("M", "eta", "zeta"))
+        self.trajectories = tuple(
+            Trajectory(
+                source=path,
+                name=str(index),
+                num_frames=sizes["t"],
+                grid=(1, sizes["y"], sizes["x"]),
+                spacing=(1.0, step["y"], step["x"]),
+                boundary=("none", "periodic", "periodic"),
+                time_step=time_step,
+                parameters=parameters,
+            )
+            for index in range(sizes["n"])
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        source = self.trajectories[trajectory].source
+        parts = [read_hdf5(source, name, start, stop, sample=trajectory) for name in DATASETS]
+        return rearrange(parts, "f t x y -> t f 1 y x")
+
+
+def recognises(path: Path) -> bool:
+    """Whether two of the four fields lie at the root; opening says which ones do not."""
+    if not h5py.is_hdf5(path):
+        return False
+    with described_hdf5(path) as file:
+        return sum(name in file for name in DATASETS) >= 2
+
+
+READERS = (
+    Reader(
+        layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
+        suffixes=(".hdf5", ".h5"),
+        recognises=recognises,
+        open=CompressibleFile,
+    ),
+)
+
+
+def _starts_uniform(file: h5py.File) -> bool:
+    """Whether the first trajectory starts from one density everywhere, as Turb does and Rand does not.
+
+    The two kinds share layout and attributes, and a file may have been renamed; this tells them apart.
+    """
+    density = file["density"][0, 0]
+    return float(np.ptp(density)) <= 1e-5 * abs(float(density.flat[0]))

@@ -1,0 +1,102 @@
+"""PDEBench's incompressible, inhomogeneous flow: velocity and a tracer between no-slip walls, pushed by a static force.
+
+Root datasets ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t), where
+``b`` counts trajectories (4 per released file) and x comes before y. Attributes: ``config``, the generator's YAML, and
+``latestIndex``, the last frame that was written; frames after it are fill values. The force, constant in time, is not
+among the fields. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_ns_incomp_2d.py``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from matey.data.coordinates import mean_step
+from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.pdebench_config import numbers, read_config
+from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+
+SYSTEM = "incompressible"
+AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
+PARAMETERS = ("seed", "NU", "scale", "smoothness", "force_scale", "force_smoothness")
+
+
+class IncompressibleFile(TrajectorySet):
+    """One file, which holds a few trajectories of the same seed."""
+
+    system = SYSTEM
+    fields = ("velocity_x", "velocity_y", "tracer")
+    units = ("1", "1", "1")
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: a dataset is missing or does not go with the others, or no frame was written.
+        """
+        with described_hdf5(path) as file:
+            sizes = axis_sizes(file, AXES, SYSTEM)
+            num_frames = _num_written(file, sizes["t"])
+            config = read_config(file)
+            size_x, size_y = _domain_size(config)
+            parameters = numbers(config, PARAMETERS)
+            times = file["t"][:, :num_frames]
+        self.trajectories = tuple(
+            Trajectory(
+                source=path,
+                name=str(index),
+                num_frames=num_frames,
+                grid=(1, sizes["y"], sizes["x"]),
+                spacing=(1.0, size_y / sizes["y"], size_x / sizes["x"]),
+                boundary=("none", "wall", "wall"),
+                time_step=mean_step(times[index], f"{path}, t of trajectory {index}"),
+                parameters=parameters,
+            )
+            for index in range(sizes["b"])
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        source = self.trajectories[trajectory].source
+        parts = [read_hdf5(source, name, start, stop, sample=trajectory) for name in ("velocity", "particles")]
+        return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
+
+
+def recognises(path: Path) -> bool:
+    """Whether two of the three datasets that mark the layout are there; opening says which one is not."""
+    if not h5py.is_hdf5(path):
+        return False
+    with described_hdf5(path) as file:
+        return sum(name in file for name in ("velocity", "particles", "force")) >= 2
+
+
+READERS = (
+    Reader(
+        layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
+        suffixes=(".h5", ".hdf5"),
+        recognises=recognises,
+        open=IncompressibleFile,
+    ),
+)
+
+
+def _num_written(file: h5py.File, num_stored: int) -> int:
+    """How many frames hold data; a run that was stopped leaves the rest of its datasets unwritten."""
+    num_written = int(file.attrs.get("latestIndex", num_stored - 1)) + 1
+    if not 0 < num_written <= num_stored:
+        raise DataError(
+            f"{file.filename}, attribute latestIndex: expected the last frame written, 0 to {num_stored - 1}, "
+            f"got {num_written - 1}; run the generator again or set it right."
+        )
+    return num_written
+
+
+def _domain_size(config: dict[str, object]) -> tuple[float, float]:
+    """Length of the domain along x and y; 1 in the release, whose generator otherwise makes no initial state."""
+    try:
+        size_x, size_y = (float(size) for size in config.get("domain_size", ()))
+    except (TypeError, ValueError):
+        return 1.0, 1.0
+    return size_x, size_y

@@ -1,0 +1,42 @@
+"""The first bytes of a file, by which its format is known whatever its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matey.data.trajectories import DataError
+
+
+def first_bytes(path: Path, count: int = 8) -> bytes:
+    """Return how a file begins; less than ``count`` bytes if it has no more.
+
+    Raises:
+        DataError: the file is missing or may not be read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the disk or file system it lies on."
+        ) from error
+
+
+def is_classic_netcdf(path: Path) -> bool:
+    """Whether a file begins as all classic netCDF files do; netCDF-4 files are HDF5."""
+    return first_bytes(path).startswith(b"CDF")
+
+
+def is_npy(path: Path) -> bool:
+    """Whether a file begins as all ``.npy`` files do."""
+    return first_bytes(path).startswith(b"\x93NUMPY")
+
+
+def beginning(path: Path) -> str:
+    """Say how a file begins, for a message."""
+    first = first_bytes(path)
+    return f"it begins with {first!r}" if first else "it is empty"

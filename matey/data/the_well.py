@@ -1,0 +1,236 @@
+"""Files in The Well's layout: ``<name>/data/{train,valid,test}/*.hdf5``, any system, its own splits.
+
+Fields lie in ``t0_fields`` (scalars), ``t1_fields`` (vectors) and ``t2_fields`` (tensors), each (n, t, axes ..., components
+...), where ``n`` counts trajectories and an axis is left out along which a field does not vary. As The Well's own reader
+does, they are flattened to scalars, first those of t0, then t1, then t2: ``velocity`` on axes x, y becomes
+``velocity_x, velocity_y``, a tensor ``D_xx, D_xy, D_yx, D_yy``. Fields constant in time are left out.
+
+``dimensions/spatial_dims`` names the grid axes in the order of the file. Those called x, y, z become ours of that name;
+others, such as theta and phi, become x, y, z in their order. Units are not in the layout; ``stats.yaml`` is not read.
+Source: The Well (Ohana et al. 2024, arXiv:2412.00568), ``docs/data_format.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import h5py
+import numpy as np
+from einops import rearrange
+
+from matey.data.coordinates import mean_step
+from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajectory, TrajectorySet
+
+GROUPS = ("t0_fields", "t1_fields", "t2_fields")
+_KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
+
+
+@dataclass(frozen=True)
+class StoredField:
+    """A scalar, vector or tensor as it lies on disk.
+
+    Attributes:
+        dataset: its name in the file.
+        names: of its components, flattened.
+        per_trajectory: whether its first axis counts trajectories, or one history is that of all.
+        varies: whether it varies along each grid axis of the file; where not, the axis is left out.
+    """
+
+    dataset: str
+    names: tuple[str, ...]
+    per_trajectory: bool
+    varies: tuple[bool, ...]
+
+
+class WellFile(TrajectorySet):
+    """One file of The Well, which holds trajectories of the same length and grid."""
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: what the layout asks for is missing, or a field does not go with the dimensions.
+        """
+        with described_hdf5(path) as file:
+            self.system = _text(_attribute(file, "dataset_name"))
+            self._axes = tuple(_text(name) for name in _attribute(_member(file, "dimensions"), "spatial_dims"))
+            self._ours = _our_axes(file, self._axes)
+            stored = [_stored_field(file, name, self._axes) for name in _varying(file)]
+            num_trajectories = int(_attribute(file, "n_trajectories"))
+            for field in stored:
+                _check_shape(file, field, [_size(file, axis) for axis in self._axes], num_trajectories)
+            self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
+        self._stored = tuple(stored)
+        self.fields = tuple(name for field in stored for name in field.names)
+        self.units = ("?",) * len(self.fields)
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        about = self.trajectories[trajectory]
+        grid = [about.grid["zyx".index(axis)] for axis in self._ours]
+        num_frames = stop - start
+        parts = []
+        for field in self._stored:
+            sample = trajectory if field.per_trajectory else None
+            frames = read_hdf5(about.source, field.dataset, start, stop, sample=sample)
+            kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
+            frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
+            parts.append(np.broadcast_to(frames, (num_frames, *grid, len(field.names))))
+        missing = " ".join(axis if axis in self._ours else "1" for axis in "zyx")
+        return rearrange(np.concatenate(parts, axis=-1), f"t {' '.join(self._ours)} f -> t f {missing}")
+
+
+def recognises(path: Path) -> bool:
+    """Whether one of the three groups of fields is there; opening says what is missing."""
+    if not h5py.is_hdf5(path):
+        return False
+    with described_hdf5(path) as file:
+        return any(isinstance(file.get(name), h5py.Group) for name in GROUPS)
+
+
+READERS = (
+    Reader(
+        layout="The Well (groups 't0_fields', 't1_fields', 't2_fields', 'dimensions', 'boundary_conditions')",
+        suffixes=(".hdf5", ".h5"),
+        recognises=recognises,
+        open=WellFile,
+    ),
+)
+
+
+def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of x, y, z each grid axis of the file is."""
+    ours = ("x", "y", "z")[: len(axes)]
+    if not 1 <= len(axes) <= 3 or len(set(axes)) != len(axes):
+        raise DataError(
+            f"{file.filename}, dimensions: expected one to three names in the attribute 'spatial_dims', got {axes}; "
+            f"write the file again."
+        )
+    return axes if set(axes) == set(ours) else ours
+
+
+def _varying(file: h5py.File) -> list[str]:
+    """Datasets of the fields that vary in time, in The Well's order."""
+    found = []
+    for group in GROUPS:
+        names = [_text(name) for name in _attribute(file[group], "field_names")] if group in file else []
+        datasets = [f"{group}/{name}" for name in names]
+        found += [name for name in datasets if _attribute(_member(file, name), "time_varying")]
+    if not found:
+        raise DataError(f"{file.filename}: expected a field that varies in time in {', '.join(GROUPS)}, found none.")
+    return found
+
+
+def _stored_field(file: h5py.File, dataset: str, axes: tuple[str, ...]) -> StoredField:
+    group, name = dataset.split("/")
+    components = ["".join(component) for component in product(axes, repeat=GROUPS.index(group))]
+    item = _member(file, dataset)
+    return StoredField(
+        dataset=dataset,
+        names=tuple(f"{name}_{component}" if component else name for component in components),
+        per_trajectory=bool(_attribute(item, "sample_varying")),
+        varies=tuple(bool(varies) for varies in _attribute(item, "dim_varying")),
+    )
+
+
+def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_trajectories: int) -> None:
+    order = GROUPS.index(field.dataset.split("/")[0])
+    lead = [num_trajectories] * field.per_trajectory
+    kept = [size for size, varies in zip(grid, field.varies, strict=True) if varies]
+    expected, came = (*lead, _size(file, "time"), *kept, *[len(grid)] * order), file[field.dataset].shape
+    if came != expected:
+        raise DataError(
+            f"{file.filename}, {field.dataset}: expected shape {expected} to go with 'dimensions', got {came}; "
+            f"write the file again."
+        )
+
+
+def _describe(
+    file: h5py.File, path: Path, axes: tuple[str, ...], ours: tuple[str, ...], num_trajectories: int
+) -> Iterator[Trajectory]:
+    along = [axes[ours.index(axis)] if axis in ours else None for axis in "zyx"]  # None where the file has no such axis
+    boundary = tuple("none" if axis is None else _boundary(file, axis) for axis in along)
+    for index in range(num_trajectories):
+        yield Trajectory(
+            source=path,
+            name=str(index),
+            num_frames=_size(file, "time"),
+            grid=tuple(1 if axis is None else _size(file, axis) for axis in along),
+            spacing=tuple(1.0 if axis is None else _step(file, axis, index) for axis in along),
+            boundary=boundary,
+            time_step=_step(file, "time", index),
+            parameters=_parameters(file, index),
+            split=_split_of(path),
+        )
+
+
+def _size(file: h5py.File, axis: str) -> int:
+    return _member(file, f"dimensions/{axis}").shape[-1]
+
+
+def _step(file: h5py.File, axis: str, index: int) -> float:
+    item = _member(file, f"dimensions/{axis}")
+    coordinates = item[index] if _attribute(item, "sample_varying") else item[...]
+    # A grid that moves is taken as it is at first.
+    coordinates = coordinates.reshape(-1, coordinates.shape[-1])[0]
+    return mean_step(coordinates, f"{file.filename}, dimensions/{axis}")
+
+
+def _boundary(file: h5py.File, axis: str) -> Boundary:
+    """What the ends of an axis are: open where nothing is said; of a mask over several axes, only a whole face counts."""
+    ends: list[Boundary] = ["open", "open"]
+    for condition in file.get("boundary_conditions", {}).values():
+        axes = [_text(name) for name in _attribute(condition, "associated_dims")]
+        if axis in axes:
+            kind = _kind(condition)
+            mask = np.moveaxis(condition["mask"][...], axes.index(axis), 0)
+            ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
+    return ends[0] if ends[0] == ends[1] else "mixed"
+
+
+def _kind(condition: h5py.Group) -> Boundary:
+    name = _text(_attribute(condition, "bc_type")).upper()
+    if name not in _KINDS:
+        raise DataError(
+            f"{condition.file.filename}, {condition.name}: expected bc_type {', '.join(_KINDS)}, got {name!r}; "
+            f"write one of these."
+        )
+    return _KINDS[name]
+
+
+def _parameters(file: h5py.File, index: int) -> dict[str, float]:
+    """The scalars that are constant in time."""
+    found = {}
+    for name, item in file.get("scalars", {}).items():
+        if not _attribute(item, "time_varying"):
+            found[name] = float(item[index] if _attribute(item, "sample_varying") else item[()])
+    return found
+
+
+def _split_of(path: Path) -> Part | None:
+    part = path.parent.name
+    return part if part in get_args(Part) and path.parent.parent.name == "data" else None
+
+
+def _member(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset:
+    item = file.get(name)
+    if item is None:
+        raise DataError(f"{file.filename}: expected {name!r}, as The Well's layout has it, found none; write it again.")
+    return item
+
+
+def _attribute(item: h5py.HLObject, name: str) -> object:
+    if name not in item.attrs:
+        raise DataError(
+            f"{item.file.filename}, {item.name}: expected the attribute {name!r}, as The Well's layout has it, found "
+            f"only {', '.join(item.attrs) or 'none'}; write it again."
+        )
+    return item.attrs[name]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
