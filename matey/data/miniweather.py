@@ -94,7 +94,8 @@ def recognises(path: Path) -> bool:
     """Whether two of the four variables are there; opening says which ones are not."""
     if not (is_classic_netcdf(path) or h5py.is_hdf5(path)):
         return False
-    return sum(name in _describe(path) for name in (*PERTURBATIONS, *WINDS)) >= 2
+    variables = _describe(path)
+    return sum(name in variables for name in (*PERTURBATIONS, *WINDS)) >= 2
 
 
 READERS = (
@@ -118,9 +119,8 @@ def _describe(path: Path) -> dict[str, Variable]:
 
 def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
     """Names of a dataset's dimensions, empty where the file does not name them."""
-    if not all(len(scales) for scales in dataset.dims):
-        return ()
-    return tuple(scales[0].name.rpartition("/")[2] for scales in dataset.dims)
+    names = [scales[0].name if len(scales) else None for scales in dataset.dims]
+    return tuple(name.rpartition("/")[2] for name in names) if all(names) else ()
 
 
 def _read(path: Path, name: str, start: int, stop: int) -> np.ndarray:

@@ -142,6 +142,8 @@ def test_real_dam_break_keeps_its_mass(real_file):
         assert about.spacing == (1.0, 5 / 64, 5 / 64) and 0.3 <= about.parameters["dam_radius"] <= 0.7
         mass = trajectories.read(index, 0, 101).astype(np.float64).sum((1, 2, 3, 4)) * (5 / 64) ** 2
         np.testing.assert_allclose(mass, mass[0], rtol=1e-6)
+    assert trajectories.trajectories[2].parameters["dam_radius"] == pytest.approx(0.577573, abs=1e-6)
+    assert mass[0] == pytest.approx(26.04980469, rel=1e-7)
 
 
 def test_real_diffusion_reaction_obeys_the_mean_of_its_second_equation(real_file):

@@ -1,0 +1,198 @@
+"""What holds of every layout: values at their own place, honest descriptions, and words for files that are broken."""
+
+import multiprocessing
+import pickle
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from layout_files import (
+    NUM_FRAMES,
+    NUM_X,
+    NUM_Y,
+    coded,
+    thermals,
+    write_cavity,
+    write_cavity_array,
+    write_compressible,
+    write_incompressible,
+    write_miniweather,
+    write_miniweather_netcdf4,
+    write_the_well,
+)
+
+from matey.data import DataError, open_dataset
+from matey.data.miniweather import neutral_background
+
+
+def turbulent(path):
+    return write_compressible(path, turbulent=True)
+
+
+def neutral(path):
+    """As the code writes it: perturbations from the neutral background, which is not in the file."""
+    named = [item for item in thermals(neutral_background(NUM_Y)) if not item[0].startswith("hy_")]
+    return write_miniweather(path, named)
+
+
+def with_background(path):
+    return write_miniweather(path, thermals(np.stack([np.linspace(3, 1, NUM_Y), np.linspace(300, 310, NUM_Y)])))
+
+
+def netcdf4(path):
+    return write_miniweather_netcdf4(path, thermals(np.stack([np.linspace(3, 1, NUM_Y), np.linspace(300, 310, NUM_Y)])))
+
+
+FLOW = ("velocity_x", "velocity_y")
+AIR = ("density", "potential_temperature", "velocity_x", "velocity_z")
+FORMATS = {
+    "incompressible": ("ns-1.h5", write_incompressible, "incompressible", (*FLOW, "tracer")),
+    "rand": ("rand.hdf5", write_compressible, "compressible_rand", (*FLOW, "density", "pressure")),
+    "turb": ("turb.hdf5", turbulent, "compressible_turb", (*FLOW, "density", "pressure")),
+    "thermals": ("out.nc", neutral, "colliding_thermals", AIR),
+    "thermals with background": ("out.nc", with_background, "colliding_thermals", AIR),
+    "thermals in netCDF-4": ("out.nc", netcdf4, "colliding_thermals", AIR),
+    "cavity": ("run.h5", write_cavity, "mhd_cavity", (*FLOW, "magnetic_x", "magnetic_y")),
+    "cavity array": ("numpy_Bx_0.10_Re_100.npy", write_cavity_array, "mhd_cavity", (*FLOW, "magnetic_x", "magnetic_y")),
+    "the well": ("flow.hdf5", write_the_well, "test_flow", ("height", "pressure", "velocity_x", "velocity_y")),
+}
+
+
+@pytest.fixture(params=list(FORMATS))
+def case(request, tmp_path):
+    name, write, system, fields = FORMATS[request.param]
+    return write(tmp_path / name), system, fields
+
+
+@pytest.fixture
+def path(case):
+    return case[0]
+
+
+def read_all(trajectories):
+    return [trajectories.read(i, 0, about.num_frames) for i, about in enumerate(trajectories.trajectories)]
+
+
+def test_every_value_lies_at_its_own_time_field_and_place(case):
+    path, system, fields = case
+    trajectories = open_dataset(path)
+    assert (trajectories.system, trajectories.fields) == (system, fields)
+    assert len(trajectories.units) == len(fields)
+    last = trajectories.num_trajectories - 1
+    frames = trajectories.read(last, 2, 5)
+    assert frames.dtype == np.float32 and frames.flags.c_contiguous
+    values = coded(4, last + 1)[last, 2:5]
+    if system == "test_flow":  # its pressure is that of the first trajectory, where y = 0 on x before y
+        pressure = np.broadcast_to(coded(4)[0, 2:5, 0, :1], (3, NUM_Y, NUM_X))
+        values = np.stack([values[:, 0], pressure, values[:, 1], values[:, 2]], axis=1)
+    np.testing.assert_allclose(frames, values[:, : len(fields), None], rtol=1e-6)
+
+
+def test_grid_counts_cells_along_z_y_x(path):
+    for about in open_dataset(path).trajectories:
+        assert about.grid == (1, NUM_Y, NUM_X) and about.spacing[0] == 1.0 and about.boundary[0] == "none"
+        assert about.num_frames in (NUM_FRAMES, NUM_FRAMES - 1)
+
+
+def test_the_name_of_a_folder_and_the_ending_of_a_file_do_not_matter(case, tmp_path):
+    path, system, _ = case
+    if path.suffix == ".npy":
+        pytest.skip("an array says nothing of itself: its name must")
+    assert open_dataset(path.rename(tmp_path / "renamed.h5")).system == system
+    assert open_dataset((tmp_path / "renamed.h5").rename(tmp_path / "renamed.nc")).system == system
+
+
+def test_a_folder_is_searched_for_every_layout(case):
+    path, system, _ = case
+    assert open_dataset(path.parent).system == system
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_processes_read_what_their_parent_reads(path, start_method):
+    trajectories = open_dataset(path)
+    expected = read_all(trajectories)
+    with multiprocessing.get_context(start_method).Pool(1) as pool:
+        result = pool.apply_async(read_all, (trajectories,))
+        np.testing.assert_array_equal(read_all(trajectories), expected)
+        np.testing.assert_array_equal(result.get(timeout=60), expected)
+
+
+def test_a_set_pickles_without_open_files(path):
+    trajectories = open_dataset(path)
+    before = trajectories.read(0, 0, 3)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(trajectories)).read(0, 0, 3), before)
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.4, 0.02])
+def test_a_truncated_file_is_named_as_truncated_or_damaged(path, kept):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(DataError, match=rf"{path.name}.* (truncated|cannot be opened|damaged)"):
+        open_dataset(path)
+
+
+def test_a_file_that_goes_away_is_named_when_it_is_read(path):
+    trajectories = open_dataset(path)
+    shutil.rmtree(path.parent)
+    with pytest.raises(DataError, match=rf"{path.name} does not exist .*moved"):
+        trajectories.read(0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("layout", "dataset"),
+    [
+        ("incompressible", "velocity"),
+        ("incompressible", "particles"),
+        ("incompressible", "t"),
+        ("rand", "Vy"),
+        ("rand", "pressure"),
+        ("rand", "x-coordinate"),
+        ("rand", "t-coordinate"),
+        ("thermals in netCDF-4", "uwnd"),
+        ("thermals in netCDF-4", "dens"),
+        ("thermals in netCDF-4", "t"),
+        ("thermals in netCDF-4", "hy_theta"),
+        ("cavity", "magnetic"),
+        ("cavity", "x"),
+        ("the well", "t1_fields/velocity"),
+        ("the well", "dimensions/time"),
+        ("the well", "dimensions/y"),
+        ("the well", "dimensions"),
+    ],
+)
+def test_a_missing_dataset_is_named_with_its_file(tmp_path, layout, dataset):
+    name, write, *_ = FORMATS[layout]
+    path = write(tmp_path / name)
+    with h5py.File(path, "a") as file:
+        del file[dataset]
+    with pytest.raises(DataError, match=rf"{name}.*{dataset}'?: expected|{name}: expected '{dataset}'"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "dataset"),
+    [("incompressible", "particles"), ("rand", "density"), ("thermals in netCDF-4", "wwnd"), ("cavity", "magnetic")],
+)
+def test_grid_axes_in_the_wrong_order_are_noticed(tmp_path, layout, dataset):
+    name, write, *_ = FORMATS[layout]
+    path = write(tmp_path / name)
+    with h5py.File(path, "a") as file:
+        values = file[dataset][:]
+        del file[dataset]
+        file[dataset] = values.swapaxes(values.shape.index(NUM_X), values.shape.index(NUM_Y))
+    with pytest.raises(DataError, match=rf"{name}, {dataset}: expected .* got .*write the file again"):
+        open_dataset(path)
+
+
+def test_a_value_that_is_not_finite_is_located_when_it_is_read(tmp_path):
+    array = write_cavity_array(tmp_path / "numpy_Bx_0.10_Re_100.npy")
+    values = np.load(array)
+    values[4, 3, 2, 1] = np.inf
+    np.save(array, values)
+    trajectories = open_dataset(array)
+    trajectories.read(0, 0, 4)
+    with pytest.raises(
+        DataError, match=r"npy, trajectory .*'velocity_y' is inf in frame 4 at \(z, y, x\) = \(0, 3, 2\)"
+    ):
+        trajectories.read(0, 2, 6)
