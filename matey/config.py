@@ -86,7 +86,9 @@ class DataSection(Section):
     sets: tuple[DataSet, ...] = Field(min_length=1, description="the data sets of the mixture")
     history: int = Field(4, ge=1, description="frames of history T")
     lead_max: int = Field(1, ge=1, description="lead times are drawn from 1 to this, in snapshots")
-    split: tuple[float, float, float] = Field((0.8, 0.1, 0.1), description="shares of train, valid, test trajectories")
+    split: tuple[float, float, float] = Field(
+        (0.8, 0.1, 0.1), description="shares of train, valid, test; data with splits of its own keeps them"
+    )
     split_seed: int = Field(0, ge=0, description="of the permutation behind the split")
     workers: int = Field(0, ge=0, description="processes per rank that read ahead; 0 reads in the training process")
 

@@ -1,4 +1,4 @@
-"""From trajectories to samples: splits by trajectory, windows in time, and reading windows into batches of fields.
+"""From trajectories to samples: windows in time, and reading windows into batches of fields.
 
 Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
@@ -17,15 +17,6 @@ from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 from matey.fields import FieldBatch
 
 GOLDEN = (5**0.5 - 1) / 2
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which trajectories of a set are for training, validation and testing; none is in two parts."""
-
-    train: tuple[int, ...]
-    valid: tuple[int, ...]
-    test: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -56,40 +47,6 @@ class Rollout:
 
     batch: FieldBatch
     truth: Tensor
-
-
-def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
-    """Split trajectories into train, valid and test by a permutation that depends on ``seed`` and the number alone.
-
-    Args:
-        num_trajectories: how many there are.
-        fractions: of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
-        seed: of the permutation.
-
-    Raises:
-        DataError: ``fractions`` is not three parts of 1, or there are fewer trajectories than parts.
-    """
-    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
-        raise DataError(
-            f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
-        )
-    wanted = [fraction * num_trajectories for fraction in fractions]
-    sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
-    num_parts = sum(fraction > 0 for fraction in fractions)
-    if num_trajectories < num_parts:
-        raise DataError(
-            f"Fractions {tuple(fractions)} need at least {num_parts} trajectories, one for each part, "
-            f"got {num_trajectories}; add data or set a fraction to 0."
-        )
-    while (missing := num_trajectories - sum(sizes)) != 0:
-        shortfall = [want - size for want, size in zip(wanted, sizes, strict=True)]
-        if missing > 0:
-            sizes[max((p for p in range(3) if wanted[p] > 0), key=shortfall.__getitem__)] += 1
-        else:
-            sizes[min((p for p in range(3) if sizes[p] > 1), key=shortfall.__getitem__)] -= 1
-    order = np.random.default_rng(seed).permutation(num_trajectories)
-    parts = np.split(order, np.cumsum(sizes)[:2])
-    return Split(*(tuple(sorted(part.tolist())) for part in parts))
 
 
 def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:

@@ -12,8 +12,9 @@ import torch
 from matey.config import RunConfig
 from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
+from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Split, Window, split_trajectories, spread_windows
+from matey.data.windows import Window, spread_windows
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
@@ -90,7 +91,7 @@ def loss_scales(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[
 def split_of(data: TrajectorySet, run: RunConfig) -> Split:
     """Split the trajectories of a data set; an error says whose they are."""
     try:
-        return split_trajectories(data.num_trajectories, run.data.split, run.data.split_seed)
+        return split_set(data, run.data.split, run.data.split_seed)
     except DataError as error:
         raise DataError(f"{data.sources[0]}: {error}") from None
 

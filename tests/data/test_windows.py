@@ -1,12 +1,10 @@
-"""Splits, spreads and reading of windows."""
-
-import itertools
+"""Spreads and reading of windows."""
 
 import pytest
 import torch
 from seed_group_files import coded_value, write_seed_groups
 
-from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, split_trajectories, spread_windows
+from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
 
 
 @pytest.fixture
@@ -16,33 +14,6 @@ def sets(shallow_water_file, diffusion_reaction_file):
 
 def first_value(trajectory, frame):
     return coded_value(trajectory, frame, 0, 0, 0)
-
-
-@pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])
-@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.98, 0.01, 0.01), (0.6, 0.4, 0.0)])
-def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(num, fractions):
-    split = split_trajectories(num, fractions, seed=1)
-    parts = (split.train, split.valid, split.test)
-    assert sorted(itertools.chain(*parts)) == list(range(num))
-    for part, fraction in zip(parts, fractions, strict=True):
-        assert (len(part) > 0) == (fraction > 0)
-        assert abs(len(part) - fraction * num) < (1 if num >= 100 else 2)
-
-
-def test_a_split_depends_on_its_seed_alone():
-    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) == split_trajectories(50, (0.8, 0.1, 0.1), seed=3)
-    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) != split_trajectories(50, (0.8, 0.1, 0.1), seed=4)
-
-
-def test_too_few_trajectories_to_split_says_how_many_are_needed():
-    with pytest.raises(DataError, match="need at least 3 trajectories, one for each part, got 2; add data or set"):
-        split_trajectories(2, (0.8, 0.1, 0.1), seed=0)
-
-
-@pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.3, -0.1), (0.5, 0.1, 0.1), (float("nan"), 0.5, 0.5)])
-def test_fractions_that_are_no_fractions_are_refused(fractions):
-    with pytest.raises(DataError, match="none negative and summing to 1, got"):
-        split_trajectories(10, fractions, seed=0)
 
 
 def test_history_ends_right_before_the_target_counts_its_lead(sets):
@@ -116,9 +87,3 @@ def test_rollout_truth_is_the_frames_after_the_history(sets):
     ]
     torch.testing.assert_close(water.truth[0, 0], water.batch.target[0])
     torch.testing.assert_close(water.truth[1, 1], water.batch.target[1])
-
-
-def test_the_permutation_of_a_split_is_fixed_for_good():
-    """A trained model's held-out trajectories must stay held out, whatever is changed here."""
-    split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
-    assert (split.train, split.valid, split.test) == ((2, 3, 4, 5, 6, 7), (0, 9), (1, 8))

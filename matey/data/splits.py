@@ -1,0 +1,83 @@
+"""Which trajectories are for training, validation and testing: as the files say, or by a seeded permutation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from matey.data.trajectories import DataError, TrajectorySet
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which trajectories of a set are for training, validation and testing; none is in two parts."""
+
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def split_set(trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int) -> Split:
+    """Split a set as its files say or, where they leave that open, by ``split_trajectories``.
+
+    Args:
+        trajectory_set: the set.
+        fractions: of train, valid and test; where the files say, no more than which parts are asked for.
+        seed: of the permutation, where there is one.
+
+    Raises:
+        DataError: as ``split_trajectories``; or the files say of some trajectories only, or of none in a part asked for.
+    """
+    own = [trajectory.split for trajectory in trajectory_set.trajectories]
+    if not any(own):
+        return split_trajectories(trajectory_set.num_trajectories, fractions, seed)
+    if not all(own):
+        first = trajectory_set.trajectories[own.index(None)]
+        raise DataError(
+            f"{first.label}: expected it to lie in a folder data/train, data/valid or data/test as others of "
+            f"{trajectory_set.system} do; open the two kinds as two data sets."
+        )
+    split = Split(*(tuple(i for i, part in enumerate(own) if part == name) for name in ("train", "valid", "test")))
+    for name, part, fraction in zip(("train", "valid", "test"), astuple(split), fractions, strict=True):
+        if fraction > 0 and not part:
+            raise DataError(
+                f"{trajectory_set.system} says itself what is for training, and holds only {', '.join(sorted(set(own)))}: "
+                f"expected some for {name}; give the folder that holds data/{name} too, or set its fraction to 0."
+            )
+    return split
+
+
+def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
+    """Split trajectories into train, valid and test by a permutation that depends on ``seed`` and the number alone.
+
+    Args:
+        num_trajectories: how many there are.
+        fractions: of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
+        seed: of the permutation.
+
+    Raises:
+        DataError: ``fractions`` is not three parts of 1, or there are fewer trajectories than parts.
+    """
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise DataError(
+            f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
+        )
+    wanted = [fraction * num_trajectories for fraction in fractions]
+    sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
+    num_parts = sum(fraction > 0 for fraction in fractions)
+    if num_trajectories < num_parts:
+        raise DataError(
+            f"Fractions {tuple(fractions)} need at least {num_parts} trajectories, one for each part, "
+            f"got {num_trajectories}; add data or set a fraction to 0."
+        )
+    while (missing := num_trajectories - sum(sizes)) != 0:
+        shortfall = [want - size for want, size in zip(wanted, sizes, strict=True)]
+        if missing > 0:
+            sizes[max((p for p in range(3) if wanted[p] > 0), key=shortfall.__getitem__)] += 1
+        else:
+            sizes[min((p for p in range(3) if sizes[p] > 1), key=shortfall.__getitem__)] -= 1
+    order = np.random.default_rng(seed).permutation(num_trajectories)
+    parts = np.split(order, np.cumsum(sizes)[:2])
+    return Split(*(tuple(sorted(part.tolist())) for part in parts))

@@ -1,0 +1,74 @@
+"""Splits: by permutation, or as the files say."""
+
+import itertools
+
+import pytest
+from layout_files import write_compressible, write_the_well
+
+from matey.data import DataError, open_dataset, split_set, split_trajectories
+from matey.data.trajectories import JoinedTrajectories
+
+
+@pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.98, 0.01, 0.01), (0.6, 0.4, 0.0)])
+def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(num, fractions):
+    split = split_trajectories(num, fractions, seed=1)
+    parts = (split.train, split.valid, split.test)
+    assert sorted(itertools.chain(*parts)) == list(range(num))
+    for part, fraction in zip(parts, fractions, strict=True):
+        assert (len(part) > 0) == (fraction > 0)
+        assert abs(len(part) - fraction * num) < (1 if num >= 100 else 2)
+
+
+def test_a_split_depends_on_its_seed_alone():
+    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) == split_trajectories(50, (0.8, 0.1, 0.1), seed=3)
+    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) != split_trajectories(50, (0.8, 0.1, 0.1), seed=4)
+
+
+def test_too_few_trajectories_to_split_says_how_many_are_needed():
+    with pytest.raises(DataError, match="need at least 3 trajectories, one for each part, got 2; add data or set"):
+        split_trajectories(2, (0.8, 0.1, 0.1), seed=0)
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.3, -0.1), (0.5, 0.1, 0.1), (float("nan"), 0.5, 0.5)])
+def test_fractions_that_are_no_fractions_are_refused(fractions):
+    with pytest.raises(DataError, match="none negative and summing to 1, got"):
+        split_trajectories(10, fractions, seed=0)
+
+
+def test_the_permutation_of_a_split_is_fixed_for_good():
+    """A trained model's held-out trajectories must stay held out, whatever is changed here."""
+    split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
+    assert (split.train, split.valid, split.test) == ((2, 3, 4, 5, 6, 7), (0, 9), (1, 8))
+
+
+@pytest.fixture
+def well(tmp_path):
+    """A data set of The Well: four trajectories to train on, two each to validate and test."""
+    for part, name in (("train", "a"), ("train", "b"), ("valid", "a"), ("test", "a")):
+        write_the_well(tmp_path / "flow" / "data" / part / f"{name}.hdf5")
+    return tmp_path / "flow"
+
+
+def test_a_set_with_splits_of_its_own_keeps_them_whatever_fractions_and_seed(well):
+    for fractions, seed in (((0.8, 0.1, 0.1), 0), ((0.1, 0.1, 0.8), 3)):
+        split = split_set(open_dataset(well), fractions, seed)
+        assert (split.train, split.valid, split.test) == ((2, 3, 4, 5), (6, 7), (0, 1))
+
+
+def test_a_set_without_splits_of_its_own_is_permuted(tmp_path):
+    trajectories = open_dataset(write_compressible(tmp_path / "a.hdf5"))
+    assert split_set(trajectories, (0.5, 0.5, 0), 7) == split_trajectories(2, (0.5, 0.5, 0), 7)
+
+
+def test_a_part_that_is_asked_for_but_not_there_is_named(well):
+    train = open_dataset(well / "data" / "train")
+    with pytest.raises(DataError, match="test_flow says itself .*holds only train: expected some for valid; give"):
+        split_set(train, (0.8, 0.1, 0.1), 0)
+    assert split_set(train, (1, 0, 0), 0).train == (0, 1, 2, 3)
+
+
+def test_trajectories_with_and_without_a_split_are_not_mixed(well, tmp_path):
+    other = open_dataset(write_the_well(tmp_path / "other.hdf5"))
+    with pytest.raises(DataError, match=r"other\.hdf5, trajectory 0: expected it to lie in .*two data sets"):
+        split_set(JoinedTrajectories([open_dataset(well), other]), (0.8, 0.1, 0.1), 0)
