@@ -46,6 +46,34 @@ def open_dataset(path: str | Path) -> TrajectorySet:
     if len(systems) > 1:
         found = "; ".join(f"{system}: {_listed(paths)}" for system, paths in systems.items())
         raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
+    return _joined(parts)
+
+
+def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
+    """Open a file, folder or glob that may hold several systems, as one set for each.
+
+    Returns:
+        The sets, and what was wrong with files that could not be opened.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    parts: dict[tuple, list[TrajectorySet]] = {}
+    errors = []
+    for file in _find_files(Path(path).expanduser().absolute()):
+        try:
+            reader = _reader_of(file)
+            if reader is None:
+                raise DataError(_unknown_layout(file))
+            part = reader.open(file)
+        except DataError as error:
+            errors.append(error)
+        else:
+            parts.setdefault((part.system, part.fields, part.units), []).append(part)
+    return [_joined(group) for group in parts.values()], errors
+
+
+def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
     return parts[0] if len(parts) == 1 else JoinedTrajectories(parts)
 
 

@@ -62,6 +62,10 @@ class WellFile(TrajectorySet):
             self._ours = _our_axes(file, self._axes)
             stored = [_stored_field(file, name, self._axes) for name in _varying(file)]
             num_trajectories = int(_attribute(file, "n_trajectories"))
+            if num_trajectories < 1:
+                raise DataError(
+                    f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
+                )
             for field in stored:
                 _check_shape(file, field, [_size(file, axis) for axis in self._axes], num_trajectories)
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))

@@ -1,0 +1,87 @@
+"""What the inspection says of good data, and its line for each fault."""
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.conftest import SHARED, start, write_swe
+
+
+def inspect(*arguments):
+    return start([sys.executable, "tools/inspect_data.py", *arguments])
+
+
+def faults(result):
+    return [line for line in result.stdout.splitlines() if line.startswith("fault: ")]
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write_swe(tmp_path / "data" / "a.h5", 3)
+
+
+def test_a_good_file_is_described_with_the_range_of_its_fields(good, tmp_path):
+    result = inspect(good, "--plot", "--out", tmp_path / "sheet.png")
+    assert result.returncode == 0, result.stdout + result.stderr
+    with h5py.File(good) as file:
+        values = np.concatenate([group["data"][:] for group in file.values()]).astype(np.float64)
+    for part in ("shallow_water", "3 of 12 frames", "16 cells of 0.3125, open", "dam_radius", "0 to 2", "1 systems"):
+        assert part in result.stdout
+    (row,) = (line.split() for line in result.stdout.splitlines() if line.lstrip().startswith("water_height"))
+    expected = [values.min(), values.mean(), values.max(), values.std()]
+    assert [float(number) for number in row[2:]] == pytest.approx(expected, rel=1e-4)
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(good):
+    folder = good.parent
+    for name in ("nan.h5", "time.h5", "truncated.h5"):
+        write_swe(folder / name, 3)
+    with h5py.File(folder / "nan.h5", "a") as file:
+        file["0001/data"][5, 3, 2] = np.nan
+        file["0002/data"][11, 3, 2] = np.inf
+    with h5py.File(folder / "time.h5", "a") as file:
+        file["0001/grid/t"][4] = file["0001/grid/t"][3]
+    content = (folder / "truncated.h5").read_bytes()
+    (folder / "truncated.h5").write_bytes(content[: len(content) // 2])
+    (folder / "text.nc").write_text("not data")
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["rain"] = np.zeros(3)
+    result = inspect(folder)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    found = faults(result)
+    for words in (
+        ("nan.h5, trajectory 0001", "nan in frame 5 at (z, y, x) = (0, 2, 3)"),
+        ("nan.h5, trajectory 0002", "inf in frame 11"),
+        ("time.h5, 0001/grid/t", "expected increasing coordinates"),
+        ("truncated.h5", "truncated"),
+        ("text.nc", "is not an HDF5, classic netCDF or NumPy file"),
+        ("other.h5", "a layout that no reader knows: it holds rain (3,)"),
+    ):
+        assert len([line for line in found if all(word in line for word in words)]) == 1
+    assert len(found) == 6 and "6 of 12 frames" in result.stdout and "faults in 2 trajectories" in result.stdout
+
+
+def test_a_path_that_is_not_there_is_a_fault(tmp_path):
+    result = inspect(tmp_path / "nothing.h5")
+    assert result.returncode == 1 and "nothing.h5 does not exist" in faults(result)[0]
+
+
+def test_the_real_folder_shows_every_system(tmp_path):
+    if not SHARED.exists():
+        pytest.skip(f"{SHARED} is not at hand")
+    result = inspect(SHARED)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for system in (
+        "shallow_water",
+        "diffusion_reaction",
+        "incompressible",
+        "compressible_rand",
+        "compressible_turb",
+        "colliding_thermals",
+        "pdebench_radial_dam_break",
+    ):
+        assert f"\n{system}\n" in "\n" + result.stdout
+    assert "8 train, 2 valid, 2 test" in result.stdout and "0 faults" in result.stdout
