@@ -77,7 +77,7 @@ class DataSet(Section):
     """One data set of the mixture."""
 
     path: str = Field(description="file, folder or glob")
-    weight: float = Field(1.0, gt=0, description="its share of the samples, relative to the other sets")
+    weight: float = Field(1.0, gt=0, description="factor of its share of the samples; see data.temperature")
 
 
 class DataSection(Section):
@@ -90,6 +90,13 @@ class DataSection(Section):
         (0.8, 0.1, 0.1), description="shares of train, valid, test; data with splits of its own keeps them"
     )
     split_seed: int = Field(0, ge=0, description="of the permutation behind the split")
+    temperature: float = Field(
+        0.0, ge=0, description="a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size"
+    )
+    same_system: bool = Field(False, description="whether each micro-batch of a rank holds windows of one set only")
+    bad_values: Literal["refuse", "skip"] = Field(
+        "refuse", description="windows with NaN or infinity stop the run, or others are drawn in their place"
+    )
     workers: int = Field(0, ge=0, description="processes per rank that read ahead; 0 reads in the training process")
 
 

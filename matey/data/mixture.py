@@ -6,18 +6,22 @@ Nothing here has a state: a step number is all that a run needs to go on where i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Window, num_starts, read_windows
+from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
+from matey.data.windows import Window, is_sound, num_starts, read_windows
 from matey.fields import FieldBatch
+
+# Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
+_MAX_DRAWS = 100
 
 
 class Mixture:
-    """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step, size)``."""
+    """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size."""
 
     def __init__(
         self,
@@ -27,16 +31,18 @@ class Mixture:
         num_frames: int,
         lead_max: int,
         seed: int,
+        temperature: float = 0.0,
     ) -> None:
-        """Mix the training trajectories of ``sets``.
+        """Mix the training trajectories of ``sets``; a set's share is its weight times its windows^temperature.
 
         Args:
             sets: the data sets of the run.
             train_trajectories: per set, the trajectories to draw from.
-            weights: per set, its share of the samples, up to a common factor.
+            weights: per set, a factor of its share of the samples.
             num_frames: frames of history, ``T``.
             lead_max: largest lead time in snapshots.
             seed: of all draws.
+            temperature: power of the number of windows in the share of a set: 0 leaves sizes out, 1 goes by size.
 
         Raises:
             DataError: a trajectory is shorter than ``num_frames + 1``, a set has nothing to draw from, or a weight is
@@ -47,32 +53,69 @@ class Mixture:
                 f"Expected trajectories and a weight for each of {len(sets)} data sets, "
                 f"got {len(train_trajectories)} and {len(weights)}."
             )
+        sizes = []
         for source, trajectories, weight in zip(sets, train_trajectories, weights, strict=True):
             if not 0 < weight < float("inf"):
                 raise DataError(f"The weight of {source.system} must be positive, got {weight}; or leave the set out.")
             if len(trajectories) == 0:
                 raise DataError(f"No trajectory of {source.system} is left for training; raise its train fraction.")
-            for trajectory in trajectories:
-                num_starts(source.trajectories[trajectory], num_frames, follow=1)  # raises where none fits
+            # Raises where a trajectory is too short for a window.
+            sizes.append(sum(num_starts(source.trajectories[t], num_frames, follow=1) for t in trajectories))
         assert lead_max >= 1, f"lead_max is {lead_max}"
         self.sets = tuple(sets)
         self.num_frames = num_frames
         self._train = tuple(tuple(trajectories) for trajectories in train_trajectories)
-        self._borders = np.cumsum(weights)[:-1] / np.sum(weights)
+        # Over the largest size, whose power would overflow by itself.
+        shares = np.asarray(weights) * (np.asarray(sizes) / max(sizes)) ** temperature
+        self.shares = tuple((shares / shares.sum()).tolist())
+        self._borders = np.cumsum(shares)[:-1] / np.sum(shares)
         self._lead_max = lead_max
         self._seed = seed
 
-    def global_batch(self, step: int, size: int) -> list[Window]:
+    def global_batch(self, step: int, size: int, run_length: int = 1) -> list[Window]:
         """Draw the ``size`` windows of one step, in random order.
 
         How many come from each set is found by systematic sampling: within one of ``size`` times the set's share in
         every step, and equal to it on average. The trajectory is uniform in its set, the lead time in 1 to
         ``lead_max`` (or what the trajectory allows), the start among those that leave room for both.
+
+        Args:
+            step: the step.
+            size: how many windows; a multiple of ``run_length``.
+            run_length: so many in a row come from one set. Sets are then drawn for whole runs, and the counts above are
+                counts of runs.
         """
+        assert size % run_length == 0, f"{size} windows in runs of {run_length}"
+        num_runs = size // run_length
         random = np.random.default_rng([self._seed, step])
-        points = (random.random() + np.arange(size)) / size
-        set_indices = np.searchsorted(self._borders, points, side="right")
-        return [self._draw(random, int(set_index)) for set_index in random.permutation(set_indices)]
+        points = (random.random() + np.arange(num_runs)) / num_runs
+        set_indices = random.permutation(np.searchsorted(self._borders, points, side="right"))
+        return [self._draw(random, int(set_index)) for set_index in set_indices.repeat(run_length)]
+
+    def in_place_of(self, window: Window, step: int, slot: int) -> Window:
+        """Draw a sound window of the same set in place of one that holds NaN or infinity.
+
+        A pure function of ``(seed, step, slot)`` and the data, so it is the same on whatever rank the slot falls.
+
+        Args:
+            window: the bad one.
+            step: the step.
+            slot: the window's place in the global batch.
+
+        Raises:
+            BadValuesError: many draws found none.
+        """
+        for draw in range(_MAX_DRAWS):
+            # Never the sequence of ``global_batch``: NumPy takes [seed, step] and [seed, step, 0, 0] for the same.
+            random = np.random.default_rng([self._seed, step, slot + 1, draw])
+            other = self._draw(random, window.set_index)
+            if is_sound(self.sets, other, self.num_frames):
+                return other
+        source = self.sets[window.set_index]
+        raise BadValuesError(
+            f"{source.trajectories[window.trajectory].label}: expected windows free of NaN and infinity, but of "
+            f"{_MAX_DRAWS} drawn from {source.system} none is; mend the data or leave the set out."
+        )
 
     def _draw(self, random: np.random.Generator, set_index: int) -> Window:
         trajectory = self._train[set_index][random.integers(len(self._train[set_index]))]
@@ -92,13 +135,15 @@ def micro_batches(
     num_ranks: int,
     workers: int = 0,
     start_method: str | None = None,
+    same_system: bool = False,
+    bad_values: Literal["refuse", "skip"] = "refuse",
 ) -> Iterator[list[FieldBatch]]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
     The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
     chunks; of each, rank ``r`` reads the ``r``-th part of ``micro_batch`` windows. So the samples of a step depend on
-    the global size alone, not on how it is cut. ``rank`` counts data-parallel ranks: those of one sequence group pass
-    the same number.
+    the global size alone, not on how it is cut (with ``same_system``, on ``micro_batch`` too). ``rank`` counts
+    data-parallel ranks: those of one sequence group pass the same number.
 
     Args:
         mixture: what to draw from.
@@ -110,12 +155,14 @@ def micro_batches(
         num_ranks: number of data-parallel ranks.
         workers: processes that read ahead; 0 reads in this process.
         start_method: of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
+        same_system: whether each micro-batch holds windows of one set only.
+        bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
 
     Raises:
         DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
-    reads = _MicroBatches(mixture, micro_batch, accumulation, rank, num_ranks)
+    reads = _MicroBatches(mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip")
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
     if workers == 0:
         items = map(reads.__getitem__, indices)
@@ -137,21 +184,44 @@ def micro_batches(
 class _MicroBatches(Dataset):
     """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it."""
 
-    def __init__(self, mixture: Mixture, micro_batch: int, accumulation: int, rank: int, num_ranks: int) -> None:
+    def __init__(
+        self,
+        mixture: Mixture,
+        micro_batch: int,
+        accumulation: int,
+        rank: int,
+        num_ranks: int,
+        same_system: bool,
+        skip_bad: bool,
+    ) -> None:
         self.mixture = mixture
         self.micro_batch = micro_batch
         self.accumulation = accumulation
         self.rank = rank
         self.num_ranks = num_ranks
+        self.run_length = micro_batch if same_system else 1
+        self.skip_bad = skip_bad
 
     def __getitem__(self, index: int) -> list[FieldBatch] | DataError:
-        step, chunk = divmod(index, self.accumulation)
-        windows = self.mixture.global_batch(step, self.micro_batch * self.accumulation * self.num_ranks)
-        first = (chunk * self.num_ranks + self.rank) * self.micro_batch
         try:
-            return read_windows(self.mixture.sets, windows[first : first + self.micro_batch], self.mixture.num_frames)
+            return self._read(*divmod(index, self.accumulation))
         except DataError as error:
             return error
+
+    def _read(self, step: int, chunk: int) -> list[FieldBatch]:
+        sets, num_frames = self.mixture.sets, self.mixture.num_frames
+        size = self.micro_batch * self.accumulation * self.num_ranks
+        first = (chunk * self.num_ranks + self.rank) * self.micro_batch
+        windows = self.mixture.global_batch(step, size, self.run_length)[first : first + self.micro_batch]
+        try:
+            return read_windows(sets, windows, num_frames)
+        except BadValuesError:
+            if not self.skip_bad:
+                raise
+        for slot, window in enumerate(windows):
+            if not is_sound(sets, window, num_frames):
+                windows[slot] = self.mixture.in_place_of(window, step, first + slot)
+        return read_windows(sets, windows, num_frames)
 
 
 def _as_it_is(item: list[FieldBatch] | DataError) -> list[FieldBatch] | DataError:

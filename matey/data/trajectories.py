@@ -27,6 +27,10 @@ class DataError(ValueError):
     """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
 
 
+class BadValuesError(DataError):
+    """Data that was read as it lies in its file, and holds NaN or infinity."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """One run of a solver as its file describes it; holds no field values.
@@ -99,7 +103,8 @@ class TrajectorySet(ABC):
             float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
 
         Raises:
-            DataError: the file has gone or is damaged, or a value is NaN or infinite.
+            DataError: the file has gone or is damaged.
+            BadValuesError: a value is NaN or infinite.
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
@@ -107,10 +112,10 @@ class TrajectorySet(ABC):
         assert frames.shape == (stop - start, len(self.fields), *about.grid), f"{frames.shape} from {about.label}"
         if not np.isfinite(frames).all():
             frame, field_index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
-            raise DataError(
+            raise BadValuesError(
                 f"{about.label}: expected finite values, but field {self.fields[field_index]!r} is "
                 f"{frames[frame, field_index, *cell]} in frame {start + frame} at (z, y, x) = {tuple(cell)}; "
-                f"mend or remove this trajectory."
+                f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
             )
         return frames
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
 from matey.fields import FieldBatch
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -113,6 +113,30 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
         DataError: see ``TrajectorySet.read``.
     """
     return [_read_batch(sets, group, num_frames) for group in _alike(sets, windows)]
+
+
+def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
+    """Read a window and return whether its history and target are free of NaN and infinity."""
+    try:
+        read_windows(sets, [window], num_frames)
+    except BadValuesError:
+        return False
+    return True
+
+
+def sound_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[Window]:
+    """Read windows and return those that are free of NaN and infinity.
+
+    Raises:
+        BadValuesError: of one of the sets, none is.
+    """
+    sound = [window for window in windows if is_sound(sets, window, num_frames)]
+    for index in {window.set_index for window in windows} - {window.set_index for window in sound}:
+        raise BadValuesError(
+            f"{sets[index].sources[0]}: expected windows free of NaN and infinity, but none is "
+            f"among those chosen of {sets[index].system}; mend the data or leave the set out."
+        )
+    return sound
 
 
 def read_rollouts(

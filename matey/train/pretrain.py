@@ -14,7 +14,7 @@ from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Window, spread_windows
+from matey.data.windows import Window, sound_windows, spread_windows
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
@@ -44,6 +44,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         run.data.history,
         run.data.lead_max,
         run.train.seed,
+        run.data.temperature,
     )
     torch.manual_seed(run.train.seed)
     model = MateyModel(model_config(run))
@@ -59,7 +60,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         folder.go_on(run, deepspeed_config, done)
         state = folder.load(engine, done)
     first_step = done or 0
-    say(describe(run, sets, splits, model, first_step))
+    say(describe(run, sets, splits, mixture.shares, model, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
         return
@@ -72,6 +73,8 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         rank(),
         world_size(),
         run.data.workers,
+        same_system=run.data.same_system,
+        bad_values=run.data.bad_values,
     )
     windows = windows_of(run, sets, [split.valid for split in splits])
     check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
@@ -100,22 +103,28 @@ def windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequ
     """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
     leads = sorted({1, run.data.lead_max})
     count = math.ceil(run.train.validation_windows / len(leads))
-    return [
+    windows = [
         window
         for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True))
         for lead in leads
         for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     ]
+    return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows
 
 
 def describe(
-    run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], model: MateyModel, first_step: int
+    run: RunConfig,
+    sets: Sequence[TrajectorySet],
+    splits: Sequence[Split],
+    shares: Sequence[float],
+    model: MateyModel,
+    first_step: int,
 ) -> str:
     """Return the lines that open a run: data, model, batch."""
     lines = []
-    for data, split, section in zip(sets, splits, run.data.sets, strict=True):
+    for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
-        lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; weight {section.weight:g}; {section.path}")
+        lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
         for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
             if note := padding_note(grid, run.tokens.patches[0]):
                 lines.append(f"{data.system}: {note}")

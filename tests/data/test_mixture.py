@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from seed_group_files import write_seed_groups
+from seed_group_files import coded_value, write_seed_groups
 
-from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories
+from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
+from matey.data.windows import sound_windows
 
 
 @pytest.fixture
@@ -109,7 +110,9 @@ def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers
         file["0000/data"][...] = np.nan
     mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
     stream = micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=workers)
-    with pytest.raises(DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory\.$"):
+    with pytest.raises(
+        DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* skip\)\.$"
+    ):
         next(stream)
 
 
@@ -132,3 +135,89 @@ def test_a_weight_that_is_not_positive_is_refused(sets, weight):
 def test_weights_must_be_one_for_each_set(sets):
     with pytest.raises(DataError, match="a weight for each of 2 data sets, got 2 and 1"):
         Mixture(sets, [(0,), (0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
+
+
+def sizes(tmp_path, num_frames):
+    return [
+        open_dataset(write_seed_groups(tmp_path / f"{index}.h5", "shallow_water", num_frames=frames))
+        for index, frames in enumerate(num_frames)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights", "shares"),
+    [
+        (0, (1, 1), (1 / 2, 1 / 2)),
+        (1, (1, 1), (16 / 20, 4 / 20)),
+        (0.5, (1, 1), (4 / 6, 2 / 6)),
+        (1, (1, 4), (1 / 2, 1 / 2)),
+        (0, (3, 1), (3 / 4, 1 / 4)),
+    ],
+)
+def test_the_share_of_a_set_is_its_weight_times_a_power_of_its_windows(tmp_path, temperature, weights, shares):
+    """With 3 frames of history and one to follow, 11 frames hold 8 windows and 7 frames hold 4."""
+    sets = sizes(tmp_path, [(11, 11, 11), (7,)])
+    mixture = Mixture(sets, [(0, 2), (0,)], weights, num_frames=3, lead_max=1, seed=0, temperature=temperature)
+    assert mixture.shares == pytest.approx(shares)
+    counts = Counter(window.set_index for step in range(300) for window in mixture.global_batch(step, 4))
+    assert counts[0] / 1200 == pytest.approx(shares[0], abs=0.02)
+
+
+def test_micro_batches_of_the_same_system_hold_one_and_the_shares_stay(mixture):
+    systems = []
+    for rank in range(2):
+        for part in micro_batches(mixture, 0, 100, 4, 2, rank, num_ranks=2, same_system=True):
+            (batch,) = part
+            assert batch.num_samples == 4
+            systems.append(batch.system)
+    assert Counter(systems)["shallow_water"] / 400 == pytest.approx(3 / 4, abs=0.01)
+
+
+def test_micro_batches_of_the_same_system_do_not_depend_on_the_ranks(mixture):
+    (one,) = [[samples(part) for part in micro_batches(mixture, 5, 1, 2, 4, 0, 1, same_system=True)]]
+    two = [[samples(part) for part in micro_batches(mixture, 5, 1, 2, 2, rank, 2, same_system=True)] for rank in (0, 1)]
+    assert [two[0][0], two[1][0], two[0][1], two[1][1]] == one
+
+
+@pytest.fixture
+def spoilt(tmp_path):
+    """Two trajectories of 11 frames, the first of which is bad in frames 4 and after."""
+    path = write_seed_groups(tmp_path / "spoilt.h5", "shallow_water", num_frames=(11, 11))
+    with h5py.File(path, "a") as file:
+        file["0000/data"][4:, 3, 2] = np.nan
+    return Mixture([open_dataset(path)], [(0, 1)], weights=[1], num_frames=3, lead_max=2, seed=1)
+
+
+@pytest.mark.parametrize(("micro_batch", "accumulation", "num_ranks"), [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch, accumulation, num_ranks):
+    drawn = [window for step in range(20) for window in spoilt.global_batch(step, 8)]
+    (whole,) = [[samples(part) for part in micro_batches(spoilt, 0, 20, 8, 1, 0, 1, bad_values="skip")]]
+    cut = [
+        sample
+        for rank in range(num_ranks)
+        for part in micro_batches(spoilt, 0, 20, micro_batch, accumulation, rank, num_ranks, bad_values="skip")
+        for sample in samples(part)
+    ]
+    came = [sample for part in whole for sample in part]
+    assert len(came) == 160 and sorted(cut) == sorted(came)
+    assert np.isfinite([first for _, first, _ in came]).all()
+    bad = [w.trajectory == 0 and w.start + 2 + w.lead >= 4 for w in drawn]
+    kept = [(coded_value(w.trajectory, w.start, 0, 0, 0), w.lead) for w, b in zip(drawn, bad, strict=True) if not b]
+    assert 0 < sum(bad) < 160 and not Counter(kept) - Counter((first, lead) for _, first, lead in came)
+
+
+def test_windows_of_a_wholly_bad_set_end_the_run_with_its_name(tmp_path):
+    path = write_seed_groups(tmp_path / "bad.h5", "shallow_water", num_frames=(6,))
+    with h5py.File(path, "a") as file:
+        file["0000/data"][...] = np.inf
+    mixture = Mixture([open_dataset(path)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
+    with pytest.raises(DataError, match=r"bad\.h5, .* but of 100 drawn from shallow_water none is; mend"):
+        next(micro_batches(mixture, 0, 1, 2, 1, 0, 1, bad_values="skip"))
+
+
+def test_windows_chosen_for_validation_leave_out_bad_ones(spoilt):
+    windows = spread_windows(spoilt.sets[0], (0, 1), num_frames=3, lead=1, count=100)
+    sound = sound_windows(spoilt.sets, windows, num_frames=3)
+    assert sound == [w for w in windows if w.trajectory == 1 or w.start == 0]
+    with pytest.raises(DataError, match=r"spoilt\.h5: expected windows free of NaN .*of shallow_water; mend"):
+        sound_windows(spoilt.sets, windows[2:4], num_frames=3)
