@@ -11,6 +11,7 @@ Source: github.com/mrnorman/miniWeather, ``c/miniWeather_serial.cpp``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -56,20 +57,19 @@ class MiniWeatherFile(TrajectorySet):
                 grid=(1, num_z, num_x),
                 spacing=(1.0, HEIGHT / num_z, LENGTH / num_x),
                 boundary=("none", "wall", "periodic"),
-                time_step=mean_step(_read(path, "t", 0, num_frames), f"{path}, t"),
+                time_step=mean_step(_read(path, ("t",), 0, num_frames)[0], f"{path}, t"),
             ),
         )
         if any(name in variables for name in BACKGROUND):
             for name in BACKGROUND:
                 _check(path, variables, name, ("z",), (num_z,))
-            self._background = np.stack([_read(path, name, 0, num_z) for name in BACKGROUND])  # (f, z)
+            self._background = np.stack(_read(path, BACKGROUND, 0, num_z))  # (f, z)
         else:
             self._background = neutral_background(num_z)  # (f, z)
 
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        state = np.stack([_read(source, name, start, stop) for name in (*PERTURBATIONS, *WINDS)])  # (f, t, z, x)
-        state = state.astype(np.float64)
+        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), start, stop), dtype=np.float64)  # (f, t, z, x)
         state[:2] += self._background[:, None, :, None]
         return rearrange(state, "f t y x -> t f 1 y x")
 
@@ -123,8 +123,11 @@ def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
     return tuple(name.rpartition("/")[2] for name in names) if all(names) else ()
 
 
-def _read(path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    return (read_netcdf if is_classic_netcdf(path) else read_hdf5)(path, name, start, stop)
+def _read(path: Path, names: Sequence[str], start: int, stop: int) -> list[np.ndarray]:
+    """Read ``start:stop`` along the first axis of some variables."""
+    if is_classic_netcdf(path):
+        return read_netcdf(path, names, start, stop)
+    return [read_hdf5(path, name, start, stop) for name in names]
 
 
 def _check(

@@ -6,7 +6,7 @@ shared between processes; its header has a few hundred bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,16 +41,17 @@ def describe_netcdf(path: Path) -> dict[str, Variable]:
         return {name: Variable(item.dimensions, item.shape) for name, item in file.variables.items()}
 
 
-def read_netcdf(path: Path, variable: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Read ``start:stop`` along the first axis of a variable, and nothing else of it.
+def read_netcdf(path: Path, variables: Sequence[str], start: int, stop: int) -> list[np.ndarray]:
+    """Read ``start:stop`` along the first axis of each variable, and nothing else of them.
 
     Raises:
-        DataError: as ``describe_netcdf``, or the variable has gone.
+        DataError: as ``describe_netcdf``, or a variable has gone.
     """
     with _opened(path) as file:
-        if variable not in file.variables:
-            raise DataError(f"{path} has no variable {variable!r} any more; it was changed while in use.")
-        return _copy(file.variables[variable].data[start:stop])
+        for name in variables:
+            if name not in file.variables:
+                raise DataError(f"{path} has no variable {name!r} any more; it was changed while in use.")
+        return [_copy(file.variables[name].data[start:stop]) for name in variables]
 
 
 def outline_netcdf(path: Path) -> list[str]:

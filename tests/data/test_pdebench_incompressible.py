@@ -42,6 +42,21 @@ def test_times_that_stand_still_are_named(tmp_path):
         open_dataset(path)
 
 
+def test_a_window_is_read_without_touching_other_frames_or_trajectories(tmp_path):
+    path = write_incompressible(tmp_path / "a.h5")
+    with h5py.File(path) as file:
+        chunks = [file["velocity"].id.get_chunk_info_by_coord((index, 2, 0, 0, 0)) for index in (0, 1)]
+    content = bytearray(path.read_bytes())
+    for chunk in chunks:
+        content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+    path.write_bytes(content)
+    trajectories = open_dataset(path)
+    trajectories.read(1, 0, 2)
+    trajectories.read(1, 3, 5)
+    with pytest.raises(DataError, match=r"frames 1 to 2 cannot be read|in frame 2"):
+        trajectories.read(1, 1, 3)
+
+
 def test_real_flow_is_divergence_free_where_x_and_y_are_what_they_say(real_file):
     """Frame 0 is not yet projected, as the README of the real files says; with x and y swapped it is 190 times larger."""
     trajectories = open_dataset(real_file("pdebench/incompressible"))
