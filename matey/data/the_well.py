@@ -191,7 +191,9 @@ def _boundary(file: h5py.File, axis: str) -> Boundary:
         axes = [_text(name) for name in _attribute(condition, "associated_dims")]
         if axis in axes:
             kind = _kind(condition)
-            mask = np.moveaxis(condition["mask"][...], axes.index(axis), 0)
+            mask = condition["mask"][...]
+            mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # of masks that vary, where all agree
+            mask = np.moveaxis(mask, axes.index(axis), 0)
             ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
     return ends[0] if ends[0] == ends[1] else "mixed"
 
@@ -207,11 +209,13 @@ def _kind(condition: h5py.Group) -> Boundary:
 
 
 def _parameters(file: h5py.File, index: int) -> dict[str, float]:
-    """The scalars that are constant in time."""
+    """The scalars that are single numbers, constant in time."""
     found = {}
     for name, item in file.get("scalars", {}).items():
-        if not _attribute(item, "time_varying"):
-            found[name] = float(item[index] if _attribute(item, "sample_varying") else item[()])
+        if item.dtype.kind in "fiu" and not _attribute(item, "time_varying"):
+            value = item[index] if _attribute(item, "sample_varying") else item[()]
+            if np.size(value) == 1:
+                found[name] = float(np.reshape(value, ()))
     return found
 
 
