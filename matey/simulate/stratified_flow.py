@@ -9,8 +9,8 @@ constant potential temperature, so that air at rest stays at rest, whatever the 
     (rho theta)'_t + (rho u theta)_x + (rho w theta)_z  = 0
 
 Axes: ``f`` field, ``z``, ``x``, ``b`` trajectory. The batch comes last, so that neighbours along z and x are whole blocks
-of memory and operations on them stay long. A sum with a factor (``alpha=``), ``lerp`` or ``pow`` would be faster still, but
-torch rounds them otherwise in the last few numbers of a row, so a trajectory would depend on its place in the batch.
+of memory and operations on them stay long. Sums with a factor (``alpha=``) and ``pow`` would be faster still, but
+torch rounds them otherwise in the last few numbers of a row, and a trajectory would depend on its place in the batch.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def draw_bubbles(seed: int) -> tuple[Bubble, Bubble]:
     Both are at most as strong and as large as the stock ones, so winds stay within miniWeather's largest speed.
     """
     random = np.random.default_rng(seed)
-    radius_warm, radius_cold = random.uniform(1000, 2000, size=2)
-    amplitude_warm, amplitude_cold = random.uniform(10, 20, size=2)
+    radius_warm, radius_cold = random.uniform(1000, 2000, size=2).tolist()
+    amplitude_warm, amplitude_cold = random.uniform(10, 20, size=2).tolist()
     x = random.uniform(0, WIDTH)
     offset = random.uniform(-0.5, 0.5) * (radius_warm + radius_cold)
     height_warm = random.uniform(radius_warm, 3000)

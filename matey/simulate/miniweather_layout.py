@@ -1,0 +1,74 @@
+"""Colliding thermals on disk as ORNL's miniWeather writes them: a classic netCDF file for each trajectory.
+
+Axes, names and types are those of miniWeather's ``output()``. MATEY's fine-tuning set has two more variables, the
+background ``hy_dens`` and ``hy_theta`` along z, without which departures cannot become full fields; so have these.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from scipy.io import netcdf_file
+
+from matey.simulate import thermals
+from matey.simulate.stratified_flow import HEIGHT, THETA, WIDTH, Slice, background_density
+
+VARIABLES = ("dens", "uwnd", "wwnd", "theta")  # in the order of the solver's fields
+
+
+def trajectory_path(folder: Path, seed: int) -> Path:
+    """Return the file that holds the trajectory of a seed."""
+    return folder / f"thermals_{seed:04d}.nc"
+
+
+def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: float = thermals.FRAME_INTERVAL) -> Path:
+    """Write one trajectory of ``thermals.solve`` to a file that appears under its name only when it is whole.
+
+    Args:
+        folder: where the file goes.
+        seed: which trajectory of the ensemble it is.
+        frames: as solved, ``(t, f, z, x)``.
+        interval: time between frames (s).
+
+    Returns:
+        The path of the file.
+    """
+    path = trajectory_path(folder, seed)
+    num_frames, _, num_z, num_x = frames.shape
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as scratch:
+        partial = Path(scratch) / path.name
+        with netcdf_file(partial, "w", version=1) as file:
+            file.config = config(seed, num_x, num_frames, interval)
+            for axis, length in (("t", None), ("x", num_x), ("z", num_z)):  # None: time may be appended to
+                file.createDimension(axis, length)
+            file.createVariable("t", "d", ("t",))[:] = np.arange(num_frames) * interval
+            for index, name in enumerate(VARIABLES):
+                file.createVariable(name, "d", ("t", "z", "x"))[:] = np.asarray(frames[:, index])
+            density = background_density(Slice(num_z, num_x).z_centres())
+            for name, background in (("hy_dens", density), ("hy_theta", torch.full_like(density, THETA))):
+                file.createVariable(name, "d", ("z",))[:] = background.numpy()
+        os.replace(partial, path)
+    return path
+
+
+def config(seed: int, resolution: int, num_frames: int, interval: float = thermals.FRAME_INTERVAL) -> str:
+    """Return the YAML text by which a file records what is in it; equal settings give equal text."""
+    warm, cold = (asdict(bubble) for bubble in thermals.draw_bubbles(seed))
+    sim = {"seed": seed, "nx": resolution, "nz": resolution // 2, "num_frames": num_frames, "out_freq": interval}
+    sim |= {"xlen": WIDTH, "zlen": HEIGHT, "warm_bubble": warm, "cold_bubble": cold}
+    return yaml.safe_dump({"name": "thermals", "generator": thermals.__name__, "sim": sim}, sort_keys=False)
+
+
+def read_config(path: Path) -> str | None:
+    """Return what ``config`` gave for a file, or None if something else wrote it."""
+    try:
+        with netcdf_file(path, mmap=False) as file:
+            return getattr(file, "config", b"").decode() or None
+    except (TypeError, ValueError, IndexError):  # what scipy raises for a file that is not netCDF, or cut short
+        return None
