@@ -92,7 +92,7 @@ def drive(cavity: Cavity, resolution: int, num_frames: int, interval: float) -> 
         FloatingPointError: the solution stopped being finite.
     """
     largest_step = COURANT / ((resolution - 1) * (1 + abs(cavity.field)))  # of the lid and an Alfven wave along it
-    num_steps = math.ceil(interval / largest_step - 1e-6)
+    num_steps = max(1, math.ceil(interval / largest_step - 1e-6))
     flow = CavityFlow(cavity, resolution, interval / num_steps)
     yield flow.frame()
     for index in range(1, num_frames):

@@ -1,0 +1,95 @@
+"""MHD cavities on disk: an HDF5 file of our own that says what is in it, and the bare array that MATEY's authors used.
+
+Both hold the same frames of ``mhd_cavity.solve``, one trajectory to a file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+from matey.simulate import mhd_cavity
+
+SYSTEM = "mhd_cavity"
+
+
+def trajectory_path(folder: Path, seed: int) -> Path:
+    """Return the HDF5 file that holds the trajectory of a seed."""
+    return folder / f"{SYSTEM}_{seed:04d}.h5"
+
+
+def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: float = mhd_cavity.FRAME_INTERVAL) -> Path:
+    """Write one trajectory as HDF5.
+
+    The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` say what it is; ``velocity`` and ``magnetic`` are
+    ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the places and times of the frames.
+
+    Args:
+        folder: where the file goes. It appears under its name only when it is whole.
+        seed: of the cavity.
+        frames: as solved, ``(t, y, x, f)``.
+        interval: time between frames.
+
+    Returns:
+        The path of the file.
+    """
+    num_frames, resolution = frames.shape[:2]
+    cavity = mhd_cavity.draw_cavity(seed)
+    place = np.linspace(-mhd_cavity.HALF_WIDTH, mhd_cavity.HALF_WIDTH, resolution)
+
+    def write(partial: Path) -> None:
+        with h5py.File(partial, "w") as file:
+            file.attrs["system"], file.attrs["config"] = SYSTEM, config(seed, resolution, num_frames, interval)
+            file.attrs.update({"Bx": cavity.field, "Re": cavity.reynolds, "Re_m": cavity.magnetic_reynolds})
+            for name, values in (("velocity", frames[..., :2]), ("magnetic", frames[..., 2:])):
+                file.create_dataset(name, data=values, dtype="f4")
+            for name, values in (("x", place), ("y", place), ("t", np.arange(num_frames) * interval)):
+                file.create_dataset(name, data=values, dtype="f4")
+
+    return _write_whole(trajectory_path(folder, seed), write)
+
+
+def config(seed: int, resolution: int, num_frames: int, interval: float = mhd_cavity.FRAME_INTERVAL) -> str:
+    """Return the YAML text by which a file records what is in it; equal settings give equal text."""
+    sim = {"seed": seed, "resolution": resolution, "num_frames": num_frames, "interval": interval}
+    sim |= asdict(mhd_cavity.draw_cavity(seed))
+    return yaml.safe_dump({"name": SYSTEM, "generator": mhd_cavity.__name__, "sim": sim}, sort_keys=False)
+
+
+def read_config(path: Path) -> str | None:
+    """Return what ``config`` gave for an HDF5 file, or None if something else wrote it."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("config")
+    except OSError:  # not HDF5, or cut short
+        return None
+
+
+def array_path(folder: Path, seed: int) -> Path:
+    """Return the ``npy`` file of a seed's cavity; MATEY's reader expects 4 characters for Bx and 3 for Re_m."""
+    cavity = mhd_cavity.draw_cavity(seed)
+    return folder / f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
+
+
+def write_array(folder: Path, seed: int, frames: np.ndarray) -> Path:
+    """Write one trajectory as the bare array ``(t, y, x, 4)``, and return its path.
+
+    MATEY's first reader looked for ``*_sol.exo`` files beside it, to count time steps; none are written.
+    """
+    return _write_whole(array_path(folder, seed), lambda partial: np.save(partial, np.asarray(frames, dtype="f4")))
+
+
+def _write_whole(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file that appears under its name only when it is whole."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        partial = Path(scratch) / path.name
+        write(partial)
+        os.replace(partial, path)
+    return path

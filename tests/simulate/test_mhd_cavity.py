@@ -1,0 +1,153 @@
+"""The MHD cavity against published centre lines, its own equations in another form, and its orders of accuracy."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from matey.simulate.mhd_cavity import FRAME_INTERVAL, Cavity, CavityFlow, draw_cavity, drive, solve
+
+# Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, tables I and II, Re = 100: through the middle of the cavity.
+GHIA_Y = (1, 0.9766, 0.9688, 0.9609, 0.9531, 0.8516, 0.7344, 0.6172, 0.5)
+GHIA_Y += (0.4531, 0.2813, 0.1719, 0.1016, 0.0703, 0.0625, 0.0547, 0)
+GHIA_VELOCITY_X = (1, 0.84123, 0.78871, 0.73722, 0.68717, 0.23151, 0.00332, -0.13641, -0.20581)
+GHIA_VELOCITY_X += (-0.21090, -0.15662, -0.10150, -0.06434, -0.04775, -0.04192, -0.03717, 0)
+GHIA_X = (1, 0.9688, 0.9609, 0.9531, 0.9453, 0.9063, 0.8594, 0.8047, 0.5)
+GHIA_X += (0.2344, 0.2266, 0.1563, 0.0938, 0.0781, 0.0703, 0.0625, 0)
+GHIA_VELOCITY_Y = (0, -0.05906, -0.07391, -0.08864, -0.10313, -0.16914, -0.22445, -0.24533, 0.05454)
+GHIA_VELOCITY_Y += (0.17527, 0.17507, 0.16077, 0.12317, 0.10890, 0.10091, 0.09233, 0)
+
+
+def last_frame(cavity, resolution, time):
+    *_, frame = drive(cavity, resolution, 2, time)
+    return frame
+
+
+def away_from_the_lids_corners(resolution, distance=0.125):
+    """Mark the nodes ``(y, x)`` that are farther than that from where the lid's speed jumps, along y or along x."""
+    place = torch.linspace(0, 1, resolution, dtype=torch.float64)
+    to_side = torch.minimum(place, 1 - place)
+    return (1 - place[:, None] >= distance) | (to_side >= distance)
+
+
+def test_centre_lines_agree_with_ghia_ghia_and_shin():
+    frame = last_frame(Cavity(field=0.0, magnetic_reynolds=100.0), resolution=65, time=25.0).numpy()
+    place = np.linspace(0, 1, 65)
+    np.testing.assert_allclose(np.interp(GHIA_Y, place, frame[:, 32, 0]), GHIA_VELOCITY_X, rtol=0, atol=0.01)
+    np.testing.assert_allclose(np.interp(GHIA_X, place, frame[32, :, 1]), GHIA_VELOCITY_Y, rtol=0, atol=0.01)
+
+
+def test_error_falls_with_the_second_order_but_with_the_first_at_the_lids_corners():
+    frames = [last_frame(Cavity(0.10, 100.0), resolution, 2.0) for resolution in (33, 65, 129)]
+    everywhere, inside = [], []
+    for coarse, fine in pairwise(frames):
+        error = (fine[::2, ::2] - coarse).square()  # (y, x, f)
+        everywhere.append(error.mean((0, 1)).sqrt())
+        inside.append(error[away_from_the_lids_corners(len(coarse))].mean(0).sqrt())
+    orders = torch.log2(inside[0] / inside[1])
+    assert orders.min() > 1.8, orders
+    orders = torch.log2(everywhere[0] / everywhere[1])
+    assert orders[:2].min() > 0.9 and orders[2:].min() > 1.6, orders
+
+
+def test_error_of_the_steps_falls_with_the_second_order():
+    def state(num_steps):
+        flow = CavityFlow(Cavity(0.3, 100.0), 33, 2.0 / num_steps)
+        for _ in range(num_steps):
+            flow.step()
+        return flow.frame()[..., 1:]
+
+    exact = state(1600)
+    coarse, fine = ((state(num_steps) - exact).norm() for num_steps in (100, 200))
+    assert coarse / fine == pytest.approx(4, rel=0.15)
+
+
+def test_steady_frame_satisfies_the_equations_of_velocity_and_field():
+    cavity, resolution = Cavity(0.10, 100.0), 97
+    velocity_x, velocity_y, field_x, field_y = last_frame(cavity, resolution, 30.0).numpy().transpose(2, 0, 1)
+
+    def gradient(field):
+        along_y, along_x = np.gradient(field, 1 / (resolution - 1), edge_order=2)
+        return along_x, along_y
+
+    def along(vector_x, vector_y, field):
+        along_x, along_y = gradient(field)
+        return vector_x * along_x + vector_y * along_y
+
+    def laplacian(field):
+        along_x, along_y = gradient(field)
+        return gradient(along_x)[0] + gradient(along_y)[1]
+
+    vorticity = gradient(velocity_y)[0] - gradient(velocity_x)[1]
+    current = gradient(field_y)[0] - gradient(field_x)[1]
+    balances = [  # what carries, what pulls, what diffuses
+        (along(velocity_x, velocity_y, vorticity), along(field_x, field_y, current), laplacian(vorticity) / 100),
+        (along(velocity_x, velocity_y, field_x), along(field_x, field_y, velocity_x), laplacian(field_x) / 100),
+        (along(velocity_x, velocity_y, field_y), along(field_x, field_y, velocity_y), laplacian(field_y) / 100),
+    ]
+    core = away_from_the_lids_corners(resolution, 0.25).numpy()
+    core[:12], core[-12:], core[:, :12], core[:, -12:] = False, False, False, False
+    for carried, pulled, diffused in balances:
+        sizes = [np.linalg.norm(term[core]) for term in (carried, pulled, diffused)]
+        assert np.linalg.norm((carried - pulled - diffused)[core]) < 0.05 * min(sizes)
+
+
+def test_field_and_flow_are_free_of_divergence():
+    frame = last_frame(Cavity(0.10, 100.0), resolution=64, time=3.0).numpy()
+    derivatives = [np.gradient(frame[..., index], 1 / 63, axis=1 - index % 2, edge_order=2) for index in range(4)]
+    assert np.abs(derivatives[2]).max() > 1
+    assert np.abs(derivatives[2] + derivatives[3]).max() < 1e-10
+    assert np.abs(derivatives[0] + derivatives[1])[2:-2, 2:-2].max() < 1e-10  # on the lid, speed is given
+
+
+def test_fluid_sticks_to_the_walls_and_the_field_through_them_stays():
+    for frame in drive(Cavity(0.2, 100.0), 32, num_frames=3, interval=1.0):
+        velocity_x, velocity_y, field_x, field_y = frame.unbind(-1)
+        assert (velocity_x[-1, 1:-1] == 1).all()
+        for wall in (velocity_x[0], velocity_x[:, 0], velocity_x[:, -1], velocity_y[0], velocity_y[-1]):
+            assert wall[1:-1].abs().max() == 0
+        assert (field_x[:, [0, -1]] - 0.2).abs().max() < 1e-14
+        assert field_y[[0, -1]].abs().max() == 0
+    assert (field_x - 0.2).abs().max() > 0.1
+
+
+def test_strong_diffusion_leaves_the_field_uniform():
+    frame = last_frame(Cavity(0.5, magnetic_reynolds=0.01), resolution=32, time=5.0)
+    assert (frame[..., 2] - 0.5).abs().max() < 1e-3
+    assert 1e-6 < frame[..., 3].abs().max() < 1e-3
+
+
+def test_a_stronger_field_slows_the_flow():
+    speeds = [last_frame(Cavity(field, 50.0), 33, 10.0)[1:-1, 1:-1, :2].norm() for field in (0.0, 0.1, 0.5)]
+    assert speeds[0] > speeds[1] > 1.2 * speeds[2]
+
+
+def test_first_cavity_is_the_published_one_and_no_two_are_alike():
+    assert draw_cavity(0) == Cavity(field=0.10, magnetic_reynolds=100.0, reynolds=100.0)
+    assert len({draw_cavity(seed) for seed in range(3926)}) == 3926
+
+
+def test_neighbours_in_the_batch_change_no_bit():
+    together = solve(range(3), resolution=21, num_frames=4, interval=0.2)
+    assert together.dtype == torch.float32
+    assert torch.equal(together, torch.cat([solve([seed], 21, 4, 0.2) for seed in range(3)]))
+
+
+def test_frames_are_at_multiples_of_the_interval():
+    fine, coarse = solve([0], 24, 5, FRAME_INTERVAL), solve([0], 24, 3, 2 * FRAME_INTERVAL)
+    torch.testing.assert_close(fine[:, ::2], coarse, rtol=0, atol=1e-3)
+    assert (fine[:, 1:] - fine[:, :-1]).abs().amax((0, 2, 3, 4)).min() > 2e-3
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((0.1, 0.0), "magnetic Reynolds number must be positive and finite, got 0.0"),
+        ((0.1, 100.0, -1.0), "Reynolds number must be positive and finite, got -1.0"),
+        ((float("nan"), 100.0), "applied field must be finite, got nan"),
+    ],
+)
+def test_senseless_numbers_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        Cavity(*numbers)
