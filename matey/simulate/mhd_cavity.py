@@ -26,7 +26,7 @@ HALF_WIDTH = 0.5  # the domain is [-0.5, 0.5]^2
 COURANT = 0.8
 FIELDS, REYNOLDS_NUMBERS = range(5, 31), range(50, 201)  # of the ensemble: applied field in hundredths, and Re_m
 
-# ARS(2,2,2) of Ascher, Ruuth and Spiteri 1997, Appl. Numer. Math. 25, 151, section 2.6.
+# ARS(2,2,2) of Ascher, Ruuth and Spiteri 1997, Appl. Numer. Math. 25, 151: second order, L-stable where implicit.
 GAMMA = 1 - math.sqrt(0.5)
 DELTA = 1 - 1 / (2 * GAMMA)
 
@@ -86,6 +86,7 @@ def draw_cavity(seed: int) -> Cavity:
 def drive(cavity: Cavity, resolution: int, num_frames: int, interval: float) -> Iterator[Tensor]:
     """Set the lid in motion over fluid at rest in a uniform field, and yield frames ``(y, x, f)``, float64.
 
+    In the first frame the lid moves already, so that all have the same walls; VERTEX-CFD's starts with a lid at rest.
     The field stays free of divergence to round-off if ``numpy.gradient`` with ``edge_order=2`` takes the derivatives.
 
     Raises:
