@@ -51,6 +51,9 @@ class ModelSection(Section):
     scheme: Literal["vit", "svit", "avit"] = Field(
         "vit", description="attention: full; over time, then space; over time, then each axis"
     )
+    drop_path: float = Field(
+        0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
+    )
     attention: Literal["auto", "grouped", "varlen", "flash_attn"] = Field(
         "auto", description="what computes it: the fastest there is, or one by name"
     )
@@ -128,6 +131,11 @@ class TrainSection(Section):
 class ParallelSection(Section):
     """How a run is spread over processes."""
 
+    sequence_parallel_size: int = Field(1, ge=1, description="ranks P that share the tokens of the same samples")
+    checkpoint_blocks: Literal["none", "all", "every_other"] = Field(
+        "none", description="blocks that keep no activations but are computed again in the backward pass"
+    )
+    offload_activations: bool = Field(False, description="what such blocks keep waits in main memory")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; by default cores over local ranks")
     timeout: float = Field(1800, gt=0, description="seconds after which a collective that hangs ends the run")
 
@@ -161,6 +169,11 @@ class RunConfig(Section):
         if self.tokens.rule == "fraction" and self.tokens.refine > 1:
             raise ValueError(
                 f"tokens.refine is a share of the patches for the rule 'fraction', got {self.tokens.refine:g}"
+            )
+        if self.parallel.offload_activations and self.parallel.checkpoint_blocks == "none":
+            raise ValueError(
+                "parallel.offload_activations sends to main memory what checkpointed blocks keep, and "
+                "parallel.checkpoint_blocks is 'none'; set that to 'all'"
             )
         if abs(sum(self.data.split) - 1) > 1e-6:
             raise ValueError(f"data.split must add up to 1, got {list(self.data.split)}")

@@ -48,6 +48,7 @@ class FieldBatch:
         target: ``(b, f, z, y, x)`` in physical units, or None when only predicting.
         spacing: cell size along ``z, y, x`` in the units of the data set.
         periodic: whether the domain wraps around along ``z, y, x``.
+        draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
     """
 
     system: str
@@ -57,6 +58,7 @@ class FieldBatch:
     target: Tensor | None = None
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     periodic: tuple[bool, bool, bool] = (False, False, False)
+    draw: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError where shapes contradict each other."""
@@ -99,4 +101,5 @@ class FieldBatch:
             history=self.history.to(device, non_blocking=True),
             lead_time=self.lead_time.to(device, non_blocking=True),
             target=target,
+            draw=None if self.draw is None else self.draw.to(device, non_blocking=True),
         )

@@ -48,7 +48,7 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     """A small model; `trained` fills the zero-initialised last layer, so that its output is not persistence."""
     torch.manual_seed(0)
     settings = {"token_set": "mix" if len(patches) > 1 else "uniform", "refine_amount": 0.3, "history": 2, **kwargs}
-    config = MateyConfig(VOCABULARY, patches, num_heads=3, width=24, num_blocks=2, **settings)
+    config = MateyConfig(VOCABULARY, patches, **{"num_heads": 3, "width": 24, "num_blocks": 2, **settings})
     model = MateyModel(config).to(dtype)
     if trained:
         for decoder in model.decoders:

@@ -90,7 +90,10 @@ class Mixture:
         random = np.random.default_rng([self._seed, step])
         points = (random.random() + np.arange(num_runs)) / num_runs
         set_indices = random.permutation(np.searchsorted(self._borders, points, side="right"))
-        return [self._draw(random, int(set_index)) for set_index in set_indices.repeat(run_length)]
+        return [
+            self._draw(random, int(set_index), step * size + slot)
+            for slot, set_index in enumerate(set_indices.repeat(run_length))
+        ]
 
     def in_place_of(self, window: Window, step: int, slot: int) -> Window:
         """Draw a sound window of the same set in place of one that holds NaN or infinity.
@@ -108,7 +111,7 @@ class Mixture:
         for draw in range(_MAX_DRAWS):
             # Never the sequence of ``global_batch``: NumPy takes [seed, step] and [seed, step, 0, 0] for the same.
             random = np.random.default_rng([self._seed, step, slot + 1, draw])
-            other = self._draw(random, window.set_index)
+            other = self._draw(random, window.set_index, window.draw)
             if is_sound(self.sets, other, self.num_frames):
                 return other
         source = self.sets[window.set_index]
@@ -117,12 +120,12 @@ class Mixture:
             f"{_MAX_DRAWS} drawn from {source.system} none is; mend the data or leave the set out."
         )
 
-    def _draw(self, random: np.random.Generator, set_index: int) -> Window:
+    def _draw(self, random: np.random.Generator, set_index: int, draw: int) -> Window:
         trajectory = self._train[set_index][random.integers(len(self._train[set_index]))]
         about = self.sets[set_index].trajectories[trajectory]
         lead = int(random.integers(1, min(self._lead_max, about.num_frames - self.num_frames), endpoint=True))
         start = int(random.integers(num_starts(about, self.num_frames, follow=lead)))
-        return Window(set_index, trajectory, start, lead)
+        return Window(set_index, trajectory, start, lead, draw)
 
 
 def micro_batches(

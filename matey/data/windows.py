@@ -28,12 +28,14 @@ class Window:
         trajectory: which trajectory of that set.
         start: first frame of the history.
         lead: snapshots from the last frame of the history to the target, at least 1.
+        draw: number of the draw in the training stream that brought it.
     """
 
     set_index: int
     trajectory: int
     start: int
     lead: int
+    draw: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_fr
         lead_time=torch.tensor([float(window.lead) for window in windows]),  # (b)
         spacing=about.spacing,
         periodic=about.periodic,
+        draw=torch.tensor([window.draw for window in windows]),  # (b)
     )
 
 

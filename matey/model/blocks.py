@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.seam import Seam
+from matey.model.seam import Plan, Seam
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
-from matey.tokens.segments import Segmentation, line_key, place_key, sample_key, time_key
+from matey.tokens.segments import line_key, place_key, sample_key, time_key
 
 Key = Callable[[TokenLayout], Tensor]
 
@@ -33,7 +33,7 @@ def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention within one segmentation, norm first, as a residual.
+    """Multi-head self-attention within one segmentation, norm first.
 
     Queries, keys and values have no bias: that of the keys cancels in the softmax, so its gradient is rounding noise that
     Adam would amplify.
@@ -46,15 +46,15 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, seam: Seam, segmentation: Segmentation) -> Tensor:
-        """Return ``(n, e)`` tokens plus what they gathered from their segment."""
+    def forward(self, tokens: Tensor, seam: Seam, plan: Plan) -> Tensor:
+        """Return what tokens ``(n, e)`` gathered from their segments."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> three n h d", three=3, h=self.num_heads)
-        gathered = seam.attend(*qkv.unbind(), segmentation)
-        return tokens + self.out(rearrange(gathered, "n h d -> n (h d)"))
+        gathered = seam.attend(*qkv.unbind(), plan)
+        return self.out(rearrange(gathered, "n h d -> n (h d)"))
 
 
 class Mlp(nn.Module):
-    """Two-layer perceptron per token, norm first, as a residual."""
+    """Two-layer perceptron per token, norm first."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -64,19 +64,30 @@ class Mlp(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``."""
-        return tokens + self.contract(F.gelu(self.expand(self.norm(tokens))))
+        return self.contract(F.gelu(self.expand(self.norm(tokens))))
 
 
 class Block(nn.Module):
-    """One attention per segmentation of the scheme, then one MLP."""
+    """One attention per segmentation of the scheme, then one MLP, each a residual."""
 
     def __init__(self, width: int, num_heads: int, hidden: int, num_attentions: int) -> None:
         super().__init__()
         self.attentions = nn.ModuleList([SelfAttention(width, num_heads) for _ in range(num_attentions)])
         self.mlp = Mlp(width, hidden)
 
-    def forward(self, tokens: Tensor, seam: Seam, segmentations: Sequence[Segmentation]) -> Tensor:
-        """Map ``(n, e)`` to ``(n, e)``; ``segmentations`` goes with the scheme's list."""
-        for attention, segmentation in zip(self.attentions, segmentations, strict=True):
-            tokens = attention(tokens, seam, segmentation)
-        return self.mlp(tokens)
+    def forward(
+        self, tokens: Tensor, seam: Seam, plans: Sequence[Plan], keep: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``.
+
+        Args:
+            tokens: ``(n, e)``.
+            seam: attends.
+            plans: of the scheme's segmentations.
+            keep: a factor ``(n, 1)`` on each residual, those of drop path; None keeps all as they are.
+        """
+        for number, (attention, plan) in enumerate(zip(self.attentions, plans, strict=True)):
+            residual = attention(tokens, seam, plan)
+            tokens = tokens + (residual if keep is None else residual * keep[number])
+        residual = self.mlp(tokens)
+        return tokens + (residual if keep is None else residual * keep[-1])

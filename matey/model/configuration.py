@@ -43,6 +43,8 @@ class MateyConfig(PretrainedConfig):
         attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
+        drop_path: probability that a sample skips a residual of the last block in training; it rises linearly from 0 in the
+            first block.
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
     """
@@ -68,6 +70,7 @@ class MateyConfig(PretrainedConfig):
         overlap: int = 2,
         attention: str = "auto",
         predict: str = "change",
+        drop_path: float = 0.0,
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
@@ -89,6 +92,7 @@ class MateyConfig(PretrainedConfig):
         self.overlap = overlap
         self.attention = attention
         self.predict = predict
+        self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead
         self._check()
@@ -126,6 +130,8 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}.")
         if self.predict not in ("change", "field"):
             raise ValueError(f"predict must be 'change' or 'field', got {self.predict!r}.")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is a probability below 1, got {self.drop_path:g}.")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import save_on_cpu
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
@@ -15,12 +18,13 @@ from matey.model.blending import Blocks, blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
+from matey.model.drop_path import keep_scale
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
+from matey.tokens.coverage import cells_of, tokens_to_decode
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import extend, patchify
-from matey.tokens.segments import segment
 from matey.tokens.tokenize import TokenBatch, tokenize
 
 
@@ -29,6 +33,11 @@ class MateyModel(PreTrainedModel):
 
     Every rank calls every submodule once per forward pass, on zero rows where it has no tokens of a level: ZeRO needs the same
     sequence of calls on all ranks.
+
+    Attributes:
+        seam: attends and sums; `matey.parallel` puts another in its place for a group of ranks.
+        checkpoint_blocks: ``none``, ``all`` or ``every_other``: blocks that keep no activations but compute them again.
+        offload_activations: whether what such blocks keep waits in main memory.
     """
 
     config_class = MateyConfig
@@ -50,6 +59,7 @@ class MateyModel(PreTrainedModel):
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
         )
         self.seam = Seam(config.attention)
+        self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -74,14 +84,38 @@ class MateyModel(PreTrainedModel):
             torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
         ]
         token_batch = tokenize(batches, self.config.patches, self.config.refinement)
-        segmentations = [segment(key(token_batch.layout)) for key in self.keys]
-        layout = self.seam.shard(token_batch.layout)
-        tokens = self._embed(batches, token_batch, layout, rows)
+        whole = token_batch.layout
+        plans = [self.seam.plan(key(whole)) for key in self.keys]
+        own = self.seam.shard(whole.num_tokens)
+        layout = whole.select(own)
+        tokens = self._embed(token_batch, layout, rows)
         lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)
         tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
-        for block in self.blocks:
-            tokens = block(tokens, self.seam, segmentations)
-        return self._decode(batches, token_batch, layout, self.norm(tokens), rows)
+        for number, block in enumerate(self.blocks):
+            keep = self._keep(number, batches, layout, tokens.dtype)
+            tokens = self._call(number, block, tokens, self.seam, plans, keep)
+        return self._decode(token_batch, own, self.norm(tokens), rows)
+
+    def _call(self, number: int, block: Block, *inputs: Any) -> Tensor:  # noqa: ANN401
+        """Call a block, or have it called again in the backward pass instead of keeping its activations."""
+        recompute = self.checkpoint_blocks == "all" or (self.checkpoint_blocks == "every_other" and number % 2 == 0)
+        if not (recompute and self.training and torch.is_grad_enabled()):
+            return block(*inputs)
+        # The reentrant form saves its input as an autograd function does, so that it can be sent to main memory.
+        with save_on_cpu(pin_memory=True) if self.offload_activations else nullcontext():
+            return checkpoint(block, *inputs, use_reentrant=self.offload_activations)
+
+    def _keep(
+        self, number: int, batches: Sequence[FieldBatch], layout: TokenLayout, dtype: torch.dtype
+    ) -> list[Tensor] | None:
+        """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
+        rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
+        if not (self.training and rate):
+            return None
+        draw = torch.cat([batch.draw for batch in batches])
+        residuals = len(self.keys) + 1
+        scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
+        return [scale[layout.sample, None].to(dtype) for scale in scales]
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch) -> Tensor:
@@ -90,24 +124,20 @@ class MateyModel(PreTrainedModel):
         self.eval()
         (forecast,) = self([batch.to(self.device)])
         self.train(was_training)
-        return forecast.field()
+        return forecast.base + self.seam.reduce(forecast.field() - forecast.base)
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
         layout = tokenize([batch], self.config.patches, self.config.refinement).layout
         return torch.bincount(layout.sample, minlength=batch.num_samples)
 
-    def _embed(
-        self,
-        batches: Sequence[FieldBatch],
-        token_batch: TokenBatch,
-        layout: TokenLayout,
-        rows: Sequence[Tensor],
-    ) -> Tensor:
+    def _embed(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
         """Embed the patches of the layout's tokens, ``(n, e)``."""
         extended = [
             extend(normalised, covered, batch.periodic)
-            for normalised, covered, batch in zip(token_batch.normalised, token_batch.covered, batches, strict=True)
+            for normalised, covered, batch in zip(
+                token_batch.normalised, token_batch.covered, token_batch.batches, strict=True
+            )
         ]
         embedded, order = [], []
         for level, (patch, embedding) in enumerate(zip(self.config.patches, self.embeddings, strict=True)):
@@ -120,21 +150,52 @@ class MateyModel(PreTrainedModel):
             order.append(index)
         return torch.cat(embedded)[torch.cat(order).argsort()]
 
-    def _decode(
-        self,
-        batches: Sequence[FieldBatch],
-        token_batch: TokenBatch,
-        layout: TokenLayout,
-        tokens: Tensor,
-        rows: Sequence[Tensor],
-    ) -> list[Forecast]:
-        """Decode the tokens of the last frame and blend their blocks."""
+    def _decode(self, token_batch: TokenBatch, own: slice, tokens: Tensor, rows: Sequence[Tensor]) -> list[Forecast]:
+        """Decode what bears on the cells of own tokens: those of the last frame, their neighbours and parents."""
+        whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
+        reach = [max(margins) for margins in zip(*(decoder.margin for decoder in self.decoders), strict=True)]
+
+        def wanted(part: slice) -> Tensor:
+            if part == slice(0, whole.num_tokens):
+                return whole.is_last.nonzero(as_tuple=True)[0]
+            return tokens_to_decode(whole, part, frames, patches, reach)
+
+        features = self.seam.fetch(tokens, whole.num_tokens, wanted)
+        decoded = self._decode_levels(token_batch, whole.select(wanted(own)), features, rows)
+        shared = self.seam.size > 1
+        cells = cells_of(whole, own, frames, patches) if shared else [None] * len(frames)
+        num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
+        return [
+            Forecast(
+                batch=batch,
+                base=batch.last if self.config.predict == "change" else normalisation.mean[..., None, None, None],
+                scale=normalisation.std,
+                decoded=self._blend(levels, batch, covered) * (1 if mask is None else mask),
+                own=mask,
+                num_tokens=tokens_of_batch,
+            )
+            for batch, normalisation, levels, covered, mask, tokens_of_batch in zip(
+                token_batch.batches,
+                token_batch.normalisations,
+                decoded,
+                token_batch.covered,
+                cells,
+                num_tokens,
+                strict=True,
+            )
+        ]
+
+    def _decode_levels(
+        self, token_batch: TokenBatch, layout: TokenLayout, tokens: Tensor, rows: Sequence[Tensor]
+    ) -> list[list[Blocks]]:
+        """Decode tokens of the last frame to blocks of cells, per group and level."""
+        batches = token_batch.batches
         decoded: list[list[Blocks]] = [[] for _ in batches]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
-            index = ((layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
-            by_group = _by_group(index, layout, len(batches))
+            index = (layout.level == level).nonzero(as_tuple=True)[0]
             spatial = [
-                layout.row[own] // (batch.num_frames // patch[0]) for own, batch in zip(by_group, batches, strict=True)
+                layout.row[part] // (batch.num_frames // patch[0])
+                for part, batch in zip(_by_group(index, layout, len(batches)), batches, strict=True)
             ]
             windows = [
                 decoder.windows(normalised[:, -1], covered, batch.periodic)[row]
@@ -144,20 +205,7 @@ class MateyModel(PreTrainedModel):
             ]
             for group, values in enumerate(decoder(tokens[index], windows, rows)):
                 decoded[group].append(Blocks(values, spatial[group], decoder.patch, decoder.cells[1:], decoder.margin))
-        num_tokens = torch.bincount(layout.group, minlength=len(batches)).tolist()
-        return [
-            Forecast(
-                batch=batch,
-                base=batch.last if self.config.predict == "change" else normalisation.mean[..., None, None, None],
-                scale=normalisation.std,
-                decoded=self._blend(levels, batch, covered),
-                own=None,
-                num_tokens=tokens_of_batch,
-            )
-            for batch, normalisation, levels, covered, tokens_of_batch in zip(
-                batches, token_batch.normalisations, decoded, token_batch.covered, num_tokens, strict=True
-            )
-        ]
+        return decoded
 
     def _blend(self, levels: Sequence[Blocks], batch: FieldBatch, covered: Sequence[int]) -> Tensor:
         """Put the decoded frame of a batch together, ``(b, f, z, y, x)``."""

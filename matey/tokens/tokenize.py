@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from matey.fields import FieldBatch
+from matey.tokens.coverage import Frames
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
 from matey.tokens.patches import Patch, cover
@@ -19,16 +20,23 @@ class TokenBatch:
     """A micro-batch ready to be embedded.
 
     Attributes:
-        layout: of all its tokens.
+        batches: the fields, one group of samples each.
+        layout: of all tokens.
         normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance.
         normalisations: per group, to undo it.
         covered: per group the size ``z, y, x`` of what the coarsest patches cover, at least the grid.
     """
 
+    batches: tuple[FieldBatch, ...]
     layout: TokenLayout
     normalised: tuple[Tensor, ...]
     normalisations: tuple[Normalisation, ...]
     covered: tuple[tuple[int, int, int], ...]
+
+    @property
+    def frames(self) -> list[Frames]:
+        """The frames of every group."""
+        return [Frames(batch.num_samples, (batch.num_frames, *batch.grid), batch.periodic) for batch in self.batches]
 
 
 def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:
@@ -54,4 +62,5 @@ def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement
         device=batches[0].history.device,
         keep_parents=refinement.keep_parents,
     )
-    return TokenBatch(layout, normalised, normalisations, tuple(cover(window, patches[0])[1:] for window in windows))
+    covered = tuple(cover(window, patches[0])[1:] for window in windows)
+    return TokenBatch(tuple(batches), layout, normalised, normalisations, covered)

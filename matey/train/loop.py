@@ -57,7 +57,8 @@ def train(
             batches = [batch.to(engine.device) for batch in next(stream)]
             forecasts = engine(batches)
             loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
-            engine.backward(loss)
+            # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
+            engine.backward(loss * engine.module.seam.size)
             grad_norm = take_step(engine)
             tally.add(forecasts, per_sample)
         totals = tally.reduce()

@@ -51,6 +51,7 @@ def model_config(run: RunConfig) -> MateyConfig:
         refine_amount=run.tokens.refine,
         refine_values=run.tokens.values,
         refine_change=run.tokens.change,
+        drop_path=run.model.drop_path,
         attention=run.model.attention,
         predict=run.model.predict,
         history=run.data.history,

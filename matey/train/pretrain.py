@@ -9,15 +9,18 @@ from typing import Any
 
 import torch
 
-from matey.config import RunConfig
+from matey.config import ConfigError, RunConfig
 from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window, sound_windows, spread_windows
+from matey.model.configuration import SIZES
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
 from matey.tokens.patches import padding_note
 from matey.train.checkpoint import RunFolder
 from matey.train.loop import train
@@ -46,8 +49,13 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         run.train.seed,
         run.data.temperature,
     )
+    topology = topology_of(run)
     torch.manual_seed(run.train.seed)
     model = MateyModel(model_config(run))
+    if topology.sequence_parallel_size > 1:
+        model.seam = SequenceSeam(topology, run.model.attention)
+    model.checkpoint_blocks = run.parallel.checkpoint_blocks
+    model.offload_activations = run.parallel.offload_activations
     engine = build_engine(model, run.train, deepspeed_config)
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
@@ -60,7 +68,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         folder.go_on(run, deepspeed_config, done)
         state = folder.load(engine, done)
     first_step = done or 0
-    say(describe(run, sets, splits, mixture.shares, model, first_step))
+    say(describe(run, sets, splits, mixture.shares, model, topology, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
         return
@@ -70,17 +78,30 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         run.train.steps - first_step,
         run.train.micro_batch,
         run.train.accumulation,
-        rank(),
-        world_size(),
+        topology.data_rank,
+        topology.num_data_ranks,
         run.data.workers,
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
     )
     windows = windows_of(run, sets, [split.valid for split in splits])
-    check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
+    check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch, topology)
     scales = loss_scales(run, sets, splits)
     train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+
+
+def topology_of(run: RunConfig) -> Topology:
+    """Return this rank's place among all.
+
+    Raises:
+        ConfigError: the size of a sequence group does not divide the ranks.
+    """
+    heads = SIZES[run.model.size][0]
+    try:
+        return Topology(rank(), world_size(), run.parallel.sequence_parallel_size, heads)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def loss_scales(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> dict[str, float]:
@@ -118,6 +139,7 @@ def describe(
     splits: Sequence[Split],
     shares: Sequence[float],
     model: MateyModel,
+    topology: Topology,
     first_step: int,
 ) -> str:
     """Return the lines that open a run: data, model, batch."""
@@ -129,11 +151,16 @@ def describe(
             if note := padding_note(grid, run.tokens.patches[0]):
                 lines.append(f"{data.system}: {note}")
     num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    samples = run.train.micro_batch * run.train.accumulation * world_size()
+    samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     lines.append(
         f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
-        f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {world_size()} ranks"
+        f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {topology.num_ranks} ranks"
     )
+    if topology.sequence_parallel_size > 1:
+        lines.append(
+            f"{topology.num_data_ranks} sequence groups of {topology.sequence_parallel_size} ranks: attention exchanges tokens "
+            f"for heads among {topology.head_ways} and shares queries among {topology.query_ways}"
+        )
     if first_step:
         lines.append(f"Going on after step {first_step}.")
     return "\n".join(lines)

@@ -10,8 +10,8 @@ import torch
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows
 from matey.evaluate.metrics import nrmse
-from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
+from matey.parallel.topology import Topology
 from matey.train.loss import nrmse_of
 from matey.train.tally import Tally
 
@@ -23,18 +23,19 @@ def validate(
     windows: Sequence[Window],
     history: int,
     micro_batch: int,
+    topology: Topology,
 ) -> dict[str, Any]:
     """Return ``valid_nrmse`` (mean over the systems), the same by system, and persistence's by system.
 
-    Micro-batches go round the ranks. All ranks call the model equally often, as ZeRO needs: where the count does not come out
-    even, a rank repeats the first one and does not count it.
+    Micro-batches go round the sequence groups. All ranks call the model equally often, as ZeRO needs: where the count does not
+    come out even, a group repeats the first one and does not count it.
     """
     chunks = [windows[start : start + micro_batch] for start in range(0, len(windows), micro_batch)]
     systems = list(dict.fromkeys(data.system for data in sets))
     model_error, persistence = Tally(systems, engine.device), Tally(systems, engine.device)
     engine.eval()
-    for first in range(0, len(chunks), world_size()):
-        mine = first + rank()
+    for first in range(0, len(chunks), topology.num_data_ranks):
+        mine = first + topology.data_rank
         batches = read_windows(sets, chunks[mine if mine < len(chunks) else 0], history)
         forecasts = engine([batch.to(engine.device) for batch in batches])
         for forecast in forecasts if mine < len(chunks) else ():

@@ -39,7 +39,7 @@ def textbook(block, tokens, patterns):
         weights = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
         gathered = rearrange(weights @ v, "s h l d -> s l (h d)")
         tokens = tokens + attention.out(rearrange(gathered, f"{sequences} -> {grid}", **sizes))
-    return block.mlp(tokens)
+    return tokens + block.mlp(tokens)
 
 
 @pytest.mark.parametrize("scheme", TEXTBOOK)

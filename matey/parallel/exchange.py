@@ -1,0 +1,100 @@
+"""Exchanges of rows between the ranks of a group, with their gradients. DeepSpeed's communication logger counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import deepspeed.comm as dist
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+Group = Any  # a process group of torch.distributed
+
+
+def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: Group) -> Tensor:
+    """Send the first ``send[0]`` rows to the first rank of the group, the next ``send[1]`` to the second, and so on.
+
+    Args:
+        rows: ``(sum of send, ...)``.
+        send: rows for each rank.
+        receive: rows from each rank.
+        group: every rank of it must call.
+
+    Returns:
+        ``(sum of receive, ...)``, in the order of the ranks.
+    """
+    return _Exchange.apply(rows, tuple(send), tuple(receive), group)
+
+
+def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
+    """Return the rows of all ranks of a group, in their order; the gradient is summed over the ranks.
+
+    Args:
+        rows: ``(own count, ...)``.
+        counts: rows of each rank; they differ by little.
+        group: every rank of it must call.
+    """
+    return _Gather.apply(rows, tuple(counts), group)
+
+
+def sum_over_group(partial: Tensor, group: Group) -> Tensor:
+    """Sum over a group. All ranks go on alike with the sum, so each one's gradient is the sum's."""
+    return _Sum.apply(partial, group)
+
+
+class _Exchange(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, send: tuple[int, ...], receive: tuple[int, ...], group: Group) -> Tensor:  # noqa: ANN401
+        ctx.send, ctx.receive, ctx.group = send, receive, group
+        return _all_to_all(rows, send, receive, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        return _all_to_all(gradient, ctx.receive, ctx.send, ctx.group), None, None, None
+
+
+class _Gather(Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: tuple[int, ...], group: Group) -> Tensor:  # noqa: ANN401
+        ctx.counts, ctx.group, ctx.own = counts, group, len(rows)
+        longest = max(counts)
+        gathered = rows.new_empty(len(counts) * longest, *rows.shape[1:])
+        dist.all_gather_into_tensor(gathered, _filled_up(rows, longest), group=group)
+        parts = gathered.split(longest)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        longest = max(ctx.counts)
+        parts = torch.cat([_filled_up(part, longest) for part in gradient.split(ctx.counts)])
+        own = parts.new_empty(longest, *parts.shape[1:])
+        dist.reduce_scatter_fn(own, parts, group=ctx.group)
+        return own[: ctx.own], None, None
+
+
+class _Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, partial: Tensor, group: Group) -> Tensor:  # noqa: ANN401
+        total = partial.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return gradient, None
+
+
+def _all_to_all(rows: Tensor, send: tuple[int, ...], receive: tuple[int, ...], group: Group) -> Tensor:
+    received = rows.new_empty(sum(receive), *rows.shape[1:])
+    dist.all_to_all_single(
+        received, rows.contiguous(), output_split_sizes=list(receive), input_split_sizes=list(send), group=group
+    )
+    return received
+
+
+def _filled_up(rows: Tensor, count: int) -> Tensor:
+    """Append rows of zeros up to ``count``."""
+    missing = count - len(rows)
+    return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows.contiguous()

@@ -1,0 +1,215 @@
+"""Sequence parallelism: the seam of the model for a group of ranks that share samples, exact for any heads, tokens and ranks.
+
+Every rank holds an equal slice of the packed tokens. Attention has two plans, and each segmentation takes the one that moves
+fewer bytes: tokens are exchanged for heads (Ulysses, arXiv:2309.14509) and queries shared out where heads do not suffice, or
+tokens are moved so that each segment is whole on one rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.distributed import new_subgroups_by_enumeration
+
+from matey.model.attention import segment_attention
+from matey.model.seam import Seam
+from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
+from matey.parallel.topology import Topology, shares
+from matey.tokens.segments import Segmentation, segment
+
+# Whole segments move only where no rank gets more than this over its share of the attention's products.
+MOST_IMBALANCE = 1.1
+
+
+@dataclass(frozen=True)
+class HeadsPlan:
+    """Exchange tokens for heads inside the head group, gather keys and values across the query group.
+
+    Attributes:
+        segmentation: of the head group's queries, and of all keys.
+        counts: tokens of each rank of the head group.
+        gathered: tokens of each head group, in the order of the query group.
+        num_moved: values that leave a rank in all of a forward pass, over the embedding width.
+    """
+
+    segmentation: Segmentation
+    counts: tuple[int, ...]
+    gathered: tuple[int, ...]
+    num_moved: float
+
+
+@dataclass(frozen=True)
+class TokensPlan:
+    """Move tokens so that each segment is whole on one rank.
+
+    Attributes:
+        segmentation: of the tokens that come to this rank.
+        order: ``(m,)`` this rank's tokens in the order of the ranks that they go to.
+        inverse: ``(m,)`` undoes it.
+        send: tokens that go to each rank.
+        receive: tokens that come from each rank.
+        num_moved: as that of `HeadsPlan`.
+    """
+
+    segmentation: Segmentation
+    order: Tensor
+    inverse: Tensor
+    send: tuple[int, ...]
+    receive: tuple[int, ...]
+    num_moved: float
+
+
+class SequenceSeam(Seam):
+    """The seam for a group of ranks.
+
+    Args:
+        topology: of this rank. All ranks must make their seams together: it makes process groups.
+        backend: of `segment_attention`.
+    """
+
+    def __init__(self, topology: Topology, backend: str = "auto") -> None:
+        super().__init__(backend)
+        self.topology = topology
+        self.size = topology.sequence_parallel_size
+        self.group, self._heads, self._queries = (
+            new_subgroups_by_enumeration(groups)[0]
+            for groups in (topology.sequence_groups(), topology.head_groups(), topology.query_groups())
+        )
+
+    def shard(self, num_tokens: int) -> slice:
+        """Return the slice of the packed list that this rank embeds, processes and decodes."""
+        return shares(num_tokens, self.size)[self.topology.sequence_rank]
+
+    def plan(self, key: Tensor) -> HeadsPlan | TokensPlan:
+        """Prepare attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
+        tokens = plan_tokens(key, self.topology)
+        moved_by_heads = heads_plan_moves(len(key), self.topology)
+        if tokens is not None and tokens.num_moved < moved_by_heads:
+            return tokens
+        return plan_heads(key, self.topology)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
+        """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
+        attend = self._attend_by_heads if isinstance(plan, HeadsPlan) else self._attend_by_tokens
+        return attend(torch.stack([q, k, v], dim=2), plan)
+
+    def fetch(self, tokens: Tensor, num_tokens: int, wanted: Callable[[slice], Tensor]) -> Tensor:
+        """Return features ``(w, e)`` of the tokens that this rank wants, wherever they are; see `Seam.fetch`."""
+        # Wants ascend and the slices lie side by side, so what a rank sends and gets is in the order of the ranks.
+        slices = shares(num_tokens, self.size)
+        wants = [wanted(own) for own in slices]
+        me = slices[self.topology.sequence_rank]
+        sent = [want[(want >= me.start) & (want < me.stop)] - me.start for want in wants]
+        mine = wants[self.topology.sequence_rank]
+        receive = [int(((mine >= own.start) & (mine < own.stop)).sum()) for own in slices]
+        return exchange_rows(tokens[torch.cat(sent)], [len(rows) for rows in sent], receive, self.group)
+
+    def reduce(self, partial: Tensor) -> Tensor:
+        """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""
+        return sum_over_group(partial, self.group)
+
+    def _attend_by_heads(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
+        ways, own, heads = self.topology.head_ways, len(qkv), self._heads
+        if ways > 1:
+            rows = rearrange(qkv, "n (w h) three d -> (w n) h three d", w=ways)
+            qkv = exchange_rows(rows, [own] * ways, plan.counts, heads)
+        q, k, v = qkv.unbind(2)
+        if self.topology.query_ways > 1:
+            k, v = gather_rows(qkv[:, :, 1:].contiguous(), plan.gathered, self._queries).unbind(2)
+        attended = segment_attention(q, k, v, plan.segmentation, self.backend)
+        if ways > 1:
+            attended = exchange_rows(attended, plan.counts, [own] * ways, heads)
+            attended = rearrange(attended, "(w n) h d -> n (w h) d", w=ways)
+        return attended
+
+    def _attend_by_tokens(self, qkv: Tensor, plan: TokensPlan) -> Tensor:
+        if plan.num_moved:
+            qkv = exchange_rows(qkv[plan.order], plan.send, plan.receive, self.group)
+        attended = segment_attention(*qkv.unbind(2), plan.segmentation, self.backend)
+        if plan.num_moved:
+            attended = exchange_rows(attended, plan.receive, plan.send, self.group)[plan.inverse]
+        return attended
+
+
+def heads_plan_moves(num_tokens: int, topology: Topology) -> float:
+    """Return how many values leave a rank, over the embedding width and summed over the group, with `HeadsPlan`."""
+    ways, queries = topology.head_ways, topology.query_ways
+    exchanged = 4 * num_tokens * (ways - 1) / ways
+    gathered = 2 * num_tokens * (queries - 1)
+    return exchanged + gathered
+
+
+def plan_heads(key: Tensor, topology: Topology) -> HeadsPlan:
+    """Plan attention by heads and queries."""
+    num_tokens = len(key)
+    slices = shares(num_tokens, topology.sequence_parallel_size)
+    ways = topology.head_ways
+    own_group = topology.sequence_rank // ways
+    groups = [slices[first : first + ways] for first in range(0, len(slices), ways)]
+    own = slice(groups[own_group][0].start, groups[own_group][-1].stop)
+    return HeadsPlan(
+        segmentation=segment(key, own),
+        counts=tuple(part.stop - part.start for part in groups[own_group]),
+        gathered=tuple(group[-1].stop - group[0].start for group in groups),
+        num_moved=heads_plan_moves(num_tokens, topology),
+    )
+
+
+def plan_tokens(key: Tensor, topology: Topology) -> TokensPlan | None:
+    """Plan attention with each segment whole on one rank; None where that cannot be balanced."""
+    ways, me = topology.sequence_parallel_size, topology.sequence_rank
+    slices = shares(len(key), ways)
+    _, number = key.unique(return_inverse=True)
+    owner = torch.cat([number.new_full((own.stop - own.start,), rank) for rank, own in enumerate(slices)])
+    homes = homes_of_segments(number, owner, ways)
+    if homes is None:
+        return None
+    home = homes[number]
+    own = home[slices[me]]
+    order = torch.argsort(own, stable=True)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return TokensPlan(
+        segmentation=segment(key[home == me]),
+        order=order,
+        inverse=inverse,
+        send=tuple(torch.bincount(own, minlength=ways).tolist()),
+        receive=tuple(torch.bincount(owner[home == me], minlength=ways).tolist()),
+        num_moved=4.0 * int((home != owner).sum()),
+    )
+
+
+def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None:
+    """Choose a rank for each segment: where most of its tokens are, or, if that is uneven, the one with least to do so far.
+
+    Args:
+        number: ``(n,)`` segment of each token, from 0.
+        owner: ``(n,)`` rank that holds each token.
+        ways: number of ranks.
+
+    Returns:
+        ``(segments,)``, or None if some rank would do more than its share by `MOST_IMBALANCE`.
+    """
+    if not len(number):
+        return None
+    counts = torch.bincount(number * ways + owner, minlength=(int(number.max()) + 1) * ways).view(-1, ways)
+    work = counts.sum(dim=1).double().square()
+    bound = MOST_IMBALANCE * work.sum() / ways
+    homes = counts.argmax(dim=1)
+    if _heaviest(homes, work, ways) <= bound:
+        return homes
+    load, chosen, held, costs = [0.0] * ways, [0] * len(work), counts.tolist(), work.tolist()
+    for index in torch.argsort(work, descending=True, stable=True).tolist():
+        rank = min(range(ways), key=lambda rank: (load[rank], -held[index][rank]))  # noqa: B023 (called at once)
+        chosen[index] = rank
+        load[rank] += costs[index]
+    homes = torch.tensor(chosen, device=number.device)
+    return homes if max(load) <= bound else None
+
+
+def _heaviest(homes: Tensor, work: Tensor, ways: int) -> float:
+    return torch.zeros(ways, dtype=work.dtype, device=work.device).index_add(0, homes, work).max().item()

@@ -1,0 +1,58 @@
+"""Stochastic depth."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from matey.model.drop_path import keep_scale, uniform_hash
+from matey.train.loss import training_loss
+from tests.conftest import make_batch, make_model
+
+
+def test_hashes_are_uniform_and_neighbours_are_strangers():
+    values = uniform_hash(torch.arange(100_000))
+    counts = torch.histc(values, bins=20, min=0, max=1)
+    assert ((counts - 5000).abs() < 5 * 5000**0.5).all()
+    assert torch.corrcoef(torch.stack([values[:-1], values[1:]]))[0, 1].abs() < 0.02
+    assert (values >= 0).all() and (values < 1).all()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_a_residual_keeps_its_size_on_average(rate):
+    scale = keep_scale(torch.arange(20_000), 3, rate)
+    assert scale.unique().tolist() == pytest.approx([0, 1 / (1 - rate)])
+    assert scale.mean().item() == pytest.approx(1, abs=0.03)
+
+
+def losses(model, batch):
+    return training_loss(model([batch]), model.seam, {batch.system: 1.0})[1]
+
+
+def test_what_a_sample_skips_depends_on_its_draw_and_not_on_the_batch_around_it():
+    model = make_model(drop_path=0.5, num_blocks=4).train()
+    batch = replace(make_batch(num_samples=4, dtype=torch.float64), draw=torch.tensor([7, 8, 9, 10]))
+    together = losses(model, batch)
+    parts = []
+    for sample in (slice(0, 1), slice(1, 4)):
+        own = {name: getattr(batch, name)[sample] for name in ("history", "target", "lead_time", "draw")}
+        parts.append(losses(model, replace(batch, **own)))
+    assert torch.allclose(together, torch.cat(parts), rtol=1e-10)
+    others = losses(model, replace(batch, draw=batch.draw + 100))
+    assert not torch.allclose(together, others)
+    model.eval()
+    assert torch.equal(losses(model, batch), losses(model, replace(batch, draw=batch.draw + 100)))
+
+
+@pytest.mark.parametrize("checkpoint_blocks", ["all", "every_other"])
+@pytest.mark.parametrize("offload", [False, True])
+def test_blocks_that_are_computed_again_give_the_same_gradients(checkpoint_blocks, offload):
+    batch = replace(make_batch(dtype=torch.float64), draw=torch.tensor([1, 2]))
+    gradients = []
+    for what in ("none", checkpoint_blocks):
+        model = make_model(drop_path=0.5, num_blocks=4).train()
+        model.checkpoint_blocks, model.offload_activations = what, offload and what != "none"
+        losses(model, batch).sum()
+        training_loss(model([batch]), model.seam, {batch.system: 1.0})[0].backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

@@ -1,0 +1,86 @@
+"""Run by a launcher on P ranks: the model on a sequence group beside the same model on one process, case by case.
+
+Prints a line per case on rank 0: its name and the largest relative difference of outputs, loss and any gradient.
+"""
+
+import itertools
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+
+from matey.model.seam import Seam
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.train.loss import training_loss
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+SETS = {
+    "uniform": ("uniform", ((1, 1, 4, 4),)),
+    "mix": ("mix", ((1, 1, 16, 16), (1, 1, 4, 4))),
+    "mul": ("mul", ((1, 1, 16, 16), (1, 1, 4, 4))),
+    "three levels": ("mix", ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))),
+    "three levels, mul": ("mul", ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))),
+}
+SETS_3D = {
+    "uniform": ("uniform", ((1, 4, 4, 4),)),
+    "mix": ("mix", ((2, 8, 8, 8), (1, 4, 4, 4))),
+    "mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4))),
+    "three levels": ("mix", ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))),
+}
+SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
+
+
+def batches_of(dimensions, dtype):
+    """Two systems on grids of their own, one of which no patch divides."""
+    if dimensions == 3:
+        return [make_batch(num_samples=1, frames=2, grid=(8, 16, 8), dtype=dtype)]
+    return [
+        make_batch(num_samples=1, frames=2, grid=(1, 32, 20), dtype=dtype),
+        make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 32), seed=1, dtype=dtype),
+    ]
+
+
+def run(model, seam, batches, group=None):
+    """Return the outputs as one vector, the loss and the gradient of every parameter."""
+    model.seam = seam
+    model.zero_grad()
+    forecasts = model(batches)
+    loss, _ = training_loss(forecasts, seam, SCALES)
+    loss.backward()
+    output = torch.cat([seam.reduce(forecast.decoded).detach().flatten() for forecast in forecasts])
+    gradients = [parameter.grad for parameter in model.parameters()]
+    if group is not None:
+        for gradient in gradients:
+            dist.all_reduce(gradient, group=group)
+    return [output, loss.detach(), *(gradient.clone() for gradient in gradients)]
+
+
+def cases(heads):
+    for dimensions, sets in ((2, SETS), (3, SETS_3D)):
+        for head, scheme, name in itertools.product(heads, ("vit", "svit", "avit"), sets):
+            yield dimensions, head, scheme, name, *sets[name]
+
+
+def main(heads, dtype):
+    start_processes(find_environment(), timeout=120, threads=1)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    seams = {head: SequenceSeam(Topology(rank, size, size, head)) for head in heads}
+    for dimensions, head, scheme, name, token_set, patches in cases(heads):
+        model = make_model(patches, dtype, token_set=token_set, scheme=scheme, num_heads=head, refine_amount=0.4)
+        model.train()
+        batches = batches_of(dimensions, dtype)
+        ours = run(model, seams[head], batches, seams[head].group)
+        if rank == 0:
+            expected = run(model, Seam(), batches)
+            errors = [((a - b).norm() / b.norm()).item() for a, b in zip(ours, expected, strict=True)]
+            tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
+            case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"
+            sys.stdout.write(f"case {json.dumps([case, max(errors)])}\n")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main([int(head) for head in sys.argv[1].split(",")], getattr(torch, sys.argv[2]))

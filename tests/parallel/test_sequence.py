@@ -1,0 +1,88 @@
+"""Sequence parallelism beside one process, on real ranks."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
+from matey.parallel.topology import Topology, shares
+from tests.conftest import start
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+
+
+def torchrun(num_ranks, *command, **kwargs):
+    return start([Path(sys.executable).parent / "torchrun", "--nproc_per_node", num_ranks, *command], **kwargs)
+
+
+def compare(num_ranks, heads, dtype):
+    """Run the cases on so many ranks and hold every one to the tolerance."""
+    result = torchrun(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
+    assert result.returncode == 0, result.stderr[-3000:]
+    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    assert len(cases) == 27 * len(heads.split(","))
+    worst = max(cases, key=cases.get)
+    assert cases[worst] < TOLERANCE[dtype], (worst, cases[worst])
+
+
+@pytest.mark.parametrize(("num_ranks", "heads"), [(2, "6"), (3, "3,12"), (4, "6")])
+def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads):
+    compare(num_ranks, heads, "float64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
+def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype):
+    compare(num_ranks, "3,6,12", dtype)
+
+
+def plans_of(key, size, heads):
+    return [plan_tokens(key, Topology(rank, size, size, heads)) for rank in range(size)]
+
+
+def test_segments_that_lie_on_one_rank_move_nothing():
+    key = torch.arange(64) // 4
+    for plan in plans_of(key, 4, 3):
+        assert plan.num_moved == 0
+        assert plan.segmentation.runs == ((4, 4, 4),)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+def test_every_segment_comes_whole_to_one_rank(size):
+    key = torch.randint(0, 40, (203,), generator=torch.Generator().manual_seed(0))
+    plans, slices = plans_of(key, size, 3), shares(len(key), size)
+    arrived = []
+    for rank, plan in enumerate(plans):
+        assert plan.receive == tuple(other.send[rank] for other in plans)
+        parts = [key[own][p.order].split(p.send)[rank] for own, p in zip(slices, plans, strict=True)]
+        arrived.append(torch.cat(parts))
+        lengths = [length for count, length, _ in plan.segmentation.runs for _ in range(count)]
+        assert sorted(lengths) == arrived[-1].unique(return_counts=True)[1].sort().values.tolist()
+        assert torch.equal(plan.order[plan.inverse], torch.arange(len(plan.order)))
+    assert sum(len(keys.unique()) for keys in arrived) == len(key.unique())
+    assert torch.equal(torch.cat(arrived).sort().values, key.sort().values)
+
+
+def test_one_long_segment_cannot_be_moved_to_one_rank():
+    key = torch.cat([torch.zeros(100, dtype=torch.long), torch.arange(1, 101)])
+    owner = torch.arange(200) // 100
+    assert homes_of_segments(key, owner, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "moved"), [(6, 2, 4 * 0.5), (12, 4, 4 * 0.75), (3, 2, 2), (6, 4, 4 * 0.5 + 2)]
+)
+def test_heads_and_queries_move_what_the_formula_says(heads, size, moved):
+    topology = Topology(0, size, size, heads)
+    assert heads_plan_moves(1000, topology) == pytest.approx(1000 * moved)
+
+
+def test_queries_of_a_head_group_meet_all_keys():
+    key = torch.zeros(10, dtype=torch.long)
+    plan = plan_heads(key, Topology(3, 4, 4, 6))
+    assert plan.counts == (2, 3) and plan.gathered == (5, 5)
+    assert plan.segmentation.runs == ((1, 5, 10),)
