@@ -1,0 +1,43 @@
+"""Training trajectories: every ZeRO stage, sequence group and cut of the batch beside one process."""
+
+import json
+
+import pytest
+import torch
+
+from tests.parallel.test_sequence import torchrun
+
+
+def run_cases(num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,)):
+    """Return (name, what decides the result, losses and norms, weights) of every case."""
+    choices = json.dumps([accumulations, clips, list(offloads), list(recomputes)])
+    result = torchrun(num_ranks, "-m", "tests.parallel.training_cases", choices, timeout=1500)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
+
+
+def hold(cases, clips):
+    """Hold losses and norms to 1e-6 and weights to 1e-4 of one process without ZeRO."""
+    reference = {
+        tuple(key): (history, weights) for name, key, history, weights in run_cases(1, [1], clips) if "stage 0" in name
+    }
+    for name, key, history, weights in cases:
+        expected_history, expected_weights = (torch.tensor(values).double() for values in reference[tuple(key)])
+        history, weights = torch.tensor(history).double(), torch.tensor(weights).double()
+        assert torch.allclose(history[::2], expected_history[::2], rtol=1e-6, atol=0), name
+        assert torch.allclose(history[1::2], expected_history[1::2], rtol=1e-5, atol=0), name
+        assert (weights - expected_weights).norm() < 1e-4 * expected_weights.norm(), name
+        assert not torch.equal(history[0], history[2]), name
+
+
+def test_two_ranks_train_as_one_process_with_every_stage_and_group():
+    cases = run_cases(2, [2], [0.05], recomputes=[True])
+    assert len(cases) == 4 * 2 * 2
+    hold(cases, [0.05])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_stages_groups_accumulation_clipping_and_offload_train_as_one_process(num_ranks):
+    cases = run_cases(num_ranks, [1, 2], [0, 0.05], offloads=[False, True], recomputes=[False, True])
+    hold(cases, [0, 0.05])

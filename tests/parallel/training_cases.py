@@ -1,0 +1,90 @@
+"""Run by a launcher: a few steps of training with every ZeRO stage and sequence group that the ranks allow.
+
+Prints a line per case on rank 0: its name, the losses and norms of the steps, and a fingerprint of the weights.
+"""
+
+import itertools
+import json
+import sys
+
+import torch
+
+from matey.config import TrainSection
+from matey.parallel.collectives import rank, world_size
+from matey.parallel.engine import build_engine, take_step, whole_parameters
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.train.loss import training_loss
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+STEPS, GLOBAL_BATCH = 5, 4
+SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
+
+
+def samples_of(step, accumulation, micro, chunk, data_rank, num_data_ranks):
+    """The share of one data rank of a global batch that is the same however it is cut."""
+    first = (chunk * num_data_ranks + data_rank) * micro
+    batches = []
+    for number in range(first, first + micro):
+        seed = step * GLOBAL_BATCH + number
+        if number % 2:
+            batches.append(make_batch("diffusion_reaction", VOCABULARY[1:], 1, 2, (1, 16, 24), seed=seed))
+        else:
+            batches.append(make_batch(num_samples=1, frames=2, grid=(1, 20, 16), seed=seed))
+    return batches
+
+
+def train(stage, size, accumulation, clip, offload, recompute, freeze):
+    topology = Topology(rank(), world_size(), size, 3)
+    micro = GLOBAL_BATCH // accumulation // topology.num_data_ranks
+    model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
+    if size > 1:
+        model.seam = SequenceSeam(topology)
+    model.checkpoint_blocks = "all" if recompute else "none"
+    if freeze:
+        model.blocks.requires_grad_(False)
+    settings = TrainSection(
+        steps=STEPS, micro_batch=micro, accumulation=accumulation, clip_norm=clip, learning_rate=1e-3, weight_decay=0.1
+    )
+    zero = {"stage": stage, **({"offload_optimizer": {"device": "cpu"}} if offload else {})}
+    if offload and stage == 3:
+        zero["offload_param"] = {"device": "cpu"}
+    engine = build_engine(model.train(), settings, {"zero_optimization": zero})
+    history = []
+    for step in range(STEPS):
+        loss_of_step = 0.0
+        for chunk in range(accumulation):
+            share = samples_of(step, accumulation, micro, chunk, topology.data_rank, topology.num_data_ranks)
+            loss, _ = training_loss(engine(share), engine.module.seam, SCALES)
+            engine.backward(loss * size)
+            norm = take_step(engine)
+            mean = loss.detach().clone()
+            torch.distributed.all_reduce(mean)
+            loss_of_step += mean.item() / world_size() / accumulation
+        history += [loss_of_step, norm]
+    with whole_parameters(engine) as weights:
+        flat = torch.cat([value.flatten().double() for value in weights.values()])
+    engine.destroy()
+    return history, flat
+
+
+def main(accumulations, clips, offloads, recomputes):
+    start_processes(find_environment(), timeout=120, threads=1)
+    sizes = [size for size in (1, 2, 4) if world_size() % size == 0 and world_size() // size <= 2]
+    cases = itertools.product((0, 1, 2, 3), sizes, accumulations, clips, offloads, recomputes, (False, True))
+    for stage, size, accumulation, clip, offload, recompute, freeze in cases:
+        if offload and stage < 2:
+            continue
+        history, weights = train(stage, size, accumulation, clip, offload, recompute, freeze)
+        if rank() == 0:
+            name = f"stage {stage}, P {size}, accumulation {accumulation}, clip {clip}"
+            name += f", offload {offload}, recompute {recompute}, frozen {freeze}"
+            sample = weights[:: max(1, len(weights) // 500)].tolist()
+            sys.stdout.write(f"case {json.dumps([name, [clip, freeze], history, sample])}\n")
+            sys.stdout.flush()
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main(*json.loads(sys.argv[1]))
