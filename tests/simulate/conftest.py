@@ -4,6 +4,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+import torch
 import yaml
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "pdebench"
@@ -37,3 +38,20 @@ def published_diffusion_reaction():
 @pytest.fixture
 def read_trajectories():
     return published_trajectories
+
+
+def gas_trajectories(name):
+    """Return density, pressure and velocity of a published file of compressible flow, ``(b, t, f, x, y)``."""
+    with h5py.File(published_file(name)) as file:
+        fields = [torch.from_numpy(file[field][:]).double() for field in ("density", "pressure", "Vx", "Vy")]
+        return torch.stack(fields, dim=2)
+
+
+@pytest.fixture(scope="session")
+def published_rand():
+    return gas_trajectories("cfd_rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_64_Train.hdf5")
+
+
+@pytest.fixture(scope="session")
+def published_turbulence():
+    return gas_trajectories("cfd_turb/2D_CFD_Turb_M1.0_Eta1e-08_Zeta1e-08_periodic_64_Train.hdf5")
