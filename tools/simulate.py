@@ -2,8 +2,10 @@
 
     python tools/simulate.py --list
     python tools/simulate.py shallow_water --out data/swe --trajectories 200 --resolution 64
+    python tools/simulate.py compressible_rand --out data/gas --trajectories 20 --mach 1.0
 
-The solvers and the layout are in matey.simulate; without options, size and settings are those of the published set.
+The solvers and the layouts are in matey.simulate; without options, size and settings are those of the published set. A
+run that was interrupted goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +22,8 @@ import torch
 from tqdm import tqdm
 
 from matey.fields import nearest_name
-from matey.simulate.pdebench_layout import SYSTEMS, Ensemble, read_configs, solve_ensemble, write_ensemble
+from matey.simulate.ensemble import Ensemble, Trajectory, make
+from matey.simulate.systems import SYSTEMS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("simulate.py: interrupted; nothing was written.", file=sys.stderr)
+        print("simulate.py: interrupted; the same command goes on from here.", file=sys.stderr)
         return 130
     return 0
 
@@ -59,23 +63,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the systems and stop")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the file, which has its official name")
     sizes = {
-        "--trajectories": (Ensemble.num_trajectories, "how many"),
-        "--resolution": (Ensemble.resolution, "cells along each axis"),
-        "--frames": (Ensemble.num_frames, "frames of each, the initial one included"),
-        "--seed": (Ensemble.first_seed, "of the first trajectory; the next ones count up"),
+        "--trajectories": "how many",
+        "--resolution": "cells along the longest axis",
+        "--frames": "frames of each, the initial one included",
+        **{f"--{name}": f"of {' and '.join(systems)}" for name, systems in settings().items()},
     }
-    for flag, (default, text) in sizes.items():
-        parser.add_argument(flag, type=int, default=default, help=f"{text} (default: {default})")
+    for flag, text in sizes.items():
+        number = float if flag[2:] in settings() else int
+        parser.add_argument(flag, type=number, help=f"{text} (default: as published)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first trajectory; the next ones count up")
+    parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
 
 
-def simulate(options: argparse.Namespace) -> None:
-    """Write the file that the options ask for, unless it is there.
+def settings() -> dict[str, list[str]]:
+    """Return what can be set of any system's physics, and the systems that have it."""
+    names = dict.fromkeys(name for system in SYSTEMS.values() for name in system.settings)
+    return {name: [key for key, system in SYSTEMS.items() if name in system.settings] for name in names}
 
-    Raises:
-        ValueError: the options make no sense, or something else lies where the file should go.
-    """
+
+def requested(options: argparse.Namespace) -> Ensemble:
+    """Return the ensemble that the options ask for; raise ValueError if they make no sense."""
     if options.system not in SYSTEMS:
         if options.system is None:
             raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
@@ -84,35 +93,49 @@ def simulate(options: argparse.Namespace) -> None:
         raise ValueError("Name the folder for the file: --out DIR.")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out names a folder, but {options.out} is a file.")
-    ensemble = Ensemble(
-        SYSTEMS[options.system], options.trajectories, options.resolution, options.frames, first_seed=options.seed
-    )
-    path = options.out / ensemble.system.file_name
-    if path.exists() and not options.overwrite:
-        if not holds(path, ensemble):
-            raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
-        print(f"{path} is there already, with these settings.")
-        return
+    if options.workers < 1:
+        raise ValueError(f"The number of workers must be at least 1, got {options.workers}.")
+    for name, systems in settings().items():
+        if getattr(options, name) is not None and options.system not in systems:
+            raise ValueError(f"{options.system} has no --{name}, only {' and '.join(systems)} have.")
+    sizes = {
+        "num_trajectories": options.trajectories,
+        "resolution": options.resolution,
+        "num_frames": options.frames,
+        "first_seed": options.seed,
+    }
+    chosen = {name: getattr(options, name) for name in settings()}
+    return SYSTEMS[options.system].ensemble(given(chosen), **given(sizes))
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(options.out).free
+
+def given(choices: dict) -> dict:
+    """Leave out what the user did not say."""
+    return {name: value for name, value in choices.items() if value is not None}
+
+
+def simulate(options: argparse.Namespace) -> None:
+    """Write the files that the options ask for, unless they are there.
+
+    Raises:
+        ValueError: the options make no sense, or something else lies where a file should go.
+    """
+    ensemble = requested(options)
+    there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
     if free < ensemble.num_bytes:
-        raise ValueError(f"{path} needs {ensemble.num_bytes / 1e9:.1f} GB, but its disk has {free / 1e9:.1f} GB free.")
+        size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
+        raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
     keep_freed_memory()
-    num_workers = torch.get_num_threads()
     torch.set_num_threads(1)  # threads take whole batches instead
-    solved = solve_ensemble(ensemble, num_workers)
-    progress = tqdm(solved, desc=options.system, total=ensemble.num_trajectories, unit="trajectory", disable=None)
-    write_ensemble(path, ensemble, progress)
-    print(f"Wrote {path}: {options.trajectories} x {options.frames} frames, {path.stat().st_size / 1e6:.0f} MB.")
 
+    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> tqdm:
+        return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory", disable=None)
 
-def holds(path: Path, ensemble: Ensemble) -> bool:
-    """Say whether a file is what the ensemble would write."""
-    try:
-        return read_configs(path) == ensemble.configs()
-    except OSError:  # not an HDF5 file
-        return False
+    written = make(options.out, ensemble, options.workers, options.overwrite, show)
+    if not written:
+        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
+    for path in written:
+        print(f"Wrote {path}: {path.stat().st_size / 1e6:.0f} MB.")
 
 
 def keep_freed_memory() -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from matey.simulate.systems import SYSTEMS
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")
 
@@ -35,7 +37,7 @@ def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run,
     folder = tmp_path / "new" / "folder"
     path = folder / "2D_rdb_NA_NA.h5"
     status, output, _ = run("shallow_water", "--out", folder, *SMALL)
-    assert status == 0 and output.startswith(f"Wrote {path}: 3 x 4 frames")
+    assert status == 0 and output.startswith(f"Wrote {path}: ")
     assert [item.name for item in folder.iterdir()] == [path.name]
     before = path.stat().st_mtime_ns
     with h5py.File(path) as file:
@@ -43,7 +45,7 @@ def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run,
     assert data.shape == (3, 4, 16, 16, 1)
 
     status, output, _ = run("shallow_water", "--out", folder, *SMALL)
-    assert (status, output) == (0, f"{path} is there already, with these settings.\n")
+    assert (status, output) == (0, f"3 trajectories with these settings are in {folder} already.\n")
     status, output, errors = run("shallow_water", "--out", folder, *SMALL, "--seed", 1)
     assert (status, output) == (2, "") and "holds something else" in errors and "--overwrite" in errors
     assert path.stat().st_mtime_ns == before
@@ -63,19 +65,25 @@ def test_a_file_that_is_no_hdf5_is_not_replaced(run, tmp_path):
 def test_list_names_every_system(run):
     status, output, errors = run("--list")
     assert (status, errors) == (0, "")
-    assert [line.split()[0] for line in output.splitlines()] == ["shallow_water", "diffusion_reaction"]
+    assert [line.split()[0] for line in output.splitlines()] == list(SYSTEMS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["shalow_water", "--out", "OUT"], "No system 'shalow_water'. Did you mean 'shallow_water'?"),
-        (["--out", "OUT"], "Name a system: shallow_water or diffusion_reaction."),
+        (["--out", "OUT"], "Name a system: shallow_water or diffusion_reaction or "),
         (["shallow_water"], "Name the folder for the file: --out DIR."),
         (["shallow_water", "--out", "OUT", "--resolution", "4"], "The resolution must be at least 8, got 4."),
         (["shallow_water", "--out", "OUT", "--trajectories", "0"], "number of trajectories must be at least 1, got 0."),
         (["shallow_water", "--out", "OUT", "--frames", "many"], "invalid int value: 'many'; see --help."),
         (["shallow_water", "--out", "OUT", "--frame_rate"], "Unrecognized arguments: --frame_rate"),
+        (["shallow_water", "--out", "OUT", "--workers", "0"], "The number of workers must be at least 1, got 0."),
+        (["shallow_water", "--out", "OUT", "--mach", "1"], "shallow_water has no --mach, only compressible_rand and"),
+        (
+            ["compressible_turb", "--out", "OUT", "--mach", "-1"],
+            "The setting mach must be positive and finite, got -1.",
+        ),
         (["shallow_water", "--out", "FILE"], "--out names a folder, but FILE is a file."),
         (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x: Not a directory;"),
         (["shallow_water", "--out", "OUT", "--resolution", "1000000"], "GB free."),
@@ -94,18 +102,38 @@ def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arg
     assert not list((tmp_path / "out").glob("*"))
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path):
-    command = [sys.executable, TOOL, "diffusion_reaction", "--trajectories", "1000", "--resolution", "32", "--out"]
-    runs = {
-        number: subprocess.Popen([*command, tmp_path / number.name], stderr=subprocess.PIPE, text=True)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def test_a_setting_of_the_physics_goes_into_the_name_of_the_file(run, tmp_path):
+    assert run("compressible_rand", "--out", tmp_path, *SMALL, "--mach", "1", "--viscosity", "0.1")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_16_Train.hdf5"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
+    arguments = [
+        "diffusion_reaction",
+        "--trajectories",
+        "150",
+        "--resolution",
+        "32",
+        "--frames",
+        "21",
+        "--workers",
+        "1",
+    ]
+    command = [sys.executable, TOOL, *arguments, "--out"]
+    process = subprocess.Popen([*command, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    for number, process in runs.items():
-        while not list(tmp_path.glob(f"{number.name}/.*/*.h5")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(number)
-    for number, process in runs.items():
-        _, errors = process.communicate(timeout=60)
-        assert (process.returncode, errors) == (130, "simulate.py: interrupted; nothing was written.\n")
-        assert not list((tmp_path / number.name).iterdir())
+    while not list(tmp_path.glob("stopped/.*.unfinished")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "simulate.py: interrupted; the same command goes on from here.\n")
+    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".2D_diff-react_NA_NA.h5.unfinished"]
+
+    for folder in ("stopped", "whole"):
+        subprocess.run([*command, tmp_path / folder], check=True, stderr=subprocess.DEVNULL)
+    stopped, whole = (h5py.File(tmp_path / folder / "2D_diff-react_NA_NA.h5") for folder in ("stopped", "whole"))
+    with stopped, whole:
+        assert stopped.keys() == whole.keys() and list(stopped.attrs) == []
+        for name in whole:
+            np.testing.assert_array_equal(stopped[name]["data"], whole[name]["data"])

@@ -1,0 +1,167 @@
+"""What can be simulated, how much of it, and the loop that solves an ensemble and hands it to its layout.
+
+A system is an entry of ``systems.SYSTEMS``. Solvers know nothing of files, layouts nothing of numerics.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+Trajectory = Mapping[str, np.ndarray]  # what is stored of one trajectory, by the name it has in the file
+
+
+@dataclass(frozen=True)
+class System:
+    """A system that ``tools/simulate.py`` can make.
+
+    Attributes:
+        summary: one line for people.
+        num_trajectories: of the published set, as are the next two; each is what the user gets without saying more.
+        resolution: cells along the longest axis.
+        num_frames: frames of a trajectory, the initial one included.
+        num_values: float32 numbers stored for each of ``resolution^2`` cells in a frame, for an estimate of the size.
+        solve: from (ensemble, seeds), the trajectory of each seed. Which seeds come together must not matter.
+        layout: how trajectories become files.
+        settings: numbers of the physics that the user may choose, and their defaults.
+    """
+
+    summary: str
+    num_trajectories: int
+    resolution: int
+    num_frames: int
+    num_values: int
+    solve: Callable[[Ensemble, Sequence[int]], Sequence[Trajectory]]
+    layout: Layout
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def ensemble(self, settings: Mapping[str, float] | None = None, **sizes: int) -> Ensemble:
+        """Return an ensemble of the published sizes and settings, except for those given."""
+        for name in settings or {}:
+            if name not in self.settings:
+                raise ValueError(f"This system has no {name}; its settings are: {', '.join(self.settings) or 'none'}.")
+        published = {name: getattr(self, name) for name in ("num_trajectories", "resolution", "num_frames")}
+        return Ensemble(self, **(published | sizes), settings={**self.settings, **(settings or {})})
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trajectories of one system that are made together. Trajectory ``i`` has the seed ``first_seed + i``."""
+
+    system: System
+    num_trajectories: int
+    resolution: int
+    num_frames: int
+    first_seed: int = 0
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes and settings that make no data."""
+        for what, value, least in (
+            ("number of trajectories", self.num_trajectories, 1),
+            ("resolution", self.resolution, 8),
+            ("number of frames", self.num_frames, 2),
+            ("first seed", self.first_seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"The {what} must be at least {least}, got {value}.")
+        for name, value in self.settings.items():
+            if not 0 < value < float("inf"):
+                raise ValueError(f"The setting {name} must be positive and finite, got {value:g}.")
+
+    @property
+    def seeds(self) -> range:
+        """The seed of each trajectory."""
+        return range(self.first_seed, self.first_seed + self.num_trajectories)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the data on disk."""
+        return 4 * self.num_trajectories * self.num_frames * self.resolution**2 * self.system.num_values
+
+
+class Layout(Protocol):
+    """How the trajectories of an ensemble become files; a file is known by the seeds of its trajectories."""
+
+    def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
+        """Return the names of the files, and which seeds go into each, in order."""
+
+    def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
+        """Say whether a file is what ``write`` would make."""
+
+    def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
+        """Return how many of the first trajectories of a file an interrupted ``write`` has left behind."""
+
+    def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
+        """Write a file that appears under its name only when it is whole; ``rest`` follows those that are done."""
+
+
+def make(
+    folder: Path,
+    ensemble: Ensemble,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    show: Callable[[Iterator[Trajectory], int], Iterable[Trajectory]] = lambda trajectories, num: trajectories,
+) -> list[Path]:
+    """Write the files of an ensemble that are not there yet, going on where an interrupted run stopped.
+
+    Args:
+        folder: where the files go; made if need be.
+        ensemble: what to make.
+        num_workers: threads.
+        overwrite: replace files that hold something else.
+        show: wraps the trajectories and takes their number, to draw progress.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: a file holds something else.
+    """
+    layout = ensemble.system.layout
+    missing = {}
+    for name, seeds in layout.files(ensemble).items():
+        path = folder / name
+        if not path.exists() or not layout.holds(path, ensemble, seeds):
+            if path.exists() and not overwrite:
+                raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
+            missing[path] = seeds
+    folder.mkdir(parents=True, exist_ok=True)
+    rests = {path: seeds[layout.num_done(path, ensemble, seeds) :] for path, seeds in missing.items()}
+    to_solve = [seed for seeds in rests.values() for seed in seeds]
+    solved = iter(show(solve(ensemble, to_solve, num_workers), len(to_solve)))
+    for path, seeds in missing.items():
+        layout.write(path, ensemble, seeds, islice(solved, len(rests[path])))
+    return list(missing)
+
+
+def solve(
+    ensemble: Ensemble, seeds: Sequence[int], num_workers: int = 1, cells_per_batch: int = 2**15
+) -> Iterator[Trajectory]:
+    """Solve in batches on ``num_workers`` threads, and yield the trajectories in order.
+
+    The last two arguments do not change the data. With 32,768 cells (eight trajectories at 64 x 64), operations are
+    long enough to outweigh their overhead, and temporaries still fit the cache. A thread per batch scales better than
+    many threads per operation, and does not mind other processes on the same cores.
+    """
+    fair_share = -(-len(seeds) // num_workers)
+    batch_size = max(1, min(cells_per_batch // ensemble.resolution**2, fair_share))
+    pending = deque()
+    with ThreadPoolExecutor(num_workers) as pool:
+        try:
+            for start in range(0, len(seeds), batch_size):
+                pending.append(pool.submit(ensemble.system.solve, ensemble, seeds[start : start + batch_size]))
+                if len(pending) > num_workers:  # no further ahead: the official ensemble does not fit in memory
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:  # an interrupt has to wait for what has begun, but not for the rest
+            for batch in pending:
+                batch.cancel()

@@ -1,0 +1,71 @@
+"""A layout of HDF5 files that are filled one trajectory at a time, so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from matey.simulate.ensemble import Ensemble, Trajectory
+
+
+@dataclass(frozen=True)
+class Hdf5Layout:
+    """Files of one kind, made from four functions; see ``ensemble.Layout``.
+
+    Attributes:
+        files: from an ensemble, the names of its files and the seeds in each.
+        configs: from (ensemble, seeds), what a file records of how it was made, by which it is known again.
+        read_configs: from an open file, what ``configs`` gave, or something else if something else wrote it.
+        begin: from (open file, ensemble, seeds), write what does not depend on the solution.
+        add: from (open file, position in it, seed, trajectory), write one trajectory.
+    """
+
+    files: Callable[[Ensemble], Mapping[str, Sequence[int]]]
+    configs: Callable[[Ensemble, Sequence[int]], Mapping[str, str]]
+    read_configs: Callable[[h5py.File], Mapping[str, str]]
+    begin: Callable[[h5py.File, Ensemble, Sequence[int]], None]
+    add: Callable[[h5py.File, int, Trajectory], None]
+
+    def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
+        """Say whether a file records that it was made as this one would be."""
+        try:
+            with h5py.File(path) as file:
+                return self.read_configs(file) == self.configs(ensemble, seeds)
+        except OSError:  # not an HDF5 file
+            return False
+
+    def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
+        """Return how many trajectories are in the unfinished file beside ``path``, zero if it is of another ensemble."""
+        try:
+            with h5py.File(unfinished(path)) as file:
+                return int(file.attrs["num_done"]) if file.attrs.get("made_as") == self._digest(ensemble, seeds) else 0
+        except OSError:  # none, or the process was killed in the middle of a write
+            return 0
+
+    def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
+        """Go on with the unfinished file, or begin it, and give it its name when it is whole."""
+        partial = unfinished(path)
+        num_done = self.num_done(path, ensemble, seeds)
+        with h5py.File(partial, "r+" if num_done else "w") as file:
+            if num_done == 0:
+                self.begin(file, ensemble, seeds)
+                file.attrs["made_as"] = self._digest(ensemble, seeds)
+            for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
+                self.add(file, position, trajectory)
+                file.attrs["num_done"] = position + 1
+                file.flush()
+            del file.attrs["made_as"], file.attrs["num_done"]
+        os.replace(partial, path)
+
+    def _digest(self, ensemble: Ensemble, seeds: Sequence[int]) -> str:
+        return hashlib.sha256(repr(self.configs(ensemble, seeds)).encode()).hexdigest()
+
+
+def unfinished(path: Path) -> Path:
+    """Return where a file lies until it is whole."""
+    return path.with_name(f".{path.name}.unfinished")

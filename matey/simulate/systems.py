@@ -1,0 +1,45 @@
+"""The systems that ``tools/simulate.py`` can make, by the name it knows them by."""
+
+from matey.simulate import pdebench_gas, pdebench_groups
+from matey.simulate.ensemble import System
+
+SYSTEMS = {
+    "shallow_water": System(
+        summary="Radial dam break: water depth, waves from a released column, open sides.",
+        num_trajectories=1000,
+        resolution=128,
+        num_frames=101,
+        num_values=1,
+        solve=pdebench_groups.solve_dam_break,
+        layout=pdebench_groups.DAM_BREAK,
+    ),
+    "diffusion_reaction": System(
+        summary="FitzHugh-Nagumo diffusion-reaction: activator and inhibitor, patterns from noise, closed walls.",
+        num_trajectories=1000,
+        resolution=128,
+        num_frames=101,
+        num_values=2,
+        solve=pdebench_groups.solve_diffusion_reaction,
+        layout=pdebench_groups.DIFFUSION_REACTION,
+    ),
+    "compressible_rand": System(
+        summary="Viscous gas: density, pressure and velocity, from random waves of all four, periodic.",
+        num_trajectories=10000,
+        resolution=128,
+        num_frames=21,
+        num_values=4,
+        solve=pdebench_gas.solve_rand,
+        layout=pdebench_gas.gas_layout("Rand"),
+        settings={"mach": 0.1, "viscosity": 0.01},
+    ),
+    "compressible_turb": System(
+        summary="Nearly inviscid gas: density, pressure and velocity, from random waves of velocity, periodic.",
+        num_trajectories=1000,
+        resolution=512,
+        num_frames=21,
+        num_values=4,
+        solve=pdebench_gas.solve_turbulence,
+        layout=pdebench_gas.gas_layout("Turb"),
+        settings={"mach": 1.0, "viscosity": 1e-8},
+    ),
+}

@@ -1,0 +1,107 @@
+"""What may not change the data of an ensemble, and what becomes of files that are there or half there."""
+
+import h5py
+import numpy as np
+import pytest
+
+from matey.simulate.ensemble import make, solve
+from matey.simulate.hdf5_layout import unfinished
+from matey.simulate.systems import SYSTEMS
+
+DAM_BREAK = SYSTEMS["shallow_water"]
+
+
+def arrays(trajectories):
+    return [np.concatenate([array.ravel() for array in trajectory.values()]) for trajectory in trajectories]
+
+
+def contents(path):
+    found = {}
+    with h5py.File(path) as file:
+        found["/"] = sorted(file.attrs)
+        file.visititems(lambda name, item: found.update({name: item[()] if isinstance(item, h5py.Dataset) else None}))
+    return found
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_batches_and_threads_change_no_bit(system):
+    ensemble = SYSTEMS[system].ensemble(num_trajectories=5, resolution=16, num_frames=3)
+    alone = arrays(solve(ensemble, ensemble.seeds, cells_per_batch=1))
+    for how in ({"num_workers": 1}, {"num_workers": 2}, {"num_workers": 3, "cells_per_batch": 2 * 16**2}):
+        np.testing.assert_array_equal(arrays(solve(ensemble, ensemble.seeds, **how)), alone)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_run_that_broke_off_goes_on_to_the_same_files(system, tmp_path):
+    ensemble = SYSTEMS[system].ensemble(num_trajectories=3, resolution=16, num_frames=3)
+    solved = []
+
+    def breaking(trajectories, number):
+        for trajectory in trajectories:
+            if len(solved) == 2:
+                raise KeyboardInterrupt
+            solved.append(number)
+            yield trajectory
+
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "broken", ensemble, show=breaking)
+    solved[:] = [None]  # let one more pass
+    resumed = make(tmp_path / "broken", ensemble, show=breaking)
+    assert solved == [None, 1]  # one was left to solve
+    for path in resumed:
+        (whole,) = (other for other in make(tmp_path / path.stem, ensemble) if other.name == path.name)
+        np.testing.assert_equal(contents(path), contents(whole))
+        assert not unfinished(path).exists()
+
+
+def test_half_a_file_of_another_ensemble_is_begun_anew(tmp_path):
+    def one(trajectories, number):
+        yield next(trajectories)
+        raise KeyboardInterrupt
+
+    sizes = {"num_trajectories": 2, "resolution": 16, "num_frames": 3}
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, DAM_BREAK.ensemble(**sizes, first_seed=7), show=one)
+    (path,) = make(tmp_path, DAM_BREAK.ensemble(**sizes))
+    (other,) = make(tmp_path / "whole", DAM_BREAK.ensemble(**sizes))
+    np.testing.assert_equal(contents(path), contents(other))
+
+
+def test_trajectories_continue_where_the_seeds_of_another_ensemble_end():
+    sizes = {"resolution": 16, "num_frames": 4}
+    five, two = (
+        DAM_BREAK.ensemble(num_trajectories=5, **sizes),
+        DAM_BREAK.ensemble(num_trajectories=2, first_seed=3, **sizes),
+    )
+    np.testing.assert_array_equal(arrays(solve(five, five.seeds))[3:], arrays(solve(two, two.seeds)))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tmp_path):
+    sizes = {"num_trajectories": 2, "resolution": 16, "num_frames": 3}
+    ensemble = SYSTEMS[system].ensemble(**sizes)
+    make(tmp_path, ensemble)
+    layout = ensemble.system.layout
+    for other in ({}, {"num_trajectories": 3}, {"resolution": 17}, {"num_frames": 4}, {"first_seed": 1}):
+        changed = SYSTEMS[system].ensemble(**(sizes | other))
+        known = [
+            layout.holds(tmp_path / name, changed, seeds)
+            for name, seeds in layout.files(changed).items()
+            if (tmp_path / name).exists()
+        ]
+        assert all(known) if other == {} else not any(known)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"num_trajectories": 0}, "number of trajectories must be at least 1, got 0"),
+        ({"resolution": 7}, "resolution must be at least 8, got 7"),
+        ({"num_frames": 1}, "number of frames must be at least 2, got 1"),
+        ({"first_seed": -1}, "first seed must be at least 0, got -1"),
+        ({"settings": {"mach": 1.0}}, "This system has no mach; its settings are: none"),
+    ],
+)
+def test_senseless_sizes_are_refused(size, message):
+    with pytest.raises(ValueError, match=message):
+        DAM_BREAK.ensemble(**size)
