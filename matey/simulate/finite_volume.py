@@ -50,6 +50,17 @@ def periodic(primitive: Tensor, axis: int) -> Tensor:
     return torch.cat((last, primitive, first), dim)
 
 
+def limited_half_slope(before: Tensor, after: Tensor) -> Tensor:
+    """Return half the slope of a field inside each cell from its differences to both neighbours, all of one shape.
+
+    It is van Leer's monotonized central slope (1977, J. Comput. Phys. 23, 276): the central difference, but at most
+    twice either one-sided difference, and zero at an extremum.
+    """
+    lower = torch.maximum(before, after).clamp_(max=0)
+    upper = torch.minimum(before, after).clamp_(min=0)
+    return (before + after).mul_(0.25).clamp_(lower, upper)
+
+
 @dataclass(frozen=True)
 class FiniteVolume:
     """A conservation law on a uniform grid.
@@ -88,17 +99,10 @@ class FiniteVolume:
 
 
 def _face_states(padded: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return the states left and right of the ``n + 1`` faces along ``dim`` from ``n + 4`` cells, by limited slopes.
-
-    The slope is van Leer's monotonized central one (1977, J. Comput. Phys. 23, 276): the central difference, but at
-    most twice either one-sided difference, and zero at an extremum.
-    """
+    """Return the states left and right of the ``n + 1`` faces along ``dim`` from ``n + 4`` cells, by limited slopes."""
     num_cells = padded.shape[dim] - 2 * NUM_GHOSTS
     difference = padded.diff(dim=dim)
-    before, after = difference.narrow(dim, 0, num_cells + 2), difference.narrow(dim, 1, num_cells + 2)
-    lower = torch.maximum(before, after).clamp_(max=0)
-    upper = torch.minimum(before, after).clamp_(min=0)
-    half_slope = (before + after).mul_(0.25).clamp_(lower, upper)
+    half_slope = limited_half_slope(difference.narrow(dim, 0, num_cells + 2), difference.narrow(dim, 1, num_cells + 2))
     centre = padded.narrow(dim, 1, num_cells + 2)
     left = centre.narrow(dim, 0, num_cells + 1) + half_slope.narrow(dim, 0, num_cells + 1)
     right = centre.narrow(dim, 1, num_cells + 1) - half_slope.narrow(dim, 1, num_cells + 1)

@@ -1,6 +1,6 @@
 """The systems that ``tools/simulate.py`` can make, by the name it knows them by."""
 
-from matey.simulate import pdebench_gas, pdebench_groups
+from matey.simulate import pdebench_box, pdebench_gas, pdebench_groups
 from matey.simulate.ensemble import System
 
 SYSTEMS = {
@@ -41,5 +41,15 @@ SYSTEMS = {
         solve=pdebench_gas.solve_turbulence,
         layout=pdebench_gas.gas_layout("Turb"),
         settings={"mach": 1.0, "viscosity": 1e-8},
+    ),
+    "incompressible": System(
+        summary="Incompressible flow in a closed box: velocity and the tracer on which a static force acts.",
+        num_trajectories=1096,
+        resolution=512,
+        num_frames=1000,
+        num_values=3,
+        solve=pdebench_box.solve_box,
+        layout=pdebench_box.LAYOUT,
+        settings={"viscosity": 0.01},
     ),
 }

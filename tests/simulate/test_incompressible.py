@@ -1,0 +1,160 @@
+"""Incompressible flow against the published solver, the cavity of Ghia et al. and its conservation laws."""
+
+import math
+
+import h5py
+import pytest
+import torch
+
+from matey.simulate.incompressible import Flow, faces_from_cells, flow_in_box
+from matey.simulate.incompressible_initial import noise_in_box
+from tests.simulate.conftest import published_file
+
+
+def size(field, dims):
+    return field.square().sum(dims).sqrt()
+
+
+def energy(flow):
+    return flow.velocity.square().sum((-3, -2, -1))
+
+
+def eddy(resolution):
+    """Return a smooth swirl that touches the walls at rest, from its stream function, and a tracer; off centre."""
+    edges = torch.arange(1, resolution + 1, dtype=torch.float64) / resolution
+    centres = edges - 0.5 / resolution
+    shape = lambda x: torch.sin(math.pi * x) ** 2 * torch.exp(x)  # noqa: E731
+    stream = torch.outer(shape(edges), shape(edges))  # at the upper corner of each cell
+    before = (
+        torch.cat((torch.zeros(1, resolution), stream[:-1])),
+        torch.cat((torch.zeros(resolution, 1), stream[:, :-1]), 1),
+    )
+    velocity = torch.stack((stream - before[1], before[0] - stream)) * resolution / math.pi
+    return Flow(velocity[None], torch.outer(torch.cos(math.pi * centres), torch.cos(2 * math.pi * centres))[None])
+
+
+@pytest.fixture(scope="module")
+def published():
+    with h5py.File(published_file("incompressible/ns_incom_inhom_2d_64-1.h5")) as file:
+        velocity, tracer, force = (
+            torch.from_numpy(file[name][:]).double() for name in ("velocity", "particles", "force")
+        )
+    return velocity.movedim(-1, 2), tracer[..., 0], force.movedim(-1, 1)
+
+
+def test_flow_agrees_with_the_published_solver(published):
+    velocity, tracer, force = published
+    initial = Flow(faces_from_cells(velocity[:, 1]), tracer[:, 1])  # frame 0 is not divergence-free
+    ours = flow_in_box(initial, faces_from_cells(force), torch.arange(11, dtype=torch.float64) * 0.005, viscosity=0.01)
+    error = size(ours.velocity_in_cells()[:, -1] - velocity[:, 11], (2, 3)) / size(velocity[:, 11], (2, 3))
+    assert error.max() < 0.07  # theirs has a no-slip wall half a cell further out, and blunter advection
+    assert (size(ours.tracer[:, -1] - tracer[:, 11], (1, 2)) / size(tracer[:, 11], (1, 2))).max() < 0.08
+    still = size(velocity[:, 1] - velocity[:, 11], (2, 3)) / size(velocity[:, 11], (2, 3))
+    assert still.min() > 3 * error.max()
+
+    divergence_of_theirs = Flow(faces_from_cells(velocity[:, 11]), tracer[:, 11]).divergence().abs().amax((1, 2))
+    assert (ours.divergence().abs().amax((1, 2, 3)) < 1e-6 * divergence_of_theirs).all()
+
+
+def test_cells_are_the_means_of_faces_and_back(published):
+    velocity = published[0][:, 1]
+    torch.testing.assert_close(
+        Flow(faces_from_cells(velocity), velocity[:, 0]).velocity_in_cells(), velocity, rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.02), pytest.param(64, 0.01, marks=pytest.mark.slow)])
+def test_lid_driven_cavity_is_that_of_ghia_et_al(resolution, tolerance):
+    still = Flow(torch.zeros(1, 2, resolution, resolution), torch.zeros(1, resolution, resolution))
+    flow = flow_in_box(still, still.velocity, torch.tensor([0.0, 20.0]), viscosity=0.01, lid_speed=1.0)
+    along_x, along_y = flow.velocity[0, -1]
+    faces = torch.arange(1, resolution + 1, dtype=torch.float64) / resolution
+    centres = faces - 0.5 / resolution
+
+    # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, Re 100, tables I and II; some of these are 0.8 % off others'.
+    tables = (
+        (
+            along_x[resolution // 2 - 1],
+            {0.9531: 0.68717, 0.8516: 0.23151, 0.7344: 0.00332, 0.5: -0.20581, 0.1719: -0.10150},
+        ),
+        (
+            along_y[:, resolution // 2 - 1],
+            {0.9453: -0.10313, 0.8047: -0.24533, 0.5: 0.05454, 0.2344: 0.17527, 0.0781: 0.10890},
+        ),
+    )
+    for profile, table in tables:
+        for place, speed in table.items():
+            above = int(torch.searchsorted(centres, place))
+            weight = (place - centres[above - 1]) * resolution
+            assert torch.lerp(profile[above - 1], profile[above], weight).item() == pytest.approx(speed, abs=tolerance)
+
+
+def test_a_swirl_converges_with_second_order():
+    def final(resolution):
+        initial = eddy(resolution)
+        flow = flow_in_box(initial, torch.zeros_like(initial.velocity), torch.tensor([0.0, 0.1]), viscosity=0.02)
+        return flow.velocity_in_cells()[0, -1], flow.tracer[0, -1]
+
+    def coarse(field):
+        return torch.nn.functional.avg_pool2d(field, 2)
+
+    runs = [final(resolution) for resolution in (16, 32, 64)]
+    for component in range(2):
+        errors = [
+            (coarse(fine[component][None])[0] - rough[component]).abs().mean().item()
+            for rough, fine in zip(runs, runs[1:], strict=False)
+        ]
+        assert math.log2(errors[0] / errors[1]) > 1.7
+
+
+def test_flow_without_friction_keeps_its_energy_and_loses_it_to_friction_otherwise():
+    initial = eddy(24)
+    times = torch.tensor([0.0, 0.2], dtype=torch.float64)
+    no_force = torch.zeros_like(initial.velocity)
+    start, end = energy(flow_in_box(initial, no_force, times, viscosity=1e-12))[0]
+    assert end / start == pytest.approx(1, abs=1e-4)
+    start, end = energy(flow_in_box(initial, no_force, times, viscosity=0.02))[0]
+    assert 0.5 < end / start < 0.9
+
+
+def test_tracer_is_neither_lost_nor_exaggerated():
+    flow, force = (noise_in_box(3, 24)[0], noise_in_box(3, 24)[1])
+    moved = flow_in_box(Flow(flow.velocity[None], flow.tracer[None]), force[None], torch.linspace(0, 0.5, 6), 0.01)
+    total = moved.tracer.sum((2, 3))
+    torch.testing.assert_close(total, total[:, :1].expand_as(total), rtol=0, atol=1e-10)
+    assert moved.tracer.max() <= flow.tracer.max() + 1e-3 and moved.tracer.min() >= flow.tracer.min() - 1e-3
+    assert moved.divergence().abs().max() < 1e-10
+
+
+def test_force_acts_on_the_tracer_alone():
+    resolution = 16
+    still = Flow(torch.zeros(2, 2, resolution, resolution, dtype=torch.float64), torch.zeros(2, resolution, resolution))
+    still.tracer[1] = 1.0
+    force = eddy(resolution).velocity.expand(2, -1, -1, -1)  # divergence-free: pressure takes nothing of it
+    flow = flow_in_box(still, force, torch.tensor([0.0, 1e-4], dtype=torch.float64), viscosity=0.01)
+    assert flow.velocity[0].abs().max() == 0
+    torch.testing.assert_close(flow.velocity[1, 1], 1e-4 * force[1], rtol=0, atol=2e-6)
+
+
+def test_swapping_the_axes_swaps_the_future():
+    flow, force = noise_in_box(0, 16)
+    times = torch.tensor([0.0, 0.05])
+    swap = lambda faces: faces.flip(0).mT  # noqa: E731
+    ours = flow_in_box(Flow(flow.velocity[None], flow.tracer[None]), force[None], times, 0.01)
+    swapped = flow_in_box(Flow(swap(flow.velocity)[None], flow.tracer.mT[None]), swap(force)[None], times, 0.01)
+    torch.testing.assert_close(swap(swapped.velocity[0, 1]), ours.velocity[0, 1], rtol=0, atol=1e-12)
+    torch.testing.assert_close(swapped.tracer[0, 1].mT, ours.tracer[0, 1], rtol=0, atol=1e-12)
+
+
+def test_neighbours_in_the_batch_change_no_bit():
+    flows, forces = zip(*(noise_in_box(seed, 17) for seed in range(5)), strict=True)
+    velocity, tracer, force = (
+        torch.stack(part) for part in ([f.velocity for f in flows], [f.tracer for f in flows], forces)
+    )
+    times = torch.tensor([0.0, 0.01, 0.02])
+    together = flow_in_box(Flow(velocity, tracer), force, times, 0.01)
+    for one in range(5):
+        alone = flow_in_box(Flow(velocity[one : one + 1], tracer[one : one + 1]), force[one : one + 1], times, 0.01)
+        assert torch.equal(alone.velocity[0], together.velocity[one]) and torch.equal(
+            alone.tracer[0], together.tracer[one]
+        )
