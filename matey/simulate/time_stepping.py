@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import torch
 from torch import Tensor, ceil, isfinite
 
 Rate = Callable[[Tensor], Tensor]
@@ -63,3 +64,28 @@ def runge_kutta_4(rate: Rate, state: Tensor, step: Tensor) -> Tensor:
     third = rate(state + half * second)
     fourth = rate(state + step * third)
     return state + step / 6 * (first + 2 * (second + third) + fourth)
+
+
+def runge_kutta_legendre(rate: Rate, state: Tensor, step: Tensor, num_stages: int) -> Tensor:
+    """Take one step of the second-order scheme for diffusion of Meyer, Balsara and Aslam (2014, J. Comput. Phys. 257, 594).
+
+    Decay at a rate ``s`` is stable for ``step * s < legendre_limit(num_stages)``, which grows with the square of the
+    number of stages: five stages go as far as seven steps of two.
+    """
+    weights = [1 / 3, 1 / 3] + [(j * j + j - 2) / (2 * j * (j + 1)) for j in range(2, num_stages + 1)]
+    stretch = 4 / (num_stages * num_stages + num_stages - 2)
+    first = step * rate(state)
+    # Changes rather than states are combined: a step of zero leaves every bit as it is.
+    before, now = torch.zeros_like(state), weights[1] * stretch * first
+    for j in range(2, num_stages + 1):
+        of_now = (2 * j - 1) / j * weights[j] / weights[j - 1]
+        of_before = (1 - j) / j * weights[j] / weights[j - 2]
+        of_first = (weights[j - 1] - 1) * of_now * stretch
+        onward = of_now * (now + stretch * step * rate(state + now))
+        before, now = now, onward + of_before * before + of_first * first
+    return state + now
+
+
+def legendre_limit(num_stages: int) -> float:
+    """Return the largest stable product of step and rate of decay for ``runge_kutta_legendre``."""
+    return (num_stages * num_stages + num_stages - 2) / 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.simulate.time_stepping import heun, integrate, runge_kutta_4
+from matey.simulate.time_stepping import heun, integrate, legendre_limit, runge_kutta_4, runge_kutta_legendre
 
 
 @pytest.mark.parametrize(("scheme", "order"), [(heun, 2), (runge_kutta_4, 4)])
@@ -36,3 +36,19 @@ def test_blow_up_names_the_interval():
     explosion = integrate(state, times, lambda s: s * s, lambda s, t: torch.full((1,), 0.1), heun)  # infinite at t = 1
     with pytest.raises(FloatingPointError, match="between t = 0.5 and t = 2"):
         list(explosion)
+
+
+@pytest.mark.parametrize("num_stages", [3, 5, 9])
+def test_legendre_stages_are_of_second_order_and_stable_up_to_their_limit(num_stages):
+    def error(step):
+        state = torch.ones(1, dtype=torch.float64)
+        for _ in range(round(1 / step)):
+            state = runge_kutta_legendre(lambda s: -s * s, state, torch.tensor(step, dtype=torch.float64), num_stages)
+        return (state - 0.5).abs().item()  # s = 1 / (1 + t)
+
+    assert error(1 / 20) / error(1 / 40) == pytest.approx(4, rel=0.1)
+    decay = torch.linspace(0, legendre_limit(num_stages), 1001, dtype=torch.float64)
+    after = runge_kutta_legendre(lambda s: -decay * s, torch.ones_like(decay), torch.tensor(1.0), num_stages)
+    assert after.abs().max() <= 1 + 1e-12
+    beyond = runge_kutta_legendre(lambda s: -1.6 * decay[-1] * s, torch.ones(1).double(), torch.tensor(1.0), num_stages)
+    assert beyond.abs() > 1
