@@ -11,6 +11,7 @@ run that was interrupted goes on when it is started again.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -24,6 +25,8 @@ from tqdm import tqdm
 from matey.fields import nearest_name
 from matey.simulate.ensemble import Ensemble, Trajectory, make
 from matey.simulate.systems import SYSTEMS
+
+INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("simulate.py: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
+        print("simulate.py: interrupted; the same command goes on from here.", file=sys.stderr, flush=True)
+        return INTERRUPTED
     return 0
 
 
@@ -151,4 +154,9 @@ if __name__ == "__main__":
     # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main())
+    status = main()
+    if status == INTERRUPTED:
+        os._exit(
+            status
+        )  # files are closed; an ordinary exit would wait for the solvers' threads, for minutes at 512 x 512
+    sys.exit(status)

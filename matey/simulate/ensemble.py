@@ -154,14 +154,13 @@ def solve(
     fair_share = -(-len(seeds) // num_workers)
     batch_size = max(1, min(cells_per_batch // ensemble.resolution**2, fair_share))
     pending = deque()
-    with ThreadPoolExecutor(num_workers) as pool:
-        try:
-            for start in range(0, len(seeds), batch_size):
-                pending.append(pool.submit(ensemble.system.solve, ensemble, seeds[start : start + batch_size]))
-                if len(pending) > num_workers:  # no further ahead: the official ensemble does not fit in memory
-                    yield from pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(num_workers)
+    try:
+        for start in range(0, len(seeds), batch_size):
+            pending.append(pool.submit(ensemble.system.solve, ensemble, seeds[start : start + batch_size]))
+            if len(pending) > num_workers:  # no further ahead: the official ensemble does not fit in memory
                 yield from pending.popleft().result()
-        finally:  # an interrupt has to wait for what has begun, but not for the rest
-            for batch in pending:
-                batch.cancel()
+        while pending:
+            yield from pending.popleft().result()
+    finally:  # an interrupt does not wait for what the threads are at
+        pool.shutdown(wait=False, cancel_futures=True)
