@@ -7,7 +7,7 @@
 
 This stress is that of PDEBench's files (``CFD_multi_Hydra.py``), not the one its paper prints (Takamoto et al. 2022, eq. 8):
 ``eta`` and ``zeta`` are kinematic, of dimension length^2 / time, and what would couple the axes is left out. With the
-paper's, velocities are 100 % off the files after one unit of time; with this one, 1 %. Heat is not conducted. The
+paper's, velocities are 100 % off the files after one unit of time; with this one, less than 1 %. Heat is not conducted. The
 initial states are in ``compressible_initial.py``.
 """
 

@@ -54,10 +54,10 @@ class Hdf5Layout:
         with h5py.File(partial, "r+" if num_done else "w") as file:
             if num_done == 0:
                 self.begin(file, ensemble, seeds)
-                file.attrs["made_as"] = self._digest(ensemble, seeds)
+                file.attrs["made_as"], file.attrs["num_done"] = self._digest(ensemble, seeds), 0
             for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
                 self.add(file, position, trajectory)
-                file.attrs["num_done"] = position + 1
+                file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom finds the file broken
                 file.flush()
             del file.attrs["made_as"], file.attrs["num_done"]
         os.replace(partial, path)

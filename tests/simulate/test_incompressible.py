@@ -63,7 +63,7 @@ def test_cells_are_the_means_of_faces_and_back(published):
     )
 
 
-@pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.02), pytest.param(64, 0.01, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.01), pytest.param(64, 0.01, marks=pytest.mark.slow)])
 def test_lid_driven_cavity_is_that_of_ghia_et_al(resolution, tolerance):
     still = Flow(torch.zeros(1, 2, resolution, resolution), torch.zeros(1, resolution, resolution))
     flow = flow_in_box(still, still.velocity, torch.tensor([0.0, 20.0]), viscosity=0.01, lid_speed=1.0)
@@ -71,7 +71,8 @@ def test_lid_driven_cavity_is_that_of_ghia_et_al(resolution, tolerance):
     faces = torch.arange(1, resolution + 1, dtype=torch.float64) / resolution
     centres = faces - 0.5 / resolution
 
-    # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, Re 100, tables I and II; some of these are 0.8 % off others'.
+    # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, Re 100, tables I and II. Grids of 32 and 64 agree better with
+    # each other than with the tables, whose velocity along y is 0.8 % too slow near its minimum.
     tables = (
         (
             along_x[resolution // 2 - 1],
