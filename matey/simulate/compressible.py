@@ -5,7 +5,7 @@
     E_t + div((E + p) v) = div(s v)              E = p / (gamma - 1) + rho v^2 / 2
     s_aa = rho (4/3 eta + zeta) d_a v_a          s_ac = rho eta d_a v_c for the flux along a of component c
 
-This stress is that of PDEBench's files (``CFD_multi_Hydra.py``), not the one its paper prints (Takamoto et al. 2022, eq. 8):
+This stress is that of PDEBench's files (``CFD_multi_Hydra.py``), not the one its paper prints (Takamoto et al. 2022):
 ``eta`` and ``zeta`` are kinematic, of dimension length^2 / time, and what would couple the axes is left out. With the
 paper's, velocities are 100 % off the files after one unit of time; with this one, less than 1 %. Heat is not conducted. The
 initial states are in ``compressible_initial.py``.
