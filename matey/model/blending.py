@@ -24,7 +24,7 @@ class Blocks:
     """Decoded blocks of the patches of one level.
 
     Attributes:
-        values: ``(m, s, f, z, y, x)``, the ``s`` blocks of each of ``m`` patches with their margins.
+        values: ``(m, s, f, z, y, x)``, the ``s`` blocks of each of ``m`` patches with their margins, weighted by `ramp`.
         row: ``(m,)`` row of each patch in ``patchify(frame, patch)`` of what the patches cover.
         patch: size of a patch with one frame, ``(1, z, y, x)``.
         cells: size ``z, y, x`` of a block without its margins.
@@ -56,36 +56,31 @@ def blend(
     """
     total = weight = 0
     for blocks in levels:
-        ramp = _ramp(blocks)
-        total_of_level = _fold(
-            blocks.values * ramp.to(blocks.values.dtype), blocks, blocks.row, num_samples, covered, periodic
-        )
+        decoded = _fold(blocks.values, blocks, blocks.row, num_samples, covered, periodic)
+        ones = ramp(blocks.cells, blocks.margin).to(blocks.values)
         if add_levels:
             # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
-            everywhere = torch.arange(math.prod(patch_grid((1, *covered), blocks.patch)), device=ramp.device)
-            total = total + total_of_level / _fold_ramps(ramp, blocks, everywhere, 1, covered, periodic)
+            everywhere = torch.arange(math.prod(patch_grid((1, *covered), blocks.patch)), device=blocks.row.device)
+            ones = ones.expand(len(everywhere), blocks.values.shape[1], 1, *ones.shape)
+            total = total + decoded / _fold(ones, blocks, everywhere, 1, covered, periodic)
         else:
-            total = total + total_of_level
-            weight = weight + _fold_ramps(ramp, blocks, blocks.row, num_samples, covered, periodic)
+            ones = ones.expand(len(blocks.row), blocks.values.shape[1], 1, *ones.shape)
+            total = total + decoded
+            weight = weight + _fold(ones, blocks, blocks.row, num_samples, covered, periodic)
     return total if add_levels else total / weight.clamp_min(SMALLEST_WEIGHT)
 
 
-def _ramp(blocks: Blocks) -> Tensor:
-    """Return the weight of each cell of a block, ``(z, y, x)``: a product of ramps that meet at one half on its borders."""
+def ramp(cells: Sequence[int], margin: Sequence[int]) -> Tensor:
+    """Return the weight of each cell of a block with its margins, ``(z, y, x)``.
+
+    A product of ramps that are one half on the borders of the block.
+    """
     ramps = []
-    for size, margin in zip(blocks.cells, blocks.margin, strict=True):
-        place = torch.arange(-margin, size + margin) + 0.5
+    for size, reach in zip(cells, margin, strict=True):
+        place = torch.arange(-reach, size + reach) + 0.5
         nearest = torch.minimum(place, size - place)  # to a border, negative in the margin
-        ramps.append((0.5 + nearest / (2 * margin)).clamp(max=1) if margin else torch.ones(size))
-    return (ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]).to(blocks.row.device)
-
-
-def _fold_ramps(
-    ramp: Tensor, blocks: Blocks, row: Tensor, num_samples: int, covered: Sequence[int], periodic: Sequence[bool]
-) -> Tensor:
-    """Add the weights of blocks up, ``(b, 1, z, y, x)``."""
-    weights = ramp.expand(len(row), blocks.values.shape[1], 1, *ramp.shape)
-    return _fold(weights, blocks, row, num_samples, covered, periodic)
+        ramps.append((0.5 + nearest / (2 * reach)).clamp(max=1) if reach else torch.ones(size))
+    return ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
 
 
 def _fold(
@@ -93,7 +88,7 @@ def _fold(
 ) -> Tensor:
     """Add blocks ``(m, s, f, z, y, x)`` with their margins up, ``(b, f, z, y, x)``."""
     Z, Y, X = patch_grid((1, *covered), blocks.patch)[1:]
-    canvas = values.new_zeros(num_samples * Z * Y * X, *values.shape[1:]).index_copy(0, row, values)
+    canvas = values.new_zeros(num_samples * Z * Y * X, *values.shape[1:]).index_copy_(0, row, values)
     sz, sy, sx = (p // c for p, c in zip(blocks.patch[1:], blocks.cells, strict=True))
     pattern = "(b Z Y X) (sz sy sx) f z y x -> b f (Z sz) z (Y sy) y (X sx) x"
     field = rearrange(canvas, pattern, Z=Z, Y=Y, X=X, sz=sz, sy=sy, sx=sx)
@@ -104,15 +99,16 @@ def _fold(
 
 def _fold_axis(field: Tensor, axis: int, margin: int, wraps: bool) -> Tensor:
     """Join axis ``axis`` (block) and the next (cell with margins) to one axis of cells."""
-    width = field.shape[axis + 1]
-    inner = field.narrow(axis + 1, margin, width - 2 * margin)
+    cells, count = axis + 1, field.shape[axis]
+    width = field.shape[cells] - 2 * margin
+    joined = field.narrow(cells, margin, width)
     if margin:
-        inner = inner.clone()
-        before = field.narrow(axis + 1, 0, margin).roll(-1, axis)  # of the next block, over the end of this one
-        after = field.narrow(axis + 1, width - margin, margin).roll(1, axis)
-        if not wraps:
-            before = before.index_fill(axis, torch.tensor([field.shape[axis] - 1], device=field.device), 0)
-            after = after.index_fill(axis, torch.tensor([0], device=field.device), 0)
-        inner.narrow(axis + 1, width - 3 * margin, margin).add_(before)
-        inner.narrow(axis + 1, 0, margin).add_(after)
-    return inner.flatten(axis, axis + 1)
+        joined = joined.clone(memory_format=torch.contiguous_format)
+        before, after = field.narrow(cells, 0, margin), field.narrow(cells, margin + width, margin)
+        # The margin after a block lies over the begin of the next one, the margin before it over the end of the last.
+        joined.narrow(axis, 1, count - 1).narrow(cells, 0, margin).add_(after.narrow(axis, 0, count - 1))
+        joined.narrow(axis, 0, count - 1).narrow(cells, width - margin, margin).add_(before.narrow(axis, 1, count - 1))
+        if wraps:
+            joined.narrow(axis, 0, 1).narrow(cells, 0, margin).add_(after.narrow(axis, count - 1, 1))
+            joined.narrow(axis, count - 1, 1).narrow(cells, width - margin, margin).add_(before.narrow(axis, 0, 1))
+    return joined.flatten(axis, cells)

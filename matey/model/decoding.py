@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.blending import ramp
 from matey.tokens.patches import Patch, factor_stages, surroundings
 
 
@@ -54,9 +55,9 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool]) -> Tensor:
-        """Cut what the decoder sees out of a normalised frame ``(b, f, z, y, x)``: ``(patch, cells, f, window)``."""
-        return surroundings(frame, covered, self.patch[1:], self.cells[1:], self.halo, periodic)
+    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool], row: Tensor) -> Tensor:
+        """Cut what the decoder sees of some patches out of a normalised frame: ``(m, cells, f, window)``."""
+        return surroundings(frame, covered, self.patch[1:], self.cells[1:], self.halo, periodic, row)
 
     def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
         """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
@@ -67,20 +68,23 @@ class PatchDecoder(nn.Module):
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
-            Per group the blocks ``(m, cells, f, z, y, x)`` of its patches, with their margins.
+            Per group the blocks ``(m, cells, f, z, y, x)`` of its patches, with their margins and weighted by `ramp`.
         """
         grid = [1, 1, 1, 1]
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
             tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
             grid = [g * s for g, s in zip(grid, split, strict=True)]
-        z, y, x = (size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
+        weight_of_cell = ramp(self.cells[1:], self.margin).to(self.field_weight)
+        z, y, x = weight_of_cell.shape
+        field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
         counts = [len(window) * math.prod(grid) for window in windows]
         decoded = []
         for part, window, row in zip(tokens.split(counts), windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
             seen = rearrange(window, "m c f w -> (m c) (f w)").to(weight.dtype) @ weight
-            values = torch.einsum("ne,fec->nfc", F.gelu(part + seen), self.field_weight[row]) + self.field_bias[row]
-            decoded.append(rearrange(values, "(m c) f (z y x) -> m c f z y x", c=math.prod(grid), z=z, y=y, x=x))
+            weight = rearrange(field_weight[row], "f e c -> e (f c)")
+            values = torch.addmm(field_bias[row].flatten(), F.gelu(part + seen), weight)
+            decoded.append(rearrange(values, "(m c) (f z y x) -> m c f z y x", c=math.prod(grid), z=z, y=y, x=x))
         return decoded
 
 

@@ -24,7 +24,7 @@ from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 from matey.tokens.coverage import cells_of, tokens_to_decode
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import extend, patchify
+from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
 
@@ -143,7 +143,7 @@ class MateyModel(PreTrainedModel):
         for level, (patch, embedding) in enumerate(zip(self.config.patches, self.embeddings, strict=True)):
             index = (layout.level == level).nonzero(as_tuple=True)[0]
             patches = [
-                patchify(fields, patch)[layout.row[own]]
+                patches_at(fields, patch, layout.row[own])
                 for fields, own in zip(extended, _by_group(index, layout, len(rows)), strict=True)
             ]
             embedded.append(embedding(patches, rows))
@@ -198,7 +198,7 @@ class MateyModel(PreTrainedModel):
                 for part, batch in zip(_by_group(index, layout, len(batches)), batches, strict=True)
             ]
             windows = [
-                decoder.windows(normalised[:, -1], covered, batch.periodic)[row]
+                decoder.windows(normalised[:, -1], covered, batch.periodic, row)
                 for normalised, covered, batch, row in zip(
                     token_batch.normalised, token_batch.covered, batches, spatial, strict=True
                 )

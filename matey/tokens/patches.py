@@ -92,6 +92,15 @@ def patchify(fields: Tensor, patch: Patch) -> Tensor:
     return rearrange(fields, "b (T pt) f (Z pz) (Y py) (X px) -> (b Z Y X T) f pt pz py px", pt=pt, pz=pz, py=py, px=px)
 
 
+def patches_at(fields: Tensor, patch: Patch, row: Tensor) -> Tensor:
+    """Return some rows of `patchify`, ``(m, f, pt, pz, py, px)``, without cutting out the others."""
+    pt, pz, py, px = patch
+    b, t, _, z, y, x = fields.shape
+    grid = (b, z // pz, y // py, x // px, t // pt)
+    pattern = "b (T pt) f (Z pz) (Y py) (X px) -> b Z Y X T f pt pz py px"
+    return rearrange(fields, pattern, pt=pt, pz=pz, py=py, px=px)[torch.unravel_index(row, grid)]
+
+
 def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
     """Invert `patchify`: ``(b Z Y X T, f, pt, pz, py, px)`` with ``grid`` (T, Z, Y, X) to ``(b, t, f, z, y, x)``."""
     T, Z, Y, X = grid
@@ -105,8 +114,9 @@ def surroundings(
     cells: Sequence[int],
     halo: Sequence[int],
     periodic: Sequence[bool],
+    row: Tensor,
 ) -> Tensor:
-    """Cut a window around each block of cells, patch by patch.
+    """Cut a window around each block of cells of some patches.
 
     Args:
         frame: ``(b, f, z, y, x)``.
@@ -115,16 +125,19 @@ def surroundings(
         cells: size ``z, y, x`` of the blocks that a patch is cut into.
         halo: how far the window reaches beyond its block on either side of ``z, y, x``; the field goes on as in `extend`.
         periodic: along ``z, y, x``.
+        row: ``(m,)`` row of each patch in ``patchify`` of a single frame.
 
     Returns:
-        ``(b Z Y X, blocks of a patch, f, window)``; rows as those of ``patchify`` with a single frame.
+        ``(m, blocks of a patch, f, window)``.
     """
     blocks = [p // c for p, c in zip(patch, cells, strict=True)]
     frame = extend(frame, [size + reach for size, reach in zip(covered, halo, strict=True)], periodic, before=halo)
     for axis, (size, reach) in enumerate(zip(cells, halo, strict=True), start=2):
         frame = frame.unfold(axis, size + 2 * reach, size)
-    pattern = "b f (Z sz) (Y sy) (X sx) wz wy wx -> (b Z Y X) (sz sy sx) f (wz wy wx)"
-    return rearrange(frame, pattern, sz=blocks[0], sy=blocks[1], sx=blocks[2])
+    pattern = "b f (Z sz) (Y sy) (X sx) wz wy wx -> b Z Y X sz sy sx f wz wy wx"
+    by_patch = rearrange(frame, pattern, sz=blocks[0], sy=blocks[1], sx=blocks[2])
+    chosen = by_patch[torch.unravel_index(row, by_patch.shape[:4])]
+    return rearrange(chosen, "m sz sy sx f wz wy wx -> m (sz sy sx) f (wz wy wx)")
 
 
 def factor_stages(patch: Sequence[int], first: int = 4) -> list[tuple[int, ...]]:

@@ -89,13 +89,12 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
     Returns:
         ``(b, Z, Y, X)``.
     """
-    values = _by_place(pad(fields, covered[1:]), patch)  # (b, Z, Y, X, f, cells of all frames)
-    if tuple(covered[1:]) == fields.shape[3:]:
-        return values.var(dim=-1, correction=0).mean(dim=-1)
-    inside = _by_place(pad(torch.ones_like(fields[:1, :, :1]), covered[1:]), patch)
-    count = inside.sum(dim=-1).clamp_min(1)
-    mean = values.sum(dim=-1) / count
-    return (((values - mean[..., None]) * inside).square().sum(dim=-1) / count).mean(dim=-1)
+    cells, share = _in_patches(pad(fields, covered[1:]), patch), _share_inside(fields, covered, patch)
+    mean = _mean(cells) / share  # (b, f, Z, Y, X)
+    deviation = cells - mean[:, None, :, :, None, :, None, :, None]
+    if tuple(covered[1:]) != fields.shape[3:]:
+        deviation = deviation * _in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch)
+    return (_mean(deviation.square_()) / share).mean(dim=1)
 
 
 def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, weight: float) -> Tensor:
@@ -103,15 +102,28 @@ def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, weight: flo
     variance = patch_variance(fields, covered, patch)
     if weight == 0 or fields.shape[1] == 1:
         return variance
-    change = fields[:, -1:] - fields[:, -2:-1]
-    inside = _by_place(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch).sum(dim=-1).clamp_min(1)
-    mean_square = _by_place(pad(change, covered[1:]), patch).square().sum(dim=-1) / inside
-    return variance + weight * mean_square.mean(dim=-1)
+    change = pad(fields[:, -1:] - fields[:, -2:-1], covered[1:])
+    mean_square = _mean(_in_patches(change, patch).square()) / _share_inside(fields, covered, patch)
+    return variance + weight * mean_square.mean(dim=1)
 
 
-def _by_place(fields: Tensor, patch: Patch) -> Tensor:
+def _share_inside(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor | float:
+    """Return the share of each patch's cells that lie inside the fields, ``(1, 1, Z, Y, X)``, or 1 where all do."""
+    if tuple(covered[1:]) == fields.shape[3:]:
+        return 1.0
+    share = _mean(_in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch))
+    return share.masked_fill(share == 0, 1)
+
+
+def _in_patches(fields: Tensor, patch: Patch) -> Tensor:
     _, pz, py, px = patch
-    return rearrange(fields, "b t f (Z pz) (Y py) (X px) -> b Z Y X f (t pz py px)", pz=pz, py=py, px=px)
+    return rearrange(fields, "b t f (Z pz) (Y py) (X px) -> b t f Z pz Y py X px", pz=pz, py=py, px=px)
+
+
+def _mean(cells: Tensor) -> Tensor:
+    """Average ``(b, t, f, Z, pz, Y, py, X, px)`` over the frames and the cells of each patch: ``(b, f, Z, Y, X)``."""
+    # The contiguous axis first: several times faster than all at once.
+    return cells.mean(dim=8).mean(dim=(1, 4, 6))
 
 
 def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:

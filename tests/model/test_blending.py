@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.model.blending import Blocks, blend
+from matey.model.blending import Blocks, blend, ramp
 from matey.tokens.layout import layout_tokens
 from matey.tokens.patches import surroundings
 
@@ -12,10 +12,10 @@ COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, Fals
 
 def blocks_of(field, patch, row, margin=(0, 2, 2), cells=(1, 4, 4), periodic=PERIODIC):
     """Cut a field into the blocks of some patches, margins included."""
-    b, f = field.shape[:2]
-    windows = surroundings(field, COVERED, patch[1:], cells, margin, periodic)
-    size = [c + 2 * m for c, m in zip(cells, margin, strict=True)]
-    return Blocks(windows.reshape(len(windows), -1, f, *size)[row], row, patch, cells, margin)
+    f = field.shape[1]
+    windows = surroundings(field, COVERED, patch[1:], cells, margin, periodic, row)
+    weight = ramp(cells, margin)
+    return Blocks(windows.reshape(len(windows), -1, f, *weight.shape) * weight, row, patch, cells, margin)
 
 
 def two_levels(field, **kwargs):
@@ -37,13 +37,11 @@ def test_blocks_cut_out_of_a_field_blend_to_that_field(margin, periodic):
 def test_between_two_patches_that_disagree_there_is_a_ramp_instead_of_a_step():
     left = torch.zeros(1, 1, *COVERED, dtype=torch.float64)
     left[..., 8:] = 1
-    constant = blocks_of(left, (1, 1, 8, 8), torch.arange(6), margin=(0, 0, 0), periodic=OPEN)
-    values = constant.values[..., :1, :1, :1].expand(-1, -1, -1, 1, 8, 8)
-    blended = blend(
-        [Blocks(values, constant.row, constant.patch, constant.cells, (0, 2, 2))], 1, COVERED, OPEN, add_levels=False
-    )
-    ramp = torch.tensor([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1], dtype=torch.float64)
-    assert torch.allclose(blended[0, 0, 0, :, 4:12], ramp.expand(16, 8), atol=1e-12)
+    flat = blocks_of(left, (1, 1, 8, 8), torch.arange(6), margin=(0, 0, 0), periodic=OPEN)
+    values = flat.values[..., :1, :1, :1] * ramp((1, 4, 4), (0, 2, 2))
+    blended = blend([Blocks(values, flat.row, flat.patch, flat.cells, (0, 2, 2))], 1, COVERED, OPEN, add_levels=False)
+    step = torch.tensor([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1], dtype=torch.float64)
+    assert torch.allclose(blended[0, 0, 0, :, 4:12], step.expand(16, 8), atol=1e-12)
 
 
 def test_what_is_added_fades_out_beyond_the_patches_that_are_split():

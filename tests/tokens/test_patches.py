@@ -14,6 +14,7 @@ from matey.tokens.patches import (
     pad,
     padding_note,
     patch_grid,
+    patches_at,
     patchify,
     surroundings,
     unpatchify,
@@ -34,6 +35,12 @@ def test_rows_of_patches_go_by_sample_then_place_then_time():
     sample, y, x, time = 1, 0, 1, 1
     row = ((sample * 2 + y) * 2 + x) * 2 + time
     assert torch.equal(patches[row, 0, 0, 0], fields[sample, time, 0, 0, 0:2, 2:4])
+
+
+def test_some_patches_are_the_rows_of_all():
+    fields, patch = torch.randn(2, 4, 3, 2, 8, 12), (2, 1, 4, 4)
+    row = torch.randperm(2 * 2 * 2 * 3 * 2)[:9]
+    assert torch.equal(patches_at(fields, patch, row), patchify(fields, patch)[row])
 
 
 def test_patches_cover_a_grid_that_they_do_not_divide():
@@ -80,7 +87,7 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
 
 def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
     frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
-    windows = surroundings(frame, (1, 8, 16), (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True))
+    windows = surroundings(frame, (1, 8, 16), (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True), torch.arange(4))
     assert windows.shape == (4, 2, 1, 6 * 8)
     row, block = 1 * 2 + 1, 1  # the patch of rows 4 to 7 and columns 8 to 15, its block of columns 12 to 15
     y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
@@ -89,5 +96,5 @@ def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_e
 
 def test_windows_without_a_halo_are_the_blocks_of_patchify():
     frame = torch.randn(2, 3, 2, 8, 8)
-    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False))
+    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False), torch.arange(16))
     assert torch.equal(windows[:, 0], patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))
