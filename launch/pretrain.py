@@ -22,6 +22,7 @@ def main() -> int:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, as train.steps=200"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output.dir")
+    parser.add_argument("--describe", action="store_true", help="say what would be done, and leave")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
     args = parser.parse_args()
     rank, world_size = 0, 1
@@ -33,7 +34,8 @@ def main() -> int:
             run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         start_processes(environment, run.parallel.timeout, run.parallel.threads)
-        pretrain(run, deepspeed_config, say=partial(print, flush=True) if rank == 0 else lambda line: None)
+        say = partial(print, flush=True) if rank == 0 else lambda line: None
+        pretrain(run, deepspeed_config, say, only_describe=args.describe)
     except (ConfigError, DataError, RunError) as error:
         # Every rank meets a mistake in the configuration: rank 0 speaks for all. Broken data may be one rank's alone.
         if rank == 0 or not isinstance(error, ConfigError):

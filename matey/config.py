@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -131,7 +131,10 @@ class TrainSection(Section):
 class ParallelSection(Section):
     """How a run is spread over processes."""
 
-    sequence_parallel_size: int = Field(1, ge=1, description="ranks P that share the tokens of the same samples")
+    sequence_parallel_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"
+    )
+    memory_limit: float | None = Field(None, gt=0, description="GiB that the activations of a rank may take, for auto")
     checkpoint_blocks: Literal["none", "all", "every_other"] = Field(
         "none", description="blocks that keep no activations but are computed again in the backward pass"
     )
@@ -170,6 +173,8 @@ class RunConfig(Section):
             raise ValueError(
                 f"tokens.refine is a share of the patches for the rule 'fraction', got {self.tokens.refine:g}"
             )
+        if self.parallel.sequence_parallel_size == "auto" and self.parallel.memory_limit is None:
+            raise ValueError("parallel.sequence_parallel_size is 'auto', which needs parallel.memory_limit in GiB")
         if self.parallel.offload_activations and self.parallel.checkpoint_blocks == "none":
             raise ValueError(
                 "parallel.offload_activations sends to main memory what checkpointed blocks keep, and "

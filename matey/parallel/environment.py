@@ -84,6 +84,9 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
     backend = "nccl" if environment.device.type == "cuda" else "gloo"
+    # DeepSpeed's shared-memory all-reduce serves its inference alone. It would be compiled on first use, and leave 66 MiB of
+    # /dev/shm behind for each rank of every run.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout), verbose=False)
 
 

@@ -15,6 +15,7 @@ from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.parallel.collectives import peak_memory_bytes, rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
+from matey.parallel.traffic import take_traffic
 from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
 from matey.train.schedule import learning_rate
@@ -63,7 +64,7 @@ def train(
             tally.add(forecasts, per_sample)
         totals = tally.reduce()
         stop_unless_finite(totals, grad_norm, step, folder)
-        seconds = time.perf_counter() - started
+        seconds, traffic = time.perf_counter() - started, take_traffic()
         if step % settings.log_every == 0 or step == settings.steps:
             log.write(
                 step=step,
@@ -74,6 +75,7 @@ def train(
                 num_tokens=totals.num_tokens,
                 seconds=seconds,
                 peak_memory_bytes=peak_memory_bytes(),
+                **({} if traffic is None else {"traffic": traffic}),
             )
         bar.set_postfix_str(f"loss {totals.per_sample:.4f}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
         bar.update()
@@ -111,7 +113,8 @@ class MetricsLog:
             events = []
             for name, value in numbers.items():
                 for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
-                    events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
+                    if not isinstance(number, dict):
+                        events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
             self._monitor.write_events(events)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,32 +10,42 @@ from typing import Any
 
 import torch
 
-from matey.config import ConfigError, RunConfig
+from matey.config import ConfigError, RunConfig, dump_config
 from matey.data import open_dataset
 from matey.data.mixture import Mixture, micro_batches
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Window, sound_windows, spread_windows
+from matey.data.windows import Window, read_windows, sound_windows, spread_windows
+from matey.fields import FieldBatch
+from matey.model.blocks import scheme_keys
 from matey.model.configuration import SIZES
 from matey.model.matey import MateyModel
+from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
-from matey.tokens.patches import padding_note
+from matey.tokens.tokenize import tokenize
 from matey.train.checkpoint import RunFolder
+from matey.train.describe import describe, describe_tokens
 from matey.train.loop import train
+from matey.train.memory import activation_bytes, smallest_group
 from matey.train.network import check_fit, model_config, with_vocabulary
 from matey.train.validation import persistence_by_system, validate
 
+AUTO_DRAWS = 4  # micro-batches of which the one with most tokens decides the size of a sequence group
 
-def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None]) -> None:
+
+def pretrain(
+    run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None], *, only_describe: bool = False
+) -> None:
     """Train as ``run`` says, from the start or from the newest checkpoint.
 
     Args:
         run: the run; its vocabulary, where not given, is what the data sets hold.
         deepspeed_config: of the engine.
         say: prints a line on rank 0.
+        only_describe: whether to say what would be done, and leave.
     """
     sets = [open_dataset(data.path) for data in run.data.sets]
     run = with_vocabulary(run, sets)
@@ -49,13 +60,25 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         run.train.seed,
         run.data.temperature,
     )
-    topology = topology_of(run)
+    topology = topology_of(run, mixture)
+    check_agreement(
+        {
+            "the code": code_fingerprint(),
+            "the run's configuration": fingerprint(dump_config(run)),
+            "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
+            "the data": fingerprint(repr([data.trajectories for data in sets])),
+        }
+    )
     torch.manual_seed(run.train.seed)
     model = MateyModel(model_config(run))
     if topology.sequence_parallel_size > 1:
         model.seam = SequenceSeam(topology, run.model.attention)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
+    if only_describe:
+        say(describe(run, sets, splits, mixture.shares, model, topology, 0))
+        say(describe_tokens(run, model, topology, sample_of(run, mixture)))
+        return
     engine = build_engine(model, run.train, deepspeed_config)
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
@@ -91,15 +114,28 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
 
 
-def topology_of(run: RunConfig) -> Topology:
+def sample_of(run: RunConfig, mixture: Mixture, step: int = 0) -> list[FieldBatch]:
+    """Read a micro-batch of a step, the same on every rank."""
+    return read_windows(mixture.sets, mixture.global_batch(step, run.train.micro_batch), run.data.history)
+
+
+def topology_of(run: RunConfig, mixture: Mixture) -> Topology:
     """Return this rank's place among all.
 
     Raises:
-        ConfigError: the size of a sequence group does not divide the ranks.
+        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory limit.
     """
     heads = SIZES[run.model.size][0]
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":
+        config = model_config(run)
+        samples = (sample_of(run, mixture, step) for step in range(AUTO_DRAWS))
+        most = max(tokenize(batches, config.patches, config.refinement).layout.num_tokens for batches in samples)
+        attentions = len(scheme_keys(config.scheme, config.patches))
+        kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks)
+        size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
     try:
-        return Topology(rank(), world_size(), run.parallel.sequence_parallel_size, heads)
+        return Topology(rank(), world_size(), size, heads)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -131,36 +167,3 @@ def windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequ
         for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     ]
     return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows
-
-
-def describe(
-    run: RunConfig,
-    sets: Sequence[TrajectorySet],
-    splits: Sequence[Split],
-    shares: Sequence[float],
-    model: MateyModel,
-    topology: Topology,
-    first_step: int,
-) -> str:
-    """Return the lines that open a run: data, model, batch."""
-    lines = []
-    for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
-        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
-        lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
-        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
-            if note := padding_note(grid, run.tokens.patches[0]):
-                lines.append(f"{data.system}: {note}")
-    num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-    samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
-    lines.append(
-        f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
-        f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {topology.num_ranks} ranks"
-    )
-    if topology.sequence_parallel_size > 1:
-        lines.append(
-            f"{topology.num_data_ranks} sequence groups of {topology.sequence_parallel_size} ranks: attention exchanges tokens "
-            f"for heads among {topology.head_ways} and shares queries among {topology.query_ways}"
-        )
-    if first_step:
-        lines.append(f"Going on after step {first_step}.")
-    return "\n".join(lines)

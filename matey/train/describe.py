@@ -1,0 +1,75 @@
+"""What a run says of itself before its first step: data, model, batch, and how attention crosses ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matey.config import RunConfig
+from matey.data.splits import Split
+from matey.data.trajectories import TrajectorySet
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.parallel.sequence import HeadsPlan, TokensPlan
+from matey.parallel.topology import Topology
+from matey.tokens.patches import padding_note
+from matey.tokens.tokenize import tokenize
+from matey.train.memory import activation_bytes
+
+
+def describe(
+    run: RunConfig,
+    sets: Sequence[TrajectorySet],
+    splits: Sequence[Split],
+    shares: Sequence[float],
+    model: MateyModel,
+    topology: Topology,
+    first_step: int,
+) -> str:
+    """Return the lines that open a run: data, model, batch."""
+    lines = []
+    for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
+        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
+        lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
+        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
+            if note := padding_note(grid, run.tokens.patches[0]):
+                lines.append(f"{data.system}: {note}")
+    num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+    samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
+    lines.append(
+        f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
+        f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {topology.num_ranks} ranks"
+    )
+    if topology.sequence_parallel_size > 1:
+        lines.append(
+            f"{topology.num_data_ranks} sequence groups of {topology.sequence_parallel_size} ranks: attention exchanges tokens "
+            f"for heads among {topology.head_ways} and shares queries among {topology.query_ways}"
+        )
+    if first_step:
+        lines.append(f"Going on after step {first_step}.")
+    return "\n".join(lines)
+
+
+def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, batches: Sequence[FieldBatch]) -> str:
+    """Return lines on the tokens of one micro-batch, the activations of a rank, and the plan of each attention of a block."""
+    layout = tokenize(batches, model.config.patches, model.config.refinement).layout
+    counts = layout.level.bincount(minlength=len(model.config.patches)).tolist()
+    by_level = ", ".join(f"{count} of {list(p)}" for count, p in zip(counts, model.config.patches, strict=True))
+    share = -(-layout.num_tokens // topology.sequence_parallel_size)
+    kept = activation_bytes(model.config, share, len(model.keys), run.parallel.checkpoint_blocks)
+    lines = [
+        f"A micro-batch of {run.train.micro_batch} samples has {layout.num_tokens} tokens ({by_level}); a rank holds {share} "
+        f"and keeps about {kept / 2**20:.0f} MiB of activations in float32."
+    ]
+    for number, key in enumerate(model.keys, start=1):
+        plan = model.seam.plan(key(layout))
+        lines.append(f"Attention {number} of a block: {_how(plan, model.config.width)}")
+    return "\n".join(lines)
+
+
+def _how(plan: object, width: int) -> str:
+    """Say how an attention crosses ranks, and how much of float32 leaves ranks in a forward pass."""
+    if isinstance(plan, TokensPlan | HeadsPlan):
+        moved = f"{plan.num_moved * width * 4 / 2**20:.2f} MiB leave the ranks of a group in a forward pass"
+        way = "segments come whole to one rank" if isinstance(plan, TokensPlan) else "tokens for heads, queries shared"
+        return f"{way}; {moved}"
+    return "on one rank"

@@ -1,0 +1,47 @@
+"""How much memory a micro-batch's activations take, and the smallest sequence group that brings them under a limit."""
+
+from __future__ import annotations
+
+from matey.config import ConfigError
+from matey.model.configuration import MateyConfig
+
+PER_ATTENTION, PER_MLP = 7, 10
+"""Values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
+
+Attention: input, its norm, queries, keys and values, what was gathered, and the residual. MLP: input, norm, residual, and two
+of the hidden width, which is counted as four. Measured beside this in docs/parallelism.md.
+"""
+
+
+def activation_bytes(
+    config: MateyConfig, num_tokens: int, num_attentions: int, checkpoint_blocks: str = "none", value_bytes: int = 4
+) -> int:
+    """Return the bytes that the blocks' activations of ``num_tokens`` tokens take on one rank.
+
+    Args:
+        config: of the model.
+        num_tokens: that the rank holds of a micro-batch.
+        num_attentions: attentions of a block: 1 for ``vit``, 2 for ``svit``, 3 or 4 for ``avit``.
+        checkpoint_blocks: as ``parallel.checkpoint_blocks``.
+        value_bytes: of a value: 4 for float32, 2 for bfloat16.
+    """
+    block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4
+    blocks = config.num_blocks
+    kept = {"none": blocks * block, "all": blocks + block, "every_other": blocks / 2 * (block + 1) + block}
+    return int(num_tokens * config.width * value_bytes * kept[checkpoint_blocks])
+
+
+def smallest_group(activations: int, limit: float, num_ranks: int) -> int:
+    """Return the smallest number of ranks that divides ``num_ranks`` and shares activations out to at most ``limit`` bytes.
+
+    Raises:
+        ConfigError: even all ranks together are too few.
+    """
+    for size in (size for size in range(1, num_ranks + 1) if num_ranks % size == 0):
+        if activations / size <= limit:
+            return size
+    raise ConfigError(
+        f"The activations of a micro-batch take {activations / 2**30:.2f} GiB, and {num_ranks} ranks with "
+        f"parallel.memory_limit {limit / 2**30:g} GiB each do not hold them; raise it, start more ranks, or set "
+        "parallel.checkpoint_blocks to 'all' or a smaller train.micro_batch."
+    )
