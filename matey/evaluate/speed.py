@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from matey.evaluate.machine import matmul_rate, memory, now
 from matey.evaluate.speed_cases import Case
 from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
@@ -72,7 +70,7 @@ def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:
     for _ in range(repeat):
         for stand in stands:
             stand.run()
-            stand.rates.append(_matmul_rate(stand.case))
+            stand.rates.append(matmul_rate(stand.case.device, stand.case.dtype))
     return [stand.speed() for stand in stands]
 
 
@@ -80,7 +78,7 @@ class _Stand:
     """A case with its model, and the times of its steps."""
 
     def __init__(self, case: Case) -> None:
-        before = _memory(case)
+        before = memory(case.device)
         self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
         groups = parameter_groups(self.model, weight_decay=0.01)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4)
@@ -88,22 +86,22 @@ class _Stand:
         self.rates: list[float] = []
         for _ in range(WARM_UP):
             self.run()
-        self.peak = _memory(case, peak=True) - before
+        self.peak = memory(case.device, peak=True) - before
         self.marks.clear()
         self.flops = 3 * self._forward_flops()
         self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
 
     def run(self) -> None:
         """Take a step and keep the time at which each part of it ended."""
-        mark = {"start": _now(self.case)}
+        mark = {"start": now(self.case.device)}
         with _blocks_marked(self.model, mark, self.case):
             loss = self._loss()
-            mark["forward"] = _now(self.case)
+            mark["forward"] = now(self.case.device)
             loss.backward()
-            mark["backward"] = _now(self.case)
+            mark["backward"] = now(self.case.device)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        mark["optimizer"] = _now(self.case)
+        mark["optimizer"] = now(self.case.device)
         self.marks.append(mark)
 
     def speed(self) -> Speed:
@@ -144,7 +142,7 @@ def _blocks_marked(model: MateyModel, mark: dict[str, float], case: Case) -> Ite
     """Mark when forward and backward enter and leave the transformer blocks."""
 
     def note(name: str) -> None:
-        mark[name] = _now(case)
+        mark[name] = now(case.device)
 
     def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].requires_grad:
@@ -159,32 +157,3 @@ def _blocks_marked(model: MateyModel, mark: dict[str, float], case: Case) -> Ite
     yield
     for hook in hooks:
         hook.remove()
-
-
-def _now(case: Case) -> float:
-    if case.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _matmul_rate(case: Case, size: int = 1024) -> float:
-    """Return the operations per second of one square matrix product."""
-    a, b = torch.ones(2, size, size, dtype=case.dtype, device=case.device)
-    start = _now(case)
-    torch.mm(a, b)
-    return 2 * size**3 / (_now(case) - start)
-
-
-def _memory(case: Case, *, peak: bool = False) -> int:
-    """Return the bytes in use, or the most since this was last asked without ``peak``."""
-    if case.device == "cuda":
-        if peak:
-            return torch.cuda.max_memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if not peak:
-        ctypes.CDLL(None).malloc_trim(0)
-        # Linux starts the high-water mark of resident memory anew (proc(5), clear_refs).
-        Path("/proc/self/clear_refs").write_text("5")
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024

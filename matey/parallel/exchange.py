@@ -62,13 +62,17 @@ class _Gather(Function):
         longest = max(counts)
         gathered = rows.new_empty(len(counts) * longest, *rows.shape[1:])
         dist.all_gather_into_tensor(gathered, _filled_up(rows, longest), group=group)
+        if min(counts) == longest:
+            return gathered
         parts = gathered.split(longest)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         longest = max(ctx.counts)
-        parts = torch.cat([_filled_up(part, longest) for part in gradient.split(ctx.counts)])
+        parts = gradient.contiguous()
+        if min(ctx.counts) < longest:
+            parts = torch.cat([_filled_up(part, longest) for part in gradient.split(ctx.counts)])
         own = parts.new_empty(longest, *parts.shape[1:])
         dist.reduce_scatter_fn(own, parts, group=ctx.group)
         return own[: ctx.own], None, None

@@ -8,7 +8,7 @@ tokens are moved so that each segment is whole on one rank.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -18,6 +18,7 @@ from torch.distributed import new_subgroups_by_enumeration
 from matey.model.attention import segment_attention
 from matey.model.seam import Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
+from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
 
@@ -117,14 +118,28 @@ class SequenceSeam(Seam):
         if ways > 1:
             rows = rearrange(qkv, "n (w h) three d -> (w n) h three d", w=ways)
             qkv = exchange_rows(rows, [own] * ways, plan.counts, heads)
-        q, k, v = qkv.unbind(2)
-        if self.topology.query_ways > 1:
-            k, v = gather_rows(qkv[:, :, 1:].contiguous(), plan.gathered, self._queries).unbind(2)
-        attended = segment_attention(q, k, v, plan.segmentation, self.backend)
+        attended = self._attend_to_all(qkv, plan) if self.topology.query_ways > 1 else self._attend_here(qkv, plan)
         if ways > 1:
             attended = exchange_rows(attended, plan.counts, [own] * ways, heads)
             attended = rearrange(attended, "(w n) h d -> n (w h) d", w=ways)
         return attended
+
+    def _attend_here(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
+        """Attend among the tokens of the head group, which are all."""
+        return segment_attention(*qkv.unbind(2), plan.segmentation, self.backend)
+
+    def _attend_to_all(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
+        """Attend from the tokens of the head group to those of all; the gathered keys and values are not kept."""
+
+        def gather() -> Tensor:
+            gathered = gather_rows(qkv[:, :, 1:].contiguous(), plan.gathered, self._queries)
+            return gathered if plan.segmentation.keys is None else gathered[plan.segmentation.keys]
+
+        gathered = gather()
+        with not_kept(gathered, gather):
+            # The keys already lie segment by segment.
+            packed = replace(plan.segmentation, keys=None)
+            return segment_attention(qkv[:, :, 0], *gathered.unbind(2), packed, self.backend)
 
     def _attend_by_tokens(self, qkv: Tensor, plan: TokensPlan) -> Tensor:
         if plan.num_moved:

@@ -1,0 +1,39 @@
+"""Clock, memory and matrix-product rate of the machine, as measurements of speed need them."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+
+import torch
+
+
+def now(device: str) -> float:
+    """Return the seconds of a clock, once the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def matmul_rate(device: str, dtype: torch.dtype, size: int = 1024) -> float:
+    """Return the operations per second of one square matrix product."""
+    a, b = torch.ones(2, size, size, dtype=dtype, device=device)
+    start = now(device)
+    torch.mm(a, b)
+    return 2 * size**3 / (now(device) - start)
+
+
+def memory(device: str, *, peak: bool = False) -> int:
+    """Return the bytes in use, or with ``peak`` the most since this was last asked without."""
+    if device == "cuda":
+        if peak:
+            return torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not peak:
+        ctypes.CDLL(None).malloc_trim(0)
+        # Linux starts the high-water mark of resident memory anew (proc(5), clear_refs).
+        Path("/proc/self/clear_refs").write_text("5")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024

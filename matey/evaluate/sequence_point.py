@@ -1,0 +1,97 @@
+"""One point of the sequence-parallel benchmark, in processes of its own: ``torchrun -m matey.evaluate.sequence_point JSON``.
+
+Rank 0 prints a line of JSON. The ranks form one sequence group; with one rank the model runs as without any.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+
+import deepspeed.comm
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from matey.evaluate.machine import memory
+from matey.evaluate.speed_cases import Case
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology, shares
+from matey.parallel.traffic import take_traffic
+from matey.train.loss import training_loss
+
+
+def main(settings: dict) -> None:
+    """Measure the case on all ranks and print what rank 0 gathers."""
+    repeat = settings.pop("repeat")
+    case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+    start_processes(find_environment(), timeout=600, threads=1)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    model = case.make_model().train()
+    if size > 1:
+        model.seam = SequenceSeam(Topology(rank, size, size, model.config.num_heads))
+    batch = case.make_batch()
+    # A small step first makes the gradients and whatever libraries keep, which are no activations.
+    step(model, replace(case, grid=tuple(min(32, cells) for cells in case.grid), batch=1).make_batch())
+    activations, traffic = activations_and_traffic(model, batch)
+    seconds, processor = [], []
+    for _ in range(repeat):
+        dist.barrier()
+        wall, used = time.perf_counter(), time.process_time()
+        step(model, batch)
+        processor.append(time.process_time() - used)
+        seconds.append(time.perf_counter() - wall)
+    num_tokens = int(model.count_tokens(batch).sum())
+    own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
+    everyone: list[tuple] = [()] * size
+    dist.all_gather_object(everyone, (activations, statistics.median(seconds), statistics.median(processor)))
+    if rank == 0:
+        point = {
+            "ranks": size,
+            "num_tokens": num_tokens,
+            "tokens_of_ranks": own,
+            "activation_bytes": [of_rank[0] for of_rank in everyone],
+            "step_seconds": max(of_rank[1] for of_rank in everyone),
+            "processor_seconds": sum(of_rank[2] for of_rank in everyone),
+            **traffic,
+            "width": model.config.width,
+            "num_blocks": model.config.num_blocks,
+        }
+        sys.stdout.write(f"point {json.dumps(point)}\n")
+    stop_processes()
+
+
+def loss_of(model: MateyModel, batch: FieldBatch) -> Tensor:
+    """Return the training loss."""
+    return training_loss(model([batch]), model.seam, {batch.system: 1.0})[0]
+
+
+def step(model: MateyModel, batch: FieldBatch) -> None:
+    """Run forward and backward; gradients stay allocated."""
+    loss_of(model, batch).backward()
+    model.zero_grad(set_to_none=False)
+
+
+def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict]:
+    """Return the peak of memory in a step over what there was before, and the exchanges of tokens forward and backward."""
+    deepspeed.comm.configure(enabled=True, prof_all=True)
+    before = memory("cpu")
+    loss = loss_of(model, batch)
+    forward = take_traffic()
+    loss.backward()
+    backward = take_traffic()
+    peak = memory("cpu", peak=True) - before
+    model.zero_grad(set_to_none=False)
+    deepspeed.comm.configure(enabled=False)
+    return peak, {"traffic_forward": forward, "traffic_backward": backward}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(json.loads(sys.argv[1]))
