@@ -25,8 +25,8 @@ from matey.train.network import check_fit, model_config, with_vocabulary
 from matey.train.validation import persistence_by_system, validate
 
 
-def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Train as ``run`` says, from the start or from the newest checkpoint.
+def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None]) -> bool:
+    """Train as ``run`` says, from the start or from the newest checkpoint; return whether all steps are done.
 
     Args:
         run: the run; its vocabulary, where not given, is what the data sets hold.
@@ -63,7 +63,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     say(describe(run, sets, splits, mixture.shares, model, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
-        return
+        return True
     stream = micro_batches(
         mixture,
         first_step,
@@ -79,8 +79,12 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
     windows = windows_of(run, sets, [split.valid for split in splits])
     check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch)
     scales = loss_scales(run, sets, splits)
-    train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
+    last_step = train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
+    if last_step < run.train.steps:
+        say(f"Asked to leave: step {last_step} of {run.train.steps} is saved. The same command with --resume goes on.")
+        return False
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+    return True
 
 
 def loss_scales(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> dict[str, float]:
