@@ -22,6 +22,9 @@ CPU_WAS_CHOSEN = os.environ.get("DS_ACCELERATOR") == "cpu"
 # DeepSpeed would otherwise search for an accelerator, which takes seconds and prints; torch knows already.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
+# DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
+# is as good a source for another one; its ranks share it.
+DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
 
 
@@ -142,6 +145,9 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
             "srun, or unset RANK and WORLD_SIZE for a single process."
         )
     world_size = int(variables["WORLD_SIZE"])
+    port = int(variables["MASTER_PORT"])
+    if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
+        port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
     return Environment(
         "torch",
         int(variables["RANK"]),
@@ -149,7 +155,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
         int(variables["LOCAL_RANK"]),
         int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or world_size),
         variables["MASTER_ADDR"],
-        int(variables["MASTER_PORT"]),
+        port,
     )
 
 

@@ -16,7 +16,8 @@ import torch.distributed as dist
 PACKAGE = Path(__file__).resolve().parents[1]
 # A rank that only lost the others waits before it speaks: theirs is the cause.
 GRACE_SECONDS = 5.0
-GLOO_MARKS = ("gloo/transport", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+# In the messages of gloo's and NCCL's errors that another rank caused.
+LOST_MARKS = ("gloo/transport", "Connection closed by peer", "remote process exited", "communicator was aborted")
 
 
 def name_failures(rank: int, world_size: int, timeout: float) -> None:
@@ -82,20 +83,18 @@ def set_timeouts(timeout: timedelta) -> None:
 
 def _lost_contact(error: BaseException, trace: TracebackType | None, timeout: float) -> str | None:
     """Return a sentence with the place if the error is that of a collective, None if it is this rank's own."""
-    message = str(error)
-    if not isinstance(error, dist.DistError) and not any(mark in message for mark in GLOO_MARKS):
+    message = str(error).strip()
+    is_late = "timed out" in message.lower() and (isinstance(error, dist.DistError) or "gloo/transport" in message)
+    if not is_late and not any(mark in message for mark in LOST_MARKS):
         return None
+    what = (
+        f"A collective did not finish within {timeout:g} s (parallel.timeout): a rank that prints nothing hangs, or is "
+        "slower than that."
+        if is_late
+        else "Lost another rank, whose own error stands above; one without an error was killed, perhaps for want of memory."
+    )
     frames = [frame for frame in traceback.extract_tb(trace) if PACKAGE in Path(frame.filename).resolve().parents]
     place = " > ".join(
         f"{frame.name} (matey/{Path(frame.filename).resolve().relative_to(PACKAGE)}:{frame.lineno})" for frame in frames
     )
-    cause = message.strip().splitlines()[0] if message.strip() else type(error).__name__
-    if "timed out" in message.lower():
-        return (
-            f"A collective did not finish within {timeout:g} s (parallel.timeout): a rank that prints nothing hangs, or "
-            f"is slower than that. Here: {place}. {cause}"
-        )
-    return (
-        f"Lost another rank, whose own error stands above; one without an error was killed, perhaps for want of memory. "
-        f"Here: {place}. {cause}"
-    )
+    return f"{what} Here: {place}. {message}"

@@ -59,6 +59,12 @@ def test_the_variables_of_torchrun_and_deepspeed_are_taken():
     assert (environment.local_world_size, environment.address, environment.port) == (4, "node1", 29500)
 
 
+def test_two_runs_of_the_deepspeed_launcher_on_one_machine_do_not_share_its_constant_port():
+    assert find_environment({**TORCH, "CROSS_SIZE": "1"}, num_devices=0).port != 29500
+    assert find_environment({**TORCH, "CROSS_SIZE": "2"}, num_devices=0).port == 29500
+    assert find_environment({**TORCH, "CROSS_SIZE": "1", "MASTER_PORT": "3442"}, num_devices=0).port == 3442
+
+
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
     with pytest.raises(ConfigError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
