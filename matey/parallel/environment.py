@@ -120,6 +120,9 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     )
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
+    # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
+    # memory for each rank outlive the run.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
     deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
     name_failures(environment.rank, environment.world_size, timeout)

@@ -18,6 +18,11 @@ LAUNCHERS = {
 }
 
 
+def launchers(*always):
+    """All launchers; those not named run with the slow tests."""
+    return [name if name in always else pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS]
+
+
 def fail(launcher, way, timeout=300):
     """Run the script; return what it printed on standard error and the seconds from its start to its end."""
     started = time.monotonic()
@@ -28,7 +33,7 @@ def fail(launcher, way, timeout=300):
     return result.stderr, time.monotonic() - started
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", launchers("torchrun", "mpirun"))
 def test_the_traceback_of_the_rank_that_failed_comes_first_and_the_job_ends_within_a_minute(launcher):
     text, seconds = fail(launcher, "raises")
     assert seconds < 60
@@ -37,7 +42,7 @@ def test_the_traceback_of_the_rank_that_failed_comes_first_and_the_job_ends_with
     assert "Traceback" not in text[:first] and "Lost another rank" not in text[:first], text
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", launchers("mpirun"))
 def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_where_they_were(launcher):
     text, seconds = fail(launcher, "is_killed")
     assert seconds < 60
@@ -47,7 +52,7 @@ def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_w
         assert "Lost another rank" in said[0] and "sum_over_ranks (matey/parallel/collectives.py" in said[0]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", launchers("mpirun"))
 def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(launcher):
     text, seconds = fail(launcher, "hangs", timeout=5)
     assert seconds < 60
