@@ -191,7 +191,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
     """Return the device of a local rank: its number among the visible ones, or the only one that its launcher shows it."""
     if num_devices == 0:
         return torch.device("cpu")
-    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables):
+    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices):
         return torch.device("cuda", 0)
     if environment.local_world_size > num_devices:
         if environment.launcher == "mpi" and mpi.each_rank_sees_another_device(variables):

@@ -72,9 +72,12 @@ def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
         )
 
 
-def has_device_of_its_own(variables: Mapping[str, str]) -> bool:
-    """Whether Slurm shows each task its own devices only, as ``--gpus-per-task`` asks."""
-    return "SLURM_GPUS_PER_TASK" in variables or "gpu" in variables.get("SLURM_TRES_PER_TASK", "")
+def has_device_of_its_own(variables: Mapping[str, str], num_devices: int) -> bool:
+    """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough."""
+    if "SLURM_GPUS_PER_TASK" in variables or "gpu" in variables.get("SLURM_TRES_PER_TASK", ""):
+        return True
+    on_node = variables.get("SLURM_GPUS_ON_NODE", "")
+    return num_devices == 1 and on_node.isdigit() and int(on_node) >= tasks_on_this_node(variables)
 
 
 def expand_node_list(text: str) -> list[str]:

@@ -77,6 +77,7 @@ def test_a_task_of_srun_finds_its_rank_node_and_device():
     assert environment.address == "frontier00098"
     # Each task sees its own die only, as number 0; without the binding it counts along the node's.
     assert (str(environment.device), environment.backend) == ("cuda:0", "nccl")
+    assert str(find_environment({**STEP, "SLURM_GPUS_ON_NODE": "8"}, num_devices=1).device) == "cuda:0"
     assert str(find_environment(STEP, num_devices=8).device) == "cuda:3"
     assert (str(find_environment(STEP, num_devices=0).device), find_environment(STEP, 0).backend) == ("cpu", "gloo")
 
@@ -177,6 +178,7 @@ def test_launchers_under_srun_start_the_ranks_themselves():
         ({**STEP, "WORLD_SIZE": "736"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
         ({**STEP, **TORCH, "WORLD_SIZE": "32"}, 0, ["RANK is 5", "SLURM_PROCID is 27"]),
         (STEP, 4, ["8 ranks", "4 device"]),
+        ({**STEP, "SLURM_GPUS_ON_NODE": "1"}, 1, ["8 ranks", "1 device"]),
         ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 1, ["8 ranks", "1 device"]),
         ({**STEP, "MATEY_LAUNCHER": "slrum"}, 0, ["'slrum'", "Did you mean 'slurm'"]),
         ({name: value for name, value in STEP.items() if name != "SLURM_LOCALID"}, 0, ["SLURM_LOCALID is not"]),
