@@ -41,6 +41,7 @@ def main() -> int:
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         start_processes(environment, run.parallel.timeout, run.parallel.threads)
         tell = partial(print, flush=True) if rank == 0 else lambda line: None
+        tell(f"Started: {environment}")
         is_done = pretrain(run, deepspeed_config, say=tell)
     except (ConfigError, DataError, RunError) as error:
         # Every rank meets a mistake in the configuration; broken data may be one rank's alone.

@@ -57,6 +57,13 @@ class Environment:
         """What carries the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
         return "nccl" if self.device.type == "cuda" else "gloo"
 
+    def __str__(self) -> str:
+        """Return the line that opens a run's log."""
+        return (
+            f"rank {self.rank} of {self.world_size} by {self.launcher}; {self.local_rank} of {self.local_world_size} on "
+            f"its node; {self.device}, {self.backend}; rank 0 at {self.address}:{self.port}"
+        )
+
 
 def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int | None = None) -> Environment:
     """Find out how this process was started: by DeepSpeed's or torch's launcher, ``mpirun``, ``srun``, or by hand.
@@ -227,14 +234,7 @@ def main() -> int:
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(
-        f"launcher  {environment.launcher}\n"
-        f"rank      {environment.rank} of {environment.world_size}\n"
-        f"on node   {environment.local_rank} of {environment.local_world_size}\n"
-        f"rank 0 at {environment.address}:{environment.port}\n"
-        f"device    {environment.device}\n"
-        f"backend   {environment.backend}\n"
-    )
+    sys.stdout.write(f"{environment}\n")
     return 0
 
 
