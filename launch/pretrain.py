@@ -8,13 +8,20 @@ from functools import partial
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
-from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.environment import find_environment, likely_rank, start_processes, stop_processes
+from matey.parallel.failure import end_with_error
+from matey.parallel.signals import EXIT_CODE
 from matey.train.checkpoint import RunError
 from matey.train.pretrain import pretrain
 
 
 def main() -> int:
-    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    """Run from the command line.
+
+    Returns:
+        0 if all steps are done; 75 if a signal asked the run to leave, which it did with a whole checkpoint, so that the
+        same command with ``--resume`` goes on; 2 for a mistake that the printed sentence explains.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
@@ -25,7 +32,7 @@ def main() -> int:
     parser.add_argument("--describe", action="store_true", help="say what would be done, and leave")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
     args = parser.parse_args()
-    rank, world_size = 0, 1
+    rank, world_size = likely_rank(), 1
     try:
         environment = find_environment()
         rank, world_size = environment.rank, environment.world_size
@@ -34,16 +41,14 @@ def main() -> int:
             run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         start_processes(environment, run.parallel.timeout, run.parallel.threads)
-        say = partial(print, flush=True) if rank == 0 else lambda line: None
-        pretrain(run, deepspeed_config, say, only_describe=args.describe)
+        tell = partial(print, flush=True) if rank == 0 else lambda line: None
+        tell(f"Started: {environment}")
+        is_done = pretrain(run, deepspeed_config, tell, only_describe=args.describe)
     except (ConfigError, DataError, RunError) as error:
-        # Every rank meets a mistake in the configuration: rank 0 speaks for all. Broken data may be one rank's alone.
-        if rank == 0 or not isinstance(error, ConfigError):
-            who = f"[rank {rank}] " if world_size > 1 else ""
-            print(f"\n{who}error: {error}", file=sys.stderr, flush=True)
-        return 2
+        # Every rank meets a mistake in the configuration; broken data may be one rank's alone.
+        return end_with_error(rank, world_size, f"error: {error}", is_common=isinstance(error, ConfigError))
     stop_processes()
-    return 0
+    return 0 if is_done else EXIT_CODE
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Nothing here has a state: a step number is all that a run needs to go on where i
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -176,6 +177,7 @@ def micro_batches(
             sampler=indices,
             num_workers=workers,
             multiprocessing_context=start_method,
+            worker_init_fn=_leave_signals_to_the_run,
             collate_fn=_as_it_is,
             # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
             # differ from one without.
@@ -225,6 +227,12 @@ class _MicroBatches(Dataset):
             if not is_sound(sets, window, num_frames):
                 windows[slot] = self.mixture.in_place_of(window, step, first + slot)
         return read_windows(sets, windows, num_frames)
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Let a worker live on through the signals that ask its run to save and leave: Slurm sends them to every process."""
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(item: list[FieldBatch] | DataError) -> list[FieldBatch] | DataError:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-import socket
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
 
 from matey.config import ConfigError
+from matey.fields import nearest_name
+from matey.parallel import mpi, slurm
+from matey.parallel.failure import name_failures, set_timeouts
+from matey.parallel.signals import listen
 
+CPU_WAS_CHOSEN = os.environ.get("DS_ACCELERATOR") == "cpu"
 # DeepSpeed would otherwise search for an accelerator, which takes seconds and prints; torch knows already.
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
-MPI_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
+# DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
+# is as good a source for another one; its ranks share it.
+DEEPSPEED_PORT = 29500
+LAUNCHERS = ("torch", "mpi", "slurm", "none")
 
 
 @dataclass(frozen=True)
@@ -24,13 +33,14 @@ class Environment:
     """This process among all processes of the run.
 
     Attributes:
-        launcher: ``torch`` (also DeepSpeed's), ``mpi`` or ``none``.
+        launcher: ``torch`` (also DeepSpeed's), ``mpi``, ``slurm`` or ``none``.
         rank: of this process among all.
         world_size: number of processes.
         local_rank: of this process on its node.
         local_world_size: processes on this node.
         address: of rank 0.
         port: on which rank 0 listens.
+        device: of this process: a GPU (``cuda`` for NVIDIA and AMD alike) where there is one, else the CPU.
     """
 
     launcher: str
@@ -40,28 +50,63 @@ class Environment:
     local_world_size: int
     address: str
     port: int
+    device: torch.device = torch.device("cpu")
 
     @property
-    def device(self) -> torch.device:
-        """The device of this process: a GPU (NVIDIA or AMD) if torch sees one, else the CPU."""
-        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    def backend(self) -> str:
+        """What carries the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
+        return "nccl" if self.device.type == "cuda" else "gloo"
+
+    def __str__(self) -> str:
+        """Return the line that opens a run's log."""
+        return (
+            f"rank {self.rank} of {self.world_size} by {self.launcher}; {self.local_rank} of {self.local_world_size} on "
+            f"its node; {self.device}, {self.backend}; rank 0 at {self.address}:{self.port}"
+        )
 
 
-def find_environment(variables: Mapping[str, str] = os.environ) -> Environment:
-    """Find out how this process was started: by DeepSpeed's or torch's launcher, by ``mpirun``, or by hand.
+def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int | None = None) -> Environment:
+    """Find out how this process was started: by DeepSpeed's or torch's launcher, ``mpirun``, ``srun``, or by hand.
+
+    Args:
+        variables: of the process.
+        num_devices: GPUs that this process sees; by default what torch counts.
 
     Raises:
-        ConfigError: a launcher set a part of its variables only.
+        ConfigError: a launcher set a part of its variables only, two contradict each other, or devices are too few.
     """
+    launcher = find_launcher(variables)
+    if slurm.is_task(variables) and launcher in ("torch", "slurm"):
+        slurm.check_agreement(variables)
+    find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
+    if num_devices is None:
+        num_devices = _count_devices(variables)
+    environment = find(variables)
+    return replace(environment, device=_device(environment, variables, num_devices))
+
+
+def find_launcher(variables: Mapping[str, str]) -> str:
+    """Return which launcher's variables count; MATEY_LAUNCHER decides where several were set."""
+    chosen = variables.get("MATEY_LAUNCHER")
+    if chosen and chosen not in LAUNCHERS:
+        raise ConfigError(f"MATEY_LAUNCHER is {chosen!r}, not one of {LAUNCHERS}.{nearest_name(chosen, LAUNCHERS)}")
+    if chosen:
+        return chosen
     if "WORLD_SIZE" in variables and "RANK" in variables:
-        return _from_torch(variables)
-    if any(int(variables.get(name, "1")) > 1 for name in MPI_SIZE_VARIABLES):
-        return _from_mpi()
-    return Environment("none", 0, 1, 0, 1, "127.0.0.1", _free_port())
+        return "torch"
+    if slurm.is_task(variables):
+        return "slurm"
+    return "mpi" if any(int(variables.get(name, 1)) > 1 for name in mpi.SIZES) else "none"
+
+
+def likely_rank(variables: Mapping[str, str] = os.environ) -> int:
+    """Return the rank that a launcher set, unchecked: enough to choose who prints an error in the launcher's variables."""
+    names = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+    return next((int(variables[name]) for name in names if variables.get(name, "").isdigit()), 0)
 
 
 def start_processes(environment: Environment, timeout: float, threads: int | None = None) -> None:
-    """Join the process group that DeepSpeed will use.
+    """Join the process group that DeepSpeed will use, and listen to the scheduler.
 
     Args:
         environment: of this process.
@@ -71,8 +116,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(threads or max(1, cores // environment.local_world_size))
+    torch.set_num_threads(threads or _num_cores(environment))
     os.environ.update(
         RANK=str(environment.rank),
         WORLD_SIZE=str(environment.world_size),
@@ -83,11 +127,13 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     )
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
-    backend = "nccl" if environment.device.type == "cuda" else "gloo"
-    # DeepSpeed's shared-memory all-reduce serves its inference alone. It would be compiled on first use, and leave 66 MiB of
-    # /dev/shm behind for each rank of every run.
+    # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
+    # memory for each rank outlive the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=timeout), verbose=False)
+    set_timeouts(timedelta(seconds=timeout))
+    deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
+    name_failures(environment.rank, environment.world_size, timeout)
+    listen(has_launcher=environment.launcher == "torch")
 
 
 def stop_processes() -> None:
@@ -97,40 +143,100 @@ def stop_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _alone(variables: Mapping[str, str]) -> Environment:
+    return Environment("none", 0, 1, 0, 1, "127.0.0.1", mpi.free_port())
+
+
 def _from_torch(variables: Mapping[str, str]) -> Environment:
     missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in variables]
     if missing:
         raise ConfigError(
-            f"RANK and WORLD_SIZE are set but {' and '.join(missing)} not; start with deepspeed, torchrun or mpirun, "
-            "or unset RANK and WORLD_SIZE for a single process."
+            f"RANK and WORLD_SIZE are set but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or "
+            "srun, or unset RANK and WORLD_SIZE for a single process."
         )
     world_size = int(variables["WORLD_SIZE"])
-    local = int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or world_size)
+    port = int(variables["MASTER_PORT"])
+    if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
+        port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
     return Environment(
         "torch",
         int(variables["RANK"]),
         world_size,
         int(variables["LOCAL_RANK"]),
-        local,
+        int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or world_size),
         variables["MASTER_ADDR"],
-        int(variables["MASTER_PORT"]),
+        port,
     )
 
 
-def _from_mpi() -> Environment:
-    from mpi4py import MPI
+def _from_slurm(variables: Mapping[str, str]) -> Environment:
+    return Environment(
+        "slurm",
+        int(slurm.needed(variables, "SLURM_PROCID")),
+        slurm.num_tasks(variables)[1],
+        int(slurm.needed(variables, "SLURM_LOCALID")),
+        slurm.tasks_on_this_node(variables),
+        # Set by a job script where the nodes' names do not lead to the right network.
+        variables.get("MASTER_ADDR") or slurm.address(variables),
+        int(variables.get("MASTER_PORT") or slurm.port(variables)),
+    )
 
-    world = MPI.COMM_WORLD
-    node = world.Split_type(MPI.COMM_TYPE_SHARED)
-    is_one_node = node.size == world.size
+
+def _from_mpi(variables: Mapping[str, str]) -> Environment:
+    expected = [slurm.num_tasks(variables)] if slurm.is_task(variables) else []
+    world, node = mpi.communicators(
+        expected or [(name, int(variables[name])) for name in mpi.SIZES if name in variables]
+    )
     here = None
     if world.rank == 0:
-        here = ("127.0.0.1" if is_one_node else socket.gethostbyname(socket.gethostname()), _free_port())
+        here = ("127.0.0.1" if node.size == world.size else mpi.address_of_this_node(), mpi.free_port())
     address, port = world.bcast(here, root=0)
     return Environment("mpi", world.rank, world.size, node.rank, node.size, address, port)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return listener.getsockname()[1]
+def _device(environment: Environment, variables: Mapping[str, str], num_devices: int) -> torch.device:
+    """Return the device of a local rank: its number among the visible ones, or the only one that its launcher shows it."""
+    if num_devices == 0:
+        return torch.device("cpu")
+    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices):
+        return torch.device("cuda", 0)
+    if environment.local_world_size > num_devices:
+        if environment.launcher == "mpi" and mpi.each_rank_sees_another_device(variables):
+            return torch.device("cuda", 0)
+        raise ConfigError(
+            f"{environment.local_world_size} ranks run on this node but torch sees {num_devices} device(s); start at "
+            f"most {num_devices} ranks a node, or give each rank one of its own (srun --gpus-per-task=1)."
+        )
+    return torch.device("cuda", environment.local_rank)
+
+
+def _count_devices(variables: Mapping[str, str]) -> int:
+    if CPU_WAS_CHOSEN:
+        return 0
+    if slurm.is_task(variables):
+        slurm.check_devices(variables, torch.cuda.device_count())
+    return torch.cuda.device_count()
+
+
+def _num_cores(environment: Environment) -> int:
+    """Return the cores of this process: those that srun or mpirun bound it to, else its share of the node's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    is_bound = environment.launcher in ("slurm", "mpi") and cores < os.cpu_count()
+    return cores if is_bound else max(1, cores // environment.local_world_size)
+
+
+def main() -> int:
+    """Print what this process would take itself for, without starting anything."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--devices", type=int, help="GPUs that it sees; by default what torch counts")
+    try:
+        environment = find_environment(num_devices=parser.parse_args().devices)
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{environment}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

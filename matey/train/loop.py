@@ -15,6 +15,7 @@ from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.parallel.collectives import peak_memory_bytes, rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
+from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import take_traffic
 from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
@@ -31,8 +32,8 @@ def train(
     folder: RunFolder,
     first_step: int = 0,
     best: float = math.inf,
-) -> None:
-    """Train from after ``first_step`` to ``settings.steps``.
+) -> int:
+    """Train from after ``first_step`` to ``settings.steps``, or until a signal asks to leave; return the last step.
 
     Args:
         engine: the model and its optimizer.
@@ -62,7 +63,7 @@ def train(
             engine.backward(loss * engine.module.seam.size)
             grad_norm = take_step(engine)
             tally.add(forecasts, per_sample)
-        totals = tally.reduce()
+        totals = tally.reduce(leave=asked_to_leave())
         stop_unless_finite(totals, grad_norm, step, folder)
         seconds, traffic = time.perf_counter() - started, take_traffic()
         if step % settings.log_every == 0 or step == settings.steps:
@@ -86,9 +87,12 @@ def train(
             if numbers["valid_nrmse"] < best:
                 best = numbers["valid_nrmse"]
                 folder.save_model(engine)
-        if step % settings.checkpoint_every == 0 or is_last:
+        if step % settings.checkpoint_every == 0 or is_last or totals.leave:
             folder.save(engine, step, {"best": best}, settings.keep_checkpoints)
+        if totals.leave:
+            break
     bar.close()
+    return step
 
 
 class MetricsLog:

@@ -38,8 +38,8 @@ AUTO_DRAWS = 4  # micro-batches of which the one with most tokens decides the si
 
 def pretrain(
     run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None], *, only_describe: bool = False
-) -> None:
-    """Train as ``run`` says, from the start or from the newest checkpoint.
+) -> bool:
+    """Train as ``run`` says, from the start or from the newest checkpoint; return whether all steps are done.
 
     Args:
         run: the run; its vocabulary, where not given, is what the data sets hold.
@@ -78,7 +78,7 @@ def pretrain(
     if only_describe:
         say(describe(run, sets, splits, mixture.shares, model, topology, 0))
         say(describe_tokens(run, model, topology, sample_of(run, mixture)))
-        return
+        return True
     engine = build_engine(model, run.train, deepspeed_config)
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
@@ -94,7 +94,7 @@ def pretrain(
     say(describe(run, sets, splits, mixture.shares, model, topology, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
-        return
+        return True
     stream = micro_batches(
         mixture,
         first_step,
@@ -110,8 +110,12 @@ def pretrain(
     windows = windows_of(run, sets, [split.valid for split in splits])
     check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch, topology)
     scales = loss_scales(run, sets, splits)
-    train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
+    last_step = train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
+    if last_step < run.train.steps:
+        say(f"Asked to leave: step {last_step} of {run.train.steps} is saved. The same command with --resume goes on.")
+        return False
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+    return True
 
 
 def sample_of(run: RunConfig, mixture: Mixture, step: int = 0) -> list[FieldBatch]:

@@ -33,8 +33,9 @@ class Tally:
         self._sums[1, column] += batch.num_samples
         self._sums[0, -1] += num_tokens
 
-    def reduce(self) -> Totals:
-        """Add up the ranks."""
+    def reduce(self, leave: bool = False) -> Totals:
+        """Add up the ranks, and in the same reduction find out whether any of them wants to ``leave``."""
+        self._sums[1, -1] = leave
         return Totals(self.systems, sum_over_ranks(self._sums).tolist())
 
 
@@ -44,6 +45,7 @@ class Totals:
     def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
         self._errors, self._counts = sums[0][:-1], sums[1][:-1]
         self.num_tokens = int(sums[0][-1])
+        self.leave = sums[1][-1] > 0
         self.by_system = {
             system: error / count
             for system, error, count in zip(systems, self._errors, self._counts, strict=True)

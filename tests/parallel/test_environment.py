@@ -1,9 +1,50 @@
-"""How a process finds out about its run."""
+"""How a process finds out about its run: from variables as launchers set them, and from real launchers."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from matey.config import ConfigError
 from matey.parallel.environment import find_environment
+from matey.parallel.slurm import expand_counts, expand_node_list
+from tests.conftest import ROOT, start
+
+BIN = Path(sys.executable).parent
+MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe"]
+
+# Task 27 of 32, the fourth on the fourth of four nodes.
+STEP = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "32",
+    "SLURM_STEP_NUM_TASKS": "32",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x4)",
+    "SLURM_STEP_NODELIST": "frontier[00098-00100,02001]",
+    "SLURM_PROCID": "27",
+    "SLURM_LOCALID": "3",
+    "SLURM_NODEID": "3",
+}
+FRONTIER = {**STEP, "SLURM_GPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "8"}
+TORCH = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+
+
+def describe(launcher, **variables):
+    """What each process of a real launcher takes itself for."""
+    # Importing the package in this process has chosen the accelerator for it.
+    inherited = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
+    result = subprocess.run(
+        [*map(str, launcher), sys.executable, "-m", "matey.parallel.environment"],
+        cwd=ROOT,
+        env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return result.stdout + result.stderr
 
 
 def test_without_a_launcher_there_is_one_process():
@@ -13,12 +54,184 @@ def test_without_a_launcher_there_is_one_process():
 
 
 def test_the_variables_of_torchrun_and_deepspeed_are_taken():
-    variables = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
-    environment = find_environment({**variables, "LOCAL_WORLD_SIZE": "4"})
+    environment = find_environment({**TORCH, "LOCAL_WORLD_SIZE": "4"})
     assert (environment.rank, environment.world_size, environment.local_rank) == (5, 8, 1)
     assert (environment.local_world_size, environment.address, environment.port) == (4, "node1", 29500)
+
+
+def test_two_runs_of_the_deepspeed_launcher_on_one_machine_do_not_share_its_constant_port():
+    assert find_environment({**TORCH, "CROSS_SIZE": "1"}, num_devices=0).port != 29500
+    assert find_environment({**TORCH, "CROSS_SIZE": "2"}, num_devices=0).port == 29500
+    assert find_environment({**TORCH, "CROSS_SIZE": "1", "MASTER_PORT": "3442"}, num_devices=0).port == 3442
 
 
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
     with pytest.raises(ConfigError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def test_a_task_of_srun_finds_its_rank_node_and_device():
+    environment = find_environment(FRONTIER, num_devices=1)
+    assert (environment.launcher, environment.rank, environment.world_size) == ("slurm", 27, 32)
+    assert (environment.local_rank, environment.local_world_size) == (3, 8)
+    assert environment.address == "frontier00098"
+    # Each task sees its own die only, as number 0; without the binding it counts along the node's.
+    assert (str(environment.device), environment.backend) == ("cuda:0", "nccl")
+    assert str(find_environment({**STEP, "SLURM_GPUS_ON_NODE": "8"}, num_devices=1).device) == "cuda:0"
+    assert str(find_environment(STEP, num_devices=8).device) == "cuda:3"
+    assert (str(find_environment(STEP, num_devices=0).device), find_environment(STEP, 0).backend) == ("cpu", "gloo")
+
+
+def test_all_736_tasks_of_92_nodes_agree_where_rank_0_is():
+    found = set()
+    for rank in range(736):
+        node, local = divmod(rank, 8)
+        variables = {
+            **FRONTIER,
+            "SLURM_STEP_NODELIST": "frontier[00001-00050,00100,04000-04040]",
+            "SLURM_STEP_TASKS_PER_NODE": "8(x92)",
+            "SLURM_STEP_NUM_TASKS": "736",
+            "SLURM_PROCID": str(rank),
+            "SLURM_NODEID": str(node),
+            "SLURM_LOCALID": str(local),
+        }
+        environment = find_environment(variables, num_devices=1)
+        assert (environment.rank, environment.local_rank) == (rank, local)
+        found.add((environment.address, environment.port, environment.world_size, environment.local_world_size))
+    assert len(found) == 1 and found.pop()[0] == "frontier00001"
+
+
+def test_another_job_and_another_step_of_a_job_listen_on_another_port():
+    changes = ({}, {"SLURM_JOB_ID": "1234568"}, {"SLURM_STEP_ID": "1"}, {"SLURM_STEP_ID": "2"})
+    ports = [find_environment({**STEP, **change}, num_devices=0).port for change in changes]
+    assert len(set(ports)) == 4
+    assert all(15_000 <= port < 25_000 for port in ports)
+
+
+def test_address_and_port_of_a_job_script_are_taken():
+    environment = find_environment({**STEP, "MASTER_ADDR": "10.1.2.3", "MASTER_PORT": "3442"}, num_devices=0)
+    assert (environment.launcher, environment.address, environment.port) == ("slurm", "10.1.2.3", 3442)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("login1", ["login1"]),
+        ("frontier[00001-00003,00100]", ["frontier00001", "frontier00002", "frontier00003", "frontier00100"]),
+        ("a[08-11],b2,c[7]", ["a08", "a09", "a10", "a11", "b2", "c7"]),
+        ("rack[1-2]node[01-02]-ib", ["rack1node01-ib", "rack1node02-ib", "rack2node01-ib", "rack2node02-ib"]),
+    ],
+)
+def test_node_lists_of_slurm_expand(text, names):
+    assert expand_node_list(text) == names
+
+
+def test_tasks_per_node_expand():
+    assert expand_counts("8(x91),4") == [8] * 91 + [4]
+
+
+@pytest.mark.parametrize("text", ["", "frontier[1-", "frontier[a-b]"])
+def test_a_broken_node_list_is_quoted(text):
+    with pytest.raises(ConfigError, match="node list"):
+        expand_node_list(text)
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        {"SLURM_STEP_ID": None, "SLURM_STEP_NUM_TASKS": None},  # a batch script, which has SLURM_PROCID=0
+        {"SLURM_STEP_ID": "4294967290"},  # the interactive step of salloc
+        {"SLURM_STEP_ID": "4294967291"},  # the batch step
+        {"SLURM_STEP_ID": None, "SLURM_PROCID": None},  # salloc on a login node
+    ],
+)
+def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
+    variables = {name: value for name, value in {**STEP, "SLURM_PROCID": "0", **shell}.items() if value is not None}
+    environment = find_environment(variables, num_devices=8)
+    assert (environment.launcher, environment.world_size, str(environment.device)) == ("none", 1, "cuda:0")
+
+
+def test_python_typed_into_a_terminal_of_srun_is_one_process():
+    mine, theirs = pty.openpty()
+    command = [sys.executable, "-m", "matey.parallel.environment"]
+    variables = {**os.environ, **STEP, "SLURM_PTY_PORT": "4711"}
+    typed = subprocess.run(command, cwd=ROOT, env=variables, stdin=theirs, capture_output=True, text=True)
+    os.close(theirs)
+    os.close(mine)
+    assert "rank 0 of 1" in typed.stdout, typed.stderr
+    # A step started from that shell inherits the variable, but has no terminal.
+    started = subprocess.run(command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert "rank 27 of 32" in started.stdout, started.stderr
+
+
+def test_launchers_under_srun_start_the_ranks_themselves():
+    one_a_node = {**STEP, "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_GPUS_PER_TASK": "8"}
+    torchrun = {**one_a_node, **TORCH, "TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "8"}
+    environment = find_environment(torchrun, num_devices=8)
+    assert (environment.launcher, environment.rank, str(environment.device)) == ("torch", 5, "cuda:1")
+    assert find_environment({**STEP, "OMPI_COMM_WORLD_SIZE": "1"}, num_devices=0).world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "num_devices", "words"),
+    [
+        ({**STEP, "WORLD_SIZE": "736"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
+        ({**STEP, **TORCH, "WORLD_SIZE": "32"}, 0, ["RANK is 5", "SLURM_PROCID is 27"]),
+        (STEP, 4, ["8 ranks", "4 device"]),
+        ({**STEP, "SLURM_GPUS_ON_NODE": "1"}, 1, ["8 ranks", "1 device"]),
+        ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 1, ["8 ranks", "1 device"]),
+        ({**STEP, "MATEY_LAUNCHER": "slrum"}, 0, ["'slrum'", "Did you mean 'slurm'"]),
+        ({name: value for name, value in STEP.items() if name != "SLURM_LOCALID"}, 0, ["SLURM_LOCALID is not"]),
+    ],
+)
+def test_a_contradiction_names_both_sides(variables, num_devices, words):
+    with pytest.raises(ConfigError) as error:
+        find_environment(variables, num_devices)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_ntasks_of_an_older_slurm_is_named_where_it_decides():
+    old = {name: value for name, value in STEP.items() if name != "SLURM_STEP_NUM_TASKS"}
+    with pytest.raises(ConfigError, match="WORLD_SIZE is 736 but SLURM_NTASKS is 32"):
+        find_environment({**old, "WORLD_SIZE": "736"}, num_devices=0)
+
+
+def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
+    assert "SLURM_GPUS_ON_NODE is 8 but torch sees no device" in describe([], **FRONTIER)
+    assert "cpu, gloo" in describe([], **FRONTIER, DS_ACCELERATOR="cpu")
+
+
+def test_ranks_of_mpirun_hear_the_address_and_a_free_port_of_rank_0():
+    text = describe([*MPIRUN, "-np", "2"])
+    places = {line.partition("rank 0 at ")[2] for line in text.splitlines() if "rank 0 at" in line}
+    assert len(places) == 1 and "127.0.0.1" in places.pop(), text
+    assert "rank 0 of 2" in text and "rank 1 of 2" in text, text
+
+
+def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
+    text = describe([*MPIRUN, "-np", "2"], **STEP, MATEY_LAUNCHER="mpi")
+    assert "rank 1 of 2" in text, text  # mpirun under srun: the step is not the ranks'
+    text = describe([], **STEP, MATEY_LAUNCHER="mpi")
+    assert "SLURM_STEP_NUM_TASKS is 32 but mpi4py sees a world of 1" in text, text
+
+
+def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
+    code = "from matey.parallel.environment import find_environment as f; print(f(num_devices=1).device)"
+    for visible, words in (("$OMPI_COMM_WORLD_RANK", "cuda:0\ncuda:0"), ("0", "2 ranks run on this node")):
+        script = f"CUDA_VISIBLE_DEVICES={visible} {sys.executable} -c '{code}'"
+        result = start([*MPIRUN, "-np", "2", "bash", "-c", script])
+        assert words in result.stdout + result.stderr, result.stdout + result.stderr
+
+
+def test_every_launcher_says_whom_it_started():
+    for launcher, size in (
+        ([sys.executable, "-m"], 1),
+        ([BIN / "torchrun", "--nproc_per_node", "2", "-m"], 2),
+        ([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2),
+        ([*MPIRUN, "-np", "2", sys.executable, "-m"], 2),
+    ):
+        result = start([*launcher, "matey.parallel.environment"])
+        for rank in range(size):
+            assert f"rank {rank} of {size} by " in result.stdout, result.stdout + result.stderr
+            assert f"{rank} of {size} on its node; cpu, gloo;" in result.stdout, result.stdout

@@ -1,4 +1,4 @@
-"""One point of the sequence-parallel benchmark, in processes of its own: ``torchrun -m matey.evaluate.sequence_point JSON``.
+"""One point of the sequence-parallel benchmark, in processes of its own: ``torchrun -m matey.parallel.sequence_point JSON``.
 
 Rank 0 prints a line of JSON. The ranks form one sequence group; with one rank the model runs as without any.
 """

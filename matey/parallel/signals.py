@@ -1,0 +1,38 @@
+"""The scheduler's wish that the run leaves: heard as a signal at any time, read once a step, answered by all ranks together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+# What a job script sees from a run that saved and left before its end, and may start again with --resume.
+EXIT_CODE = os.EX_TEMPFAIL  # 75
+
+# SIGUSR1 comes ahead of the time limit where the job asked for it (sbatch --signal=USR1@600); SIGTERM comes with
+# preemption, `scancel`, the time limit itself, and from a launcher that ends; some 30 seconds later follows SIGKILL.
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+_heard: list[signal.Signals] = []
+_launcher: list[int] = []
+
+
+def listen(has_launcher: bool) -> None:
+    """Note the signals from now on instead of dying of them.
+
+    Args:
+        has_launcher: whether the parent process started this rank and ends with it. One that died of a signal which it
+            does not pass on (torchrun and deepspeed of SIGUSR1) leaves its ranks behind: they hear that as well.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _note)
+    _launcher[:] = [os.getppid()] if has_launcher else []
+
+
+def asked_to_leave() -> bool:
+    """Whether this rank has heard a signal, or its launcher has gone."""
+    return bool(_heard) or _launcher not in ([], [os.getppid()])
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    _heard.append(signal.Signals(number))

@@ -1,0 +1,128 @@
+"""What Slurm's variables say about this process: whether srun started it, which rank it is, where rank 0 listens."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from matey.config import ConfigError
+
+# The batch script, the shell of salloc and the rest of the job that is no step have the largest step numbers.
+FIRST_SPECIAL_STEP = 0xFFFFFFF0
+# Set by torchrun, by DeepSpeed's launcher, by Open MPI's mpirun and by MPICH's, each of which may run under srun itself.
+STARTERS = ("TORCHELASTIC_RUN_ID", "CROSS_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+# Below the ports that Linux gives to outgoing connections (32768 on) and above those of services, Slurm's own among them.
+FIRST_PORT, NUM_PORTS = 15_000, 10_000
+
+
+def is_task(variables: Mapping[str, str]) -> bool:
+    """Whether srun started this process: not a shell, and not a launcher that srun, or such a shell, had started."""
+    if any(name in variables for name in STARTERS):
+        return False
+    if "SLURM_PROCID" not in variables or int(variables.get("SLURM_STEP_ID", FIRST_SPECIAL_STEP)) >= FIRST_SPECIAL_STEP:
+        return False
+    # The shell of `srun --pty` is a task, what is typed in it is not. A step started from there inherits the variable,
+    # but has no terminal.
+    return not ("SLURM_PTY_PORT" in variables and os.isatty(0))
+
+
+def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:
+    """Return the number of tasks of the step, with the name of the variable that says so in front."""
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in variables else "SLURM_NTASKS"
+    return name, int(needed(variables, name))
+
+
+def tasks_on_this_node(variables: Mapping[str, str]) -> int:
+    """Return the number of tasks of the step on this node."""
+    counts = variables.get("SLURM_STEP_TASKS_PER_NODE") or needed(variables, "SLURM_TASKS_PER_NODE")
+    return expand_counts(counts)[int(needed(variables, "SLURM_NODEID"))]
+
+
+def address(variables: Mapping[str, str]) -> str:
+    """Return the name of rank 0's node, the first of the step's list."""
+    nodes = expand_node_list(variables.get("SLURM_STEP_NODELIST") or needed(variables, "SLURM_JOB_NODELIST"))
+    return nodes[0] if len(nodes) > 1 else "127.0.0.1"
+
+
+def port(variables: Mapping[str, str]) -> int:
+    """Return the port of rank 0: the same on all ranks, another one for each job and for each step in a job."""
+    job, step = int(needed(variables, "SLURM_JOB_ID")), int(needed(variables, "SLURM_STEP_ID"))
+    return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
+
+
+def check_agreement(variables: Mapping[str, str]) -> None:
+    """Raise ConfigError where WORLD_SIZE or RANK, set by hand, is not what srun started."""
+    name, size = num_tasks(variables)
+    for theirs, mine, value in (("WORLD_SIZE", name, size), ("RANK", "SLURM_PROCID", int(variables["SLURM_PROCID"]))):
+        if int(variables.get(theirs, value)) != value:
+            raise ConfigError(
+                f"{theirs} is {variables[theirs]} but {mine} is {value}: srun started other processes than the script "
+                f"announces; do not set {theirs} in the job script, srun's own numbers are enough."
+            )
+
+
+def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
+    """Raise ConfigError where Slurm gave the step GPUs and this process can use none."""
+    given = variables.get("SLURM_GPUS_ON_NODE", "0")
+    if num_devices == 0 and given.isdigit() and int(given) > 0:
+        raise ConfigError(
+            f"SLURM_GPUS_ON_NODE is {given} but torch sees no device; install the torch of this machine (CUDA or ROCm), "
+            "or set DS_ACCELERATOR=cpu to leave the devices idle."
+        )
+
+
+def has_device_of_its_own(variables: Mapping[str, str], num_devices: int) -> bool:
+    """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough."""
+    if "SLURM_GPUS_PER_TASK" in variables or "gpu" in variables.get("SLURM_TRES_PER_TASK", ""):
+        return True
+    on_node = variables.get("SLURM_GPUS_ON_NODE", "")
+    return num_devices == 1 and on_node.isdigit() and int(on_node) >= tasks_on_this_node(variables)
+
+
+def expand_node_list(text: str) -> list[str]:
+    """Return the names in a node list such as ``frontier[00001-00092,00100],login1``."""
+    if text.count("[") != text.count("]"):
+        raise ConfigError(f"Slurm's node list {text!r} has a bracket without its end.")
+    names = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        names += _expand(part, text)
+    if not names:
+        raise ConfigError(f"Slurm's node list {text!r} names no node.")
+    return names
+
+
+def expand_counts(text: str) -> list[int]:
+    """Return the numbers in a list such as ``8(x91),4``: 91 times 8, then 4."""
+    counts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise ConfigError(f"Slurm's list of tasks per node {text!r} is not like '8(x91),4'.")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def needed(variables: Mapping[str, str], name: str) -> str:
+    """Return a variable that srun sets."""
+    if name not in variables:
+        raise ConfigError(
+            f"{name} is not set, as srun does for each task; start with srun, or set MATEY_LAUNCHER=none for one process."
+        )
+    return variables[name]
+
+
+def _expand(part: str, whole: str) -> list[str]:
+    match = re.search(r"\[([^\]]*)\]", part)
+    if match is None:
+        return [part]
+    names = []
+    for piece in match[1].split(","):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
+        if ends is None:
+            raise ConfigError(f"Slurm's node list {whole!r} holds {piece!r}, which is neither a number nor a range.")
+        low, high = ends[1], ends[2] or ends[1]
+        for number in range(int(low), int(high) + 1):
+            prefix = part[: match.start()] + str(number).zfill(len(low))
+            names += [prefix + rest for rest in _expand(part[match.end() :], whole)]
+    return names

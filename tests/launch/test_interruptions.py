@@ -1,0 +1,153 @@
+"""Runs that a signal asks to leave, in real processes: they save and exit, and the next one gives the same losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.conftest import ROOT, pretrain, write_swe
+
+BIN = Path(sys.executable).parent
+NUM_STEPS = 30
+TORCHRUN = [BIN / "torchrun", "--nproc_per_node", "2"]
+DEEPSPEED = [BIN / "deepspeed", "--num_gpus", "2"]
+MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable]
+PYTHON = [sys.executable]
+
+
+def write_run(folder: Path, num_ranks: int, **data) -> Path:
+    tree = {
+        "model": {"size": "micro"},
+        "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+        "data": {"sets": [{"path": str(folder.parent / "swe")}], "history": 2, "lead_max": 2, **data},
+        "train": {
+            "steps": NUM_STEPS,
+            "micro_batch": 4 // num_ranks,
+            "accumulation": 4,
+            "validate_every": 1000,
+            "checkpoint_every": 1000,
+            "validation_windows": 2,
+        },
+        "output": {"dir": str(folder / "run")},
+    }
+    folder.mkdir(exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def losses(folder: Path) -> dict[int, float]:
+    path = folder / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {line["step"]: line["loss"] for line in found if "loss" in line}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data and the losses of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("interruptions")
+    write_swe(folder / "swe" / "2D_rdb_NA_NA.h5", 10)
+    result = pretrain(write_run(folder / "whole", 1))
+    assert result.returncode == 0, result.stderr
+    return folder, losses(folder / "whole")
+
+
+class Run:
+    """A run in the background, whose ranks can be signalled."""
+
+    def __init__(self, folder: Path, launcher, config: Path):
+        self.folder = folder
+        self.output = (folder / "output.txt").open("w+")
+        command = [*launcher, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", config]
+        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            cwd=ROOT,
+            env=environment,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes that train: those whose first argument is the script."""
+        tree = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        return [p for p in tree if "launch/pretrain.py" in p.cmdline()[1:3] and "python" in p.name()]
+
+    def wait_for_steps(self, count: int) -> None:
+        deadline = time.monotonic() + 120
+        while len(losses(self.folder)) < count:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
+    def wait(self, processes=(), timeout=60) -> int:
+        """Wait for the launcher and the processes given; return the launcher's exit code."""
+        code = self.process.wait(timeout)
+        alive = psutil.wait_procs(processes, timeout=timeout)[1]
+        assert not alive, self.text()
+        return code
+
+    def text(self) -> str:
+        self.output.flush()
+        return (self.folder / "output.txt").read_text()
+
+
+def launcher_itself(run, number):
+    os.kill(run.process.pid, number)
+
+
+def one_rank(run, number):
+    run.ranks()[-1].send_signal(number)
+
+
+def every_process(run, number):
+    os.killpg(run.process.pid, number)
+
+
+CASES = {
+    # Slurm signals every process of a step, those that read data too.
+    "python_usr1": (PYTHON, signal.SIGUSR1, every_process, 75),
+    "python_term": (PYTHON, signal.SIGTERM, every_process, 75),
+    # torchrun passes SIGTERM on; its own exit code is 1 whatever the ranks' is.
+    "torchrun_term": (TORCHRUN, signal.SIGTERM, launcher_itself, 1),
+    "torchrun_usr1_to_one_rank": (TORCHRUN, signal.SIGUSR1, one_rank, 1),
+    "torchrun_dies_of_usr1": (TORCHRUN, signal.SIGUSR1, launcher_itself, -signal.SIGUSR1),
+    "mpirun_usr1": (MPIRUN, signal.SIGUSR1, launcher_itself, 75),
+    "mpirun_term_to_one_rank": (MPIRUN, signal.SIGTERM, one_rank, 75),
+    "deepspeed_usr1_to_one_rank": (DEEPSPEED, signal.SIGUSR1, one_rank, 75),
+}
+
+
+ALWAYS = ("python_usr1", "torchrun_term", "mpirun_usr1")
+
+
+@pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_same_losses(place, case):
+    launcher, number, send, expected_code = CASES[case]
+    base, whole = place
+    folder = base / case
+    config = write_run(folder, 1 if launcher is PYTHON else 2, workers=1 if launcher is PYTHON else 0)
+    run = Run(folder, launcher, config)
+    run.wait_for_steps(3)
+    ranks = run.ranks()
+    assert len(ranks) == (1 if launcher is PYTHON else 2), run.text()
+    send(run, number)
+    assert run.wait(ranks) == expected_code, run.text()
+    done = losses(folder)
+    assert 3 <= len(done) < NUM_STEPS, run.text()
+    checkpoints = folder / "run" / "checkpoints"
+    assert (checkpoints / "latest").read_text() == f"step_{len(done):06d}"
+    assert f"step {len(done)} of {NUM_STEPS} is saved" in run.text()
+    result = pretrain(config, "--resume", launcher=launcher)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"Going on after step {len(done)}" in result.stdout
+    assert list(losses(folder)) == list(range(1, NUM_STEPS + 1))
+    assert losses(folder) == pytest.approx(whole, rel=0 if launcher is PYTHON else 1e-4)

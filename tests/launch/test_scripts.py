@@ -1,0 +1,124 @@
+"""The job scripts: linted, and run for real with stand-ins for Slurm's own commands, which this machine lacks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, write_swe
+from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
+
+BIN = Path(sys.executable).parent
+SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/pretrain.sbatch"]
+# Each prints what it was called with; srun runs the program that follows its options.
+STAND_INS = {
+    "srun": 'while [[ "$1" == -* ]]; do case "$1" in -N | -c) shift 2 ;; *) shift ;; esac; done; exec "$@"',
+    "sbatch": "env | grep -E '^(MAX_JOBS|CONFIG)='",
+    "sbcast": 'shift; cp "$1" "$2"',
+    "module": ":",
+}
+
+
+@pytest.mark.skipif(shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}") is None, reason="needs shellcheck")
+def test_shellcheck_finds_nothing():
+    shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
+    result = subprocess.run([shellcheck, *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with stand-ins, data and a run; returns the variables of a job there."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, body in STAND_INS.items():
+        (commands / name).write_text(f'#!/usr/bin/env bash\necho "called: {name} $*"\n{body}\n')
+        (commands / name).chmod(0o755)
+    environment = tmp_path / "environment" / "bin"
+    environment.mkdir(parents=True)
+    (environment / "activate").write_text("")
+    (environment / "conda-unpack").write_text("#!/bin/sh\n")
+    (environment / "conda-unpack").chmod(0o755)
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as packed:
+        packed.add(environment, "bin")
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
+    (tmp_path / "disk").mkdir()
+    return {
+        **os.environ,
+        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "SLURM_JOB_ID": "1234567",
+        "SLURM_JOB_ACCOUNT": "abc123",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_CPUS_PER_TASK": "1",
+        "CONFIG": str(write_run(tmp_path / "job", 1)),
+        "DEEPSPEED_CONFIG": "ds_configs/zero1.json",
+        "ENVIRONMENT": str(tmp_path / "environment"),
+        "PACKED": str(tmp_path / "packed.tar.gz"),
+        "DISK": str(tmp_path / "disk"),
+        "MAX_JOBS": "3",
+        "DS_ACCELERATOR": "cpu",
+    }
+
+
+@pytest.mark.parametrize("script", [pytest.param(SCRIPTS[1], marks=pytest.mark.slow), SCRIPTS[2]])
+def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, tmp_path, script):
+    job = subprocess.Popen(
+        ["bash", script],
+        cwd=ROOT,
+        env=site,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(losses(tmp_path / "job")) < 3 and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGUSR1)
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 0, output
+    assert f"of {NUM_STEPS} is saved" in output
+    assert "called: sbatch" in output and "afterany:1234567" in output and "MAX_JOBS=2" in output, output
+    assert f"CONFIG={site['CONFIG']}" in output
+    second = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=240)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "Going on after step" in second.stdout and "called: sbatch" not in second.stdout
+    assert list(losses(tmp_path / "job")) == list(range(1, NUM_STEPS + 1))
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_a_job_that_fails_ends_the_chain_with_its_code(site, script):
+    site["CONFIG"] = "nowhere.yaml"
+    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and "nowhere.yaml" in result.stderr, result.stdout + result.stderr
+    assert "called: sbatch" not in result.stdout
+
+
+def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site):
+    site["CONFIG"] = "nowhere.yaml"
+    script = SCRIPTS[2]
+    output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
+    assert [line for line in calls if line.startswith("module")][-2:] == [
+        "module load rccl-net-plugin",
+        "module load craype-accel-amd-gfx90a",
+    ]
+    steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
+    assert [line.split()[0] for line in steps] == ["sbcast", "srun", "srun", "srun", "srun"]
+    assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest" in steps[-1]
+
+
+def test_the_local_script_trains_and_goes_on(site, tmp_path):
+    command = ["bash", "launch/local.sh", site["CONFIG"]]
+    for steps, words in ((2, "Weights:"), (4, "Going on after step 2")):
+        more = ["--set", f"train.steps={steps}"]
+        result = subprocess.run([*command, *more], cwd=ROOT, env=site, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0 and words in result.stdout, result.stdout + result.stderr

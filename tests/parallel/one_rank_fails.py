@@ -1,0 +1,27 @@
+"""Started by test_failure.py on two ranks: sums over the ranks until rank 1 fails in the way that the argument names."""
+
+import os
+import signal
+import sys
+
+import torch
+
+from matey.parallel.collectives import sum_over_ranks
+from matey.parallel.environment import find_environment, start_processes
+
+
+def main(way: str, timeout: float) -> None:
+    environment = find_environment()
+    start_processes(environment, timeout)
+    for step in range(100):
+        if environment.rank == 1 and step == 3:
+            sys.stdout.write("failing now\n")
+            sys.stdout.flush()
+            if way == "raises":
+                raise KeyError("water_height")
+            os.kill(os.getpid(), {"is_killed": signal.SIGKILL, "hangs": signal.SIGSTOP}[way])
+        sum_over_ranks(torch.ones(4))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]))

@@ -1,0 +1,60 @@
+"""What a job says and how soon it ends when one of its ranks fails, in real processes under every launcher."""
+
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import start
+
+BIN = Path(sys.executable).parent
+SCRIPT = "tests/parallel/one_rank_fails.py"
+LAUNCHERS = {
+    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
+    "deepspeed": [BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank"],
+    "mpirun": [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable],
+}
+
+
+def launchers(*always):
+    """All launchers; those not named run with the slow tests."""
+    return [name if name in always else pytest.param(name, marks=pytest.mark.slow) for name in LAUNCHERS]
+
+
+def fail(launcher, way, timeout=300):
+    """Run the script; return what it printed on standard error and the seconds from its start to its end."""
+    started = time.monotonic()
+    result = start([*LAUNCHERS[launcher], SCRIPT, way, timeout], timeout=120)
+    assert "failing now" in result.stdout and result.returncode != 0, result.stdout + result.stderr
+    left = [p for p in psutil.process_iter(["cmdline"]) if SCRIPT in (p.info["cmdline"] or []) and way in p.cmdline()]
+    assert left == []
+    return result.stderr, time.monotonic() - started
+
+
+@pytest.mark.parametrize("launcher", launchers("torchrun", "mpirun"))
+def test_the_traceback_of_the_rank_that_failed_comes_first_and_the_job_ends_within_a_minute(launcher):
+    text, seconds = fail(launcher, "raises")
+    assert seconds < 60
+    first = text.index("[rank 1] Traceback")
+    assert "[rank 1] KeyError: 'water_height'" in text and "one_rank_fails.py" in text
+    assert "Traceback" not in text[:first] and "Lost another rank" not in text[:first], text
+
+
+@pytest.mark.parametrize("launcher", launchers("mpirun"))
+def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_where_they_were(launcher):
+    text, seconds = fail(launcher, "is_killed")
+    assert seconds < 60
+    said = [line for line in text.splitlines() if "[rank 0]" in line]
+    assert len(said) <= 1, text  # none where the launcher was faster
+    if said:
+        assert "Lost another rank" in said[0] and "sum_over_ranks (matey/parallel/collectives.py" in said[0]
+
+
+@pytest.mark.parametrize("launcher", launchers("mpirun"))
+def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(launcher):
+    text, seconds = fail(launcher, "hangs", timeout=5)
+    assert seconds < 60
+    assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
+    assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
