@@ -24,7 +24,8 @@ class System:
 
     Attributes:
         summary: one line for people.
-        num_trajectories: of the published set, as are the next two; each is what the user gets without saying more.
+        num_trajectories: of the published set where that is known, as are the next two; each is what the user gets
+            without saying more.
         resolution: cells along the longest axis.
         num_frames: frames of a trajectory, the initial one included.
         num_values: float32 numbers stored for each of ``resolution^2`` cells in a frame, for an estimate of the size.
