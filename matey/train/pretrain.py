@@ -37,8 +37,9 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         say: prints a line on rank 0.
     """
     sets = [open_dataset(data.path) for data in run.data.sets]
-    run = with_vocabulary(run, sets)
-    check_fit(run, sets)
+    others = open_others(run, sets)
+    run = with_vocabulary(run, [*sets, *others])
+    check_fit(run, [*sets, *others])
     splits = [split_of(data, run) for data in sets]
     mixture = Mixture(
         sets,
@@ -68,7 +69,7 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         folder.go_on(run, deepspeed_config, done)
         state = folder.load(engine, done)
     first_step = done or 0
-    say(describe(run, sets, splits, mixture.shares, model, topology, first_step))
+    say(describe(run, sets, splits, mixture.shares, others, model, topology, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
         return
@@ -84,11 +85,32 @@ def pretrain(run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[st
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
     )
-    windows = windows_of(run, sets, [split.valid for split in splits])
-    check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch, topology)
+    held_back = [*(split.valid for split in splits), *(range(data.num_trajectories) for data in others)]
+    windows = windows_of(run, [*sets, *others], held_back)
+    trained = [data.system for data in sets]
+    check = partial(
+        validate, engine, [*sets, *others], windows, run.data.history, run.train.micro_batch, topology, trained
+    )
     scales = loss_scales(run, sets, splits)
     train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+
+
+def open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> list[TrajectorySet]:
+    """Open the data that is only validated on.
+
+    Raises:
+        ConfigError: some of it is trained on.
+    """
+    others = [open_dataset(path) for path in run.data.validate_on]
+    known = {source for data in sets for source in data.sources}
+    for path, data in zip(run.data.validate_on, others, strict=True):
+        if both := known.intersection(data.sources):
+            raise ConfigError(
+                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
+                "set is validated on its own valid part."
+            )
+    return others
 
 
 def topology_of(run: RunConfig) -> Topology:
@@ -138,6 +160,7 @@ def describe(
     sets: Sequence[TrajectorySet],
     splits: Sequence[Split],
     shares: Sequence[float],
+    others: Sequence[TrajectorySet],
     model: MateyModel,
     topology: Topology,
     first_step: int,
@@ -147,6 +170,11 @@ def describe(
     for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
+    learnt = {name for data in sets for name in data.fields}
+    for data, path in zip(others, run.data.validate_on, strict=True):
+        names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
+        lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
+    for data in (*sets, *others):
         for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
             if note := padding_note(grid, run.tokens.patches[0]):
                 lines.append(f"{data.system}: {note}")
