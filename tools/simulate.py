@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from matey.fields import nearest_name
 from matey.simulate.ensemble import Ensemble, Trajectory, make
 from matey.simulate.systems import SYSTEMS
+from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
 
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
@@ -76,6 +78,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         number = float if flag[2:] in settings() else int
         parser.add_argument(flag, type=number, help=f"{text} (default: as published)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trajectory; the next ones count up")
+    layouts = "official: of the published files (default); the_well: data/{train,valid,test}/*.hdf5 and stats.yaml"
+    parser.add_argument("--layout", choices=("official", "the_well"), default="official", help=layouts)
     parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
@@ -106,7 +110,10 @@ def requested(options: argparse.Namespace) -> Ensemble:
         "first_seed": options.seed,
     }
     chosen = {name: getattr(options, name) for name in settings()}
-    return SYSTEMS[options.system].ensemble(given(chosen), **given(sizes))
+    system = SYSTEMS[options.system]
+    if options.layout == "the_well":
+        system = replace(system, layout=WELL_LAYOUTS[options.system])
+    return system.ensemble(given(chosen), **given(sizes))
 
 
 def full_name(system: str | None) -> str:
@@ -149,7 +156,7 @@ def simulate(options: argparse.Namespace) -> None:
     if len(written) == 1:
         print(f"Wrote {written[0]}: {size}")
     elif written:
-        print(f"Wrote {len(written)} files to {options.out}, {written[0].name} to {written[-1].name}: {size}")
+        print(f"Wrote {len(written)} files to {options.out}: {size}")
 
 
 def keep_freed_memory() -> None:

@@ -134,7 +134,8 @@ def make(
             if path.exists() and not overwrite:
                 raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
             missing[path] = seeds
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
     rests = {path: seeds[layout.num_done(path, ensemble, seeds) :] for path, seeds in missing.items()}
     to_solve = [seed for seeds in rests.values() for seed in seeds]
     solved = iter(show(solve(ensemble, to_solve, num_workers), len(to_solve)))
