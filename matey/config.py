@@ -87,6 +87,9 @@ class DataSection(Section):
     """What to train on."""
 
     sets: tuple[DataSet, ...] = Field(min_length=1, description="the data sets of the mixture")
+    validate_on: tuple[str, ...] = Field(
+        (), description="more data, never trained on, whose errors are logged; the best weights are chosen without it"
+    )
     history: int = Field(4, ge=1, description="frames of history T")
     lead_max: int = Field(1, ge=1, description="lead times are drawn from 1 to this, in snapshots")
     split: tuple[float, float, float] = Field(

@@ -1,11 +1,13 @@
-"""Measure what a training step costs: seconds, memory, and the share of the machine's matrix-product rate that it reaches.
+"""Measure what a training step costs (seconds, memory, share of the machine's matrix-product rate), and how fast data is read.
 
     python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
     python tools/benchmark.py step --sweep --out runs/bench
+    python tools/benchmark.py data
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
 times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv
-and step.png.
+and step.png. `data` simulates two short trajectories of each system in a temporary folder, and prints how many windows a
+second are read of each beside those that a model trains on: a table, then a line of JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import argparse
 import csv
 import json
 import sys
-from dataclasses import fields
+import tempfile
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,12 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.data import open_dataset
+from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_speed
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
+from matey.simulate.ensemble import make
+from matey.simulate.systems import SYSTEMS
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,7 +40,9 @@ def main() -> int:
     args = parser().parse_args()
     torch.set_num_threads(args.threads)
     try:
-        if args.sweep:
+        if args.what == "data":
+            data(args)
+        elif args.sweep:
             sweep(args.out, args.repeat)
         else:
             (speed,) = measure([case_of(args)], args.repeat)
@@ -50,7 +59,9 @@ def main() -> int:
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    step = top.add_subparsers(required=True, metavar="WHAT").add_parser("step", help="one training step")
+    what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
+    add_data_parser(what)
+    step = what.add_parser("step", help="one training step")
     step.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
     step.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
     step.add_argument("--tokens", default="uniform", help="uniform, mix or mul (uniform)")
@@ -67,6 +78,63 @@ def parser() -> argparse.ArgumentParser:
     step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
     step.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
     return top
+
+
+def add_data_parser(what: argparse._SubParsersAction) -> None:
+    """Add the parser of ``data``."""
+    read = what.add_parser("data", help="reading of each system, beside training")
+    read.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
+    read.add_argument("--resolution", type=int, default=128, help="cells along the longest axis (128)")
+    read.add_argument("--workers", type=numbers, default=(0, 1, 2), help="processes that read (0,1,2)")
+    read.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the model (%(default)s)")
+    read.add_argument("--device", default="cpu", help="of the model: cpu or cuda (cpu)")
+    read.add_argument("--repeat", type=int, default=10, help="steps of the model that are timed (10)")
+    read.add_argument("--seconds", type=float, default=1.0, help="of reading for each number of workers (1)")
+
+
+def data(args: argparse.Namespace) -> None:
+    """Print how fast each system is read beside the speed of training."""
+    grid = (args.resolution, args.resolution)
+    # The paper's patches, few of them refined: a step with fewer tokens takes in more windows.
+    case = Case(args.model, tokens="mix", patches=(32, 8), refine=0.15, grid=grid, device=args.device)
+    trained = training_speed(case, args.repeat)
+    speeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for system in (bar := tqdm(SYSTEMS, desc="data", unit=" systems", disable=None)):
+            bar.set_postfix_str(system)
+            ensemble = SYSTEMS[system].ensemble(num_trajectories=2, resolution=args.resolution, num_frames=8)
+            make(Path(folder) / system, ensemble)
+            speeds.append(reading_speed(open_dataset(Path(folder) / system), args.workers, seconds=args.seconds))
+    print(data_text(speeds, trained, args))
+    row = {"model": args.model, "trained_windows_per_second": trained, "read": [asdict(speed) for speed in speeds]}
+    print(json.dumps(row))
+
+
+def data_text(speeds: list[ReadingSpeed], trained: float, args: argparse.Namespace) -> str:
+    """Lay the windows per second out as a plain table."""
+    head = f"{'windows per second':20}{'grid':>10}{'fields':>8}" + "".join(
+        f"{f'{n} workers':>12}" for n in args.workers
+    )
+    head += f"{'over training':>15}"
+    lines = [head, "-" * len(head)]
+    for speed in speeds:
+        rates = speed.windows_per_second.values()
+        size = f"{speed.grid[1]}x{speed.grid[2]}"
+        lines.append(
+            f"{speed.system:20}{size:>10}{speed.num_fields:8}"
+            + "".join(f"{rate:12.0f}" for rate in rates)
+            + f"{rate_of_most(speed) / trained:14.0f}x"
+        )
+    size = f"{args.resolution}x{args.resolution}"
+    lines.append(
+        f"{args.model} trains on {trained:.1f} windows of {size} a second; {max(args.workers)} workers are compared."
+    )
+    return "\n".join(lines)
+
+
+def rate_of_most(speed: ReadingSpeed) -> float:
+    """Return the windows per second that the largest number of workers reads."""
+    return speed.windows_per_second[max(speed.windows_per_second)]
 
 
 def numbers(text: str) -> tuple[int, ...]:

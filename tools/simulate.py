@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from matey.fields import nearest_name
 from matey.simulate.ensemble import Ensemble, Trajectory, make
 from matey.simulate.systems import SYSTEMS
+from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
 
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
@@ -62,9 +64,10 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; raise ValueError if it is not one."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("system", nargs="?", metavar="SYSTEM", help=" or ".join(SYSTEMS))
+    names = f"{' or '.join(SYSTEMS)}, or a part of one that is in no other"
+    parser.add_argument("system", nargs="?", metavar="SYSTEM", help=names)
     parser.add_argument("--list", action="store_true", help="list the systems and stop")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the file, which has its official name")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files, which have their official names")
     sizes = {
         "--trajectories": "how many",
         "--resolution": "cells along the longest axis",
@@ -75,6 +78,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         number = float if flag[2:] in settings() else int
         parser.add_argument(flag, type=number, help=f"{text} (default: as published)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trajectory; the next ones count up")
+    layouts = "official: of the published files (default); the_well: data/{train,valid,test}/*.hdf5 and stats.yaml"
+    parser.add_argument("--layout", choices=("official", "the_well"), default="official", help=layouts)
     parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
@@ -88,10 +93,7 @@ def settings() -> dict[str, list[str]]:
 
 def requested(options: argparse.Namespace) -> Ensemble:
     """Return the ensemble that the options ask for; raise ValueError if they make no sense."""
-    if options.system not in SYSTEMS:
-        if options.system is None:
-            raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
-        raise ValueError(f"No system {options.system!r}.{nearest_name(options.system, SYSTEMS)} See --list.")
+    options.system = full_name(options.system)
     if options.out is None:
         raise ValueError("Name the folder for the file: --out DIR.")
     if options.out.exists() and not options.out.is_dir():
@@ -108,7 +110,20 @@ def requested(options: argparse.Namespace) -> Ensemble:
         "first_seed": options.seed,
     }
     chosen = {name: getattr(options, name) for name in settings()}
-    return SYSTEMS[options.system].ensemble(given(chosen), **given(sizes))
+    system = SYSTEMS[options.system]
+    if options.layout == "the_well":
+        system = replace(system, layout=WELL_LAYOUTS[options.system])
+    return system.ensemble(given(chosen), **given(sizes))
+
+
+def full_name(system: str | None) -> str:
+    """Return the system that a name, or the part of one that is in no other, stands for; ValueError if there is none."""
+    if system is None:
+        raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
+    meant = [name for name in SYSTEMS if system in name]
+    if system in SYSTEMS or len(meant) == 1:
+        return system if system in SYSTEMS else meant[0]
+    raise ValueError(f"No system {system!r}.{nearest_name(system, SYSTEMS)} See --list.")
 
 
 def given(choices: dict) -> dict:
@@ -137,8 +152,11 @@ def simulate(options: argparse.Namespace) -> None:
     written = make(options.out, ensemble, options.workers, options.overwrite, show)
     if not written:
         print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    for path in written:
-        print(f"Wrote {path}: {path.stat().st_size / 1e6:.0f} MB.")
+    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
+    if len(written) == 1:
+        print(f"Wrote {written[0]}: {size}")
+    elif written:
+        print(f"Wrote {len(written)} files to {options.out}: {size}")
 
 
 def keep_freed_memory() -> None:

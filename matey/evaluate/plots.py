@@ -21,8 +21,8 @@ from matey.evaluate.about import patch_text
 from matey.evaluate.examples import Example
 from matey.evaluate.records import ALL_FIELDS, Record
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's colours, which the colour-blind can tell apart, and one of Tol's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 ALL_SYSTEMS = "#000000"
 PERSISTENCE = "#7A7A7A"
 STYLE = {
@@ -60,7 +60,9 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
     """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
     training = [line for line in log if "loss" in line]
     validations = [line for line in log if "valid_nrmse" in line]
-    systems = list(dict.fromkeys(system for line in training for system in line.get("loss_by_system", {})))
+    by_system = [line.get("loss_by_system", {}) for line in training]
+    by_system += [line.get("valid_nrmse_by_system", {}) for line in validations]
+    systems = list(dict.fromkeys(system for line in by_system for system in line))
     colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
@@ -181,10 +183,12 @@ def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: di
         for name, colour in colours.items()
     ]
     if len(series) != 1:
-        series.append(("all systems", ALL_SYSTEMS, [line[key] for line in lines]))
+        series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
     for name, colour, values in series:
         # A step need not have had a sample of every system.
         known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
+        if not known:  # a system that is only validated on has no training loss
+            continue
         steps, values = np.array(known, dtype=float).reshape(-1, 2).T
         if smooth:
             axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)

@@ -24,7 +24,8 @@ class System:
 
     Attributes:
         summary: one line for people.
-        num_trajectories: of the published set, as are the next two; each is what the user gets without saying more.
+        num_trajectories: of the published set where that is known, as are the next two; each is what the user gets
+            without saying more.
         resolution: cells along the longest axis.
         num_frames: frames of a trajectory, the initial one included.
         num_values: float32 numbers stored for each of ``resolution^2`` cells in a frame, for an estimate of the size.
@@ -133,7 +134,8 @@ def make(
             if path.exists() and not overwrite:
                 raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
             missing[path] = seeds
-    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
     rests = {path: seeds[layout.num_done(path, ensemble, seeds) :] for path, seeds in missing.items()}
     to_solve = [seed for seeds in rests.values() for seed in seeds]
     solved = iter(show(solve(ensemble, to_solve, num_workers), len(to_solve)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,8 +16,16 @@ import numpy as np
 import yaml
 
 from matey.simulate import mhd_cavity
+from matey.simulate.ensemble import Ensemble, Trajectory
+from matey.simulate.single_files import SingleFiles
 
 SYSTEM = "mhd_cavity"
+
+
+def solve_cavities(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return velocity and magnetic field, each ``(t, y, x, 2)``, of each seed."""
+    frames = mhd_cavity.solve(seeds, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"])
+    return [{"velocity": one[..., :2], "magnetic": one[..., 2:]} for one in frames.numpy()]
 
 
 def trajectory_path(folder: Path, seed: int) -> Path:
@@ -93,3 +101,13 @@ def _write_whole(path: Path, write: Callable[[Path], None]) -> Path:
         write(partial)
         os.replace(partial, path)
     return path
+
+
+LAYOUT = SingleFiles(
+    path=trajectory_path,
+    config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"]),
+    read_config=read_config,
+    write_one=lambda folder, ensemble, seed, trajectory: write_trajectory(
+        folder, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
+    ),
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,9 +18,17 @@ import yaml
 from scipy.io import netcdf_file
 
 from matey.simulate import thermals
+from matey.simulate.ensemble import Ensemble, Trajectory
+from matey.simulate.single_files import SingleFiles
 from matey.simulate.stratified_flow import HEIGHT, THETA, WIDTH, Slice, background_density
 
 VARIABLES = ("dens", "uwnd", "wwnd", "theta")  # in the order of the solver's fields
+
+
+def solve_thermals(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return the fields, each ``(t, z, x)``, of each seed."""
+    frames = thermals.solve(seeds, ensemble.resolution, ensemble.num_frames).numpy()  # (b, t, f, z, x)
+    return [dict(zip(VARIABLES, one.swapaxes(0, 1), strict=True)) for one in frames]
 
 
 def trajectory_path(folder: Path, seed: int) -> Path:
@@ -72,3 +81,13 @@ def read_config(path: Path) -> str | None:
             return getattr(file, "config", b"").decode() or None
     except (TypeError, ValueError, IndexError):  # what scipy raises for a file that is not netCDF, or cut short
         return None
+
+
+LAYOUT = SingleFiles(
+    path=trajectory_path,
+    config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames),
+    read_config=read_config,
+    write_one=lambda folder, ensemble, seed, trajectory: write_trajectory(
+        folder, seed, np.stack([trajectory[name] for name in VARIABLES], axis=1)
+    ),
+)

@@ -1,6 +1,6 @@
-"""The systems that ``tools/simulate.py`` can make, by the name it knows them by."""
+"""The systems that ``tools/simulate.py`` can make, each by the name that MATEY's reader gives what is in its files."""
 
-from matey.simulate import pdebench_box, pdebench_gas, pdebench_groups
+from matey.simulate import mhd_cavity, mhd_layout, miniweather_layout, pdebench_box, pdebench_gas, pdebench_groups
 from matey.simulate.ensemble import System
 
 SYSTEMS = {
@@ -51,5 +51,24 @@ SYSTEMS = {
         solve=pdebench_box.solve_box,
         layout=pdebench_box.LAYOUT,
         settings={"viscosity": 0.01},
+    ),
+    "colliding_thermals": System(
+        summary="A warm bubble of air meets a cold one: density, temperature and wind, periodic along x, closed along z.",
+        num_trajectories=96,
+        resolution=256,
+        num_frames=51,
+        num_values=4,  # twice as long as float32, on half as many cells
+        solve=miniweather_layout.solve_thermals,
+        layout=miniweather_layout.LAYOUT,
+    ),
+    "mhd_cavity": System(
+        summary="Conducting fluid under a moving lid: velocity and magnetic field, closed and conducting walls.",
+        num_trajectories=96,
+        resolution=128,
+        num_frames=2001,
+        num_values=4,
+        solve=mhd_layout.solve_cavities,
+        layout=mhd_layout.LAYOUT,
+        settings={"interval": mhd_cavity.FRAME_INTERVAL},
     ),
 }

@@ -21,6 +21,7 @@ def describe(
     sets: Sequence[TrajectorySet],
     splits: Sequence[Split],
     shares: Sequence[float],
+    others: Sequence[TrajectorySet],
     model: MateyModel,
     topology: Topology,
     first_step: int,
@@ -30,6 +31,11 @@ def describe(
     for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
+    learnt = {name for data in sets for name in data.fields}
+    for data, path in zip(others, run.data.validate_on, strict=True):
+        names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
+        lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
+    for data in (*sets, *others):
         for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
             if note := padding_note(grid, run.tokens.patches[0]):
                 lines.append(f"{data.system}: {note}")

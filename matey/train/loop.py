@@ -71,6 +71,7 @@ def train(
                 step=step,
                 loss=totals.per_sample,
                 loss_by_system=totals.by_system,
+                loss_share_by_system=totals.share_by_system,
                 learning_rate=rate,
                 grad_norm=grad_norm,
                 num_tokens=totals.num_tokens,
@@ -78,7 +79,7 @@ def train(
                 peak_memory_bytes=peak_memory_bytes(),
                 **({} if traffic is None else {"traffic": traffic}),
             )
-        bar.set_postfix_str(f"loss {totals.per_sample:.4f}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
+        bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
         bar.update()
         is_last = step == settings.steps
         if step % settings.validate_every == 0 or is_last:

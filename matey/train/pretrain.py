@@ -48,8 +48,9 @@ def pretrain(
         only_describe: whether to say what would be done, and leave.
     """
     sets = [open_dataset(data.path) for data in run.data.sets]
-    run = with_vocabulary(run, sets)
-    check_fit(run, sets)
+    others = open_others(run, sets)
+    run = with_vocabulary(run, [*sets, *others])
+    check_fit(run, [*sets, *others])
     splits = [split_of(data, run) for data in sets]
     mixture = Mixture(
         sets,
@@ -66,7 +67,7 @@ def pretrain(
             "the code": code_fingerprint(),
             "the run's configuration": fingerprint(dump_config(run)),
             "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
-            "the data": fingerprint(repr([data.trajectories for data in sets])),
+            "the data": fingerprint(repr([data.trajectories for data in (*sets, *others)])),
         }
     )
     torch.manual_seed(run.train.seed)
@@ -76,7 +77,7 @@ def pretrain(
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     if only_describe:
-        say(describe(run, sets, splits, mixture.shares, model, topology, 0))
+        say(describe(run, sets, splits, mixture.shares, others, model, topology, 0))
         say(describe_tokens(run, model, topology, sample_of(run, mixture)))
         return True
     engine = build_engine(model, run.train, deepspeed_config)
@@ -91,7 +92,7 @@ def pretrain(
         folder.go_on(run, deepspeed_config, done)
         state = folder.load(engine, done)
     first_step = done or 0
-    say(describe(run, sets, splits, mixture.shares, model, topology, first_step))
+    say(describe(run, sets, splits, mixture.shares, others, model, topology, first_step))
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
         return True
@@ -107,8 +108,12 @@ def pretrain(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
     )
-    windows = windows_of(run, sets, [split.valid for split in splits])
-    check = partial(validate, engine, sets, windows, run.data.history, run.train.micro_batch, topology)
+    held_back = [*(split.valid for split in splits), *(range(data.num_trajectories) for data in others)]
+    windows = windows_of(run, [*sets, *others], held_back)
+    trained = [data.system for data in sets]
+    check = partial(
+        validate, engine, [*sets, *others], windows, run.data.history, run.train.micro_batch, topology, trained
+    )
     scales = loss_scales(run, sets, splits)
     last_step = train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
     if last_step < run.train.steps:
@@ -116,6 +121,23 @@ def pretrain(
         return False
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
     return True
+
+
+def open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> list[TrajectorySet]:
+    """Open the data that is only validated on.
+
+    Raises:
+        ConfigError: some of it is trained on.
+    """
+    others = [open_dataset(path) for path in run.data.validate_on]
+    known = {source for data in sets for source in data.sources}
+    for path, data in zip(run.data.validate_on, others, strict=True):
+        if both := known.intersection(data.sources):
+            raise ConfigError(
+                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
+                "set is validated on its own valid part."
+            )
+    return others
 
 
 def sample_of(run: RunConfig, mixture: Mixture, step: int = 0) -> list[FieldBatch]:

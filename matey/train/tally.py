@@ -43,7 +43,7 @@ class Totals:
     """What a step or a validation saw on all ranks."""
 
     def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
-        self._errors, self._counts = sums[0][:-1], sums[1][:-1]
+        self._systems, self._errors, self._counts = systems, sums[0][:-1], sums[1][:-1]
         self.num_tokens = int(sums[0][-1])
         self.leave = sums[1][-1] > 0
         self.by_system = {
@@ -58,6 +58,19 @@ class Totals:
         return sum(self._errors) / sum(self._counts)
 
     @property
-    def per_system(self) -> float:
-        """Mean over the systems of their mean errors."""
-        return sum(self.by_system.values()) / len(self.by_system)
+    def share_by_system(self) -> dict[str, float]:
+        """Share of each system in the sum of all samples' errors: one that dominates the loss shows here."""
+        total = sum(self._errors) or 1.0
+        errors = dict(zip(self._systems, self._errors, strict=True))
+        return {system: errors[system] / total for system in self.by_system}
+
+    def __str__(self) -> str:
+        """The mean error and, of several systems, the one that makes up the most of it."""
+        shares = self.share_by_system
+        most = max(shares, key=shares.__getitem__)
+        return f"{self.per_sample:.4f}" + (f" ({shares[most]:.0%} {most})" if len(shares) > 1 else "")
+
+    def mean_over(self, systems: Sequence[str]) -> float:
+        """Mean over some systems of their mean errors."""
+        errors = [error for system, error in self.by_system.items() if system in systems]
+        return sum(errors) / len(errors)

@@ -24,8 +24,9 @@ def validate(
     history: int,
     micro_batch: int,
     topology: Topology,
+    trained: Sequence[str],
 ) -> dict[str, Any]:
-    """Return ``valid_nrmse`` (mean over the systems), the same by system, and persistence's by system.
+    """Return ``valid_nrmse`` (mean over the systems ``trained``), the same by system, and persistence's by system.
 
     Micro-batches go round the sequence groups. All ranks call the model equally often, as ZeRO needs: where the count does not
     come out even, a group repeats the first one and does not count it.
@@ -45,7 +46,7 @@ def validate(
     engine.train()
     totals = model_error.reduce()
     return {
-        "valid_nrmse": totals.per_system,
+        "valid_nrmse": totals.mean_over(trained),
         "valid_nrmse_by_system": totals.by_system,
         "valid_persistence_by_system": persistence.reduce().by_system,
     }

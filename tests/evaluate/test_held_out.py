@@ -1,8 +1,9 @@
 import pytest
 
 from matey.config import DataSection
-from matey.data import DataError, split_trajectories
+from matey.data import DataError, open_dataset, split_trajectories
 from matey.evaluate.held_out import hold_out
+from tests.data.layout_files import write_the_well
 
 
 def section(*split):
@@ -15,6 +16,23 @@ def test_a_part_is_what_the_run_split_off(part, shallow_water, diffusion_reactio
     expected = getattr(split_trajectories(3, (0.4, 0.3, 0.3), 3), part)
     assert data.trajectories == (expected, expected)
     assert data.part == part
+
+
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_part_is_what_the_data_set_itself_says(part, tmp_path):
+    """In The Well's layout, the folder of a file is its part, and the run's fractions and seed do not matter."""
+    for name in ("train", "valid", "test"):
+        write_the_well(tmp_path / "flow" / "data" / name / "a.hdf5")
+    flow = open_dataset(tmp_path / "flow")
+    data = hold_out([flow], part, 2, section(0.4, 0.3, 0.3))
+    own = tuple(i for i, about in enumerate(flow.trajectories) if about.source.parent.name == part)
+    assert data.trajectories == (own,) and len(own) == 2
+
+
+def test_a_data_set_that_has_not_the_part_says_so(tmp_path):
+    flow = open_dataset(write_the_well(tmp_path / "flow" / "data" / "train" / "a.hdf5"))
+    with pytest.raises(DataError, match="test_flow says itself what is for training, and holds only train"):
+        hold_out([flow], "test", 2, section(0.4, 0.3, 0.3))
 
 
 def test_all_needs_no_run(shallow_water):

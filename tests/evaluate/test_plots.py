@@ -99,8 +99,18 @@ def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
     ]
     loss, validation = plots.training_figure(log).axes
     assert curve(loss, "plasma").get_xdata().tolist() == [2]
-    assert curve(loss, "all systems").get_xdata().tolist() == [1, 2]
+    assert curve(loss, "all that are trained on").get_xdata().tolist() == [1, 2]
     assert curve(validation, "gas").get_ydata().tolist() == [0.2]
+
+
+def test_a_system_that_is_only_validated_on_has_no_training_loss():
+    log = [
+        {"step": 1, "loss": 0.5, "loss_by_system": {"gas": 0.5}},
+        {"step": 1, "valid_nrmse": 0.4, "valid_nrmse_by_system": {"gas": 0.4, "plasma": 0.9}},
+    ]
+    loss, error = plots.training_figure(log).axes
+    assert [line.get_label() for line in loss.lines if line.get_label()[0] != "_"] == ["gas", "all that are trained on"]
+    assert curve(error, "plasma").get_ydata().tolist() == [0.9]
 
 
 def test_a_run_without_validation_has_one_panel():

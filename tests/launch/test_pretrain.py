@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, pretrain, write_swe
+from tests.data.layout_files import write_the_well
 
 BIN = Path(sys.executable).parent
 LAUNCHERS = {
@@ -40,11 +41,33 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, t
     assert (run / "checkpoints" / "latest").read_text() == "step_000004"
     assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    expected = "step loss loss_by_system learning_rate grad_norm num_tokens seconds peak_memory_bytes"
-    assert set(line) == set(expected.split())
+    losses = "loss loss_by_system loss_share_by_system"
+    assert set(line) == {*losses.split(), *"step learning_rate grad_norm num_tokens seconds peak_memory_bytes".split()}
     assert line["loss_by_system"] == {"shallow_water": line["loss"]}
+    assert line["loss_share_by_system"] == {"shallow_water": 1}
     assert set(metrics(run, "valid_nrmse")) == {2, 4}
     assert {p.name for p in (run / "model").iterdir()} >= {"config.json", "model.safetensors"}
+
+
+def test_data_to_validate_on_is_scored_beside_the_rest_and_never_trained_on(run_yaml, tmp_path):
+    other = write_the_well(tmp_path / "well" / "data" / "test" / "a.hdf5")
+    result = succeed(pretrain(run_yaml(data={"validate_on": [str(other)]})))
+    assert "test_flow: height (not trained), pressure (not trained)" in result.stdout
+    for line in metrics(tmp_path / "run", "valid_nrmse_by_system").values():
+        assert set(line) == {"shallow_water", "test_flow"}
+    assert metrics(tmp_path / "run", "valid_nrmse") == {
+        step: line["shallow_water"] for step, line in metrics(tmp_path / "run", "valid_nrmse_by_system").items()
+    }
+    assert all(set(line) == {"shallow_water"} for line in metrics(tmp_path / "run", "loss_by_system").values())
+    # Fields that training never shows have a decoder of zeros, which predicts no change.
+    lines = (metrics(tmp_path / "run", key) for key in ("valid_nrmse_by_system", "valid_persistence_by_system"))
+    for model, persistence in zip(*(line.values() for line in lines), strict=True):
+        assert model["test_flow"] == pytest.approx(persistence["test_flow"], rel=1e-5)
+
+
+def test_data_to_validate_on_must_not_be_trained_on(run_yaml, tmp_path):
+    config = run_yaml(data={"validate_on": [str(tmp_path / "swe")]})
+    fail(pretrain(config), "data.validate_on", "2D_rdb_NA_NA.h5, which data.sets trains on")
 
 
 def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(run_yaml, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
+from matey.simulate.systems import SYSTEMS
 from tests.conftest import start
 
 
@@ -56,6 +57,21 @@ def test_the_sweep_writes_a_table_and_a_plot(tmp_path):
     assert len(rows) == sum(map(len, cases_of_sweep()))
     assert (tmp_path / "step.png").stat().st_size > 10_000
     assert "mul 32 to 16 to 8" in result.stdout
+
+
+def test_reading_of_every_system_is_set_beside_training():
+    flags = ["--model", "micro", "--resolution", 32, "--workers", "0,2", "--repeat", 1, "--seconds", 0.05]
+    result = start([sys.executable, "tools/benchmark.py", "data", *flags])
+    assert result.returncode == 0, result.stderr
+    *table, line = result.stdout.splitlines()
+    found = json.loads(line)
+    assert [row["system"] for row in found["read"]] == list(SYSTEMS)
+    for row in found["read"]:
+        (text,) = (text for text in table if text.startswith(row["system"]))
+        rates = row["windows_per_second"]
+        assert list(rates) == ["0", "2"] and f"{rates['0']:.0f}" in text.split()
+        assert f"{rates['2'] / found['trained_windows_per_second']:.0f}x" in text
+    assert found["trained_windows_per_second"] > 0
 
 
 def test_a_case_that_no_model_can_be_made_for_says_so():

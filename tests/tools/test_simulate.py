@@ -62,6 +62,19 @@ def test_a_file_that_is_no_hdf5_is_not_replaced(run, tmp_path):
     assert path.read_text() == "a half download"
 
 
+def test_a_part_of_a_name_that_no_other_has_is_enough(run, tmp_path):
+    status, output, _ = run("thermals", "--out", tmp_path, *SMALL)
+    assert status == 0
+    assert output == f"Wrote 3 files to {tmp_path}: 0 MB.\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"thermals_000{seed}.nc" for seed in range(3)]
+
+
+def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
+    assert run("shallow_water", "--out", tmp_path, *SMALL, "--layout", "the_well")[0] == 0
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert found == [*(f"data/{part}/shallow_water.hdf5" for part in ("test", "train", "valid")), "stats.yaml"]
+
+
 def test_list_names_every_system(run):
     status, output, errors = run("--list")
     assert (status, errors) == (0, "")
@@ -72,6 +85,8 @@ def test_list_names_every_system(run):
     ("arguments", "message"),
     [
         (["shalow_water", "--out", "OUT"], "No system 'shalow_water'. Did you mean 'shallow_water'?"),
+        (["compressible", "--out", "OUT"], "No system 'compressible'. Did you mean 'incompressible'?"),
+        (["thermals", "--out", "OUT", "--resolution", "33"], "as along x, so 33 cells must be even."),
         (["--out", "OUT"], "Name a system: shallow_water or diffusion_reaction or "),
         (["shallow_water"], "Name the folder for the file: --out DIR."),
         (["shallow_water", "--out", "OUT", "--resolution", "4"], "The resolution must be at least 8, got 4."),

@@ -1,0 +1,43 @@
+"""A layout with a file for each trajectory: what is done of an ensemble is the files that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matey.simulate.ensemble import Ensemble, Trajectory
+
+
+@dataclass(frozen=True)
+class SingleFiles:
+    """Files of one kind, made from four functions; see ``ensemble.Layout``.
+
+    Attributes:
+        path: from (folder, seed), where the trajectory goes.
+        config: from (ensemble, seed), what a file records of how it was made, by which it is known again.
+        read_config: from a path, what ``config`` gave, or None if something else wrote it.
+        write_one: from (folder, ensemble, seed, trajectory), write a file that appears only when it is whole.
+    """
+
+    path: Callable[[Path, int], Path]
+    config: Callable[[Ensemble, int], str]
+    read_config: Callable[[Path], str | None]
+    write_one: Callable[[Path, Ensemble, int, Trajectory], object]
+
+    def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
+        """Return the name of each trajectory's file, and its seed."""
+        return {self.path(Path(), seed).name: [seed] for seed in ensemble.seeds}
+
+    def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
+        """Say whether a file records that it was made as this one would be."""
+        return self.read_config(path) == self.config(ensemble, seeds[0])
+
+    def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
+        """Return 0: a trajectory whose file is not there is not done."""
+        return 0
+
+    def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
+        """Write the one trajectory."""
+        (trajectory,) = rest
+        self.write_one(path.parent, ensemble, seeds[0], trajectory)
