@@ -3,6 +3,7 @@
     python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
     python tools/benchmark.py step --sweep --out runs/bench
     python tools/benchmark.py data
+    python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
 times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 from matey.data import open_dataset
 from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_speed
+from matey.evaluate.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
 from matey.simulate.ensemble import make
@@ -38,16 +40,18 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(getattr(args, "threads", 1))
     try:
         if args.what == "data":
             data(args)
+        elif args.what == "sequence":
+            sequence(args)
         elif args.sweep:
             sweep(args.out, args.repeat)
         else:
             (speed,) = measure([case_of(args)], args.repeat)
             print(json.dumps(speed.as_row()))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -61,20 +65,15 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
     add_data_parser(what)
+    spread = what.add_parser("sequence", help="one training step on sequence groups of several sizes")
+    spread.add_argument("--ranks", type=numbers, default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)")
+    add_case(spread, grid=(256, 256), batch=1, repeat=3)
+    spread.add_argument("--out", type=Path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)")
     step = what.add_parser("step", help="one training step")
-    step.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
-    step.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
-    step.add_argument("--tokens", default="uniform", help="uniform, mix or mul (uniform)")
-    step.add_argument("--patches", type=numbers, default=(8,), help="cells along each axis, coarse to fine (8)")
-    step.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
-    step.add_argument("--grid", type=numbers, default=(128, 128), help="cells y,x or z,y,x (128,128)")
-    step.add_argument("--frames", type=int, default=4, help="frames of history (4)")
-    step.add_argument("--fields", type=int, default=4, help="fields (4)")
-    step.add_argument("--batch", type=int, default=2, help="samples (2)")
+    add_case(step, grid=(128, 128), batch=2, repeat=10)
     step.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of weights and tokens (float32)")
     step.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     step.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
-    step.add_argument("--repeat", type=int, default=10, help="steps that are timed, after two that are not (10)")
     step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
     step.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
     return top
@@ -137,6 +136,48 @@ def rate_of_most(speed: ReadingSpeed) -> float:
     return speed.windows_per_second[max(speed.windows_per_second)]
 
 
+def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:
+    """Add what describes a case, with these defaults."""
+    parser.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
+    parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
+    parser.add_argument("--tokens", default="uniform", help="uniform, mix or mul (uniform)")
+    parser.add_argument("--patches", type=numbers, default=(8,), help="cells along each axis, coarse to fine (8)")
+    parser.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
+    parser.add_argument("--grid", type=numbers, default=grid, help=f"cells y,x or z,y,x ({grid})")
+    parser.add_argument("--frames", type=int, default=4, help="frames of history (4)")
+    parser.add_argument("--fields", type=int, default=4, help="fields (4)")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples ({batch})")
+    parser.add_argument("--repeat", type=int, default=repeat, help=f"steps that are timed after a warm-up ({repeat})")
+
+
+def sequence(args: argparse.Namespace) -> None:
+    """Measure every size of the group; write and print the table."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = {field.name for field in fields(Case)} - {"dtype", "device"}
+    case = Case(**{name: getattr(args, name) for name in names})
+    rows = []
+    for ranks in tqdm(args.ranks, desc="sequence", unit=" sizes", disable=None):
+        point = run_point(case, ranks, args.repeat)
+        if not rows:
+            base = point
+        limit = base["activation_bytes"][0]
+        around = [run_point(longer(case, ranks * factor), ranks, 1) for factor in LENGTHS]
+        rows.append(summarise(base, point, longest(around, limit)))
+    write_csv(args.out / "sequence.csv", rows)
+    sequence_figure(rows).savefig(args.out / "sequence.png", dpi=150)
+    for row in rows:
+        print(json.dumps(row))
+    print(f"Table: {args.out / 'sequence.csv'}   plot: {args.out / 'sequence.png'}")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same columns."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Read comma-separated integers."""
     return tuple(int(part) for part in text.split(","))
@@ -158,10 +199,7 @@ def sweep(folder: Path, repeat: int) -> None:
             speeds = measure(cases, repeat)
             rows += [speed.as_row() | {"over_uniform": speed.step_seconds / speeds[0].step_seconds} for speed in speeds]
             bar.update(len(cases))
-    with (folder / "step.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "step.csv", rows)
     figure(rows).savefig(folder / "step.png", dpi=150)
     print(text(rows))
     print(f"\nTable: {folder / 'step.csv'}   plot: {folder / 'step.png'}")

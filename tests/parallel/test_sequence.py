@@ -9,13 +9,17 @@ import torch
 
 from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
-from tests.conftest import start
+from tests.conftest import PROVED, start
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
+def torchrun_launcher(num_ranks):
+    return (Path(sys.executable).parent / "torchrun", "--nproc_per_node", num_ranks)
+
+
 def torchrun(num_ranks, *command, **kwargs):
-    return start([Path(sys.executable).parent / "torchrun", "--nproc_per_node", num_ranks, *command], **kwargs)
+    return start([*torchrun_launcher(num_ranks), *command], **kwargs)
 
 
 def compare(num_ranks, heads, dtype):
@@ -25,6 +29,9 @@ def compare(num_ranks, heads, dtype):
     cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
     assert len(cases) == 27 * len(heads.split(","))
     worst = max(cases, key=cases.get)
+    PROVED.append(
+        f"{num_ranks} ranks, {heads} heads, {dtype}: {len(cases)} cases, off by at most {cases[worst]:.1e} ({worst})"
+    )
     assert cases[worst] < TOLERANCE[dtype], (worst, cases[worst])
 
 

@@ -1,0 +1,50 @@
+"""Bytes and calls, counted by DeepSpeed's communication logger on real ranks."""
+
+import json
+
+import pytest
+
+from matey.evaluate.sequence_speed import longer, longest, run_point, summarise
+from matey.evaluate.speed_cases import Case
+from tests.conftest import pretrain
+from tests.launch.test_pretrain import succeed
+from tests.parallel.test_sequence import torchrun_launcher
+
+
+def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
+    point = run_point(Case("S", grid=(48, 40), frames=3, fields=2, batch=1), 2, 1)
+    assert point["num_tokens"] == 3 * 6 * 5 and point["num_blocks"] == 12
+    for direction in ("traffic_forward", "traffic_backward"):
+        exchanged = point[direction]["all_to_all_single"]
+        assert exchanged["calls"] == 2 * 12 + 1  # one more brings the decoders their neighbours
+        formula = 12 * 4 * point["num_tokens"] * point["width"] / 2 * 4
+        assert formula <= exchanged["bytes"] <= 1.05 * formula
+        assert "all_gather_into_tensor" not in point[direction]
+
+
+def test_where_heads_do_not_suffice_keys_and_values_are_gathered_and_their_gradients_scattered():
+    point = run_point(Case("micro", grid=(48, 40), frames=3, fields=2, batch=1), 2, 1)
+    own = 2 * point["num_tokens"] * point["width"] * 4 * point["num_blocks"] / 2
+    assert point["traffic_forward"]["all_gather_into_tensor"]["bytes"] == own
+    assert point["traffic_backward"]["all_gather_into_tensor"]["bytes"] == own
+    assert point["traffic_backward"]["reduce_scatter_tensor"]["bytes"] == 2 * own
+    row = summarise(point, point, 1.0)
+    assert row["tokens_most_over_least"] == 1.0 and row["processor_over_one"] == 1.0
+
+
+def test_the_longest_sequence_lies_on_the_line_through_two_points():
+    points = [{"num_tokens": n, "activation_bytes": [n * 3 + 50, n * 3]} for n in (100, 300)]
+    assert longest(points, 650) == pytest.approx(200)
+    assert longer(Case(patches=(32, 8)), 2.1).grid == (256, 128)
+
+
+def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
+    counting = {"zero_optimization": {"stage": 1}, "comms_logger": {"enabled": True, "prof_all": True}}
+    (tmp_path / "ds.json").write_text(json.dumps(counting))
+    config = run_yaml(parallel={"sequence_parallel_size": 2}, train={"steps": 2})
+    succeed(pretrain(config, launcher=torchrun_launcher(2), deepspeed_config=tmp_path / "ds.json"))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["traffic"] for line in lines if "traffic" in line]
+    assert len(steps) == 2
+    for traffic in steps:
+        assert traffic["all_gather_into_tensor"]["calls"] >= 4 and traffic["all_gather_into_tensor"]["bytes"] > 0
