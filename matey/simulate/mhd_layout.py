@@ -111,3 +111,35 @@ LAYOUT = SingleFiles(
         folder, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
     ),
 )
+
+
+def _array_config(ensemble: Ensemble, seed: int) -> str:
+    """Return the shape, all that an array can record; its name says field and Reynolds number.
+
+    Raises:
+        ValueError: the interval between frames is not the one that readers take for granted.
+    """
+    if ensemble.settings["interval"] != mhd_cavity.FRAME_INTERVAL:
+        interval = ensemble.settings["interval"]
+        raise ValueError(
+            f"An array does not say its interval, which is taken to be {mhd_cavity.FRAME_INTERVAL:g}: got {interval:g}; "
+            "write HDF5 instead."
+        )
+    return str((ensemble.num_frames, ensemble.resolution, ensemble.resolution, 4))
+
+
+def _array_shape(path: Path) -> str | None:
+    try:
+        return str(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, EOFError):  # what NumPy raises for a file that is no array, or cut short
+        return None
+
+
+ARRAYS = SingleFiles(
+    path=array_path,
+    config=_array_config,
+    read_config=_array_shape,
+    write_one=lambda folder, ensemble, seed, trajectory: write_array(
+        folder, seed, np.concatenate(list(trajectory.values()), axis=-1)
+    ),
+)

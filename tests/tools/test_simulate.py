@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from matey.data import open_dataset
 from matey.simulate.systems import SYSTEMS
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
@@ -75,6 +76,19 @@ def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
     assert found == [*(f"data/{part}/shallow_water.hdf5" for part in ("test", "train", "valid")), "stats.yaml"]
 
 
+def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):
+    flags = "--out", tmp_path, *SMALL, "--layout", "npy"
+    assert run("mhd_cavity", *flags)[0] == 0
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert len(found) == 3 and found[0] == "numpy_Bx_0.10_Re_100.npy"
+    assert "already" in run("mhd_cavity", *flags)[1]
+    assert "holds something else" in run("mhd_cavity", *flags, "--resolution", "20")[2]
+    (tmp_path / found[0]).write_bytes(b"")
+    assert "holds something else" in run("mhd_cavity", *flags)[2]
+    assert run("mhd_cavity", *flags, "--overwrite")[0] == 0
+    assert (open_dataset(tmp_path).system, open_dataset(tmp_path).num_trajectories) == ("mhd_cavity", 3)
+
+
 def test_list_names_every_system(run):
     status, output, errors = run("--list")
     assert (status, errors) == (0, "")
@@ -99,6 +113,11 @@ def test_list_names_every_system(run):
             ["compressible_turb", "--out", "OUT", "--mach", "-1"],
             "The setting mach must be positive and finite, got -1.",
         ),
+        (
+            ["shallow_water", "--out", "OUT", "--layout", "npy"],
+            "shallow_water has no --layout npy, only mhd_cavity has.",
+        ),
+        (["mhd_cavity", "--out", "OUT", "--layout", "npy", "--interval", "1"], "An array does not say its interval"),
         (["shallow_water", "--out", "FILE"], "--out names a folder, but FILE is a file."),
         (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x: Not a directory;"),
         (["shallow_water", "--out", "OUT", "--resolution", "1000000"], "GB free."),
