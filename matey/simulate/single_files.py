@@ -26,7 +26,8 @@ class SingleFiles:
     write_one: Callable[[Path, Ensemble, int, Trajectory], object]
 
     def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
-        """Return the name of each trajectory's file, and its seed."""
+        """Return the name of each trajectory's file, and its seed; ``config`` may raise ValueError for what none can hold."""
+        self.config(ensemble, ensemble.first_seed)
         return {self.path(Path(), seed).name: [seed] for seed in ensemble.seeds}
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
