@@ -77,7 +77,7 @@ class SequenceSeam(Seam):
         self.topology = topology
         self.size = topology.sequence_parallel_size
         self.group, self._heads, self._queries = (
-            new_subgroups_by_enumeration(groups)[0]
+            new_subgroups_by_enumeration(groups)[0] if len(groups[0]) > 1 else None
             for groups in (topology.sequence_groups(), topology.head_groups(), topology.query_groups())
         )
 
