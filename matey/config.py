@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,10 +195,19 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
-    tree = read_yaml(path)
+    return parse_config(with_overrides(read_yaml(path), overrides), str(path))
+
+
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a tree of sections with overrides such as ``train.steps=200`` applied; values are read as YAML.
+
+    Raises:
+        ConfigError: an override is not key=value, or goes through a value.
+    """
+    tree = deepcopy(tree)
     for override in overrides:
         _apply(tree, override)
-    return parse_config(tree, str(path))
+    return tree
 
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:

@@ -1,6 +1,6 @@
 """Draw the mesh that a run's tokenizer chooses over a field.
 
-    python tools/show_tokens.py FILE --config RUN.yaml --out mesh.png
+    python tools/show_tokens.py FILE [--config RUN.yaml] [--set tokens.refine=0.1] --out mesh.png
 
 The first, middle and last window of one trajectory are drawn; their tokens are counted per level beside the uniform fine grid.
 """
@@ -11,20 +11,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from matey.config import ConfigError, load_config
+from matey.config import ConfigError, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
+from matey.data.windows import num_starts
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.plots import mesh_figure, to_png
 from matey.model.matey import MateyModel
 from matey.train.network import check_fit, model_config, with_vocabulary
 
+# What a run must say and a mesh does not depend on.
+DEFAULTS = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
+
 
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="FILE", help="data set: a file, a folder or a glob")
-    parser.add_argument("--config", required=True, help="run YAML whose tokens and history are taken")
+    parser.add_argument("--config", help="run YAML whose tokens and history are taken; by default the schema's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     parser.add_argument("--trajectory", type=int, default=0, help="which trajectory, counted from 0 (0)")
     parser.add_argument("--out", required=True, type=Path, help="PNG to write")
@@ -42,14 +46,19 @@ def main() -> int:
     return 0
 
 
-def choose(path: str, config: str, overrides: list[str], trajectory: int) -> list[Example]:
+def choose(path: str, config: str | None, overrides: list[str], trajectory: int) -> list[Example]:
     """Tokenize three windows of a trajectory as the run would."""
     data = open_dataset(path)
-    run = load_config(config, overrides)
+    run = load_config(config, overrides) if config else parse_config(with_overrides(DEFAULTS, overrides), "--set")
     run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update={"fields": None})}), [data])
-    check_fit(run, [data])
     if not 0 <= trajectory < data.num_trajectories:
         raise DataError(f"{path} has {data.num_trajectories} trajectories, numbered from 0; got {trajectory}.")
+    about = data.trajectories[trajectory]
+    if not config:
+        history = max(1, min(run.data.history, about.num_frames - 1))
+        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
+    num_starts(about, run.data.history, follow=1)  # raises where the trajectory is too short
+    check_fit(run, [data])
     # The mesh depends on the fields alone, so a model that has learnt nothing chooses it as well as any.
     model = MateyModel(model_config(run)).eval()
     return make_examples(model, HeldOut((data,), ((trajectory,),), run.data.history), lead=1)
