@@ -41,7 +41,7 @@ def smallest_group(activations: int, limit: float, num_ranks: int) -> int:
         if activations / size <= limit:
             return size
     raise ConfigError(
-        f"The activations of a micro-batch take {activations / 2**30:.2f} GiB, and {num_ranks} ranks with "
+        f"The activations of a micro-batch take {activations / 2**30:.3g} GiB, and {num_ranks} ranks with "
         f"parallel.memory_limit {limit / 2**30:g} GiB each do not hold them; raise it, start more ranks, or set "
         "parallel.checkpoint_blocks to 'all' or a smaller train.micro_batch."
     )

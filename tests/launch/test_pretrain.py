@@ -189,3 +189,36 @@ def test_every_run_and_deepspeed_configuration_of_the_repository_is_valid():
     assert len(configs) >= 5
     for path in configs:
         load_deepspeed_config(path)
+
+
+def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_behind(run_yaml, tmp_path):
+    config = run_yaml(
+        model={"size": "micro", "scheme": "svit"},
+        parallel={"sequence_parallel_size": "auto", "memory_limit": 0.002},
+    )
+    result = succeed(pretrain(config, "--describe", launcher=LAUNCHERS["torchrun"]))
+    assert "1 sequence groups of 2 ranks: attention exchanges tokens for heads among 1" in result.stdout
+    assert "Attention 1 of a block: segments come whole to one rank" in result.stdout
+    assert "a rank holds" in result.stdout and not (tmp_path / "run").exists()
+
+
+def test_a_sequence_group_that_does_not_divide_the_ranks_is_one_sentence(run_yaml):
+    config = run_yaml(parallel={"sequence_parallel_size": 2})
+    fail(pretrain(config), "sequence_parallel_size is 2, which does not divide the 1 ranks", "use one of 1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for_bit(run_yaml, tmp_path, stage):
+    config = run_yaml(
+        parallel={"sequence_parallel_size": 2},
+        train={"steps": 4, "schedule": "constant"},
+        model={"size": "micro", "drop_path": 0.2},
+    )
+    settings = {"launcher": LAUNCHERS["torchrun"], "deepspeed_config": f"ds_configs/zero{stage}.json"}
+    whole, halves = (["--set", f"output.dir={tmp_path / name}"] for name in ("whole", "halves"))
+    succeed(pretrain(config, *whole, **settings))
+    succeed(pretrain(config, *halves, "--set", "train.steps=2", **settings))
+    succeed(pretrain(config, *halves, "--resume", **settings))
+    expected = metrics(tmp_path / "whole")
+    assert len(expected) == 4 and metrics(tmp_path / "halves") == expected

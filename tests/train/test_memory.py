@@ -1,0 +1,49 @@
+"""Planned memory beside what autograd keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from matey.config import ConfigError
+from matey.evaluate.speed_cases import Case
+from matey.train.loss import training_loss
+from matey.train.memory import activation_bytes, smallest_group
+
+
+def kept_bytes(case):
+    """Bytes of all storages that the backward pass of a case waits for, parameters left out, and its number of tokens."""
+    model, batch = case.make_model().train(), case.make_batch()
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    storages, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            storages[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)  # so that no other takes its place
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        training_loss(model([batch]), model.seam, {batch.system: 1.0})
+    return sum(storages.values()), int(model.count_tokens(batch).sum()), model
+
+
+@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+def test_planned_activations_are_those_kept_within_fifteen_percent(scheme):
+    case = Case("Ti", scheme=scheme, grid=(64, 64), batch=1)
+    kept, num_tokens, model = kept_bytes(case)
+    assert activation_bytes(model.config, num_tokens, len(model.keys)) == pytest.approx(kept, rel=0.15)
+
+
+def test_checkpointed_blocks_are_planned_to_keep_their_input_and_one_block_at_work():
+    config = replace(Case()).make_model().config
+    plain, every_other, everything = (activation_bytes(config, 1000, 1, how) for how in ("none", "every_other", "all"))
+    assert everything < every_other < plain and everything == 1000 * 192 * 4 * (12 + 17)
+
+
+def test_the_smallest_group_that_fits_is_taken_among_the_divisors():
+    assert smallest_group(1000, 1000, 6) == 1
+    assert smallest_group(1000, 400, 6) == 3
+    with pytest.raises(ConfigError, match="6 ranks with parallel.memory_limit .* do not hold them"):
+        smallest_group(1000, 100, 6)
