@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ class MateyModel(PreTrainedModel):
         self.eval()
         (forecast,) = self([batch.to(self.device)])
         self.train(was_training)
-        return forecast.base + self.seam.reduce(forecast.field() - forecast.base)
+        return replace(forecast, decoded=self.seam.reduce(forecast.decoded)).field()
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
