@@ -24,6 +24,17 @@ def matmul_rate(device: str, dtype: torch.dtype, size: int = 1024) -> float:
     return 2 * size**3 / (now(device) - start)
 
 
+def return_freed_memory(at_once: bool) -> None:
+    """Choose whether the C library returns every freed tensor to the system, or keeps it at hand, which is faster.
+
+    Kept memory counts as resident, so that a peak would be that of the library's heap and its holes.
+    """
+    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**16 if at_once else 2**25)
+    libc.mallopt(M_TRIM_THRESHOLD, 2**16 if at_once else 2**26)
+
+
 def memory(device: str, *, peak: bool = False) -> int:
     """Return the bytes in use, or with ``peak`` the most since this was last asked without."""
     if device == "cuda":

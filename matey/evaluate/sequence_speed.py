@@ -76,8 +76,9 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
         "gathered_backward": bytes_of(backward, "all_gather_into_tensor"),
         "scattered_backward": bytes_of(backward, "reduce_scatter_tensor"),
         "step_seconds": point["step_seconds"],
-        "processor_seconds": point["processor_seconds"],
-        "processor_over_one": point["processor_seconds"] / base["processor_seconds"],
+        "processor_seconds": sum(point["processor_seconds"]),
+        "processor_over_one": sum(point["processor_seconds"]) / sum(base["processor_seconds"]),
+        "processor_most_over_least": max(point["processor_seconds"]) / min(point["processor_seconds"]),
     }
 
 

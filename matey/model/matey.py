@@ -90,6 +90,7 @@ class MateyModel(PreTrainedModel):
         own = self.seam.shard(whole.num_tokens)
         layout = whole.select(own)
         tokens = self._embed(token_batch, layout, rows)
+        token_batch = token_batch.with_last_frame()
         lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)
         tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
         for number, block in enumerate(self.blocks):

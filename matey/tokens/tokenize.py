@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ class TokenBatch:
     Attributes:
         batches: the fields, one group of samples each.
         layout: of all tokens.
-        normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance.
+        normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance over its history.
         normalisations: per group, to undo it.
         covered: per group the size ``z, y, x`` of what the coarsest patches cover, at least the grid.
     """
@@ -37,6 +37,10 @@ class TokenBatch:
     def frames(self) -> list[Frames]:
         """The frames of every group."""
         return [Frames(batch.num_samples, (batch.num_frames, *batch.grid), batch.periodic) for batch in self.batches]
+
+    def with_last_frame(self) -> TokenBatch:
+        """Return the batch with the last frame alone in ``normalised``: once tokens are embedded, the others are not needed."""
+        return replace(self, normalised=tuple(fields[:, -1:].clone() for fields in self.normalised))
 
 
 def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:
