@@ -71,7 +71,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
 
 def main(accumulations, clips, offloads, recomputes):
     start_processes(find_environment(), timeout=120, threads=1)
-    sizes = [size for size in (1, 2, 4) if world_size() % size == 0 and world_size() // size <= 2]
+    sizes = [size for size in (1, 2) if world_size() % size == 0 and world_size() // size <= 2]
     cases = itertools.product((0, 1, 2, 3), sizes, accumulations, clips, offloads, recomputes, (False, True))
     for stage, size, accumulation, clip, offload, recompute, freeze in cases:
         if offload and stage < 2:
