@@ -56,7 +56,10 @@ def blend(
     """
     total = weight = 0
     for blocks in levels:
-        decoded = _fold(blocks.values, blocks, blocks.row, num_samples, covered, periodic)
+        # Field by field: all at once would be the peak of a step's memory on a rank that decodes little of the domain.
+        decoded = torch.cat(
+            [_fold(v, blocks, blocks.row, num_samples, covered, periodic) for v in blocks.values.split(1, dim=2)], dim=1
+        )
         ones = ramp(blocks.cells, blocks.margin).to(blocks.values)
         if add_levels:
             # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
@@ -88,10 +91,10 @@ def _fold(
 ) -> Tensor:
     """Add blocks ``(m, s, f, z, y, x)`` with their margins up, ``(b, f, z, y, x)``."""
     Z, Y, X = patch_grid((1, *covered), blocks.patch)[1:]
-    canvas = values.new_zeros(num_samples * Z * Y * X, *values.shape[1:]).index_copy_(0, row, values)
     sz, sy, sx = (p // c for p, c in zip(blocks.patch[1:], blocks.cells, strict=True))
     pattern = "(b Z Y X) (sz sy sx) f z y x -> b f (Z sz) z (Y sy) y (X sx) x"
-    field = rearrange(canvas, pattern, Z=Z, Y=Y, X=X, sz=sz, sy=sy, sx=sx)
+    field = values.new_zeros(num_samples * Z * Y * X, *values.shape[1:]).index_copy_(0, row, values)
+    field = rearrange(field, pattern, Z=Z, Y=Y, X=X, sz=sz, sy=sy, sx=sx)
     for axis, (margin, wraps) in enumerate(zip(blocks.margin, periodic, strict=True)):
         field = _fold_axis(field, 2 + axis, margin, wraps)
     return field
@@ -101,10 +104,9 @@ def _fold_axis(field: Tensor, axis: int, margin: int, wraps: bool) -> Tensor:
     """Join axis ``axis`` (block) and the next (cell with margins) to one axis of cells."""
     cells, count = axis + 1, field.shape[axis]
     width = field.shape[cells] - 2 * margin
-    joined = field.narrow(cells, margin, width)
+    before, joined, after = field.split([margin, width, margin], dim=cells)
     if margin:
         joined = joined.clone(memory_format=torch.contiguous_format)
-        before, after = field.narrow(cells, 0, margin), field.narrow(cells, margin + width, margin)
         # The margin after a block lies over the begin of the next one, the margin before it over the end of the last.
         joined.narrow(axis, 1, count - 1).narrow(cells, 0, margin).add_(after.narrow(axis, 0, count - 1))
         joined.narrow(axis, 0, count - 1).narrow(cells, width - margin, margin).add_(before.narrow(axis, 1, count - 1))
