@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from matey.config import RunConfig, dump_config, load_config
+from matey.model.lora import plain_weights
 from matey.model.matey import quiet
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.engine import Engine, whole_parameters
@@ -57,15 +58,15 @@ class RunFolder:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
 
         Raises:
-            RunError: the run in this folder has another model, tokenizer or history.
+            RunError: the run in this folder has another model, tokenizer or history, or trains other parts.
         """
         saved = load_config(self.path / "config.yaml")
-        for what in ("model", "tokens"):
-            before, now = getattr(saved, what).model_dump(), getattr(run, what).model_dump()
-            for key in before:
-                if before[key] != now[key]:
+        for what in ("model", "tokens", "finetune"):
+            before, now = (dict(getattr(config, what) or {}) for config in (saved, run))
+            for key in {**before, **now}:
+                if before.get(key) != now.get(key):
                     raise RunError(
-                        f"{self.path} holds a run with {what}.{key} = {before[key]}, this one asks for {now[key]}; "
+                        f"{self.path} holds a run with {what}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
                         "use the same, or another output.dir."
                     )
         if saved.data.history != run.data.history:
@@ -124,7 +125,7 @@ class RunFolder:
                 shutil.rmtree(new, ignore_errors=True)
                 try:
                     with quiet():
-                        engine.module.save_pretrained(new, state_dict=weights)
+                        engine.module.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
                 except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error

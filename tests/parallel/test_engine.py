@@ -9,7 +9,7 @@ from tests.conftest import make_model
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     model = make_model()
-    decayed, plain = parameter_groups(model, 0.1)
+    decayed, plain = parameter_groups(model, TrainSection(steps=1, weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
