@@ -14,13 +14,10 @@ def study(out, *flags, **kwargs):
     return start([sys.executable, "tools/reproduce.py", "data_efficiency", "--out", out, *flags], **kwargs)
 
 
-def test_mistakes_are_one_sentence(tmp_path):
-    for flags, words in (
-        (["--scale", "paper"], "needs --pretrained RUN_OR_MODEL"),
-        (["--modes", "prepost,some"], "--modes takes all, prepost, lora, head, separated by commas; got 'some'"),
-    ):
-        result = study(tmp_path / "study", *flags)
-        assert result.returncode == 2 and words in result.stderr and "Traceback" not in result.stderr, result.stderr
+def test_a_mistake_is_one_sentence(tmp_path):
+    result = study(tmp_path / "study", "--scale", "paper", "--sizes", "1")
+    assert result.returncode == 2 and "error: --scale paper needs --pretrained RUN_OR_MODEL." in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
