@@ -14,7 +14,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, world_size
-from matey.parallel.engine import build_engine
+from matey.parallel.engine import Engine, build_engine
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
@@ -73,14 +73,7 @@ def train_run(
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
     folder = RunFolder(run.output.dir)
-    done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
-    if done is None:
-        folder.start(run, deepspeed_config)
-        progress = Progress()
-    else:
-        folder.go_on(run, deepspeed_config, done)
-        state = folder.load(engine, done)
-        progress = Progress(done, state["best"], state["stale"])
+    progress = _start_or_resume(run, deepspeed_config, folder, engine)
     say("\n".join([describe(run, data, model, topology, progress.step), *notes]))
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
@@ -111,6 +104,16 @@ def train_run(
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
     say(f"Weights: {folder.model}   metrics: {folder.metrics}")
     return True
+
+
+def _start_or_resume(run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine) -> Progress:
+    done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
+    if done is None:
+        folder.start(run, deepspeed_config)
+        return Progress()
+    folder.go_on(run, deepspeed_config, done)
+    state = folder.load(engine, done)
+    return Progress(done, state["best"], state["stale"])
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
