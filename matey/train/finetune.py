@@ -11,7 +11,7 @@ import torch
 from matey.config import ConfigError, FinetuneSection, RunConfig
 from matey.evaluate.trained import CheckpointError, load_trained
 from matey.model.lora import add_adapters
-from matey.model.matey import MateyModel
+from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
 from matey.train.network import check_fit, model_config, with_network_of, with_vocabulary
 from matey.train.run import train_run
@@ -76,7 +76,8 @@ def load_source(run: RunConfig) -> MateyModel | None:
                     )
         return None
     try:
-        return load_trained(run.finetune.pretrained).model
+        with quiet():
+            return load_trained(run.finetune.pretrained).model
     except CheckpointError as error:
         raise ConfigError(f"--pretrained: {error}") from None
 
