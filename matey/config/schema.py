@@ -153,7 +153,7 @@ class FinetuneSection(Section):
     train: Literal["prepost", "all", "lora", "head"] = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )
-    new_rows: InitialRow = Field("zero", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
+    new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
     new_rows_of: dict[str, InitialRow] = Field({}, description="the same for single fields, by name")
     lora_rank: int = Field(8, ge=1, description="of the adapters")
     lora_alpha: float = Field(16.0, gt=0, description="the adapters' product is multiplied by this over their rank")

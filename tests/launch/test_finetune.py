@@ -58,7 +58,7 @@ def weights(folder):
 def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(site):
     result = succeed(finetune(site, "run", "--train", "prepost", "--trajectories", "2"))
     assert "2/1/1 train/valid/test trajectories" in result.stdout
-    assert "New fields: activator (zero)." in result.stdout
+    assert "New fields: activator (mean)." in result.stdout
     old, new = weights(site / "old"), weights(site / "run")
     assert load_trained(site / "run").model.config.fields == [*OLD, "activator"]
     for name, value in old.items():

@@ -53,16 +53,17 @@ def test_the_pretrained_model_gives_network_tokens_and_history(described):
     lines = described()
     assert any(line.startswith("micro vit") and "mix patches [[1, 1, 8, 8], [1, 1, 4, 4]]" in line for line in lines)
     assert "Known fields keep their rows: inhibitor, water_height." in lines
-    assert "New fields: activator (zero)." in lines
+    assert "New fields: activator (mean)." in lines
     number, reused, new, trained = row(lines, "embedding_fields")
     assert (reused, new, trained) == (number * 2 // 3, number // 3, number)
 
 
 def test_what_the_run_states_is_taken_and_said(described):
-    lines = described("data.history=2", "tokens.patches=[[1, 1, 4, 4]]", "finetune.new_rows_of={activator: mean}")
+    rows = 'finetune.new_rows_of={activator: "copy:inhibitor"}'
+    lines = described("data.history=2", "tokens.patches=[[1, 1, 4, 4]]", rows)
     assert "The history has 2 frames instead of 3; no weight depends on it." in lines
     assert "Levels of the pretrained model without a place: [1, 1, 8, 8]." in lines
-    assert "New fields: activator (mean)." in lines
+    assert "New fields: activator (copy:inhibitor)." in lines
 
 
 @pytest.mark.parametrize(
