@@ -27,6 +27,7 @@ setup(
         "safetensors>=0.5",
         "tqdm>=4.66",
         "matplotlib>=3.9",
+        "peft>=0.21",
     ],
     extras_require={
         "monitor": ["tensorboard>=2.17"],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
 from matey.data.trajectories import DataError, TrajectorySet
+
+_ORDER_OF_TRAINING = 1  # beside the seed, so that this permutation is not the one behind the split
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,35 @@ class Split:
     test: tuple[int, ...]
 
 
-def split_set(trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int) -> Split:
+def split_set(
+    trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int, num_train: int | None = None
+) -> Split:
     """Split a set as its files say or, where they leave that open, by ``split_trajectories``.
 
     Args:
         trajectory_set: the set.
         fractions: of train, valid and test; where the files say, no more than which parts are asked for.
-        seed: of the permutation, where there is one.
+        seed: of the permutations.
+        num_train: how many trajectories to train on, the first of a permutation, so that fewer are a part of more; None for
+            all. Validation and test stay the same.
 
     Raises:
-        DataError: as ``split_trajectories``; or the files say of some trajectories only, or of none in a part asked for.
+        DataError: as ``split_trajectories``; or the files say of some trajectories only, or of none in a part asked for; or
+            there are fewer than ``num_train`` to train on.
     """
+    split = _split_whole_set(trajectory_set, fractions, seed)
+    if num_train is None:
+        return split
+    if num_train > len(split.train):
+        raise DataError(
+            f"{trajectory_set.system} has {len(split.train)} trajectories to train on, and data.trajectories asks for "
+            f"{num_train}; ask for fewer, or add data."
+        )
+    order = np.random.default_rng([seed, _ORDER_OF_TRAINING]).permutation(split.train)
+    return replace(split, train=tuple(sorted(order[:num_train].tolist())))
+
+
+def _split_whole_set(trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int) -> Split:
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
     if not any(own):
         return split_trajectories(trajectory_set.num_trajectories, fractions, seed)

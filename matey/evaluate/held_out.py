@@ -44,7 +44,7 @@ def hold_out(sets: Sequence[TrajectorySet], part: Part, num_frames: int, split: 
         return HeldOut(tuple(sets), tuple(tuple(range(s.num_trajectories)) for s in sets), num_frames)
     if split is None:
         raise DataError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
-    parts = [getattr(split_set(s, split.split, split.split_seed), part) for s in sets]
+    parts = [getattr(split_set(s, split.split, split.split_seed, split.trajectories), part) for s in sets]
     for trajectory_set, trajectories in zip(sets, parts, strict=True):
         if not trajectories:
             raise DataError(

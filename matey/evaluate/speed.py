@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from matey.config import TrainSection
 from matey.evaluate.machine import matmul_rate, memory, now
 from matey.evaluate.speed_cases import Case
 from matey.model.matey import MateyModel
@@ -80,7 +81,7 @@ class _Stand:
     def __init__(self, case: Case) -> None:
         before = memory(case.device)
         self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
-        groups = parameter_groups(self.model, weight_decay=0.01)
+        groups = parameter_groups(self.model, TrainSection(steps=1))
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4)
         self.marks: list[dict[str, float]] = []
         self.rates: list[float] = []

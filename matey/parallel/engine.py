@@ -13,13 +13,15 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from matey.config import ConfigError, TrainSection
+from matey.config import ConfigError, GroupSection, TrainSection
 from matey.fields import nearest_name
+from matey.model.matey import MateyModel
+from matey.model.parts import depth_of, part_of
 
 Engine = deepspeed.DeepSpeedEngine
 
 
-def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:
+def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:
     """Wrap the model in a DeepSpeed engine with AdamW.
 
     Args:
@@ -46,31 +48,40 @@ def build_engine(model: nn.Module, train: TrainSection, deepspeed_config: dict[s
         "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(
-        model=model, model_parameters=parameter_groups(model, train.weight_decay), config=config
-    )
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
     return engine
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: decay on the matrices of linear maps, none on norms, biases and embeddings of fields."""
-    decayed, plain = [], []
-    for module in model.modules():
+def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:
+    """Return AdamW's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
+
+    Decay acts on the matrices of linear maps, not on norms, biases and rows of fields.
+    """
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 is_matrix = isinstance(module, nn.Linear) and name == "weight"
-                (decayed if is_matrix else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay, "name": "decayed"},
-        {"params": plain, "weight_decay": 0.0, "name": "plain"},
-    ]
-    return [group for group in groups if group["params"]]
+                factor, decay = _rates(f"{path}.{name}", len(model.blocks), train)
+                name = f"{'decayed' if is_matrix else 'plain'} x{factor:g}"
+                key = (factor, decay if is_matrix else 0.0, is_matrix)
+                empty = {"params": [], "weight_decay": key[1], "factor": factor, "name": name}
+                groups.setdefault(key, empty)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, key=lambda key: not key[2])]  # matrices first
+
+
+def _rates(name: str, num_blocks: int, train: TrainSection) -> tuple[float, float]:
+    """Return the factor on the learning rate of a parameter, and the weight decay of its part."""
+    group = train.groups.get(part_of(name), GroupSection())
+    rate = train.learning_rate if group.learning_rate is None else group.learning_rate
+    factor = rate / train.learning_rate * train.layer_decay ** (num_blocks + 1 - depth_of(name, num_blocks))
+    return factor, train.weight_decay if group.weight_decay is None else group.weight_decay
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
-    """Set the rate of the next step."""
+    """Set the rate of the next step, in each group by its factor."""
     for group in engine.optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["factor"]
 
 
 def take_step(engine: Engine) -> float | None:

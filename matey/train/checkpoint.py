@@ -13,9 +13,13 @@ from typing import Any
 from safetensors import SafetensorError
 
 from matey.config import RunConfig, dump_config, load_config
+from matey.model.lora import plain_weights
 from matey.model.matey import quiet
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.engine import Engine, whole_parameters
+
+# What a resumed run must have as it was: of some sections everything, of others these keys.
+KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
 
 
 class RunError(ValueError):
@@ -57,22 +61,17 @@ class RunFolder:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
 
         Raises:
-            RunError: the run in this folder has another model, tokenizer or history.
+            RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
         """
         saved = load_config(self.path / "config.yaml")
-        for what in ("model", "tokens"):
-            before, now = getattr(saved, what).model_dump(), getattr(run, what).model_dump()
-            for key in before:
-                if before[key] != now[key]:
+        for section, keys in KEPT.items():
+            before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
+            for key in keys or {**before, **now}:
+                if before.get(key) != now.get(key):
                     raise RunError(
-                        f"{self.path} holds a run with {what}.{key} = {before[key]}, this one asks for {now[key]}; "
+                        f"{self.path} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
                         "use the same, or another output.dir."
                     )
-        if saved.data.history != run.data.history:
-            raise RunError(
-                f"{self.path} holds a run with data.history = {saved.data.history}, this one asks for "
-                f"{run.data.history}; use the same, or another output.dir."
-            )
         barrier()
         if rank() == 0:
             lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
@@ -124,7 +123,7 @@ class RunFolder:
                 shutil.rmtree(new, ignore_errors=True)
                 try:
                     with quiet():
-                        engine.module.save_pretrained(new, state_dict=weights)
+                        engine.module.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
                 except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error

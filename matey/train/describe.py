@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matey.config import RunConfig
-from matey.data.splits import Split
-from matey.data.trajectories import TrajectorySet
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.parallel.sequence import HeadsPlan, TokensPlan
@@ -14,28 +12,21 @@ from matey.parallel.topology import Topology
 from matey.tokens.patches import padding_note
 from matey.tokens.tokenize import tokenize
 from matey.train.memory import activation_bytes
+from matey.train.run_data import RunData
 
 
-def describe(
-    run: RunConfig,
-    sets: Sequence[TrajectorySet],
-    splits: Sequence[Split],
-    shares: Sequence[float],
-    others: Sequence[TrajectorySet],
-    model: MateyModel,
-    topology: Topology,
-    first_step: int,
-) -> str:
+def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Topology, first_step: int) -> str:
     """Return the lines that open a run: data, model, batch."""
     lines = []
-    for data, split, share, section in zip(sets, splits, shares, run.data.sets, strict=True):
+    sets, shares = run_data.sets, run_data.mixture.shares
+    for data, split, share, section in zip(sets, run_data.splits, shares, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
     learnt = {name for data in sets for name in data.fields}
-    for data, path in zip(others, run.data.validate_on, strict=True):
+    for data, path in zip(run_data.others, run.data.validate_on, strict=True):
         names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
         lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
-    for data in (*sets, *others):
+    for data in run_data.all_sets:
         for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
             if note := padding_note(grid, run.tokens.patches[0]):
                 lines.append(f"{data.system}: {note}")

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +31,25 @@ def train(
     validate: Callable[[], dict[str, Any]],
     settings: TrainSection,
     folder: RunFolder,
-    first_step: int = 0,
-    best: float = math.inf,
-) -> int:
-    """Train from after ``first_step`` to ``settings.steps``, or until a signal asks to leave; return the last step.
+    progress: Progress,
+) -> Progress:
+    """Train on from ``progress`` until it is done, or until a signal asks to leave; return how far it came.
 
     Args:
         engine: the model and its optimizer.
-        stream: this rank's micro-batches, from the one after ``first_step`` on.
+        stream: this rank's micro-batches, from the one after ``progress.step`` on.
         scales: the NRMSE that counts as a loss of 1, for every system that the stream may bring.
         validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
         settings: of the training.
         folder: of the run.
-        first_step: steps taken before.
-        best: best ``valid_nrmse`` before.
+        progress: of the run so far.
 
     Raises:
         RunError: the loss is not finite, or a checkpoint cannot be written.
     """
     log = MetricsLog(folder.metrics, engine)
-    bar = tqdm(total=settings.steps, initial=first_step, unit="step", disable=rank() != 0, dynamic_ncols=True)
-    for step in range(first_step + 1, settings.steps + 1):
+    bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
+    for step in range(progress.step + 1, settings.steps + 1):
         started = time.perf_counter()
         rate = learning_rate(step, settings)
         set_learning_rate(engine, rate)
@@ -81,19 +80,54 @@ def train(
             )
         bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
         bar.update()
-        is_last = step == settings.steps
-        if step % settings.validate_every == 0 or is_last:
+        progress = replace(progress, step=step)
+        if step % settings.validate_every == 0 or progress.is_done(settings):
             numbers = validate()
             log.write(step=step, **numbers)
-            if numbers["valid_nrmse"] < best:
-                best = numbers["valid_nrmse"]
+            is_best = numbers["valid_nrmse"] < progress.best
+            progress = progress.after(numbers["valid_nrmse"])
+            if is_best:
                 folder.save_model(engine)
-        if step % settings.checkpoint_every == 0 or is_last or totals.leave:
-            folder.save(engine, step, {"best": best}, settings.keep_checkpoints)
-        if totals.leave:
+        is_done = progress.is_done(settings)
+        if step % settings.checkpoint_every == 0 or is_done or totals.leave:
+            folder.save(engine, step, progress.state(), settings.keep_checkpoints)
+        if is_done or totals.leave:
             break
     bar.close()
-    return step
+    return progress
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run came.
+
+    Attributes:
+        step: the last step taken.
+        best: the best ``valid_nrmse``.
+        stale: validations since then.
+    """
+
+    step: int = 0
+    best: float = math.inf
+    stale: int = 0
+
+    def after(self, valid_nrmse: float) -> Progress:
+        """Return the progress after a validation."""
+        if valid_nrmse < self.best:
+            return replace(self, best=valid_nrmse, stale=0)
+        return replace(self, stale=self.stale + 1)
+
+    def is_done(self, settings: TrainSection) -> bool:
+        """Return whether all steps are taken, or ``patience`` is at its end."""
+        return self.step >= settings.steps or self.has_stopped_early(settings)
+
+    def has_stopped_early(self, settings: TrainSection) -> bool:
+        """Return whether so many validations brought no new best that training ends."""
+        return settings.patience is not None and self.stale >= settings.patience
+
+    def state(self) -> dict[str, float]:
+        """Return what a checkpoint keeps beside its step."""
+        return {"best": self.best, "stale": self.stale}
 
 
 class MetricsLog:

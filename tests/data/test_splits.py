@@ -7,6 +7,7 @@ from layout_files import write_compressible, write_the_well
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
 from matey.data.trajectories import JoinedTrajectories
+from tests.conftest import write_swe
 
 
 @pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])
@@ -72,3 +73,16 @@ def test_trajectories_with_and_without_a_split_are_not_mixed(well, tmp_path):
     other = open_dataset(write_the_well(tmp_path / "other.hdf5"))
     with pytest.raises(DataError, match=r"other\.hdf5, trajectory 0: expected it to lie in .*two data sets"):
         split_set(JoinedTrajectories([open_dataset(well), other]), (0.8, 0.1, 0.1), 0)
+
+
+def test_the_first_trajectories_of_a_fixed_order_are_nested_and_leave_the_test_set_alone(tmp_path):
+    trajectories = open_dataset(write_swe(tmp_path / "2D_rdb_NA_NA.h5", 20, num_frames=2))
+    whole = split_set(trajectories, (0.6, 0.2, 0.2), 3)
+    parts = [split_set(trajectories, (0.6, 0.2, 0.2), 3, number) for number in range(1, 13)]
+    for number, (few, more) in enumerate(itertools.pairwise([*parts, whole]), start=1):
+        assert len(few.train) == number and set(few.train) <= set(more.train)
+        assert (few.valid, few.test) == (whole.valid, whole.test)
+    firsts = {split_set(trajectories, (0.6, 0.2, 0.2), seed, 1).train for seed in range(8)}
+    assert len(firsts) > 2
+    with pytest.raises(DataError, match="has 12 trajectories to train on, and data.trajectories asks for 13"):
+        split_set(trajectories, (0.6, 0.2, 0.2), 3, 13)

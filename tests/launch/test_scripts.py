@@ -16,6 +16,7 @@ from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
 
 BIN = Path(sys.executable).parent
 SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/pretrain.sbatch"]
+FINETUNE, SHARED = "launch/frontier/finetune.sbatch", "launch/frontier/job.sh"
 # Each prints what it was called with; srun runs the program that follows its options.
 STAND_INS = {
     "srun": 'while [[ "$1" == -* ]]; do case "$1" in -N | -c) shift 2 ;; *) shift ;; esac; done; exec "$@"',
@@ -28,7 +29,7 @@ STAND_INS = {
 @pytest.mark.skipif(shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}") is None, reason="needs shellcheck")
 def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
-    result = subprocess.run([shellcheck, *SCRIPTS], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([shellcheck, *SCRIPTS, FINETUNE, SHARED], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
@@ -114,6 +115,16 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
     steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
     assert [line.split()[0] for line in steps] == ["sbcast", "srun", "srun", "srun", "srun"]
     assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest" in steps[-1]
+
+
+def test_the_fine_tuning_job_names_the_model_to_start_from(site):
+    site |= {"CONFIG": "nowhere.yaml", "PRETRAINED": "runs/old"}
+    result = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2 and "nowhere.yaml" in result.stderr, result.stdout + result.stderr
+    assert "launch/finetune.py --pretrained runs/old --train prepost --deepspeed_config" in result.stdout
+    del site["PRETRAINED"]
+    result = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
 
 
 def test_the_local_script_trains_and_goes_on(site, tmp_path):

@@ -9,7 +9,7 @@ from tests.conftest import make_model
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     model = make_model()
-    decayed, plain = parameter_groups(model, 0.1)
+    decayed, plain = parameter_groups(model, TrainSection(steps=1, weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
@@ -19,6 +19,29 @@ def test_weight_decay_acts_on_matrices_of_linear_maps_only():
         for name in plain_names
     )
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_parts_have_rates_and_decay_of_their_own_and_blocks_fall_off_towards_the_input():
+    model = make_model()
+    model.position.requires_grad_(False)
+    train = TrainSection(
+        steps=1,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        layer_decay=0.5,
+        groups={"blocks": {"learning_rate": 2e-3, "weight_decay": 0}, "decoder_fields": {"learning_rate": 4e-3}},
+    )
+    rates = {id(p): (g["factor"], g["weight_decay"]) for g in parameter_groups(model, train) for p in g["params"]}
+    found = {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert not any(name.startswith("position") for name in found)
+    # Two blocks: the input lies three layers below the decoder.
+    assert found["embeddings.0.stages.0.weight"] == (0.125, 0.1)
+    assert found["lead_time.expand.bias"] == (0.125, 0.0)
+    assert found["blocks.0.mlp.expand.weight"] == (0.5, 0.0)
+    assert found["blocks.1.mlp.expand.weight"] == (1.0, 0.0)
+    assert found["norm.weight"] == (1.0, 0.0)
+    assert found["decoders.1.stages.0.weight"] == (1.0, 0.1)
+    assert found["decoders.1.field_weight"] == (4.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,42 +1,15 @@
-"""The run YAML: a typed schema with one owner per number, and the errors for who wrote it."""
+"""The sections of the run YAML: a typed schema with one owner per number."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from copy import deepcopy
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from matey.fields import nearest_name
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PatchSize = tuple[int, int, int, int]
-
-# The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.
-OWNED_BY_RUN = {
-    "train_batch_size": "train.micro_batch and train.accumulation",
-    "train_micro_batch_size_per_gpu": "train.micro_batch",
-    "gradient_accumulation_steps": "train.accumulation",
-    "gradient_clipping": "train.clip_norm",
-    "optimizer": "train.learning_rate, train.betas and train.weight_decay",
-    "scheduler": "train.schedule and train.warmup_steps",
-    "steps_per_print": "train.log_every",
-}
-OWNED_BY_DEEPSPEED = (
-    "zero_optimization", "bf16", "fp16", "torch_autocast", "data_types", "communication_data_type",
-    "seq_parallel_communication_data_type", "prescale_gradients", "gradient_predivide_factor", "sparse_gradients",
-    "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "aio", "comms_logger", "flops_profiler",
-    "wall_clock_breakdown", "memory_breakdown", "dump_state", "tensorboard", "wandb", "comet", "csv_monitor",
-    "checkpoint", "graph_harvesting", "compile", "load_universal_checkpoint", "use_node_local_storage",
-    "disable_allgather", "data_efficiency", "timers",
-)  # fmt: skip
-
-
-class ConfigError(ValueError):
-    """A mistake in the run YAML, in ``--set`` or in the DeepSpeed JSON: one sentence that says what to do."""
+Part = Literal["embedding", "embedding_fields", "position", "lead_time", "blocks", "decoder", "decoder_fields"]
+"""A part of the network, see `matey.model.parts`."""
+InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
 
 class Section(BaseModel):
@@ -97,6 +70,9 @@ class DataSection(Section):
         (0.8, 0.1, 0.1), description="shares of train, valid, test; data with splits of its own keeps them"
     )
     split_seed: int = Field(0, ge=0, description="of the permutation behind the split")
+    trajectories: int | None = Field(
+        None, ge=1, description="training trajectories of each set: the first so many of a fixed order; by default all"
+    )
     temperature: float = Field(
         0.0, ge=0, description="a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size"
     )
@@ -105,6 +81,13 @@ class DataSection(Section):
         "refuse", description="windows with NaN or infinity stop the run, or others are drawn in their place"
     )
     workers: int = Field(0, ge=0, description="processes per rank that read ahead; 0 reads in the training process")
+
+
+class GroupSection(Section):
+    """How a part of the network is trained where it is not as the rest."""
+
+    learning_rate: float | None = Field(None, gt=0, description="at its peak; it follows the schedule of all")
+    weight_decay: float | None = Field(None, ge=0, description="on the part's matrices")
 
 
 class TrainSection(Section):
@@ -120,6 +103,10 @@ class TrainSection(Section):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay")
     weight_decay: float = Field(0.01, ge=0, description="on matrices; never on norms, biases and embeddings")
+    groups: dict[Part, GroupSection] = Field({}, description="learning rate and weight decay of parts of the network")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before it"
+    )
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     loss: Literal["nrmse", "balanced"] = Field(
         "nrmse",
@@ -128,6 +115,9 @@ class TrainSection(Section):
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     validate_every: int = Field(200, ge=1, description="steps between validations; there is one at the end as well")
     validation_windows: int = Field(32, ge=1, description="windows per system and validation")
+    patience: int | None = Field(
+        None, ge=1, description="validations without a new best after which training ends; by default it goes on"
+    )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; there is one at the end as well")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay on disk")
 
@@ -156,6 +146,19 @@ class OutputSection(Section):
     )
 
 
+class FinetuneSection(Section):
+    """What launch/finetune.py starts from and what it trains."""
+
+    pretrained: str | None = Field(None, description="folder of a run or a model, or none: random initial weights")
+    train: Literal["prepost", "all", "lora", "head"] = Field(
+        "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
+    )
+    new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
+    new_rows_of: dict[str, InitialRow] = Field({}, description="the same for single fields, by name")
+    lora_rank: int = Field(8, ge=1, description="of the adapters")
+    lora_alpha: float = Field(16.0, gt=0, description="the adapters' product is multiplied by this over their rank")
+
+
 class RunConfig(Section):
     """A run: everything but the DeepSpeed engine."""
 
@@ -165,6 +168,7 @@ class RunConfig(Section):
     train: TrainSection
     parallel: ParallelSection = ParallelSection()
     output: OutputSection
+    finetune: FinetuneSection | None = Field(None, description="for launch/finetune.py alone")
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -187,109 +191,3 @@ class RunConfig(Section):
         if abs(sum(self.data.split) - 1) > 1e-6:
             raise ValueError(f"data.split must add up to 1, got {list(self.data.split)}")
         return self
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run YAML and apply ``--set`` overrides such as ``train.steps=200``; values are read as YAML.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
-    """
-    return parse_config(with_overrides(read_yaml(path), overrides), str(path))
-
-
-def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a tree of sections with overrides such as ``train.steps=200`` applied; values are read as YAML.
-
-    Raises:
-        ConfigError: an override is not key=value, or goes through a value.
-    """
-    tree = deepcopy(tree)
-    for override in overrides:
-        _apply(tree, override)
-    return tree
-
-
-def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
-    """Validate a tree of sections; ``source`` names it in errors."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors())) from None
-
-
-def dump_config(config: RunConfig) -> str:
-    """Return the YAML of a resolved configuration; `load_config` of it gives an equal one."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
-    """Read a DeepSpeed JSON, which owns ZeRO, precision, offload, communication and monitors.
-
-    Raises:
-        ConfigError: the file is missing or not JSON, a key is unknown, or the key's number belongs to the run YAML.
-    """
-    try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the DeepSpeed configuration {path}: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not JSON: {error}.") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a JSON object, got {type(tree).__name__}.")
-    for key in tree:
-        if key in OWNED_BY_RUN:
-            raise ConfigError(f"{path}: {key!r} is set in the run YAML ({OWNED_BY_RUN[key]}); remove it from the JSON.")
-        if key not in OWNED_BY_DEEPSPEED:
-            known = nearest_name(key, OWNED_BY_DEEPSPEED)
-            raise ConfigError(f"{path}: DeepSpeed has no key {key!r}.{known}")
-    return tree
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping."""
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}".replace("\n", " ")) from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(tree).__name__}.")
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set takes key=value such as train.steps=200, got {override!r}.")
-    *parents, name = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section.")
-    try:
-        tree[name] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value.") from None
-
-
-def _sentence(error: dict[str, Any]) -> str:
-    """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        section = _section_at(error["loc"][:-1])
-        return f"unknown key {where!r}.{nearest_name(str(error['loc'][-1]), section.model_fields)}"
-    if error["type"] == "missing":
-        return f"{where!r} is required"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r})" if where else message
-
-
-def _section_at(location: Sequence[str | int]) -> type[Section]:
-    section: type[Section] = RunConfig
-    for part in location:
-        if isinstance(part, str):
-            annotation = section.model_fields[part].annotation
-            section = DataSet if part == "sets" else annotation
-    return section

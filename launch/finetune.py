@@ -1,0 +1,31 @@
+"""Fine-tune a trained model: `deepspeed launch/finetune.py --deepspeed_config JSON --config YAML --pretrained RUN_OR_MODEL`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from matey.train.command import run_training, training_parser
+from matey.train.finetune import finetune
+from matey.train.trained_parts import TRAINED
+
+FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
+
+
+def main() -> int:
+    """Run from the command line; the exit codes are those of launch/pretrain.py."""
+    parser = training_parser(__doc__)
+    parser.add_argument(
+        "--pretrained", metavar="RUN_OR_MODEL", help="folder of a run or a model, or none: random initial weights"
+    )
+    parser.add_argument(
+        "--train", choices=TRAINED, help="what is trained: all but the blocks, all, adapters, the decoder"
+    )
+    parser.add_argument("--trajectories", type=int, metavar="N", help="train on the first N of a fixed order")
+    args = parser.parse_args()
+    given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
+    return run_training(finetune, args, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# What the job scripts of this folder share, sourced by them: `run_job SCRIPT PROGRAM FLAGS...` prepares all nodes, runs the program
+# with one task a die, and submits SCRIPT again while there are steps left to do.
+DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/bf16_zero1.json}" # how DeepSpeed runs it
+PACKED="${PACKED:-$PWD/matey_env.tar.gz}"                      # the environment, packed with conda-pack
+MODULES="${MODULES:-PrgEnv-gnu/8.7.0 cpe/26.03 miniforge3/23.11.0-0 rocm/7.1.1}" # modules that it was built with
+LAUNCHER="${LAUNCHER:-mpi}"           # mpi: rank 0 tells its address over Cray MPICH; slurm: from the node list, no MPI
+DISK="${DISK:-/mnt/bb/$USER}"          # the node's own disk
+MAX_JOBS="${MAX_JOBS:-20}"            # jobs in the chain, this one included; 1 ends it here, as the debug QOS demands
+
+run_job() {
+    local script="$1"
+    shift
+    local on_each_node=(srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+
+    # rccl-net-plugin is the libfabric plug-in that takes RCCL over Slingshot instead of TCP, with HPE's settings for it.
+    set +u # the scripts behind `module` use variables that are not set
+    for name in $MODULES rccl-net-plugin craype-accel-amd-gfx90a; do
+        module load "$name"
+    done
+    set -u
+    # The modules are not the default ones, whose libraries would be found first.
+    export LD_LIBRARY_PATH="${CRAY_LD_LIBRARY_PATH:-}:${LD_LIBRARY_PATH:-}"
+    export NCCL_SOCKET_IFNAME=hsn0,hsn1,hsn2,hsn3 # Slingshot; the guide's advice for hangs at the start is hsn0 alone
+    export FI_CXI_RDZV_PROTO=alt_read
+    # Without the plug-in RCCL would quietly use TCP: stop instead. The network of a job on one node is not set up for it.
+    if ((SLURM_JOB_NUM_NODES > 1)); then export NCCL_NET=OFI; else export NCCL_NET=Socket; fi
+
+    # 736 tasks that import Python from Orion wait for its metadata server: a copy on each node's own disk.
+    sbcast -pf "$PACKED" "$DISK/matey_env.tar.gz" || { echo "sbcast failed: no copy of $PACKED on every node" >&2; exit 1; }
+    "${on_each_node[@]}" mkdir -p "$DISK/matey_env" "$DISK/miopen"
+    "${on_each_node[@]}" tar -xzf "$DISK/matey_env.tar.gz" -C "$DISK/matey_env"
+    export PATH="$DISK/matey_env/bin:$PATH"
+    "${on_each_node[@]}" conda-unpack
+    # The package itself comes from the folder of submission, so that the environment is packed once and not for each change.
+    export PYTHONPATH="$PWD"
+
+    # MIOpen's data base of kernels: in the home folder, tasks of all nodes would lock one file.
+    export MIOPEN_USER_DB_PATH="$DISK/miopen" MIOPEN_CUSTOM_CACHE_DIR="$DISK/miopen"
+    export OMP_NUM_THREADS=7
+    export MATEY_LAUNCHER="$LAUNCHER"
+    export SLURM_GPUS_PER_TASK=1 # srun's option below, which the tasks read too: each sees one die, as device 0
+
+    # mpi4py comes before torch: after it, Cray MPICH cannot choose the network card near the task (PyTorch on Frontier).
+    first="import runpy, sys; sys.argv.pop(0)"
+    if [[ "$LAUNCHER" == mpi ]]; then first="import mpi4py.MPI; $first"; fi
+    # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
+    trap : USR1
+    code=0
+    srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
+        python -u -c "$first; runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
+        --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume || code=$?
+
+    # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
+    if [[ "$code" == 75 ]] && ((MAX_JOBS > 1)); then
+        export CONFIG DEEPSPEED_CONFIG PACKED MODULES LAUNCHER DISK
+        MAX_JOBS=$((MAX_JOBS - 1)) sbatch -A "$SLURM_JOB_ACCOUNT" -d "afterany:$SLURM_JOB_ID" -N "$SLURM_JOB_NUM_NODES" \
+            "$script"
+        exit 0
+    fi
+    exit "$code"
+}

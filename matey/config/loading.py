@@ -1,0 +1,148 @@
+"""Reads the run YAML and the DeepSpeed JSON, with the errors for who wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig, Section
+from matey.fields import nearest_name
+
+# The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.
+OWNED_BY_RUN = {
+    "train_batch_size": "train.micro_batch and train.accumulation",
+    "train_micro_batch_size_per_gpu": "train.micro_batch",
+    "gradient_accumulation_steps": "train.accumulation",
+    "gradient_clipping": "train.clip_norm",
+    "optimizer": "train.learning_rate, train.betas and train.weight_decay",
+    "scheduler": "train.schedule and train.warmup_steps",
+    "steps_per_print": "train.log_every",
+}
+OWNED_BY_DEEPSPEED = (
+    "zero_optimization", "bf16", "fp16", "torch_autocast", "data_types", "communication_data_type",
+    "seq_parallel_communication_data_type", "prescale_gradients", "gradient_predivide_factor", "sparse_gradients",
+    "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "aio", "comms_logger", "flops_profiler",
+    "wall_clock_breakdown", "memory_breakdown", "dump_state", "tensorboard", "wandb", "comet", "csv_monitor",
+    "checkpoint", "graph_harvesting", "compile", "load_universal_checkpoint", "use_node_local_storage",
+    "disable_allgather", "data_efficiency", "timers",
+)  # fmt: skip
+
+
+# Sections that lie in a list, in a mapping, or may be missing.
+_INSIDE = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
+
+
+class ConfigError(ValueError):
+    """A mistake in the run YAML, in ``--set`` or in the DeepSpeed JSON: one sentence that says what to do."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run YAML and apply ``--set`` overrides such as ``train.steps=200``; values are read as YAML.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
+    """
+    return parse_config(with_overrides(read_yaml(path), overrides), str(path))
+
+
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a tree of sections with overrides such as ``train.steps=200`` applied; values are read as YAML.
+
+    Raises:
+        ConfigError: an override is not key=value, or goes through a value.
+    """
+    tree = deepcopy(tree)
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
+    """Validate a tree of sections; ``source`` names it in errors."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """Return the YAML of a resolved configuration; `load_config` of it gives an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
+    """Read a DeepSpeed JSON, which owns ZeRO, precision, offload, communication and monitors.
+
+    Raises:
+        ConfigError: the file is missing or not JSON, a key is unknown, or the key's number belongs to the run YAML.
+    """
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the DeepSpeed configuration {path}: {error.strerror}.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold a JSON object, got {type(tree).__name__}.")
+    for key in tree:
+        if key in OWNED_BY_RUN:
+            raise ConfigError(f"{path}: {key!r} is set in the run YAML ({OWNED_BY_RUN[key]}); remove it from the JSON.")
+        if key not in OWNED_BY_DEEPSPEED:
+            known = nearest_name(key, OWNED_BY_DEEPSPEED)
+            raise ConfigError(f"{path}: DeepSpeed has no key {key!r}.{known}")
+    return tree
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}".replace("\n", " ")) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(tree).__name__}.")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value such as train.steps=200, got {override!r}.")
+    *parents, name = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section.")
+    try:
+        tree[name] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {value!r} is not a YAML value.") from None
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section = _section_at(error["loc"][:-1])
+        return f"unknown key {where!r}.{nearest_name(str(error['loc'][-1]), section.model_fields)}"
+    if error["type"] == "missing":
+        return f"{where!r} is required"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message} (got {error['input']!r})" if where else message
+
+
+def _section_at(location: Sequence[str | int]) -> type[Section]:
+    """Return the section that a pydantic location leads to; indices and keys of mappings on the way are passed over."""
+    section: type[Section] = RunConfig
+    for part in location:
+        if part in section.model_fields:
+            section = _INSIDE.get(part, section.model_fields[part].annotation)
+    return section

@@ -1,0 +1,97 @@
+"""Error against the number of training trajectories: the points of the study, what each one scored, and the plot."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from matey.evaluate.records import ALL_FIELDS
+
+Row = dict[str, Any]
+COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
+LINES = {"pretrained": "-", "random": ":"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One fine-tuning run of the study.
+
+    Attributes:
+        start: ``pretrained`` or ``random`` initial weights.
+        mode: what is trained.
+        trajectories: how many are trained on.
+        seed: of the stream of samples and of random weights.
+    """
+
+    start: str
+    mode: str
+    trajectories: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.start}-{self.mode}-{self.trajectories}-{self.seed}"
+
+
+def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int], seeds: int) -> list[Point]:
+    """Return all points, those from pretrained weights first and of one seed after the other."""
+    order = itertools.product(sorted(starts), range(seeds), sizes, modes)
+    return [Point(start, mode, size, seed) for start, seed, size, mode in order]
+
+
+def scores(point: Point, metrics: Path) -> list[Row]:
+    """Return a row for each lead of an evaluated point, from its ``metrics.json``."""
+    records = json.loads(metrics.read_text(encoding="utf-8"))
+    return [
+        {**asdict(point), **{key: record[key] for key in ("lead", "nrmse", "persistence_nrmse", "num_windows")}}
+        for record in records
+        if record["kind"] == "lead" and record["field"] == ALL_FIELDS
+    ]
+
+
+def study_figure(rows: Sequence[Row], system: str) -> Figure:
+    """Draw the test error against the number of trajectories, a panel a lead; bars are the deviation over seeds."""
+    leads = sorted({row["lead"] for row in rows})
+    chart = Figure(figsize=(4.6 * len(leads) + 1.6, 3.8), layout="constrained")
+    for axes, lead in zip(chart.subplots(1, len(leads), squeeze=False)[0], leads, strict=True):
+        _panel(axes, [row for row in rows if row["lead"] == lead])
+        axes.set_title(f"{system}, lead {lead}", fontsize=10)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return chart
+
+
+def _panel(axes: Axes, rows: Sequence[Row]) -> None:
+    sizes = sorted({row["trajectories"] for row in rows})
+    for start, mode in sorted({(row["start"], row["mode"]) for row in rows}):
+        own = [row for row in rows if (row["start"], row["mode"]) == (start, mode)]
+        errors = {size: [row["nrmse"] for row in own if row["trajectories"] == size] for size in sizes}
+        there = [size for size in sizes if errors[size]]
+        means, deviations = ([of(errors[size]) for size in there] for of in (np.mean, np.std))
+        line = LINES[start]
+        axes.errorbar(
+            there,
+            means,
+            deviations,
+            label=f"{start}, {mode}",
+            color=COLOURS[mode],
+            ls=line,
+            marker="o",
+            ms=4,
+            capsize=3,
+        )
+    axes.axhline(np.mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("training trajectories")
+    axes.set_ylabel("NRMSE on the test set")

@@ -1,0 +1,52 @@
+"""Adapters of low rank beside the linear maps of the blocks, through the PEFT library, and merging them into the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from matey.model.matey import MateyModel
+
+LINEAR_MAPS = r"blocks\..*\.(qkv|out|expand|contract)"
+
+
+def add_adapters(model: MateyModel, rank: int, alpha: float) -> None:
+    """Put an adapter beside each linear map of the blocks; its product starts as zero and counts ``alpha / rank`` fold."""
+    # Imported on use: it takes seconds.
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEAR_MAPS), model)
+
+
+def is_adapter(name: str) -> bool:
+    """Return whether a parameter is an adapter's."""
+    return ".lora_" in name
+
+
+def plain_weights(model: MateyModel, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the whole weights of a model in the form of one without adapters."""
+    adapters = getattr(model, "peft_config", None)
+    return (
+        weights if adapters is None else merge_adapters(weights, adapters["default"].r, adapters["default"].lora_alpha)
+    )
+
+
+def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
+    """Return the weights of a plain `MateyModel`, with the product of each adapter added to its linear map.
+
+    Args:
+        weights: the whole state of a model with adapters.
+        rank: of the adapters.
+        alpha: their factor times the rank.
+    """
+    merged = {}
+    for name, value in weights.items():
+        if is_adapter(name):
+            continue
+        plain = name.replace(".base_layer.", ".")
+        if plain != name and name.endswith("weight"):
+            down, up = (weights[plain.replace("weight", f"lora_{side}.default.weight")] for side in "AB")
+            value = (value.float() + alpha / rank * (up.float() @ down.float())).to(value.dtype)
+        merged[plain] = value
+    return merged

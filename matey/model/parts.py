@@ -1,0 +1,38 @@
+"""The parts of the network, by the names of its parameters: what can be frozen or trained at a rate of its own."""
+
+from __future__ import annotations
+
+from matey.config import Part
+
+FIELD_ROWS: dict[str, tuple[str, ...]] = {
+    "embeddings": ("field_weight",),
+    "decoders": ("window_weight", "field_weight", "field_bias"),
+}
+"""Parameters with a row for each field name, by where they lie."""
+
+PARTS: dict[Part, str] = {
+    "embedding": "stages of the patch embeddings",
+    "embedding_fields": "rows of the fields in them",
+    "position": "map of places and sizes",
+    "lead_time": "map of lead times",
+    "blocks": "attention and perceptrons",
+    "decoder": "last norm and stages of the decoders",
+    "decoder_fields": "rows of the fields in them",
+}
+
+
+def part_of(name: str) -> Part:
+    """Return the part that a parameter such as ``blocks.0.mlp.expand.weight`` belongs to."""
+    top, *_, last = name.split(".")
+    if top in FIELD_ROWS:
+        where = top.removesuffix("s")
+        return f"{where}_fields" if last in FIELD_ROWS[top] else where
+    return "decoder" if top == "norm" else top
+
+
+def depth_of(name: str, num_blocks: int) -> int:
+    """Return how many layers a parameter lies above the input: 0 before the blocks, ``num_blocks + 1`` after them."""
+    part = part_of(name)
+    if part == "blocks":
+        return int(name.split(".")[1]) + 1
+    return num_blocks + 1 if part in ("decoder", "decoder_fields") else 0

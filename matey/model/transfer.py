@@ -1,0 +1,177 @@
+"""Weights of a trained model into one with other fields, patches or levels: what fits is copied, the rest stays new."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from matey.fields import nearest_name
+from matey.model.configuration import MateyConfig
+from matey.model.embedding import PatchEmbedding
+from matey.model.matey import MateyModel
+from matey.model.parts import FIELD_ROWS
+from matey.tokens.patches import Patch
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a model got from another.
+
+    Attributes:
+        reused: by parameter, how many of its values are the other's.
+        sentences: what is new.
+    """
+
+    reused: Mapping[str, int]
+    sentences: tuple[str, ...]
+
+
+@torch.no_grad()
+def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]) -> Transfer:
+    """Copy the weights of ``source`` that fit into ``target``; rows of fields that both have go by name.
+
+    Args:
+        source: a trained model.
+        target: a model with initial weights, which stay where nothing fits.
+        new_rows: per field that only the target has: ``zero``, ``mean`` of the source's rows, or ``copy:FIELD``.
+
+    Raises:
+        ValueError: the blocks or what is decoded differ, or a row is to be copied from a field that the source lacks.
+    """
+    check_blocks(source.config, target.config)
+    reused: dict[str, int] = {}
+    sentences = _about_fields(source.config, target.config, new_rows)
+    for module in ("position", "lead_time", "blocks", "norm"):
+        _copy_module(getattr(source, module), getattr(target, module), module, reused)
+    rows = _Rows(source.config.fields, target.config.fields, new_rows)
+    for level, patch in enumerate(target.config.patches):
+        _copy_embedding(source, target, level, rows, reused)
+        _copy_decoder(source, target, level, rows, reused)
+        if patch not in source.config.patches:
+            sentences.append(_about_level(target, level, reused))
+    unused = [list(patch) for patch in source.config.patches if patch not in target.config.patches]
+    if unused:
+        sentences.append(f"Levels of the pretrained model without a place: {', '.join(map(str, unused))}.")
+    if source.config.history != target.config.history:
+        sentences.append(
+            f"The history has {target.config.history} frames instead of {source.config.history}; no weight depends on it."
+        )
+    return Transfer(reused, tuple(sentences))
+
+
+def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
+    """Raise ValueError unless the blocks of one are those of the other, and both decode the same."""
+    names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks", "predict": "predict"}
+    for key, name in names.items():
+        has, wants = getattr(source, key), getattr(target, key)
+        if has != wants:
+            raise ValueError(
+                f"The pretrained model has {name} {has}, the run asks for {wants}, for which its weights have no meaning; "
+                "leave model.size, model.scheme and model.predict out of the run YAML, or start from 'none'."
+            )
+    has, wants = (_axes(config.patches) for config in (source, target))
+    if source.scheme == "avit" and has != wants:
+        raise ValueError(
+            f"The pretrained model attends along {has}, patches {[list(p) for p in target.patches]} ask for attention "
+            f"along {wants}; keep patches to those axes, or pretrain with scheme vit or svit."
+        )
+
+
+def _axes(patches: list[Patch]) -> str:
+    return " ".join(axis for number, axis in enumerate("zyx", start=1) if any(patch[number] > 1 for patch in patches))
+
+
+class _Rows:
+    """Where each row of the target's vocabulary comes from."""
+
+    def __init__(self, source: list[str], target: list[str], new_rows: Mapping[str, str]) -> None:
+        self._source, self._target, self._new_rows = source, target, new_rows
+
+    def copy(self, old: Tensor, new: Tensor) -> int:
+        """Fill ``new`` from ``old``, both ``(f, ...)``; return how many of its values are rows of known fields."""
+        known = 0
+        for row, name in enumerate(self._target):
+            if name in self._source:
+                new[row] = old[self._source.index(name)]
+                known += new[row].numel()
+            elif self._new_rows[name] == "zero":
+                new[row] = 0
+            elif self._new_rows[name] == "mean":
+                new[row] = old.mean(dim=0)
+            else:
+                new[row] = old[self._source.index(self._new_rows[name].removeprefix("copy:"))]
+        return known
+
+
+def _copy_module(source: nn.Module, target: nn.Module, prefix: str, reused: dict[str, int]) -> None:
+    target.load_state_dict(source.state_dict())
+    reused |= {f"{prefix}.{name}": value.numel() for name, value in target.named_parameters()}
+
+
+def _copy_embedding(source: MateyModel, target: MateyModel, level: int, rows: _Rows, reused: dict[str, int]) -> None:
+    """Copy what the level of the source that is nearest in size has in common with this one: its first stages."""
+    new, prefix = target.embeddings[level], f"embeddings.{level}"
+    old = min(source.embeddings, key=lambda other: (other.patch != new.patch, _distance(other.patch, new.patch)))
+    if old.cells != new.cells:
+        return
+    reused[f"{prefix}.field_weight"] = rows.copy(old.field_weight, new.field_weight)
+    new.field_bias.copy_(old.field_bias)
+    reused[f"{prefix}.field_bias"] = new.field_bias.numel()
+    for number in range(_common_stages(old, new)):
+        _copy_module(old.stages[number], new.stages[number], f"{prefix}.stages.{number}", reused)
+
+
+def _common_stages(old: PatchEmbedding, new: PatchEmbedding) -> int:
+    count = 0
+    for merges, stages in zip(
+        zip(old.merges, new.merges, strict=False), zip(old.stages, new.stages, strict=False), strict=True
+    ):
+        if merges[0] != merges[1] or stages[0].weight.shape != stages[1].weight.shape:
+            break
+        count += 1
+    return count
+
+
+def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Rows, reused: dict[str, int]) -> None:
+    """Copy the decoder of the same patch in space, if there is one: a part of one would turn its output into noise."""
+    new, prefix = target.decoders[level], f"decoders.{level}"
+    old = next((other for other in source.decoders if other.patch == new.patch), None)
+    if old is None:
+        return
+    _copy_module(old.stages, new.stages, f"{prefix}.stages", reused)
+    for name in FIELD_ROWS["decoders"]:
+        reused[f"{prefix}.{name}"] = rows.copy(getattr(old, name), getattr(new, name))
+
+
+def _distance(one: Patch, other: Patch) -> float:
+    """How far two patches are apart: in halvings, over all axes."""
+    ratios = torch.tensor(one).log2() - torch.tensor(other).log2()
+    return ratios.abs().sum().item()
+
+
+def _about_fields(source: MateyConfig, target: MateyConfig, new_rows: Mapping[str, str]) -> list[str]:
+    known = [name for name in target.fields if name in source.fields]
+    new = [name for name in target.fields if name not in source.fields]
+    for name in new:
+        kind, _, model = new_rows[name].partition(":")
+        if kind == "copy" and model not in source.fields:
+            raise ValueError(
+                f"The rows of {name!r} are to be a copy of {model!r}, which the pretrained model lacks; it has "
+                f"{', '.join(source.fields)}.{nearest_name(model, source.fields)}"
+            )
+    sentences = [f"Known fields keep their rows: {', '.join(known)}."]
+    if new:
+        sentences.append(f"New fields: {', '.join(f'{name} ({new_rows[name]})' for name in new)}.")
+    return sentences
+
+
+def _about_level(target: MateyModel, level: int, reused: Mapping[str, int]) -> str:
+    taken = []
+    for name in ("embeddings", "decoders"):
+        total = sum(p.numel() for p in getattr(target, name)[level].parameters())
+        count = sum(number for key, number in reused.items() if key.startswith(f"{name}.{level}."))
+        taken.append(f"{count:,} of {total:,} weights of its {name.removesuffix('s').replace('ings', 'ing')}")
+    return f"Level {list(target.config.patches[level])} is new: {' and '.join(taken)} are reused."

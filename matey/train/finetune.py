@@ -1,0 +1,108 @@
+"""A fine-tuning run: the network and its weights come from a trained model, fields are appended, parts are trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from matey.config import ConfigError, FinetuneSection, RunConfig
+from matey.evaluate.trained import CheckpointError, load_trained
+from matey.model.lora import add_adapters
+from matey.model.matey import MateyModel, quiet
+from matey.model.transfer import Transfer, transfer
+from matey.train.network import check_fit, model_config, with_network_of, with_vocabulary
+from matey.train.run import train_run
+from matey.train.run_data import open_data
+from matey.train.trained_parts import parts_table, train_only
+
+RANDOM = "none"
+
+
+def finetune(
+    run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None], *, only_describe: bool = False
+) -> bool:
+    """Fine-tune as ``run`` says, from the start or from the newest checkpoint; return whether training is done.
+
+    Args:
+        run: the run; where it does not say, network, tokens and history are those of the pretrained model.
+        deepspeed_config: of the engine.
+        say: prints a line on rank 0.
+        only_describe: whether to say what would be done, and leave.
+
+    Raises:
+        ConfigError: there is no pretrained model, or it does not fit the run.
+    """
+    source = load_source(run)
+    if source is not None:
+        run = with_network_of(run, source.config)
+    data = open_data(run)
+    pretrained = None if source is None else source.config
+    run = with_vocabulary(run, data.all_sets, known=() if pretrained is None else pretrained.fields)
+    config = model_config(run, pretrained)
+    check_fit(config, data.all_sets)
+    torch.manual_seed(run.train.seed)
+    model = MateyModel(config)
+    moved = None if source is None else move_weights(source, model, run.finetune)
+    if run.finetune.train == "lora":
+        add_adapters(model, run.finetune.lora_rank, run.finetune.lora_alpha)
+    train_only(model, run.finetune.train)
+    notes = ["Initial weights are random."] if moved is None else [f"From {run.finetune.pretrained}:", *moved.sentences]
+    notes.append(parts_table(model, moved))
+    facts = {"the initial weights": weights_fingerprint(model)}
+    return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes, facts=facts)
+
+
+def load_source(run: RunConfig) -> MateyModel | None:
+    """Load the model to start from; None for random weights.
+
+    Raises:
+        ConfigError: it is not named, or cannot be loaded, or random weights are asked for without saying of what network.
+    """
+    if run.finetune is None or run.finetune.pretrained is None:
+        raise ConfigError(
+            "Name what to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
+            "(finetune.pretrained in the run YAML)."
+        )
+    if run.finetune.pretrained == RANDOM:
+        for section, keys in (("model", ("size", "scheme")), ("tokens", ("set", "patches"))):
+            for key in keys:
+                if key not in getattr(run, section).model_fields_set:
+                    raise ConfigError(
+                        f"--pretrained none takes no network from a model, so that the run YAML has to state {section}.{key}; "
+                        "the config.yaml of a run from a pretrained model states all, its vocabulary too."
+                    )
+        return None
+    try:
+        with quiet():
+            return load_trained(run.finetune.pretrained).model
+    except CheckpointError as error:
+        raise ConfigError(f"--pretrained: {error}") from None
+
+
+def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSection) -> Transfer:
+    """Copy the weights of the pretrained model that fit.
+
+    Raises:
+        ConfigError: its blocks do not fit, or initial rows are asked for that cannot be.
+    """
+    new = [name for name in model.config.fields if name not in source.config.fields]
+    for name in settings.new_rows_of:
+        if name not in new:
+            raise ConfigError(
+                f"finetune.new_rows_of names {name!r}, which is no new field; new are {', '.join(new) or 'none'}."
+            )
+    try:
+        return transfer(source, model, {name: settings.new_rows_of.get(name, settings.new_rows) for name in new})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def weights_fingerprint(model: MateyModel) -> str:
+    """Return a hash of all weights."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,141 @@
+"""A training run from its model and data to its last step: agreement of ranks, engine, folder, resuming, the loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from matey.config import ConfigError, RunConfig, dump_config
+from matey.data.mixture import micro_batches
+from matey.model.blocks import scheme_keys
+from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
+from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
+from matey.parallel.collectives import from_rank_zero, rank, world_size
+from matey.parallel.engine import Engine, build_engine
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.tokens.tokenize import tokenize
+from matey.train.checkpoint import RunFolder
+from matey.train.describe import describe, describe_tokens
+from matey.train.loop import Progress, train
+from matey.train.memory import activation_bytes, smallest_group
+from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
+from matey.train.validation import validate
+
+AUTO_DRAWS = 4  # micro-batches of which the one with most tokens decides the size of a sequence group
+
+
+def train_run(
+    run: RunConfig,
+    data: RunData,
+    model: MateyModel,
+    deepspeed_config: dict[str, Any],
+    say: Callable[[str], None],
+    *,
+    only_describe: bool = False,
+    notes: Sequence[str] = (),
+    facts: Mapping[str, str] | None = None,
+) -> bool:
+    """Train as ``run`` says, from the model's weights or from the newest checkpoint; return whether training is done.
+
+    Args:
+        run: the run, resolved.
+        data: its data.
+        model: its network; what requires a gradient is trained.
+        deepspeed_config: of the engine.
+        say: prints a line on rank 0.
+        only_describe: whether to say what would be done, and leave.
+        notes: to be said after what every run says of itself.
+        facts: more fingerprints that all ranks must agree on.
+    """
+    topology = _topology(run, data, model.config)
+    check_agreement(
+        {
+            "the code": code_fingerprint(),
+            "the run's configuration": fingerprint(dump_config(run)),
+            "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
+            "the data": fingerprint(repr([source.trajectories for source in data.all_sets])),
+            **(facts or {}),
+        }
+    )
+    if topology.sequence_parallel_size > 1:
+        model.seam = SequenceSeam(topology, run.model.attention)
+    model.checkpoint_blocks = run.parallel.checkpoint_blocks
+    model.offload_activations = run.parallel.offload_activations
+    if only_describe:
+        say("\n".join([describe(run, data, model, topology, 0), *notes]))
+        say(describe_tokens(run, model, topology, sample_of(run, data)))
+        return True
+    engine = build_engine(model, run.train, deepspeed_config)
+
+    # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
+    folder = RunFolder(run.output.dir)
+    progress = _start_or_resume(run, deepspeed_config, folder, engine)
+    say("\n".join([describe(run, data, model, topology, progress.step), *notes]))
+    if progress.is_done(run.train):
+        say(_nothing_to_do(run, progress))
+        return True
+    stream = micro_batches(
+        data.mixture,
+        progress.step,
+        run.train.steps - progress.step,
+        run.train.micro_batch,
+        run.train.accumulation,
+        topology.data_rank,
+        topology.num_data_ranks,
+        run.data.workers,
+        same_system=run.data.same_system,
+        bad_values=run.data.bad_values,
+    )
+    windows, trained = validation_windows(run, data), [source.system for source in data.sets]
+    check = partial(
+        validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, trained
+    )
+    progress = train(engine, stream, loss_scales(run, data), check, run.train, folder, progress)
+    if not progress.is_done(run.train):
+        say(
+            f"Asked to leave: step {progress.step} of {run.train.steps} is saved. The same command with --resume goes on."
+        )
+        return False
+    if progress.step < run.train.steps:
+        say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
+    say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+    return True
+
+
+def _start_or_resume(run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine) -> Progress:
+    done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
+    if done is None:
+        folder.start(run, deepspeed_config)
+        return Progress()
+    folder.go_on(run, deepspeed_config, done)
+    state = folder.load(engine, done)
+    return Progress(done, state["best"], state["stale"])
+
+
+def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
+    if progress.has_stopped_early(run.train):
+        return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
+    return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
+
+
+def _topology(run: RunConfig, data: RunData, config: MateyConfig) -> Topology:
+    """Return this rank's place among all.
+
+    Raises:
+        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory limit.
+    """
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":
+        samples = (sample_of(run, data, step) for step in range(AUTO_DRAWS))
+        most = max(tokenize(batches, config.patches, config.refinement).layout.num_tokens for batches in samples)
+        attentions = len(scheme_keys(config.scheme, config.patches))
+        kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks)
+        size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
+    try:
+        return Topology(rank(), world_size(), size, config.num_heads)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

@@ -1,0 +1,117 @@
+"""The data of a run: what is trained on, what is validated on, and the windows and scales that follow from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matey.config import ConfigError, RunConfig
+from matey.data import open_dataset
+from matey.data.mixture import Mixture
+from matey.data.splits import Split, split_set
+from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.windows import Window, read_windows, sound_windows, spread_windows
+from matey.fields import FieldBatch
+from matey.train.validation import persistence_by_system
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        sets: trained on.
+        splits: of their trajectories.
+        others: only validated on.
+        mixture: the stream of samples.
+    """
+
+    sets: tuple[TrajectorySet, ...]
+    splits: tuple[Split, ...]
+    others: tuple[TrajectorySet, ...]
+    mixture: Mixture
+
+    @property
+    def all_sets(self) -> tuple[TrajectorySet, ...]:
+        """What is trained on, then what is only validated on."""
+        return (*self.sets, *self.others)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field once, in the order of the sets."""
+        return tuple(dict.fromkeys(name for data in self.all_sets for name in data.fields))
+
+
+def open_data(run: RunConfig) -> RunData:
+    """Open and split the data of a run.
+
+    Raises:
+        ConfigError: data to validate on is trained on.
+        DataError: some of it cannot be used.
+    """
+    sets = tuple(open_dataset(data.path) for data in run.data.sets)
+    others = _open_others(run, sets)
+    splits = tuple(_split(data, run) for data in sets)
+    mixture = Mixture(
+        sets,
+        [split.train for split in splits],
+        [data.weight for data in run.data.sets],
+        run.data.history,
+        run.data.lead_max,
+        run.train.seed,
+        run.data.temperature,
+    )
+    return RunData(sets, splits, others, mixture)
+
+
+def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
+    """Read a micro-batch of a step, the same on every rank."""
+    return read_windows(data.sets, data.mixture.global_batch(step, run.train.micro_batch), run.data.history)
+
+
+def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
+    """Return the windows to validate on, of ``data.all_sets``."""
+    held_back = [*(split.valid for split in data.splits), *(range(other.num_trajectories) for other in data.others)]
+    return _windows_of(run, data.all_sets, held_back)
+
+
+def loss_scales(run: RunConfig, data: RunData) -> dict[str, float]:
+    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for."""
+    if run.train.loss == "balanced":
+        windows = _windows_of(run, data.sets, [split.train for split in data.splits])
+        return persistence_by_system(data.sets, windows, run.data.history)
+    return dict.fromkeys((source.system for source in data.sets), 1.0)
+
+
+def _open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[TrajectorySet, ...]:
+    others = tuple(open_dataset(path) for path in run.data.validate_on)
+    known = {source for data in sets for source in data.sources}
+    for path, data in zip(run.data.validate_on, others, strict=True):
+        if both := known.intersection(data.sources):
+            raise ConfigError(
+                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
+                "set is validated on its own valid part."
+            )
+    return others
+
+
+def _split(data: TrajectorySet, run: RunConfig) -> Split:
+    """Split the trajectories of a data set; an error says whose they are."""
+    try:
+        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories)
+    except DataError as error:
+        raise DataError(f"{data.sources[0]}: {error}") from None
+
+
+def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:
+    """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
+    leads = sorted({1, run.data.lead_max})
+    count = math.ceil(run.train.validation_windows / len(leads))
+    windows = [
+        window
+        for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True))
+        for lead in leads
+        for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
+    ]
+    return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows

@@ -1,0 +1,48 @@
+"""Which parts of a network are trained, and the table that says so."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from matey.config import Part
+from matey.model.lora import is_adapter
+from matey.model.matey import MateyModel
+from matey.model.parts import part_of
+from matey.model.transfer import Transfer
+
+ALL: frozenset[Part] = frozenset(get_args(Part))
+TRAINED: dict[str, frozenset[Part]] = {
+    "all": ALL,
+    "prepost": ALL - {"blocks"},
+    "lora": ALL - {"blocks"},  # the adapters beside the blocks are trained whatever is frozen
+    "head": frozenset({"decoder", "decoder_fields"}),
+}
+
+
+def train_only(model: MateyModel, mode: str) -> None:
+    """Freeze all parameters but those that ``mode`` trains, and adapters."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_adapter(name) or part_of(name) in TRAINED[mode])
+
+
+def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
+    """Return a table of parameter counts by part: all, those taken over from a pretrained model, and those trained.
+
+    Args:
+        model: frozen as it will be trained, and not yet cut up by an engine.
+        transferred: what it got; None for random weights.
+    """
+    counts: dict[str, list[int]] = {part: [0, 0, 0] for part in get_args(Part)}
+    for name, parameter in model.named_parameters():
+        plain = name.replace(".base_layer.", ".")
+        counted = counts.setdefault("adapters", [0, 0, 0]) if is_adapter(name) else counts[part_of(name)]
+        counted[0] += parameter.numel()
+        counted[1] += 0 if transferred is None else transferred.reused.get(plain, 0)
+        counted[2] += parameter.numel() if parameter.requires_grad else 0
+    counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    lines = [f"{'parameters':18}{'all':>12}{'reused':>12}{'new':>12}{'trained':>12}"]
+    for part, (number, reused, trained) in counts.items():
+        lines.append(f"{part:18}{number:12,}{reused:12,}{number - reused:12,}{trained:12,}")
+    lines.insert(1, "-" * len(lines[0]))
+    lines.insert(-1, lines[1])
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""The fine-tuning command in real processes: from a pretrained model to its own, with ZeRO and sequence groups."""
+
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+
+from matey import MateyConfig, MateyModel
+from matey.evaluate.trained import load_trained
+from tests.conftest import start
+from tests.evaluate.conftest import write_waves
+from tests.launch.test_pretrain import LAUNCHERS, fail, metrics, succeed
+
+OLD = ("inhibitor", "water_height")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with a model, data of which it knows one field, and a run YAML."""
+    torch.manual_seed(0)
+    config = MateyConfig.from_size(
+        "micro", fields=OLD, patches=((1, 1, 8, 8), (1, 1, 4, 4)), token_set="mix", history=2
+    )
+    model = MateyModel(config)
+    for decoder in model.decoders:
+        torch.nn.init.normal_(decoder.field_weight, std=0.02)
+    model.save_pretrained(tmp_path / "old")
+    write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=10)
+    tree = {
+        "data": {"sets": [{"path": str(tmp_path / "data")}], "lead_max": 2},
+        "train": {"steps": 3, "micro_batch": 4, "validate_every": 3, "checkpoint_every": 2, "validation_windows": 4},
+        "output": {"dir": str(tmp_path / "run")},
+        "finetune": {"pretrained": str(tmp_path / "old")},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path
+
+
+def finetune(site, name, *more, launcher=(sys.executable,), stage=1, micro_batch=4):
+    """Fine-tune into site / name; returns the model of the folder."""
+    command = [
+        "launch/finetune.py",
+        "--deepspeed_config",
+        f"ds_configs/zero{stage}.json",
+        "--config",
+        site / "run.yaml",
+    ]
+    values = [f"output.dir={site / name}", f"train.micro_batch={micro_batch}"]
+    return start([*launcher, *command, *(part for value in values for part in ("--set", value)), *more])
+
+
+def weights(folder):
+    return load_trained(folder).model.state_dict()
+
+
+def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(site):
+    result = succeed(finetune(site, "run", "--train", "prepost", "--trajectories", "2"))
+    assert "2/1/1 train/valid/test trajectories" in result.stdout
+    assert "New fields: activator (mean)." in result.stdout
+    old, new = weights(site / "old"), weights(site / "run")
+    assert load_trained(site / "run").model.config.fields == [*OLD, "activator"]
+    for name, value in old.items():
+        rows = new[name][: len(value)]
+        if name.startswith("blocks"):
+            assert torch.equal(rows, value), name
+        elif name.endswith(("field_weight", "window_weight")):
+            assert torch.equal(rows[1], value[1]) and not torch.equal(rows[0], value[0]), name
+        elif name.startswith("decoders") and name.endswith("weight"):
+            assert not torch.equal(rows, value), name
+    run = yaml.safe_load((site / "run" / "config.yaml").read_text())
+    assert run["finetune"]["train"] == "prepost" and run["model"]["size"] == "micro"
+    fail(finetune(site, "run", "--train", "all", "--resume"), "finetune.train = prepost, this one asks for all")
+
+
+def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_and_leave_a_plain_model(site):
+    succeed(finetune(site, "one", "--train", "lora"))
+    two = {"launcher": LAUNCHERS["torchrun"], "stage": 3, "micro_batch": 2}
+    succeed(finetune(site, "two", "--train", "lora", **two))
+    assert metrics(site / "two") == pytest.approx(metrics(site / "one"), rel=1e-5)
+    one, two, old = (weights(site / name) for name in ("one", "two", "old"))
+    for name, value in one.items():
+        assert "lora" not in name and torch.allclose(value, two[name], atol=1e-4), name
+    assert not torch.equal(one["blocks.0.mlp.expand.weight"], old["blocks.0.mlp.expand.weight"])
+    assert torch.equal(one["blocks.0.mlp.expand.bias"], old["blocks.0.mlp.expand.bias"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["prepost", "all", "lora", "head"])
+def test_every_stage_and_sequence_groups_train_each_part_as_one_process(site, mode):
+    succeed(finetune(site, "one", "--train", mode))
+    expected = metrics(site / "one")
+    for stage in (0, 1, 2, 3):
+        for size, micro_batch in ((1, 2), (2, 4)):
+            name, more = f"{stage}-{size}", ["--set", f"parallel.sequence_parallel_size={size}"]
+            ranks = {"launcher": LAUNCHERS["deepspeed"], "stage": stage, "micro_batch": micro_batch}
+            succeed(finetune(site, name, "--train", mode, *more, **ranks))
+            assert metrics(site / name) == pytest.approx(expected, rel=1e-5), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("mode", ["prepost", "lora"])
+def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one_with_rates_by_part(site, mode, stage):
+    rates = "train.groups={decoder: {learning_rate: 0.003}, embedding_fields: {learning_rate: 0.01}}"
+    more = ["--train", mode, "--set", rates, "--set", "train.layer_decay=0.8", "--set", "train.schedule=constant"]
+    succeed(finetune(site, "whole", *more, stage=stage))
+    succeed(finetune(site, "halves", *more, "--set", "train.steps=2", stage=stage))
+    succeed(finetune(site, "halves", *more, "--resume", stage=stage))
+    assert metrics(site / "halves") == metrics(site / "whole") and len(metrics(site / "whole")) == 3
+
+
+@pytest.mark.slow
+def test_training_that_brings_nothing_new_ends_early_and_is_done(site):
+    # At this rate the first step spoils the weights, and validation never finds a better model than after it.
+    more = ["--set", "train.patience=2", "--set", "train.validate_every=1", "--set", "train.steps=50"]
+    more += ["--set", "train.groups={decoder_fields: {learning_rate: 3}}", "--set", "train.clip_norm=0"]
+    result = succeed(finetune(site, "run", "--train", "prepost", *more))
+    assert "2 validations without a new best end the training" in result.stdout
+    assert len(metrics(site / "run")) < 50
+    assert "Training ended early" in succeed(finetune(site, "run", "--train", "prepost", *more, "--resume")).stdout
+
+
+@pytest.mark.slow
+def test_a_fine_tuned_run_is_evaluated_and_fine_tuned_again(site):
+    succeed(finetune(site, "run", "--train", "lora"))
+    command = [sys.executable, "launch/evaluate.py", "--checkpoint", site / "run", "--out", site / "report"]
+    succeed(start([*command, "--leads", "1,2", "--rollout", "2", "--max-windows", "4"]))
+    records = json.loads((site / "report" / "metrics.json").read_text())
+    assert records
+    result = succeed(finetune(site, "again", "--pretrained", site / "run", "--train", "head"))
+    assert "Known fields keep their rows: inhibitor, water_height, activator." in result.stdout

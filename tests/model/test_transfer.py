@@ -1,0 +1,115 @@
+"""A trained model's weights in a model with other fields, patches and levels."""
+
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from matey.model.transfer import transfer
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
+NEW = ("density", "magnetic_x")
+
+
+def moved(source, new_rows="zero", **changes):
+    """A target that differs from the source by `changes`, with what fits copied."""
+    settings = {"fields": (*source.config.fields, *NEW), "patches": source.config.patches, **changes}
+    token_set = "mix" if len(settings["patches"]) > 1 else "uniform"
+    torch.manual_seed(1)
+    config = MateyConfig(
+        num_heads=3, width=24, num_blocks=2, **{"token_set": token_set, "refine_amount": 0.3, "history": 2, **settings}
+    )
+    target = MateyModel(config).double().eval()
+    new = {name: new_rows for name in target.config.fields if name not in source.config.fields}
+    return target, transfer(source, target, new)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return make_model(PATCHES)
+
+
+def test_known_fields_are_predicted_to_the_last_bit_as_before(source):
+    target, result = moved(source)
+    batch = make_batch(dtype=torch.float64)
+    assert torch.equal(target.predict(batch), source.predict(batch))
+    number = sum(parameter.numel() for parameter in source.parameters())
+    assert sum(result.reused.values()) == number
+    assert result.sentences == (
+        "Known fields keep their rows: water_height, activator, inhibitor.",
+        "New fields: density (zero), magnetic_x (zero).",
+    )
+
+
+def test_the_order_of_the_vocabulary_does_not_matter(source):
+    target, _ = moved(source, fields=("magnetic_x", "inhibitor", "water_height", "activator"))
+    batch = make_batch("diffusion_reaction", VOCABULARY[1:], dtype=torch.float64)
+    assert torch.equal(target.predict(batch), source.predict(batch))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("zero", torch.zeros_like), ("mean", lambda rows: rows.mean(0).expand_as(rows)), ("copy:activator", None)],
+)
+def test_new_rows_start_as_asked_for(source, rule, expected):
+    target, _ = moved(source, rule)
+    for old, new in zip((*source.embeddings, *source.decoders), (*target.embeddings, *target.decoders), strict=True):
+        for name in ("field_weight", "window_weight", "field_bias"):
+            rows = getattr(old, name, torch.empty(0))
+            if rows.shape[:1] == (3,):
+                wanted = rows[1] if expected is None else expected(rows)[0]
+                assert all(torch.equal(getattr(new, name)[row], wanted) for row in (3, 4))
+
+
+def test_a_copied_field_is_predicted_as_the_one_it_was_copied_from(source):
+    target, _ = moved(source, "copy:water_height")
+    batch = make_batch(dtype=torch.float64)
+    same = make_batch("gas", ("density",), dtype=torch.float64)
+    assert torch.equal(target.predict(same), source.predict(batch))
+
+
+def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persistence(source):
+    target, result = moved(source, patches=((1, 1, 32, 32),))
+    old, new = source.embeddings[0], target.embeddings[0]
+    assert torch.equal(new.field_weight[:3], old.field_weight)
+    assert torch.equal(new.stages[0].weight, old.stages[0].weight)
+    assert "embeddings.0.stages.1.weight" not in result.reused
+    assert "Level [1, 1, 32, 32] is new: " in result.sentences[2] and "0 of" in result.sentences[2]
+    assert result.sentences[3] == "Levels of the pretrained model without a place: [1, 1, 16, 16], [1, 1, 4, 4]."
+    batch = make_batch(grid=(1, 64, 64), dtype=torch.float64)
+    assert torch.equal(target.predict(batch), batch.last)
+
+
+def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_blocks(source):
+    target, result = moved(source, patches=((1, 8, 8, 8), (1, 4, 4, 4)))
+    assert all(torch.equal(a, b) for a, b in zip(source.blocks.parameters(), target.blocks.parameters(), strict=True))
+    assert not any(name.startswith(("embeddings", "decoders")) for name in result.reused)
+    assert target.predict(make_batch(grid=(8, 16, 16), dtype=torch.float64)).isfinite().all()
+
+
+def test_a_longer_history_needs_no_new_weights(source):
+    target, result = moved(source, fields=source.config.fields, history=6)
+    assert "The history has 6 frames instead of 2; no weight depends on it." in result.sentences
+    assert sum(result.reused.values()) == sum(parameter.numel() for parameter in target.parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scheme": "svit"}, "has scheme vit, the run asks for svit"),
+        ({"predict": "field"}, "has predict change, the run asks for field"),
+    ],
+)
+def test_what_the_blocks_cannot_do_is_refused(source, changes, message):
+    with pytest.raises(ValueError, match=message):
+        moved(source, **changes)
+
+
+def test_axial_attention_is_refused_an_axis_that_it_never_saw():
+    with pytest.raises(ValueError, match="attends along y x, .* ask for attention along z y x"):
+        moved(make_model(PATCHES, scheme="avit"), scheme="avit", patches=((1, 4, 4, 4),))
+
+
+def test_a_copy_of_an_unknown_field_names_the_nearest(source):
+    with pytest.raises(ValueError, match="'activater', which the pretrained model lacks; .* Did you mean 'activator'"):
+        moved(source, "copy:activater")

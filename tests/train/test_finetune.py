@@ -1,0 +1,141 @@
+"""What a fine-tuning run is made of: network, vocabulary, trained parts, and what is refused."""
+
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from matey.config import ConfigError, load_config
+from matey.evaluate.trained import load_trained
+from matey.model.lora import add_adapters, plain_weights
+from matey.train.finetune import finetune
+from matey.train.trained_parts import train_only
+from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.evaluate.conftest import write_waves
+
+OLD = ("inhibitor", "water_height")
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """The folder of a model that knows one of the two fields of the data."""
+    torch.manual_seed(0)
+    config = MateyConfig.from_size(
+        "micro", fields=OLD, patches=((1, 1, 8, 8), (1, 1, 4, 4)), token_set="mix", history=3, halo=1
+    )
+    MateyModel(config).save_pretrained(tmp_path / "old")
+    return tmp_path / "old"
+
+
+@pytest.fixture
+def described(tmp_path, pretrained):
+    """Describe a run with overrides; returns its lines."""
+    write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=8)
+    (tmp_path / "run.yaml").write_text(
+        f"data: {{sets: [{{path: {tmp_path / 'data'}}}]}}\ntrain: {{steps: 2}}\noutput: {{dir: {tmp_path / 'run'}}}\n"
+    )
+
+    def describe(*overrides):
+        lines = []
+        run = load_config(tmp_path / "run.yaml", [f"finetune.pretrained={pretrained}", *overrides])
+        finetune(run, {}, lines.append, only_describe=True)
+        assert not (tmp_path / "run").exists()
+        return "\n".join(lines).splitlines()
+
+    return describe
+
+
+def row(lines, part):
+    (line,) = (line for line in lines if line.split()[:1] == [part])
+    return [int(number.replace(",", "")) for number in line.split()[1:]]
+
+
+def test_the_pretrained_model_gives_network_tokens_and_history(described):
+    lines = described()
+    assert any(line.startswith("micro vit") and "mix patches [[1, 1, 8, 8], [1, 1, 4, 4]]" in line for line in lines)
+    assert "Known fields keep their rows: inhibitor, water_height." in lines
+    assert "New fields: activator (mean)." in lines
+    number, reused, new, trained = row(lines, "embedding_fields")
+    assert (reused, new, trained) == (number * 2 // 3, number // 3, number)
+
+
+def test_what_the_run_states_is_taken_and_said(described):
+    rows = 'finetune.new_rows_of={activator: "copy:inhibitor"}'
+    lines = described("data.history=2", "tokens.patches=[[1, 1, 4, 4]]", rows)
+    assert "The history has 2 frames instead of 3; no weight depends on it." in lines
+    assert "Levels of the pretrained model without a place: [1, 1, 8, 8]." in lines
+    assert "New fields: activator (copy:inhibitor)." in lines
+
+
+@pytest.mark.parametrize(
+    ("mode", "frozen"),
+    [("all", ()), ("prepost", ("blocks",)), ("lora", ("blocks",)), ("head", ("blocks", "embedding", "position"))],
+)
+def test_the_table_shows_what_is_trained(described, mode, frozen):
+    lines = described(f"finetune.train={mode}")
+    for part in ("embedding", "position", "lead_time", "blocks", "decoder", "decoder_fields"):
+        number, _, _, trained = row(lines, part)
+        assert trained == (0 if part in frozen or (mode == "head" and part == "lead_time") else number)
+    if mode == "lora":
+        number, reused, _, trained = row(lines, "adapters")
+        assert (number, reused) == (trained, 0) and number == 4 * 8 * (96 * 4 + 96 * 2 + 96 * 5 + 96 * 5)
+
+
+def test_random_weights_want_the_network_stated(described):
+    with pytest.raises(ConfigError, match="has to state model.size; the config.yaml of a run from a pretrained"):
+        described("finetune.pretrained=none")
+    stated = ["model={size: micro, scheme: vit, fields: [inhibitor, water_height, activator]}"]
+    stated += ["tokens={set: mix, patches: [[1,1,8,8],[1,1,4,4]]}", "data.history=3"]
+    lines = described("finetune.pretrained=none", "finetune.train=prepost", *stated)
+    assert "Initial weights are random." in lines
+    assert row(lines, "blocks") == [446208, 0, 446208, 0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["finetune.pretrained=nowhere"], "--pretrained: There is no folder nowhere"),
+        (["finetune.pretrained=null"], "Name what to start from: --pretrained RUN_OR_MODEL"),
+        (["model.size=Ti"], "has width 96, the run asks for 192"),
+        (["model.scheme=avit"], "has scheme vit, the run asks for avit"),
+        (["finetune.new_rows_of={pressure: zero}"], "names 'pressure', which is no new field; new are activator"),
+        (["finetune.new_rows=copy:inhibiter"], "Did you mean 'inhibitor'"),
+        (["finetune.new_rows=ones"], "finetune.new_rows: .*'ones'"),
+        (["model.fields=[activater]"], "no field 'activator'.* Did you mean 'activater'"),
+        (["train.groups={block: {learning_rate: 1}}"], "train.groups.block"),
+        (["train.groups={blocks: {learning_rat: 1}}"], "Did you mean 'learning_rate'"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(described, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        described(*overrides)
+
+
+def test_a_model_of_no_named_size_is_refused(described, tmp_path):
+    make_model().save_pretrained(tmp_path / "odd")
+    with pytest.raises(ConfigError, match="3 heads, width 24 and 2 blocks, which is none of the sizes micro"):
+        described(f"finetune.pretrained={tmp_path / 'odd'}")
+
+
+def test_merged_adapters_predict_as_adapters_do(tmp_path):
+    model = make_model(dtype=torch.float32)
+    before = model.predict(make_batch())
+    add_adapters(model, rank=4, alpha=12.0)
+    assert torch.equal(model.predict(make_batch()), before)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = model.predict(make_batch())
+    assert (expected - before).abs().max() > 0.01
+    model.save_pretrained(tmp_path / "merged", state_dict=plain_weights(model, model.state_dict()))
+    merged = load_trained(tmp_path / "merged").model
+    assert torch.allclose(merged.predict(make_batch()), expected, atol=1e-5)
+
+
+def test_the_lead_times_maps_of_the_same_names_get_no_adapters():
+    model = make_model(dtype=torch.float32)
+    add_adapters(model, rank=2, alpha=2.0)
+    train_only(model, "lora")
+    adapted = {name.split(".")[0] for name, _ in model.named_parameters() if "lora" in name}
+    frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
+    assert adapted == frozen == {"blocks"}
+    assert set(model.config.fields) == set(VOCABULARY)

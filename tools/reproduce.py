@@ -1,0 +1,217 @@
+"""Reproduce a study of the paper from start to plot.
+
+    python tools/reproduce.py data_efficiency --scale tiny
+    python tools/reproduce.py data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
+        --starts pretrained,random --seeds 3 --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8"
+
+`data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, and scores each run
+on the same test trajectories (the paper's figures 5 and 6). It goes on where it was interrupted. The scale `tiny` simulates its
+data and pretrains its model where --pretrained names none; `paper` has the paper's settings and expects its data in data/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from matey.config import load_config
+from matey.evaluate.data_efficiency import Point, points_of, scores, study_figure
+from matey.train.trained_parts import TRAINED
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = {"thermals": "colliding_thermals", "mhd": "mhd_cavity"}
+PRETRAINING = ("shallow_water", "diffusion_reaction")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is; ``mode_settings`` are overrides of single modes."""
+
+    config: str
+    sizes: str
+    seeds: int
+    settings: tuple[str, ...] = ()
+    mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    max_windows: int = 1000
+
+
+SCALES = {
+    "tiny": Scale(
+        "launch/runs/finetune_thermals_micro.yaml",
+        sizes="1,4,16",
+        seeds=2,
+        settings=("model.fields=null", "train.steps=300", "train.checkpoint_every=100"),
+        max_windows=200,
+    ),
+    "paper": Scale(
+        "launch/runs/finetune_{system}.yaml",
+        sizes="1,6,12,24,48,96",
+        seeds=3,
+        mode_settings=(("all", ("train.learning_rate=5.0e-5", "train.weight_decay=0")),),
+    ),
+}
+
+
+class StudyError(ValueError):
+    """A study that cannot start or go on: one sentence that says what to do."""
+
+
+def main() -> int:
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = top.add_subparsers(required=True, metavar="STUDY")
+    study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
+    study.add_argument("--system", choices=SYSTEMS, default="thermals", help="what is learnt (thermals)")
+    study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
+    study.add_argument("--sizes", metavar="N,N", help="training trajectories (tiny: 1,4,16; paper: 1,6,12,24,48,96)")
+    study.add_argument("--modes", default="prepost,all", help=f"what is trained: {', '.join(TRAINED)} (prepost,all)")
+    study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
+    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 2; paper: 3)")
+    study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="what to start from")
+    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="(%(default)s)")
+    study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
+    study.add_argument("--out", type=Path, default=Path("runs/data_efficiency"), metavar="DIR", help="(%(default)s)")
+    args = top.parse_args()
+    try:
+        data_efficiency(args)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def data_efficiency(args: argparse.Namespace) -> None:
+    """Run the points that are not done yet; write table and plot after each."""
+    scale = SCALES[args.scale]
+    modes, starts = chosen("--modes", args.modes, TRAINED), chosen("--starts", args.starts, ("pretrained", "random"))
+    points = points_of(starts, modes, numbers(args.sizes or scale.sizes), args.seeds or scale.seeds)
+    out = args.out.absolute()
+    claim(out, {"system": args.system, "scale": args.scale, "pretrained": args.pretrained})
+    if args.scale == "tiny":
+        simulate(out, SYSTEMS[args.system], trajectories=30, frames=51)
+    pretrained = args.pretrained and str(Path(args.pretrained).absolute())
+    if pretrained is None and "pretrained" in starts:
+        if args.scale != "tiny":
+            raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
+        pretrained = pretrain(out)
+    rows = []
+    for point in tqdm(points, desc="data_efficiency", unit="run", disable=None):
+        if not (out / "points" / point.name / "report.html").exists():
+            run_point(point, args, pretrained, out)
+        rows += scores(point, out / "points" / point.name / "metrics.json")
+        write(out, rows, args.system)
+    print(f"Table: {out / 'data_efficiency.csv'}   plot: {out / 'data_efficiency.png'}")
+
+
+def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> None:
+    """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
+    scale, folder = SCALES[args.scale], out / "points" / point.name
+    config = str(ROOT / scale.config.format(system=args.system))
+    settings = [
+        f"output.dir={folder}",
+        f"train.seed={point.seed}",
+        *scale.settings,
+        *dict(scale.mode_settings).get(point.mode, ()),
+    ]
+    if args.scale == "tiny":
+        settings.append(f"data.sets=[{{path: {out / 'data' / SYSTEMS[args.system]}}}]")
+    if point.start == "random":
+        # The configuration of a run from the pretrained model states its network and vocabulary in full.
+        stated = next((out / "points").glob("pretrained-*/config.yaml"), None)
+        if stated is not None:
+            config, settings = str(stated), [setting for setting in settings if not setting.startswith("model.")]
+    command = [*shlex.split(args.launcher), "launch/finetune.py", "--deepspeed_config", args.deepspeed_config]
+    command += ["--config", config, "--pretrained", "none" if point.start == "random" else str(pretrained)]
+    command += ["--train", point.mode, "--trajectories", str(point.trajectories), "--resume"]
+    call(out, point.name, [*command, *(part for setting in settings for part in ("--set", setting))])
+    lead_max = load_config(folder / "config.yaml").data.lead_max
+    command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
+    command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(scale.max_windows)]
+    call(out, point.name, command)
+
+
+def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:
+    """Simulate a small set, unless it is there."""
+    command = [sys.executable, "tools/simulate.py", system, "--out", str(out / "data" / system), "--resolution", "64"]
+    call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)])
+
+
+def pretrain(out: Path) -> str:
+    """Pretrain the demo's model, unless that is done; return its folder."""
+    for system in PRETRAINING:
+        simulate(out, system, trajectories=200, frames=101)
+    sets = ", ".join(f"{{path: {out / 'data' / system}}}" for system in PRETRAINING)
+    command = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--resume"]
+    command += ["--config", "launch/runs/demo.yaml", "--set", f"data.sets=[{sets}]"]
+    call(out, "pretrain", [*command, "--set", f"output.dir={out / 'pretrained'}"])
+    return str(out / "pretrained")
+
+
+def call(out: Path, name: str, command: Sequence[str]) -> None:
+    """Run a command from the repository's root, with what it prints in a log.
+
+    Raises:
+        StudyError: it failed; with its last line.
+    """
+    log = out / "logs" / f"{name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {shlex.join(command)}\n")
+        file.flush()
+        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
+        raise StudyError(
+            f"{name} ended with code {code}: {last} (all of it in {log}); the same command goes on from here."
+        )
+
+
+def claim(out: Path, study: dict[str, str | None]) -> None:
+    """Write what the folder is for; refuse one that is for another study, whose points would be taken for this one's."""
+    path = out / "study.json"
+    out.mkdir(parents=True, exist_ok=True)
+    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
+        raise StudyError(f"{out} holds a study with {before}, this one has {study}; choose another --out.")
+    path.write_text(json.dumps(study) + "\n", encoding="utf-8")
+
+
+def write(out: Path, rows: Sequence[dict], system: str) -> None:
+    """Write table and plot."""
+    with (out / "data_efficiency.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    study_figure(rows, system).savefig(out / "data_efficiency.png", dpi=150)
+
+
+def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:
+    """Read comma-separated names."""
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise StudyError(f"{flag} takes {', '.join(known)}, separated by commas; got {name!r}.")
+    return names
+
+
+def numbers(text: str) -> list[int]:
+    """Read comma-separated numbers of trajectories."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise StudyError(f"--sizes takes numbers of trajectories such as 1,6,12, got {text!r}.")
+    return sorted({int(part) for part in parts})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
