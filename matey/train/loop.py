@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
+from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import peak_memory_bytes, rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.parallel.signals import asked_to_leave
@@ -30,6 +31,7 @@ def train(
     validate: Callable[[], dict[str, Any]],
     settings: TrainSection,
     folder: RunFolder,
+    average: MovingAverage,
     first_step: int = 0,
     best: float = math.inf,
 ) -> int:
@@ -42,6 +44,7 @@ def train(
         validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
         settings: of the training.
         folder: of the run.
+        average: of the weights, which validation and the best weights are taken from where there is one.
         first_step: steps taken before.
         best: best ``valid_nrmse`` before.
 
@@ -65,6 +68,7 @@ def train(
             tally.add(forecasts, per_sample)
         totals = tally.reduce(leave=asked_to_leave())
         stop_unless_finite(totals, grad_norm, step, folder)
+        average.update(step)
         seconds, traffic = time.perf_counter() - started, take_traffic()
         if step % settings.log_every == 0 or step == settings.steps:
             log.write(
@@ -83,13 +87,14 @@ def train(
         bar.update()
         is_last = step == settings.steps
         if step % settings.validate_every == 0 or is_last:
-            numbers = validate()
-            log.write(step=step, **numbers)
-            if numbers["valid_nrmse"] < best:
-                best = numbers["valid_nrmse"]
-                folder.save_model(engine)
+            with average.in_place():
+                numbers = validate()
+                log.write(step=step, **numbers)
+                if numbers["valid_nrmse"] < best:
+                    best = numbers["valid_nrmse"]
+                    folder.save_model(engine)
         if step % settings.checkpoint_every == 0 or is_last or totals.leave:
-            folder.save(engine, step, {"best": best}, settings.keep_checkpoints)
+            folder.save(engine, step, {"best": best}, settings.keep_checkpoints, average)
         if totals.leave:
             break
     bar.close()
