@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +47,11 @@ class Source:
         return self.common["dp_world_size"]
 
     @property
+    def layout(self) -> str:
+        """How DeepSpeed cut it, in words."""
+        return layout_of(self.stage, any(self.folder.glob("bf16_zero_pp_rank_*")))
+
+    @property
     def shapes(self) -> dict[str, torch.Size]:
         """Shapes of the trained parameters by name."""
         if self.common["param_shapes"]:
@@ -60,15 +64,15 @@ class Source:
     @property
     def has_average(self) -> bool:
         """Whether it holds a moving average of the weights."""
-        return any(self.folder.glob("ema_*"))
+        return any(self.folder.glob("ema*"))
 
     def files(self) -> list[Path]:
         """Return every file that it should have."""
         ranks = range(self.num_ranks)
         averages = [self.folder / f"ema_rank_{rank:05d}.safetensors" for rank in ranks]
         if self.stage is None:
-            names = [f"{what}.pt" for what in (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))]
-            whole = [self.folder / "zero" / name / file for name in self.shapes for file in names]
+            kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
+            whole = [universal_file(self.folder, what, name) for name in self.shapes for what in kinds]
             return [self.folder / MODEL_STATES, *whole]
         models = [self.model_file(rank) for rank in (ranks if self.stage == 3 else range(1))]
         optimizers = [self.optimizer_file(rank) for rank in ranks] if self.stage else []
@@ -108,10 +112,20 @@ class Source:
             return {name: values for name, values in module.items() if name not in trained}
         frozen = {name: module[name] for name in self.common["buffer_names"]}
         shapes = self.common["frozen_param_shapes"]
-        parts = [open_shard(self.model_file(rank))["frozen_param_fragments"] for rank in range(self.num_ranks if shapes else 0)]
+        parts = [
+            open_shard(self.model_file(rank))["frozen_param_fragments"]
+            for rank in range(self.num_ranks if shapes else 0)
+        ]
         for name, shape in shapes.items():
             frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
         return frozen
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups with their learning rates and weight decays."""
+        if self.stage == 0:
+            return self.common["optimizer"]["param_groups"]
+        state = self.optimizer(0)
+        return (state.get("base_optimizer_state") or state["optimizer_state_dict"])["param_groups"]
 
     def optimizer(self, rank: int) -> dict[str, Any]:
         """Open a rank's part of the optimizer.
@@ -127,7 +141,9 @@ class Source:
     def check_step(self, path: Path, step: int) -> None:
         """Raise ShardError if a file is of another step."""
         if step != self.step:
-            raise ShardError(f"{path} is of step {step}, {self.model_file(0).name} of step {self.step}; copy both again.")
+            raise ShardError(
+                f"{path} is of step {step}, {self.model_file(0).name} of step {self.step}; copy both again."
+            )
 
     def _stretches(self, what: str) -> Iterator[Stretch]:
         ranks = tqdm(range(self.num_ranks), desc=f"Reading {what}", unit="shard", leave=False)
@@ -139,7 +155,7 @@ class Source:
                 yield from stretches
         elif self.stage is None:
             for name in tqdm(self.shapes, desc=f"Reading {what}", unit="parameter", leave=False):
-                yield name, 0, open_shard(self.folder / "zero" / name / f"{what}.pt")["param"].flatten()
+                yield name, 0, open_shard(universal_file(self.folder, what, name))["param"].flatten()
         elif self.stage == 0:
             yield from self._plain(what)
         else:
@@ -162,3 +178,20 @@ class Source:
                 f"{self.folder} was saved with ZeRO stage 0 by an older version, which did not note whose moments are whose; "
                 "resume it once with stage 0 and save again."
             )
+
+
+def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
+    """Return in words how DeepSpeed cuts its files: those of one layout and number of ranks load into each other.
+
+    Args:
+        stage: of ZeRO.
+        has_bf16_wrapper: whether DeepSpeed wraps the optimizer as for stage 1 in bf16 with float32 gradients.
+    """
+    if has_bf16_wrapper:
+        return "with ZeRO 1 in bf16 and gradients in float32"
+    return {0: "without ZeRO", 3: "with ZeRO 3"}.get(stage, "with ZeRO 1 or 2")
+
+
+def universal_file(folder: Path, what: str, name: str) -> Path:
+    """Return the file of a parameter in a universal checkpoint."""
+    return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"

@@ -40,12 +40,13 @@ class MovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average in the place of the weights meanwhile; both come back to the last bit. All ranks must enter."""
+        """Put the average in the place of the weights meanwhile; both come back to the last bit. All ranks must enter.
+
+        After an error they stay where they are: it ends the run, and a rank that meets it alone must not wait for the others.
+        """
         self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
+        yield
+        self._exchange()
 
     def save(self, folder: Path, step: int) -> None:
         """Write this rank's part beside the other shards of a checkpoint."""

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from matey.config import ConfigError
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
 
@@ -50,7 +51,7 @@ def masters(engine: Engine) -> list[Master]:
     """Return what the optimizer steps on this rank: whole parameters without ZeRO, else this rank's part of each group.
 
     Raises:
-        NotImplementedError: the optimizer's tensors wait on a disk.
+        ConfigError: the optimizer's tensors wait on a disk.
     """
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage == 0:
@@ -58,7 +59,10 @@ def masters(engine: Engine) -> list[Master]:
         return [Master(p, (Piece(engine.param_names[p], 0, 0, p.numel()),)) for p in parameters]
     if stage == 3:
         if optimizer.swap_optimizer:
-            raise NotImplementedError("the optimizer is offloaded to a disk")
+            raise ConfigError(
+                "zero_optimization.offload_optimizer sends the optimizer to a disk, where neither train.ema nor a universal "
+                "checkpoint reaches it; offload it to 'cpu', or do without."
+            )
         groups = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
         return [Master(flat, tuple(_sliced(optimizer, group))) for flat, group in groups]
     groups = optimizer.bf16_groups if hasattr(optimizer, "bf16_groups") else optimizer.bit16_groups

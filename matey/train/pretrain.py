@@ -21,6 +21,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import SIZES
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
+from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import build_engine
 from matey.parallel.sequence import SequenceSeam
@@ -81,6 +82,7 @@ def pretrain(
         say(describe_tokens(run, model, topology, sample_of(run, mixture)))
         return True
     engine = build_engine(model, run.train, deepspeed_config)
+    average = MovingAverage(engine, run.train.ema)
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
     folder = RunFolder(run.output.dir)
@@ -90,7 +92,7 @@ def pretrain(
         state = {}
     else:
         folder.go_on(run, deepspeed_config, done)
-        state = folder.load(engine, done)
+        state = folder.load(engine, done, average)
     first_step = done or 0
     say(describe(run, sets, splits, mixture.shares, others, model, topology, first_step))
     if first_step >= run.train.steps:
@@ -115,7 +117,8 @@ def pretrain(
         validate, engine, [*sets, *others], windows, run.data.history, run.train.micro_batch, topology, trained
     )
     scales = loss_scales(run, sets, splits)
-    last_step = train(engine, stream, scales, check, run.train, folder, first_step, state.get("best", math.inf))
+    best = state.get("best", math.inf)
+    last_step = train(engine, stream, scales, check, run.train, folder, average, first_step, best)
     if last_step < run.train.steps:
         say(f"Asked to leave: step {last_step} of {run.train.steps} is saved. The same command with --resume goes on.")
         return False
