@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from matey.checkpoints.run_files import ABOUT, COMMANDS
 from matey.checkpoints.source import Source
 from matey.config import RunConfig
 from matey.evaluate.trained import read_log
@@ -33,7 +34,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
     validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
     head = {"library_name": "matey", "tags": ["physics", "partial-differential-equations"]}
     kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"
-    commands = run / "commands.txt"
+    commands = run / COMMANDS
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
@@ -43,7 +44,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
             "its own mean and deviation over the history, so that units do not matter.\n",
             LOADING,
             f"\n## Model\n\n{_model(settings)}",
-            f"\n## Training data and splits\n\n{_data(settings)}",
+            f"\n## Training data and splits\n\n{_data(settings, run)}",
             f"\n## Metrics\n\n{_metrics(validation, settings)}",
             "\n## Command\n\n```",
             commands.read_text(encoding="utf-8").strip() if commands.is_file() else "not recorded",
@@ -63,15 +64,13 @@ def _model(settings: RunConfig) -> str:
     )
 
 
-def _data(settings: RunConfig) -> str:
-    data = settings.data
-    sets = "\n".join(f"* `{entry.path}`, weight {entry.weight:g}" for entry in data.sets)
+def _data(settings: RunConfig, run: Path) -> str:
+    data, about = settings.data, run / ABOUT
     shares = "/".join(f"{share:g}" for share in data.split)
-    others = "".join(f"\n* `{path}`, validated on only" for path in data.validate_on)
-    return (
-        f"{sets}{others}\n\nSplit by trajectory, {shares} train/valid/test, with seed {data.split_seed}; data that comes with "
-        "splits of its own keeps them."
-    )
+    split = f"Split by trajectory, {shares} train/valid/test, with seed {data.split_seed}; data's own splits are kept."
+    if about.is_file():
+        return f"```\n{about.read_text(encoding='utf-8').strip()}\n```\n\n{split}"
+    return "".join(f"* `{entry.path}`\n" for entry in data.sets) + f"\n{split}"
 
 
 def _metrics(validation: dict[str, Any] | None, settings: RunConfig) -> str:

@@ -11,6 +11,7 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
+from matey.checkpoints.run_files import OF_A_RUN
 from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
@@ -19,8 +20,6 @@ from matey.model.matey import MateyModel, quiet
 from matey.train.network import model_config
 
 MAX_SHARD = "5GB"  # of safetensors, as the Hugging Face Hub recommends
-# What a run's folder has beside its checkpoints, and goes on with.
-OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", "commands.txt", "model")
 
 
 class ConversionError(ValueError):

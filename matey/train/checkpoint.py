@@ -10,6 +10,8 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 
 import matey
+from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import RunConfig, dump_config, load_config
 from matey.model.matey import quiet
 from matey.parallel.average import MovingAverage
@@ -25,8 +28,6 @@ from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.resume import RunError, first_line, load_checkpoint
-
-COMMANDS = "commands.txt"  # how the run was started and resumed, a line each
 
 
 class RunFolder:
@@ -36,7 +37,7 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
-        self.model = self.path / "model"
+        self.model = self.path / MODEL
 
     def newest_step(self) -> int | None:
         """Return the step of the newest whole checkpoint, None if there is none."""
@@ -88,6 +89,12 @@ class RunFolder:
             self._write_configs(run, deepspeed_config)
         barrier()
 
+    def write_about(self, text: str) -> None:
+        """Keep what the run says of itself, for who finds the folder and for the card of an exported model."""
+        if rank() == 0:
+            with self._writing():
+                replace_text(self.path / ABOUT, text + "\n")
+
     def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
@@ -134,12 +141,17 @@ class RunFolder:
         barrier()
 
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / "config.yaml", dump_config(run))
             replace_text(self.path / "ds_config.json", json.dumps(deepspeed_config, indent=2) + "\n")
             with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {shlex.join(sys.argv)}\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise RunError(f"Cannot write to {self.path} ({error.strerror}); choose another output.dir.") from None
 

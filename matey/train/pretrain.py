@@ -94,7 +94,9 @@ def pretrain(
         folder.go_on(run, deepspeed_config, done)
         state = folder.load(engine, done, average)
     first_step = done or 0
-    say(describe(run, sets, splits, mixture.shares, others, model, topology, first_step))
+    opening = describe(run, sets, splits, mixture.shares, others, model, topology, first_step)
+    say(opening)
+    folder.write_about(opening)
     if first_step >= run.train.steps:
         say(f"Step {first_step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on.")
         return True
