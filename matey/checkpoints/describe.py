@@ -21,11 +21,7 @@ def describe(source: Source, run: Path | None) -> str:
     common, shapes = source.common, source.shapes
     versions = {"deepspeed": common["ds_version"], **common.get("versions", {})}
     trained, frozen = sum(map(math.prod, shapes.values())), sum(v.numel() for v in source.frozen().values())
-    stage = (
-        f"ZeRO stage {source.common['saved_stage']}, now universal"
-        if source.stage is None
-        else f"ZeRO stage {source.stage}"
-    )
+    stage = f"{common['saved_stage']}, now universal" if source.stage is None else source.stage
     facts = [
         ("checkpoint", str(source.folder)),
         ("step", f"{source.step}"),
