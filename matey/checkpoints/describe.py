@@ -19,9 +19,9 @@ from matey.config import load_config
 def describe(source: Source, run: Path | None) -> str:
     """Return the facts of a checkpoint, one a line."""
     common, shapes = source.common, source.shapes
-    versions = {"deepspeed": common["ds_version"], **common.get("versions", {})}
+    versions = {"deepspeed": common["ds_version"], **common["versions"]}
     trained, frozen = sum(map(math.prod, shapes.values())), sum(v.numel() for v in source.frozen().values())
-    stage = f"{common['saved_stage']}, now universal" if source.stage is None else source.stage
+    stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
     facts = [
         ("checkpoint", str(source.folder)),
         ("step", f"{source.step}"),

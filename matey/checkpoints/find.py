@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matey.checkpoints.shards import ShardError, open_shard
-from matey.checkpoints.source import MODEL_STATES, OPTIMIZER, Source
+from matey.checkpoints.source import MODEL_STATES, Source
 
 
 def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
@@ -37,20 +37,11 @@ def newest(folder: Path) -> Path:
 
 def open_checkpoint(folder: Path) -> Source:
     """Open the checkpoint in a folder of one step, of whatever form."""
-    if (folder / "zero").is_dir():
-        return Source(folder, None, open_shard(folder / MODEL_STATES))
-    sliced = folder / f"zero_pp_rank_0_{MODEL_STATES}"
-    if any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}")):
-        return Source(folder, 3, open_shard(sliced))
-    if not (folder / MODEL_STATES).is_file():
-        if any(folder.glob(f"*{OPTIMIZER}")):
-            raise ShardError(f"{folder / MODEL_STATES} is missing; copy it again, or take an older checkpoint.")
+    is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
+    path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
+    if not path.is_file() and not any(folder.glob("*_states.pt")):
         raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
-    common = open_shard(folder / MODEL_STATES)
-    if common["optimizer"] is not None:
-        return Source(folder, 0, common)
-    shards = sorted(folder.glob(f"*zero_pp_rank_*_{OPTIMIZER}"))
-    if not shards:
-        raise ShardError(f"{folder} lacks all of its {common['dp_world_size']} files *{OPTIMIZER}; copy them again.")
-    stage = 1 if shards[0].name.startswith("bf16_") else open_shard(shards[0])["optimizer_state_dict"]["zero_stage"]
-    return Source(folder, stage, common)
+    common = open_shard(path)
+    if "zero_stage" not in common:
+        raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")
+    return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)

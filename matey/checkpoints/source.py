@@ -57,9 +57,8 @@ class Source:
         if self.common["param_shapes"]:
             return {name: shape for group in self.common["param_shapes"] for name, shape in group.items()}
         module = self.common["module"]
-        # Without ZeRO, DeepSpeed does not say what is trained; runs before matey said so trained everything.
-        names = [name for group in self.common.get("trained", [module]) for name in group]
-        return {name: module[name].shape for name in names}
+        # Without ZeRO, DeepSpeed does not say what is trained, but MATEY does.
+        return {name: module[name].shape for group in self.common["trained"] for name in group}
 
     @property
     def has_average(self) -> bool:
@@ -104,6 +103,10 @@ class Source:
         if wrong := [name for name, count in missing.items() if count]:
             raise ShardError(f"The shards in {self.folder} do not add up to {wrong[0]}; copy the checkpoint again.")
         return whole
+
+    def parameter(self, what: str, name: str) -> Tensor:
+        """Return ``fp32``, ``exp_avg``, ``exp_avg_sq`` or ``ema`` of one parameter of a universal checkpoint."""
+        return open_shard(universal_file(self.folder, what, name))["param"]
 
     def frozen(self) -> dict[str, Tensor]:
         """Return by name what is not trained: frozen parameters and buffers, as the engine held them."""
@@ -155,7 +158,7 @@ class Source:
                 yield from stretches
         elif self.stage is None:
             for name in tqdm(self.shapes, desc=f"Reading {what}", unit="parameter", leave=False):
-                yield name, 0, open_shard(universal_file(self.folder, what, name))["param"].flatten()
+                yield name, 0, self.parameter(what, name).flatten()
         elif self.stage == 0:
             yield from self._plain(what)
         else:
@@ -169,15 +172,8 @@ class Source:
 
     def _plain(self, what: str) -> Iterator[Stretch]:
         if what == WEIGHTS:
-            for name in self.shapes:
-                yield name, 0, self.common["module"][name].flatten()
-        elif "trained" in self.common:
-            yield from plain(self.common["optimizer"], self.common["trained"], what)
-        else:
-            raise ShardError(
-                f"{self.folder} was saved with ZeRO stage 0 by an older version, which did not note whose moments are whose; "
-                "resume it once with stage 0 and save again."
-            )
+            return ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
+        return plain(self.common["optimizer"], self.common["trained"], what)
 
 
 def layout_of(stage: int, has_bf16_wrapper: bool) -> str:

@@ -7,12 +7,10 @@ DeepSpeed's converter is not used: it has no way from ZeRO 0, unpickles whatever
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, MODEL_STATES, MOMENTS, WEIGHTS, Source, universal_file
 
 
@@ -40,23 +38,5 @@ def write_universal(source: Source, folder: Path) -> None:
         "param_shapes": source.common["param_shapes"] or [source.shapes],
         "optimizer": None,
         "frozen_param_fragments": None,
-        "saved_stage": source.stage,
     }
     torch.save(common, folder / MODEL_STATES)
-
-
-class UniversalReader:
-    """Reads single parameters of a universal checkpoint, of which a rank takes its part."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.common: dict[str, Any] = open_shard(folder / MODEL_STATES)
-        self.has_average = (folder / AVERAGE).is_dir()
-
-    def read(self, what: str, name: str) -> Tensor:
-        """Return ``fp32``, ``exp_avg``, ``exp_avg_sq`` or ``ema`` of a parameter.
-
-        Raises:
-            ShardError: its file is missing or damaged.
-        """
-        return open_shard(universal_file(self._folder, what, name))["param"]

@@ -103,8 +103,13 @@ class RunFolder:
         """
         tag = f"step_{step:06d}"
         try:
-            about = {"step": step, "trained": trained_names(engine), "versions": versions(), **state}
-            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state=about, save_latest=False)
+            about = {
+                "step": step,
+                "zero_stage": int(engine.zero_optimization_stage()),
+                "trained": trained_names(engine),
+                "versions": versions(),
+            }
+            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state=about | state, save_latest=False)
             average.save(self.checkpoints / tag, step)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(self.checkpoints / tag, ignore_errors=True)

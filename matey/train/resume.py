@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+
+from safetensors import SafetensorError
 
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, Source, layout_of
-from matey.checkpoints.universal import UniversalReader
 from matey.parallel.average import MovingAverage
-from matey.parallel.collectives import from_rank_zero, rank, world_size
+from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
+from matey.parallel.loading import load_deepspeed
 from matey.parallel.master import set_frozen, set_whole
 
 
@@ -25,43 +29,29 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     Raises:
         RunError: it is damaged, or was saved by other ranks or another ZeRO stage and is not universal.
     """
-    is_universal, trouble = from_rank_zero(_look(engine, folder) if rank() == 0 else None)
-    if trouble:
-        raise RunError(trouble)
-    if is_universal:
-        return _load_universal(engine, folder, average)
+    older = f"an older one can be named in {folder.parent / 'latest'}."
     try:
-        path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        source = open_checkpoint(folder)
+        if source.stage is None:
+            return _load_universal(engine, source, average)
+        layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
+        if (source.num_ranks, source.layout) != (world_size(), layout):
+            raise RunError(_convert_first(source, layout))
+        # DeepSpeed would not say which file is damaged, nor mind one of another step.
+        if source.stage:
+            source.optimizer(rank())
+        state = load_deepspeed(engine, folder)
         average.load(folder)
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
-        raise RunError(
-            f"The checkpoint {folder} cannot be loaded ({first_line(error)}); name an older one in {folder.parent / 'latest'}."
-        ) from error
-    assert path is not None, "what DeepSpeed looks for was seen to be there"
+    except ShardError as error:
+        raise RunError(f"{error} Or {older}") from None
+    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
+        raise RunError(f"The checkpoint {folder} cannot be loaded ({first_line(error)}); {older}") from error
     return state
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _look(engine: Engine, folder: Path) -> tuple[bool, str]:
-    """Return whether a checkpoint is universal, and what speaks against loading it."""
-    try:
-        source = open_checkpoint(folder)
-    except ShardError as error:
-        return False, f"{error} An older one can be named in {folder.parent / 'latest'}."
-    if missing := [path for path in source.files() if not path.is_file()]:
-        return False, (
-            f"{missing[0]} is missing ({len(missing)} of {len(source.files())} files are); copy it again, or name an older "
-            f"checkpoint in {folder.parent / 'latest'}."
-        )
-    if source.stage is None:
-        return True, ""
-    layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
-    is_alike = (source.num_ranks, source.layout) == (world_size(), layout)
-    return False, "" if is_alike else _convert_first(source, layout)
 
 
 def _convert_first(source: Source, layout: str) -> str:
@@ -74,12 +64,9 @@ def _convert_first(source: Source, layout: str) -> str:
     )
 
 
-def _load_universal(engine: Engine, folder: Path, average: MovingAverage) -> dict[str, Any]:
-    try:
-        reader = UniversalReader(folder)
-        set_whole(engine, reader.read, reader.common["global_steps"])
-        set_frozen(engine, reader.common["module"])
-        average.set_whole((lambda name: reader.read(AVERAGE, name)) if reader.has_average else None)
-    except ShardError as error:
-        raise RunError(f"{error} The checkpoint can be converted again.") from None
-    return reader.common
+def _load_universal(engine: Engine, source: Source, average: MovingAverage) -> dict[str, Any]:
+    """Each rank reads its part of every parameter, one parameter at a time."""
+    set_whole(engine, source.parameter, source.step)
+    set_frozen(engine, source.common["module"])
+    average.set_whole(partial(source.parameter, AVERAGE) if source.has_average else None)
+    return source.common

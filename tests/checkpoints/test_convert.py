@@ -117,4 +117,4 @@ def test_universal_files_equal_those_of_deepspeeds_own_converter(two_ranks, tmp_
         for path in theirs:
             expected, got = (torch.load(file) for file in (path, ours / path.relative_to(tmp_path / kind / "zero")))
             expected, got = (value["param"] if isinstance(value, dict) else value for value in (expected, got))
-            assert torch.equal(expected, got), path
+            assert torch.equal(expected.flatten(), got.flatten()), path  # from ZeRO 3 theirs are flat

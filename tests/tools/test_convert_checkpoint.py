@@ -1,9 +1,11 @@
 """The command that converts and describes checkpoints, as a user starts it."""
 
+import os
 import shutil
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import pretrain, start
 from tests.launch.test_pretrain import LAUNCHERS, metrics, succeed
@@ -67,3 +69,33 @@ def test_two_ranks_with_zero3_go_on_as_one_with_zero1_and_as_a_sequence_group(ru
     shutil.rmtree(tmp_path / "one" / "checkpoints" / "step_000002")
     config = run_yaml(train={**settings, "micro_batch": 4, "steps": 5}, output={"dir": str(tmp_path / "one")})
     succeed(pretrain(config, "--resume", deepspeed_config="ds_configs/zero1.json"))
+
+
+class Payload:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.slow
+def test_resuming_runs_no_code_from_a_checkpoint_of_deepspeed(run_yaml, tmp_path):
+    zero3 = {"deepspeed_config": "ds_configs/zero3.json"}
+    succeed(pretrain(run_yaml(train={"steps": 1}), **zero3))
+    shard = tmp_path / "run" / "checkpoints" / "step_000001" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    whole = shard.read_bytes()
+    state = torch.load(shard, weights_only=False)
+    state["optimizer_state_dict"]["overflow"] = Payload(tmp_path / "made_by_a_pickle")
+    torch.save(state, shard)
+    result = pretrain(run_yaml(train={"steps": 2}), "--resume", **zero3)
+    assert (
+        result.returncode == 2
+        and "mkdir, which is no part of a checkpoint" in result.stderr
+        and "Traceback" not in result.stderr
+    )
+    assert not (tmp_path / "made_by_a_pickle").exists()
+    shard.write_bytes(whole)
+    succeed(pretrain(run_yaml(train={"steps": 2}), "--resume", **zero3))
