@@ -163,12 +163,13 @@ class Source:
             yield from self._plain(what)
         else:
             starts = dict.fromkeys(self.shapes, 0)
+            shapes = self.common["param_shapes"]
             for rank in ranks:
-                state = self.optimizer(rank)
+                # Without a name that would keep a shard mapped while the next one is opened.
                 if self.stage == 3:
-                    yield from sliced(state, self.common["param_shapes"], rank, self.num_ranks, what)
+                    yield from sliced(self.optimizer(rank), shapes, rank, self.num_ranks, what)
                 else:
-                    yield from mapped(state, what, starts)
+                    yield from mapped(self.optimizer(rank), what, starts)
 
     def _plain(self, what: str) -> Iterator[Stretch]:
         if what == WEIGHTS:

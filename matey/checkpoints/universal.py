@@ -28,6 +28,7 @@ def write_universal(source: Source, folder: Path) -> None:
             path = universal_file(folder, what, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"param": values}, path)
+        del values  # the last one would stay beside the next copy
     for name in source.shapes:
         torch.save(torch.tensor(float(source.step)), folder / "zero" / name / "step.pt")
     about = {"param_groups": source.param_groups(), "ds_version": source.common["ds_version"]}
