@@ -24,11 +24,7 @@ def write_universal(source: Source, folder: Path) -> None:
         raise ShardError(f"{source.folder} is universal already; resume it as it is.")
     quantities = (WEIGHTS, *MOMENTS, *((AVERAGE,) if source.has_average else ()))
     for what in quantities:
-        for name, values in source.whole(what).items():
-            path = universal_file(folder, what, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save({"param": values}, path)
-        del values  # the last one would stay beside the next copy
+        _write_quantity(source, folder, what)
     for name in source.shapes:
         torch.save(torch.tensor(float(source.step)), folder / "zero" / name / "step.pt")
     about = {"param_groups": source.param_groups(), "ds_version": source.common["ds_version"]}
@@ -41,3 +37,10 @@ def write_universal(source: Source, folder: Path) -> None:
         "frozen_param_fragments": None,
     }
     torch.save(common, folder / MODEL_STATES)
+
+
+def _write_quantity(source: Source, folder: Path, what: str) -> None:
+    for name, values in source.whole(what).items():
+        path = universal_file(folder, what, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"param": values}, path)
