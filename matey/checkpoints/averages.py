@@ -11,6 +11,11 @@ from matey.checkpoints.layouts import Stretch
 from matey.checkpoints.shards import ShardError
 
 
+def average_file(rank: int) -> str:
+    """Return the name of a rank's part of the average in a checkpoint."""
+    return f"ema_rank_{rank:05d}.safetensors"
+
+
 def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
     """Return the step of a rank's part of the average, and its stretches.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from matey.checkpoints.averages import average_stretches
+from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
 from matey.checkpoints.shards import ShardError, open_shard
 
@@ -68,7 +68,7 @@ class Source:
     def files(self) -> list[Path]:
         """Return every file that it should have."""
         ranks = range(self.num_ranks)
-        averages = [self.folder / f"ema_rank_{rank:05d}.safetensors" for rank in ranks]
+        averages = [self.average_file(rank) for rank in ranks]
         if self.stage is None:
             kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
             whole = [universal_file(self.folder, what, name) for name in self.shapes for what in kinds]
@@ -85,6 +85,10 @@ class Source:
         """Return the file of a rank's part of the optimizer, which ZeRO 1 in bf16 calls by another name."""
         prefix = "bf16_" if any(self.folder.glob("bf16_zero_pp_rank_*")) else ""
         return self.folder / f"{prefix}zero_pp_rank_{rank}_{OPTIMIZER}"
+
+    def average_file(self, rank: int) -> Path:
+        """Return the file of a rank's part of the moving average."""
+        return self.folder / average_file(rank)
 
     def whole(self, what: str) -> dict[str, Tensor]:
         """Return the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
@@ -141,6 +145,13 @@ class Source:
         self.check_step(path, adam_step(state))
         return state
 
+    def average(self, rank: int) -> Iterator[Stretch]:
+        """Open a rank's part of the moving average; raises as `optimizer` does."""
+        path = self.average_file(rank)
+        step, stretches = average_stretches(path)
+        self.check_step(path, step)
+        return stretches
+
     def check_step(self, path: Path, step: int) -> None:
         """Raise ShardError if a file is of another step."""
         if step != self.step:
@@ -152,10 +163,7 @@ class Source:
         ranks = tqdm(range(self.num_ranks), desc=f"Reading {what}", unit="shard", leave=False)
         if what == AVERAGE and self.stage is not None:
             for rank in ranks:
-                path = self.folder / f"ema_rank_{rank:05d}.safetensors"
-                step, stretches = average_stretches(path)
-                self.check_step(path, step)
-                yield from stretches
+                yield from self.average(rank)
         elif self.stage is None:
             for name in tqdm(self.shapes, desc=f"Reading {what}", unit="parameter", leave=False):
                 yield name, 0, self.parameter(what, name).flatten()

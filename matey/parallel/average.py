@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matey.checkpoints.averages import average_file
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine
 from matey.parallel.master import Piece, gather_shares, masters, refresh_module, share
@@ -88,8 +89,3 @@ class MovingAverage:
             for master in self._masters:
                 gather_shares(master)
         refresh_module(self._engine)
-
-
-def average_file(of_rank: int) -> str:
-    """Return the name of a rank's part of the average in a checkpoint."""
-    return f"ema_rank_{of_rank:05d}.safetensors"

@@ -40,6 +40,8 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         # DeepSpeed would not say which file is damaged, nor mind one of another step.
         if source.stage:
             source.optimizer(rank())
+        if source.has_average:
+            source.average(rank())
         state = load_deepspeed(engine, folder)
         average.load(folder)
     except ShardError as error:

@@ -37,6 +37,8 @@ KINDS = {
     "zero3": (3, False, {}),
     "frozen1": (1, True, {}),
     "frozen3": (3, True, {}),
+    "offload2": (2, False, {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}),
+    "offload3": (3, False, {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}),
     "bf16_1": (1, False, {"bf16": {"enabled": True}, **FLOAT32_GRADIENTS}),
     "bf16_2": (2, False, {"bf16": {"enabled": True}}),
     "bf16_3": (3, False, {"bf16": {"enabled": True}}),

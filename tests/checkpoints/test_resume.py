@@ -70,7 +70,19 @@ def test_a_sequence_group_and_one_rank_go_on_from_what_two_ranks_saved_with_anot
 
 @pytest.mark.slow
 def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
-    kinds = ("zero0", "zero1", "zero2", "zero3", "frozen1", "frozen3", "bf16_1", "bf16_2", "bf16_3")
+    kinds = (
+        "zero0",
+        "zero1",
+        "zero2",
+        "zero3",
+        "frozen1",
+        "frozen3",
+        "bf16_1",
+        "bf16_2",
+        "bf16_3",
+        "offload2",
+        "offload3",
+    )
     others = {"zero0": ["zero3"], "zero1": ["zero3", "zero0"], "zero2": ["zero1"], "zero3": ["zero1", "zero2"]}
     others |= {
         "frozen1": ["frozen3"],
@@ -79,6 +91,7 @@ def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
         "bf16_2": ["bf16_1"],
         "bf16_3": ["bf16_2"],
     }
+    others |= {"offload2": ["zero3"], "offload3": ["offload2"]}
     for num_ranks in (1, 2):
         root = tmp_path / str(num_ranks)
         saved = run_cases(num_ranks, [["save", kind] for kind in kinds], root)
