@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -45,11 +46,10 @@ def open_shard(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
     except UnpicklingError as error:
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-            name = str(error).partition("GLOBAL ")[2].split(" ")[0] or "an unknown class"
+        if stranger := re.search(r"GLOBAL (\S+)", str(error)):
             raise ShardError(
-                f"{path} holds {name}, which is no part of a checkpoint of MATEY; it was not loaded, since that may run "
-                "code of whoever wrote the file."
+                f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that may "
+                "run code of whoever wrote the file."
             ) from None
         raise ShardError(_damaged(path)) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError):

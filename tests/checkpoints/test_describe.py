@@ -93,11 +93,17 @@ class Payload:
         return os.mkdir, ("made_by_a_pickle",)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, write):
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (torch.save, "holds posix.mkdir, which is no part of a checkpoint"),
+        (lambda value, path: path.write_bytes(pickle.dumps(value)), "damaged"),
+    ],
+)
+def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, write, words):
     monkeypatch.chdir(tmp_path)
     write({"optimizer_state_dict": Payload()}, tmp_path / SHARD)
-    with pytest.raises(ShardError, match="mkdir|damaged"):
+    with pytest.raises(ShardError, match=words):
         open_shard(tmp_path / SHARD)
     assert not (tmp_path / "made_by_a_pickle").exists()
     with suppress(RuntimeError):
