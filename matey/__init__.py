@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from matey.model.registration import register_with_transformers
+
 __version__ = "0.1.0"
 __all__ = ["FieldBatch", "MateyConfig", "MateyModel", "open_dataset", "rollout"]
 
@@ -21,3 +23,6 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'matey' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+register_with_transformers()

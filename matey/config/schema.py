@@ -108,6 +108,12 @@ class TrainSection(Section):
         1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before it"
     )
     clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, such as 0.999, which validation and model/ use; 0: none",
+    )
     loss: Literal["nrmse", "balanced"] = Field(
         "nrmse",
         description="NRMSE, or NRMSE over persistence's mean NRMSE on the system, so that no system outweighs others",

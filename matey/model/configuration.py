@@ -34,6 +34,8 @@ class MateyConfig(PretrainedConfig):
         refine_amount: the rule's threshold, share or number of tokens.
         refine_values: ``normalised`` or ``raw`` fields decide where to refine.
         refine_change: weight of the change between the last two frames in that decision.
+        normalisation: of the inputs: ``sample``, every field of a sample by its own mean and deviation over the history,
+            undone on the output; there is no other, and a file that names one is refused.
         history: frames of history it is trained on.
         num_heads: attention heads.
         width: embedding width ``e``, a multiple of the heads.
@@ -61,6 +63,7 @@ class MateyConfig(PretrainedConfig):
         refine_amount: float = 0.2,
         refine_values: str = "normalised",
         refine_change: float = 0.0,
+        normalisation: str = "sample",
         history: int = 1,
         num_heads: int = 3,
         width: int = 192,
@@ -83,6 +86,7 @@ class MateyConfig(PretrainedConfig):
         self.refine_amount = refine_amount
         self.refine_values = refine_values
         self.refine_change = refine_change
+        self.normalisation = normalisation
         self.history = history
         self.num_heads = num_heads
         self.width = width
@@ -128,6 +132,8 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' or 'mul'.")
         if self.attention not in BACKENDS:
             raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}.")
+        if self.normalisation != "sample":
+            raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
         if self.predict not in ("change", "field"):
             raise ValueError(f"predict must be 'change' or 'field', got {self.predict!r}.")
         if not 0 <= self.drop_path < 1:

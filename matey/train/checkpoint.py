@@ -5,25 +5,33 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import re
+import shlex
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
+import matey
+from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import RunConfig, dump_config, load_config
 from matey.model.lora import plain_weights
 from matey.model.matey import quiet
-from matey.parallel.collectives import barrier, rank
+from matey.parallel.average import MovingAverage
+from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
+from matey.parallel.master import trained_names
+from matey.train.resume import RunError, first_line, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
 KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
-
-
-class RunError(ValueError):
-    """A run that cannot start, go on or be saved: one sentence that says what to do."""
 
 
 class RunFolder:
@@ -33,7 +41,7 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
-        self.model = self.path / "model"
+        self.model = self.path / MODEL
 
     def newest_step(self) -> int | None:
         """Return the step of the newest whole checkpoint, None if there is none."""
@@ -80,7 +88,13 @@ class RunFolder:
             self._write_configs(run, deepspeed_config)
         barrier()
 
-    def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int) -> None:
+    def write_about(self, text: str) -> None:
+        """Keep what the run says of itself, for who finds the folder and for the card of an exported model."""
+        if rank() == 0:
+            with self._writing():
+                replace_text(self.path / ABOUT, text + "\n")
+
+    def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
         Raises:
@@ -88,10 +102,15 @@ class RunFolder:
         """
         tag = f"step_{step:06d}"
         try:
-            engine.save_checkpoint(
-                str(self.checkpoints), tag=tag, client_state={"step": step, **state}, save_latest=False
-            )
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            about = {
+                "step": step,
+                "zero_stage": int(engine.zero_optimization_stage()),
+                "trained": trained_names(engine),
+                "versions": versions(),
+            }
+            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state=about | state, save_latest=False)
+            average.save(self.checkpoints / tag, step)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(self.checkpoints / tag, ignore_errors=True)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         barrier()
@@ -101,19 +120,13 @@ class RunFolder:
                 shutil.rmtree(old)
         barrier()
 
-    def load(self, engine: Engine, step: int) -> dict[str, Any]:
-        """Load the checkpoint of ``step`` into the engine and return the state saved with it."""
-        tag = f"step_{step:06d}"
-        try:
-            path, state = engine.load_checkpoint(str(self.checkpoints), tag=tag)
-        except (OSError, RuntimeError, EOFError, KeyError) as error:
-            raise RunError(
-                f"The checkpoint {self.checkpoints / tag} cannot be loaded ({first_line(error)}); name an older one in "
-                f"{self.checkpoints / 'latest'}, or resume with the ranks and the ZeRO stage it was saved with."
-            ) from error
-        if path is None:
-            raise RunError(f"The checkpoint {self.checkpoints / tag} lacks its files; name an older one in 'latest'.")
-        return state
+    def load(self, engine: Engine, step: int, average: MovingAverage) -> dict[str, Any]:
+        """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it.
+
+        Raises:
+            RunError: it is damaged, or DeepSpeed's and of other ranks or another ZeRO stage.
+        """
+        return load_checkpoint(engine, self.checkpoints / f"step_{step:06d}", average)
 
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
@@ -132,10 +145,17 @@ class RunFolder:
         barrier()
 
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
-        try:
+        with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / "config.yaml", dump_config(run))
             replace_text(self.path / "ds_config.json", json.dumps(deepspeed_config, indent=2) + "\n")
+            with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {shlex.join(sys.argv)}\n")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise RunError(f"Cannot write to {self.path} ({error.strerror}); choose another output.dir.") from None
 
@@ -164,9 +184,9 @@ def replace_text(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def versions() -> dict[str, str]:
+    """Return what wrote a checkpoint, DeepSpeed aside, which notes its own version."""
+    return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 def _step_of(line: str) -> float:

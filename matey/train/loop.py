@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
+from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import peak_memory_bytes, rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.parallel.signals import asked_to_leave
@@ -31,6 +32,7 @@ def train(
     validate: Callable[[], dict[str, Any]],
     settings: TrainSection,
     folder: RunFolder,
+    average: MovingAverage,
     progress: Progress,
 ) -> Progress:
     """Train on from ``progress`` until it is done, or until a signal asks to leave; return how far it came.
@@ -42,6 +44,7 @@ def train(
         validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
         settings: of the training.
         folder: of the run.
+        average: of the weights, which validation and the best weights are taken from where there is one.
         progress: of the run so far.
 
     Raises:
@@ -64,6 +67,7 @@ def train(
             tally.add(forecasts, per_sample)
         totals = tally.reduce(leave=asked_to_leave())
         stop_unless_finite(totals, grad_norm, step, folder)
+        average.update(step)
         seconds, traffic = time.perf_counter() - started, take_traffic()
         if step % settings.log_every == 0 or step == settings.steps:
             log.write(
@@ -82,15 +86,16 @@ def train(
         bar.update()
         progress = replace(progress, step=step)
         if step % settings.validate_every == 0 or progress.is_done(settings):
-            numbers = validate()
-            log.write(step=step, **numbers)
-            is_best = numbers["valid_nrmse"] < progress.best
-            progress = progress.after(numbers["valid_nrmse"])
-            if is_best:
-                folder.save_model(engine)
+            with average.in_place():
+                numbers = validate()
+                log.write(step=step, **numbers)
+                is_best = numbers["valid_nrmse"] < progress.best
+                progress = progress.after(numbers["valid_nrmse"])
+                if is_best:
+                    folder.save_model(engine)
         is_done = progress.is_done(settings)
         if step % settings.checkpoint_every == 0 or is_done or totals.leave:
-            folder.save(engine, step, progress.state(), settings.keep_checkpoints)
+            folder.save(engine, step, progress.state(), settings.keep_checkpoints, average)
         if is_done or totals.leave:
             break
     bar.close()

@@ -13,6 +13,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
+from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, build_engine
 from matey.parallel.sequence import SequenceSeam
@@ -70,11 +71,14 @@ def train_run(
         say(describe_tokens(run, model, topology, sample_of(run, data)))
         return True
     engine = build_engine(model, run.train, deepspeed_config)
+    average = MovingAverage(engine, run.train.ema)
 
     # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
     folder = RunFolder(run.output.dir)
-    progress = _start_or_resume(run, deepspeed_config, folder, engine)
-    say("\n".join([describe(run, data, model, topology, progress.step), *notes]))
+    progress = _start_or_resume(run, deepspeed_config, folder, engine, average)
+    opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
+    say(opening)
+    folder.write_about(opening)
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
         return True
@@ -94,7 +98,7 @@ def train_run(
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, trained
     )
-    progress = train(engine, stream, loss_scales(run, data), check, run.train, folder, progress)
+    progress = train(engine, stream, loss_scales(run, data), check, run.train, folder, average, progress)
     if not progress.is_done(run.train):
         say(
             f"Asked to leave: step {progress.step} of {run.train.steps} is saved. The same command with --resume goes on."
@@ -106,13 +110,15 @@ def train_run(
     return True
 
 
-def _start_or_resume(run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine) -> Progress:
+def _start_or_resume(
+    run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine, average: MovingAverage
+) -> Progress:
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
         folder.start(run, deepspeed_config)
         return Progress()
     folder.go_on(run, deepspeed_config, done)
-    state = folder.load(engine, done)
+    state = folder.load(engine, done, average)
     return Progress(done, state["best"], state["stale"])
 
 

@@ -1,0 +1,32 @@
+"""The files of the moving average: a rank's stretches of parameters, in safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from matey.checkpoints.layouts import Stretch
+from matey.checkpoints.shards import ShardError
+
+
+def average_file(rank: int) -> str:
+    """Return the name of a rank's part of the average in a checkpoint."""
+    return f"ema_rank_{rank:05d}.safetensors"
+
+
+def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
+    """Return the step of a rank's part of the average, and its stretches.
+
+    Raises:
+        ShardError: it is missing or damaged.
+    """
+    try:
+        file = safe_open(path, "pt")
+        metadata = file.metadata()
+    except FileNotFoundError:
+        raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
+    except (SafetensorError, OSError):
+        raise ShardError(f"{path} is cut short or damaged; copy it again, or take an older checkpoint.") from None
+    return int(metadata["step"]), ((name, int(metadata[name]), file.get_tensor(name)) for name in file.keys())  # noqa: SIM118

@@ -1,0 +1,138 @@
+"""Turns a checkpoint into a model folder, bare float32 weights, or a run's folder that any engine can go on with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from torch import Tensor
+
+from matey.checkpoints.card import model_card
+from matey.checkpoints.run_files import OF_A_RUN
+from matey.checkpoints.shards import ShardError
+from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
+from matey.checkpoints.universal import write_universal
+from matey.config import RunConfig, load_config
+from matey.model.matey import MateyModel, quiet
+from matey.train.network import model_config
+
+MAX_SHARD = "5GB"  # of safetensors, as the Hugging Face Hub recommends
+
+
+class ConversionError(ValueError):
+    """A conversion that cannot be done: one sentence with what to do."""
+
+
+def convert(source: Source, run: Path | None, form: str, out: Path, *, average: bool, dtype: str) -> str:
+    """Write a checkpoint in another form to a folder that does not exist yet, and return what can be done with it.
+
+    Args:
+        source: the checkpoint.
+        run: folder of its run, which ``huggingface`` and ``universal`` need.
+        form: ``huggingface``, ``fp32`` or ``universal``.
+        out: the folder; it appears when all of it is written.
+        average: whether to take the moving average in place of the weights.
+        dtype: of the weights of ``huggingface``.
+
+    Raises:
+        ShardError: the checkpoint is damaged.
+        ConversionError: it lacks what is asked for, the folder exists, or cannot be written.
+    """
+    _check(source, run, form, out, average, dtype)
+    new = out.with_name(out.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
+        new.rename(out)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise ConversionError(
+            f"Cannot write {out} ({str(error).splitlines()[0]}); make room, or choose another --out."
+        ) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return words.format(out=out)
+
+
+def _check(source: Source, run: Path | None, form: str, out: Path, average: bool, dtype: str) -> None:
+    if out.exists():
+        raise ConversionError(f"{out} exists already; choose another --out, or remove it.")
+    if average and form == "universal":
+        raise ConversionError(
+            "--ema chooses weights; a universal checkpoint takes weights and average along, without --ema."
+        )
+    if average and not source.has_average:
+        raise ConversionError(f"{source.folder} has no moving average; train with train.ema set, or leave --ema out.")
+    if dtype != "float32" and form != "huggingface":
+        raise ConversionError(f"--to {form} keeps float32; --dtype {dtype} is for --to huggingface.")
+    if run is None and form != "fp32":
+        raise ConversionError(
+            f"{source.folder} does not lie in a run's checkpoints/, whose config.yaml {form} needs; put it back, or use "
+            "--to fp32."
+        )
+
+
+def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return all weights by name, in one copy: each is converted in its place."""
+    weights = source.whole(what)
+    weights.update(source.frozen())
+    for name in weights:
+        weights[name] = weights[name].to(dtype)
+    return weights
+
+
+def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
+    settings = load_config(run / "config.yaml")
+    config = model_config(settings)
+    config.dtype = dtype
+    with torch.device("meta"):
+        model = MateyModel(config)
+    try:
+        model.load_state_dict(_weights(source, what, dtype), assign=True)
+    except RuntimeError as error:
+        raise ShardError(
+            f"{source.folder} does not hold the model of {run / 'config.yaml'} ({str(error).splitlines()[1].strip()}); "
+            "take both from the same run."
+        ) from None
+    with quiet():
+        model.save_pretrained(new, max_shard_size=MAX_SHARD)
+    (new / "README.md").write_text(model_card(source, settings, run, what == AVERAGE), encoding="utf-8")
+    return "Model: {out}. Load it with MateyModel.from_pretrained('{out}')."
+
+
+def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
+    save_torch_state_dict(_weights(source, what, dtype), new, max_shard_size=MAX_SHARD)
+    return "Weights: {out}, by the names of the module's state dict."
+
+
+def _universal(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
+    write_universal(source, new / "checkpoints" / f"step_{source.step:06d}")
+    (new / "checkpoints" / "latest").write_text(f"step_{source.step:06d}", encoding="utf-8")
+    for path in (run / name for name in OF_A_RUN):
+        if path.is_dir():
+            shutil.copytree(path, new / path.name)
+        elif path.is_file():
+            shutil.copy2(path, new)
+    note = _batch_note(source, load_config(run / "config.yaml"))
+    return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
+
+
+def _batch_note(source: Source, run: RunConfig) -> str:
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":
+        return "Keep the global batch: set train.micro_batch and train.accumulation for the new number of ranks."
+    samples = run.train.micro_batch * run.train.accumulation * source.num_ranks // size
+    return (
+        f"The global batch was {samples} samples: keep it by train.micro_batch x train.accumulation x (ranks over "
+        f"parallel.sequence_parallel_size) = {samples}."
+    )
+
+
+_WRITERS: dict[str, Callable[[Source, Path, Path, str, torch.dtype], str]] = {
+    "huggingface": _huggingface,
+    "fp32": _fp32,
+    "universal": _universal,
+}

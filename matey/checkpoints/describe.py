@@ -1,0 +1,77 @@
+"""Says what a checkpoint holds, and which of its files are missing, damaged, or of another step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from tqdm import tqdm
+
+from matey.checkpoints.averages import average_stretches
+from matey.checkpoints.layouts import adam_step
+from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.source import OPTIMIZER, Source
+from matey.config import load_config
+
+
+def describe(source: Source, run: Path | None) -> str:
+    """Return the facts of a checkpoint, one a line."""
+    common, shapes = source.common, source.shapes
+    versions = {"deepspeed": common["ds_version"], **common["versions"]}
+    trained, frozen = sum(map(math.prod, shapes.values())), sum(v.numel() for v in source.frozen().values())
+    stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
+    facts = [
+        ("checkpoint", str(source.folder)),
+        ("step", f"{source.step}"),
+        ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
+        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {frozen:,} frozen"),
+        ("average", "moving average of the weights" if source.has_average else "none"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        *(_of_run(run) if run else [("run", "none: the checkpoint does not lie in a run's checkpoints/")]),
+    ]
+    return "\n".join(f"{term:<12}{fact}" for term, fact in facts)
+
+
+def find_damage(source: Source) -> list[str]:
+    """Read every file and return a sentence for each that is missing, damaged, or of another step."""
+    files = tqdm(source.files(), desc="Checking", unit="file", leave=False)
+    return [sentence for path in files for sentence in _damage_of(source, path)]
+
+
+def _damage_of(source: Source, path: Path) -> Iterator[str]:
+    try:
+        if path.suffix == ".safetensors":
+            step, stretches = average_stretches(path)
+            for _ in stretches:
+                pass
+            source.check_step(path, step)
+            return
+        shard = open_shard(path)
+        # Opening maps the tensors; that their bytes are as they were written is in the archive's checksums.
+        with ZipFile(path) as archive:
+            if wrong := archive.testzip():
+                yield f"{path} is damaged: the bytes of its record {wrong} do not match their checksum."
+                return
+        if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
+            source.check_step(path, adam_step(shard["optimizer_state_dict"]))
+        elif "global_steps" in shard:
+            source.check_step(path, shard["global_steps"])
+    except ShardError as error:
+        yield str(error)
+    except BadZipFile:
+        yield f"{path} ({path.stat().st_size:,} bytes) is cut short or damaged; copy it again, or take an older checkpoint."
+
+
+def _of_run(run: Path) -> list[tuple[str, str]]:
+    settings = load_config(run / "config.yaml")
+    model, tokens, data = settings.model, settings.tokens, settings.data
+    return [
+        ("run", str(run)),
+        ("model", f"{model.size} {model.scheme}, {tokens.set} patches {[list(patch) for patch in tokens.patches]}"),
+        ("fields", ", ".join(model.fields)),
+        ("history", f"{data.history} frames, leads of 1 to {data.lead_max} snapshots"),
+        ("data", ", ".join(entry.path for entry in data.sets)),
+        ("sequence", f"groups of {settings.parallel.sequence_parallel_size} ranks share samples"),
+    ]

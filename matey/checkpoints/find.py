@@ -1,0 +1,47 @@
+"""Finds the checkpoint that a user means: a run's newest one, or a folder of one step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.source import MODEL_STATES, Source
+
+
+def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
+    """Open the checkpoint of a run folder (its newest), of its ``checkpoints/``, or of a folder of one step.
+
+    Returns:
+        the checkpoint, and the folder of its run, None if it lies outside of one.
+
+    Raises:
+        ShardError: there is none, or the file that says what is in it is missing or damaged.
+    """
+    if not path.is_dir():
+        raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
+    folder = newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    run = folder.resolve().parent.parent
+    return open_checkpoint(folder), run if (run / "config.yaml").is_file() else None
+
+
+def newest(folder: Path) -> Path:
+    """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
+    latest = folder / "latest"
+    if not latest.is_file():
+        return folder
+    tag = latest.read_text(encoding="utf-8").strip()
+    if not (folder / tag).is_dir():
+        raise ShardError(f"{latest} names {tag!r}, which is not beside it; name one of the checkpoints that are.")
+    return folder / tag
+
+
+def open_checkpoint(folder: Path) -> Source:
+    """Open the checkpoint in a folder of one step, of whatever form."""
+    is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
+    path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
+    if not path.is_file() and not any(folder.glob("*_states.pt")):
+        raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
+    common = open_shard(path)
+    if "zero_stage" not in common:
+        raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")
+    return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)

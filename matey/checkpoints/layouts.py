@@ -1,0 +1,62 @@
+"""Where DeepSpeed puts what: the stretches of parameters in the optimizer's state, without ZeRO, cut by groups, or sliced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Size, Tensor
+
+# A stretch of a parameter: its name, where it starts in the flattened parameter, and its values.
+Stretch = tuple[str, int, Tensor]
+
+
+def plain(optimizer: Mapping[str, Any], groups: Sequence[Sequence[str]], what: str) -> Iterator[Stretch]:
+    """Give Adam's moments as ZeRO 0 keeps them: whole, counted through the groups of parameters."""
+    names = [name for group in groups for name in group]
+    for index, name in enumerate(names):
+        yield name, 0, optimizer["state"][index][what].flatten()
+
+
+def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Iterator[Stretch]:
+    """Give what a rank holds as ZeRO 1 and 2 cut it: a flat group in equal parts, with a list of the pieces in a part.
+
+    Args:
+        state: of the rank's optimizer.
+        what: ``fp32`` or one of Adam's moments.
+        starts: how much of each parameter the ranks before hold; moved on.
+    """
+    if what == "fp32":
+        flats = state["single_partition_of_fp32_groups"]
+    else:
+        flats = [group[what] for group in _groups(state["base_optimizer_state"])]
+    for flat, pieces in zip(flats, state["param_slice_mappings"], strict=True):
+        for name, piece in pieces.items():
+            yield name, starts[name], flat[piece.start : piece.start + piece.numel]
+            starts[name] += piece.numel
+
+
+def sliced(
+    state: Mapping[str, Any], shapes: Sequence[Mapping[str, Size]], rank: int, num_ranks: int, what: str
+) -> Iterator[Stretch]:
+    """Give what a rank holds as ZeRO 3 cuts it: every parameter in equal slices, of which the last ones may be padding."""
+    flats = state["fp32_flat_groups"] if what == "fp32" else [g[what] for g in _groups(state["optimizer_state_dict"])]
+    for flat, group in zip(flats, shapes, strict=True):
+        offset = 0
+        for name, shape in group.items():
+            size = math.prod(shape)
+            length = -(-size // num_ranks)
+            start = min(rank * length, size)
+            yield name, start, flat[offset : offset + min(length, size - start)]
+            offset += length
+
+
+def adam_step(state: Mapping[str, Any]) -> int:
+    """Return how many steps a rank's part of the optimizer has taken."""
+    adam = state.get("base_optimizer_state") or state["optimizer_state_dict"]
+    return int(_groups(adam)[0]["step"])
+
+
+def _groups(adam: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    return [adam["state"][index] for index in sorted(adam["state"])]

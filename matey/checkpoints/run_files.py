@@ -1,0 +1,8 @@
+"""Names of files in a run's folder that the run writes and a conversion takes along."""
+
+from __future__ import annotations
+
+ABOUT = "about.txt"  # what the run said of its data, model and batch before the first step
+COMMANDS = "commands.txt"  # how it was started and resumed, a line each
+MODEL = "model"  # the best weights
+OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, MODEL)

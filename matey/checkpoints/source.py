@@ -1,0 +1,202 @@
+"""A checkpoint of any form as parameters by name: DeepSpeed's files of ZeRO 0 to 3, or a universal checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from matey.checkpoints.averages import average_file, average_stretches
+from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
+from matey.checkpoints.shards import ShardError, open_shard
+
+WEIGHTS, AVERAGE = "fp32", "ema"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+MODEL_STATES = "mp_rank_00_model_states.pt"
+OPTIMIZER = "mp_rank_00_optim_states.pt"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint on disk.
+
+    Attributes:
+        folder: with its files.
+        stage: of ZeRO; None for a universal checkpoint, which has none.
+        common: what every rank would write alike: steps, ranks, shapes, the run's state, and without ZeRO 3 the module.
+    """
+
+    folder: Path
+    stage: int | None
+    common: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.common["global_steps"]
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks that wrote it."""
+        return self.common["dp_world_size"]
+
+    @property
+    def layout(self) -> str:
+        """How DeepSpeed cut it, in words."""
+        return layout_of(self.stage, any(self.folder.glob("bf16_zero_pp_rank_*")))
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Shapes of the trained parameters by name."""
+        if self.common["param_shapes"]:
+            return {name: shape for group in self.common["param_shapes"] for name, shape in group.items()}
+        module = self.common["module"]
+        # Without ZeRO, DeepSpeed does not say what is trained, but MATEY does.
+        return {name: module[name].shape for group in self.common["trained"] for name in group}
+
+    @property
+    def has_average(self) -> bool:
+        """Whether it holds a moving average of the weights."""
+        return any(self.folder.glob("ema*"))
+
+    def files(self) -> list[Path]:
+        """Return every file that it should have."""
+        ranks = range(self.num_ranks)
+        averages = [self.average_file(rank) for rank in ranks]
+        if self.stage is None:
+            kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
+            whole = [universal_file(self.folder, what, name) for name in self.shapes for what in kinds]
+            return [self.folder / MODEL_STATES, *whole]
+        models = [self.model_file(rank) for rank in (ranks if self.stage == 3 else range(1))]
+        optimizers = [self.optimizer_file(rank) for rank in ranks] if self.stage else []
+        return [*models, *optimizers, *(averages if self.has_average else ())]
+
+    def model_file(self, rank: int) -> Path:
+        """Return the file of a rank's module: without ZeRO 3 there is one for all."""
+        return self.folder / (f"zero_pp_rank_{rank}_{MODEL_STATES}" if self.stage == 3 else MODEL_STATES)
+
+    def optimizer_file(self, rank: int) -> Path:
+        """Return the file of a rank's part of the optimizer, which ZeRO 1 in bf16 calls by another name."""
+        prefix = "bf16_" if any(self.folder.glob("bf16_zero_pp_rank_*")) else ""
+        return self.folder / f"{prefix}zero_pp_rank_{rank}_{OPTIMIZER}"
+
+    def average_file(self, rank: int) -> Path:
+        """Return the file of a rank's part of the moving average."""
+        return self.folder / average_file(rank)
+
+    def whole(self, what: str) -> dict[str, Tensor]:
+        """Return the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
+
+        Args:
+            what: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for Adam's moments, ``ema`` for the average.
+
+        Raises:
+            ShardError: a file is missing, damaged, or of another step, or the checkpoint lacks what is asked for.
+        """
+        whole = {name: torch.empty(shape) for name, shape in self.shapes.items()}
+        missing = {name: values.numel() for name, values in whole.items()}
+        for name, start, values in self._stretches(what):
+            whole[name].view(-1)[start : start + len(values)] = values
+            missing[name] -= len(values)
+        if wrong := [name for name, count in missing.items() if count]:
+            raise ShardError(f"The shards in {self.folder} do not add up to {wrong[0]}; copy the checkpoint again.")
+        return whole
+
+    def parameter(self, what: str, name: str) -> Tensor:
+        """Return ``fp32``, ``exp_avg``, ``exp_avg_sq`` or ``ema`` of one parameter of a universal checkpoint."""
+        return open_shard(universal_file(self.folder, what, name))["param"]
+
+    def frozen(self) -> dict[str, Tensor]:
+        """Return by name what is not trained: frozen parameters and buffers, as the engine held them."""
+        trained, module = self.shapes, self.common["module"]
+        if self.stage != 3:
+            return {name: values for name, values in module.items() if name not in trained}
+        frozen = {name: module[name] for name in self.common["buffer_names"]}
+        shapes = self.common["frozen_param_shapes"]
+        parts = [
+            open_shard(self.model_file(rank))["frozen_param_fragments"]
+            for rank in range(self.num_ranks if shapes else 0)
+        ]
+        for name, shape in shapes.items():
+            frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
+        return frozen
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups with their learning rates and weight decays."""
+        if self.stage == 0:
+            return self.common["optimizer"]["param_groups"]
+        state = self.optimizer(0)
+        return (state.get("base_optimizer_state") or state["optimizer_state_dict"])["param_groups"]
+
+    def optimizer(self, rank: int) -> dict[str, Any]:
+        """Open a rank's part of the optimizer.
+
+        Raises:
+            ShardError: it is missing or damaged, or of another step than the module.
+        """
+        path = self.optimizer_file(rank)
+        state = open_shard(path)["optimizer_state_dict"]
+        self.check_step(path, adam_step(state))
+        return state
+
+    def average(self, rank: int) -> Iterator[Stretch]:
+        """Open a rank's part of the moving average; raises as `optimizer` does."""
+        path = self.average_file(rank)
+        step, stretches = average_stretches(path)
+        self.check_step(path, step)
+        return stretches
+
+    def check_step(self, path: Path, step: int) -> None:
+        """Raise ShardError if a file is of another step."""
+        if step != self.step:
+            raise ShardError(
+                f"{path} is of step {step}, {self.model_file(0).name} of step {self.step}; copy both again."
+            )
+
+    def _stretches(self, what: str) -> Iterator[Stretch]:
+        ranks = tqdm(range(self.num_ranks), desc=f"Reading {what}", unit="shard", leave=False)
+        if what == AVERAGE and self.stage is not None:
+            for rank in ranks:
+                yield from self.average(rank)
+        elif self.stage is None:
+            for name in tqdm(self.shapes, desc=f"Reading {what}", unit="parameter", leave=False):
+                yield name, 0, self.parameter(what, name).flatten()
+        elif self.stage == 0:
+            yield from self._plain(what)
+        else:
+            starts = dict.fromkeys(self.shapes, 0)
+            shapes = self.common["param_shapes"]
+            for rank in ranks:
+                # Without a name that would keep a shard mapped while the next one is opened.
+                if self.stage == 3:
+                    yield from sliced(self.optimizer(rank), shapes, rank, self.num_ranks, what)
+                else:
+                    yield from mapped(self.optimizer(rank), what, starts)
+
+    def _plain(self, what: str) -> Iterator[Stretch]:
+        if what == WEIGHTS:
+            return ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
+        return plain(self.common["optimizer"], self.common["trained"], what)
+
+
+def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
+    """Return in words how DeepSpeed cuts its files: those of one layout and number of ranks load into each other.
+
+    Args:
+        stage: of ZeRO.
+        has_bf16_wrapper: whether DeepSpeed wraps the optimizer as for stage 1 in bf16 with float32 gradients.
+    """
+    if has_bf16_wrapper:
+        return "with ZeRO 1 in bf16 and gradients in float32"
+    return {0: "without ZeRO", 3: "with ZeRO 3"}.get(stage, "with ZeRO 1 or 2")
+
+
+def universal_file(folder: Path, what: str, name: str) -> Path:
+    """Return the file of a parameter in a universal checkpoint."""
+    return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"

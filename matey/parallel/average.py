@@ -1,0 +1,91 @@
+"""The exponential moving average of the weights: every rank keeps it of the master weights that it owns, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from matey.checkpoints.averages import average_file
+from matey.parallel.collectives import rank
+from matey.parallel.engine import Engine
+from matey.parallel.master import Piece, gather_shares, masters, refresh_module, share
+
+
+class MovingAverage:
+    """An average of the trained weights over the steps, in float32.
+
+    After step s, average <- d average + (1 - d) weights, with d = min(decay, (1 + s) / (10 + s)), so that the initial
+    weights are soon forgotten. A decay of 0 keeps no average, and everything here does nothing.
+    """
+
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self._engine, self._decay = engine, decay
+        self._masters = masters(engine) if decay else []
+        # Without ZeRO every rank holds all weights, and still keeps the average of its share only.
+        self._is_replicated = engine.zero_optimization_stage() == 0
+        self._owned = [share(master) for master in self._masters] if self._is_replicated else self._masters
+        self._averages = [values.clone() for master in self._owned for _, values in master]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take the weights after ``step`` into the average."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for _, weights, average in self._parts():
+            average.lerp_(weights, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Put the average in the place of the weights meanwhile; both come back to the last bit. All ranks must enter.
+
+        After an error they stay where they are: it ends the run, and a rank that meets it alone must not wait for the others.
+        """
+        self._exchange()
+        yield
+        self._exchange()
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write this rank's part beside the other shards of a checkpoint."""
+        if self._decay:
+            starts = {piece.name: str(piece.start) for piece, _, _ in self._parts()}
+            averages = {piece.name: average for piece, _, average in self._parts()}
+            save_file(averages, folder / average_file(rank()), {**starts, "step": str(step)})
+
+    def load(self, folder: Path) -> None:
+        """Read this rank's part of a checkpoint; where it has none, begin with the weights that the engine has now."""
+        path = folder / average_file(rank())
+        if not path.is_file():
+            self.set_whole(None)
+            return
+        with safe_open(path, "pt") as file:
+            for piece, _, average in self._parts():
+                average.copy_(file.get_tensor(piece.name))
+
+    def set_whole(self, read: Callable[[str], Tensor] | None) -> None:
+        """Set the average from whole parameters, given by name; without, begin with the weights that the engine has now."""
+        for piece, weights, average in self._parts():
+            average.copy_(read(piece.name).flatten()[piece.start : piece.start + piece.length] if read else weights)
+
+    def _parts(self) -> Iterator[tuple[Piece, Tensor, Tensor]]:
+        """Give every piece that this rank owns with its weights and their average."""
+        averages = iter(self._averages)
+        for master in self._owned:
+            for piece, weights in master:
+                yield piece, weights, next(averages)
+
+    def _exchange(self) -> None:
+        if not self._decay:
+            return
+        for _, weights, average in self._parts():
+            weights_before = weights.clone()
+            weights.copy_(average)
+            average.copy_(weights_before)
+        if self._is_replicated:
+            for master in self._masters:
+                gather_shares(master)
+        refresh_module(self._engine)

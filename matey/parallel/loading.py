@@ -1,0 +1,38 @@
+"""Loads DeepSpeed's own checkpoints, kept from running code that the pickles in them may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+from matey.parallel.engine import Engine
+
+# All that is neither a tensor nor plain Python in the files of DeepSpeed 0.19.
+CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
+ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
+    """Load the checkpoint in a folder ``step_*`` into the engine and return the state saved with it. All ranks must call.
+
+    Raises:
+        UnpicklingError: a file holds an object of another class.
+    """
+    # DeepSpeed asks PyTorch to run whatever the files hold; this variable is PyTorch's own way to overrule that.
+    before = os.environ.get(ONLY_WEIGHTS)
+    os.environ[ONLY_WEIGHTS] = "1"
+    try:
+        with torch.serialization.safe_globals(CLASSES):
+            path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    finally:
+        os.environ.pop(ONLY_WEIGHTS)
+        if before is not None:
+            os.environ[ONLY_WEIGHTS] = before
+    assert path is not None, "the files were seen to be there"
+    return state

@@ -1,0 +1,171 @@
+"""The float32 weights that the optimizer steps, where this rank holds them: one view of ZeRO 0 to 3, float32 and bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from matey.config import ConfigError
+from matey.parallel.collectives import rank, world_size
+from matey.parallel.engine import Engine
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of one parameter inside a master tensor.
+
+    Attributes:
+        name: of the parameter, as in the module's state dict.
+        start: where the stretch begins in the flattened parameter.
+        offset: where it begins in the flattened master tensor.
+        length: number of values.
+    """
+
+    name: str
+    start: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Master:
+    """A tensor that the optimizer steps on this rank, and what is in it; alignment's padding is in no piece."""
+
+    weights: Tensor
+    pieces: tuple[Piece, ...]
+
+    def __iter__(self) -> Iterator[tuple[Piece, Tensor]]:
+        """Give every piece with its values, a one-dimensional view."""
+        flat = self.weights.detach().view(-1)
+        return ((piece, flat[piece.offset : piece.offset + piece.length]) for piece in self.pieces)
+
+
+def masters(engine: Engine) -> list[Master]:
+    """Return what the optimizer steps on this rank: whole parameters without ZeRO, else this rank's part of each group.
+
+    Raises:
+        ConfigError: the optimizer's tensors wait on a disk.
+    """
+    optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
+    if stage == 0:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        return [Master(p, (Piece(engine.param_names[p], 0, 0, p.numel()),)) for p in parameters]
+    if stage == 3:
+        if optimizer.swap_optimizer:
+            raise ConfigError(
+                "zero_optimization.offload_optimizer sends the optimizer to a disk, where neither train.ema nor a universal "
+                "checkpoint reaches it; offload it to 'cpu', or do without."
+            )
+        groups = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
+        return [Master(flat, tuple(_sliced(optimizer, group))) for flat, group in groups]
+    groups = optimizer.bf16_groups if hasattr(optimizer, "bf16_groups") else optimizer.bit16_groups
+    flats = [group["params"][0] for group in optimizer.optimizer.param_groups]
+    return [Master(flat, tuple(_mapped(optimizer, group))) for flat, group in zip(flats, groups, strict=True)]
+
+
+def refresh_module(engine: Engine) -> None:
+    """Bring the module's weights into line with the master weights. All ranks must call."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    if stage in (1, 2):
+        optimizer.update_lp_params()
+    elif stage == 3:
+        optimizer.checkpoint_event_prologue()
+        for flat, half, parts in zip(
+            optimizer.fp32_partitioned_groups_flat,
+            optimizer.fp16_partitioned_groups_flat,
+            optimizer.fp16_partitioned_groups,
+            strict=True,
+        ):
+            half.data.copy_(flat.data)
+            for part, values in zip(parts, optimizer.unflatten(half, parts), strict=True):
+                part.data = values.data
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
+        optimizer.checkpoint_event_epilogue()
+
+
+def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> None:
+    """Set the trained weights, Adam's moments and the counters of steps. All ranks must call.
+
+    Args:
+        engine: that has taken no step yet.
+        read: returns the whole ``fp32``, ``exp_avg`` or ``exp_avg_sq`` of a parameter, given that word and the name.
+        step: steps taken.
+    """
+    inner = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+    for master in masters(engine):
+        moments = {what: torch.zeros_like(master.weights, requires_grad=False) for what in MOMENTS}
+        for what, values in {"fp32": master.weights, **moments}.items():
+            for piece, part in Master(values, master.pieces):
+                part.copy_(read(what, piece.name).flatten()[piece.start : piece.start + piece.length])
+        # A count for each tensor: PyTorch's Adam adds to it in place, DeepSpeed's keeps a number.
+        count = torch.tensor(float(step)) if isinstance(inner, torch.optim.AdamW) else step
+        inner.state[master.weights] = {"step": count, **moments}
+    refresh_module(engine)
+    engine.global_steps = step
+    engine.global_samples = step * engine.train_batch_size()
+
+
+def set_frozen(engine: Engine, weights: Mapping[str, Tensor]) -> None:
+    """Set the parameters that are not trained. All ranks must call."""
+    frozen = {name: p for name, p in engine.module.named_parameters() if not p.requires_grad}
+    sliced = engine.zero_optimization_stage() == 3
+    with torch.no_grad(), deepspeed.zero.GatheredParameters(list(frozen.values()), modifier_rank=0, enabled=sliced):
+        for name, parameter in frozen.items() if rank() == 0 or not sliced else ():
+            parameter.copy_(weights[name])
+
+
+def trained_names(engine: Engine) -> list[list[str]]:
+    """Return the names of the trained parameters, group by group, in the optimizer's order."""
+    optimizer = engine.optimizer
+    for attribute in ("fp16_groups", "bf16_groups", "bit16_groups"):
+        if hasattr(optimizer, attribute):
+            return [[engine.param_names[p] for p in group] for group in getattr(optimizer, attribute)]
+    return [[engine.param_names[p] for p in group["params"]] for group in optimizer.param_groups]
+
+
+def share(master: Master) -> Master:
+    """Return this rank's part of a master tensor that every rank holds whole."""
+    (piece,) = master.pieces
+    chunk = -(-piece.length // world_size())
+    start = min(rank() * chunk, piece.length)
+    return Master(master.weights, (Piece(piece.name, start, start, min(chunk, piece.length - start)),))
+
+
+def gather_shares(master: Master) -> None:
+    """Fill a tensor that every rank holds whole from what each holds of it by `share`. All ranks must call."""
+    if world_size() == 1:
+        return
+    flat = master.weights.detach().view(-1)
+    chunk = -(-flat.numel() // world_size())
+    own = flat.new_zeros(chunk)
+    ((_, values),) = share(master)
+    own[: len(values)] = values
+    whole = flat.new_empty(chunk * world_size())
+    dist.all_gather_into_tensor(whole, own)
+    flat.copy_(whole[: flat.numel()])
+
+
+def _mapped(optimizer: object, group: Iterable[torch.nn.Parameter]) -> Iterator[Piece]:
+    """Stages 1 and 2: DeepSpeed links the parameters that this rank's part of a group cuts."""
+    for parameter in group:
+        if (link := parameter._hp_mapping) is not None:
+            start, address = link.lp_fragment_address.start, link.hp_fragment_address
+            yield Piece(optimizer.param_names[parameter], start, address.start, address.numel)
+
+
+def _sliced(optimizer: object, group: Iterable[torch.nn.Parameter]) -> Iterator[Piece]:
+    """Stage 3: every parameter is cut into equal slices, of which the last ones may be padding."""
+    offset, own = 0, dist.get_rank(optimizer.dp_process_group)
+    for parameter in group:
+        length = parameter.partition_numel()
+        start = min(own * length, parameter.ds_numel)
+        yield Piece(optimizer.param_names[parameter], start, offset, min(length, parameter.ds_numel - start))
+        offset += length

@@ -1,0 +1,74 @@
+"""Loads a checkpoint into the engine: DeepSpeed's as it is, where ranks and ZeRO stage are the same, or a universal one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors import SafetensorError
+
+from matey.checkpoints.find import open_checkpoint
+from matey.checkpoints.shards import ShardError
+from matey.checkpoints.source import AVERAGE, Source, layout_of
+from matey.parallel.average import MovingAverage
+from matey.parallel.collectives import rank, world_size
+from matey.parallel.engine import Engine
+from matey.parallel.loading import load_deepspeed
+from matey.parallel.master import set_frozen, set_whole
+
+
+class RunError(ValueError):
+    """A run that cannot start, go on or be saved: one sentence that says what to do."""
+
+
+def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dict[str, Any]:
+    """Load the checkpoint in a folder ``step_*`` and return the state saved with it. All ranks must call.
+
+    Raises:
+        RunError: it is damaged, or was saved by other ranks or another ZeRO stage and is not universal.
+    """
+    older = f"an older one can be named in {folder.parent / 'latest'}."
+    try:
+        source = open_checkpoint(folder)
+        if source.stage is None:
+            return _load_universal(engine, source, average)
+        layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
+        if (source.num_ranks, source.layout) != (world_size(), layout):
+            raise RunError(_convert_first(source, layout))
+        # DeepSpeed would not say which file is damaged, nor mind one of another step.
+        if source.stage:
+            source.optimizer(rank())
+        if source.has_average:
+            source.average(rank())
+        state = load_deepspeed(engine, folder)
+        average.load(folder)
+    except ShardError as error:
+        raise RunError(f"{error} Or {older}") from None
+    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
+        raise RunError(f"The checkpoint {folder} cannot be loaded ({first_line(error)}); {older}") from error
+    return state
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _convert_first(source: Source, layout: str) -> str:
+    run = source.folder.parent.parent
+    new = run.with_name(f"{run.name}_universal")
+    return (
+        f"{source.folder} was saved by {source.num_ranks} ranks {source.layout}, and this run has {world_size()} ranks "
+        f"{layout}. Convert it with `python tools/convert_checkpoint.py {run} --to universal --out {new}` and go on with "
+        f"--resume --set output.dir={new}."
+    )
+
+
+def _load_universal(engine: Engine, source: Source, average: MovingAverage) -> dict[str, Any]:
+    """Each rank reads its part of every parameter, one parameter at a time."""
+    set_whole(engine, source.parameter, source.step)
+    set_frozen(engine, source.common["module"])
+    average.set_whole(partial(source.parameter, AVERAGE) if source.has_average else None)
+    return source.common

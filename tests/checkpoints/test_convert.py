@@ -1,0 +1,120 @@
+"""Checkpoints of real engines turned into models and weights."""
+
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from matey import MateyModel
+from matey.checkpoints import convert as module
+from matey.checkpoints.convert import ConversionError, convert
+from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.run_files import ABOUT
+from matey.checkpoints.shards import ShardError
+from matey.checkpoints.source import AVERAGE, WEIGHTS
+from tests.conftest import make_batch, start
+
+
+def exported(root, kind, out, form="huggingface", average=False, dtype="float32"):
+    source, run = find_checkpoint(root / kind)
+    convert(source, run, form, out, average=average, dtype=dtype)
+    return source
+
+
+@pytest.mark.parametrize("kind", ["zero0", "zero3", "bf16_1", "zero3_universal"])
+def test_a_model_and_bare_weights_are_what_the_optimizer_holds(two_ranks, tmp_path, kind):
+    source = exported(two_ranks[0], kind, tmp_path / "model")
+    exported(two_ranks[0], kind, tmp_path / "fp32", form="fp32")
+    model = MateyModel.from_pretrained(tmp_path / "model")
+    bare, expected = load_file(tmp_path / "fp32" / "model.safetensors"), source.whole(WEIGHTS)
+    assert model.dtype == torch.float32 and set(bare) == set(expected) == set(model.state_dict())
+    assert all(torch.equal(bare[name], expected[name]) for name in expected)
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_may_hold_the_average_in_bfloat16_and_predicts(two_ranks, tmp_path):
+    source = exported(two_ranks[0], "zero3", tmp_path / "model", average=True, dtype="bfloat16")
+    model, expected = MateyModel.from_pretrained(tmp_path / "model"), source.whole(AVERAGE)
+    assert all(torch.equal(value, expected[name].bfloat16()) for name, value in model.state_dict().items())
+    batch = make_batch(num_samples=1)
+    in_float32 = MateyModel.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert torch.allclose(model.predict(batch), in_float32.predict(batch), rtol=0.02)
+    assert "moving average of the weights (decay 0.6) after step 3" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_the_configuration_says_vocabulary_patches_and_normalisation(two_ranks, tmp_path):
+    exported(two_ranks[0], "zero0", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["fields"] == ["water_height", "activator", "inhibitor"]
+    assert config["patches"] == [[1, 1, 8, 8], [1, 1, 4, 4]] and config["normalisation"] == "sample"
+
+
+def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two_ranks, tmp_path):
+    source, run = find_checkpoint(two_ranks[0] / "zero0")
+    validation = {
+        "step": 2,
+        "valid_nrmse": 0.25,
+        "valid_nrmse_by_system": {"shallow_water": 0.125},
+        "valid_persistence_by_system": {"shallow_water": 0.5},
+    }
+    (run / "metrics.jsonl").write_text(json.dumps(validation) + "\n" + json.dumps({**validation, "step": 4}) + "\n")
+    (run / ABOUT).write_text("shallow_water: water_height; 8/1/1 train/valid/test trajectories; data/swe\n")
+    convert(source, run, "huggingface", tmp_path / "model", average=False, dtype="float32")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "8/1/1 train/valid/test trajectories" in card and "0.8/0.1/0.1 train/valid/test, with seed 0" in card
+    assert "at step 2 on validation" in card and "| shallow_water | 0.1250 | 0.5000 |" in card
+    assert "on 2 ranks: " in card and "engine_cases.py" in card and "from_pretrained" in card
+
+
+def test_large_weights_are_spread_over_files(two_ranks, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SHARD", "500KB")
+    source = exported(two_ranks[0], "zero3", tmp_path / "model")
+    exported(two_ranks[0], "zero3", tmp_path / "fp32", form="fp32")
+    for folder in ("model", "fp32"):
+        assert len(list((tmp_path / folder).glob("model-*-of-*.safetensors"))) > 3
+    expected = source.whole(WEIGHTS)
+    state = MateyModel.from_pretrained(tmp_path / "model").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in state.items())
+
+
+def test_what_cannot_be_done_is_a_sentence_and_leaves_nothing(two_ranks, tmp_path):
+    source, run = find_checkpoint(two_ranks[0] / "zero3")
+    out = tmp_path / "out"
+
+    def refuse(words, kind=ConversionError, source=source, run=run, form="huggingface", **kwargs):
+        with pytest.raises(kind, match=words):
+            convert(source, run, form, out, **{"average": False, "dtype": "float32", **kwargs})
+        assert not out.exists() and list(tmp_path.iterdir()) in ([], [tmp_path / "bare"])
+
+    refuse("takes weights and average along", form="universal", average=True)
+    refuse("keeps float32; --dtype bfloat16 is for --to huggingface", form="fp32", dtype="bfloat16")
+    refuse("does not lie in a run's checkpoints/", run=None)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    refuse("has no moving average; train with train.ema", source=replace(source, folder=bare), average=True)
+    refuse("missing; copy it again", ShardError, source=replace(source, folder=bare))
+    universal, _ = find_checkpoint(two_ranks[0] / "zero3_universal")
+    refuse("universal already", ShardError, source=universal, form="universal")
+    out.mkdir()
+    with pytest.raises(ConversionError, match="exists already"):
+        convert(source, run, "fp32", out, average=False, dtype="float32")
+
+
+@pytest.mark.slow
+def test_universal_files_equal_those_of_deepspeeds_own_converter(two_ranks, tmp_path):
+    root, _ = two_ranks
+    for kind in ("zero3", "bf16_1"):
+        source = root / kind / "checkpoints" / "step_000003"
+        command = ["-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state", "--input_folder", source]
+        result = start([sys.executable, *command, "--output_folder", tmp_path / kind])
+        assert result.returncode == 0, result.stderr
+        ours = root / f"{kind}_universal" / "checkpoints" / "step_000003" / "zero"
+        theirs = sorted((tmp_path / kind / "zero").glob("*/*.pt"))
+        assert len(theirs) > 200
+        for path in theirs:
+            expected, got = (torch.load(file) for file in (path, ours / path.relative_to(tmp_path / kind / "zero")))
+            expected, got = (value["param"] if isinstance(value, dict) else value for value in (expected, got))
+            assert torch.equal(expected.flatten(), got.flatten()), path  # from ZeRO 3 theirs are flat

@@ -1,0 +1,108 @@
+"""Checkpoints of every ZeRO stage, and what goes on from them: the next losses, the optimizer's state, the average."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS
+from tests.checkpoints.conftest import run_cases
+
+BFLOAT16_ROUNDING = 2**-8
+
+
+def hold_saved(seen):
+    """The average is that of whole weights, and putting it in the weights' place leaves no trace."""
+    for name, case in seen.items():
+        if name.startswith("save"):
+            rounding = BFLOAT16_ROUNDING if "bf16" in name else 1e-6
+            assert case["average_off"] < rounding < case["average_moved"], name
+            assert case["restored"] == 0, name
+
+
+def hold_resumed(root, saved, resumed):
+    """Resumed runs hold the weights, moments and average that were saved to the last bit, and go on to the same losses."""
+    for name, case in resumed.items():
+        if not name.startswith("resume"):
+            continue
+        kind = name.split()[2].removesuffix("_universal")
+        expected = saved[f"save {kind}"]["losses"]
+        # Every rounding of bfloat16 falls otherwise where a batch is cut otherwise.
+        assert case["losses"] == pytest.approx(expected, rel=1e-3 if "bf16" in kind else 1e-6), name
+        assert (case["decays"], case["adam_steps"], case["best"]) == ([0.1, 0.0], [5], 0.25), name
+        one, two = (find_checkpoint(Path(folder))[0] for folder in (root / kind, case["again"]))
+        assert one.step == two.step == 3
+        for what in (WEIGHTS, *MOMENTS, AVERAGE):
+            before, after = one.whole(what), two.whole(what)
+            assert list(before) == list(after) or set(before) == set(after)
+            assert all(torch.equal(before[key], after[key]) for key in before), (name, what)
+        before, after = one.frozen(), two.frozen()
+        assert all(torch.equal(before[key], after[key]) for key in {*before, *after}), name
+
+
+def test_the_average_is_that_of_whole_weights_and_leaves_no_trace_in_them(two_ranks):
+    hold_saved(two_ranks[1])
+
+
+def test_a_checkpoint_of_other_ranks_or_stage_is_refused_with_the_command_that_converts_it(two_ranks):
+    root, seen = two_ranks
+    said = seen["resume zero1 zero3 1"]["refused"]
+    assert "was saved by 2 ranks with ZeRO 3, and this run has 2 ranks with ZeRO 1 or 2" in said
+    command = f"python tools/convert_checkpoint.py {root}/zero3 --to universal --out {root}/zero3_universal"
+    assert command in said and f"--resume --set output.dir={root}/zero3_universal" in said
+
+
+def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks):
+    root, seen = two_ranks
+    name = "resume zero3 zero3 1"
+    hold_resumed(root, seen, {name: seen[name]})
+    assert seen[name]["losses"] == seen["save zero3"]["losses"]
+
+
+def test_a_sequence_group_and_one_rank_go_on_from_what_two_ranks_saved_with_another_stage(two_ranks):
+    root, seen = two_ranks
+    name = "resume zero1 zero3_universal 2"
+    hold_resumed(root, seen, {name: seen[name]})
+    cases = [["resume", kind, f"{saved}_universal", 1] for kind, saved in (("zero1", "zero3"), ("zero3", "zero0"))]
+    hold_resumed(root, seen, run_cases(1, cases, root))
+
+
+@pytest.mark.slow
+def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
+    kinds = (
+        "zero0",
+        "zero1",
+        "zero2",
+        "zero3",
+        "frozen1",
+        "frozen3",
+        "bf16_1",
+        "bf16_2",
+        "bf16_3",
+        "offload2",
+        "offload3",
+    )
+    others = {"zero0": ["zero3"], "zero1": ["zero3", "zero0"], "zero2": ["zero1"], "zero3": ["zero1", "zero2"]}
+    others |= {
+        "frozen1": ["frozen3"],
+        "frozen3": ["frozen1"],
+        "bf16_1": ["bf16_3"],
+        "bf16_2": ["bf16_1"],
+        "bf16_3": ["bf16_2"],
+    }
+    others |= {"offload2": ["zero3"], "offload3": ["offload2"]}
+    for num_ranks in (1, 2):
+        root = tmp_path / str(num_ranks)
+        saved = run_cases(num_ranks, [["save", kind] for kind in kinds], root)
+        hold_saved(saved)
+        for new_ranks, sizes in ((1, [1]), (2, [1, 2]), (4, [2, 4])):
+            cases = [
+                ["resume", kind, f"{source}_universal", size]
+                for source, targets in others.items()
+                for kind in (source, *targets)
+                for size in sizes
+            ]
+            resumed = run_cases(new_ranks, cases, root)
+            assert len(resumed) == len(cases)
+            hold_resumed(root, saved, resumed)

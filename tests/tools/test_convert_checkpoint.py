@@ -1,0 +1,101 @@
+"""The command that converts and describes checkpoints, as a user starts it."""
+
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import pretrain, start
+from tests.launch.test_pretrain import LAUNCHERS, metrics, succeed
+
+
+def convert(*arguments):
+    return start([sys.executable, "tools/convert_checkpoint.py", *arguments])
+
+
+def test_a_run_becomes_a_model(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml(train={"steps": 1, "ema": 0.9})))
+    result = succeed(convert(tmp_path / "run", "--to", "huggingface", "--ema", "--out", tmp_path / "model"))
+    assert f"MateyModel.from_pretrained('{tmp_path}/model')" in result.stdout and "Reading ema" in result.stderr
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "shallow_water: water_height; 8/1/1 train/valid/test trajectories" in card
+    assert "launch/pretrain.py --deepspeed_config" in card and "| shallow_water | 0." in card
+
+
+@pytest.mark.slow
+def test_a_mistake_is_one_sentence_and_damage_is_named(run_yaml, tmp_path):
+    succeed(pretrain(run_yaml(train={"steps": 1})))
+    result = convert(tmp_path / "run", "--to", "fp32", "--out", tmp_path / "run")
+    assert result.returncode == 2 and "exists already" in result.stderr and "Traceback" not in result.stderr
+    assert "files are whole" in succeed(convert("--describe", tmp_path / "run")).stdout
+    shard = tmp_path / "run" / "checkpoints" / "step_000001" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    result = convert("--describe", tmp_path / "run")
+    assert result.returncode == 1 and f"damaged: {shard}" in result.stdout
+    result = pretrain(run_yaml(train={"steps": 2}), "--resume")
+    assert result.returncode == 2 and str(shard) in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_with_zero3_go_on_as_one_with_zero1_and_as_a_sequence_group(run_yaml, tmp_path):
+    settings = {"steps": 4, "schedule": "constant", "micro_batch": 2, "ema": 0.9}
+    two = {"launcher": LAUNCHERS["torchrun"]}
+    config, zero3 = run_yaml(train=settings), {"deepspeed_config": "ds_configs/zero3.json"}
+    succeed(pretrain(config, "--set", "train.steps=2", **two, **zero3))
+    for name in ("one", "group"):
+        succeed(convert(tmp_path / "run", "--to", "universal", "--out", tmp_path / name))
+    succeed(pretrain(config, "--resume", **two, **zero3))
+    expected = (metrics(tmp_path / "run"), metrics(tmp_path / "run", "valid_nrmse"))
+
+    refused = pretrain(config, "--resume", deepspeed_config="ds_configs/zero1.json")
+    assert refused.returncode == 2 and f"--to universal --out {tmp_path}/run_universal`" in refused.stderr
+
+    config = run_yaml(train={**settings, "micro_batch": 4}, output={"dir": str(tmp_path / "one")})
+    result = succeed(pretrain(config, "--resume", deepspeed_config="ds_configs/zero1.json"))
+    assert "Going on after step 2" in result.stdout
+    config = run_yaml(
+        train={**settings, "micro_batch": 4},
+        output={"dir": str(tmp_path / "group")},
+        parallel={"sequence_parallel_size": 2},
+    )
+    succeed(pretrain(config, "--resume", **two, deepspeed_config="ds_configs/zero1.json"))
+    for name in ("one", "group"):
+        resumed = (metrics(tmp_path / name), metrics(tmp_path / name, "valid_nrmse"))
+        for before, after in zip(expected, resumed, strict=True):
+            assert after == pytest.approx(before, rel=1e-6), name
+    # What was saved after the resume is DeepSpeed's again, and goes on as it is.
+    shutil.rmtree(tmp_path / "one" / "checkpoints" / "step_000002")
+    config = run_yaml(train={**settings, "micro_batch": 4, "steps": 5}, output={"dir": str(tmp_path / "one")})
+    succeed(pretrain(config, "--resume", deepspeed_config="ds_configs/zero1.json"))
+
+
+class Payload:
+    """What an attacker would put into a pickle."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.slow
+def test_resuming_runs_no_code_from_a_checkpoint_of_deepspeed(run_yaml, tmp_path):
+    zero3 = {"deepspeed_config": "ds_configs/zero3.json"}
+    succeed(pretrain(run_yaml(train={"steps": 1}), **zero3))
+    shard = tmp_path / "run" / "checkpoints" / "step_000001" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    whole = shard.read_bytes()
+    state = torch.load(shard, weights_only=False)
+    state["optimizer_state_dict"]["overflow"] = Payload(tmp_path / "made_by_a_pickle")
+    torch.save(state, shard)
+    result = pretrain(run_yaml(train={"steps": 2}), "--resume", **zero3)
+    assert (
+        result.returncode == 2
+        and "mkdir, which is no part of a checkpoint" in result.stderr
+        and "Traceback" not in result.stderr
+    )
+    assert not (tmp_path / "made_by_a_pickle").exists()
+    shard.write_bytes(whole)
+    succeed(pretrain(run_yaml(train={"steps": 2}), "--resume", **zero3))

@@ -1,0 +1,67 @@
+"""Turn a training checkpoint of any ranks and ZeRO stage into another form, or say what is in it and whether it is whole.
+
+    python tools/convert_checkpoint.py CHECKPOINT --to huggingface|fp32|universal --out DIR [--ema] [--dtype bfloat16]
+    python tools/convert_checkpoint.py --describe CHECKPOINT
+
+CHECKPOINT is a run's folder (its newest checkpoint is taken) or one of its checkpoints/step_*. One process on a CPU does it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from matey.checkpoints.convert import ConversionError, convert
+from matey.checkpoints.describe import describe, find_damage
+from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.shards import ShardError
+from matey.config import ConfigError
+
+
+def main() -> int:
+    """Run from the command line.
+
+    Returns:
+        0 if all went well, 1 if a described checkpoint is damaged, 2 for a mistake that the printed sentence explains.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument(
+        "--to",
+        choices=("huggingface", "fp32", "universal"),
+        help="a model for from_pretrained, bare weights, or a run that other ranks and ZeRO stages can go on with",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
+    parser.add_argument(
+        "--describe", action="store_true", help="say what it holds and what is damaged; changes nothing"
+    )
+    args = parser.parse_args()
+    if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
+        parser.error("give either --describe, or --to and --out")
+    try:
+        if args.describe:
+            return tell(args.checkpoint)
+        source, run = find_checkpoint(args.checkpoint)
+        print(convert(source, run, args.to, args.out, average=args.ema, dtype=args.dtype))
+    except (ShardError, ConversionError, ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def tell(checkpoint: Path) -> int:
+    """Print what a checkpoint holds, then what is wrong with it."""
+    source, run = find_checkpoint(checkpoint)
+    print(describe(source, run))
+    damage = find_damage(source)
+    for sentence in damage:
+        print(f"damaged: {sentence}")
+    print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")
+    return 1 if damage else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
