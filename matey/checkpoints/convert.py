@@ -11,11 +11,13 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
-from matey.checkpoints.run_files import OF_A_RUN
+from matey.checkpoints.run_files import MODEL, OF_A_RUN
 from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_config
+from matey.model.configuration import MateyConfig
+from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 from matey.train.network import model_config
 
@@ -75,10 +77,13 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         )
 
 
-def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return all weights by name, in one copy: each is converted in its place."""
+def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return all weights by name, in one copy, each converted in its place; adapters are merged where the run is known."""
     weights = source.whole(what)
     weights.update(source.frozen())
+    finetuned = None if settings is None else settings.finetune
+    if finetuned is not None and finetuned.train == "lora":
+        weights = merge_adapters(weights, finetuned.lora_rank, finetuned.lora_alpha)
     for name in weights:
         weights[name] = weights[name].to(dtype)
     return weights
@@ -86,12 +91,14 @@ def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]
 
 def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
     settings = load_config(run / "config.yaml")
-    config = model_config(settings)
+    best = run / MODEL
+    # The YAML does not say all of a network that was pretrained elsewhere.
+    config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
     config.dtype = dtype
     with torch.device("meta"):
         model = MateyModel(config)
     try:
-        model.load_state_dict(_weights(source, what, dtype), assign=True)
+        model.load_state_dict(_weights(source, settings, what, dtype), assign=True)
     except RuntimeError as error:
         raise ShardError(
             f"{source.folder} does not hold the model of {run / 'config.yaml'} ({str(error).splitlines()[1].strip()}); "
@@ -104,7 +111,8 @@ def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.d
 
 
 def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
-    save_torch_state_dict(_weights(source, what, dtype), new, max_shard_size=MAX_SHARD)
+    settings = None if run is None else load_config(run / "config.yaml")
+    save_torch_state_dict(_weights(source, settings, what, dtype), new, max_shard_size=MAX_SHARD)
     return "Weights: {out}, by the names of the module's state dict."
 
 

@@ -84,6 +84,18 @@ def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_and_leave_a
         assert "lora" not in name and torch.allclose(value, two[name], atol=1e-4), name
     assert not torch.equal(one["blocks.0.mlp.expand.weight"], old["blocks.0.mlp.expand.weight"])
     assert torch.equal(one["blocks.0.mlp.expand.bias"], old["blocks.0.mlp.expand.bias"])
+    command = [
+        sys.executable,
+        "tools/convert_checkpoint.py",
+        site / "two",
+        "--to",
+        "huggingface",
+        "--out",
+        site / "plain",
+    ]
+    succeed(start(command))
+    for name, value in weights(site / "plain").items():
+        assert torch.equal(value, two[name]), name
 
 
 @pytest.mark.slow
