@@ -1,0 +1,67 @@
+"""Operations of the network's matrix products, read off a model without storage; attention's are counted by `workload`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of a forward pass (a multiplication and an addition are two), and parameters.
+
+    Attributes:
+        per_token: of the blocks, products of attention left out.
+        outside_per_token: of positions, per token.
+        embed: per level, of a token's patch: for each of its fields, and beyond.
+        decode: per level, of a token of the last frame: for each of its fields, and beyond.
+        num_parameters: of the model.
+        block_parameters: of one block.
+    """
+
+    per_token: int
+    outside_per_token: int
+    embed: tuple[tuple[int, int], ...]
+    decode: tuple[tuple[int, int], ...]
+    num_parameters: int
+    block_parameters: int
+
+
+def count_operations(config: MateyConfig) -> Operations:
+    """Count what a model of this configuration computes."""
+    with torch.device("meta"):
+        model = MateyModel(config)
+    embed, decode = [], []
+    for embedding, decoder in zip(model.embeddings, model.decoders, strict=True):
+        _, cells, width = embedding.field_weight.shape
+        num_cells = math.prod(embedding.patch) // cells
+        rest, places = 0, num_cells
+        for stage, merge in zip(embedding.stages, embedding.merges, strict=True):
+            places //= math.prod(merge)
+            rest += places * _linear(stage)
+        embed.append((2 * num_cells * cells * width, rest))
+        rest, places = 0, 1
+        for stage, split in zip(decoder.stages, decoder.splits, strict=True):
+            rest += places * _linear(stage)
+            places *= math.prod(split)
+        _, window, hidden = decoder.window_weight.shape
+        block = decoder.field_weight.shape[2]
+        decode.append((2 * places * hidden * (window + block), rest))
+    return Operations(
+        per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
+        outside_per_token=_linear(model.position.centre) + _linear(model.position.volume),
+        embed=tuple(embed),
+        decode=tuple(decode),
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        block_parameters=sum(parameter.numel() for parameter in model.blocks[0].parameters()),
+    )
+
+
+def _linear(layer: nn.Linear) -> int:
+    return 2 * layer.in_features * layer.out_features

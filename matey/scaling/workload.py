@@ -1,0 +1,219 @@
+"""What a step works on: the tokens of samples, and which of them attend to each other.
+
+Samples are those that training would draw or, where the data is not at hand, grids of which a given share is split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from matey.config import ConfigError, RunConfig
+from matey.data import open_dataset
+from matey.data.mixture import Mixture
+from matey.data.windows import read_windows
+from matey.fields import FieldBatch
+from matey.model.blocks import scheme_keys
+from matey.model.configuration import MateyConfig
+from matey.scaling.operations import Operations, count_operations
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import cover, patch_grid
+from matey.tokens.segments import segment
+from matey.tokens.tokenize import tokenize
+from matey.train.network import check_fit, model_config, with_vocabulary
+from matey.train.pretrain import mixture_of, split_of
+
+NUM_SAMPLES = 32  # windows that tokens are counted on
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is taken of data that is not at hand.
+
+    Attributes:
+        grids: cells ``z, y, x`` of each data set in the run's order; the last one counts for all that follow.
+        refined: share of the patches of each level that is split.
+        num_fields: fields of a system.
+    """
+
+    grids: tuple[tuple[int, int, int], ...] = ((1, 128, 128),)
+    refined: float = 0.2
+    num_fields: int = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as the network sees it.
+
+    Attributes:
+        system: name of the PDE system; of data that is not at hand, its path.
+        window: ``t, z, y, x``.
+        num_fields: of its system.
+        layout: of its tokens.
+    """
+
+    system: str
+    window: tuple[int, int, int, int]
+    num_fields: int
+    layout: TokenLayout
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of its tokens."""
+        return self.layout.num_tokens
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Samples in the proportions of training, and the network that works on them.
+
+    Attributes:
+        run: with its vocabulary filled in.
+        config: of the model.
+        samples: drawn, or assumed.
+        measured: whether the samples were drawn from the data.
+    """
+
+    run: RunConfig
+    config: MateyConfig
+    samples: tuple[Sample, ...]
+    measured: bool
+
+    @cached_property
+    def operations(self) -> Operations:
+        """Operations and parameters of the network."""
+        return count_operations(self.config)
+
+    @property
+    def num_attentions(self) -> int:
+        """Attentions of a block."""
+        return len(scheme_keys(self.config.scheme, self.config.patches))
+
+    @property
+    def num_tokens(self) -> float:
+        """Mean tokens per sample."""
+        return sum(sample.num_tokens for sample in self.samples) / len(self.samples)
+
+    @property
+    def num_uniform_tokens(self) -> float:
+        """Mean tokens per sample, were it cut into the finest patches throughout."""
+        finest = self.config.patches[-1]
+        counts = [math.prod(patch_grid(cover(sample.window, finest), finest)) for sample in self.samples]
+        return sum(counts) / len(counts)
+
+    def micro_batch(self, size: int, first: int = 0) -> list[Sample]:
+        """Return a micro-batch of so many samples, from the sample of number ``first`` on, and from the start again."""
+        return [self.samples[(first + number) % len(self.samples)] for number in range(size)]
+
+    def largest_micro_batch(self, size: int) -> int:
+        """Return the most tokens of a micro-batch of so many samples in a row."""
+        return max(sum(s.num_tokens for s in self.micro_batch(size, first)) for first in range(len(self.samples)))
+
+    def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Return the key of each attention of a block for a micro-batch, ``(n,)`` each."""
+        keys = []
+        for key in scheme_keys(self.config.scheme, self.config.patches):
+            parts, first = [], 0
+            for sample in samples:
+                part = key(sample.layout)
+                parts.append(part + first)
+                first += int(part.max()) + 1
+            keys.append(torch.cat(parts))
+        return keys
+
+    @cached_property
+    def forward_operations(self) -> float:
+        """Mean operations of a sample's forward pass in matrix products, those of attention included."""
+        return self.block_operations + self._outside_operations
+
+    @cached_property
+    def block_operations(self) -> float:
+        """The part of `forward_operations` in the transformer blocks."""
+        pairs = [
+            count * queries * keys
+            for sample in self.samples
+            for key in self.keys([sample])
+            for count, queries, keys in segment(key).runs
+        ]
+        attention = 4 * self.config.width * self.config.num_blocks * sum(pairs) / len(self.samples)
+        return attention + self.num_tokens * self.operations.per_token
+
+    @property
+    def _outside_operations(self) -> float:
+        total = 0
+        for sample in self.samples:
+            layout, fields = sample.layout, sample.num_fields
+            total += layout.num_tokens * self.operations.outside_per_token
+            levels = zip(self.operations.embed, self.operations.decode, strict=True)
+            for level, (embed, decode) in enumerate(levels):
+                here = layout.level == level
+                total += int(here.sum()) * (embed[0] * fields + embed[1])
+                total += int((here & layout.is_last).sum()) * (decode[0] * fields + decode[1])
+        return total / len(self.samples)
+
+
+def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:
+    """Count the tokens of a run on windows of its data or, with ``assumed``, on what is taken in its place.
+
+    Raises:
+        ConfigError: the run does not fit the data, or names no fields where there is none.
+        DataError: data cannot be opened.
+    """
+    if assumed is not None:
+        return _assumed_workload(run, assumed, num_samples)
+    sets = [open_dataset(data.path) for data in run.data.sets]
+    run = with_vocabulary(run, sets)
+    check_fit(run, sets)
+    mixture: Mixture = mixture_of(run, sets, [split_of(data, run) for data in sets])
+    config = model_config(run)
+    batches = read_windows(mixture.sets, mixture.global_batch(0, num_samples), run.data.history)
+    singles = [_single(batch, number) for batch in batches for number in range(batch.num_samples)]
+    return Workload(run, config, tuple(_sample(batch, config) for batch in _spread(singles)), measured=True)
+
+
+def _spread(batches: list[FieldBatch]) -> list[FieldBatch]:
+    """Mix samples that came system by system, so that samples in a row are like a micro-batch of training."""
+    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
+    return [batches[number] for number in order]
+
+
+def _single(batch: FieldBatch, number: int) -> FieldBatch:
+    part = slice(number, number + 1)
+    return FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
+
+
+def _sample(batch: FieldBatch, config: MateyConfig, num_fields: int | None = None) -> Sample:
+    layout = tokenize([batch], config.patches, config.refinement).layout
+    return Sample(batch.system, (batch.num_frames, *batch.grid), num_fields or len(batch.fields), layout)
+
+
+def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Workload:
+    if run.model.fields is None:
+        raise ConfigError(
+            "The fields of a run whose data is not at hand must be named: set model.fields, for instance "
+            "--set 'model.fields=[density, pressure]'."
+        )
+    config = model_config(run)
+    if config.refine_rule == "threshold":
+        config = replace_rule(config, assumed.refined)
+    random = torch.Generator().manual_seed(0)
+    weights = torch.tensor([data.weight for data in run.data.sets])
+    points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
+    samples = []
+    for index in torch.searchsorted(weights.cumsum(0), points).tolist():
+        grid = assumed.grids[min(index, len(assumed.grids) - 1)]
+        noise = torch.rand(1, run.data.history, 1, *grid, generator=random)
+        batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
+        samples.append(_sample(batch, config, assumed.num_fields))
+    order = torch.randperm(num_samples, generator=random).tolist()
+    return Workload(run, config, tuple(samples[number] for number in order), measured=False)
+
+
+def replace_rule(config: MateyConfig, share: float) -> MateyConfig:
+    """Return the configuration with a share of all patches split, whatever the fields are."""
+    return MateyConfig.from_dict(config.to_dict() | {"refine_rule": "fraction", "refine_amount": share})
