@@ -1,20 +1,23 @@
-"""How long collectives take: an alpha-beta model of each, on links inside a node and between nodes.
+"""How long collectives take: an alpha-beta model of each on the links inside a node and between nodes, and its fit.
 
-A message of n bytes takes ``alpha + n beta``. Each collective is a number of rounds, which cost alpha, and bytes that pass a
-rank, which cost beta. Across nodes it is taken apart: inside each node, then between nodes over all links of a node at once,
-then inside again, as NCCL and RCCL do. After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/1094342005051521).
+A message of n bytes takes ``alpha + n beta``; a collective costs alpha for each of its rounds and beta for each byte. Across
+nodes it is taken apart: inside each node, between nodes over all links of a node at once, and inside again, as NCCL and RCCL
+do. Inside a node all-reduce, reduce-scatter and all-gather go around a ring; between nodes all-reduce is a tree (recursive
+halving and doubling). After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/1094342005051521).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import least_squares
 
 from matey.scaling.machine import Link, Machine
+
+KINDS = ("all_reduce", "reduce_scatter_tensor", "all_gather_into_tensor", "all_to_all_single", "broadcast")
 
 
 @dataclass(frozen=True)
@@ -32,113 +35,145 @@ class Group:
     sharing: int = 1
 
     @property
+    def inside(self) -> int:
+        """Ranks that take part on a node."""
+        return min(self.num_ranks, self.ranks_on_node)
+
+    @property
     def num_nodes(self) -> int:
         """Nodes that it reaches over."""
         return -(-self.num_ranks // self.ranks_on_node)
 
 
-def rounds_and_bytes(kind: str, num_bytes: float, num_ranks: int) -> tuple[float, float]:
-    """Return the rounds of a collective on one link, and the bytes that pass a rank.
+@dataclass(frozen=True)
+class Passes:
+    """What a collective puts on the links.
+
+    Attributes:
+        inside_rounds: one after another inside a node.
+        inside_bytes: that a die sends in them.
+        between_rounds: one after another between nodes.
+        between_bytes: that a node sends in them, those of other groups on it included.
+    """
+
+    inside_rounds: float = 0.0
+    inside_bytes: float = 0.0
+    between_rounds: float = 0.0
+    between_bytes: float = 0.0
+
+
+def passes(kind: str, num_bytes: float, group: Group) -> Passes:
+    """Return what a collective puts on the links.
 
     Args:
-        kind: as DeepSpeed's communication logger names it.
+        kind: one of `KINDS`, as DeepSpeed's communication logger names them.
         num_bytes: that a rank puts into the call; for ``broadcast``, that the root does.
-        num_ranks: that take part.
+        group: of the ranks.
     """
-    p, n = num_ranks, num_bytes
-    if p == 1:
-        return 0.0, 0.0
+    n, p, d, nodes = num_bytes, group.num_ranks, group.inside, group.num_nodes
+    # Ranks of a node send side by side over its links.
+    side_by_side = d * group.sharing
+    log_nodes = math.ceil(math.log2(nodes))
     match kind:
-        case "all_reduce":  # ring: reduce-scatter, then all-gather
-            return 2.0 * (p - 1), 2 * n * (p - 1) / p
-        case "reduce_scatter_tensor":  # ring
-            return p - 1.0, n * (p - 1) / p
-        case "all_gather_into_tensor":  # ring; n is what one rank brings
-            return p - 1.0, n * (p - 1)
-        case "all_to_all_single":  # pairwise
-            return p - 1.0, n * (p - 1) / p
-        case "broadcast":  # binomial tree
-            return math.ceil(math.log2(p)), n * math.ceil(math.log2(p))
-    raise ValueError(f"There is no model of the collective {kind!r}.")
+        case "all_reduce":  # reduce-scatter inside, all-reduce of each part between, all-gather inside
+            across = 2 * n / d * (nodes - 1) / nodes
+            return Passes(2 * (d - 1), 2 * n * (d - 1) / d, 2 * log_nodes, across * side_by_side)
+        case "reduce_scatter_tensor":
+            across = n / d * (nodes - 1) / nodes
+            return Passes(d - 1, n * (d - 1) / d, nodes - 1, across * side_by_side)
+        case "all_gather_into_tensor":  # n is what one rank brings
+            return Passes(d - 1, n * nodes * (d - 1), nodes - 1, n * (nodes - 1) * side_by_side)
+        case "all_to_all_single":  # with each partner in turn
+            each = n / p
+            return Passes(d - 1, each * (d - 1), p - d, each * (p - d) * side_by_side)
+        case "broadcast":  # a binomial tree of nodes, then of ranks
+            rounds = math.ceil(math.log2(d))
+            return Passes(rounds, n * rounds, log_nodes, n * log_nodes * group.sharing)
+    raise ValueError(f"There is no model of the collective {kind!r}; there is of {', '.join(KINDS)}.")
 
 
 def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
     """Return how long a collective takes."""
-    inside, nodes = min(group.ranks_on_node, group.num_ranks), group.num_nodes
-    if nodes == 1:
-        return _on(machine.inside, *rounds_and_bytes(kind, num_bytes, inside))
-    # What a rank has of its node's links while all of its node send.
-    share = Link(latency=machine.between.latency, bandwidth=machine.between.bandwidth / (inside * group.sharing))
-    if kind == "all_reduce":
-        part = num_bytes / inside
-        first = _on(machine.inside, *rounds_and_bytes("reduce_scatter_tensor", num_bytes, inside))
-        across = min(_on(share, *rounds_and_bytes(kind, part, nodes)), _tree(share, part, nodes))
-        return first + across + _on(machine.inside, *rounds_and_bytes("all_gather_into_tensor", part, inside))
-    if kind == "reduce_scatter_tensor":
-        first = _on(machine.inside, *rounds_and_bytes(kind, num_bytes, inside))
-        return first + _on(share, *rounds_and_bytes(kind, num_bytes / inside, nodes))
-    if kind == "all_gather_into_tensor":
-        across = _on(share, *rounds_and_bytes(kind, num_bytes, nodes))
-        return across + _on(machine.inside, *rounds_and_bytes(kind, num_bytes * nodes, inside))
-    if kind == "all_to_all_single":
-        each = num_bytes / group.num_ranks
-        here = _on(machine.inside, inside - 1, each * (inside - 1))
-        return here + _on(share, group.num_ranks - inside, each * (group.num_ranks - inside))
-    across = _on(share, *rounds_and_bytes(kind, num_bytes, nodes))
-    return across + _on(machine.inside, *rounds_and_bytes(kind, num_bytes, inside))
-
-
-def _tree(link: Link, num_bytes: float, num_ranks: int) -> float:
-    """All-reduce on a double binary tree, pipelined, as NCCL's: up and down, and all bytes twice over each link."""
-    return _on(link, 2 * math.ceil(math.log2(num_ranks)), 2 * num_bytes)
-
-
-def _on(link: Link, rounds: float, num_bytes: float) -> float:
-    return rounds * link.latency + num_bytes / link.bandwidth
+    links = [1 / machine.inside.bandwidth, 1 / machine.between.bandwidth]
+    on = astuple(passes(kind, num_bytes, group))
+    values = machine.inside.latency, links[0], machine.between.latency, links[1]
+    return machine.factors.get(kind, 1.0) * sum(count * value for count, value in zip(on, values, strict=True))
 
 
 @dataclass(frozen=True)
 class Point:
-    """A collective on one link, timed.
+    """A collective that was timed.
 
     Attributes:
-        kind: as in `rounds_and_bytes`.
+        kind: one of `KINDS`.
         num_bytes: that a rank put in.
-        num_ranks: that took part.
+        group: of the ranks.
         seconds: of the call.
     """
 
     kind: str
     num_bytes: float
-    num_ranks: int
+    group: Group
     seconds: float
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A link fitted to measured collectives.
+    """Links fitted to measured collectives.
 
     Attributes:
-        link: its latency and bandwidth.
+        inside: of a node; None where no point has two ranks on a node.
+        between: nodes; None where all points are on one node.
+        factors: per kind, measured over modelled seconds: libraries have other algorithms for some.
         residuals: per point, modelled over measured seconds, less 1.
     """
 
-    link: Link
+    inside: Link | None
+    between: Link | None
+    factors: dict[str, float]
     residuals: tuple[float, ...]
+
+    def on(self, machine: Machine) -> Machine:
+        """Return a machine with what was fitted in place of its own."""
+        links = {"inside": self.inside, "between": self.between}
+        links = {name: link for name, link in links.items() if link is not None}
+        return machine.model_copy(update={**links, "factors": self.factors})
 
 
 def fit(points: Sequence[Point]) -> Fit:
-    """Fit latency and bandwidth of a link by non-negative least squares of relative errors.
+    """Fit latency and bandwidth of the links, and a factor for each kind, by least squares of the logarithms.
+
+    The geometric mean of the factors is 1. Points far off, as of a moment when the machine did other things, count less.
 
     Raises:
-        ValueError: fewer than two points, or points that do not tell latency from bandwidth.
+        ValueError: the points do not tell latency from bandwidth on each link that they use.
     """
-    rows = np.array([rounds_and_bytes(p.kind, p.num_bytes, p.num_ranks) for p in points])
-    measured = np.array([p.seconds for p in points])
-    if len(points) < 2 or np.linalg.matrix_rank(rows / rows.max(axis=0)) < 2:
-        raise ValueError("A link is fitted to messages of two sizes at least.")
-    (alpha, beta), _ = nnls(rows / measured[:, None], np.ones(len(points)))
-    if beta == 0:
-        raise ValueError("Larger messages did not take longer: time larger ones.")
-    link = Link(latency=alpha, bandwidth=1 / beta)
-    return Fit(link, tuple((rows @ [alpha, beta] / measured - 1).tolist()))
+    measured = np.array([point.seconds for point in points])
+    rows = np.array([astuple(passes(p.kind, p.num_bytes, p.group)) for p in points])
+    used = rows.any(axis=0)
+    rows = rows[:, used]
+    if np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
+        raise ValueError(
+            "Links are fitted to messages of several sizes, on one node and, for those between, on several."
+        )
+    kinds = sorted({point.kind for point in points})
+    member = np.array([[point.kind == kind for kind in kinds] for point in points], dtype=float)
+    member -= member.mean(axis=1, keepdims=True)
+
+    def logarithms(unknowns: np.ndarray) -> np.ndarray:
+        return np.log(rows @ np.exp(unknowns[: rows.shape[1]])) + member @ unknowns[rows.shape[1] :]
+
+    # From every column taken alone: the least that a round, and a byte, can have taken.
+    start = [np.log((measured[column > 0] / column[column > 0]).min()) for column in rows.T]
+    found = least_squares(
+        lambda unknowns: logarithms(unknowns) - np.log(measured), [*start, *np.zeros(len(kinds))], loss="soft_l1"
+    ).x
+    values = np.zeros(4)
+    values[used] = np.exp(found[: rows.shape[1]])
+    links = [Link(latency=values[first], bandwidth=1 / values[first + 1]) if used[first] else None for first in (0, 2)]
+    factors = np.exp(found[rows.shape[1] :] - found[rows.shape[1] :].mean())
+    return Fit(
+        *links,
+        factors=dict(zip(kinds, factors.tolist(), strict=True)),
+        residuals=tuple((np.exp(logarithms(found)) / measured - 1).tolist()),
+    )

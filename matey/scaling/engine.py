@@ -20,6 +20,8 @@ class EngineSettings:
         bucket: values that are reduced together.
         overlap: whether gradients are reduced while the backward pass goes on.
         live: values of gathered weights that stage 3 keeps at once.
+        prefetch: values of weights that stage 3 gathers together.
+        persistent: size of a parameter below which stage 3 keeps it whole.
         offloads_optimizer: whether the optimizer waits in main memory.
         offloads_weights: whether the weights do.
     """
@@ -30,6 +32,8 @@ class EngineSettings:
     bucket: int
     overlap: bool
     live: int
+    prefetch: int
+    persistent: int
     offloads_optimizer: bool
     offloads_weights: bool
 
@@ -75,7 +79,9 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         gradient_bytes=2 if is_bf16 and accumulate != "fp32" else 4,
         bucket=zero.reduce_bucket_size,
         overlap=bool(zero.overlap_comm),
-        live=zero.max_live_parameters,
+        live=min(zero.max_live_parameters, zero.max_reuse_distance),
+        prefetch=zero.prefetch_bucket_size,
+        persistent=zero.param_persistence_threshold,
         offloads_optimizer=offload[0],
         offloads_weights=offload[1],
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.model.configuration import SIZES
 from matey.parallel.topology import Topology
 from matey.scaling.engine import EngineSettings, read_engine
-from matey.scaling.exchanges import Exchange, plan_exchanges
+from matey.scaling.exchanges import RECOMPUTED, Exchange, plan_exchanges
 from matey.scaling.machine import Machine
 from matey.scaling.memory import MemoryPlan, plan_memory
+from matey.scaling.operations import count_kernels
 from matey.scaling.workload import Workload, load_workload
 
 
@@ -142,10 +143,9 @@ def estimate(
         )
     engine = read_engine(deepspeed_config)
     workload = load_workload(run) if workload is None else workload
-    workload = replace(workload, run=workload.run.model_copy(update={"train": run.train, "parallel": run.parallel}))
     topology = _topology(run, ranks)
-    exchanges = plan_exchanges(workload, engine, topology, machine)
-    seconds = _seconds(workload, engine, topology, machine, exchanges)
+    exchanges = plan_exchanges(run, workload, engine, topology, machine)
+    seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     operations = 3 * workload.forward_operations * samples
     peak = machine.peak[engine.precision] * machine.dies_of_rank(ranks) * ranks
@@ -158,7 +158,7 @@ def estimate(
         uniform_tokens_per_sample=workload.num_uniform_tokens,
         tokens_measured=workload.measured,
         num_parameters=workload.operations.num_parameters,
-        memory=plan_memory(workload, engine, topology, machine),
+        memory=plan_memory(run, workload, engine, topology, machine),
         memory_limit=machine.memory * machine.dies_of_rank(ranks),
         exchanges=exchanges,
         seconds=seconds,
@@ -176,29 +176,36 @@ def _topology(run: RunConfig, ranks: int) -> Topology:
 
 
 def _seconds(
+    run: RunConfig,
     workload: Workload,
     engine: EngineSettings,
     topology: Topology,
     machine: Machine,
     exchanges: tuple[Exchange, ...],
 ) -> StepSeconds:
-    run, dies = workload.run, machine.dies_of_rank(topology.num_ranks)
-    samples = run.train.micro_batch * run.train.accumulation / topology.sequence_parallel_size
+    dies = machine.dies_of_rank(topology.num_ranks)
     rate = machine.rate(engine.precision) * dies
-    forward = workload.forward_operations * samples / rate
-    again = {"none": 0.0, "every_other": 0.5, "all": 1.0}[run.parallel.checkpoint_blocks]
+    times, samples = run.train.accumulation, run.train.micro_batch / topology.sequence_parallel_size
+    again = RECOMPUTED[run.parallel.checkpoint_blocks]
+
+    def seconds(operations: float, num_kernels: float) -> float:
+        return times * max(operations * samples / rate, num_kernels * machine.kernel_seconds)
+
+    kernels = count_kernels(workload.config, workload.num_attentions)
+    blocks, outside = workload.block_operations, workload.outside_operations
+    forward = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
+    backward = seconds(2 * blocks, kernels.block_backward) + seconds(2 * outside, kernels.outside_backward)
     by_purpose = {"sequence": 0.0, "gradients": 0.0, "weights": 0.0}
     for exchange in exchanges:
         by_purpose[exchange.purpose] += exchange.seconds
     if engine.overlap and engine.stage > 0 and not engine.reduces_after_backward:
-        by_purpose["gradients"] = max(0.0, by_purpose["gradients"] - 2 * forward)
+        by_purpose["gradients"] = max(0.0, by_purpose["gradients"] - backward)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
-    # AdamW reads weight, gradient and both moments and writes all but the gradient, in float32.
-    optimizer = 7 * 4 * owned / (machine.memory_bandwidth * dies)
     return StepSeconds(
         forward=forward,
-        backward=2 * forward,
-        recompute=again * workload.block_operations * samples / rate,
-        optimizer=optimizer,
+        backward=backward,
+        recompute=again * seconds(blocks, kernels.block_forward),
+        # AdamW reads weight, gradient and both moments and writes all but the gradient, in float32.
+        optimizer=7 * 4 * owned / (machine.memory_bandwidth * dies),
         **by_purpose,
     )

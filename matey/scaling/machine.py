@@ -1,4 +1,4 @@
-"""A machine as planning sees it: rates and sizes of a die, a node and the network, each from a small YAML file with its source."""
+"""A machine as planning sees it: rates and sizes of a die, a node and the network, from a small YAML file with sources."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Machine(Section):
     kernel_seconds: float = Field(ge=0, description="seconds that starting an operation takes at least")
     inside: Link = Field(description="between two dies of a node, of each die")
     between: Link = Field(description="between nodes, of all links of a node together")
+    factors: dict[str, float] = Field({}, description="seconds of a collective over the model's, by kind, if measured")
 
     def nodes_of(self, num_ranks: int) -> int:
         """Return how many nodes a number of ranks fills, one rank a die; those that share dies all fit on one node."""

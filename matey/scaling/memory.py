@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+from matey.config import RunConfig
 from matey.parallel.topology import Topology
 from matey.scaling.engine import EngineSettings
 from matey.scaling.machine import Machine
@@ -44,7 +45,9 @@ class MemoryPlan:
         return [field.name for field in fields(cls)]
 
 
-def plan_memory(workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine) -> MemoryPlan:
+def plan_memory(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> MemoryPlan:
     """Return what one rank holds during a step."""
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights = engine.value_bytes * num
@@ -55,7 +58,7 @@ def plan_memory(workload: Workload, engine: EngineSettings, topology: Topology, 
         weights=0 if engine.offloads_weights else weights,
         gradients=_gradients(num, engine, ranks),
         optimizer=0 if engine.offloads_optimizer else optimizer,
-        activations=_activations(workload, engine, topology),
+        activations=_activations(run, workload, engine, topology),
         communication=_communication(num, engine, ranks, whole_buckets=not machine.shared_dies),
         process=machine.reserved_memory,
     )
@@ -81,13 +84,11 @@ def _communication(num: int, engine: EngineSettings, ranks: int, *, whole_bucket
     return buckets + (engine.value_bytes * min(num, engine.live) if engine.stage == 3 else 0)
 
 
-def _activations(workload: Workload, engine: EngineSettings, topology: Topology) -> float:
-    train, parallel = workload.run.train, workload.run.parallel
-    share = workload.largest_micro_batch(train.micro_batch) / topology.sequence_parallel_size
-    kept = activation_bytes(
-        workload.config, share, workload.num_attentions, parallel.checkpoint_blocks, engine.value_bytes
-    )
-    return kept + _fields(workload)
+def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:
+    share = workload.largest_micro_batch(run.train.micro_batch) / topology.sequence_parallel_size
+    recompute = run.parallel.checkpoint_blocks
+    kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
+    return kept + run.train.micro_batch * _fields(workload)
 
 
 def _fields(workload: Workload) -> float:
@@ -96,4 +97,4 @@ def _fields(workload: Workload) -> float:
     for sample in workload.samples:
         t, z, y, x = sample.window
         values = max(values, (2 * t + 2) * sample.num_fields * z * y * x)
-    return 4 * values * workload.run.train.micro_batch
+    return 4 * values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -20,6 +20,8 @@ from matey.data.windows import read_windows
 from matey.fields import FieldBatch
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
+from matey.parallel.sequence import heads_plan_moves, plan_tokens
+from matey.parallel.topology import Topology
 from matey.scaling.operations import Operations, count_operations
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import cover, patch_grid
@@ -69,17 +71,35 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class SequencePlan:
+    """How an attention crosses the ranks of a sequence group, see `matey.parallel.sequence`.
+
+    Attributes:
+        by_tokens: whether whole segments move to one rank each; otherwise tokens are exchanged for heads.
+        num_moved: values that leave a rank in a forward pass over the embedding width, summed over the group.
+    """
+
+    by_tokens: bool
+    num_moved: float
+
+
+def _plan(key: Tensor, topology: Topology) -> SequencePlan:
+    tokens, heads = plan_tokens(key, topology), heads_plan_moves(len(key), topology)
+    if tokens is not None and tokens.num_moved < heads:
+        return SequencePlan(True, tokens.num_moved)
+    return SequencePlan(False, heads)
+
+
+@dataclass(frozen=True)
 class Workload:
     """Samples in the proportions of training, and the network that works on them.
 
     Attributes:
-        run: with its vocabulary filled in.
         config: of the model.
         samples: drawn, or assumed.
         measured: whether the samples were drawn from the data.
     """
 
-    run: RunConfig
     config: MateyConfig
     samples: tuple[Sample, ...]
     measured: bool
@@ -114,6 +134,18 @@ class Workload:
         """Return the most tokens of a micro-batch of so many samples in a row."""
         return max(sum(s.num_tokens for s in self.micro_batch(size, first)) for first in range(len(self.samples)))
 
+    def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
+        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
+        place = num_samples, topology.sequence_parallel_size
+        if place not in self._plans:
+            keys = self.keys(self.micro_batch(num_samples))
+            self._plans[place] = [_plan(key, replace(topology, num_ranks=place[1], rank=0)) for key in keys]
+        return self._plans[place]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[int, int], list[SequencePlan]]:
+        return {}
+
     def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Return the key of each attention of a block for a micro-batch, ``(n,)`` each."""
         keys = []
@@ -129,7 +161,7 @@ class Workload:
     @cached_property
     def forward_operations(self) -> float:
         """Mean operations of a sample's forward pass in matrix products, those of attention included."""
-        return self.block_operations + self._outside_operations
+        return self.block_operations + self.outside_operations
 
     @cached_property
     def block_operations(self) -> float:
@@ -143,8 +175,9 @@ class Workload:
         attention = 4 * self.config.width * self.config.num_blocks * sum(pairs) / len(self.samples)
         return attention + self.num_tokens * self.operations.per_token
 
-    @property
-    def _outside_operations(self) -> float:
+    @cached_property
+    def outside_operations(self) -> float:
+        """The other part: embedding, positions, decoding."""
         total = 0
         for sample in self.samples:
             layout, fields = sample.layout, sample.num_fields
@@ -173,7 +206,7 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
     config = model_config(run)
     batches = read_windows(mixture.sets, mixture.global_batch(0, num_samples), run.data.history)
     singles = [_single(batch, number) for batch in batches for number in range(batch.num_samples)]
-    return Workload(run, config, tuple(_sample(batch, config) for batch in _spread(singles)), measured=True)
+    return Workload(config, tuple(_sample(batch, config) for batch in _spread(singles)), measured=True)
 
 
 def _spread(batches: list[FieldBatch]) -> list[FieldBatch]:
@@ -200,7 +233,7 @@ def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Wor
         )
     config = model_config(run)
     if config.refine_rule == "threshold":
-        config = replace_rule(config, assumed.refined)
+        config = _with_share(config, assumed.refined)
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor([data.weight for data in run.data.sets])
     points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
@@ -211,9 +244,9 @@ def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Wor
         batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
         samples.append(_sample(batch, config, assumed.num_fields))
     order = torch.randperm(num_samples, generator=random).tolist()
-    return Workload(run, config, tuple(samples[number] for number in order), measured=False)
+    return Workload(config, tuple(samples[number] for number in order), measured=False)
 
 
-def replace_rule(config: MateyConfig, share: float) -> MateyConfig:
+def _with_share(config: MateyConfig, share: float) -> MateyConfig:
     """Return the configuration with a share of all patches split, whatever the fields are."""
     return MateyConfig.from_dict(config.to_dict() | {"refine_rule": "fraction", "refine_amount": share})
