@@ -15,6 +15,8 @@ from matey.scaling.memory import MemoryPlan, plan_memory
 from matey.scaling.operations import count_kernels
 from matey.scaling.workload import Workload, load_workload
 
+ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
+
 
 @dataclass(frozen=True)
 class StepSeconds:
@@ -205,7 +207,6 @@ def _seconds(
         forward=forward,
         backward=backward,
         recompute=again * seconds(blocks, kernels.block_forward),
-        # AdamW reads weight, gradient and both moments and writes all but the gradient, in float32.
-        optimizer=7 * 4 * owned / (machine.memory_bandwidth * dies),
+        optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * dies),
         **by_purpose,
     )
