@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from matey.config import RunConfig
 from matey.parallel.topology import Topology
@@ -11,6 +11,7 @@ from matey.scaling.machine import Machine
 from matey.scaling.workload import Workload
 from matey.train.memory import activation_bytes
 
+ADAM_TEMPORARIES = 12  # bytes a parameter: three float32 values while torch's AdamW works on a flat slice
 ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where a stage has no bucket of its own
 
 
@@ -20,10 +21,11 @@ class MemoryPlan:
 
     Attributes:
         weights: of the model; with stage 3 a slice.
-        gradients: that are kept until the optimizer's step.
+        gradients: those kept for the optimizer, and those that wait to be reduced.
         optimizer: both moments, and the float32 copy of the weights where there is one.
         activations: that the backward pass waits for, and the fields themselves.
         communication: buckets, and with stage 3 gathered weights.
+        adam: what AdamW needs while it steps, its gradients included; activations and buckets are gone by then.
         process: what Python, the libraries and the collectives hold before there is a tensor.
     """
 
@@ -32,17 +34,14 @@ class MemoryPlan:
     optimizer: float
     activations: float
     communication: float
+    adam: float
     process: float
 
     @property
     def total(self) -> float:
-        """Sum of all parts: they do not all peak at once, so that the real peak is a little lower."""
-        return sum(asdict(self).values())
-
-    @classmethod
-    def parts(cls) -> list[str]:
-        """Return the names of the parts."""
-        return [field.name for field in fields(cls)]
+        """The larger of the peaks of the backward pass and of the optimizer's step."""
+        backward = self.gradients + self.activations + self.communication
+        return self.process + self.weights + self.optimizer + max(backward, self.adam)
 
 
 def plan_memory(
@@ -52,36 +51,50 @@ def plan_memory(
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights = engine.value_bytes * num
     optimizer = (12 / ranks if engine.has_own_master else 8) * num
+    whole_buckets = not machine.shared_dies
+    adam = _kept_gradients(num, engine, ranks) + (ADAM_TEMPORARIES * num / ranks if engine.stage else 0)
     if engine.stage == 3:
         weights /= ranks
+        adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps
     return MemoryPlan(
         weights=0 if engine.offloads_weights else weights,
-        gradients=_gradients(num, engine, ranks),
+        gradients=_kept_gradients(num, engine, ranks) + _waiting_gradients(num, engine),
         optimizer=0 if engine.offloads_optimizer else optimizer,
         activations=_activations(run, workload, engine, topology),
-        communication=_communication(num, engine, ranks, whole_buckets=not machine.shared_dies),
+        communication=_communication(num, engine, whole_buckets),
+        adam=adam,
         process=machine.reserved_memory,
     )
 
 
-def _gradients(num: int, engine: EngineSettings, ranks: int) -> float:
-    if engine.reduces_after_backward:
-        return (2 + 4) * num
-    if engine.stage == 0:
-        return 4 * num
-    kept = engine.gradient_bytes * num / ranks
-    return kept if engine.stage > 1 else engine.gradient_bytes * num
-
-
-def _communication(num: int, engine: EngineSettings, ranks: int, *, whole_buckets: bool) -> float:
-    if ranks == 1:
-        return 0
+def _kept_gradients(num: int, engine: EngineSettings, ranks: int) -> float:
     if engine.stage == 0 or engine.reduces_after_backward:
-        return engine.value_bytes * min(num, ALL_REDUCE_BUCKET)
-    # A bucket is made in full; what is never written takes no memory on a CPU.
-    bucket = engine.bucket if whole_buckets else min(num, engine.bucket)
-    buckets = engine.value_bytes * bucket * (2 if engine.overlap and engine.stage < 3 else 1)
-    return buckets + (engine.value_bytes * min(num, engine.live) if engine.stage == 3 else 0)
+        return 4 * num
+    return engine.gradient_bytes * num / ranks
+
+
+def _waiting_gradients(num: int, engine: EngineSettings) -> float:
+    if engine.stage == 0:
+        return 0
+    # Stages 2 and 3 give gradients up as soon as a bucket is full.
+    return engine.value_bytes * (num if engine.stage == 1 else min(num, engine.bucket))
+
+
+def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
+    together = min(num, ALL_REDUCE_BUCKET)
+    if engine.stage == 0:
+        return 4 * together
+    if engine.reduces_after_backward:
+        return (4 + 2) * together  # flattened, then in the precision that is sent
+    bucket = _bucket(num, engine, whole_buckets)
+    if engine.stage < 3:
+        return bucket * (2 if engine.overlap else 1)
+    return bucket + engine.value_bytes * min(num, engine.live)
+
+
+def _bucket(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
+    # It is made in full; what is never written takes no memory on a CPU.
+    return engine.value_bytes * (engine.bucket if whole_buckets else min(num, engine.bucket))
 
 
 def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:
