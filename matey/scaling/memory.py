@@ -101,7 +101,8 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
     share = workload.largest_micro_batch(run.train.micro_batch) / topology.sequence_parallel_size
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    return kept + run.train.micro_batch * _fields(workload)
+    outside = engine.value_bytes * workload.outside_values / topology.sequence_parallel_size
+    return kept + run.train.micro_batch * (outside + _fields(workload))
 
 
 def _fields(workload: Workload) -> float:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from matey.model.configuration import MateyConfig
+from matey.model.decoding import PatchDecoder
+from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
 
 
@@ -21,6 +23,8 @@ class Operations:
         outside_per_token: of positions, per token.
         embed: per level, of a token's patch: for each of its fields, and beyond.
         decode: per level, of a token of the last frame: for each of its fields, and beyond.
+        embed_keeps: as ``embed``, values that the backward pass waits for.
+        decode_keeps: as ``decode``, values that the backward pass waits for.
         parameters: values of each parameter tensor.
     """
 
@@ -28,6 +32,8 @@ class Operations:
     outside_per_token: int
     embed: tuple[tuple[int, int], ...]
     decode: tuple[tuple[int, int], ...]
+    embed_keeps: tuple[tuple[int, int], ...]
+    decode_keeps: tuple[tuple[int, int], ...]
     parameters: tuple[int, ...]
 
     @property
@@ -40,29 +46,46 @@ def count_operations(config: MateyConfig) -> Operations:
     """Count what a model of this configuration computes."""
     with torch.device("meta"):
         model = MateyModel(config)
-    embed, decode = [], []
-    for embedding, decoder in zip(model.embeddings, model.decoders, strict=True):
-        _, cells, width = embedding.field_weight.shape
-        num_cells = math.prod(embedding.patch) // cells
-        rest, places = 0, num_cells
-        for stage, merge in zip(embedding.stages, embedding.merges, strict=True):
-            places //= math.prod(merge)
-            rest += places * _linear(stage)
-        embed.append((2 * num_cells * cells * width, rest))
-        rest, places = 0, 1
-        for stage, split in zip(decoder.stages, decoder.splits, strict=True):
-            rest += places * _linear(stage)
-            places *= math.prod(split)
-        _, window, hidden = decoder.window_weight.shape
-        block = decoder.field_weight.shape[2]
-        decode.append((2 * places * hidden * (window + block), rest))
+    embed, decode = zip(
+        *(
+            (_of_embedding(embedding), _of_decoder(decoder))
+            for embedding, decoder in zip(model.embeddings, model.decoders, strict=True)
+        ),
+        strict=True,
+    )
     return Operations(
         per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
         outside_per_token=_linear(model.position.centre) + _linear(model.position.volume),
-        embed=tuple(embed),
-        decode=tuple(decode),
+        embed=tuple(of_level[:2] for of_level in embed),
+        decode=tuple(of_level[:2] for of_level in decode),
+        embed_keeps=tuple(of_level[2:] for of_level in embed),
+        decode_keeps=tuple(of_level[2:] for of_level in decode),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def _of_embedding(embedding: PatchEmbedding) -> tuple[int, int, int, int]:
+    """Return operations of a token for each field and beyond, then values kept likewise."""
+    _, cells, width = embedding.field_weight.shape
+    places = num_cells = math.prod(embedding.patch) // cells
+    operations = kept = 0
+    for stage, merge in zip(embedding.stages, embedding.merges, strict=True):
+        kept += 2 * places * width  # before and after GELU
+        places //= math.prod(merge)
+        operations += places * _linear(stage)
+    return 2 * num_cells * cells * width, operations, num_cells * cells, kept
+
+
+def _of_decoder(decoder: PatchDecoder) -> tuple[int, int, int, int]:
+    """Return operations of a token of the last frame for each field and beyond, then values kept likewise."""
+    _, window, hidden = decoder.window_weight.shape
+    block = decoder.field_weight.shape[2]
+    places, operations, kept = 1, 0, 0
+    for stage, split in zip(decoder.stages, decoder.splits, strict=True):
+        operations += places * _linear(stage)
+        places *= math.prod(split)
+        kept += 2 * places * stage.out_features // math.prod(split)  # before and after GELU
+    return 2 * places * hidden * (window + block), operations, places * (window + block), kept
 
 
 @dataclass(frozen=True)

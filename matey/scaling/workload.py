@@ -178,15 +178,23 @@ class Workload:
     @cached_property
     def outside_operations(self) -> float:
         """The other part: embedding, positions, decoding."""
+        by_level = self._outside(self.operations.embed, self.operations.decode)
+        return by_level + self.num_tokens * self.operations.outside_per_token
+
+    @cached_property
+    def outside_values(self) -> float:
+        """Mean values that embedding and decoding of a sample keep for the backward pass."""
+        return self._outside(self.operations.embed_keeps, self.operations.decode_keeps)
+
+    def _outside(self, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> float:
+        """Add up over the levels what a token costs for each of its fields, and beyond."""
         total = 0
         for sample in self.samples:
-            layout, fields = sample.layout, sample.num_fields
-            total += layout.num_tokens * self.operations.outside_per_token
-            levels = zip(self.operations.embed, self.operations.decode, strict=True)
-            for level, (embed, decode) in enumerate(levels):
-                here = layout.level == level
-                total += int(here.sum()) * (embed[0] * fields + embed[1])
-                total += int((here & layout.is_last).sum()) * (decode[0] * fields + decode[1])
+            for level, of_token in enumerate(zip(embed, decode, strict=True)):
+                here = sample.layout.level == level
+                counts = int(here.sum()), int((here & sample.layout.is_last).sum())
+                for count, (of_field, rest) in zip(counts, of_token, strict=True):
+                    total += count * (of_field * sample.num_fields + rest)
         return total / len(self.samples)
 
 
