@@ -14,6 +14,7 @@ from matey.scaling.machine import Machine
 from matey.scaling.memory import MemoryPlan, plan_memory
 from matey.scaling.operations import count_kernels
 from matey.scaling.workload import Workload, load_workload
+from matey.train.memory import activation_bytes, smallest_group
 
 ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
 
@@ -145,7 +146,7 @@ def estimate(
         )
     engine = read_engine(deepspeed_config)
     workload = load_workload(run) if workload is None else workload
-    topology = _topology(run, ranks)
+    topology = _topology(run, workload, ranks)
     exchanges = plan_exchanges(run, workload, engine, topology, machine)
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
@@ -169,10 +170,14 @@ def estimate(
     )
 
 
-def _topology(run: RunConfig, ranks: int) -> Topology:
+def _topology(run: RunConfig, workload: Workload, ranks: int) -> Topology:
     size = run.parallel.sequence_parallel_size
+    if size == "auto":  # in float32, as training decides it
+        tokens, recompute = workload.largest_micro_batch(run.train.micro_batch), run.parallel.checkpoint_blocks
+        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute)
+        size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
     try:
-        return Topology(0, ranks, 1 if size == "auto" else size, SIZES[run.model.size][0])
+        return Topology(0, ranks, size, SIZES[run.model.size][0])
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import glob
 
 import torch
 from torch import Tensor
@@ -215,6 +216,11 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
     batches = read_windows(mixture.sets, mixture.global_batch(0, num_samples), run.data.history)
     singles = [_single(batch, number) for batch in batches for number in range(batch.num_samples)]
     return Workload(config, tuple(_sample(batch, config) for batch in _spread(singles)), measured=True)
+
+
+def is_at_hand(run: RunConfig) -> bool:
+    """Whether there is a file or folder for each of the run's data sets."""
+    return all(glob(data.path) for data in run.data.sets)
 
 
 def _spread(batches: list[FieldBatch]) -> list[FieldBatch]:
