@@ -27,6 +27,7 @@ class StepSeconds:
         forward: tokens, network and loss.
         backward: their gradients.
         recompute: forward passes of checkpointed blocks once more.
+        waiting: for the ranks whose samples have most tokens.
         optimizer: AdamW on what this rank owns.
         sequence: exchanges of the ranks that share samples.
         gradients: reduction of gradients beyond what the backward pass hides.
@@ -36,6 +37,7 @@ class StepSeconds:
     forward: float
     backward: float
     recompute: float
+    waiting: float
     optimizer: float
     sequence: float
     gradients: float
@@ -48,8 +50,8 @@ class StepSeconds:
 
     @property
     def compute(self) -> float:
-        """Seconds in which a rank computes."""
-        return self.forward + self.backward + self.recompute + self.optimizer
+        """Seconds in which a rank computes, or waits for another that does."""
+        return self.forward + self.backward + self.recompute + self.waiting + self.optimizer
 
     @property
     def communication(self) -> float:
@@ -173,7 +175,7 @@ def estimate(
 def _topology(run: RunConfig, workload: Workload, ranks: int) -> Topology:
     size = run.parallel.sequence_parallel_size
     if size == "auto":  # in float32, as training decides it
-        tokens, recompute = workload.largest_micro_batch(run.train.micro_batch), run.parallel.checkpoint_blocks
+        tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
         kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute)
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
     try:
@@ -208,10 +210,13 @@ def _seconds(
     if engine.overlap and engine.stage > 0 and not engine.reduces_after_backward:
         by_purpose["gradients"] = max(0.0, by_purpose["gradients"] - backward)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
+    recompute = again * seconds(blocks, kernels.block_forward)
+    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch)
     return StepSeconds(
         forward=forward,
         backward=backward,
-        recompute=again * seconds(blocks, kernels.block_forward),
+        recompute=recompute,
+        waiting=(imbalance - 1) * (forward + backward + recompute),
         optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * dies),
         **by_purpose,
     )

@@ -98,10 +98,10 @@ def _bucket(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
 
 
 def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:
-    share = workload.largest_micro_batch(run.train.micro_batch) / topology.sequence_parallel_size
+    share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    outside = engine.value_bytes * workload.outside_values / topology.sequence_parallel_size
+    outside = engine.value_bytes * workload.most_outside_values / topology.sequence_parallel_size
     return kept + run.train.micro_batch * (outside + _fields(workload))
 
 

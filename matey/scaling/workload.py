@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from glob import glob
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,9 +132,21 @@ class Workload:
         """Return a micro-batch of so many samples, from the sample of number ``first`` on, and from the start again."""
         return [self.samples[(first + number) % len(self.samples)] for number in range(size)]
 
-    def largest_micro_batch(self, size: int) -> int:
-        """Return the most tokens of a micro-batch of so many samples in a row."""
-        return max(sum(s.num_tokens for s in self.micro_batch(size, first)) for first in range(len(self.samples)))
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the largest sample: a long run meets micro-batches of nothing else."""
+        return max(sample.num_tokens for sample in self.samples)
+
+    def imbalance(self, num_groups: int, num_samples: int) -> float:
+        """Return the operations of the group with most to do in a step over the mean of all.
+
+        Args:
+            num_groups: sequence groups, each with samples of its own.
+            num_samples: of a group in a step.
+        """
+        costs = np.add(self._block_costs, self._outside_costs)
+        drawn = np.random.default_rng(0).choice(costs, (num_groups, num_samples))
+        return max(1.0, float(drawn.mean(axis=1).max() / costs.mean()))
 
     def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
         """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
@@ -159,44 +172,52 @@ class Workload:
             keys.append(torch.cat(parts))
         return keys
 
-    @cached_property
+    @property
     def forward_operations(self) -> float:
         """Mean operations of a sample's forward pass in matrix products, those of attention included."""
         return self.block_operations + self.outside_operations
 
-    @cached_property
+    @property
     def block_operations(self) -> float:
         """The part of `forward_operations` in the transformer blocks."""
-        pairs = [
-            count * queries * keys
-            for sample in self.samples
-            for key in self.keys([sample])
-            for count, queries, keys in segment(key).runs
-        ]
-        attention = 4 * self.config.width * self.config.num_blocks * sum(pairs) / len(self.samples)
-        return attention + self.num_tokens * self.operations.per_token
+        return sum(self._block_costs) / len(self.samples)
 
-    @cached_property
+    @property
     def outside_operations(self) -> float:
         """The other part: embedding, positions, decoding."""
-        by_level = self._outside(self.operations.embed, self.operations.decode)
-        return by_level + self.num_tokens * self.operations.outside_per_token
+        return sum(self._outside_costs) / len(self.samples)
 
     @cached_property
-    def outside_values(self) -> float:
-        """Mean values that embedding and decoding of a sample keep for the backward pass."""
-        return self._outside(self.operations.embed_keeps, self.operations.decode_keeps)
+    def most_outside_values(self) -> int:
+        """Values that embedding and decoding keep for the backward pass, of the sample with most of them."""
+        keeps = self.operations.embed_keeps, self.operations.decode_keeps
+        return max(_outside(sample, *keeps) for sample in self.samples)
 
-    def _outside(self, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> float:
-        """Add up over the levels what a token costs for each of its fields, and beyond."""
-        total = 0
+    @cached_property
+    def _block_costs(self) -> list[int]:
+        costs = []
         for sample in self.samples:
-            for level, of_token in enumerate(zip(embed, decode, strict=True)):
-                here = sample.layout.level == level
-                counts = int(here.sum()), int((here & sample.layout.is_last).sum())
-                for count, (of_field, rest) in zip(counts, of_token, strict=True):
-                    total += count * (of_field * sample.num_fields + rest)
-        return total / len(self.samples)
+            runs = (run for key in self.keys([sample]) for run in segment(key).runs)
+            products = sum(count * queries * keys for count, queries, keys in runs)
+            attention = 4 * self.config.width * self.config.num_blocks * products
+            costs.append(attention + sample.num_tokens * self.operations.per_token)
+        return costs
+
+    @cached_property
+    def _outside_costs(self) -> list[int]:
+        embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
+        return [_outside(sample, embed, decode) + sample.num_tokens * per_token for sample in self.samples]
+
+
+def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> int:
+    """Add up over the levels what a token costs for each of its fields, and beyond."""
+    total = 0
+    for level, of_token in enumerate(zip(embed, decode, strict=True)):
+        here = sample.layout.level == level
+        counts = int(here.sum()), int((here & sample.layout.is_last).sum())
+        for count, (of_field, rest) in zip(counts, of_token, strict=True):
+            total += count * (of_field * sample.num_fields + rest)
+    return total
 
 
 def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:
