@@ -235,8 +235,8 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
     mixture: Mixture = mixture_of(run, sets, [split_of(data, run) for data in sets])
     config = model_config(run)
     batches = read_windows(mixture.sets, mixture.global_batch(0, num_samples), run.data.history)
-    singles = [_single(batch, number) for batch in batches for number in range(batch.num_samples)]
-    return Workload(config, tuple(_sample(batch, config) for batch in _spread(singles)), measured=True)
+    samples = [sample for batch in batches for sample in samples_of(batch, config)]
+    return Workload(config, _spread(samples), measured=True)
 
 
 def is_at_hand(run: RunConfig) -> bool:
@@ -244,20 +244,22 @@ def is_at_hand(run: RunConfig) -> bool:
     return all(glob(data.path) for data in run.data.sets)
 
 
-def _spread(batches: list[FieldBatch]) -> list[FieldBatch]:
+def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Mix samples that came system by system, so that samples in a row are like a micro-batch of training."""
-    order = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
-    return [batches[number] for number in order]
+    order = np.random.default_rng(0).permutation(len(samples))
+    return tuple(samples[number] for number in order)
 
 
-def _single(batch: FieldBatch, number: int) -> FieldBatch:
-    part = slice(number, number + 1)
-    return FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
-
-
-def _sample(batch: FieldBatch, config: MateyConfig, num_fields: int | None = None) -> Sample:
-    layout = tokenize([batch], config.patches, config.refinement).layout
-    return Sample(batch.system, (batch.num_frames, *batch.grid), num_fields or len(batch.fields), layout)
+def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = None) -> list[Sample]:
+    """Tokenize every sample of a batch by itself; ``num_fields`` where the batch stands for one with other fields."""
+    samples = []
+    for number in range(batch.num_samples):
+        part = slice(number, number + 1)
+        single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
+        layout = tokenize([single], config.patches, config.refinement).layout
+        window = (batch.num_frames, *batch.grid)
+        samples.append(Sample(batch.system, window, num_fields or len(batch.fields), layout))
+    return samples
 
 
 def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Workload:
@@ -277,9 +279,8 @@ def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Wor
         grid = assumed.grids[min(index, len(assumed.grids) - 1)]
         noise = torch.rand(1, run.data.history, 1, *grid, generator=random)
         batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
-        samples.append(_sample(batch, config, assumed.num_fields))
-    order = torch.randperm(num_samples, generator=random).tolist()
-    return Workload(config, tuple(samples[number] for number in order), measured=False)
+        samples += samples_of(batch, config, assumed.num_fields)
+    return Workload(config, _spread(samples), measured=False)
 
 
 def _with_share(config: MateyConfig, share: float) -> MateyConfig:
