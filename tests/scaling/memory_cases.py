@@ -19,11 +19,11 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.traffic import take_traffic
 from matey.train.loss import training_loss
 
-SAMPLE = Case(grid=(16, 16), patches=(16,), frames=1, fields=1, batch=1)  # one token: next to no activations
+SAMPLE = {"grid": (16, 16), "patches": (16,), "frames": 1, "fields": 1, "batch": 1}  # one token: next to no activations
 
 
 def measure(size, deepspeed_config):
-    case = Case(size, **{name: getattr(SAMPLE, name) for name in ("grid", "patches", "frames", "fields", "batch")})
+    case = Case(size, **SAMPLE)
     batch = case.make_batch()
     before = memory("cpu")
     engine = build_engine(case.make_model(), TrainSection(steps=9, micro_batch=1), deepspeed_config)
@@ -47,7 +47,13 @@ def measure(size, deepspeed_config):
 def main(size, settings):
     start_processes(find_environment(), timeout=120, threads=1)
     return_freed_memory(at_once=True)
-    measure("micro", settings[0])  # what libraries keep from their first use is no part of a plan
+    # What libraries keep from their first use, also for matrices of a shape, is no part of a plan.
+    measure("micro", settings[0])
+    for dtype in (torch.float32, torch.bfloat16):
+        case = Case(size, dtype=dtype, **SAMPLE)
+        model, batch = case.make_model(), case.make_batch()
+        training_loss(model([batch]), model.seam, {batch.system: 1.0})[0].backward()
+    del model
     for number, deepspeed_config in enumerate(settings):
         point = measure(size, deepspeed_config)
         if rank() == 0:
