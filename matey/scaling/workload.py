@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from matey.config import ConfigError, RunConfig
-from matey.data import open_dataset
-from matey.data.mixture import Mixture
 from matey.data.windows import read_windows
 from matey.fields import FieldBatch
 from matey.model.blocks import scheme_keys
@@ -30,7 +28,7 @@ from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
 from matey.tokens.tokenize import tokenize
 from matey.train.network import check_fit, model_config, with_vocabulary
-from matey.train.pretrain import mixture_of, split_of
+from matey.train.run_data import open_data
 
 NUM_SAMPLES = 32  # windows that tokens are counted on
 
@@ -229,12 +227,11 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
     """
     if assumed is not None:
         return _assumed_workload(run, assumed, num_samples)
-    sets = [open_dataset(data.path) for data in run.data.sets]
-    run = with_vocabulary(run, sets)
-    check_fit(run, sets)
-    mixture: Mixture = mixture_of(run, sets, [split_of(data, run) for data in sets])
+    data = open_data(run)
+    run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
-    batches = read_windows(mixture.sets, mixture.global_batch(0, num_samples), run.data.history)
+    check_fit(config, data.all_sets)
+    batches = read_windows(data.sets, data.mixture.global_batch(0, num_samples), run.data.history)
     samples = [sample for batch in batches for sample in samples_of(batch, config)]
     return Workload(config, _spread(samples), measured=True)
 
