@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from matey.config import ConfigError, Section, read_yaml
+from matey.config import ConfigError, read_yaml
+from matey.config.schema import Section
 from matey.fields import nearest_name
 
 MACHINES = files("matey.scaling") / "machines"

@@ -12,6 +12,7 @@ from matey.scaling.workload import Workload
 from matey.train.memory import activation_bytes
 
 ADAM_TEMPORARIES = 12  # bytes a parameter: three float32 values while torch's AdamW works on a flat slice
+ADAM_TEMPORARIES_IN_PLACE = 8  # where stages 1 and 2 of bfloat16 keep float32 gradients: these are not copied again
 ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where a stage has no bucket of its own
 
 
@@ -22,7 +23,7 @@ class MemoryPlan:
     Attributes:
         weights: of the model; with stage 3 a slice.
         gradients: those kept for the optimizer, and those that wait to be reduced.
-        optimizer: both moments, and the float32 copy of the weights where there is one.
+        optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
         activations: that the backward pass waits for, and the fields themselves.
         communication: buckets, and with stage 3 gathered weights.
         adam: what AdamW needs while it steps, its gradients included; activations and buckets are gone by then.
@@ -50,9 +51,9 @@ def plan_memory(
     """Return what one rank holds during a step."""
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights = engine.value_bytes * num
-    optimizer = (12 / ranks if engine.has_own_master else 8) * num
+    optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
     whole_buckets = not machine.shared_dies
-    adam = _kept_gradients(num, engine, ranks) + (ADAM_TEMPORARIES * num / ranks if engine.stage else 0)
+    adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks
     if engine.stage == 3:
         weights /= ranks
         adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps
@@ -65,6 +66,13 @@ def plan_memory(
         adam=adam,
         process=machine.reserved_memory,
     )
+
+
+def _adam_temporaries(engine: EngineSettings) -> int:
+    if engine.stage == 0:
+        return 0  # AdamW goes from one parameter to the next
+    in_place = engine.stage < 3 and engine.precision == "bfloat16" and engine.gradient_bytes == 4
+    return ADAM_TEMPORARIES_IN_PLACE if in_place else ADAM_TEMPORARIES
 
 
 def _kept_gradients(num: int, engine: EngineSettings, ranks: int) -> float:
