@@ -13,6 +13,7 @@ setup(
     license="BSD-3-Clause",
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
+    package_data={"matey.scaling": ["machines/*.yaml"]},
     install_requires=[
         "torch>=2.10,<2.14",
         "deepspeed>=0.19,<0.20",

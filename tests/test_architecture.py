@@ -10,7 +10,7 @@ LAYERS = [
     {"config", "fields"},
     {"tokens"},
     {"model", "data", "simulate"},
-    {"train", "evaluate", "parallel", "checkpoints"},
+    {"train", "evaluate", "parallel", "checkpoints", "scaling"},
 ]
 DOWN = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 STRANGERS = [{"model", "data", "simulate"}]

@@ -39,6 +39,15 @@ def from_rank_zero(value: object) -> object:
     return box[0]
 
 
+def on_any_rank(flag: bool) -> bool:
+    """Return whether the flag is set on any rank."""
+    if not dist.is_initialized():
+        return flag
+    flags = [False] * dist.get_world_size()
+    dist.all_gather_object(flags, flag)
+    return any(flags)
+
+
 def peak_memory_bytes() -> int:
     """Return the most memory this process held: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():

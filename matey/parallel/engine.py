@@ -32,7 +32,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     Raises:
         ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks for what a stage cannot do.
     """
-    zero = _check(deepspeed_config)
+    zero = zero_settings(deepspeed_config)
     adam = {
         "lr": train.learning_rate,
         "betas": list(train.betas),
@@ -106,7 +106,12 @@ def whole_parameters(engine: Engine) -> Iterator[dict[str, Tensor]]:
         yield engine.module.state_dict()
 
 
-def _check(config: dict[str, Any]) -> DeepSpeedZeroConfig:
+def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
+    """Return the ZeRO section of a DeepSpeed configuration with its defaults filled in.
+
+    Raises:
+        ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do.
+    """
     zero = _parse(DeepSpeedZeroConfig, config.get("zero_optimization", {}), "zero_optimization")
     if config.get("bf16", {}).get("enabled") and zero.stage == 0:
         raise ConfigError(

@@ -16,6 +16,7 @@ from matey.parallel.agreement import check_agreement, code_fingerprint, fingerpr
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, build_engine
+from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
@@ -132,7 +133,8 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig) -> Topology:
     """Return this rank's place among all.
 
     Raises:
-        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory limit.
+        ConfigError: the size of a sequence group does not divide the ranks, none is large enough for the memory limit, or
+            groups reach over nodes needlessly.
     """
     size = run.parallel.sequence_parallel_size
     if size == "auto":
@@ -142,6 +144,8 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig) -> Topology:
         kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks)
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
     try:
-        return Topology(rank(), world_size(), size, config.num_heads)
+        topology = Topology(rank(), world_size(), size, config.num_heads)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    check_placement(topology)
+    return topology

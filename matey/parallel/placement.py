@@ -1,0 +1,53 @@
+"""Whether ranks are numbered node by node, as sequence groups of consecutive ranks want it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from matey.config import ConfigError
+from matey.parallel.collectives import on_any_rank
+from matey.parallel.topology import Topology
+
+
+def nodes_of_ranks(ranks_of_nodes: Sequence[int], distribution: str) -> list[int]:
+    """Return the node of each rank as srun numbers tasks.
+
+    Args:
+        ranks_of_nodes: tasks of each node.
+        distribution: ``block`` fills a node before the next; ``cyclic`` deals tasks out to the nodes in turn.
+    """
+    if distribution == "block":
+        return [node for node, count in enumerate(ranks_of_nodes) for _ in range(count)]
+    assert distribution == "cyclic", distribution
+    turns = range(max(ranks_of_nodes))
+    return [node for turn in turns for node, count in enumerate(ranks_of_nodes) if turn < count]
+
+
+def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
+    """Whether this rank's sequence group, which a node could hold whole, does not lie among the ranks of its node.
+
+    Each rank judges by itself: were ranks numbered node by node, those of its node would follow each other, it being the
+    one of number ``local_rank``. Where they are not, some rank finds its group outside.
+    """
+    size = topology.sequence_parallel_size
+    if local_world_size % size:
+        return False
+    first_of_node = topology.rank - local_rank
+    first_of_group = topology.data_rank * size
+    return not first_of_node <= first_of_group <= first_of_node + local_world_size - size
+
+
+def check_placement(topology: Topology, variables: Mapping[str, str] = os.environ) -> None:
+    """Raise ConfigError on all ranks where a sequence group reaches over nodes though it could stay inside one.
+
+    Args:
+        topology: of this rank. All ranks must call.
+        variables: of the process, with what `matey.parallel.environment.start_processes` set.
+    """
+    local = int(variables.get("LOCAL_RANK", 0)), int(variables.get("LOCAL_SIZE", 1))
+    if on_any_rank(leaves_node(topology, *local)):
+        raise ConfigError(
+            f"Ranks are not numbered node by node, so that sequence groups of {topology.sequence_parallel_size} reach over "
+            "nodes; start with srun --distribution=block, or mpirun --map-by slot."
+        )

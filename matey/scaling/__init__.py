@@ -1,0 +1,1 @@
+"""What a run will cost on a machine: tokens, memory, communication and time, before node hours are spent."""

@@ -1,0 +1,87 @@
+"""What DeepSpeed will do with a configuration, as far as memory and communication depend on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matey.config import ConfigError
+from matey.parallel.engine import zero_settings
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """A DeepSpeed configuration, read.
+
+    Attributes:
+        stage: of ZeRO.
+        precision: of weights and activations: ``float32`` or ``bfloat16``.
+        gradient_bytes: of a gradient that is kept for the optimizer.
+        bucket: values that are reduced together.
+        overlap: whether gradients are reduced while the backward pass goes on.
+        live: values of gathered weights that stage 3 keeps at once.
+        prefetch: values of weights that stage 3 gathers together.
+        persistent: size of a parameter below which stage 3 keeps it whole.
+        offloads_optimizer: whether the optimizer waits in main memory.
+        offloads_weights: whether the weights do.
+    """
+
+    stage: int
+    precision: str
+    gradient_bytes: int
+    bucket: int
+    overlap: bool
+    live: int
+    prefetch: int
+    persistent: int
+    offloads_optimizer: bool
+    offloads_weights: bool
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a weight and of an activation."""
+        return 2 if self.precision == "bfloat16" else 4
+
+    @property
+    def has_own_master(self) -> bool:
+        """Whether the optimizer works on float32 copies of the weights: with every stage but 0."""
+        return self.stage > 0
+
+    @property
+    def reduces_after_backward(self) -> bool:
+        """Whether this is the optimizer that DeepSpeed takes for bfloat16 with stage 1 and float32 gradients.
+
+        It keeps whole gradients in both precisions, and reduces them after the backward pass whatever ``overlap_comm`` says.
+        """
+        return (
+            self.stage == 1
+            and self.precision == "bfloat16"
+            and self.gradient_bytes == 4
+            and not self.offloads_optimizer
+        )
+
+
+def read_engine(config: dict[str, Any]) -> EngineSettings:
+    """Read a DeepSpeed configuration as DeepSpeed will.
+
+    Raises:
+        ConfigError: it holds a wrong key or value.
+    """
+    zero = zero_settings(config)
+    is_bf16 = bool(config.get("bf16", {}).get("enabled"))
+    accumulate = config.get("data_types", {}).get("grad_accum_dtype")
+    if accumulate not in (None, "fp32", "bf16"):
+        raise ConfigError(f"data_types.grad_accum_dtype is {accumulate!r}; planning knows fp32 and bf16.")
+    offload = [part is not None and part.device != "none" for part in (zero.offload_optimizer, zero.offload_param)]
+    return EngineSettings(
+        stage=int(zero.stage),
+        precision="bfloat16" if is_bf16 else "float32",
+        gradient_bytes=2 if is_bf16 and accumulate != "fp32" else 4,
+        bucket=zero.reduce_bucket_size,
+        overlap=bool(zero.overlap_comm),
+        live=min(zero.max_live_parameters, zero.max_reuse_distance),
+        prefetch=zero.prefetch_bucket_size,
+        persistent=zero.param_persistence_threshold,
+        offloads_optimizer=offload[0],
+        offloads_weights=offload[1],
+    )

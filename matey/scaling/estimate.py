@@ -1,0 +1,222 @@
+"""What a run costs on a number of ranks of a machine: memory, communication, seconds a step, days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matey.config import ConfigError, RunConfig
+from matey.model.configuration import SIZES
+from matey.parallel.topology import Topology
+from matey.scaling.engine import EngineSettings, read_engine
+from matey.scaling.exchanges import RECOMPUTED, Exchange, plan_exchanges
+from matey.scaling.machine import Machine
+from matey.scaling.memory import MemoryPlan, plan_memory
+from matey.scaling.operations import count_kernels
+from matey.scaling.workload import Workload, load_workload
+from matey.train.memory import activation_bytes, smallest_group
+
+ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of a step by part; their sum is the step.
+
+    Attributes:
+        forward: tokens, network and loss.
+        backward: their gradients.
+        recompute: forward passes of checkpointed blocks once more.
+        waiting: for the ranks whose samples have most tokens.
+        optimizer: AdamW on what this rank owns.
+        sequence: exchanges of the ranks that share samples.
+        gradients: reduction of gradients beyond what the backward pass hides.
+        weights: gathering of weights.
+    """
+
+    forward: float
+    backward: float
+    recompute: float
+    waiting: float
+    optimizer: float
+    sequence: float
+    gradients: float
+    weights: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of a step."""
+        return self.compute + self.communication
+
+    @property
+    def compute(self) -> float:
+        """Seconds in which a rank computes, or waits for another that does."""
+        return self.forward + self.backward + self.recompute + self.waiting + self.optimizer
+
+    @property
+    def communication(self) -> float:
+        """Seconds in which a rank waits for messages."""
+        return self.sequence + self.gradients + self.weights
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run costs.
+
+    Attributes:
+        ranks: of the run.
+        nodes: that they fill.
+        sequence_parallel_size: ranks that share samples.
+        samples_per_step: the global batch.
+        tokens_per_sample: mean.
+        uniform_tokens_per_sample: mean, were samples cut into the finest patches throughout.
+        tokens_measured: whether tokens were counted on the data.
+        num_parameters: of the model.
+        memory: bytes of a rank by part.
+        memory_limit: bytes that a rank has.
+        exchanges: messages of a step by kind and purpose.
+        seconds: of a step by part.
+        mfu: model FLOPs utilisation: operations of forward and backward without recomputation, over what all dies of the
+            ranks could do at their peak in that time.
+        days: for all steps of the run.
+    """
+
+    ranks: int
+    nodes: int
+    sequence_parallel_size: int
+    samples_per_step: int
+    tokens_per_sample: float
+    uniform_tokens_per_sample: float
+    tokens_measured: bool
+    num_parameters: int
+    memory: MemoryPlan
+    memory_limit: float
+    exchanges: tuple[Exchange, ...]
+    seconds: StepSeconds
+    mfu: float
+    days: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether a rank's memory suffices."""
+        return self.memory.total <= self.memory_limit
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all ranks a second."""
+        return self.samples_per_step * self.tokens_per_sample / self.seconds.total
+
+    def bytes_by_kind(self) -> dict[str, float]:
+        """Return the bytes that a rank puts into each kind of collective in a step."""
+        totals: dict[str, float] = {}
+        for exchange in self.exchanges:
+            totals[exchange.kind] = totals.get(exchange.kind, 0.0) + exchange.num_bytes
+        return totals
+
+
+def estimate(
+    run: RunConfig,
+    deepspeed_config: dict[str, Any],
+    machine: Machine,
+    *,
+    nodes: int | None = None,
+    ranks: int | None = None,
+    workload: Workload | None = None,
+) -> Estimate:
+    """Estimate a run.
+
+    Args:
+        run: the run.
+        deepspeed_config: of the engine.
+        machine: on which it runs.
+        nodes: all dies of so many nodes get a rank; or give ``ranks``.
+        ranks: number of ranks; they fill nodes one after another.
+        workload: of an earlier call of `load_workload`, so that the data is not read again for every number of ranks. It may
+            be of a run with another size of micro-batch or sequence group: those are taken from ``run``.
+
+    Raises:
+        ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does
+            not divide the ranks.
+        DataError: data cannot be opened.
+    """
+    if (nodes is None) == (ranks is None):
+        raise ValueError("Give either nodes or ranks.")
+    ranks = ranks if nodes is None else nodes * machine.dies_per_node
+    if machine.nodes_of(ranks) > machine.num_nodes:
+        raise ConfigError(
+            f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."
+        )
+    engine = read_engine(deepspeed_config)
+    workload = load_workload(run) if workload is None else workload
+    topology = _topology(run, workload, ranks)
+    exchanges = plan_exchanges(run, workload, engine, topology, machine)
+    seconds = _seconds(run, workload, engine, topology, machine, exchanges)
+    samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
+    operations = 3 * workload.forward_operations * samples
+    peak = machine.peak[engine.precision] * machine.dies_of_rank(ranks) * ranks
+    return Estimate(
+        ranks=ranks,
+        nodes=machine.nodes_of(ranks),
+        sequence_parallel_size=topology.sequence_parallel_size,
+        samples_per_step=samples,
+        tokens_per_sample=workload.num_tokens,
+        uniform_tokens_per_sample=workload.num_uniform_tokens,
+        tokens_measured=workload.measured,
+        num_parameters=workload.operations.num_parameters,
+        memory=plan_memory(run, workload, engine, topology, machine),
+        memory_limit=machine.memory * machine.dies_of_rank(ranks),
+        exchanges=exchanges,
+        seconds=seconds,
+        mfu=operations / seconds.total / peak,
+        days=seconds.total * run.train.steps / 86400,
+    )
+
+
+def _topology(run: RunConfig, workload: Workload, ranks: int) -> Topology:
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":  # in float32, as training decides it
+        tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
+        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute)
+        size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
+    try:
+        return Topology(0, ranks, size, SIZES[run.model.size][0])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _seconds(
+    run: RunConfig,
+    workload: Workload,
+    engine: EngineSettings,
+    topology: Topology,
+    machine: Machine,
+    exchanges: tuple[Exchange, ...],
+) -> StepSeconds:
+    dies = machine.dies_of_rank(topology.num_ranks)
+    rate = machine.rate(engine.precision) * dies
+    times, samples = run.train.accumulation, run.train.micro_batch / topology.sequence_parallel_size
+    again = RECOMPUTED[run.parallel.checkpoint_blocks]
+
+    def seconds(operations: float, num_kernels: float) -> float:
+        return times * max(operations * samples / rate, num_kernels * machine.kernel_seconds)
+
+    kernels = count_kernels(workload.config, workload.num_attentions)
+    blocks, outside = workload.block_operations, workload.outside_operations
+    forward = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
+    backward = seconds(2 * blocks, kernels.block_backward) + seconds(2 * outside, kernels.outside_backward)
+    by_purpose = {"sequence": 0.0, "gradients": 0.0, "weights": 0.0}
+    for exchange in exchanges:
+        by_purpose[exchange.purpose] += exchange.seconds
+    if engine.overlap and engine.stage > 0 and not engine.reduces_after_backward:
+        by_purpose["gradients"] = max(0.0, by_purpose["gradients"] - backward)
+    owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
+    recompute = again * seconds(blocks, kernels.block_forward)
+    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch)
+    return StepSeconds(
+        forward=forward,
+        backward=backward,
+        recompute=recompute,
+        waiting=(imbalance - 1) * (forward + backward + recompute),
+        optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * dies),
+        **by_purpose,
+    )

@@ -1,0 +1,115 @@
+"""Operations of the network's matrix products, read off a model without storage; attention's are counted by `workload`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from matey.model.configuration import MateyConfig
+from matey.model.decoding import PatchDecoder
+from matey.model.embedding import PatchEmbedding
+from matey.model.matey import MateyModel
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Operations of a forward pass (a multiplication and an addition are two), and parameters.
+
+    Attributes:
+        per_token: of the blocks, products of attention left out.
+        outside_per_token: of positions, per token.
+        embed: per level, of a token's patch: for each of its fields, and beyond.
+        decode: per level, of a token of the last frame: for each of its fields, and beyond.
+        embed_keeps: as ``embed``, values that the backward pass waits for.
+        decode_keeps: as ``decode``, values that the backward pass waits for.
+        parameters: values of each parameter tensor.
+    """
+
+    per_token: int
+    outside_per_token: int
+    embed: tuple[tuple[int, int], ...]
+    decode: tuple[tuple[int, int], ...]
+    embed_keeps: tuple[tuple[int, int], ...]
+    decode_keeps: tuple[tuple[int, int], ...]
+    parameters: tuple[int, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the model."""
+        return sum(self.parameters)
+
+
+def count_operations(config: MateyConfig) -> Operations:
+    """Count what a model of this configuration computes."""
+    with torch.device("meta"):
+        model = MateyModel(config)
+    embed, decode = zip(
+        *(
+            (_of_embedding(embedding), _of_decoder(decoder))
+            for embedding, decoder in zip(model.embeddings, model.decoders, strict=True)
+        ),
+        strict=True,
+    )
+    return Operations(
+        per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
+        outside_per_token=_linear(model.position.centre) + _linear(model.position.volume),
+        embed=tuple(of_level[:2] for of_level in embed),
+        decode=tuple(of_level[:2] for of_level in decode),
+        embed_keeps=tuple(of_level[2:] for of_level in embed),
+        decode_keeps=tuple(of_level[2:] for of_level in decode),
+        parameters=tuple(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _of_embedding(embedding: PatchEmbedding) -> tuple[int, int, int, int]:
+    """Return operations of a token for each field and beyond, then values kept likewise."""
+    _, cells, width = embedding.field_weight.shape
+    places = num_cells = math.prod(embedding.patch) // cells
+    operations = kept = 0
+    for stage, merge in zip(embedding.stages, embedding.merges, strict=True):
+        kept += 2 * places * width  # before and after GELU
+        places //= math.prod(merge)
+        operations += places * _linear(stage)
+    return 2 * num_cells * cells * width, operations, num_cells * cells, kept
+
+
+def _of_decoder(decoder: PatchDecoder) -> tuple[int, int, int, int]:
+    """Return operations of a token of the last frame for each field and beyond, then values kept likewise."""
+    _, window, hidden = decoder.window_weight.shape
+    block = decoder.field_weight.shape[2]
+    places, operations, kept = 1, 0, 0
+    for stage, split in zip(decoder.stages, decoder.splits, strict=True):
+        operations += places * _linear(stage)
+        places *= math.prod(split)
+        kept += 2 * places * stage.out_features // math.prod(split)  # before and after GELU
+    return 2 * places * hidden * (window + block), operations, places * (window + block), kept
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """How many operations on tensors a micro-step starts, views left out: on a GPU each takes a while, however small.
+
+    Attributes:
+        block_forward: of all blocks, forward.
+        block_backward: of all blocks, backward.
+        outside_forward: tokenizing, embedding, decoding and loss.
+        outside_backward: their gradients.
+    """
+
+    block_forward: int
+    block_backward: int
+    outside_forward: int
+    outside_backward: int
+
+
+def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
+    """Return what was counted on all schemes and token sets, to about a quarter."""
+    levels, attentions = len(config.patches), config.num_blocks * num_attentions
+    return Kernels(10 * attentions, 24 * attentions, 150 + 220 * levels, 10 + 85 * levels)
+
+
+def _linear(layer: nn.Linear) -> int:
+    return 2 * layer.in_features * layer.out_features

@@ -1,0 +1,129 @@
+"""Estimates of whole runs, and the search among other ways to run them."""
+
+import pytest
+
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.parallel.engine import zero_settings
+from matey.scaling.estimate import estimate
+from matey.scaling.exchanges import Exchange
+from matey.scaling.machine import load_machine
+from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
+from matey.scaling.workload import Assumed, load_workload
+
+PAPER = "launch/runs/paper_pretrain_vit_b.yaml"
+FRONTIER = load_machine("frontier")
+
+
+def paper(*overrides, grid=(1, 128, 128), refined=0.2):
+    run = load_config(PAPER, overrides)
+    return run, load_workload(run, Assumed((grid,), refined), num_samples=4)
+
+
+def plan(run, workload, nodes=92, deepspeed_config="ds_configs/frontier_zero1.json", machine=FRONTIER):
+    return estimate(run, load_deepspeed_config(deepspeed_config), machine, nodes=nodes, workload=workload)
+
+
+def test_the_papers_run_has_the_papers_batch_and_fits_its_dies():
+    planned = plan(*paper())
+    assert planned.ranks == 736 and planned.samples_per_step == 1472
+    assert planned.fits and 0.02 < planned.mfu < 0.35
+    assert planned.days == pytest.approx(planned.seconds.total * 200_000 / 86_400)
+    assert planned.tokens_per_sample < 0.25 * planned.uniform_tokens_per_sample
+
+
+def test_parts_add_up():
+    seconds = plan(*paper()).seconds
+    assert seconds.total == pytest.approx(sum(vars(seconds).values()))
+    assert seconds.total == seconds.compute + seconds.communication
+
+
+def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other():
+    run, workload = paper()
+    one, many = plan(run, workload, nodes=1), plan(run, workload, nodes=9408)
+    assert many.ranks == 75_264 and many.samples_per_step == 9408 * one.samples_per_step
+    assert many.seconds.forward == one.seconds.forward
+    assert many.seconds.communication > one.seconds.communication
+    assert many.mfu < one.mfu
+    with pytest.raises(ConfigError, match="need 9857 nodes of Frontier, which has 9856"):
+        plan(run, workload, nodes=9857)
+
+
+def test_refining_less_costs_less():
+    run, coarse = paper(refined=0.0)
+    _, fine = paper(refined=1.0)
+    cheap, dear = plan(run, coarse), plan(run, fine)
+    assert dear.tokens_per_sample == 16 * cheap.tokens_per_sample == dear.uniform_tokens_per_sample
+    assert dear.seconds.total > 8 * (cheap.seconds.forward + cheap.seconds.backward)
+    assert dear.memory.activations > 10 * cheap.memory.activations
+
+
+def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
+    run, workload = paper(grid=(1, 256, 256))
+    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    assert zero_settings(config).overlap_comm
+    after = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    config["zero_optimization"]["stage"] = 2
+    while_going_on = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    assert after.seconds.gradients > 0 == while_going_on.seconds.gradients
+
+
+def test_ranks_that_share_cores_take_as_long_together_as_one():
+    run, workload = paper()
+    cpu, config = load_machine("cpu"), load_deepspeed_config("ds_configs/zero1.json")
+    one, two = (estimate(run, config, cpu, ranks=ranks, workload=workload) for ranks in (1, 2))
+    assert two.seconds.forward == pytest.approx(2 * one.seconds.forward)
+    assert two.memory_limit == one.memory_limit / 2
+
+
+def test_a_sequence_group_sends_what_its_plan_moves():
+    run, workload = paper("train.micro_batch=1", "parallel.sequence_parallel_size=4")
+    planned = plan(run, workload)
+    (exchange,) = [e for e in planned.exchanges if e.purpose == "sequence"]
+    assert isinstance(exchange, Exchange) and exchange.kind == "all_to_all_single"
+    # Twice forward and twice backward in each of 12 blocks, 4 n e / P values of bfloat16 each way.
+    assert exchange.num_calls == 4 * 12
+    assert exchange.num_bytes == pytest.approx(2 * 12 * 4 * planned.tokens_per_sample * 768 / 4 * 2)
+    assert planned.seconds.sequence == exchange.seconds > 0
+
+
+def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
+    run, workload = paper()
+    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    planned = plan(run, workload)
+    found = search(run, config, FRONTIER, planned, workload)
+    assert {estimate.samples_per_step for _, estimate in found} == {1472}
+    assert {choice.stage for choice, _ in found} == {0, 1, 2, 3} and any(choice.bf16 for choice, _ in found)
+    assert found[0][1].seconds.total <= 1.05 * min(estimate.seconds.total for _, estimate in found)
+    current = choice_of(run, config, planned)
+    assert [estimate for choice, estimate in found if choice == current] == [planned]
+
+
+def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
+    run, workload = paper("train.micro_batch=16", grid=(1, 512, 512))
+    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    planned = plan(run, workload)
+    assert not planned.fits
+    current = choice_of(run, config, planned)
+    choice, fitting = nearest_that_fits(current, search(run, config, FRONTIER, planned, workload))
+    assert fitting.fits and choice.changes(current) == ["parallel.checkpoint_blocks=every_other"]
+    assert nearest_that_fits(current, [(current, planned)]) is None
+
+
+def test_a_choice_says_what_to_set():
+    one = Choice(1, 1, 2, 1, "none", True)
+    assert Choice(2, 4, 2, 4, "all", False).changes(one) == [
+        "zero_optimization.stage=2",
+        "parallel.sequence_parallel_size=4",
+        "train.accumulation=4",
+        "parallel.checkpoint_blocks=all",
+        "bf16.enabled=false",
+    ]
+    assert one.changes(one) == []
+
+
+def test_auto_takes_the_smallest_group_that_fits():
+    limit = ["parallel.sequence_parallel_size=auto", "train.micro_batch=1"]
+    run, workload = paper(*limit, "parallel.memory_limit=40")
+    assert plan(run, workload).sequence_parallel_size == 1
+    run, workload = paper(*limit, "parallel.memory_limit=0.3")
+    assert plan(run, workload).sequence_parallel_size == 2

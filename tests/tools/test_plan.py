@@ -1,0 +1,37 @@
+"""tools/plan.py from the command line."""
+
+import sys
+
+from tests.conftest import ROOT, start
+
+PAPER = ["--config", "launch/runs/paper_pretrain_vit_b.yaml", "--deepspeed_config", "ds_configs/frontier_zero1.json"]
+
+
+def plan(*arguments):
+    return start([sys.executable, "tools/plan.py", *arguments])
+
+
+def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked():
+    result = plan(*PAPER, "--nodes", "92", "--machine", "frontier", "--search")
+    assert result.returncode == 0, result.stderr
+    for words in ("736 ranks on 92 nodes of Frontier", "global batch 1472", "not counted on data", "model FLOPs", "*"):
+        assert words in result.stdout
+
+
+def test_what_does_not_fit_ends_with_1_and_the_nearest_change(tmp_path):
+    machine = tmp_path / "small.yaml"
+    text = (ROOT / "matey" / "scaling" / "machines" / "frontier.yaml").read_text()
+    machine.write_text(text.replace("memory: 64.0e+9", "memory: 3.9e+9"))
+    result = plan(*PAPER, "--nodes", "92", "--machine", machine)
+    assert result.returncode == 1
+    assert "It does not fit. The nearest that does: " in result.stdout
+
+
+def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml):
+    own = ["--config", run_yaml(), "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "2"]
+    result = plan(*own, "--machine", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert "counted on 32 windows of the data" in result.stdout
+    result = plan(*own, "--machine", "laptop")
+    assert result.returncode == 2 and "no machine 'laptop'" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,173 @@
+"""Plan a run before it costs node hours: tokens, memory of a rank by part, communication, step time, days.
+
+    python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier [--search]
+
+Tokens are counted on windows of the run's data. Where that is not at hand, --grid and --refined say what is taken in its place;
+--grid may be given once for each data set, in their order. A machine is one of matey/scaling/machines/ or a YAML file of yours.
+The exit code is 1 if the run does not fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
+from matey.data import DataError
+from matey.scaling.estimate import Estimate, estimate
+from matey.scaling.machine import Machine, load_machine
+from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
+from matey.scaling.workload import Assumed, Workload, is_at_hand, load_workload
+
+GIB = 2**30
+
+
+def main() -> int:
+    """Run from the command line: 0 if the run fits, 1 if not, 2 for a mistake that the printed sentence explains."""
+    args = parser().parse_args()
+    try:
+        run = load_config(args.config, args.set)
+        deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+        machine = load_machine(args.machine)
+        assumed = assumed_of(args, run)
+        workload = load_workload(run, assumed)
+        size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
+        planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
+        print(text(planned, workload, assumed, run, machine))
+        if planned.fits and not args.search:
+            return 0
+        found = search(run, deepspeed_config, machine, planned, workload)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    current = choice_of(run, deepspeed_config, planned)
+    if not planned.fits:
+        print(f"\n{advice(current, found)}")
+    if args.search:
+        print(f"\n{table(current, found, args.top)}")
+    return 0 if planned.fits else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
+    top.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
+    top.add_argument("--machine", required=True, help="frontier, dgx-h100, cpu, or a YAML file")
+    size = top.add_mutually_exclusive_group(required=True)
+    size.add_argument("--nodes", type=int, help="nodes, with a rank on each die")
+    size.add_argument("--ranks", type=int, help="ranks, in place of --nodes")
+    top.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
+    top.add_argument("--search", action="store_true", help="rank the other ways to run the same global batch")
+    top.add_argument("--top", type=int, default=10, help="how many of them are printed (10)")
+    top.add_argument(
+        "--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not at hand (128,128)"
+    )
+    top.add_argument("--refined", type=share, default=0.2, help="share of its patches that is split (0.2)")
+    top.add_argument("--fields", type=int, default=4, help="fields of its systems (4)")
+    return top
+
+
+def grid(text: str) -> tuple[int, int, int]:
+    """Read ``y,x`` or ``z,y,x``."""
+    cells = tuple(int(part) for part in text.split(","))
+    if len(cells) not in (2, 3) or min(cells) < 1:
+        raise argparse.ArgumentTypeError(f"a grid is y,x or z,y,x in cells, got {text}")
+    return (1, *cells) if len(cells) == 2 else cells
+
+
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"a share lies between 0 and 1, got {text}")
+    return float(text)
+
+
+def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
+    """Return what is taken in place of the data; None where all of it is at hand and no grid is given."""
+    if args.grid is None and is_at_hand(run):
+        return None
+    return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
+
+
+def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
+    """Lay an estimate out as lines."""
+    lines = [
+        f"{run.model.size} {run.model.scheme}, {planned.num_parameters:,} parameters; {planned.ranks} ranks on "
+        f"{planned.nodes} nodes of {machine.name}, {planned.sequence_parallel_size} to a sequence group; global batch "
+        f"{planned.samples_per_step} samples",
+        "",
+        f"tokens per sample       {planned.tokens_per_sample:10,.0f}   {_source(workload, assumed)}",
+        f"  of a uniform grid of the finest patches {planned.uniform_tokens_per_sample:,.0f}: "
+        f"{planned.tokens_per_sample / planned.uniform_tokens_per_sample:.1%}",
+        "",
+        f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
+        *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
+        "",
+        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}",
+        *(
+            f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
+            for e in planned.exchanges
+        ),
+        "",
+        f"step, ms                {planned.seconds.total * 1e3:10.1f}",
+        *(f"  {name:22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
+        f"  {'communication share':22}{planned.seconds.communication / planned.seconds.total:10.1%}",
+        "",
+        f"model FLOPs utilisation {planned.mfu:10.1%}",
+        f"tokens per second       {planned.tokens_per_second:10,.0f}",
+        f"days for {run.train.steps:,} steps: {planned.days:.2f}, or {planned.days * 24 * planned.nodes:,.0f} node hours",
+    ]
+    return "\n".join(lines)
+
+
+def _source(workload: Workload, assumed: Assumed | None) -> str:
+    if assumed is None:
+        return f"counted on {len(workload.samples)} windows of the data"
+    grids = ", ".join("x".join(map(str, cells)) for cells in assumed.grids)
+    how = f"{assumed.refined:.0%} of the patches split" if len(workload.config.patches) > 1 else "one patch size"
+    return f"not counted on data but taken: {grids} (z y x), {how} (--grid, --refined)"
+
+
+def _parts(planned: Estimate) -> list[tuple[str, float]]:
+    memory = planned.memory
+    parts = [(name, getattr(memory, name)) for name in ("weights", "gradients", "optimizer", "activations")]
+    # The two peaks do not come at once: AdamW's is in place of gradients, activations and buffers.
+    parts += [("communication buffers", memory.communication), ("process", memory.process)]
+    return [*parts, ("AdamW's step instead", memory.adam)]
+
+
+def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
+    """Say what to change so that the run fits."""
+    nearest = nearest_that_fits(current, found)
+    if nearest is None:
+        return (
+            "It does not fit, nor does any other way to run this global batch here: take more nodes or larger patches."
+        )
+    choice, planned = nearest
+    return (
+        f"It does not fit. The nearest that does: {', '.join(choice.changes(current))} "
+        f"({planned.memory.total / GIB:.1f} GiB, {planned.seconds.total * 1e3:.0f} ms a step)."
+    )
+
+
+def table(current: Choice, found: list[tuple[Choice, Estimate]], top: int) -> str:
+    """Lay the fastest choices that fit out as a table, and say where the current one stands."""
+    fitting = [pair for pair in found if pair[1].fits]
+    names = f"{'':3}{'ZeRO':>5}{'bf16':>6}{'P':>4}{'micro':>7}{'accum':>7}  {'recompute':12}"
+    head = names + f"{'GiB':>7}{'ms':>9}{'MFU':>7}{'days':>8}"
+    lines = [f"{len(fitting)} of {len(found)} ways to run this global batch fit; the fastest:", head, "-" * len(head)]
+    ranked = list(enumerate(fitting, start=1))
+    own = [pair for pair in ranked[top:] if pair[1][0] == current]
+    for number, (choice, planned) in [*ranked[:top], *own]:
+        mark = "*" if choice == current else ""
+        lines.append(
+            f"{number:>2}{mark:1}{choice.stage:5}{'yes' if choice.bf16 else 'no':>6}{choice.sequence_parallel_size:4}"
+            f"{choice.micro_batch:7}{choice.accumulation:7}  {choice.checkpoint_blocks:12}{planned.memory.total / GIB:7.1f}"
+            f"{planned.seconds.total * 1e3:9.1f}{planned.mfu:7.1%}{planned.days:8.2f}"
+        )
+    return "\n".join([*lines, "* as configured; P: ranks to a sequence group"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
