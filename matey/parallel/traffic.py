@@ -9,7 +9,7 @@ Traffic = dict[str, dict[str, float]]
 
 
 def count_traffic() -> None:
-    """Turn the logger on from now on, as ``"comms_logger": {"enabled": true, "prof_all": true}`` in the JSON does from the start.
+    """Turn the logger on from now on; ``"comms_logger": {"enabled": true, "prof_all": true}`` in the JSON does from the start.
 
     Every collective then waits for its end, so that none overlaps with computing.
     """
@@ -17,9 +17,9 @@ def count_traffic() -> None:
 
 
 def take_traffic() -> Traffic | None:
-    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call on this rank, None if the logger is off.
+    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None where nothing is counted.
 
-    Bytes are those of the messages as DeepSpeed sees them: what this rank puts into a call, its own share included. Seconds
+    Bytes are those of this rank's messages as DeepSpeed sees them: what it puts into a call, its own share included. Seconds
     hold the waiting for ranks that come later.
     """
     if not comms_logger.enabled:
