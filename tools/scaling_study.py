@@ -28,7 +28,7 @@ SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machine
 
 
 def main() -> int:
-    """Run from the command line; 0 if all went well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
+    """Run from the command line; 0 if all is well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
     try:
         return {"plan": plan, "run": run, "report": report}[args.what](args)

@@ -1,4 +1,4 @@
-"""Writes a study: for each point the run and the DeepSpeed configuration as they stand there, the job, and the expected cost."""
+"""Writes a study: for each point its run, its DeepSpeed configuration, its job, and what it should cost."""
 
 from __future__ import annotations
 
