@@ -72,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
         "--sbatch", action="append", default=[], metavar="OPTION", help="one more of sbatch, as -APROJECT"
     )
     show = what.add_parser("report", help="write points.csv and report.html")
+    show.add_argument(
+        "--machine", action="append", default=[], help="one more machine that the run is modelled on (frontier)"
+    )
     for command in (make, start, show):
         command.add_argument("--out", type=Path, required=True, help="folder of the study")
     return whole
@@ -132,7 +135,7 @@ def report(args: argparse.Namespace) -> int:
     """Write the table and the page."""
     from matey.scaling.report import write_report
 
-    print(write_report(load_study(args.out)))
+    print(write_report(load_study(args.out), args.machine))
     return 0
 
 

@@ -1,0 +1,95 @@
+"""The model beside the measurements: a machine fitted to a study's points, and what it says of these and of larger ones."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matey.config import ConfigError, RunConfig, load_config
+from matey.scaling import collectives
+from matey.scaling.engine import read_engine
+from matey.scaling.estimate import Estimate, estimate
+from matey.scaling.machine import Machine
+from matey.scaling.measured import Measured
+from matey.scaling.study import Point, Study, make_points, runs_of
+from matey.scaling.workload import Workload, load_workload
+
+NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # of which a machine may have fewer
+
+
+@dataclass(frozen=True)
+class Model:
+    """What costs are computed from.
+
+    Attributes:
+        study: whose runs they are.
+        first: the run at the smallest point.
+        samples: global batch of that point.
+        deepspeed_config: of the engine.
+        workload: tokens and operations of the run.
+    """
+
+    study: Study
+    first: RunConfig
+    samples: int
+    deepspeed_config: dict[str, Any]
+    workload: Workload
+
+    @classmethod
+    def of(cls, study: Study, samples: int) -> Model:
+        """Read a study's run and its data, whose tokens are counted; ``samples`` is the global batch of its first point."""
+        place = study.of(study.points[0])
+        run = load_config(place / "run.yaml")
+        deepspeed_config = json.loads((place / "ds_config.json").read_text(encoding="utf-8"))
+        return cls(study, run, samples, deepspeed_config, load_workload(run))
+
+    def costs(self, points: Sequence[Point], machine: Machine) -> list[Estimate]:
+        """Return the cost of each point that the machine and the batch allow."""
+        found = []
+        for point in points:
+            try:
+                (run,) = runs_of(self.study.mode, self.first, [point], self.samples)
+                found.append(self._cost(run, point, machine))
+            except ConfigError:  # the global batch cannot be shared out, or the machine has fewer nodes
+                continue
+        return found
+
+    def extended(self, machine: Machine, nodes: Sequence[int] = NODES) -> list[Estimate]:
+        """Return the costs on a machine's nodes, beyond what was measured."""
+        return self.costs(make_points(nodes, machine.dies_per_node), machine)
+
+    def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
+        """Return the machine with rate and links as the measured steps have them.
+
+        The rate is such that the median over the points of measured over modelled seconds of computing is 1. The links are
+        fitted to the counted collectives, and stay those of the machine's file where these do not tell latency from bandwidth.
+        """
+        ratios, timed = [], []
+        for point, seen in measured.items():
+            for cost in self.costs([point], machine):
+                share = seen.communication_share.median if seen.communication_share else 0.0
+                ratios.append(seen.seconds.median * (1 - share) / cost.seconds.compute)
+            group = collectives.Group(point.ranks, machine.ranks_on_node(point.ranks))
+            timed += [
+                collectives.Point(kind, total["bytes"] / total["calls"], group, total["seconds"] / total["calls"])
+                for kind, total in seen.traffic.items()
+                if kind in collectives.KINDS and point.ranks > 1 and total["bytes"]
+            ]
+        if ratios:
+            precision = read_engine(self.deepspeed_config).precision
+            achieved = machine.achieved | {precision: machine.achieved[precision] / statistics.median(ratios)}
+            machine = machine.model_copy(update={"achieved": achieved})
+        try:
+            return collectives.fit(timed).on(machine)
+        except ValueError:
+            return machine
+
+    def _cost(self, run: RunConfig, point: Point, machine: Machine) -> Estimate:
+        if machine.shared_dies:
+            # A rank computes on as many cores as it has threads, though others may idle.
+            dies = min(machine.dies_per_node, point.ranks * (run.parallel.threads or machine.dies_per_node))
+            machine = machine.model_copy(update={"dies_per_node": dies})
+        return estimate(run, self.deepspeed_config, machine, ranks=point.ranks, workload=self.workload)
