@@ -89,7 +89,7 @@ def plan(args: argparse.Namespace) -> int:
     lengths = None
     if args.mode == "sequence":
         limit = args.memory_limit or run.parallel.memory_limit
-        lengths = lengths_of(run, args.grid, limit and limit * 2**30)
+        lengths = lengths_of(run, args.grid, limit and limit * 2**30, can_measure=not args.nodes)
     script = None
     if args.nodes:
         script = args.script or ROOT / SCRIPTS.get(name, Path("launch/slurm/pretrain.sbatch"))

@@ -38,7 +38,7 @@ def scaling_figure(rows: Sequence[Row]) -> Figure:
     _draw(communication, rows, lambda row: row.communication_share)
     communication.set(title="communication's share of a step, nothing overlapping")
     for axes in (efficiency, memory, communication):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 0.01))
     for axes in (throughput, efficiency, memory, communication):
         _ranks_axis(axes, rows)
     throughput.legend(fontsize=8)
@@ -59,7 +59,7 @@ def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> F
     for name, seen in zip(names, measured.values(), strict=True):
         parts.vlines(name, seen.seconds.low, seen.seconds.high, color="#222222", linewidth=1.2)
     parts.set(title="seconds of a step on rank 0 (line: middle half of the steps)", xlabel="ranks")
-    parts.legend(fontsize=8)
+    parts.legend(fontsize=8, loc="upper left")
     ranks = [row.ranks for row in processor]
     memory = [row.total_memory_bytes / processor[0].total_memory_bytes for row in processor]
     total.plot(
@@ -102,7 +102,11 @@ def lengths_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.subplots()
     _draw(axes, rows, lambda row: row.longest_tokens)
-    axes.set(title="longest sequence that fits, tokens (hollow: memory shared out evenly)", ylim=(0, None))
+    if first := next((row for row in rows if row.kind == "measured" and row.longest_tokens), None):
+        ranks = [first.ranks, max(row.ranks for row in rows)]
+        ideal = [first.longest_tokens / first.ranks * number for number in ranks]
+        axes.plot(ranks, ideal, "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
+    axes.set(title="tokens of the longest sequence that fits", ylim=(0, None))
     _ranks_axis(axes, rows)
     axes.legend(fontsize=8)
     return figure

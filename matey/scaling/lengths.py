@@ -8,7 +8,7 @@ from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.data import open_dataset
-from matey.evaluate.sequence_speed import LENGTHS, longer, longest
+from matey.evaluate.sequence_speed import longer, longest, run_point
 from matey.evaluate.speed_cases import Case
 from matey.model.blocks import scheme_keys
 from matey.tokens.tokenize import tokenize
@@ -23,13 +23,13 @@ class Lengths:
         case: the sample on one rank, with the run's model, as `matey.evaluate.speed_cases.Case` without device and precision.
         num_tokens: of the sample.
         activation_bytes: that it takes on one rank, as far as training knows beforehand.
-        limit: bytes that the activations of a rank may take.
+        limit: bytes that the activations of a rank may take; None until they have been measured for the sample on one rank.
     """
 
     case: dict[str, Any]
     num_tokens: int
     activation_bytes: int
-    limit: float
+    limit: float | None
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Lengths:
@@ -37,25 +37,35 @@ class Lengths:
         case = {name: tuple(value) if isinstance(value, list) else value for name, value in tree["case"].items()}
         return cls(**{**tree, "case": case})
 
-    def expected(self, ranks: int) -> float:
+    def expected(self, ranks: int) -> float | None:
         """Return how many tokens should fit on so many ranks, were activations shared out evenly."""
-        return self.num_tokens * self.limit / self.activation_bytes * ranks
+        return None if self.limit is None else self.num_tokens * self.limit / self.activation_bytes * ranks
 
-    def around(self, ranks: int) -> tuple[Case, Case]:
-        """Return a shorter and a longer sample than fits on so many ranks."""
+    def measure_limit(self, seconds: float) -> Lengths:
+        """Take as the limit what the sample takes on one rank; measure that within so many seconds."""
+        return replace(self, limit=max(run_point(Case(**self.case), 1, 1, seconds)["activation_bytes"]))
+
+    def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
+        """Measure two samples on so many ranks: one that should fit, and one that fits by what the first one took.
+
+        Raises:
+            RuntimeError: a rank failed, or one of them took more than so many seconds.
+        """
         case = Case(**self.case)
-        shorter, beyond = (longer(case, factor * self.expected(ranks) / self.num_tokens) for factor in LENGTHS)
-        if shorter.grid == beyond.grid:  # both round to the same number of coarse patches
-            beyond = replace(beyond, grid=(beyond.grid[0] + case.patches[0], *beyond.grid[1:]))
-        return shorter, beyond
+        first = longer(case, self.expected(ranks) / self.num_tokens)
+        taken = run_point(first, ranks, 1, seconds)
+        second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
+        if second.grid == first.grid:
+            second = replace(first, grid=(first.grid[0] + case.patches[0], *first.grid[1:]))
+        return [taken, run_point(second, ranks, 1, seconds)]
 
     def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
-        """Return how many tokens fit by what `around` measured, None where a rank exceeds the limit without any."""
+        """Return how many tokens fit, on a line through two points; None where a rank exceeds the limit without any."""
         tokens = longest(points, self.limit)
         return tokens if tokens > 0 else None
 
 
-def lengths_of(run: RunConfig, grid: tuple[int, ...] | None = None, limit: float | None = None) -> Lengths:
+def lengths_of(run: RunConfig, grid: tuple[int, ...] | None, limit: float | None, *, can_measure: bool) -> Lengths:
     """Return how the longest sequence of a run is found.
 
     Args:
@@ -63,6 +73,7 @@ def lengths_of(run: RunConfig, grid: tuple[int, ...] | None = None, limit: float
             refines by another rule, since the samples that are measured are not its own.
         grid: cells of a sample that one rank holds; by default those of the run's first data set.
         limit: bytes that a rank's activations may take; by default what that sample takes on one rank.
+        can_measure: whether that is found by measuring it, and not by what training knows beforehand.
 
     Raises:
         ConfigError: the run's patches are not squares, or differ in time.
@@ -93,4 +104,4 @@ def lengths_of(run: RunConfig, grid: tuple[int, ...] | None = None, limit: float
     attentions = len(scheme_keys(config.scheme, config.patches))
     kept = activation_bytes(config, num_tokens, attentions, case.checkpoint_blocks)
     settings = {name: value for name, value in asdict(case).items() if name not in ("dtype", "device")}
-    return Lengths(settings, num_tokens, kept, limit or kept)
+    return Lengths(settings, num_tokens, kept, limit or (None if can_measure else kept))

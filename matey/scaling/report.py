@@ -19,6 +19,12 @@ MODES = {
     "sequence": "Sequence parallelism: all ranks share the tokens of one sample, so that a rank should hold fewer of them.",
 }
 
+LENGTHS_CAPTION = (
+    "Filled: measured; hollow: by what training knows beforehand (the blocks' activations, shared out evenly); dashed: in "
+    "proportion to the ranks, from the smallest measured point."
+)
+LITTLE_ACTIVITY = 0.7  # processor time over wall-clock time below which a report says so
+
 
 def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
     """Write points.csv and report.html into the study's folder and return a line that says where they are.
@@ -44,12 +50,17 @@ def _sections(results: Results) -> list[str]:
         heading(1, f"{study.mode} scaling"),
         paragraph(MODES[study.mode], "soft"),
         definitions(_facts(results)),
-        *_warning(rows),
+        *_warnings(rows),
         figure(
             to_png(charts.scaling_figure(here)),
             "Filled: measured; hollow: modelled; dashed: what ideal scaling from the smallest measured point gives.",
         ),
         _rows_table(here),
+        paragraph(
+            "Step: median, and between which seconds the middle half of the steps lay. Efficiency: tokens per second and rank "
+            "over those of the smallest point. Processor: of all ranks in a step.",
+            "soft",
+        ),
         heading(2, "Where the time goes"),
         figure(
             to_png(charts.parts_figure(results.measured, rows)),
@@ -84,56 +95,41 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     return facts + ([("not measured", ", ".join(missing))] if missing else [])
 
 
-def _warning(rows: Sequence[Row]) -> list[str]:
-    shared = [row for row in rows if row.shares_cores]
-    if not shared:
-        return []
-    points = " and ".join(f"{row.ranks} ranks share {row.num_cores:g} cores" for row in shared)
-    return [
-        paragraph(
-            f"{points[0].upper()}{points[1:]}: there, wall-clock time and efficiency are not meaningful (crossed). What "
-            "counts is the processor time and the memory of all ranks together."
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Say where wall-clock time does not mean what it seems to."""
+    notes = []
+    if shared := [row for row in rows if row.shares_cores]:
+        notes.append(
+            f"{' and '.join(f'{row.ranks} ranks share {row.num_cores:g} cores' for row in shared)}: there, wall-clock time and "
+            "efficiency are not meaningful (crossed). What counts is the processor time and the memory of all ranks together."
         )
-    ]
+    if idle := [row for row in rows if not row.shares_cores and row.activity < LITTLE_ACTIVITY]:
+        notes.append(
+            f"Processors worked in {', '.join(f'{row.activity:.0%} ({row.ranks} ranks)' for row in idle)} of the wall-clock time "
+            "only: the machine did other things, the ranks waited for each other, or a GPU computed."
+        )
+    return [paragraph(note) for note in notes]
 
 
 def _rows_table(rows: Sequence[Row]) -> str:
-    head = (
-        "",
-        "ranks",
-        "samples",
-        "step",
-        "quartiles",
-        "tokens/s",
-        "efficiency",
-        "processor",
-        "memory",
-        "all ranks",
-        "communication",
-    )
+    head = ("", "ranks", "samples", "step", "tokens/s", "efficiency", "processor", "memory: rank, all", "communication")
     return table(head, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Return a row as text."""
-    spread = "" if row.seconds_low is None else f"{row.seconds_low:.3g} to {row.seconds_high:.3g} s"
+    spread = "" if row.seconds_low is None else f" ({row.seconds_low:.3g} to {row.seconds_high:.3g})"
     efficiency = "shared cores" if row.shares_cores else f"{row.efficiency:.0%}"
-    processor = (
-        ""
-        if row.processor_seconds is None
-        else f"{row.processor_seconds:.3g} s, {row.processor_over_first:.2f}x a token"
-    )
+    total = "" if row.total_memory_bytes is None else f", {row.total_memory_bytes / 2**30:.2f}"
     return (
         row.kind,
         str(row.ranks),
         str(row.samples),
-        f"{row.seconds:.3g} s",
-        spread,
+        f"{row.seconds:.3g}{spread} s",
         f"{row.tokens_per_second:,.0f}",
         efficiency,
-        processor,
-        _gib(row.peak_memory_bytes),
-        _gib(row.total_memory_bytes),
+        "" if row.processor_seconds is None else f"{row.processor_seconds:.3g} s",
+        f"{row.peak_memory_bytes / 2**30:.2f}{total} GiB",
         "" if row.communication_share is None else f"{row.communication_share:.0%}",
     )
 
@@ -163,15 +159,17 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
         for row in rows
         if row.longest_tokens is not None
     ]
+    if not cells:
+        return []
+    lengths = study.lengths
     return [
         heading(2, "Longest sequence"),
         paragraph(
-            f"Tokens of one sample whose activations take at most {study.lengths.limit / 2**20:,.0f} MiB on a rank. Measured: "
-            "on the line through two made-up samples, a little shorter and longer than should fit, on grids that grow along their "
-            f"first axis. A sample of {'x'.join(map(str, study.lengths.case['grid']))} cells has {study.lengths.num_tokens:,} "
-            "tokens."
+            f"Tokens of one sample whose activations take at most {lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line "
+            "through two made-up samples that about fit, on grids that grow along their first axis. A sample of "
+            f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
         ),
-        figure(to_png(charts.lengths_figure(rows)), "Filled: measured; hollow: were activations shared out evenly."),
+        figure(to_png(charts.lengths_figure(rows)), LENGTHS_CAPTION),
         table(("", "ranks", "tokens", "over that sample"), cells),
     ]
 
@@ -192,7 +190,3 @@ def _elsewhere(rows: list[Row], machine: str) -> list[str]:
         figure(to_png(charts.scaling_figure(rows)), "Hollow: modelled."),
         _rows_table(rows),
     ]
-
-
-def _gib(num_bytes: float | None) -> str:
-    return "" if num_bytes is None else f"{num_bytes / 2**30:.2f} GiB"

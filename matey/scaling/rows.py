@@ -68,6 +68,11 @@ class Row:
         """Whether ranks had less than a core each, so that wall-clock time says nothing of how the run scales."""
         return self.num_cores is not None and self.num_cores < self.ranks
 
+    @property
+    def activity(self) -> float:
+        """Processor time over wall-clock time, of a measured rank in the mean."""
+        return self.processor_seconds / self.seconds / self.ranks
+
 
 def samples_of_step(study: Study, point: Point) -> int:
     """Return the global batch of a point."""

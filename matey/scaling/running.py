@@ -7,10 +7,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from matey.config import ConfigError
-from matey.evaluate.sequence_speed import run_point
 from matey.scaling.measured import last_step
 from matey.scaling.study import Point, Study
 
@@ -50,7 +50,9 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
         try:
             _run_job(study.of(point), root, limit)
             if study.lengths is not None:
-                _measure_lengths(study, point, limit)
+                study = _with_limit(study, limit)
+                lengths = study.lengths.measure(point.ranks, limit)
+                (study.of(point) / LENGTHS_FILE).write_text(json.dumps(lengths, indent=1) + "\n", encoding="utf-8")
         except RuntimeError as error:
             failures.append(f"{point.name}: {error}")
     return failures
@@ -137,10 +139,12 @@ def _stop(job: subprocess.Popen) -> None:
         job.wait()
 
 
-def _measure_lengths(study: Study, point: Point, limit: float) -> None:
-    """Measure the activations of samples around the longest that should fit."""
-    points = [run_point(case, point.ranks, 1, limit) for case in study.lengths.around(point.ranks)]
-    (study.of(point) / LENGTHS_FILE).write_text(json.dumps(points, indent=1) + "\n", encoding="utf-8")
+def _with_limit(study: Study, seconds: float) -> Study:
+    """Return the study with a limit of memory, which is measured if it has none, and kept."""
+    if study.lengths.limit is None:
+        study = replace(study, lengths=study.lengths.measure_limit(seconds))
+        study.write()
+    return study
 
 
 def _last_error(log: Path) -> str:

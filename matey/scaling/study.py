@@ -32,7 +32,8 @@ class Point:
 
     def __str__(self) -> str:
         """Return the size in words."""
-        return f"{self.ranks} ranks" if self.nodes is None else f"{self.nodes} nodes, {self.ranks} ranks"
+        ranks = f"{self.ranks} rank{'s' * (self.ranks > 1)}"
+        return ranks if self.nodes is None else f"{self.nodes} node{'s' * (self.nodes > 1)}, {ranks}"
 
 
 @dataclass(frozen=True)
