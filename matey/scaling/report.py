@@ -105,8 +105,8 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
         )
     if idle := [row for row in rows if not row.shares_cores and row.activity < LITTLE_ACTIVITY]:
         notes.append(
-            f"Processors worked in {', '.join(f'{row.activity:.0%} ({row.ranks} ranks)' for row in idle)} of the wall-clock time "
-            "only: the machine did other things, the ranks waited for each other, or a GPU computed."
+            f"Processors worked in {', '.join(f'{row.activity:.0%} ({row.ranks} ranks)' for row in idle)} of the time of the "
+            "clock only: the machine did other things, the ranks waited for each other, or a GPU computed."
         )
     return [paragraph(note) for note in notes]
 
@@ -165,8 +165,8 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
     return [
         heading(2, "Longest sequence"),
         paragraph(
-            f"Tokens of one sample whose activations take at most {lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line "
-            "through two made-up samples that about fit, on grids that grow along their first axis. A sample of "
+            f"Tokens of one sample whose activations take at most {lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a "
+            "line through two made-up samples that about fit, on grids that grow along their first axis. A sample of "
             f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
         ),
         figure(to_png(charts.lengths_figure(rows)), LENGTHS_CAPTION),
