@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config
-from matey.scaling import collectives
-from matey.scaling.engine import read_engine
 from matey.scaling.estimate import Estimate, estimate
 from matey.scaling.machine import Machine
 from matey.scaling.measured import Measured
@@ -62,30 +60,31 @@ class Model:
         return self.costs(make_points(nodes, machine.dies_per_node), machine)
 
     def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
-        """Return the machine with rate and links as the measured steps have them.
+        """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.
 
-        The rate is such that the median over the points of measured over modelled seconds of computing is 1. The links are
-        fitted to the counted collectives, and stay those of the machine's file where these do not tell latency from bandwidth.
+        Each is one factor, the median over the points of measured over modelled seconds. Points whose ranks share cores count
+        only where there are no others: there, a rank waits for its turn as well.
         """
-        ratios, timed = [], []
-        for point, seen in measured.items():
+        own = {point: seen for point, seen in measured.items() if seen.num_cores >= point.ranks} or measured
+        computing: list[float] = []
+        by_kind: dict[str, list[float]] = {}
+        for point, seen in own.items():
             for cost in self.costs([point], machine):
                 share = seen.communication_share.median if seen.communication_share else 0.0
-                ratios.append(seen.seconds.median * (1 - share) / cost.seconds.compute)
-            group = collectives.Group(point.ranks, machine.ranks_on_node(point.ranks))
-            timed += [
-                collectives.Point(kind, total["bytes"] / total["calls"], group, total["seconds"] / total["calls"])
-                for kind, total in seen.traffic.items()
-                if kind in collectives.KINDS and point.ranks > 1 and total["bytes"]
-            ]
-        if ratios:
-            precision = read_engine(self.deepspeed_config).precision
-            achieved = machine.achieved | {precision: machine.achieved[precision] / statistics.median(ratios)}
-            machine = machine.model_copy(update={"achieved": achieved})
-        try:
-            return collectives.fit(timed).on(machine)
-        except ValueError:
-            return machine
+                computing.append(seen.seconds.median * (1 - share) / cost.seconds.compute)
+                for kind, modelled in cost.seconds_by_kind().items():
+                    if modelled > 0 and kind in seen.traffic:
+                        by_kind.setdefault(kind, []).append(seen.traffic[kind]["seconds"] / modelled)
+        slower = statistics.median(computing) if computing else 1.0
+        factors = {kind: machine.factors.get(kind, 1.0) * statistics.median(ratios) for kind, ratios in by_kind.items()}
+        return machine.model_copy(
+            update={
+                "achieved": {precision: share / slower for precision, share in machine.achieved.items()},
+                "memory_bandwidth": machine.memory_bandwidth / slower,
+                "kernel_seconds": machine.kernel_seconds * slower,
+                "factors": machine.factors | factors,
+            }
+        )
 
     def _cost(self, run: RunConfig, point: Point, machine: Machine) -> Estimate:
         if machine.shared_dies:

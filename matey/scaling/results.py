@@ -53,7 +53,8 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
         model = Model.of(study, samples_of_step(study, study.points[0]))
     except DataError as error:
         return Results(study, measured, rows, f"There is no model here, since the data cannot be read: {error}")
-    machine = model.fitted(load_machine(study.machine), measured)
+    given = load_machine(study.machine)
+    machine = model.fitted(given, measured)
     on_nodes = study.points[0].nodes is not None
     costs = model.costs(study.points, machine)
     if on_nodes:
@@ -62,20 +63,20 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
     for name in also_on:
         extended = model.extended(load_machine(name))
         rows += with_efficiency([modelled_row(study, name, cost, on_nodes=True) for cost in extended])
-    return Results(study, measured, rows, _note(study, load_machine(study.machine), machine))
+    return Results(study, measured, rows, _note(given, machine))
 
 
-def _note(study: Study, given: Machine, fitted: Machine) -> str:
+def _note(given: Machine, fitted: Machine) -> str:
     """Say what was fitted."""
-    links = "the links of its file, since the counted collectives do not tell latency from bandwidth"
-    if fitted.inside != given.inside or fitted.between != given.between:
-        links = (
-            f"links fitted to the counted collectives: inside a node {fitted.inside.latency * 1e6:.3g} microseconds and "
-            f"{fitted.inside.bandwidth / 1e9:.3g} GB/s, between nodes {fitted.between.latency * 1e6:.3g} microseconds and "
-            f"{fitted.between.bandwidth / 1e9:.3g} GB/s"
-        )
-    rates = ", ".join(f"{name} {fitted.rate(name) / 1e9:.3g}" for name in fitted.achieved)
+    kinds = [kind for kind in fitted.factors if fitted.factors[kind] != given.factors.get(kind)]
+    factors = ", ".join(f"{kind} {fitted.factors[kind] / given.factors.get(kind, 1.0):.2f}" for kind in kinds)
+    computing = (
+        f"computing takes {fitted.kernel_seconds / given.kernel_seconds:.2f} times what the file of {given.name} gives"
+    )
+    collectives = (
+        f"; collectives, of which those counted hold waiting too: {factors}" if kinds else "; no collective was counted"
+    )
     return (
-        f"Modelled on {fitted.name}: computing at {rates} GFLOP/s of a die, fitted to the measured steps where that precision "
-        f"was measured, and {links}."
+        "The model has the rates and links of a machine file, and one factor for each of these, fitted to the measured steps: "
+        f"{computing}{collectives}."
     )
