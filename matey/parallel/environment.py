@@ -14,14 +14,10 @@ import torch
 
 from matey.config import ConfigError
 from matey.fields import nearest_name
-from matey.parallel import mpi, slurm
+from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.failure import name_failures, set_timeouts
 from matey.parallel.meter import note_cores
 from matey.parallel.signals import listen
-
-CPU_WAS_CHOSEN = os.environ.get("DS_ACCELERATOR") == "cpu"
-# DeepSpeed would otherwise search for an accelerator, which takes seconds and prints; torch knows already.
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 # DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
 # is as good a source for another one; its ranks share it.

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -66,9 +67,7 @@ def test_it_goes_beyond_92_nodes_and_leaves_out_what_a_machine_does_not_have(mod
     costs = model.extended(frontier)
     assert {92, 184} <= {cost.nodes for cost in costs} and costs[-1].nodes <= frontier.num_nodes
     rows = with_efficiency([modelled_row(model.study, "frontier", cost, on_nodes=True) for cost in costs])
-    assert rows[0].efficiency == 1 and all(
-        before.efficiency > after.efficiency for before, after in zip(rows, rows[1:])
-    )
+    assert rows[0].efficiency == 1 and all(before.efficiency > after.efficiency for before, after in pairwise(rows))
     assert [row.samples for row in rows] == [4 * row.ranks for row in rows]
     assert model.costs(make_points([10**6], 8), frontier) == []
 
