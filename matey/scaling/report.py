@@ -61,12 +61,7 @@ def _sections(results: Results) -> list[str]:
             "over those of the smallest point. Processor: of all ranks in a step.",
             "soft",
         ),
-        heading(2, "Where the time goes"),
-        figure(
-            to_png(charts.parts_figure(results.measured, rows)),
-            "Measured. Communication is part of backward and optimizer.",
-        ),
-        *_traffic(results.measured),
+        *_parts(results.measured, rows),
         *_lengths(study, here),
         heading(2, "Model against measurement"),
         paragraph(results.model_note),
@@ -134,6 +129,18 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def _parts(measured: dict[Point, Measured], rows: Sequence[Row]) -> list[str]:
+    """Show the parts of a step and its collectives."""
+    if not measured:
+        return [paragraph("Nothing has been measured yet: all points are modelled.")]
+    caption = "Measured. Communication is part of backward and optimizer."
+    return [
+        heading(2, "Where the time goes"),
+        figure(to_png(charts.parts_figure(measured, rows)), caption),
+        *_traffic(measured),
+    ]
+
+
 def _traffic(measured: dict[Point, Measured]) -> list[str]:
     rows = [
         (
@@ -175,7 +182,7 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
 
 
 def _agreement(measured: Sequence[Row], modelled: Sequence[Row]) -> list[str]:
-    if not modelled:
+    if not measured or not modelled:
         return []
     caption = "The numbers at the points are their ranks; on the dashed line the model is right."
     return [figure(to_png(charts.agreement_figure(measured, modelled)), caption)]

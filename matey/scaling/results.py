@@ -41,9 +41,14 @@ class Results:
 
 
 def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
-    """Read what was measured and model the same points and larger ones."""
+    """Read what was measured and model the same points and larger ones.
+
+    Raises:
+        ConfigError: nothing was measured, of a study for one machine, or a machine is not known.
+    """
     measured = read_points(study)
-    if not measured:
+    on_nodes = study.points[0].nodes is not None
+    if not measured and not on_nodes:
         raise ConfigError(
             f"No point of {study.folder} has a step beyond the warm-up of {study.warm_up}; start `run` first, and look at "
             "log.txt in the points' folders if it failed."
@@ -55,15 +60,16 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
         return Results(study, measured, rows, f"There is no model here, since the data cannot be read: {error}")
     given = load_machine(study.machine)
     machine = model.fitted(given, measured)
-    on_nodes = study.points[0].nodes is not None
     costs = model.costs(study.points, machine)
     if on_nodes:
         costs += [cost for cost in model.extended(machine) if cost.ranks not in {point.ranks for point in study.points}]
     rows += with_efficiency([modelled_row(study, study.machine, cost, on_nodes=on_nodes) for cost in costs])
-    for name in also_on:
+    for name in (name for name in also_on if name != study.machine):
         extended = model.extended(load_machine(name))
         rows += with_efficiency([modelled_row(study, name, cost, on_nodes=True) for cost in extended])
-    return Results(study, measured, rows, _note(given, machine))
+    return Results(
+        study, measured, rows, _note(given, machine) if measured else f"The model is that of {given.name}'s file."
+    )
 
 
 def _note(given: Machine, fitted: Machine) -> str:
