@@ -93,7 +93,7 @@ def plan(args: argparse.Namespace) -> int:
     script = None
     if args.nodes:
         script = args.script or ROOT / SCRIPTS.get(name, Path("launch/slurm/pretrain.sbatch"))
-    study, costs = make_study(
+    study, runs, costs = make_study(
         args.out,
         args.mode,
         run,
@@ -108,12 +108,22 @@ def plan(args: argparse.Namespace) -> int:
         script=script,
         minutes=args.limit,
     )
-    print(f"{'point':14}{'ranks':>7}{'samples':>9}{'step':>10}{'tokens/s':>12}{'memory':>11}{'node hours':>12}")
-    for point, cost in zip(study.points, costs, strict=True):
+    print(
+        f"{'point':12}{'ranks':>7}{'samples':>9}{'of a rank':>11}{'step':>10}{'tokens/s':>12}{'memory':>12}{'node hours':>12}"
+    )
+    for point, own, cost in zip(study.points, runs, costs, strict=True):
+        micro = f"{own.train.accumulation} x {own.train.micro_batch}"
         hours = cost.nodes * study.steps * cost.seconds.total / 3600
+        memory = f"{cost.memory.total / 2**30:.2f} GiB"
         print(
-            f"{point.name:14}{point.ranks:7}{cost.samples_per_step:9}{cost.seconds.total:8.3g} s{cost.tokens_per_second:12,.0f}"
-            f"{cost.memory.total / 2**30:7.2f} GiB{hours:12.3g}{'' if cost.fits else '   does not fit'}"
+            f"{point.name:12}{point.ranks:7}{cost.samples_per_step:9}{micro:>11}{cost.seconds.total:8.3g} s"
+            f"{cost.tokens_per_second:12,.0f}{memory:>12}{hours:12.3g}{'' if cost.fits else '   does not fit'}"
+        )
+    sizes = [own.train.micro_batch for own in runs]
+    if min(sizes) < max(sizes) / 2:
+        print(
+            f"Micro-batches shrink from {max(sizes)} samples to {min(sizes)}, since no larger number up to train.micro_batch "
+            "divides a rank's share, and that is slow; choose both such that it does."
         )
     print(f"Expected on {machine.name}. Next: python tools/scaling_study.py run --out {args.out}")
     return 0

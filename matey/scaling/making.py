@@ -33,8 +33,8 @@ def make_study(
     lengths: Lengths | None = None,
     script: Path | None = None,
     minutes: int = 30,
-) -> tuple[Study, list[Estimate]]:
-    """Write a study into a folder and return it with what its points are expected to cost.
+) -> tuple[Study, list[RunConfig], list[Estimate]]:
+    """Write a study into a folder and return it with the run at each point, and what that should cost.
 
     Args:
         folder: that holds no study yet.
@@ -71,10 +71,10 @@ def make_study(
     ]
     # The same at all points, or a rank would be faster at those with fewer ranks.
     threads = max(1, _num_cores() // points[-1].ranks) if script is None else None
+    runs = [timed(own, study.of(point), warm_up, timed_steps, threads) for own, point in zip(runs, points, strict=True)]
     for point, own, cost in zip(points, runs, costs, strict=True):
         place = study.of(point)
         place.mkdir(parents=True, exist_ok=True)
-        own = timed(own, place, warm_up, timed_steps, threads)
         (place / "run.yaml").write_text(dump_config(own), encoding="utf-8")
         (place / "ds_config.json").write_text(json.dumps(deepspeed_config, indent=2) + "\n", encoding="utf-8")
         name, job = ("job.sh", local_job(study, point))
@@ -83,7 +83,7 @@ def make_study(
         (place / name).write_text(job, encoding="utf-8")
         (place / "expected.json").write_text(json.dumps(expected(cost, steps), indent=2) + "\n", encoding="utf-8")
     study.write()
-    return study, costs
+    return study, runs, costs
 
 
 def expected(cost: Estimate, steps: int) -> dict[str, Any]:
