@@ -119,10 +119,13 @@ def plan(args: argparse.Namespace) -> int:
             f"{point.name:12}{point.ranks:7}{cost.samples_per_step:9}{micro:>11}{cost.seconds.total:8.3g} s"
             f"{cost.tokens_per_second:12,.0f}{memory:>12}{hours:12.3g}{'' if cost.fits else '   does not fit'}"
         )
-    sizes = [own.train.micro_batch for own in runs]
-    if min(sizes) < max(sizes) / 2:
+    largest = max(own.train.micro_batch for own in runs)
+    small = [
+        own.train.micro_batch for own in runs if own.train.accumulation > 1 and own.train.micro_batch < largest / 2
+    ]
+    if small:
         print(
-            f"Micro-batches shrink from {max(sizes)} samples to {min(sizes)}, since no larger number up to train.micro_batch "
+            f"Micro-batches shrink from {largest} samples to {min(small)}, since no larger number up to train.micro_batch "
             "divides a rank's share, and that is slow; choose both such that it does."
         )
     print(f"Expected on {machine.name}. Next: python tools/scaling_study.py run --out {args.out}")

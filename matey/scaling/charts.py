@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -97,18 +99,31 @@ def agreement_figure(measured: Sequence[Row], modelled: Sequence[Row]) -> Figure
 
 
 @matplotlib.rc_context(STYLE)
-def lengths_figure(rows: Sequence[Row]) -> Figure:
-    """Draw the longest sequence that fits against the number of ranks, beside the ideal."""
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    _draw(axes, rows, lambda row: row.longest_tokens)
+def lengths_figure(rows: Sequence[Row], samples: dict[int, list[dict[str, Any]]], limit: float) -> Figure:
+    """Draw the longest sequence that fits against the number of ranks, and the measured samples that it follows from.
+
+    Args:
+        rows: with ``longest_tokens``.
+        samples: by ranks, as `matey.scaling.measured.read_lengths` gives them.
+        limit: bytes of activations of a rank.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    length, memory = figure.subplots(1, 2)
+    _draw(length, rows, lambda row: row.longest_tokens)
     if first := next((row for row in rows if row.kind == "measured" and row.longest_tokens), None):
         ranks = [first.ranks, max(row.ranks for row in rows)]
         ideal = [first.longest_tokens / first.ranks * number for number in ranks]
-        axes.plot(ranks, ideal, "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
-    axes.set(title="tokens of the longest sequence that fits", ylim=(0, None))
-    _ranks_axis(axes, rows)
-    axes.legend(fontsize=8)
+        length.plot(ranks, ideal, "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
+    length.set(title="tokens of the longest sequence that fits", ylim=(0, None))
+    _ranks_axis(length, rows)
+    length.legend(fontsize=8)
+    for (ranks, points), colour in zip(samples.items(), itertools.cycle(COLOURS), strict=False):
+        tokens = [point["num_tokens"] for point in points]
+        taken = [max(point["activation_bytes"]) / 2**20 for point in points]
+        memory.plot(tokens, taken, "o-", color=colour, label=f"{ranks} rank{'s' * (ranks > 1)}")
+    memory.axhline(limit / 2**20, linestyle="--", color=IDEAL, linewidth=1, label="limit")
+    memory.set(title="activations of a rank, MiB", xlabel="tokens", ylim=(0, None))
+    memory.legend(fontsize=8)
     return figure
 
 

@@ -8,9 +8,10 @@ from matey.config import load_config
 from matey.evaluate.page import definitions, figure, heading, page, paragraph, table
 from matey.evaluate.plots import to_png
 from matey.scaling import charts
-from matey.scaling.measured import Measured
+from matey.scaling.measured import Measured, read_lengths
 from matey.scaling.results import Results, collect
 from matey.scaling.rows import Row, write_csv
+from matey.scaling.running import LENGTHS_FILE
 from matey.scaling.study import Point, Study
 
 MODES = {
@@ -20,8 +21,8 @@ MODES = {
 }
 
 LENGTHS_CAPTION = (
-    "Filled: measured; hollow: by what training knows beforehand (the blocks' activations, shared out evenly); dashed: in "
-    "proportion to the ranks, from the smallest measured point."
+    "Filled: measured; hollow: by what training knows beforehand, the blocks' activations, shared out evenly; dashed: in "
+    "proportion to the ranks, from the smallest measured point. Right: the samples that were measured."
 )
 LITTLE_ACTIVITY = 0.7  # processor time over wall-clock time below which a report says so
 
@@ -169,6 +170,8 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
     if not cells:
         return []
     lengths = study.lengths
+    found = {point.ranks: read_lengths(study.of(point) / LENGTHS_FILE) for point in study.points}
+    samples = {ranks: points for ranks, points in found.items() if points}
     return [
         heading(2, "Longest sequence"),
         paragraph(
@@ -176,7 +179,7 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
             "line through two made-up samples that about fit, on grids that grow along their first axis. A sample of "
             f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
         ),
-        figure(to_png(charts.lengths_figure(rows)), LENGTHS_CAPTION),
+        figure(to_png(charts.lengths_figure(rows, samples, lengths.limit)), LENGTHS_CAPTION),
         table(("", "ranks", "tokens", "over that sample"), cells),
     ]
 

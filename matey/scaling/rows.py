@@ -130,7 +130,10 @@ def modelled_row(study: Study, machine: str, cost: Estimate, *, on_nodes: bool) 
         peak_memory_bytes=cost.memory.total,
         communication_share=cost.seconds.communication / cost.seconds.total,
         bytes_sent=sum(cost.bytes_by_kind().values()),
-        longest_tokens=study.lengths.expected(cost.ranks) if study.lengths else None,
+        # Where it can be measured that says more than what training knows beforehand.
+        longest_tokens=study.lengths.expected(cost.ranks)
+        if study.lengths and machine == study.machine and on_nodes
+        else None,
     )
 
 
