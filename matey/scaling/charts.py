@@ -90,7 +90,7 @@ def agreement_figure(measured: Sequence[Row], modelled: Sequence[Row]) -> Figure
     pairs = [(row, by_ranks[row.ranks]) for row in measured if row.ranks in by_ranks]
     for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
         for seen, model in pairs:
-            axes.plot(value(seen), value(model), "o", color=MEASURED)
+            axes.plot(value(seen), value(model), "x" if seen.shares_cores else "o", color=MEASURED)
             axes.annotate(f" {seen.ranks}", (value(seen), value(model)), fontsize=8)
         largest = 1.15 * max(max(value(seen), value(model)) for seen, model in pairs)
         axes.plot([0, largest], [0, largest], "--", color=IDEAL, linewidth=1)

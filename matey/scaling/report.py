@@ -101,8 +101,8 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
         )
     if idle := [row for row in rows if not row.shares_cores and row.activity < LITTLE_ACTIVITY]:
         notes.append(
-            f"Processors worked in {', '.join(f'{row.activity:.0%} ({row.ranks} ranks)' for row in idle)} of the time of the "
-            "clock only: the machine did other things, the ranks waited for each other, or a GPU computed."
+            f"Processors worked for {', '.join(f'{row.activity:.0%} (ranks: {row.ranks})' for row in idle)} of the time only: "
+            "the machine did other things, the ranks waited for each other, or a GPU computed."
         )
     return [paragraph(note) for note in notes]
 
@@ -187,7 +187,9 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
 def _agreement(measured: Sequence[Row], modelled: Sequence[Row]) -> list[str]:
     if not measured or not modelled:
         return []
-    caption = "The numbers at the points are their ranks; on the dashed line the model is right."
+    caption = (
+        "The numbers at the points are their ranks; on the dashed line the model is right. Crossed: ranks share cores."
+    )
     return [figure(to_png(charts.agreement_figure(measured, modelled)), caption)]
 
 
