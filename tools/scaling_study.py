@@ -84,6 +84,7 @@ def plan(args: argparse.Namespace) -> int:
     """Write the study and print what its points should cost."""
     name = args.machine or ("frontier" if args.nodes else "cpu")
     machine = load_machine(name)
+    name = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
     run = load_config(args.config, args.set)
     points = make_points(args.nodes or args.ranks, machine.dies_per_node if args.nodes else None)
     lengths = None

@@ -36,10 +36,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
     Raises:
         ConfigError: the script is missing, or no job script.
     """
-    try:
-        lines = [line for line in script.read_text(encoding="utf-8").splitlines() if line.startswith("#SBATCH")]
-    except OSError as error:
-        raise ConfigError(f"Cannot read the job script {script}: {error.strerror}.") from None
+    lines = [line for line in _read(script).splitlines() if line.startswith("#SBATCH")]
     if not lines:
         raise ConfigError(f"{script} has no #SBATCH lines; take launch/slurm/pretrain.sbatch or one made from it.")
     folder = study.of(point)
@@ -67,8 +64,15 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
 
 def tasks_per_node(script: Path) -> int | None:
     """Return how many tasks a job script starts on a node, None where it does not say so in a number."""
-    found = re.search(r"--ntasks-per-node=(\d+)(?![\s\S]*--ntasks-per-node=)", script.read_text(encoding="utf-8"))
+    found = re.search(r"--ntasks-per-node=(\d+)(?![\s\S]*--ntasks-per-node=)", _read(script))
     return int(found[1]) if found else None
+
+
+def _read(script: Path) -> str:
+    try:
+        return script.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the job script {script}: {error.strerror}.") from None
 
 
 def _option(line: str) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from matey.config import ConfigError, RunConfig, dump_config
-from matey.scaling.estimate import Estimate, estimate
+from matey.scaling.estimate import Estimate
 from matey.scaling.jobs import local_job, slurm_job, tasks_per_node
 from matey.scaling.lengths import Lengths
 from matey.scaling.machine import Machine
+from matey.scaling.model import cost_of
 from matey.scaling.study import COUNTED_STEPS, Mode, Point, Study, runs_of, timed
 from matey.scaling.workload import load_workload
 
@@ -56,32 +57,32 @@ def make_study(
     """
     if (folder / "study.json").exists():
         raise ConfigError(f"{folder} holds a study already; choose another --out, or remove it.")
+    if timed_steps < 1 or warm_up < 0:
+        raise ConfigError(f"A study times at least one step after its warm-up, got {timed_steps} after {warm_up}.")
     if script is not None and (tasks := tasks_per_node(script)) not in (None, machine.dies_per_node):
         raise ConfigError(
             f"{script} starts {tasks} tasks on a node and {machine.name} has {machine.dies_per_node} dies; change the script, "
             "or choose the machine that it is for."
         )
-    steps = warm_up + timed_steps + COUNTED_STEPS
-    study = Study(folder, mode, machine_name, warm_up, steps, tuple(points), lengths)
-    runs = runs_of(mode, run, points, global_batch)
-    workload = load_workload(run)
-    costs = [
-        estimate(own, deepspeed_config, machine, ranks=point.ranks, workload=workload)
-        for own, point in zip(runs, points, strict=True)
-    ]
+    study = Study(folder, mode, machine_name, warm_up, warm_up + timed_steps + COUNTED_STEPS, tuple(points), lengths)
     # The same at all points, or a rank would be faster at those with fewer ranks.
     threads = max(1, _num_cores() // points[-1].ranks) if script is None else None
+    runs = runs_of(mode, run, points, global_batch)
     runs = [timed(own, study.of(point), warm_up, timed_steps, threads) for own, point in zip(runs, points, strict=True)]
-    for point, own, cost in zip(points, runs, costs, strict=True):
-        place = study.of(point)
-        place.mkdir(parents=True, exist_ok=True)
-        (place / "run.yaml").write_text(dump_config(own), encoding="utf-8")
-        (place / "ds_config.json").write_text(json.dumps(deepspeed_config, indent=2) + "\n", encoding="utf-8")
-        name, job = ("job.sh", local_job(study, point))
-        if script is not None:
-            name, job = ("job.sbatch", slurm_job(study, point, script, minutes))
-        (place / name).write_text(job, encoding="utf-8")
-        (place / "expected.json").write_text(json.dumps(expected(cost, steps), indent=2) + "\n", encoding="utf-8")
+    workload = load_workload(run)
+    costs = []
+    for point, own in zip(points, runs, strict=True):
+        costs.append(cost_of(own, deepspeed_config, machine, point, workload))
+        job = local_job(study, point) if script is None else slurm_job(study, point, script, minutes)
+        files = {
+            "run.yaml": dump_config(own),
+            "ds_config.json": json.dumps(deepspeed_config, indent=2) + "\n",
+            "job.sh" if script is None else "job.sbatch": job,
+            "expected.json": json.dumps(expected(costs[-1], study.steps), indent=2) + "\n",
+        }
+        study.of(point).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (study.of(point) / name).write_text(text, encoding="utf-8")
     study.write()
     return study, runs, costs
 

@@ -50,7 +50,7 @@ class Model:
         for point in points:
             try:
                 (run,) = runs_of(self.study.mode, self.first, [point], self.samples)
-                found.append(self._cost(run, point, machine))
+                found.append(cost_of(run, self.deepspeed_config, machine, point, self.workload))
             except ConfigError:  # the global batch cannot be shared out, or the machine has fewer nodes
                 continue
         return found
@@ -86,9 +86,12 @@ class Model:
             }
         )
 
-    def _cost(self, run: RunConfig, point: Point, machine: Machine) -> Estimate:
-        if machine.shared_dies:
-            # A rank computes on as many cores as it has threads, though others may idle.
-            dies = min(machine.dies_per_node, point.ranks * (run.parallel.threads or machine.dies_per_node))
-            machine = machine.model_copy(update={"dies_per_node": dies})
-        return estimate(run, self.deepspeed_config, machine, ranks=point.ranks, workload=self.workload)
+
+def cost_of(
+    run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine, point: Point, workload: Workload
+) -> Estimate:
+    """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads."""
+    if machine.shared_dies:
+        dies = min(machine.dies_per_node, point.ranks * (run.parallel.threads or machine.dies_per_node))
+        machine = machine.model_copy(update={"dies_per_node": dies})
+    return estimate(run, deepspeed_config, machine, ranks=point.ranks, workload=workload)
