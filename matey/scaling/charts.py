@@ -61,7 +61,7 @@ def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> F
     for name, seen in zip(names, measured.values(), strict=True):
         parts.vlines(name, seen.seconds.low, seen.seconds.high, color="#222222", linewidth=1.2)
     parts.set(title="seconds of a step on rank 0 (line: middle half of the steps)", xlabel="ranks")
-    parts.legend(fontsize=8, loc="upper left")
+    parts.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     ranks = [row.ranks for row in processor]
     memory = [row.total_memory_bytes / processor[0].total_memory_bytes for row in processor]
     total.plot(

@@ -48,7 +48,7 @@ def _sections(results: Results) -> list[str]:
     study, rows = results.study, results.of("measured")
     here = sorted([*rows, *results.of("modelled")], key=lambda row: (row.ranks, row.kind))
     return [
-        heading(1, f"{study.mode} scaling"),
+        heading(1, f"{study.mode.capitalize()} scaling"),
         paragraph(MODES[study.mode], "soft"),
         definitions(_facts(results)),
         *_warnings(rows),
