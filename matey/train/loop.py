@@ -54,7 +54,7 @@ def train(
     bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
     meter = Meter(engine.device)
     for step in range(progress.step + 1, settings.steps + 1):
-        if step == settings.steps - settings.count_traffic + 1:
+        if step > settings.steps - settings.count_traffic:
             count_traffic()
         meter.start()
         rate = learning_rate(step, settings)

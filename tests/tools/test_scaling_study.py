@@ -101,10 +101,10 @@ def test_a_point_that_takes_too_long_saves_and_goes_on_and_one_that_fails_does_n
 def test_two_ranks_hold_a_longer_sequence_than_one(run_yaml, tmp_path):
     out = tmp_path / "study"
     config = run_yaml(tokens={"set": "uniform", "patches": [[1, 1, 8, 8]]})
-    result = plan(config, out, "--grid", "384,384", "--steps", 2, mode="sequence")
+    result = plan(config, out, "--grid", "256,256", "--steps", 2, mode="sequence")
     assert result.returncode == 0, result.stderr
     assert load_config(out / "ranks_2" / "run.yaml").parallel.sequence_parallel_size == 2
-    result = study("run", "--out", out)
+    result = study("run", "--out", out, timeout=900)
     assert result.returncode == 0, result.stdout + result.stderr
     assert study("report", "--out", out).returncode == 0
     one, two = (float(row["longest_tokens"]) for row in rows_of(out))
