@@ -145,6 +145,8 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
     parser.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
     parser.add_argument("--grid", type=numbers, default=grid, help=f"cells y,x or z,y,x ({grid})")
     parser.add_argument("--frames", type=int, default=4, help="frames of history (4)")
+    parser.add_argument("--patch_frames", type=int, default=1, help="frames of a patch (1)")
+    parser.add_argument("--checkpoint_blocks", default="none", help="as parallel.checkpoint_blocks of a run (none)")
     parser.add_argument("--fields", type=int, default=4, help="fields (4)")
     parser.add_argument("--batch", type=int, default=batch, help=f"samples ({batch})")
     parser.add_argument("--repeat", type=int, default=repeat, help=f"steps that are timed after a warm-up ({repeat})")

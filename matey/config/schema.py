@@ -125,6 +125,9 @@ class TrainSection(Section):
         None, ge=1, description="validations without a new best after which training ends; by default it goes on"
     )
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; there is one at the end as well")
+    count_traffic: int = Field(
+        0, ge=0, description="last steps in which communication is counted, which makes collectives wait for their end"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay on disk")
 
 

@@ -20,21 +20,29 @@ LENGTHS = (
 )  # times the ranks: two longer samples whose memory brackets that of one process on a sample as it is
 
 
-def run_point(case: Case, ranks: int, repeat: int) -> Point:
-    """Measure a case on so many ranks of this machine.
+def run_point(case: Case, ranks: int, repeat: int, limit: float | None = None) -> Point:
+    """Measure a case on so many ranks of this machine, in at most ``limit`` seconds.
 
     Raises:
-        RuntimeError: a rank failed; with the end of what it said.
+        RuntimeError: a rank failed; with the end of what it said. Or the time was up.
     """
     settings = {name: value for name, value in asdict(case).items() if name not in ("dtype", "device")} | {
         "repeat": repeat
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
     command += ["-m", "matey.parallel.sequence_point", json.dumps(settings)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line[6:] for line in result.stdout.splitlines() if line.startswith("point ")]
-    if result.returncode or not lines:
-        raise RuntimeError(f"The benchmark on {ranks} ranks failed:\n{result.stderr[-2000:]}")
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        output, errors = launcher.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        launcher.terminate()  # it ends its ranks, which would outlive it if it were killed
+        launcher.communicate()
+        raise RuntimeError(
+            f"The benchmark of {case.grid} cells on {ranks} ranks took more than {limit:g} seconds."
+        ) from None
+    lines = [line[6:] for line in output.splitlines() if line.startswith("point ")]
+    if launcher.returncode or not lines:
+        raise RuntimeError(f"The benchmark on {ranks} ranks failed:\n{errors[-2000:]}")
     return json.loads(lines[0])
 
 

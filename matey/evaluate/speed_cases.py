@@ -27,6 +27,8 @@ class Case:
         batch: number of samples.
         dtype: of weights and tokens.
         device: where the step runs.
+        patch_frames: frames of a patch, on every level.
+        checkpoint_blocks: as ``parallel.checkpoint_blocks``.
     """
 
     model: str = "Ti"
@@ -40,21 +42,29 @@ class Case:
     batch: int = 2
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
+    patch_frames: int = 1
+    checkpoint_blocks: str = "none"
 
-    def make_model(self) -> MateyModel:
-        """Return a model with random weights."""
-        config = MateyConfig.from_size(
+    def make_config(self) -> MateyConfig:
+        """Return the configuration of the model."""
+        depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
+        return MateyConfig.from_size(
             self.model,
             fields=self._names(),
-            patches=[(1, *((1,) if len(self.grid) == 2 else (cells,)), cells, cells) for cells in self.patches],
+            patches=[(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)],
             scheme=self.scheme,
             token_set=self.tokens,
             refine_rule="fraction",
             refine_amount=self.refine,
             history=self.frames,
         )
+
+    def make_model(self) -> MateyModel:
+        """Return a model with random weights."""
         torch.manual_seed(0)
-        return MateyModel(config).to(self.device, self.dtype)
+        model = MateyModel(self.make_config()).to(self.device, self.dtype)
+        model.checkpoint_blocks = self.checkpoint_blocks
+        return model
 
     def make_batch(self) -> FieldBatch:
         """Return smooth fields with a few sharp spots that drift."""

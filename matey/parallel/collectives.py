@@ -25,6 +25,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def largest_over_ranks(value: Tensor) -> Tensor:
+    """Return the largest ``value`` of all ranks, on every rank."""
+    largest = value.clone()
+    if dist.is_initialized():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest
+
+
 def barrier() -> None:
     """Wait until every rank is here."""
     if dist.is_initialized():

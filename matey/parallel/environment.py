@@ -14,13 +14,10 @@ import torch
 
 from matey.config import ConfigError
 from matey.fields import nearest_name
-from matey.parallel import mpi, slurm
+from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.failure import name_failures, set_timeouts
+from matey.parallel.meter import note_cores
 from matey.parallel.signals import listen
-
-CPU_WAS_CHOSEN = os.environ.get("DS_ACCELERATOR") == "cpu"
-# DeepSpeed would otherwise search for an accelerator, which takes seconds and prints; torch knows already.
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 # DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
 # is as good a source for another one; its ranks share it.
@@ -56,6 +53,13 @@ class Environment:
     def backend(self) -> str:
         """What carries the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
         return "nccl" if self.device.type == "cuda" else "gloo"
+
+    @property
+    def cores(self) -> float:
+        """Cores that this process has to itself: those it was bound to, else its share of what its node's processes see."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        is_bound = self.launcher in ("slurm", "mpi") and cores < os.cpu_count()
+        return cores if is_bound else cores / self.local_world_size
 
     def __str__(self) -> str:
         """Return the line that opens a run's log."""
@@ -116,7 +120,8 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    torch.set_num_threads(threads or _num_cores(environment))
+    torch.set_num_threads(threads or max(1, int(environment.cores)))
+    note_cores(environment.cores)
     os.environ.update(
         RANK=str(environment.rank),
         WORLD_SIZE=str(environment.world_size),
@@ -216,13 +221,6 @@ def _count_devices(variables: Mapping[str, str]) -> int:
     if slurm.is_task(variables):
         slurm.check_devices(variables, torch.cuda.device_count())
     return torch.cuda.device_count()
-
-
-def _num_cores(environment: Environment) -> int:
-    """Return the cores of this process: those that srun or mpirun bound it to, else its share of the node's."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    is_bound = environment.launcher in ("slurm", "mpi") and cores < os.cpu_count()
-    return cores if is_bound else max(1, cores // environment.local_world_size)
 
 
 def main() -> int:

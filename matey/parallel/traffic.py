@@ -1,23 +1,37 @@
-"""Bytes and calls of each kind of communication in a step, from DeepSpeed's communication logger where it is turned on."""
+"""Bytes, calls and seconds of each kind of communication in a step, from DeepSpeed's communication logger where it is on."""
 
 from __future__ import annotations
 
-from deepspeed.comm.comm import comms_logger
+import deepspeed.comm
+from deepspeed.comm.comm import comms_logger, timers
 
-Traffic = dict[str, dict[str, int]]
+Traffic = dict[str, dict[str, float]]
+
+
+def count_traffic() -> None:
+    """Turn the logger on from now on; ``"comms_logger": {"enabled": true, "prof_all": true}`` in the JSON does from the start.
+
+    Every collective then waits for its end, so that none overlaps with computing.
+    """
+    deepspeed.comm.configure(enabled=True, prof_all=True)
 
 
 def take_traffic() -> Traffic | None:
-    """Return ``{kind: {"bytes": ..., "calls": ...}}`` since the last call on this rank, None where nothing is counted.
+    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None where nothing is counted.
 
-    Bytes are those of the messages as DeepSpeed sees them: what this rank puts into a call, its own share included. Turn the
-    logger on with ``"comms_logger": {"enabled": true, "prof_all": true}`` in the DeepSpeed JSON.
+    Bytes are those of this rank's messages as DeepSpeed sees them: what it puts into a call, its own share included. Seconds
+    hold the waiting for ranks that come later.
     """
     if not comms_logger.enabled:
         return None
     traffic: Traffic = {}
     for kind, by_size in comms_logger.comms_dict.items():
         calls = {size: counts[0] for size, counts in by_size.items()}
-        traffic[kind] = {"bytes": sum(size * count for size, count in calls.items()), "calls": sum(calls.values())}
+        traffic[kind] = {
+            "bytes": sum(size * count for size, count in calls.items()),
+            "calls": sum(calls.values()),
+            # The latencies that the logger keeps add up all calls before (it reads its timer without setting it back).
+            "seconds": timers(kind).elapsed() / 1000,
+        }
     comms_logger.comms_dict.clear()  # it keeps a latency for every call of a run
     return traffic

@@ -108,9 +108,16 @@ class Estimate:
 
     def bytes_by_kind(self) -> dict[str, float]:
         """Return the bytes that a rank puts into each kind of collective in a step."""
+        return self._by_kind("num_bytes")
+
+    def seconds_by_kind(self) -> dict[str, float]:
+        """Return how long each kind of collective takes in a step, were nothing else going on."""
+        return self._by_kind("seconds")
+
+    def _by_kind(self, what: str) -> dict[str, float]:
         totals: dict[str, float] = {}
         for exchange in self.exchanges:
-            totals[exchange.kind] = totals.get(exchange.kind, 0.0) + exchange.num_bytes
+            totals[exchange.kind] = totals.get(exchange.kind, 0.0) + getattr(exchange, what)
         return totals
 
 

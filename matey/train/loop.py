@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from tqdm import tqdm
 from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.parallel.average import MovingAverage
-from matey.parallel.collectives import peak_memory_bytes, rank
+from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
+from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
-from matey.parallel.traffic import take_traffic
+from matey.parallel.traffic import count_traffic, take_traffic
 from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
 from matey.train.schedule import learning_rate
@@ -52,23 +52,32 @@ def train(
     """
     log = MetricsLog(folder.metrics, engine)
     bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
+    meter = Meter(engine.device)
     for step in range(progress.step + 1, settings.steps + 1):
-        started = time.perf_counter()
+        if step > settings.steps - settings.count_traffic:
+            count_traffic()
+        meter.start()
         rate = learning_rate(step, settings)
         set_learning_rate(engine, rate)
         tally = Tally(scales, engine.device)
         for _ in range(settings.accumulation):
             batches = [batch.to(engine.device) for batch in next(stream)]
+            meter.mark("data")
             forecasts = engine(batches)
             loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
+            meter.mark("forward")
             # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
             engine.backward(loss * engine.module.seam.size)
+            meter.mark("backward")
             grad_norm = take_step(engine)
+            meter.mark("optimizer")
             tally.add(forecasts, per_sample)
         totals = tally.reduce(leave=asked_to_leave())
+        meter.mark("waiting")
         stop_unless_finite(totals, grad_norm, step, folder)
         average.update(step)
-        seconds, traffic = time.perf_counter() - started, take_traffic()
+        meter.mark("optimizer")
+        seconds, traffic = meter.seconds(), take_traffic()
         if step % settings.log_every == 0 or step == settings.steps:
             log.write(
                 step=step,
@@ -79,7 +88,7 @@ def train(
                 grad_norm=grad_norm,
                 num_tokens=totals.num_tokens,
                 seconds=seconds,
-                peak_memory_bytes=peak_memory_bytes(),
+                **meter.read(),
                 **({} if traffic is None else {"traffic": traffic}),
             )
         bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)

@@ -1,0 +1,80 @@
+"""What a step takes: seconds by part on this rank; processor time, memory and cores of all ranks."""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from matey.parallel.collectives import largest_over_ranks, peak_memory_bytes, sum_over_ranks
+
+_cores = [float(os.cpu_count() or 1)]
+
+
+def note_cores(cores: float) -> None:
+    """Note how many cores this rank has to itself: a fraction where ranks share some."""
+    _cores[:] = [cores]
+
+
+class Meter:
+    """Times the parts of a step on one rank.
+
+    On a GPU the times are those of events in its stream, behind which the host runs ahead. DeepSpeed's
+    ``wall_clock_breakdown`` waits for the device at every part instead, which slows down what it measures.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.start()
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._processor = time.process_time()
+        self._started = time.perf_counter()
+        self._marks = [("start", self._now())]
+
+    def mark(self, part: str) -> None:
+        """Say that what was done since the last mark is a ``part``; a part may come several times in a step."""
+        self._marks.append((part, self._now()))
+
+    def seconds(self) -> float:
+        """Return the seconds since the step began."""
+        return time.perf_counter() - self._started
+
+    def read(self) -> dict[str, Any]:
+        """Return what the step took up to its last mark, the same on all ranks but for this rank's seconds; all must call.
+
+        Returns:
+            ``seconds_by_part`` of this rank; ``processor_seconds``, ``total_memory_bytes`` and ``num_cores`` summed over the
+            ranks, without the processes that read ahead; ``peak_memory_bytes`` of the rank that held most.
+        """
+        memory = peak_memory_bytes()
+        own = [time.process_time() - self._processor, memory, _cores[0]]
+        processor, total, cores = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=self._device)).tolist()
+        most = largest_over_ranks(torch.tensor(memory, device=self._device))
+        return {
+            "seconds_by_part": self._seconds_by_part(),
+            "processor_seconds": processor,
+            "num_cores": round(cores, 3),
+            "peak_memory_bytes": int(most),
+            "total_memory_bytes": int(total),
+        }
+
+    def _now(self) -> float | torch.cuda.Event:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _seconds_by_part(self) -> dict[str, float]:
+        seconds: dict[str, float] = {}
+        if self._device.type == "cuda":
+            self._marks[-1][1].synchronize()
+        for (_, begin), (part, end) in pairwise(self._marks):
+            taken = begin.elapsed_time(end) / 1000 if self._device.type == "cuda" else end - begin
+            seconds[part] = seconds.get(part, 0.0) + taken
+        return seconds
