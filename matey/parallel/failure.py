@@ -7,6 +7,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +42,16 @@ def name_failures(rank: int, world_size: int, timeout: float) -> None:
         end_process(1)
 
     sys.excepthook = report
+
+
+@contextmanager
+def during(what: str) -> Iterator[None]:
+    """Name in every error from inside what was being done."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"It was in {what}.")
+        raise
 
 
 def say(rank: int, world_size: int, text: str) -> None:
@@ -97,4 +109,4 @@ def _lost_contact(error: BaseException, trace: TracebackType | None, timeout: fl
     place = " > ".join(
         f"{frame.name} (matey/{Path(frame.filename).resolve().relative_to(PACKAGE)}:{frame.lineno})" for frame in frames
     )
-    return f"{what} Here: {place}. {message}"
+    return " ".join([what, *getattr(error, "__notes__", ()), f"Here: {place}. {message}"])

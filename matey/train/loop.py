@@ -16,6 +16,7 @@ from matey.fields import FieldBatch
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
+from matey.parallel.failure import during
 from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
@@ -59,21 +60,8 @@ def train(
         meter.start()
         rate = learning_rate(step, settings)
         set_learning_rate(engine, rate)
-        tally = Tally(scales, engine.device)
-        for _ in range(settings.accumulation):
-            batches = [batch.to(engine.device) for batch in next(stream)]
-            meter.mark("data")
-            forecasts = engine(batches)
-            loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
-            meter.mark("forward")
-            # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
-            engine.backward(loss * engine.module.seam.size)
-            meter.mark("backward")
-            grad_norm = take_step(engine)
-            meter.mark("optimizer")
-            tally.add(forecasts, per_sample)
-        totals = tally.reduce(leave=asked_to_leave())
-        meter.mark("waiting")
+        with during(f"step {step}"):
+            totals, grad_norm = _step(engine, stream, scales, settings.accumulation, meter)
         stop_unless_finite(totals, grad_norm, step, folder)
         average.update(step)
         meter.mark("optimizer")
@@ -109,6 +97,28 @@ def train(
             break
     bar.close()
     return progress
+
+
+def _step(
+    engine: Engine, stream: Iterator[Sequence[FieldBatch]], scales: Mapping[str, float], accumulation: int, meter: Meter
+) -> tuple[Totals, float]:
+    """Take one step of the optimizer; return what all ranks saw in it, and the norm of the gradient."""
+    tally = Tally(scales, engine.device)
+    for _ in range(accumulation):
+        batches = [batch.to(engine.device) for batch in next(stream)]
+        meter.mark("data")
+        forecasts = engine(batches)
+        loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
+        meter.mark("forward")
+        # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
+        engine.backward(loss * engine.module.seam.size)
+        meter.mark("backward")
+        grad_norm = take_step(engine)
+        meter.mark("optimizer")
+        tally.add(forecasts, per_sample)
+    totals = tally.reduce(leave=asked_to_leave())
+    meter.mark("waiting")
+    return totals, grad_norm
 
 
 @dataclass(frozen=True)

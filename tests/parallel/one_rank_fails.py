@@ -8,6 +8,7 @@ import torch
 
 from matey.parallel.collectives import sum_over_ranks
 from matey.parallel.environment import find_environment, start_processes
+from matey.parallel.failure import during
 
 
 def main(way: str, timeout: float) -> None:
@@ -20,7 +21,8 @@ def main(way: str, timeout: float) -> None:
             if way == "raises":
                 raise KeyError("water_height")
             os.kill(os.getpid(), {"is_killed": signal.SIGKILL, "hangs": signal.SIGSTOP}[way])
-        sum_over_ranks(torch.ones(4))
+        with during(f"step {step}"):
+            sum_over_ranks(torch.ones(4))
 
 
 if __name__ == "__main__":

@@ -57,4 +57,5 @@ def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(laun
     text, seconds = fail(launcher, "hangs", timeout=5)
     assert seconds < 60
     assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
+    assert "It was in step 3. Here:" in text, text
     assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
