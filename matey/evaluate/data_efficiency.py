@@ -94,5 +94,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter("{x:.3g}")
     axes.set_xlabel("training trajectories")
     axes.set_ylabel("NRMSE on the test set")
