@@ -63,8 +63,8 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
 
 
 def tasks_per_node(script: Path) -> int | None:
-    """Return how many tasks a job script starts on a node, None where it does not say so in a number."""
-    found = re.search(r"--ntasks-per-node=(\d+)(?![\s\S]*--ntasks-per-node=)", _read(script))
+    """Return how many tasks a node the options of a job script ask for, None where they leave that to its commands."""
+    found = re.search(r"^#SBATCH\s+--ntasks-per-node=(\d+)", _read(script), re.MULTILINE)
     return int(found[1]) if found else None
 
 
