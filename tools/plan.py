@@ -93,8 +93,8 @@ def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
     """Lay an estimate out as lines."""
     lines = [
-        f"{run.model.size} {run.model.scheme}, {planned.num_parameters:,} parameters; {planned.ranks} ranks on "
-        f"{planned.nodes} nodes of {machine.name}, {planned.sequence_parallel_size} to a sequence group; global batch "
+        f"{run.model.size} {run.model.scheme}, {planned.num_parameters:,} parameters; ranks {planned.ranks}, nodes of "
+        f"{machine.name} {planned.nodes}, ranks of a sequence group {planned.sequence_parallel_size}; global batch "
         f"{planned.samples_per_step} samples",
         "",
         f"tokens per sample       {planned.tokens_per_sample:10,.0f}   {_source(workload, assumed)}",
@@ -104,7 +104,9 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
         "",
-        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}",
+        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
+        if planned.exchanges
+        else "no communication",
         *(
             f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
             for e in planned.exchanges
@@ -116,7 +118,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         "",
         f"model FLOPs utilisation {planned.mfu:10.1%}",
         f"tokens per second       {planned.tokens_per_second:10,.0f}",
-        f"days for {run.train.steps:,} steps: {planned.days:.2f}, or {planned.days * 24 * planned.nodes:,.0f} node hours",
+        f"days for {run.train.steps:,} steps {planned.days:.3g}, node hours {planned.days * 24 * planned.nodes:,.1f}",
     ]
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ from matey.train.network import check_fit, model_config, with_vocabulary
 from matey.train.run_data import open_data
 
 NUM_SAMPLES = 32  # windows that tokens are counted on
+DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their work is
 
 
 @dataclass(frozen=True)
@@ -136,15 +137,19 @@ class Workload:
         return max(sample.num_tokens for sample in self.samples)
 
     def imbalance(self, num_groups: int, num_samples: int) -> float:
-        """Return the operations of the group with most to do in a step over the mean of all.
+        """Return the operations of the group with most to do in a step over the mean of all, on average over steps.
 
         Args:
             num_groups: sequence groups, each with samples of its own.
             num_samples: of a group in a step.
         """
+        if num_groups == 1:
+            return 1.0
         costs = np.add(self._block_costs, self._outside_costs)
-        drawn = np.random.default_rng(0).choice(costs, (num_groups, num_samples))
-        return max(1.0, float(drawn.mean(axis=1).max() / costs.mean()))
+        num_steps = max(1, DRAWS // (num_groups * num_samples))
+        drawn = np.random.default_rng(0).choice(costs, (num_steps, num_groups, num_samples))
+        of_groups = drawn.mean(axis=2)
+        return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
     def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
         """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""

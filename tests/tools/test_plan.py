@@ -14,7 +14,7 @@ def plan(*arguments):
 def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked():
     result = plan(*PAPER, "--nodes", "92", "--machine", "frontier", "--search")
     assert result.returncode == 0, result.stderr
-    for words in ("736 ranks on 92 nodes of Frontier", "global batch 1472", "not counted on data", "model FLOPs", "*"):
+    for words in ("ranks 736, nodes of Frontier 92", "global batch 1472", "not counted on data", "model FLOPs", "*"):
         assert words in result.stdout
 
 
