@@ -96,7 +96,7 @@ def search(
 
     def rank(pair: tuple[Choice, Estimate]) -> tuple[float, int]:
         # What differs by less than the model can tell is ranked by how little has to change.
-        return float(f"{pair[1].seconds.total:.2g}"), len(pair[0].changes(current))
+        return float(f"{pair[1].seconds.total:.3g}"), len(pair[0].changes(current))
 
     return sorted(found, key=rank)
 
