@@ -55,16 +55,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     top.add_argument("--machine", required=True, help="frontier, dgx-h100, cpu, or a YAML file")
     size = top.add_mutually_exclusive_group(required=True)
-    size.add_argument("--nodes", type=int, help="nodes, with a rank on each die")
-    size.add_argument("--ranks", type=int, help="ranks, in place of --nodes")
+    size.add_argument("--nodes", type=positive, help="nodes, with a rank on each die")
+    size.add_argument("--ranks", type=positive, help="ranks, in place of --nodes")
     top.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     top.add_argument("--search", action="store_true", help="rank the other ways to run the same global batch")
-    top.add_argument("--top", type=int, default=10, help="how many of them are printed (10)")
+    top.add_argument("--top", type=positive, default=10, help="how many of them are printed (10)")
     top.add_argument(
         "--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not at hand (128,128)"
     )
     top.add_argument("--refined", type=share, default=0.2, help="share of its patches that is split (0.2)")
-    top.add_argument("--fields", type=int, default=4, help="fields of its systems (4)")
+    top.add_argument("--fields", type=positive, default=4, help="fields of its systems (4)")
     return top
 
 
@@ -74,6 +74,13 @@ def grid(text: str) -> tuple[int, int, int]:
     if len(cells) not in (2, 3) or min(cells) < 1:
         raise argparse.ArgumentTypeError(f"a grid is y,x or z,y,x in cells, got {text}")
     return (1, *cells) if len(cells) == 2 else cells
+
+
+def positive(text: str) -> int:
+    """Read an integer from 1 on."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
+    return int(text)
 
 
 def share(text: str) -> float:

@@ -69,8 +69,8 @@ def plan_memory(
 
 
 def _adam_temporaries(engine: EngineSettings) -> int:
-    if engine.stage == 0:
-        return 0  # AdamW goes from one parameter to the next
+    if engine.stage == 0 or engine.offloads_optimizer:
+        return 0  # AdamW goes from one parameter to the next, or works in main memory
     in_place = engine.stage < 3 and engine.precision == "bfloat16" and engine.gradient_bytes == 4
     return ADAM_TEMPORARIES_IN_PLACE if in_place else ADAM_TEMPORARIES
 

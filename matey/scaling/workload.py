@@ -227,7 +227,7 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
     """Count the tokens of a run on windows of its data or, with ``assumed``, on what is taken in its place.
 
     Raises:
-        ConfigError: the run does not fit the data, or names no fields where there is none.
+        ConfigError: the run does not fit the data or the assumed grids, or names no fields where there is no data.
         DataError: data cannot be opened.
     """
     if assumed is not None:
@@ -281,7 +281,10 @@ def _assumed_workload(run: RunConfig, assumed: Assumed, num_samples: int) -> Wor
         grid = assumed.grids[min(index, len(assumed.grids) - 1)]
         noise = torch.rand(1, run.data.history, 1, *grid, generator=random)
         batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
-        samples += samples_of(batch, config, assumed.num_fields)
+        try:
+            samples += samples_of(batch, config, assumed.num_fields)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     return Workload(config, _spread(samples), measured=False)
 
 

@@ -35,3 +35,9 @@ def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml):
     result = plan(*own, "--machine", "laptop")
     assert result.returncode == 2 and "no machine 'laptop'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_patches_that_do_not_fit_the_assumed_window_end_with_2():
+    result = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", "tokens.patches=[[3,1,32,32],[1,1,8,8]]")
+    assert result.returncode == 2 and "Patch t=3 does not divide t=16" in result.stderr
+    assert "Traceback" not in result.stderr
