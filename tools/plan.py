@@ -16,8 +16,9 @@ from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_con
 from matey.data import DataError
 from matey.scaling.estimate import Estimate, estimate
 from matey.scaling.machine import Machine, load_machine
+from matey.scaling.samples import Assumed, is_at_hand
 from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
-from matey.scaling.workload import Assumed, Workload, is_at_hand, load_workload
+from matey.scaling.workload import Workload, load_workload
 
 GIB = 2**30
 

@@ -7,8 +7,9 @@ from matey.parallel.engine import zero_settings
 from matey.scaling.estimate import estimate
 from matey.scaling.exchanges import Exchange
 from matey.scaling.machine import load_machine
+from matey.scaling.samples import Assumed
 from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
-from matey.scaling.workload import Assumed, load_workload
+from matey.scaling.workload import load_workload
 
 PAPER = "launch/runs/paper_pretrain_vit_b.yaml"
 FRONTIER = load_machine("frontier")

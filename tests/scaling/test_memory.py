@@ -14,7 +14,8 @@ from matey.scaling.engine import read_engine
 from matey.scaling.exchanges import plan_exchanges
 from matey.scaling.machine import load_machine
 from matey.scaling.memory import plan_memory
-from matey.scaling.workload import Workload, samples_of
+from matey.scaling.samples import samples_of
+from matey.scaling.workload import Workload
 from tests.conftest import PROVED
 from tests.scaling.memory_cases import SAMPLE
 

@@ -10,7 +10,8 @@ from matey.config import ConfigError, load_config
 from matey.evaluate.speed_cases import Case
 from matey.parallel.topology import Topology
 from matey.scaling.operations import count_kernels, count_operations
-from matey.scaling.workload import Assumed, Workload, load_workload, samples_of
+from matey.scaling.samples import Assumed, samples_of
+from matey.scaling.workload import Workload, load_workload
 from matey.train.loss import training_loss
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
