@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from matey.model.registration import register_with_transformers
@@ -24,5 +25,10 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'matey' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
 
+
+# Threads of PyTorch that wait for each other go to sleep soon. Spinning on, as is libgomp's default, makes a step several times
+# as long where other programs use the cores too (docs/performance.md). It is read when PyTorch is first imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 register_with_transformers()
