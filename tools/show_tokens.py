@@ -58,7 +58,7 @@ def choose(path: str, config: str | None, overrides: list[str], trajectory: int)
         history = max(1, min(run.data.history, about.num_frames - 1))
         run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
     num_starts(about, run.data.history, follow=1)  # raises where the trajectory is too short
-    check_fit(run, [data])
+    check_fit(model_config(run), [data])
     # The mesh depends on the fields alone, so a model that has learnt nothing chooses it as well as any.
     model = MateyModel(model_config(run)).eval()
     return make_examples(model, HeldOut((data,), ((trajectory,),), run.data.history), lead=1)
