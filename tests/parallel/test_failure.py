@@ -55,7 +55,7 @@ def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_w
 @pytest.mark.parametrize("launcher", launchers("mpirun"))
 def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(launcher):
     text, seconds = fail(launcher, "hangs", timeout=5)
-    assert seconds < 60
+    assert seconds < 100  # DeepSpeed's launcher gives a rank that is stopped 30 s before it kills it
     assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
     assert "It was in step 3. Here:" in text, text
     assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
