@@ -87,11 +87,7 @@ class SequenceSeam(Seam):
 
     def plan(self, key: Tensor) -> HeadsPlan | TokensPlan:
         """Prepare attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
-        tokens = plan_tokens(key, self.topology)
-        moved_by_heads = heads_plan_moves(len(key), self.topology)
-        if tokens is not None and tokens.num_moved < moved_by_heads:
-            return tokens
-        return plan_heads(key, self.topology)
+        return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
@@ -156,6 +152,12 @@ def heads_plan_moves(num_tokens: int, topology: Topology) -> float:
     exchanged = 4 * num_tokens * (ways - 1) / ways
     gathered = 2 * num_tokens * (queries - 1)
     return exchanged + gathered
+
+
+def cheaper_tokens_plan(key: Tensor, topology: Topology) -> TokensPlan | None:
+    """Plan attention with each segment whole on one rank; None where `HeadsPlan` moves no more, or that cannot be balanced."""
+    tokens = plan_tokens(key, topology)
+    return tokens if tokens is not None and tokens.num_moved < heads_plan_moves(len(key), topology) else None
 
 
 def plan_heads(key: Tensor, topology: Topology) -> HeadsPlan:

@@ -17,7 +17,7 @@ from torch import Tensor
 from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.parallel.sequence import heads_plan_moves, plan_tokens
+from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
@@ -42,10 +42,10 @@ class SequencePlan:
 
 
 def _plan(key: Tensor, topology: Topology) -> SequencePlan:
-    tokens, heads = plan_tokens(key, topology), heads_plan_moves(len(key), topology)
-    if tokens is not None and tokens.num_moved < heads:
-        return SequencePlan(True, tokens.num_moved)
-    return SequencePlan(False, heads)
+    tokens = cheaper_tokens_plan(key, topology)
+    if tokens is None:
+        return SequencePlan(False, heads_plan_moves(len(key), topology))
+    return SequencePlan(True, tokens.num_moved)
 
 
 @dataclass(frozen=True)
