@@ -78,7 +78,7 @@ def main() -> int:
         print(describe(data, values, len(found)), end="\n\n")
     for fault in faults:
         print(f"fault: {fault}")
-    print(f"{len(sets)} systems in {sum(len(data.sources) for data in sets)} files, {len(faults)} faults")
+    print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
     if args.plot and (drawn := [rows for data in sets if (rows := first_readable(data))]):
         try:
             args.out.write_bytes(to_png(contact_sheet(drawn)))

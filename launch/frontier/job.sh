@@ -21,7 +21,7 @@ run_job() {
     set -u
     # The modules are not the default ones, whose libraries would be found first.
     export LD_LIBRARY_PATH="${CRAY_LD_LIBRARY_PATH:-}:${LD_LIBRARY_PATH:-}"
-    export NCCL_SOCKET_IFNAME=hsn0,hsn1,hsn2,hsn3 # Slingshot; the guide's advice for hangs at the start is hsn0 alone
+    export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-hsn0,hsn1,hsn2,hsn3}" # Slingshot; the guide's advice for hangs at the start is hsn0 alone
     export FI_CXI_RDZV_PROTO=alt_read
     # Without the plug-in RCCL would quietly use TCP: stop instead. The network of a job on one node is not set up for it.
     if ((SLURM_JOB_NUM_NODES > 1)); then export NCCL_NET=OFI; else export NCCL_NET=Socket; fi
@@ -54,8 +54,9 @@ run_job() {
     # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
     if [[ "$code" == 75 ]] && ((MAX_JOBS > 1)); then
         export CONFIG DEEPSPEED_CONFIG PACKED MODULES LAUNCHER DISK
+        # Like this one, where options given to sbatch went before those in the script.
         MAX_JOBS=$((MAX_JOBS - 1)) sbatch -A "$SLURM_JOB_ACCOUNT" -d "afterany:$SLURM_JOB_ID" -N "$SLURM_JOB_NUM_NODES" \
-            "$script"
+            -t "$(squeue -h -j "$SLURM_JOB_ID" -o %l)" -p "$SLURM_JOB_PARTITION" ${SLURM_JOB_QOS:+-q "$SLURM_JOB_QOS"} "$script"
         exit 0
     fi
     exit "$code"

@@ -1,6 +1,7 @@
 """The job scripts: linted, and run for real with stand-ins for Slurm's own commands, which this machine lacks."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,9 @@ def site(tmp_path):
     """A folder with stand-ins, data and a run; returns the variables of a job there."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name, body in STAND_INS.items():
-        (commands / name).write_text(f'#!/usr/bin/env bash\necho "called: {name} $*"\n{body}\n')
+    bodies = {name: f'echo "called: {name} $*"\n{body}' for name, body in STAND_INS.items()}
+    for name, body in {**bodies, "squeue": "echo 02:00:00"}.items():
+        (commands / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (commands / name).chmod(0o755)
     environment = tmp_path / "environment" / "bin"
     environment.mkdir(parents=True)
@@ -58,6 +60,8 @@ def site(tmp_path):
         "SLURM_JOB_ID": "1234567",
         "SLURM_JOB_ACCOUNT": "abc123",
         "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_JOB_PARTITION": "batch",
+        "SLURM_JOB_QOS": "high",
         "SLURM_CPUS_PER_TASK": "1",
         "CONFIG": str(write_run(tmp_path / "job", 1)),
         "DEEPSPEED_CONFIG": "ds_configs/zero1.json",
@@ -87,7 +91,9 @@ def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, 
     output = job.communicate(timeout=120)[0]
     assert job.returncode == 0, output
     assert f"of {NUM_STEPS} is saved" in output
-    assert "called: sbatch" in output and "afterany:1234567" in output and "MAX_JOBS=2" in output, output
+    assert "afterany:1234567" in output and "MAX_JOBS=2" in output, output
+    (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
+    assert {"02:00:00", "batch", "high", "abc123"} <= set(re.split("[ =]", submitted)), submitted
     assert f"CONFIG={site['CONFIG']}" in output
     second = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=240)
     assert second.returncode == 0, second.stdout + second.stderr

@@ -84,4 +84,4 @@ def test_the_real_folder_shows_every_system(tmp_path):
         "pdebench_radial_dam_break",
     ):
         assert f"\n{system}\n" in "\n" + result.stdout
-    assert "8 train, 2 valid, 2 test" in result.stdout and "0 faults" in result.stdout
+    assert "8 train, 2 valid, 2 test" in result.stdout and "faults: 0" in result.stdout
