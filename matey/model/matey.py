@@ -95,17 +95,18 @@ class MateyModel(PreTrainedModel):
         tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, batches, layout, tokens.dtype)
-            tokens = self._call(number, block, tokens, self.seam, plans, keep)
+            tokens = self._call(number, block, tokens, plans, keep)
         return self._decode(token_batch, own, self.norm(tokens), rows)
 
-    def _call(self, number: int, block: Block, *inputs: Any) -> Tensor:  # noqa: ANN401
+    def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, or have it called again in the backward pass instead of keeping its activations."""
         recompute = self.checkpoint_blocks == "all" or (self.checkpoint_blocks == "every_other" and number % 2 == 0)
         if not (recompute and self.training and torch.is_grad_enabled()):
-            return block(*inputs)
+            return block(tokens, self.seam, *inputs)
         # The reentrant form saves its input as an autograd function does, so that it can be sent to main memory.
         with save_on_cpu(pin_memory=True) if self.offload_activations else nullcontext():
-            return checkpoint(block, *inputs, use_reentrant=self.offload_activations)
+            seam = self.seam.of_recomputed_blocks()
+            return checkpoint(block, tokens, seam, *inputs, use_reentrant=self.offload_activations)
 
     def _keep(
         self, number: int, batches: Sequence[FieldBatch], layout: TokenLayout, dtype: torch.dtype

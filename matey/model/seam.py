@@ -41,6 +41,10 @@ class Seam:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
         return segment_attention(q, k, v, plan, self.backend)
 
+    def of_recomputed_blocks(self) -> Seam:
+        """Return the seam for blocks that are computed again in the backward pass, so that nothing else needs to be."""
+        return self
+
     def fetch(self, tokens: Tensor, num_tokens: int, wanted: Callable[[slice], Tensor]) -> Tensor:
         """Return features ``(w, e)`` of the tokens that this rank wants, wherever they are.
 

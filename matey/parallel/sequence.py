@@ -8,6 +8,8 @@ tokens are moved so that each segment is whole on one rank.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +24,7 @@ from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
 
-# Whole segments move only where no rank gets more than this over its share of the attention's products.
+# Whole segments move only where no rank gets more than this over its share of tokens and of the attention's products.
 MOST_IMBALANCE = 1.1
 
 
@@ -76,6 +78,7 @@ class SequenceSeam(Seam):
         super().__init__(backend)
         self.topology = topology
         self.size = topology.sequence_parallel_size
+        self._gathers_again = True
         self.group, self._heads, self._queries = (
             new_subgroups_by_enumeration(groups)[0] if len(groups[0]) > 1 else None
             for groups in (topology.sequence_groups(), topology.head_groups(), topology.query_groups())
@@ -93,6 +96,12 @@ class SequenceSeam(Seam):
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
         attend = self._attend_by_heads if isinstance(plan, HeadsPlan) else self._attend_by_tokens
         return attend(torch.stack([q, k, v], dim=2), plan)
+
+    def of_recomputed_blocks(self) -> Seam:
+        """Return the seam that keeps what it gathers: saved tensors are those of a block that is computed again."""
+        seam = copy(self)
+        seam._gathers_again = False
+        return seam
 
     def fetch(self, tokens: Tensor, num_tokens: int, wanted: Callable[[slice], Tensor]) -> Tensor:
         """Return features ``(w, e)`` of the tokens that this rank wants, wherever they are; see `Seam.fetch`."""
@@ -126,15 +135,19 @@ class SequenceSeam(Seam):
 
     def _attend_to_all(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
         """Attend from the tokens of the head group to those of all; the gathered keys and values are not kept."""
+        segmentation = plan.segmentation
+        # The keys then lie segment by segment.
+        keys, packed = segmentation.keys, replace(segmentation, keys=None)
 
         def gather() -> Tensor:
             gathered = gather_rows(qkv[:, :, 1:].contiguous(), plan.gathered, self._queries)
-            return gathered if plan.segmentation.keys is None else gathered[plan.segmentation.keys]
+            return gathered if keys is None or not segmentation.runs else gathered[keys]
 
         gathered = gather()
-        with not_kept(gathered, gather):
-            # The keys already lie segment by segment.
-            packed = replace(plan.segmentation, keys=None)
+        with not_kept(gathered, gather) if self._gathers_again else nullcontext():
+            if not segmentation.runs:
+                # Without a query here, the others still need this rank in the exchanges of the backward pass.
+                return qkv[:, :, 0] + 0 * gathered.square().sum()
             return segment_attention(qkv[:, :, 0], *gathered.unbind(2), packed, self.backend)
 
     def _attend_by_tokens(self, qkv: Tensor, plan: TokensPlan) -> Tensor:
@@ -209,24 +222,32 @@ def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None
         ways: number of ranks.
 
     Returns:
-        ``(segments,)``, or None if some rank would do more than its share by `MOST_IMBALANCE`.
+        ``(segments,)``, or None if there are fewer than ranks, or some rank would get more than its share of the tokens, or of
+        the attention's products, by `MOST_IMBALANCE`.
     """
-    if not len(number):
+    num_segments = int(number.max()) + 1 if len(number) else 0
+    if num_segments < ways:
         return None
-    counts = torch.bincount(number * ways + owner, minlength=(int(number.max()) + 1) * ways).view(-1, ways)
-    work = counts.sum(dim=1).double().square()
-    bound = MOST_IMBALANCE * work.sum() / ways
+    counts = torch.bincount(number * ways + owner, minlength=num_segments * ways).view(-1, ways)
+    lengths = counts.sum(dim=1).double()
+    work = lengths.square()
     homes = counts.argmax(dim=1)
-    if _heaviest(homes, work, ways) <= bound:
+    if _is_even(homes, work, ways) and _is_even(homes, lengths, ways):
         return homes
-    load, chosen, held, costs = [0.0] * ways, [0] * len(work), counts.tolist(), work.tolist()
+    chosen, held = [0] * num_segments, counts.tolist()
+    of_tokens, of_products = [0.0] * ways, [0.0] * ways  # shares that each rank has so far
+    tokens, products = (lengths / lengths.sum()).tolist(), (work / work.sum()).tolist()
     for index in torch.argsort(work, descending=True, stable=True).tolist():
+        load = [max(both) for both in zip(of_tokens, of_products, strict=True)]
         rank = min(range(ways), key=lambda rank: (load[rank], -held[index][rank]))  # noqa: B023 (called at once)
         chosen[index] = rank
-        load[rank] += costs[index]
+        of_tokens[rank] += tokens[index]
+        of_products[rank] += products[index]
     homes = torch.tensor(chosen, device=number.device)
-    return homes if max(load) <= bound else None
+    return homes if _is_even(homes, work, ways) and _is_even(homes, lengths, ways) else None
 
 
-def _heaviest(homes: Tensor, work: Tensor, ways: int) -> float:
-    return torch.zeros(ways, dtype=work.dtype, device=work.device).index_add(0, homes, work).max().item()
+def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
+    """Whether no rank gets more than its share of what comes with the segments by `MOST_IMBALANCE`."""
+    shared = torch.zeros(ways, dtype=amounts.dtype, device=amounts.device).index_add(0, homes, amounts)
+    return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)

@@ -6,6 +6,7 @@ Prints a line per case on rank 0: its name and the largest relative difference o
 import itertools
 import json
 import sys
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -30,17 +31,36 @@ SETS_3D = {
     "mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4))),
     "three levels": ("mix", ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))),
 }
+# What one scheme is enough for: how the model is made, how it is trained, and which batches.
+OTHERS = {
+    "fewer tokens than ranks": ("vit", "uniform", ((1, 1, 8, 8),), {}),
+    "short segments, fewer than ranks": ("svit", "uniform", ((1, 1, 8, 8),), {}),
+    "equal variances": ("vit", *SETS["mix"], {}),
+    "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
+    "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
+    "recomputed and offloaded": ("svit", *SETS["mix"], {"checkpoint_blocks": "all", "offload_activations": True}),
+}
 SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
 
 
-def batches_of(dimensions, dtype):
+def batches_of(dimensions, name, dtype):
     """Two systems on grids of their own, one of which no patch divides."""
+    if "fewer" in name:
+        return [make_batch(num_samples=1, frames=2, grid=(1, 8, 8), dtype=dtype)]
+    if name == "equal variances":
+        batch = make_batch(num_samples=2, frames=2, grid=(1, 16, 16), dtype=dtype)
+        return [replace(batch, history=batch.history.tile(1, 1, 1, 1, 2, 3), target=batch.target.tile(1, 1, 1, 2, 3))]
     if dimensions == 3:
         return [make_batch(num_samples=1, frames=2, grid=(8, 16, 8), dtype=dtype)]
     return [
         make_batch(num_samples=1, frames=2, grid=(1, 32, 20), dtype=dtype),
         make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 32), seed=1, dtype=dtype),
     ]
+
+
+def drawn(batches):
+    """Number the draws, by which drop path tells samples apart."""
+    return [replace(batch, draw=torch.arange(batch.num_samples) + 10 * at) for at, batch in enumerate(batches)]
 
 
 def run(model, seam, batches, group=None):
@@ -58,27 +78,39 @@ def run(model, seam, batches, group=None):
     return [output, loss.detach(), *(gradient.clone() for gradient in gradients)]
 
 
+def off(ours, expected):
+    """Return the relative difference; NaN stays NaN, as it does not in Python's `max`."""
+    return (ours - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
+
+
 def cases(heads):
     for dimensions, sets in ((2, SETS), (3, SETS_3D)):
         for head, scheme, name in itertools.product(heads, ("vit", "svit", "avit"), sets):
-            yield dimensions, head, scheme, name, *sets[name]
+            yield dimensions, head, scheme, name, *sets[name], {}
+    for head, name in itertools.product(heads, OTHERS):
+        scheme, *how = OTHERS[name]
+        yield 2, head, scheme, name, *how
 
 
 def main(heads, dtype):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     seams = {head: SequenceSeam(Topology(rank, size, size, head)) for head in heads}
-    for dimensions, head, scheme, name, token_set, patches in cases(heads):
-        model = make_model(patches, dtype, token_set=token_set, scheme=scheme, num_heads=head, refine_amount=0.4)
+    for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
+        settings = {"token_set": token_set, "scheme": scheme, "num_heads": head, "refine_amount": 0.4}
+        model = make_model(patches, dtype, **settings, drop_path=how.get("drop_path", 0.0))
         model.train()
-        batches = batches_of(dimensions, dtype)
+        batches = drawn(batches_of(dimensions, name, dtype))
+        for setting in how.keys() - {"drop_path"}:
+            setattr(model, setting, how[setting])
         ours = run(model, seams[head], batches, seams[head].group)
         if rank == 0:
+            model.checkpoint_blocks, model.offload_activations = "none", False
             expected = run(model, Seam(), batches)
-            errors = [((a - b).norm() / b.norm()).item() for a, b in zip(ours, expected, strict=True)]
+            errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"
-            sys.stdout.write(f"case {json.dumps([case, max(errors)])}\n")
+            sys.stdout.write(f"case {json.dumps([case, errors.max().item()])}\n")
     stop_processes()
 
 

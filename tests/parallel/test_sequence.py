@@ -1,12 +1,15 @@
 """Sequence parallelism beside one process, on real ranks."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from matey.evaluate.sequence_speed import run_point
+from matey.evaluate.speed_cases import Case
 from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.conftest import PROVED, start
@@ -27,7 +30,8 @@ def compare(num_ranks, heads, dtype):
     result = torchrun(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
     assert result.returncode == 0, result.stderr[-3000:]
     cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
-    assert len(cases) == 27 * len(heads.split(","))
+    assert len(cases) == 33 * len(heads.split(","))
+    assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
     PROVED.append(
         f"{num_ranks} ranks, {heads} heads, {dtype}: {len(cases)} cases, off by at most {cases[worst]:.1e} ({worst})"
@@ -45,6 +49,14 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
 def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype):
     compare(num_ranks, "3,6,12", dtype)
+
+
+@pytest.mark.slow
+def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
+    case = Case("Ti", batch=1, checkpoint_blocks="all")
+    one, two = (max(run_point(case, ranks, 1)["activation_bytes"]) for ranks in (1, 2))
+    PROVED.append(f"recomputed blocks: activations of 2 ranks x 2 over one process's {2 * two / one:.2f}")
+    assert 2 * two < 1.2 * one  # the keys and values of one attention are those of the whole sequence
 
 
 def plans_of(key, size, heads):
@@ -72,6 +84,18 @@ def test_every_segment_comes_whole_to_one_rank(size):
         assert torch.equal(plan.order[plan.inverse], torch.arange(len(plan.order)))
     assert sum(len(keys.unique()) for keys in arrived) == len(key.unique())
     assert torch.equal(torch.cat(arrived).sort().values, key.sort().values)
+
+
+def test_no_rank_gets_more_than_its_share_of_tokens_or_of_products():
+    # One segment of 16 tokens has as many products as 64 segments of 2, which have eight times its tokens.
+    number = torch.cat([torch.zeros(16, dtype=torch.long), 1 + torch.arange(128) // 2])
+    owner = torch.arange(144) // 72
+    assert homes_of_segments(number, owner, 2) is None
+    assert homes_of_segments(torch.arange(144) // 2, owner, 2) is not None
+
+
+def test_fewer_segments_than_ranks_are_not_moved():
+    assert homes_of_segments(torch.arange(44) // 4, torch.arange(44) // 4, 12) is None
 
 
 def test_one_long_segment_cannot_be_moved_to_one_rank():
