@@ -113,7 +113,7 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do.
     """
     zero = _parse(DeepSpeedZeroConfig, config.get("zero_optimization", {}), "zero_optimization")
-    if config.get("bf16", {}).get("enabled") and zero.stage == 0:
+    if is_bf16(config) and zero.stage == 0:
         raise ConfigError(
             "bf16 with ZeRO stage 0 takes an optimizer wrapper whose results drift from those of the other stages; "
             "use zero_optimization.stage 1, which costs nothing on one rank."
@@ -121,6 +121,11 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     if config.get("fp16", {}).get("enabled"):
         raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")
     return zero
+
+
+def is_bf16(config: dict[str, Any]) -> bool:
+    """Whether a DeepSpeed configuration asks for bfloat16 weights and activations."""
+    return bool(config.get("bf16", {}).get("enabled"))
 
 
 def _parse(schema: type[DeepSpeedConfigModel], values: dict[str, Any], where: str) -> Any:  # noqa: ANN401

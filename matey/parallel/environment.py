@@ -17,12 +17,18 @@ from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.failure import name_failures, set_timeouts
 from matey.parallel.meter import note_cores
-from matey.parallel.signals import listen
+from matey.parallel.signals import listen, stop_listening
 
 # DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
 # is as good a source for another one; its ranks share it.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
+RANKS_AND_SIZES = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Environment:
         local_world_size: processes on this node.
         address: of rank 0.
         port: on which rank 0 listens.
+        sees_own_device: whether it was shown a device that no other process of its node sees.
         device: of this process: a GPU (``cuda`` for NVIDIA and AMD alike) where there is one, else the CPU.
     """
 
@@ -47,6 +54,7 @@ class Environment:
     local_world_size: int
     address: str
     port: int
+    sees_own_device: bool = False
     device: torch.device = torch.device("cpu")
 
     @property
@@ -103,10 +111,12 @@ def find_launcher(variables: Mapping[str, str]) -> str:
     return "mpi" if any(int(variables.get(name, 1)) > 1 for name in mpi.SIZES) else "none"
 
 
-def likely_rank(variables: Mapping[str, str] = os.environ) -> int:
-    """Return the rank that a launcher set, unchecked: enough to choose who prints an error in the launcher's variables."""
-    names = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
-    return next((int(variables[name]) for name in names if variables.get(name, "").isdigit()), 0)
+def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return rank and number of ranks as a launcher set them, unchecked: enough to end by an error before they are known."""
+    for rank, size in RANKS_AND_SIZES:
+        if variables.get(rank, "").isdigit() and variables.get(size, "").isdigit():
+            return int(variables[rank]), int(variables[size])
+    return 0, 1
 
 
 def start_processes(environment: Environment, timeout: float, threads: int | None = None) -> None:
@@ -137,7 +147,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
     deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
-    name_failures(environment.rank, environment.world_size, timeout)
+    name_failures(environment.rank, environment.world_size)
     listen(has_launcher=environment.launcher == "torch")
 
 
@@ -145,6 +155,7 @@ def stop_processes() -> None:
     """Leave the process group together: a rank that left first would end the others with a connection error."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
+        stop_listening()
         torch.distributed.destroy_process_group()
 
 
@@ -196,7 +207,8 @@ def _from_mpi(variables: Mapping[str, str]) -> Environment:
     if world.rank == 0:
         here = ("127.0.0.1" if node.size == world.size else mpi.address_of_this_node(), mpi.free_port())
     address, port = world.bcast(here, root=0)
-    return Environment("mpi", world.rank, world.size, node.rank, node.size, address, port)
+    own = mpi.each_rank_sees_another_device(node, variables)
+    return Environment("mpi", world.rank, world.size, node.rank, node.size, address, port, own)
 
 
 def _device(environment: Environment, variables: Mapping[str, str], num_devices: int) -> torch.device:
@@ -206,7 +218,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
     if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices):
         return torch.device("cuda", 0)
     if environment.local_world_size > num_devices:
-        if environment.launcher == "mpi" and mpi.each_rank_sees_another_device(variables):
+        if environment.sees_own_device:
             return torch.device("cuda", 0)
         raise ConfigError(
             f"{environment.local_world_size} ranks run on this node but torch sees {num_devices} device(s); start at "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 import time
 import traceback
@@ -22,7 +23,7 @@ GRACE_SECONDS = 5.0
 LOST_MARKS = ("gloo/transport", "Connection closed by peer", "remote process exited", "communicator was aborted")
 
 
-def name_failures(rank: int, world_size: int, timeout: float) -> None:
+def name_failures(rank: int, world_size: int) -> None:
     """From now on, end this process at once by an uncaught error, with its rank in front of each line.
 
     The interpreter's own way out waits for threads of NCCL and for MPI_Finalize, both of which wait for the other ranks.
@@ -33,7 +34,7 @@ def name_failures(rank: int, world_size: int, timeout: float) -> None:
         return
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        text = _lost_contact(error, trace, timeout)
+        text = _lost_contact(error, trace)
         if text is None:
             text = "".join(traceback.format_exception(kind, error, trace))
         elif "parallel.timeout" not in text:
@@ -68,12 +69,13 @@ def end_with_error(rank: int, world_size: int, text: str, is_common: bool) -> in
         rank: of this process.
         world_size: number of ranks.
         text: the sentence.
-        is_common: whether every rank meets the error: rank 0 then speaks, and the others give it the time to.
+        is_common: whether every rank should meet the error: rank 0 then speaks, and the launcher ends the others. One that it
+            has not ended a while later speaks, since rank 0 has not met the error: on its node a file or a device is missing.
     """
-    if rank == 0 or not is_common:
-        say(rank, world_size, text)
-    else:
+    if rank > 0 and is_common:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(GRACE_SECONDS)
+    say(rank, world_size, text)
     if world_size > 1:
         end_process(2)
     return 2
@@ -93,12 +95,13 @@ def set_timeouts(timeout: timedelta) -> None:
     dist.distributed_c10d.default_pg_nccl_timeout = timeout
 
 
-def _lost_contact(error: BaseException, trace: TracebackType | None, timeout: float) -> str | None:
+def _lost_contact(error: BaseException, trace: TracebackType | None) -> str | None:
     """Return a sentence with the place if the error is that of a collective, None if it is this rank's own."""
     message = str(error).strip()
     is_late = "timed out" in message.lower() and (isinstance(error, dist.DistError) or "gloo/transport" in message)
     if not is_late and not any(mark in message for mark in LOST_MARKS):
         return None
+    timeout = dist.distributed_c10d.default_pg_timeout.total_seconds()
     what = (
         f"A collective did not finish within {timeout:g} s (parallel.timeout): a rank that prints nothing hangs, or is "
         "slower than that."

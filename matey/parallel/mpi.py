@@ -43,12 +43,10 @@ def communicators(expected: Sequence[tuple[str, int]]) -> tuple[MPI.Comm, MPI.Co
     return world, world.Split_type(MPI.COMM_TYPE_SHARED)
 
 
-def each_rank_sees_another_device(variables: Mapping[str, str]) -> bool:
-    """Whether the ranks of this node were shown different devices, as a script around each rank may do; all must ask."""
-    from mpi4py import MPI
-
+def each_rank_sees_another_device(node: MPI.Comm, variables: Mapping[str, str]) -> bool:
+    """Whether the ranks of this node were shown different devices, as a script around each rank may do; all of it must ask."""
     mine = next((variables[name] for name in VISIBLE_DEVICES if variables.get(name)), None)
-    visible = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).allgather(mine)
+    visible = node.allgather(mine)
     return None not in visible and len(set(visible)) == len(visible)
 
 

@@ -29,6 +29,16 @@ def listen(has_launcher: bool) -> None:
     _launcher[:] = [os.getppid()] if has_launcher else []
 
 
+def stop_listening() -> None:
+    """Ignore the signals from now on: this rank leaves, and is not to die of a signal on its way.
+
+    Where ranks leave with `EXIT_CODE`, srun with --kill-on-bad-exit ends the others as soon as the first one has. The
+    interpreter's last steps would put the default in the place of a handler, but they let this be.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def asked_to_leave() -> bool:
     """Whether this rank has heard a signal, or its launcher has gone."""
     return bool(_heard) or _launcher not in ([], [os.getppid()])

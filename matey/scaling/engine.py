@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matey.config import ConfigError
-from matey.parallel.engine import zero_settings
+from matey.parallel.engine import is_bf16, zero_settings
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         ConfigError: it holds a wrong key or value.
     """
     zero = zero_settings(config)
-    is_bf16 = bool(config.get("bf16", {}).get("enabled"))
+    half = is_bf16(config)
     accumulate = config.get("data_types", {}).get("grad_accum_dtype")
     if accumulate not in (None, "fp32", "bf16"):
         raise ConfigError(f"data_types.grad_accum_dtype is {accumulate!r}; planning knows fp32 and bf16.")
     offload = [part is not None and part.device != "none" for part in (zero.offload_optimizer, zero.offload_param)]
     return EngineSettings(
         stage=int(zero.stage),
-        precision="bfloat16" if is_bf16 else "float32",
-        gradient_bytes=2 if is_bf16 and accumulate != "fp32" else 4,
+        precision="bfloat16" if half else "float32",
+        gradient_bytes=2 if half and accumulate != "fp32" else 4,
         bucket=zero.reduce_bucket_size,
         overlap=bool(zero.overlap_comm),
         live=min(zero.max_live_parameters, zero.max_reuse_distance),

@@ -155,7 +155,7 @@ def estimate(
         )
     engine = read_engine(deepspeed_config)
     workload = load_workload(run) if workload is None else workload
-    topology = _topology(run, workload, ranks)
+    topology = _topology(run, workload, engine, ranks)
     exchanges = plan_exchanges(run, workload, engine, topology, machine)
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
@@ -179,11 +179,11 @@ def estimate(
     )
 
 
-def _topology(run: RunConfig, workload: Workload, ranks: int) -> Topology:
+def _topology(run: RunConfig, workload: Workload, engine: EngineSettings, ranks: int) -> Topology:
     size = run.parallel.sequence_parallel_size
-    if size == "auto":  # in float32, as training decides it
+    if size == "auto":  # as training decides it
         tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
-        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute)
+        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute, engine.value_bytes)
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
     try:
         return Topology(0, ranks, size, SIZES[run.model.size][0])

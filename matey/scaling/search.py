@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matey.config import RunConfig
+from matey.parallel.engine import is_bf16
 from matey.scaling.engine import read_engine
 from matey.scaling.estimate import Estimate, estimate
 from matey.scaling.exchanges import RECOMPUTED
@@ -59,7 +60,7 @@ class Choice:
         )
         config = deepcopy(deepspeed_config)
         config.setdefault("zero_optimization", {})["stage"] = self.stage
-        if self.bf16 != bool(config.get("bf16", {}).get("enabled")):
+        if self.bf16 != is_bf16(config):
             for key in ("bf16", "data_types"):
                 config.pop(key, None)
             if self.bf16:

@@ -9,8 +9,8 @@ from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
-from matey.parallel.environment import find_environment, likely_rank, start_processes, stop_processes
-from matey.parallel.failure import end_with_error
+from matey.parallel.environment import find_environment, likely_place, start_processes, stop_processes
+from matey.parallel.failure import end_with_error, name_failures
 from matey.parallel.signals import EXIT_CODE
 from matey.train.checkpoint import RunError
 
@@ -44,7 +44,8 @@ def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str
         0 if training is done; 75 if a signal asked the run to leave, which it did with a whole checkpoint, so that the
         same command with ``--resume`` goes on; 2 for a mistake that the printed sentence explains.
     """
-    rank, world_size = likely_rank(), 1
+    rank, world_size = likely_place()
+    name_failures(rank, world_size)
     try:
         environment = find_environment()
         rank, world_size = environment.rank, environment.world_size

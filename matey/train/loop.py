@@ -83,7 +83,7 @@ def train(
         bar.update()
         progress = replace(progress, step=step)
         if step % settings.validate_every == 0 or progress.is_done(settings):
-            with average.in_place():
+            with average.in_place(), during(f"the validation after step {step}"):
                 numbers = validate()
                 log.write(step=step, **numbers)
                 is_best = numbers["valid_nrmse"] < progress.best
@@ -92,7 +92,8 @@ def train(
                     folder.save_model(engine)
         is_done = progress.is_done(settings)
         if step % settings.checkpoint_every == 0 or is_done or totals.leave:
-            folder.save(engine, step, progress.state(), settings.keep_checkpoints, average)
+            with during(f"saving step {step}"):
+                folder.save(engine, step, progress.state(), settings.keep_checkpoints, average)
         if is_done or totals.leave:
             break
     bar.close()

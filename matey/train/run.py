@@ -15,7 +15,7 @@ from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import from_rank_zero, rank, world_size
-from matey.parallel.engine import Engine, build_engine
+from matey.parallel.engine import Engine, build_engine, is_bf16
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
@@ -53,7 +53,7 @@ def train_run(
         notes: to be said after what every run says of itself.
         facts: more fingerprints that all ranks must agree on.
     """
-    topology = _topology(run, data, model.config)
+    topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
     check_agreement(
         {
             "the code": code_fingerprint(),
@@ -129,7 +129,7 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
 
 
-def _topology(run: RunConfig, data: RunData, config: MateyConfig) -> Topology:
+def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:
     """Return this rank's place among all.
 
     Raises:
@@ -141,7 +141,7 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig) -> Topology:
         samples = (sample_of(run, data, step) for step in range(AUTO_DRAWS))
         most = max(tokenize(batches, config.patches, config.refinement).layout.num_tokens for batches in samples)
         attentions = len(scheme_keys(config.scheme, config.patches))
-        kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks)
+        kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks, value_bytes)
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
     try:
         topology = Topology(rank(), world_size(), size, config.num_heads)

@@ -19,6 +19,7 @@ NUM_STEPS = 30
 TORCHRUN = [BIN / "torchrun", "--nproc_per_node", "2"]
 DEEPSPEED = [BIN / "deepspeed", "--num_gpus", "2"]
 MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable]
+SRUN = [sys.executable, "-m", "tests.launch.srun_stand_in", sys.executable]
 PYTHON = [sys.executable]
 
 
@@ -122,11 +123,12 @@ CASES = {
     "torchrun_dies_of_usr1": (TORCHRUN, signal.SIGUSR1, launcher_itself, -signal.SIGUSR1),
     "mpirun_usr1": (MPIRUN, signal.SIGUSR1, launcher_itself, 75),
     "mpirun_term_to_one_rank": (MPIRUN, signal.SIGTERM, one_rank, 75),
+    "srun_usr1": (SRUN, signal.SIGUSR1, every_process, 75),
     "deepspeed_usr1_to_one_rank": (DEEPSPEED, signal.SIGUSR1, one_rank, 75),
 }
 
 
-ALWAYS = ("python_usr1", "torchrun_term", "mpirun_usr1")
+ALWAYS = ("python_usr1", "mpirun_usr1", "srun_usr1")
 
 
 @pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])

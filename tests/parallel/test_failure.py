@@ -52,6 +52,23 @@ def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_w
         assert "Lost another rank" in said[0] and "sum_over_ranks (matey/parallel/collectives.py" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("launcher", "for_rank_one", "sentence"),
+    [
+        ("mpirun", ["--config", "nowhere.yaml"], "nowhere.yaml"),
+        pytest.param("torchrun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
+        ("torchrun", ["--set", "train.seed=7"], "the run's configuration"),
+    ],
+)
+def test_a_mistake_that_one_rank_alone_meets_is_said_and_ends_the_job(run_yaml, launcher, for_rank_one, sentence):
+    flags = ["--deepspeed_config", "ds_configs/zero1.json", "--config", run_yaml()]
+    command = [*LAUNCHERS[launcher], "tests/parallel/one_rank_misled.py", *flags, "--", *for_rank_one]
+    result = start(command, timeout=60)
+    said = [line for line in result.stderr.splitlines() if "error: " in line and line.startswith("[rank ")]
+    assert result.returncode != 0 and len(said) == 1 and sentence in said[0], result.stderr
+    assert "Traceback" not in result.stderr.split("elastic")[0], result.stderr
+
+
 @pytest.mark.parametrize("launcher", launchers("mpirun"))
 def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(launcher):
     text, seconds = fail(launcher, "hangs", timeout=5)
