@@ -12,18 +12,19 @@ from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 
 
-def nrmse_of(forecast: Forecast, seam: Seam) -> Tensor:
+def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
     """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.evaluate.metrics.nrmse`, from each rank's cells.
 
     Args:
-        forecast: of a batch with a target.
-        seam: sums over the ranks that share the samples.
+        forecasts: of batches with a target.
+        seam: sums over the ranks that share the samples, once for all forecasts.
     """
-    target = forecast.batch.target.to(forecast.scale.dtype)
-    reference = torch.linalg.vector_norm(target, dim=(2, 3, 4)) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
-    error = seam.reduce(_squared_error(forecast, target)) / reference.square()
-    # The root's slope is infinite at zero; an error of rounding size has none that would help.
-    return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
+    targets = [forecast.batch.target.to(forecast.scale.dtype) for forecast in forecasts]
+    own = [_squared_error(*pair) for pair in zip(forecasts, targets, strict=True)]
+    summed = seam.reduce(torch.cat([errors.flatten() for errors in own])).split([errors.numel() for errors in own])
+    return [
+        _relative(total.view_as(errors), target) for total, errors, target in zip(summed, own, targets, strict=True)
+    ]
 
 
 def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, float]) -> tuple[Tensor, Tensor]:
@@ -34,7 +35,8 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
         seam: sums over the ranks that share the samples.
         scales: per system, the NRMSE that counts as a loss of 1.
     """
-    per_sample = torch.cat([nrmse_of(f, seam).mean(dim=1) / scales[f.batch.system] for f in forecasts])
+    errors = zip(forecasts, nrmse_of(forecasts, seam), strict=True)
+    per_sample = torch.cat([error.mean(dim=1) / scales[forecast.batch.system] for forecast, error in errors])
     return per_sample.mean(), per_sample.detach()
 
 
@@ -44,3 +46,11 @@ def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
     if forecast.own is not None:
         difference = difference * forecast.own
     return difference.square().sum(dim=(2, 3, 4)) * forecast.scale.square()
+
+
+def _relative(squared_error: Tensor, target: Tensor) -> Tensor:
+    """Return root-mean-square errors over those of zero."""
+    reference = torch.linalg.vector_norm(target, dim=(2, 3, 4)) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
+    error = squared_error / reference.square()
+    # The root's slope is infinite at zero; an error of rounding size has none that would help.
+    return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()

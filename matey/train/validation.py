@@ -39,9 +39,10 @@ def validate(
         mine = first + topology.data_rank
         batches = read_windows(sets, chunks[mine if mine < len(chunks) else 0], history)
         forecasts = engine([batch.to(engine.device) for batch in batches])
-        for forecast in forecasts if mine < len(chunks) else ():
+        errors = nrmse_of(forecasts, engine.module.seam)
+        for forecast, error in zip(forecasts, errors, strict=True) if mine < len(chunks) else ():
             batch = forecast.batch
-            model_error.add_batch(batch, nrmse_of(forecast, engine.module.seam).mean(dim=1))
+            model_error.add_batch(batch, error.mean(dim=1))
             persistence.add_batch(batch, nrmse(batch.last, batch.target).mean(dim=1))
     engine.train()
     totals = model_error.reduce()

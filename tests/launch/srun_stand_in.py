@@ -2,7 +2,7 @@
 
     python -m tests.launch.srun_stand_in python launch/pretrain.py ...
 
-Slurm's slurmstepd sends SIGTERM, and SIGKILL a while later; this sends SIGTERM until the task is gone, so that no moment of its end
+Slurm sends SIGTERM, and SIGKILL a while later; this sends SIGTERM until the task is gone, so that no moment of its end
 is left out. The exit code is that of srun: the largest of the tasks', where none died of a signal.
 """
 

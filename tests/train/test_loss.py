@@ -16,7 +16,7 @@ from tests.conftest import VOCABULARY, make_batch, make_model
 def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
     (forecast,) = make_model(token_set=token_set)([batch])
-    in_patches = nrmse_of(forecast, Seam())
+    (in_patches,) = nrmse_of([forecast], Seam())
     assert torch.allclose(in_patches, nrmse(forecast.field(), batch.target), rtol=1e-10)
     assert (in_patches > 1e-3).all()
 
@@ -33,6 +33,6 @@ def test_samples_of_all_systems_count_alike_in_units_of_their_scale():
     batches = [make_batch(num_samples=1), make_batch("diffusion_reaction", VOCABULARY[1:], 3)]
     forecasts = make_model(dtype=torch.float32)(batches)
     loss, per_sample = training_loss(forecasts, Seam(), {"shallow_water": 0.5, "diffusion_reaction": 1.0})
-    plain = torch.cat([nrmse_of(forecast, Seam()).mean(dim=1) for forecast in forecasts])
+    plain = torch.cat([error.mean(dim=1) for error in nrmse_of(forecasts, Seam())])
     assert torch.allclose(per_sample, plain * torch.tensor([2.0, 1.0, 1.0, 1.0]))
     assert torch.allclose(loss, per_sample.mean())
