@@ -126,5 +126,6 @@ def test_auto_takes_the_smallest_group_that_fits():
     limit = ["parallel.sequence_parallel_size=auto", "train.micro_batch=1"]
     run, workload = paper(*limit, "parallel.memory_limit=40")
     assert plan(run, workload).sequence_parallel_size == 1
-    run, workload = paper(*limit, "parallel.memory_limit=0.3")
+    run, workload = paper(*limit, "parallel.memory_limit=0.15")
     assert plan(run, workload).sequence_parallel_size == 2
+    assert plan(run, workload, deepspeed_config="ds_configs/zero1.json").sequence_parallel_size == 4
