@@ -23,6 +23,7 @@ from matey.parallel.signals import listen, stop_listening
 # is as good a source for another one; its ranks share it.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
+OF_TORCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 RANKS_AND_SIZES = (
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -88,7 +89,7 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
         ConfigError: a launcher set a part of its variables only, two contradict each other, or devices are too few.
     """
     launcher = find_launcher(variables)
-    if slurm.is_task(variables) and launcher in ("torch", "slurm"):
+    if slurm.is_task(variables) and launcher != "none":
         slurm.check_agreement(variables)
     find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
     if num_devices is None:
@@ -164,13 +165,16 @@ def _alone(variables: Mapping[str, str]) -> Environment:
 
 
 def _from_torch(variables: Mapping[str, str]) -> Environment:
-    missing = [name for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in variables]
+    missing = [name for name in OF_TORCH if name not in variables]
     if missing:
+        said = "RANK and WORLD_SIZE are set" if "RANK" in variables and "WORLD_SIZE" in variables else "MATEY_LAUNCHER is torch"
         raise ConfigError(
-            f"RANK and WORLD_SIZE are set but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or "
-            "srun, or unset RANK and WORLD_SIZE for a single process."
+            f"{said} but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or srun, or unset RANK, "
+            "WORLD_SIZE and MATEY_LAUNCHER for a single process."
         )
     world_size = int(variables["WORLD_SIZE"])
+    # Set by hand under srun there is no number of ranks of this node among them.
+    on_node = slurm.tasks_on_this_node(variables) if slurm.is_task(variables) else world_size
     port = int(variables["MASTER_PORT"])
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
@@ -179,7 +183,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
         int(variables["RANK"]),
         world_size,
         int(variables["LOCAL_RANK"]),
-        int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or world_size),
+        int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or on_node),
         variables["MASTER_ADDR"],
         port,
     )
@@ -215,13 +219,14 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
     """Return the device of a local rank: its number among the visible ones, or the only one that its launcher shows it."""
     if num_devices == 0:
         return torch.device("cpu")
-    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices):
+    num_ranks = environment.local_world_size
+    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices, num_ranks):
         return torch.device("cuda", 0)
-    if environment.local_world_size > num_devices:
+    if num_ranks > num_devices:
         if environment.sees_own_device:
             return torch.device("cuda", 0)
         raise ConfigError(
-            f"{environment.local_world_size} ranks run on this node but torch sees {num_devices} device(s); start at "
+            f"{num_ranks} ranks run on this node but torch sees {num_devices} device(s); start at "
             f"most {num_devices} ranks a node, or give each rank one of its own (srun --gpus-per-task=1)."
         )
     return torch.device("cuda", environment.local_rank)

@@ -72,12 +72,20 @@ def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
         )
 
 
-def has_device_of_its_own(variables: Mapping[str, str], num_devices: int) -> bool:
-    """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough."""
+def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_tasks: int) -> bool:
+    """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough.
+
+    Args:
+        variables: of the process.
+        num_devices: that this task sees. Where there is one for each task of the node, ``--gpu-bind=none`` shows all to each.
+        num_tasks: of this node.
+    """
+    if num_devices >= num_tasks:
+        return False
     if "SLURM_GPUS_PER_TASK" in variables or "gpu" in variables.get("SLURM_TRES_PER_TASK", ""):
         return True
     on_node = variables.get("SLURM_GPUS_ON_NODE", "")
-    return num_devices == 1 and on_node.isdigit() and int(on_node) >= tasks_on_this_node(variables)
+    return num_devices == 1 and on_node.isdigit() and int(on_node) >= num_tasks
 
 
 def expand_node_list(text: str) -> list[str]:

@@ -32,12 +32,12 @@ FRONTIER = {**STEP, "SLURM_GPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "8"}
 TORCH = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 
 
-def describe(launcher, **variables):
+def describe(launcher, *flags, **variables):
     """What each process of a real launcher takes itself for."""
     # Importing the package in this process has chosen the accelerator for it.
     inherited = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
     result = subprocess.run(
-        [*map(str, launcher), sys.executable, "-m", "matey.parallel.environment"],
+        [*map(str, launcher), sys.executable, "-m", "matey.parallel.environment", *flags],
         cwd=ROOT,
         env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
         capture_output=True,
@@ -66,8 +66,10 @@ def test_two_runs_of_the_deepspeed_launcher_on_one_machine_do_not_share_its_cons
 
 
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
-    with pytest.raises(ConfigError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
+    with pytest.raises(ConfigError, match="RANK and WORLD_SIZE are set but LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
+    with pytest.raises(ConfigError, match="MATEY_LAUNCHER is torch but RANK and WORLD_SIZE and LOCAL_RANK and MASTER_ADDR"):
+        find_environment({"MATEY_LAUNCHER": "torch"})
 
 
 def test_a_task_of_srun_finds_its_rank_node_and_device():
@@ -77,7 +79,10 @@ def test_a_task_of_srun_finds_its_rank_node_and_device():
     assert environment.address == "frontier00098"
     # Each task sees its own die only, as number 0; without the binding it counts along the node's.
     assert (str(environment.device), environment.backend) == ("cuda:0", "nccl")
+    assert str(find_environment({**STEP, "SLURM_TRES_PER_TASK": "cpu:7,gres/gpu:1"}, num_devices=1).device) == "cuda:0"
     assert str(find_environment({**STEP, "SLURM_GPUS_ON_NODE": "8"}, num_devices=1).device) == "cuda:0"
+    # --gpus-per-task=1 --gpu-bind=none shows all eight to each task.
+    assert str(find_environment(FRONTIER, num_devices=8).device) == "cuda:3"
     assert str(find_environment(STEP, num_devices=8).device) == "cuda:3"
     assert (str(find_environment(STEP, num_devices=0).device), find_environment(STEP, 0).backend) == ("cpu", "gloo")
 
@@ -108,6 +113,12 @@ def test_another_job_and_another_step_of_a_job_listen_on_another_port():
     assert all(15_000 <= port < 25_000 for port in ports)
 
 
+def test_variables_of_torch_that_a_job_script_sets_count_the_ranks_of_a_node_as_srun_does():
+    by_hand = {**TORCH, "RANK": "27", "WORLD_SIZE": "32", "LOCAL_RANK": "3"}
+    environment = find_environment({**STEP, **by_hand}, num_devices=8)
+    assert (environment.launcher, environment.local_world_size, str(environment.device)) == ("torch", 8, "cuda:3")
+
+
 def test_address_and_port_of_a_job_script_are_taken():
     environment = find_environment({**STEP, "MASTER_ADDR": "10.1.2.3", "MASTER_PORT": "3442"}, num_devices=0)
     assert (environment.launcher, environment.address, environment.port) == ("slurm", "10.1.2.3", 3442)
@@ -128,6 +139,8 @@ def test_node_lists_of_slurm_expand(text, names):
 
 def test_tasks_per_node_expand():
     assert expand_counts("8(x91),4") == [8] * 91 + [4]
+    with pytest.raises(ConfigError, match=r"tasks per node '8x91' is not like '8\(x91\),4'"):
+        expand_counts("8x91")
 
 
 @pytest.mark.parametrize("text", ["", "frontier[1-", "frontier[a-b]"])
@@ -176,6 +189,7 @@ def test_launchers_under_srun_start_the_ranks_themselves():
     ("variables", "num_devices", "words"),
     [
         ({**STEP, "WORLD_SIZE": "736"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
+        ({**STEP, "WORLD_SIZE": "736", "MATEY_LAUNCHER": "mpi"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
         ({**STEP, **TORCH, "WORLD_SIZE": "32"}, 0, ["RANK is 5", "SLURM_PROCID is 27"]),
         (STEP, 4, ["8 ranks", "4 device"]),
         ({**STEP, "SLURM_GPUS_ON_NODE": "1"}, 1, ["8 ranks", "1 device"]),
@@ -195,6 +209,10 @@ def test_ntasks_of_an_older_slurm_is_named_where_it_decides():
     old = {name: value for name, value in STEP.items() if name != "SLURM_STEP_NUM_TASKS"}
     with pytest.raises(ConfigError, match="WORLD_SIZE is 736 but SLURM_NTASKS is 32"):
         find_environment({**old, "WORLD_SIZE": "736"}, num_devices=0)
+
+
+def test_the_module_says_what_a_task_with_so_many_devices_would_take():
+    assert "rank 27 of 32 by slurm; 3 of 8 on its node; cuda:3, nccl" in describe([], "--devices", "8", **STEP)
 
 
 def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
