@@ -167,7 +167,11 @@ def _alone(variables: Mapping[str, str]) -> Environment:
 def _from_torch(variables: Mapping[str, str]) -> Environment:
     missing = [name for name in OF_TORCH if name not in variables]
     if missing:
-        said = "RANK and WORLD_SIZE are set" if "RANK" in variables and "WORLD_SIZE" in variables else "MATEY_LAUNCHER is torch"
+        said = (
+            "RANK and WORLD_SIZE are set"
+            if "RANK" in variables and "WORLD_SIZE" in variables
+            else "MATEY_LAUNCHER is torch"
+        )
         raise ConfigError(
             f"{said} but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or srun, or unset RANK, "
             "WORLD_SIZE and MATEY_LAUNCHER for a single process."

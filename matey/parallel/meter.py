@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from matey.parallel.collectives import largest_over_ranks, peak_memory_bytes, sum_over_ranks
 
@@ -17,6 +20,22 @@ _cores = [float(os.cpu_count() or 1)]
 def note_cores(cores: float) -> None:
     """Note how many cores this rank has to itself: a fraction where ranks share some."""
     _cores[:] = [cores]
+
+
+def cores_of_rank() -> float:
+    """Return how many cores this rank has to itself: one that n ranks of its node may run on counts 1 / n. All ranks must call.
+
+    Launchers, schedulers and containers bind ranks to cores in too many ways to tell from this rank's alone: a few of the
+    machine's may be its own, or those of a container that all its ranks run in.
+    """
+    bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    mine = socket.gethostname(), sorted(bound)
+    everyone = [mine]
+    if dist.is_initialized():
+        everyone *= dist.get_world_size()
+        dist.all_gather_object(everyone, mine)
+    num_ranks = Counter(core for node, cores in everyone if node == mine[0] for core in cores)
+    return round(sum(1 / num_ranks[core] for core in mine[1]), 6)
 
 
 class Meter:

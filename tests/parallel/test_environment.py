@@ -66,9 +66,13 @@ def test_two_runs_of_the_deepspeed_launcher_on_one_machine_do_not_share_its_cons
 
 
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
-    with pytest.raises(ConfigError, match="RANK and WORLD_SIZE are set but LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"):
+    with pytest.raises(
+        ConfigError, match="RANK and WORLD_SIZE are set but LOCAL_RANK and MASTER_ADDR and MASTER_PORT not"
+    ):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(ConfigError, match="MATEY_LAUNCHER is torch but RANK and WORLD_SIZE and LOCAL_RANK and MASTER_ADDR"):
+    with pytest.raises(
+        ConfigError, match="MATEY_LAUNCHER is torch but RANK and WORLD_SIZE and LOCAL_RANK and MASTER_ADDR"
+    ):
         find_environment({"MATEY_LAUNCHER": "torch"})
 
 
@@ -189,7 +193,11 @@ def test_launchers_under_srun_start_the_ranks_themselves():
     ("variables", "num_devices", "words"),
     [
         ({**STEP, "WORLD_SIZE": "736"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
-        ({**STEP, "WORLD_SIZE": "736", "MATEY_LAUNCHER": "mpi"}, 0, ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"]),
+        (
+            {**STEP, "WORLD_SIZE": "736", "MATEY_LAUNCHER": "mpi"},
+            0,
+            ["WORLD_SIZE is 736", "SLURM_STEP_NUM_TASKS is 32"],
+        ),
         ({**STEP, **TORCH, "WORLD_SIZE": "32"}, 0, ["RANK is 5", "SLURM_PROCID is 27"]),
         (STEP, 4, ["8 ranks", "4 device"]),
         ({**STEP, "SLURM_GPUS_ON_NODE": "1"}, 1, ["8 ranks", "1 device"]),

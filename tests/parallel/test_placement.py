@@ -1,9 +1,14 @@
 """Where ranks are, under srun's block and cyclic distributions."""
 
+import json
+import os
+import sys
+
 import pytest
 
 from matey.parallel.placement import leaves_node, nodes_of_ranks
 from matey.parallel.topology import Topology
+from tests.conftest import start
 
 UNEVEN = [8] * 3 + [4]
 
@@ -57,3 +62,29 @@ def test_groups_of_two_nodes_that_are_numbered_in_blocks_reach_over_two_nodes_on
     nodes = nodes_of_ranks([8] * 92, "block")
     groups = Topology(0, 736, 16, 12).sequence_groups()
     assert all(len({nodes[rank] for rank in group}) == 2 for group in groups)
+
+
+@pytest.fixture(scope="module")
+def two_ranks():
+    """How many cores there are, and what each of two real ranks makes of its cores and of placements."""
+    result = start(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "-m", "tests.parallel.placement_cases"]
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("rank ")]
+
+
+def test_a_placement_that_one_rank_objects_to_is_refused_on_all(two_ranks):
+    # Dealt out in turns, rank 1 finds its group outside its node; rank 0 has nothing to object to.
+    assert ranks_that_object([0, 1, 0, 1], 2) == [1, 2]
+    assert len(two_ranks) == 2
+    for _, seen in two_ranks:
+        assert "Ranks are not numbered node by node, so that sequence groups of 2 reach over nodes" in seen["cyclic"]
+        assert "srun --distribution=block, or mpirun --map-by slot" in seen["cyclic"]
+        assert seen["block"] == seen["cyclic without groups"] == "taken"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="binds ranks to cores")
+def test_ranks_share_the_cores_that_several_may_run_on_and_keep_those_of_their_own(two_ranks):
+    for num_cores, seen in two_ranks:
+        assert (seen["one for both"], seen["all for both"], seen["one each"]) == (0.5, num_cores / 2, 1.0)
