@@ -1,0 +1,48 @@
+"""Started by test_placement.py on two ranks: each prints its cores as it is bound to them, and how it takes a placement."""
+
+import json
+import os
+import sys
+
+import torch.distributed as dist
+
+from matey.config import ConfigError
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.meter import cores_of_rank
+from matey.parallel.placement import check_placement
+from matey.parallel.topology import Topology
+
+
+def cores_when_bound_to(cores: set[int]) -> float:
+    os.sched_setaffinity(0, cores)
+    dist.barrier()
+    return cores_of_rank()
+
+
+def refusal_of(variables: dict[str, str], size: int) -> str:
+    try:
+        check_placement(Topology(dist.get_rank(), 4, size, 1), variables)
+    except ConfigError as error:
+        return str(error)
+    return "taken"
+
+
+def main() -> None:
+    start_processes(find_environment(), timeout=60, threads=1)
+    all_cores = sorted(os.sched_getaffinity(0))
+    rank = dist.get_rank()
+    seen = {
+        "one for both": cores_when_bound_to({all_cores[0]}),
+        "all for both": cores_when_bound_to(set(all_cores)),
+        "one each": cores_when_bound_to({all_cores[rank]}) if len(all_cores) > 1 else 1.0,
+        # Ranks 0 and 1 of four, on nodes of two.
+        "block": refusal_of({"LOCAL_RANK": str(rank), "LOCAL_SIZE": "2"}, 2),
+        "cyclic": refusal_of({"LOCAL_RANK": "0", "LOCAL_SIZE": "2"}, 2),
+        "cyclic without groups": refusal_of({"LOCAL_RANK": "0", "LOCAL_SIZE": "2"}, 1),
+    }
+    sys.stdout.write(f"rank {json.dumps([len(all_cores), seen])}\n")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main()
