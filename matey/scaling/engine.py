@@ -22,8 +22,8 @@ class EngineSettings:
         live: values of gathered weights that stage 3 keeps at once.
         prefetch: values of weights that stage 3 gathers together.
         persistent: size of a parameter below which stage 3 keeps it whole.
-        offloads_optimizer: whether the optimizer waits in main memory.
-        offloads_weights: whether the weights do.
+        offloads_optimizer: whether the optimizer waits in main memory; DeepSpeed lets it from stage 1 on.
+        offloads_weights: whether the weights do; with stage 3 only.
     """
 
     stage: int
@@ -82,6 +82,6 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         live=min(zero.max_live_parameters, zero.max_reuse_distance),
         prefetch=zero.prefetch_bucket_size,
         persistent=zero.param_persistence_threshold,
-        offloads_optimizer=offload[0],
-        offloads_weights=offload[1],
+        offloads_optimizer=offload[0] and zero.stage >= 1,
+        offloads_weights=offload[1] and zero.stage == 3,
     )

@@ -148,7 +148,9 @@ def estimate(
     """
     if (nodes is None) == (ranks is None):
         raise ValueError("Give either nodes or ranks.")
-    ranks = ranks if nodes is None else nodes * machine.dies_per_node
+    if nodes is not None:
+        machine.check_nodes(nodes)
+        ranks = nodes * machine.dies_per_node
     if machine.nodes_of(ranks) > machine.num_nodes:
         raise ConfigError(
             f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."

@@ -44,6 +44,11 @@ class Machine(Section):
         """Return how many nodes a number of ranks fills, one rank a die; those that share dies all fit on one node."""
         return 1 if self.shared_dies and self.num_nodes == 1 else -(-num_ranks // self.dies_per_node)
 
+    def check_nodes(self, nodes: int) -> None:
+        """Raise ConfigError where there are not so many nodes."""
+        if nodes > self.num_nodes:
+            raise ConfigError(f"{nodes} nodes are asked for and {self.name} has {self.num_nodes}; ask for fewer.")
+
     def ranks_on_node(self, num_ranks: int) -> int:
         """Return the ranks of a full node."""
         return -(-num_ranks // self.nodes_of(num_ranks))

@@ -90,8 +90,17 @@ class Model:
 def cost_of(
     run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine, point: Point, workload: Workload
 ) -> Estimate:
-    """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads."""
+    """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads.
+
+    Raises:
+        ConfigError: as `estimate`.
+    """
+    if point.nodes is not None:
+        machine.check_nodes(point.nodes)
     if machine.shared_dies:
-        dies = min(machine.dies_per_node, point.ranks * (run.parallel.threads or machine.dies_per_node))
-        machine = machine.model_copy(update={"dies_per_node": dies})
+        cores = machine.dies_per_node
+        dies = min(cores, point.ranks * (run.parallel.threads or cores))
+        # Ranks that leave cores idle still share all of the node's memory.
+        memory = machine.memory * cores / dies
+        machine = machine.model_copy(update={"dies_per_node": dies, "memory": memory})
     return estimate(run, deepspeed_config, machine, ranks=point.ranks, workload=workload)

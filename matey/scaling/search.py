@@ -59,7 +59,7 @@ class Choice:
             }
         )
         config = deepcopy(deepspeed_config)
-        config.setdefault("zero_optimization", {})["stage"] = self.stage
+        config["zero_optimization"] = _on_stage(config.get("zero_optimization", {}), self.stage)
         if self.bf16 != is_bf16(config):
             for key in ("bf16", "data_types"):
                 config.pop(key, None)
@@ -86,8 +86,8 @@ def search(
 ) -> list[tuple[Choice, Estimate]]:
     """Estimate every choice with the ranks and the global batch of ``planned``, fastest first.
 
-    Sequence groups have up to as many ranks as a node has dies; stage 0 comes without bfloat16, with which it is refused, and
-    no choice is made between configurations that offload.
+    Sequence groups have up to as many ranks as a node has dies; stage 0 comes without bfloat16, with which it is refused.
+    What the configuration offloads is offloaded with every stage that can.
     """
     found = []
     for choice in _choices(planned, machine):
@@ -117,6 +117,17 @@ def _choices(planned: Estimate, machine: Machine) -> Iterator[Choice]:
             for recompute in RECOMPUTED:
                 for stage, bf16 in ((0, False), (1, False), (2, False), (3, False), (1, True), (2, True), (3, True)):
                     yield Choice(stage, size, micro_batch, samples // micro_batch, recompute, bf16)
+
+
+def _on_stage(zero: dict[str, Any], stage: int) -> dict[str, Any]:
+    """Return the ZeRO section for another stage, without the offloading that only higher stages do."""
+    zero = {**zero, "stage": stage}
+    if stage < 3:
+        zero.pop("offload_param", None)
+        (zero.get("offload_optimizer") or {}).pop("ratio", None)  # of the part that is offloaded
+    if stage < 1:
+        zero.pop("offload_optimizer", None)
+    return zero
 
 
 def _divisors(number: int) -> list[int]:

@@ -45,8 +45,10 @@ def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other(
     assert many.seconds.forward == one.seconds.forward
     assert many.seconds.communication > one.seconds.communication
     assert many.mfu < one.mfu
-    with pytest.raises(ConfigError, match="need 9857 nodes of Frontier, which has 9856"):
+    with pytest.raises(ConfigError, match="9857 nodes are asked for and Frontier has 9856"):
         plan(run, workload, nodes=9857)
+    with pytest.raises(ConfigError, match="92 nodes are asked for and cpu has 1"):
+        plan(run, workload, machine=load_machine("cpu"))
 
 
 def test_refining_less_costs_less():
@@ -108,6 +110,21 @@ def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     choice, fitting = nearest_that_fits(current, search(run, config, FRONTIER, planned, workload))
     assert fitting.fits and choice.changes(current) == ["parallel.checkpoint_blocks=every_other"]
     assert nearest_that_fits(current, [(current, planned)]) is None
+
+
+def test_only_stages_that_can_offload_hold_less_on_the_die():
+    run, workload = paper()
+    config = load_deepspeed_config("ds_configs/zero3_offload.json")
+    planned = estimate(run, config, FRONTIER, nodes=1, workload=workload)
+    assert planned.memory.weights == planned.memory.optimizer == 0
+    for choice, other in search(run, config, FRONTIER, planned, workload):
+        assert (other.memory.weights == 0) == (choice.stage == 3), choice
+        assert (other.memory.optimizer == 0) == (choice.stage > 0), choice
+        settings = choice.settings(run, config)[1]["zero_optimization"]
+        assert ("offload_param" in settings, "offload_optimizer" in settings) == (choice.stage == 3, choice.stage > 0)
+    # A configuration that asks for more than its stage does is read as DeepSpeed will.
+    config["zero_optimization"]["stage"] = 1
+    assert estimate(run, config, FRONTIER, nodes=1, workload=workload).memory.weights > 0
 
 
 def test_a_choice_says_what_to_set():

@@ -62,6 +62,16 @@ def test_points_whose_ranks_share_cores_do_not_count_where_there_are_others(mode
     assert model.fitted(given, measured).kernel_seconds == pytest.approx(given.kernel_seconds)
 
 
+def test_ranks_that_leave_cores_idle_have_the_nodes_memory_and_less_of_its_speed(model):
+    cpu = load_machine("cpu")
+    one, two, four = model.costs(model.study.points, cpu)
+    assert one.memory_limit == 2 * two.memory_limit == 4 * four.memory_limit == 2 * cpu.memory
+    # A rank has one thread, so one alone leaves a core idle.
+    assert one.seconds.forward == pytest.approx(two.seconds.forward)
+    assert four.seconds.forward == pytest.approx(2 * two.seconds.forward)
+    assert model.costs(make_points([92], 2), cpu) == []
+
+
 def test_it_goes_beyond_92_nodes_and_leaves_out_what_a_machine_does_not_have(model):
     frontier = load_machine("frontier")
     costs = model.extended(frontier)
