@@ -44,7 +44,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
         f"--job-name=matey-{study.mode}-{point.name}",
         f"--nodes={point.nodes}",
         f"--time={minutes}",
-        f"--output={folder / 'log.txt'}",
+        f"--output={quote(str(folder / 'log.txt'))}",  # Slurm reads quotes as a shell does
     )
     kept = [line for line in lines if _option(line) not in OWN_OPTIONS]
     return "\n".join(

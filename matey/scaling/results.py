@@ -63,10 +63,12 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
     costs = model.costs(study.points, machine)
     if on_nodes:
         costs += [cost for cost in model.extended(machine) if cost.ranks not in {point.ranks for point in study.points}]
-    rows += with_efficiency([modelled_row(study, study.machine, cost, on_nodes=on_nodes) for cost in costs])
+    rows += with_efficiency([modelled_row(study, study.machine, cost, given, on_nodes=on_nodes) for cost in costs])
     for name in (name for name in also_on if name != study.machine):
-        extended = model.extended(load_machine(name))
-        rows += with_efficiency([modelled_row(study, name, cost, on_nodes=True) for cost in extended])
+        other = load_machine(name)
+        rows += with_efficiency(
+            [modelled_row(study, name, cost, other, on_nodes=True) for cost in model.extended(other)]
+        )
     return Results(
         study, measured, rows, _note(given, machine) if measured else f"The model is that of {given.name}'s file."
     )
@@ -76,9 +78,8 @@ def _note(given: Machine, fitted: Machine) -> str:
     """Say what was fitted."""
     kinds = [kind for kind in fitted.factors if fitted.factors[kind] != given.factors.get(kind)]
     factors = ", ".join(f"{kind} {fitted.factors[kind] / given.factors.get(kind, 1.0):.2f}" for kind in kinds)
-    computing = (
-        f"computing takes {fitted.kernel_seconds / given.kernel_seconds:.2f} times what the file of {given.name} gives"
-    )
+    slower = given.memory_bandwidth / fitted.memory_bandwidth  # as all that computing depends on
+    computing = f"computing takes {slower:.2f} times what the file of {given.name} gives"
     collectives = (
         f"; collectives, of which those counted hold waiting too: {factors}" if kinds else "; no collective was counted"
     )

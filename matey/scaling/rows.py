@@ -10,6 +10,7 @@ from typing import Literal
 
 from matey.config import load_config
 from matey.scaling.estimate import Estimate
+from matey.scaling.machine import Machine
 from matey.scaling.measured import Measured, read_lengths, read_measured
 from matey.scaling.running import LENGTHS_FILE
 from matey.scaling.study import Point, Study
@@ -32,7 +33,7 @@ class Row:
         tokens_per_second: of all ranks.
         samples_per_second: of all ranks.
         efficiency: tokens per second and rank, over those of the smallest point of the same kind and machine.
-        num_cores: that all ranks have together.
+        num_cores: that all ranks have together; None where they are modelled on dies of their own.
         processor_seconds: of a step, of all ranks.
         processor_over_first: processor time of a token, over that of the smallest point.
         peak_memory_bytes: of the rank that held most.
@@ -116,11 +117,11 @@ def measured_row(study: Study, point: Point, measured: Measured) -> Row:
     )
 
 
-def modelled_row(study: Study, machine: str, cost: Estimate, *, on_nodes: bool) -> Row:
-    """Return the row of a point that is modelled on a machine."""
+def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, on_nodes: bool) -> Row:
+    """Return the row of a point that is modelled on a machine, which the study knows by that name."""
     return Row(
         kind="modelled",
-        machine=machine,
+        machine=name,
         ranks=cost.ranks,
         nodes=cost.nodes if on_nodes else None,
         samples=cost.samples_per_step,
@@ -128,11 +129,12 @@ def modelled_row(study: Study, machine: str, cost: Estimate, *, on_nodes: bool) 
         tokens_per_second=cost.tokens_per_second,
         samples_per_second=cost.samples_per_step / cost.seconds.total,
         peak_memory_bytes=cost.memory.total,
+        num_cores=cost.nodes * machine.dies_per_node if machine.shared_dies else None,
         communication_share=cost.seconds.communication / cost.seconds.total,
         bytes_sent=sum(cost.bytes_by_kind().values()),
         # Where it can be measured that says more than what training knows beforehand.
         longest_tokens=study.lengths.expected(cost.ranks)
-        if study.lengths and machine == study.machine and on_nodes
+        if study.lengths and name == study.machine and on_nodes
         else None,
     )
 

@@ -1,6 +1,7 @@
 """The jobs of a study's points: made from the repository's scripts, and handed to a stand-in for sbatch."""
 
 import os
+import shlex
 import subprocess
 
 import pytest
@@ -29,6 +30,8 @@ def test_a_job_has_the_sites_options_and_the_points_own_size_once_each(study, sc
     options = [line.split()[1].split("=")[0] for line in text.splitlines() if line.startswith("#SBATCH")]
     assert len(options) == len(set(options)) and not {"-N", "-t", "-o", "-J", "--signal"} & set(options)
     assert "#SBATCH --nodes=92\n" in text and "#SBATCH --time=20\n" in text
+    (output,) = [line for line in text.splitlines() if "--output" in line]
+    assert shlex.split(output) == ["#SBATCH", f"--output={study.of(study.points[-1]) / 'log.txt'}"]
     site = "-C nvme" if "frontier" in str(script) else "--gpus-per-node=8"
     assert f"#SBATCH {site}" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0

@@ -10,6 +10,8 @@ from matey.config import dump_config, load_config
 from matey.scaling.machine import load_machine
 from matey.scaling.measured import Measured, Spread
 from matey.scaling.model import Model
+from matey.scaling.report import _cells
+from matey.scaling.results import _note
 from matey.scaling.rows import modelled_row, with_efficiency
 from matey.scaling.study import Study, make_points
 
@@ -68,15 +70,37 @@ def test_ranks_that_leave_cores_idle_have_the_nodes_memory_and_less_of_its_speed
     assert one.memory_limit == 2 * two.memory_limit == 4 * four.memory_limit == 2 * cpu.memory
     # A rank has one thread, so one alone leaves a core idle.
     assert one.seconds.forward == pytest.approx(two.seconds.forward)
-    assert four.seconds.forward == pytest.approx(2 * two.seconds.forward)
+    assert four.seconds.forward > 1.3 * two.seconds.forward
     assert model.costs(make_points([92], 2), cpu) == []
+
+
+def test_modelled_ranks_that_share_cores_are_marked_as_measured_ones_are(model):
+    cpu = load_machine("cpu")
+    costs = model.costs(model.study.points, cpu)
+    rows = [modelled_row(model.study, "cpu", cost, cpu, on_nodes=False) for cost in costs]
+    assert [(row.num_cores, row.shares_cores) for row in rows] == [(2, False), (2, False), (2, True)]
+    assert [_cells(row)[5] for row in with_efficiency(rows)][2] == "shared cores"
+    frontier = load_machine("frontier")
+    (cost,) = model.costs(make_points([92], 8), frontier)
+    assert not modelled_row(model.study, "frontier", cost, frontier, on_nodes=True).shares_cores
+
+
+def test_what_was_fitted_is_said_of_a_machine_whose_operations_start_in_no_time(model):
+    given = load_machine("cpu").model_copy(update={"kernel_seconds": 0.0})
+    slower = given.model_copy(
+        update={
+            "achieved": {name: share / 3 for name, share in given.achieved.items()},
+            "memory_bandwidth": given.memory_bandwidth / 3,
+        }
+    )
+    assert "computing takes 3.00 times what the file of cpu gives" in _note(given, slower)
 
 
 def test_it_goes_beyond_92_nodes_and_leaves_out_what_a_machine_does_not_have(model):
     frontier = load_machine("frontier")
     costs = model.extended(frontier)
     assert {92, 184} <= {cost.nodes for cost in costs} and costs[-1].nodes <= frontier.num_nodes
-    rows = with_efficiency([modelled_row(model.study, "frontier", cost, on_nodes=True) for cost in costs])
+    rows = with_efficiency([modelled_row(model.study, "frontier", cost, frontier, on_nodes=True) for cost in costs])
     assert rows[0].efficiency == 1 and all(before.efficiency > after.efficiency for before, after in pairwise(rows))
     assert [row.samples for row in rows] == [4 * row.ranks for row in rows]
     assert model.costs(make_points([10**6], 8), frontier) == []
