@@ -17,6 +17,7 @@ from pathlib import Path
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
+from matey.scaling.engine import read_engine
 from matey.scaling.lengths import lengths_of
 from matey.scaling.machine import load_machine
 from matey.scaling.making import make_study
@@ -85,12 +86,13 @@ def plan(args: argparse.Namespace) -> int:
     name = args.machine or ("frontier" if args.nodes else "cpu")
     machine = load_machine(name)
     name = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
-    run = load_config(args.config, args.set)
+    run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
     points = make_points(args.nodes or args.ranks, machine.dies_per_node if args.nodes else None)
     lengths = None
     if args.mode == "sequence":
         limit = args.memory_limit or run.parallel.memory_limit
-        lengths = lengths_of(run, args.grid, limit and limit * 2**30, can_measure=not args.nodes)
+        precision = read_engine(deepspeed_config).precision
+        lengths = lengths_of(run, args.grid, limit and limit * 2**30, precision, can_measure=not args.nodes)
     script = None
     if args.nodes:
         script = args.script or ROOT / SCRIPTS.get(name, Path("launch/slurm/pretrain.sbatch"))
@@ -98,7 +100,7 @@ def plan(args: argparse.Namespace) -> int:
         args.out,
         args.mode,
         run,
-        load_deepspeed_config(args.deepspeed_config),
+        deepspeed_config,
         points,
         name,
         machine,

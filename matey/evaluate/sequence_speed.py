@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -26,9 +26,7 @@ def run_point(case: Case, ranks: int, repeat: int, limit: float | None = None) -
     Raises:
         RuntimeError: a rank failed; with the end of what it said. Or the time was up.
     """
-    settings = {name: value for name, value in asdict(case).items() if name not in ("dtype", "device")} | {
-        "repeat": repeat
-    }
+    settings = case.to_json() | {"repeat": repeat}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
     command += ["-m", "matey.parallel.sequence_point", json.dumps(settings)]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -44,6 +45,16 @@ class Case:
     device: str = "cpu"
     patch_frames: int = 1
     checkpoint_blocks: str = "none"
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> Case:
+        """Take what JSON made of `to_json`."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        return cls(**{**values, "dtype": getattr(torch, values["dtype"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case as JSON can hold it."""
+        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""

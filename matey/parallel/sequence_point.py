@@ -30,7 +30,7 @@ from matey.train.loss import training_loss
 def main(settings: dict) -> None:
     """Measure the case on all ranks and print what rank 0 gathers."""
     repeat = settings.pop("repeat")
-    case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+    case = Case.from_json(settings)
     start_processes(find_environment(), timeout=600, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     model = case.make_model().train()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from matey.config import ConfigError, RunConfig
 from matey.data import open_dataset
@@ -20,7 +22,7 @@ class Lengths:
     """How the longest sequence is found.
 
     Attributes:
-        case: the sample on one rank, with the run's model, as `matey.evaluate.speed_cases.Case` without device and precision.
+        case: the sample on one rank, with the run's model, as `matey.evaluate.speed_cases.Case.to_json` gives it.
         num_tokens: of the sample.
         activation_bytes: that it takes on one rank, as far as training knows beforehand.
         limit: bytes that the activations of a rank may take; None until they have been measured for the sample on one rank.
@@ -31,19 +33,13 @@ class Lengths:
     activation_bytes: int
     limit: float | None
 
-    @classmethod
-    def from_dict(cls, tree: dict[str, Any]) -> Lengths:
-        """Take what JSON made of a `Lengths`."""
-        case = {name: tuple(value) if isinstance(value, list) else value for name, value in tree["case"].items()}
-        return cls(**{**tree, "case": case})
-
     def expected(self, ranks: int) -> float | None:
         """Return how many tokens should fit on so many ranks, were activations shared out evenly."""
         return None if self.limit is None else self.num_tokens * self.limit / self.activation_bytes * ranks
 
     def measure_limit(self, seconds: float) -> Lengths:
         """Take as the limit what the sample takes on one rank; measure that within so many seconds."""
-        return replace(self, limit=max(run_point(Case(**self.case), 1, 1, seconds)["activation_bytes"]))
+        return replace(self, limit=max(run_point(Case.from_json(self.case), 1, 1, seconds)["activation_bytes"]))
 
     def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
         """Measure two samples on so many ranks: one that should fit, and one that fits by what the first one took.
@@ -51,7 +47,7 @@ class Lengths:
         Raises:
             RuntimeError: a rank failed, or one of them took more than so many seconds.
         """
-        case = Case(**self.case)
+        case = Case.from_json(self.case)
         first = longer(case, self.expected(ranks) / self.num_tokens)
         taken = run_point(first, ranks, 1, seconds)
         second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
@@ -65,7 +61,9 @@ class Lengths:
         return tokens if tokens > 0 else None
 
 
-def lengths_of(run: RunConfig, grid: tuple[int, ...] | None, limit: float | None, *, can_measure: bool) -> Lengths:
+def lengths_of(
+    run: RunConfig, grid: tuple[int, ...] | None, limit: float | None, precision: str, *, can_measure: bool
+) -> Lengths:
     """Return how the longest sequence of a run is found.
 
     Args:
@@ -73,6 +71,7 @@ def lengths_of(run: RunConfig, grid: tuple[int, ...] | None, limit: float | None
             refines by another rule, since the samples that are measured are not its own.
         grid: cells of a sample that one rank holds; by default those of the run's first data set.
         limit: bytes that a rank's activations may take; by default what that sample takes on one rank.
+        precision: of weights and activations, as `matey.scaling.engine.EngineSettings` has it.
         can_measure: whether that is found by measuring it, and not by what training knows beforehand.
 
     Raises:
@@ -98,10 +97,10 @@ def lengths_of(run: RunConfig, grid: tuple[int, ...] | None, limit: float | None
         batch=1,
         patch_frames=patches[0][0],
         checkpoint_blocks=run.parallel.checkpoint_blocks,
+        dtype=getattr(torch, precision),
     )
     config = case.make_config()
     num_tokens = tokenize([case.make_batch()], config.patches, config.refinement).layout.num_tokens
     attentions = len(scheme_keys(config.scheme, config.patches))
-    kept = activation_bytes(config, num_tokens, attentions, case.checkpoint_blocks)
-    settings = {name: value for name, value in asdict(case).items() if name not in ("dtype", "device")}
-    return Lengths(settings, num_tokens, kept, limit or (None if can_measure else kept))
+    kept = activation_bytes(config, num_tokens, attentions, case.checkpoint_blocks, case.dtype.itemsize)
+    return Lengths(case.to_json(), num_tokens, kept, limit or (None if can_measure else kept))

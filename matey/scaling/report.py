@@ -175,8 +175,9 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
     return [
         heading(2, "Longest sequence"),
         paragraph(
-            f"Tokens of one sample whose activations take at most {lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a "
-            "line through two made-up samples that about fit, on grids that grow along their first axis. A sample of "
+            f"Tokens of one sample in {lengths.case['dtype']} whose activations take at most "
+            f"{lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line through two made-up samples that about fit, on "
+            "grids that grow along their first axis. A sample of "
             f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
         ),
         figure(to_png(charts.lengths_figure(rows, samples, lengths.limit)), LENGTHS_CAPTION),

@@ -82,7 +82,7 @@ def load_study(folder: Path) -> Study:
         ) from None
     points = tuple(Point(**point) for point in tree.pop("points"))
     lengths = tree.pop("lengths")
-    return Study(folder, points=points, lengths=Lengths.from_dict(lengths) if lengths else None, **tree)
+    return Study(folder, points=points, lengths=Lengths(**lengths) if lengths else None, **tree)
 
 
 def make_points(sizes: Sequence[int], dies_per_node: int | None) -> list[Point]:

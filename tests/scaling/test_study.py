@@ -1,9 +1,13 @@
 """The points of a study: what stays the same from one to the next."""
 
+import json
+
 import pytest
+import torch
 
 from matey.config import ConfigError, load_config
-from matey.scaling.lengths import Lengths
+from matey.evaluate.speed_cases import Case
+from matey.scaling.lengths import Lengths, lengths_of
 from matey.scaling.study import COUNTED_STEPS, Study, load_study, make_points, runs_of, timed
 
 
@@ -57,8 +61,16 @@ def test_a_run_of_a_point_takes_few_steps_and_stays_in_the_points_folder(run, tm
     assert own.model == run.model and own.tokens == run.tokens and own.train.seed == run.train.seed
 
 
+def test_twice_the_tokens_fit_in_half_the_precision(run):
+    one, half = (
+        lengths_of(run, (64, 64), 2.0**20, precision, can_measure=False) for precision in ("float32", "bfloat16")
+    )
+    assert half.num_tokens == one.num_tokens and half.expected(4) == 2 * one.expected(4)
+    assert Case.from_json(json.loads(json.dumps(half.case))).dtype == torch.bfloat16
+
+
 def test_a_study_is_read_as_it_was_written(tmp_path):
-    lengths = Lengths({"grid": (64, 64), "patches": (16, 8)}, 64, 1000, None)
+    lengths = Lengths({"grid": [64, 64], "patches": [16, 8]}, 64, 1000, None)
     study = Study(tmp_path, "sequence", "cpu", 3, 16, tuple(make_points([1, 2], 8)), lengths)
     study.write()
     assert load_study(tmp_path) == study
