@@ -10,7 +10,6 @@ are fitted too:  srun -N 4 ... python -m matey.parallel.collective_speed > point
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from matey.config import ConfigError
-from matey.scaling.collectives import Fit, Group, Point, fit
+from matey.scaling.collectives import Fit, Point, fit, read_points
 from matey.scaling.machine import load_machine
 
 
@@ -33,7 +32,9 @@ def main() -> int:
     args = parser.parse_args()
     try:
         machine = load_machine(args.machine)
-        points = read(time_here(args.ranks) if args.ranks else "".join(path.read_text() for path in args.points))
+        points = read_points(
+            time_here(args.ranks) if args.points is None else "\n".join(map(Path.read_text, args.points))
+        )
         found = fit(points)
         tree = found.on(machine).model_dump() | {"name": f"{machine.name}, links fitted to {len(points)} collectives"}
         args.out.write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -50,24 +51,13 @@ def main() -> int:
 
 def time_here(ranks: int) -> str:
     """Return what `matey.parallel.collective_speed` prints on ranks of this machine."""
+    if ranks < 2:
+        raise ValueError(f"Collectives are timed on at least two ranks, got --ranks {ranks}.")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
     result = subprocess.run([*command, "-m", "matey.parallel.collective_speed"], capture_output=True, text=True)
     if result.returncode:
         raise ValueError(f"Collectives on {ranks} ranks failed:\n{result.stderr[-2000:]}")
     return result.stdout
-
-
-def read(text: str) -> list[Point]:
-    """Read the lines that hold a timed collective; what else a job printed is passed over."""
-    points = []
-    for line in text.splitlines():
-        if line.startswith("{"):
-            values = json.loads(line)
-            group = Group(values["num_ranks"], values["ranks_on_node"])
-            points.append(Point(values["kind"], values["num_bytes"], group, values["seconds"]))
-    if not points:
-        raise ValueError("There is no line of matey.parallel.collective_speed in what was given.")
-    return points
 
 
 def text(points: list[Point], found: Fit) -> str:

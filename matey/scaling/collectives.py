@@ -8,6 +8,7 @@ halving and doubling). After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/10
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -117,6 +118,25 @@ class Point:
     seconds: float
 
 
+def read_points(text: str) -> list[Point]:
+    """Read the lines that `matey.parallel.collective_speed` printed; what else a job printed is passed over.
+
+    Raises:
+        ValueError: there is none.
+    """
+    points = []
+    for line in text.splitlines():
+        try:
+            values = json.loads(line)
+            group = Group(values["num_ranks"], values["ranks_on_node"])
+            points.append(Point(values["kind"], values["num_bytes"], group, values["seconds"]))
+        except (json.JSONDecodeError, KeyError, TypeError):  # no JSON, other keys, no keys at all
+            continue
+    if not points:
+        raise ValueError("There is no line of matey.parallel.collective_speed in what was given.")
+    return points
+
+
 @dataclass(frozen=True)
 class Fit:
     """Links fitted to measured collectives.
@@ -146,13 +166,18 @@ def fit(points: Sequence[Point]) -> Fit:
     The geometric mean of the factors is 1. Points far off, as of a moment when the machine did other things, count less.
 
     Raises:
-        ValueError: the points do not tell latency from bandwidth on each link that they use.
+        ValueError: the points do not tell latency from bandwidth on each link that they use, or some are of one rank.
     """
+    if any(point.group.num_ranks < 2 for point in points):
+        raise ValueError("A collective of one rank sends nothing: links are fitted to those of at least two ranks.")
     measured = np.array([point.seconds for point in points])
     rows = np.array([astuple(passes(p.kind, p.num_bytes, p.group)) for p in points])
     used = rows.any(axis=0)
     rows = rows[:, used]
-    if np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
+    one_size = (
+        len({point.num_bytes for point in points}) == 1
+    )  # kinds differ in rounds and bytes, but have factors as well
+    if one_size or np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
         raise ValueError(
             "Links are fitted to messages of several sizes, on one node and, for those between, on several."
         )

@@ -1,12 +1,11 @@
 """The alpha-beta model beside a simulation of messages, exact cases, and collectives that were timed."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
-from matey.scaling.collectives import KINDS, Fit, Group, Point, fit, passes, seconds
+from matey.scaling.collectives import KINDS, Fit, Group, Point, fit, passes, read_points, seconds
 from matey.scaling.machine import Link, load_machine
 from tests.conftest import PROVED
 from tests.scaling.messages import at_the_same_time, halving_and_doubling, pairwise, ring, run
@@ -90,20 +89,18 @@ def test_a_fit_finds_the_links_and_factors_that_made_the_points():
 def test_points_of_one_size_do_not_tell_latency_from_bandwidth():
     with pytest.raises(ValueError, match="messages of several sizes"):
         fit([Point("all_reduce", MIB, Group(2, 2), 1e-3)] * 3)
+    with pytest.raises(ValueError, match="at least two ranks"):
+        fit([Point("all_reduce", size, Group(1, 1), 1e-6) for size in (1e3, 1e6)])
 
 
 @pytest.mark.slow
 def test_timed_gloo_collectives_are_fitted_to_a_factor_of_two_in_the_median():
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     result = subprocess.run([*command, "-m", "matey.parallel.collective_speed"], capture_output=True, text=True)
-    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    assert len(lines) == 5 * 8, result.stderr
-    found: Fit = fit([point_of(line) for line in lines])
+    points = read_points(result.stdout)
+    assert len(points) == 5 * 8, result.stderr
+    found: Fit = fit(points)
     off = sorted(abs(residual) for residual in found.residuals)
     PROVED.append(f"gloo on 2 ranks: {found.inside}, median residual {off[len(off) // 2]:.0%}, largest {off[-1]:.0%}")
     assert off[len(off) // 2] < 0.5
     assert 1e-6 < found.inside.latency < 1e-2 and 1e7 < found.inside.bandwidth < 1e11
-
-
-def point_of(line):
-    return Point(line["kind"], line["num_bytes"], Group(line["num_ranks"], line["ranks_on_node"]), line["seconds"])
