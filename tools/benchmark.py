@@ -31,9 +31,11 @@ from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_s
 from matey.evaluate.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
+from matey.scaling.exchanges import RECOMPUTED
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 
+PATCHES = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}  # by token set, unless others are given
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -140,13 +142,20 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
     """Add what describes a case, with these defaults."""
     parser.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
     parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
-    parser.add_argument("--tokens", default="uniform", help="uniform, mix or mul (uniform)")
-    parser.add_argument("--patches", type=numbers, default=(8,), help="cells along each axis, coarse to fine (8)")
+    parser.add_argument("--tokens", choices=PATCHES, default="uniform", help="token set (uniform)")
+    parser.add_argument(
+        "--patches", type=numbers, help="cells along each axis, coarse to fine (uniform: 8; mix and mul: 32,8)"
+    )
     parser.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
     parser.add_argument("--grid", type=numbers, default=grid, help=f"cells y,x or z,y,x ({grid})")
     parser.add_argument("--frames", type=int, default=4, help="frames of history (4)")
     parser.add_argument("--patch_frames", type=int, default=1, help="frames of a patch (1)")
-    parser.add_argument("--checkpoint_blocks", default="none", help="as parallel.checkpoint_blocks of a run (none)")
+    parser.add_argument(
+        "--checkpoint_blocks",
+        choices=RECOMPUTED,
+        default="none",
+        help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
+    )
     parser.add_argument("--fields", type=int, default=4, help="fields (4)")
     parser.add_argument("--batch", type=int, default=batch, help=f"samples ({batch})")
     parser.add_argument("--repeat", type=int, default=repeat, help=f"steps that are timed after a warm-up ({repeat})")
@@ -154,11 +163,15 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
 
 def sequence(args: argparse.Namespace) -> None:
     """Measure every size of the group; write and print the table."""
+    sizes = sorted(set(args.ranks))
+    if sizes[0] != 1:
+        raise ValueError(
+            f"All sizes are set beside one process, got --ranks {','.join(map(str, sizes))}: begin with 1."
+        )
+    case = case_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    names = {field.name for field in fields(Case)} - {"dtype", "device"}
-    case = Case(**{name: getattr(args, name) for name in names})
     rows = []
-    for ranks in tqdm(args.ranks, desc="sequence", unit=" sizes", disable=None):
+    for ranks in tqdm(sizes, desc="sequence", unit=" sizes", disable=None):
         point = run_point(case, ranks, args.repeat)
         if not rows:
             base = point
@@ -186,9 +199,19 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def case_of(args: argparse.Namespace) -> Case:
-    """Return the case that the command line describes."""
-    names = {field.name for field in fields(Case)} - {"dtype"}
-    return Case(**{name: getattr(args, name) for name in names}, dtype=PRECISIONS[args.dtype])
+    """Return the case that the command line describes.
+
+    Raises:
+        ValueError: there is nothing to split in a set of several levels.
+    """
+    patches = args.patches or PATCHES[args.tokens]
+    if args.tokens != "uniform" and len(patches) < 2:
+        raise ValueError(
+            f"--tokens {args.tokens} splits patches, got --patches {patches[0]} alone: give two levels, as 32,8."
+        )
+    names = {field.name for field in fields(Case)} & set(vars(args)) - {"patches", "dtype"}
+    dtype = PRECISIONS[getattr(args, "dtype", "float32")]
+    return Case(**{name: getattr(args, name) for name in names}, patches=patches, dtype=dtype)
 
 
 def sweep(folder: Path, repeat: int) -> None:

@@ -1,6 +1,7 @@
 """The benchmark's numbers, but for the times."""
 
 import csv
+import importlib.util
 import json
 import sys
 
@@ -10,7 +11,8 @@ import torch
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
 from matey.simulate.systems import SYSTEMS
-from tests.conftest import start
+from matey.tokens.tokenize import tokenize
+from tests.conftest import ROOT, start
 
 
 def step(*flags):
@@ -72,6 +74,38 @@ def test_reading_of_every_system_is_set_beside_training():
         assert list(rates) == ["0", "2"] and f"{rates['0']:.0f}" in text.split()
         assert f"{rates['2'] / found['trained_windows_per_second']:.0f}x" in text
     assert found["trained_windows_per_second"] > 0
+
+
+@pytest.fixture
+def benchmark():
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def test_sets_of_several_levels_have_patches_to_split(benchmark):
+    def case(*flags):
+        return benchmark.case_of(benchmark.parser().parse_args(["sequence", *flags]))
+
+    assert case().patches == (8,) and case("--tokens", "mix").patches == case("--tokens", "mul").patches == (32, 8)
+    assert case("--tokens", "mix", "--patches", "16,4").patches == (16, 4)
+    mixed = case("--tokens", "mix", "--grid", "256,256")
+    config = mixed.make_config()
+    tokens = tokenize([mixed.make_batch()], config.patches, config.refinement).layout
+    assert set(tokens.level.tolist()) == {0, 1}
+    with pytest.raises(ValueError, match="--tokens mul splits patches, got --patches 8 alone"):
+        case("--tokens", "mul", "--patches", "8")
+    with pytest.raises(SystemExit):
+        case("--checkpoint_blocks", "some")
+
+
+def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_path):
+    args = benchmark.parser().parse_args(["sequence", "--ranks", "4,2", "--out", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="got --ranks 2,4: begin with 1"):
+        benchmark.sequence(args)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_case_that_no_model_can_be_made_for_says_so():
