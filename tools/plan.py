@@ -64,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not at hand (128,128)"
     )
-    top.add_argument("--refined", type=share, default=0.2, help="share of its patches that is split (0.2)")
+    top.add_argument(
+        "--refined", type=share, default=0.2, help="share of its patches that the rule threshold splits (0.2)"
+    )
     top.add_argument("--fields", type=positive, default=4, help="fields of its systems (4)")
     return top
 
@@ -135,8 +137,16 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
     if assumed is None:
         return f"counted on {len(workload.samples)} windows of the data"
     grids = ", ".join("x".join(map(str, cells)) for cells in assumed.grids)
-    how = f"{assumed.refined:.0%} of the patches split" if len(workload.config.patches) > 1 else "one patch size"
-    return f"not counted on data but taken: {grids} (z y x), {how} (--grid, --refined)"
+    rule, amount = workload.config.refine_rule, workload.config.refine_amount
+    if len(workload.config.patches) == 1:
+        how = "one patch size (--grid)"
+    elif rule == "threshold":  # depends on the data
+        how = f"{assumed.refined:.0%} of the patches split (--grid, --refined)"
+    elif rule == "fraction":
+        how = f"{amount:.0%} of the patches split, as tokens.refine says (--grid)"
+    else:
+        how = f"exactly {amount:,.0f} tokens a sample, as tokens.refine says (--grid)"
+    return f"not counted on data but taken: {grids} (z y x), {how}"
 
 
 def _parts(planned: Estimate) -> list[tuple[str, float]]:

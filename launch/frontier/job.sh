@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the job scripts of this folder share, sourced by them: `run_job SCRIPT PROGRAM FLAGS...` prepares all nodes, runs the program
 # with one task a die, and submits SCRIPT again while there are steps left to do.
-DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/bf16_zero1.json}" # how DeepSpeed runs it
+DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/frontier_zero1.json}" # how DeepSpeed runs it
 PACKED="${PACKED:-$PWD/matey_env.tar.gz}"                      # the environment, packed with conda-pack
 MODULES="${MODULES:-PrgEnv-gnu/8.7.0 cpe/26.03 miniforge3/23.11.0-0 rocm/7.1.1}" # modules that it was built with
 LAUNCHER="${LAUNCHER:-mpi}"           # mpi: rank 0 tells its address over Cray MPICH; slurm: from the node list, no MPI

@@ -1,9 +1,18 @@
 """tools/plan.py from the command line."""
 
+import importlib.util
 import sys
 
+import pytest
+
+from matey.config import load_config
+from matey.scaling.estimate import estimate
+from matey.scaling.machine import load_machine
+from matey.scaling.samples import Assumed
+from matey.scaling.workload import load_workload
 from tests.conftest import ROOT, start
 
+CPU = load_machine("cpu")
 PAPER = ["--config", "launch/runs/paper_pretrain_vit_b.yaml", "--deepspeed_config", "ds_configs/frontier_zero1.json"]
 
 
@@ -16,6 +25,27 @@ def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked():
     assert result.returncode == 0, result.stderr
     for words in ("ranks 736, nodes of Frontier 92", "global batch 1472", "not counted on data", "model FLOPs", "*"):
         assert words in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], "20% of the patches split (--grid, --refined)"),
+        (["tokens.rule=fraction", "tokens.refine=0.25"], "25% of the patches split, as tokens.refine says (--grid)"),
+        (["tokens.rule=budget", "tokens.refine=496"], "exactly 496 tokens a sample, as tokens.refine says (--grid)"),
+        (["tokens.set=uniform", "tokens.patches=[[1,1,8,8]]"], "one patch size (--grid)"),
+    ],
+)
+def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words):
+    spec = importlib.util.spec_from_file_location("plan_tool", ROOT / "tools" / "plan.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    run, assumed = load_config(PAPER[1], overrides), Assumed()
+    workload = load_workload(run, assumed, num_samples=1)
+    text = tool.text(estimate(run, {}, CPU, ranks=1, workload=workload), workload, assumed, run, CPU)
+    assert f"not counted on data but taken: 1x128x128 (z y x), {words}\n" in text
+    if "496" in words:
+        assert workload.num_tokens == 496
 
 
 def test_what_does_not_fit_ends_with_1_and_the_nearest_change(tmp_path):
