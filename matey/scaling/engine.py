@@ -18,7 +18,7 @@ class EngineSettings:
         precision: of weights and activations: ``float32`` or ``bfloat16``.
         gradient_bytes: of a gradient that is kept for the optimizer.
         bucket: values that are reduced together.
-        overlap: whether gradients are reduced while the backward pass goes on.
+        overlap: whether gradients are to be reduced while the backward pass goes on, see `overlaps`.
         live: values of gathered weights that stage 3 keeps at once.
         prefetch: values of weights that stage 3 gathers together.
         persistent: size of a parameter below which stage 3 keeps it whole.
@@ -59,6 +59,11 @@ class EngineSettings:
             and self.gradient_bytes == 4
             and not self.offloads_optimizer
         )
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether gradients of the last layers are reduced while those of the first are computed."""
+        return self.overlap and self.stage > 0 and not self.reduces_after_backward
 
 
 def read_engine(config: dict[str, Any]) -> EngineSettings:

@@ -216,8 +216,10 @@ def _seconds(
     by_purpose = {"sequence": 0.0, "gradients": 0.0, "weights": 0.0}
     for exchange in exchanges:
         by_purpose[exchange.purpose] += exchange.seconds
-    if engine.overlap and engine.stage > 0 and not engine.reduces_after_backward:
-        by_purpose["gradients"] = max(0.0, by_purpose["gradients"] - backward)
+    if engine.overlaps:
+        # The last bucket is full when the backward pass ends.
+        last = by_purpose["gradients"] / -(-workload.operations.num_parameters // engine.bucket)
+        by_purpose["gradients"] = max(last, by_purpose["gradients"] - backward)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
     recompute = again * seconds(blocks, kernels.block_forward)
     imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch)

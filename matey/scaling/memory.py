@@ -59,7 +59,7 @@ def plan_memory(
         adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps
     return MemoryPlan(
         weights=0 if engine.offloads_weights else weights,
-        gradients=_kept_gradients(num, engine, ranks) + _waiting_gradients(num, engine),
+        gradients=_kept_gradients(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
         optimizer=0 if engine.offloads_optimizer else optimizer,
         activations=_activations(run, workload, engine, topology),
         communication=_communication(num, engine, whole_buckets),
@@ -81,11 +81,12 @@ def _kept_gradients(num: int, engine: EngineSettings, ranks: int) -> float:
     return engine.gradient_bytes * num / ranks
 
 
-def _waiting_gradients(num: int, engine: EngineSettings) -> float:
+def _waiting_gradients(num: int, engine: EngineSettings, accumulation: int) -> float:
     if engine.stage == 0:
         return 0
-    # Stages 2 and 3 give gradients up as soon as a bucket is full.
-    return engine.value_bytes * (num if engine.stage == 1 else min(num, engine.bucket))
+    # Stages 2 and 3 give gradients up as soon as a bucket is full; stage 1 does where it overlaps, once they have added up.
+    gives_up = engine.stage > 1 or (engine.overlaps and accumulation == 1)
+    return engine.value_bytes * (min(num, engine.bucket) if gives_up else num)
 
 
 def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
@@ -94,15 +95,14 @@ def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> flo
         return 4 * together
     if engine.reduces_after_backward:
         return (4 + 2) * together  # flattened, then in the precision that is sent
-    bucket = _bucket(num, engine, whole_buckets)
     if engine.stage < 3:
-        return bucket * (2 if engine.overlap else 1)
-    return bucket + engine.value_bytes * min(num, engine.live)
+        return _bucket(num, engine, whole_buckets, 2 if engine.overlap else 1)
+    return _bucket(num, engine, whole_buckets) + engine.value_bytes * min(num, engine.live)
 
 
-def _bucket(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
-    # It is made in full; what is never written takes no memory on a CPU.
-    return engine.value_bytes * (engine.bucket if whole_buckets else min(num, engine.bucket))
+def _bucket(num: int, engine: EngineSettings, whole_buckets: bool, times: int = 1) -> float:
+    # They are made in full; what is never written takes no memory on a CPU.
+    return engine.value_bytes * (times * engine.bucket if whole_buckets else min(num, times * engine.bucket))
 
 
 def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:

@@ -20,8 +20,9 @@ SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/p
 FINETUNE, SHARED = "launch/frontier/finetune.sbatch", "launch/frontier/job.sh"
 # Each prints what it was called with; srun runs the program that follows its options.
 STAND_INS = {
-    "srun": 'while [[ "$1" == -* ]]; do case "$1" in -N | -c) shift 2 ;; *) shift ;; esac; done; exec "$@"',
-    "sbatch": "env | grep -E '^(MAX_JOBS|CONFIG)='",
+    "srun": "env | grep -E '^(NCCL_NET|FI_CXI|MIOPEN|MATEY_LAUNCHER)' | sed 's/^/set: /'\n"
+    'while [[ "$1" == -* ]]; do case "$1" in -N | -c) shift 2 ;; *) shift ;; esac; done; exec "$@"',
+    "sbatch": "env | grep -E '^(MAX_JOBS|CONFIG|DEEPSPEED_CONFIG|PRETRAINED|TRAIN)='",
     "sbcast": 'shift; cp "$1" "$2"',
     "module": ":",
 }
@@ -73,6 +74,13 @@ def site(tmp_path):
     }
 
 
+def instead_of_python(site, code):
+    """Have jobs end with a code at once, where only what they start is looked at."""
+    program = Path(site["PATH"].partition(":")[0]) / "python"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+
+
 @pytest.mark.parametrize("script", [pytest.param(SCRIPTS[1], marks=pytest.mark.slow), SCRIPTS[2]])
 def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, tmp_path, script):
     job = subprocess.Popen(
@@ -120,7 +128,27 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
     ]
     steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
     assert [line.split()[0] for line in steps] == ["sbcast", "srun", "srun", "srun", "srun"]
-    assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest" in steps[-1]
+    assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1" in steps[-1]
+
+
+@pytest.mark.parametrize(("nodes", "network"), [(1, "Socket"), (2, "OFI")])
+@pytest.mark.parametrize("launcher", ["mpi", "slurm"])
+def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_disk(site, nodes, network, launcher):
+    site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher}
+    instead_of_python(site, 1)
+    output = subprocess.run(["bash", SCRIPTS[2]], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    task = output[output.rindex("called: srun") :]
+    assert dict(line.split(": ")[1].split("=") for line in task.splitlines() if line.startswith("set: ")) == {
+        "NCCL_NET": network,
+        "FI_CXI_RDZV_PROTO": "alt_read",
+        "MIOPEN_USER_DB_PATH": f"{site['DISK']}/miopen",
+        "MIOPEN_CUSTOM_CACHE_DIR": f"{site['DISK']}/miopen",
+        "MATEY_LAUNCHER": launcher,
+    }
+    assert (Path(site["DISK"]) / "miopen").is_dir()
+    # mpi4py comes before torch, where it counts.
+    first = "python -u -c import mpi4py.MPI; import runpy" if launcher == "mpi" else "python -u -c import runpy"
+    assert first in task
 
 
 def test_the_fine_tuning_job_names_the_model_to_start_from(site):
@@ -131,6 +159,17 @@ def test_the_fine_tuning_job_names_the_model_to_start_from(site):
     del site["PRETRAINED"]
     result = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
+
+
+def test_the_next_fine_tuning_job_starts_from_the_same_model_and_trains_the_same_parts(site):
+    site |= {"PRETRAINED": "runs/old", "TRAIN": "lora"}
+    del site["DEEPSPEED_CONFIG"]
+    instead_of_python(site, 75)
+    output = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    submitted = output[output.index("called: sbatch") :].splitlines()
+    assert submitted[0].endswith(f" {FINETUNE}")
+    given = {"PRETRAINED=runs/old", "TRAIN=lora", "MAX_JOBS=2", f"CONFIG={site['CONFIG']}"}
+    assert {*given, "DEEPSPEED_CONFIG=ds_configs/frontier_zero1.json"} <= set(submitted)
 
 
 def test_the_local_script_trains_and_goes_on(site, tmp_path):

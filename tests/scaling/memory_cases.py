@@ -1,6 +1,7 @@
 """Run by a launcher: what each rank holds of a model with its engine, and what a step adds, for a list of DeepSpeed settings.
 
-Prints a line per case on rank 0: its number, the bytes held between steps and the traffic of a step.
+Prints a line per case on rank 0: its number, the bytes held between steps, at the most in the backward pass and in the
+optimizer's step, and the traffic of a step.
 """
 
 import gc

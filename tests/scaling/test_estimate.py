@@ -66,8 +66,12 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     assert zero_settings(config).overlap_comm
     after = estimate(run, config, FRONTIER, nodes=92, workload=workload)
     config["zero_optimization"]["stage"] = 2
-    while_going_on = estimate(run, config, FRONTIER, nodes=92, workload=workload)
-    assert after.seconds.gradients > 0 == while_going_on.seconds.gradients
+    in_one_bucket = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    assert after.seconds.gradients == pytest.approx(in_one_bucket.seconds.gradients) and after.seconds.gradients > 0
+    config["zero_optimization"]["reduce_bucket_size"] = 10_000_000
+    in_ten = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    (reduction,) = [exchange for exchange in in_ten.exchanges if exchange.purpose == "gradients"]
+    assert in_ten.seconds.gradients == pytest.approx(reduction.seconds / 10)
 
 
 def test_ranks_that_share_cores_take_as_long_together_as_one():
