@@ -17,7 +17,7 @@ from torch import Tensor
 from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.parallel.sequence import MOST_IMBALANCE, cheaper_tokens_plan, heads_plan_moves
+from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
@@ -42,9 +42,7 @@ class SequencePlan:
 
 
 def _plan(key: Tensor, topology: Topology) -> SequencePlan:
-    # With so few segments some rank has more than its share. Training would find out, segment by segment and rank by rank.
-    is_hopeless = MOST_IMBALANCE * len(key.unique()) < topology.sequence_parallel_size
-    tokens = None if is_hopeless else cheaper_tokens_plan(key, topology)
+    tokens = cheaper_tokens_plan(key, topology)
     if tokens is None:
         return SequencePlan(False, heads_plan_moves(len(key), topology))
     return SequencePlan(True, tokens.num_moved)

@@ -8,11 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from matey.config import ConfigError, load_config
 from matey.evaluate.speed_cases import Case
-from matey.parallel.sequence import cheaper_tokens_plan
 from matey.parallel.topology import Topology
 from matey.scaling.operations import count_kernels, count_operations
 from matey.scaling.samples import Assumed, samples_of
-from matey.scaling.workload import Workload, _plan, load_workload
+from matey.scaling.workload import Workload, load_workload
 from matey.train.loss import training_loss
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
@@ -93,13 +92,6 @@ def test_whole_samples_cross_no_rank_where_there_is_one_for_each():
     assert plan.by_tokens and plan.num_moved == 0
     (plan,) = workload.sequence_plans(1, Topology(0, 2, 2, 3))
     assert not plan.by_tokens and plan.num_moved == 2 * 4 * 8 * 8  # 3 heads on 2 ranks: keys and values are gathered
-
-
-@pytest.mark.parametrize("num_segments", [1, 10, 11, 12, 24])
-@pytest.mark.parametrize("ranks", [2, 11, 12, 13])
-def test_few_segments_are_planned_as_training_plans_them(num_segments, ranks):
-    key, topology = torch.arange(8 * 24) % num_segments, Topology(0, ranks, ranks, 1)
-    assert _plan(key, topology).by_tokens == (cheaper_tokens_plan(key, topology) is not None)
 
 
 def test_parameters_of_a_model_without_storage_are_those_of_the_paper_preset():
