@@ -1,10 +1,13 @@
 """What the engine is built from."""
 
+import json
+import sys
+
 import pytest
 
 from matey.config import ConfigError, TrainSection
 from matey.parallel.engine import build_engine, parameter_groups
-from tests.conftest import make_model
+from tests.conftest import make_model, start
 
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
@@ -59,3 +62,13 @@ def test_parts_have_rates_and_decay_of_their_own_and_blocks_fall_off_towards_the
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):
     with pytest.raises(ConfigError, match=message):
         build_engine(make_model(), TrainSection(steps=1), tree)
+
+
+def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce():
+    result = start([sys.executable, "-m", "tests.parallel.accumulation_cases"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    assert len(cases) == 5
+    for name, (one, *several) in cases.items():
+        assert all(norms == pytest.approx(one, rel=1e-2 if "bf16" in name else 1e-5) for norms in several), (name, one)
+    assert cases["bf16, stage 1"][2] == pytest.approx(cases["bf16, stage 2"][2], rel=1e-2)

@@ -1,0 +1,44 @@
+"""Started by test_engine.py: prints the gradient's norm over steps of one, two and three equal micro-batches, by engine."""
+
+import json
+import sys
+
+from matey.config import TrainSection
+from matey.parallel.engine import build_engine, take_step
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.train.loss import training_loss
+from tests.conftest import make_batch, make_model
+
+BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
+# Small buckets, so that there are several.
+OVERLAPPED = {"overlap_comm": True, "reduce_bucket_size": 2000}
+ENGINES = {
+    "bf16, stage 1": {"zero_optimization": {"stage": 1}, **BF16},
+    "bf16, stage 2": {"zero_optimization": {"stage": 2}, **BF16},
+    "bf16, stage 3": {"zero_optimization": {"stage": 3}, **BF16},
+    "stage 1, overlapped": {"zero_optimization": {"stage": 1, **OVERLAPPED}},
+    "stage 2, overlapped": {"zero_optimization": {"stage": 2, **OVERLAPPED}},
+}
+
+
+def norms(config: dict, accumulation: int) -> list[float]:
+    train = TrainSection(steps=9, micro_batch=1, accumulation=accumulation)
+    engine = build_engine(make_model().float().train(), train, config)
+    batch, found = make_batch(num_samples=1), []
+    for _ in range(2 * accumulation):
+        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: 1.0})
+        engine.backward(loss)
+        found.append(take_step(engine))
+    engine.destroy()
+    return [norm for norm in found if norm is not None]
+
+
+def main() -> None:
+    start_processes(find_environment(), timeout=60, threads=1)
+    for name, config in ENGINES.items():
+        sys.stdout.write(f"case {json.dumps([name, [norms(config, times) for times in (1, 2, 3)]])}\n")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main()
