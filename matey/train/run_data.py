@@ -77,10 +77,20 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
 
 
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, float]:
-    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for."""
+    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for.
+
+    Raises:
+        ConfigError: the loss of a system that does not change cannot be balanced.
+    """
     if run.train.loss == "balanced":
         windows = _windows_of(run, data.sets, [split.train for split in data.splits])
-        return persistence_by_system(data.sets, windows, run.data.history)
+        scales = persistence_by_system(data.sets, windows, run.data.history)
+        if still := [system for system, scale in scales.items() if scale == 0]:
+            raise ConfigError(
+                f"train.loss is 'balanced' and divides by the error of persistence, but {still[0]} does not change; leave "
+                "its data out, or set train.loss to 'nrmse'."
+            )
+        return scales
     return dict.fromkeys((source.system for source in data.sets), 1.0)
 
 

@@ -77,7 +77,7 @@ def test_conversion_names_the_shard_of_another_step_too(checkpoint):
         find_checkpoint(checkpoint)[0].whole("fp32")
 
 
-def test_what_is_no_checkpoint_is_a_sentence(two_ranks, tmp_path):
+def test_what_is_no_checkpoint_is_a_sentence(tmp_path):
     for path, words in ((tmp_path / "nowhere", "There is no folder"), (tmp_path, "holds no checkpoint")):
         with pytest.raises(ShardError, match=words):
             find_checkpoint(path)

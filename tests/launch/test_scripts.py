@@ -124,7 +124,7 @@ def test_the_fine_tuning_job_names_the_model_to_start_from(site):
     assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
 
 
-def test_the_local_script_trains_and_goes_on(site, tmp_path):
+def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
     for steps, words in ((2, "Weights:"), (4, "Going on after step 2")):
         more = ["--set", f"train.steps={steps}"]

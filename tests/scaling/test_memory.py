@@ -43,7 +43,7 @@ SLOW = [
 
 def workload_of(case):
     config = case.make_model().config
-    return Workload(config, tuple(samples_of(case.make_batch(), config)), measured=True)
+    return Workload(config, tuple(samples_of(case.make_batch(), config)))
 
 
 def check_engines(size, ranks, settings):
