@@ -31,10 +31,10 @@ def succeed(result):
 def fail(result, *words):
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
-    # Ranks that a launcher started may each say it.
-    assert len({line for line in result.stderr.splitlines() if "error:" in line}) == 1, result.stderr
+    lines = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(lines) == 1, result.stderr
     for word in words:
-        assert word in result.stderr, result.stderr
+        assert word in lines[0], result.stderr
 
 
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):
@@ -131,7 +131,8 @@ def test_bf16_trains(run_yaml, tmp_path):
     succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "float32")})))
     half, whole = (list(metrics(tmp_path / name).values()) for name in ("run", "float32"))
     assert half == pytest.approx(whole, rel=2e-2)
-    assert all(abs(a - b) > 1e-5 * b for a, b in zip(half, whole, strict=True))
+    # The model begins as persistence, whatever its precision; later losses would agree to 1e-6 in float32.
+    assert half[0] == whole[0] and all(abs(a - b) > 1e-5 * b for a, b in zip(half[1:], whole[1:], strict=True))
     from matey import MateyModel
 
     for decoder in MateyModel.from_pretrained(tmp_path / "run" / "model").decoders:
