@@ -27,8 +27,8 @@ def engine(name="frontier_zero1"):
     return load_deepspeed_config(ROOT / "ds_configs" / f"{name}.json")
 
 
-def plan(run, workload, nodes=92):
-    return estimate(run, engine(), FRONTIER, nodes=nodes, workload=workload)
+def plan(run, workload, nodes=92, config="frontier_zero1"):
+    return estimate(run, engine(config), FRONTIER, nodes=nodes, workload=workload)
 
 
 def test_the_papers_run_has_the_papers_batch_and_fits_its_dies():
@@ -139,4 +139,4 @@ def test_auto_takes_the_smallest_group_that_fits():
     assert plan(run, workload).sequence_parallel_size == 1
     run, workload = paper(*limit, "parallel.memory_limit=0.15")
     assert plan(run, workload).sequence_parallel_size == 2
-    assert plan(run, workload, deepspeed_config="ds_configs/zero1.json").sequence_parallel_size == 4
+    assert plan(run, workload, config="zero1").sequence_parallel_size == 4
