@@ -114,14 +114,18 @@ def _split(data: TrajectorySet, run: RunConfig) -> Split:
         raise DataError(f"{data.sources[0]}: {error}") from None
 
 
+def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
+    """Return ``data.lead_max``, or what the shortest of the trajectories allows: training draws no longer leads of it."""
+    shortest = min((data.trajectories[trajectory].num_frames for trajectory in trajectories), default=0)
+    return max(1, min(run.data.lead_max, shortest - run.data.history))
+
+
 def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:
     """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
-    leads = sorted({1, run.data.lead_max})
-    count = math.ceil(run.train.validation_windows / len(leads))
-    windows = [
-        window
-        for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True))
-        for lead in leads
-        for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
-    ]
+    windows: list[Window] = []
+    for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True)):
+        leads = sorted({1, _largest_lead(run, data, chosen)})
+        count = math.ceil(run.train.validation_windows / len(leads))
+        for lead in leads:
+            windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows
