@@ -56,7 +56,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
 
 
 def let_lost_contact_through(error: Exception) -> None:
-    """Raise an error again that another rank's end brought about: no file is at fault, and what ends the process explains it."""
+    """Raise an error again that another rank's end caused: no file is at fault, and what ends the process explains it."""
     if lost_contact(error, error.__traceback__) is not None:
         raise error
 

@@ -75,7 +75,7 @@ def train_run(
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
-    # All that a mistake in the configuration or a trajectory too short can stop lies above: only now is the run's folder touched.
+    # All that a mistake in the configuration or short data can stop lies above: only now is the run's folder touched.
     folder = RunFolder(run.output.dir)
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average)
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
