@@ -81,6 +81,14 @@ def test_energy_changes_by_what_the_published_solver_prints_and_mass_by_nothing(
     assert energy[2] / energy[0] - 1 == pytest.approx(3.927866e-4, abs=2e-10)
 
 
+@pytest.mark.slow
+def test_energy_changes_by_what_the_published_solver_prints_on_a_finer_grid_too():
+    grid = Slice(100, 200)
+    mass, energy = mass_and_energy(collide([STOCK], grid, seconds(0, 1000))[0], grid)
+    assert mass[1] / mass[0] == pytest.approx(1, abs=1e-12)
+    assert energy[1] / energy[0] - 1 == pytest.approx(6.34e-4, abs=0.005e-4)
+
+
 def test_air_at_rest_stays_at_rest():
     assert collide([()], Slice(20, 40), seconds(0, 500)).abs().max() == 0
 
