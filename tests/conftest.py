@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # ranks of a test may outnumber the GPUs; it is read on first import
+
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -109,16 +116,45 @@ def run_yaml(tmp_path):
     return write
 
 
-def start(command, timeout=240, limit_file_bytes=None) -> subprocess.CompletedProcess:
-    """Run a command of this environment from the repository's root and return what it printed."""
+def clean_environment() -> dict[str, str]:
+    """The variables of a process of its own: this environment's commands, one thread, and nothing of an outer launcher."""
     bin_folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
+    return environment
+
+
+@contextmanager
+def in_background(command, env=None, **kwargs) -> Iterator[subprocess.Popen]:
+    """Run a command from the repository's root while the block lasts; none of its processes outlives the block."""
+    command, env = [*map(str, command)], env or clean_environment()
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **kwargs) as process:
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill a process, its group and its descendants, as launchers give their ranks groups of their own."""
+    descendants = []
+    with suppress(psutil.NoSuchProcess):
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for each in descendants:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+def start(command, timeout=240, limit_file_bytes=None, env=None) -> subprocess.CompletedProcess:
+    """Run a command of this environment from the repository's root and return what it printed."""
     prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
-    return subprocess.run(
-        [*prefix, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with in_background([*prefix, *command], env, **streams) as process:
+        printed = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(command, process.returncode, *printed)
 
 
 def pretrain(config, *more, launcher=(sys.executable,), deepspeed_config="ds_configs/zero1.json", **kwargs):

@@ -2,11 +2,13 @@
 
     python tools/reproduce.py data_efficiency --scale tiny
     python tools/reproduce.py data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
-        --starts pretrained,random --seeds 3 --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8"
+        --starts pretrained,random --seeds 3 --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8" \
+        --set train.accumulation=8
 
 `data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, and scores each run
 on the same test trajectories (the paper's figures 5 and 6). It goes on where it was interrupted. The scale `tiny` simulates its
-data and pretrains its model where --pretrained names none; `paper` has the paper's settings and expects its data in data/.
+data and pretrains its model where --pretrained names none; `paper` has the paper's settings and expects its data in data/. Its
+batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
 """
 
 from __future__ import annotations
@@ -18,13 +20,21 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
 
-from matey.config import load_config
-from matey.evaluate.data_efficiency import Point, points_of, scores, study_figure
+from matey.config import ConfigError, load_config
+from matey.evaluate.data_efficiency import (
+    Point,
+    StudyError,
+    check_data,
+    points_of,
+    scores,
+    study_figure,
+    trajectories_for,
+)
 from matey.train.trained_parts import TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,35 +44,41 @@ PRETRAINING = ("shallow_water", "diffusion_reaction")
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is; ``mode_settings`` are overrides of single modes."""
+    """How large a study is.
+
+    Attributes:
+        config: the run YAML of every point.
+        sizes: numbers of training trajectories by system.
+        seeds: runs of each point.
+        settings: overrides of the YAML.
+        mode_settings: overrides of single modes.
+        max_windows: to score each run on, per lead.
+    """
 
     config: str
-    sizes: str
+    sizes: dict[str, str]
     seeds: int
     settings: tuple[str, ...] = ()
     mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     max_windows: int = 1000
 
 
+MIN_SIMULATED = 30  # trajectories of the scale tiny: 24 to train on
 SCALES = {
     "tiny": Scale(
         "launch/runs/finetune_thermals_micro.yaml",
-        sizes="1,4,16",
+        sizes=dict.fromkeys(SYSTEMS, "1,4,16"),
         seeds=2,
         settings=("model.fields=null", "train.steps=300", "train.checkpoint_every=100"),
         max_windows=200,
     ),
     "paper": Scale(
         "launch/runs/finetune_{system}.yaml",
-        sizes="1,6,12,24,48,96",
+        sizes={"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"},
         seeds=3,
         mode_settings=(("all", ("train.learning_rate=5.0e-5", "train.weight_decay=0")),),
     ),
 }
-
-
-class StudyError(ValueError):
-    """A study that cannot start or go on: one sentence that says what to do."""
 
 
 def main() -> int:
@@ -72,18 +88,22 @@ def main() -> int:
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
     study.add_argument("--system", choices=SYSTEMS, default="thermals", help="what is learnt (thermals)")
     study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
-    study.add_argument("--sizes", metavar="N,N", help="training trajectories (tiny: 1,4,16; paper: 1,6,12,24,48,96)")
+    sizes = "tiny: 1,4,16; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
+    study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
     study.add_argument("--modes", default="prepost,all", help=f"what is trained: {', '.join(TRAINED)} (prepost,all)")
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
     study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 2; paper: 3)")
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="what to start from")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="(%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
+    study.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
+    )
     study.add_argument("--out", type=Path, default=Path("runs/data_efficiency"), metavar="DIR", help="(%(default)s)")
     args = top.parse_args()
     try:
         data_efficiency(args)
-    except StudyError as error:
+    except (StudyError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -96,15 +116,22 @@ def data_efficiency(args: argparse.Namespace) -> None:
     """Run the points that are not done yet; write table and plot after each."""
     scale = SCALES[args.scale]
     modes, starts = chosen("--modes", args.modes, TRAINED), chosen("--starts", args.starts, ("pretrained", "random"))
-    points = points_of(starts, modes, numbers(args.sizes or scale.sizes), args.seeds or scale.seeds)
+    sizes = numbers(args.sizes or scale.sizes[args.system])
+    points = points_of(starts, modes, sizes, args.seeds or scale.seeds)
     out = args.out.absolute()
-    claim(out, {"system": args.system, "scale": args.scale, "pretrained": args.pretrained})
+    if args.scale != "tiny" and args.pretrained is None and "pretrained" in starts:
+        raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
+    config = load_config(ROOT / scale.config.format(system=args.system), args.set)
     if args.scale == "tiny":
-        simulate(out, SYSTEMS[args.system], trajectories=30, frames=51)
+        trajectories = max(MIN_SIMULATED, trajectories_for(sizes[-1], config.data))
+    else:
+        trajectories = check_data(config.data, ROOT, sizes[-1])
+    study = {"system": args.system, "scale": args.scale, "pretrained": args.pretrained}
+    claim(out, {**study, "trajectories": trajectories, "set": args.set})
+    if args.scale == "tiny":
+        simulate(out, SYSTEMS[args.system], trajectories, frames=51)
     pretrained = args.pretrained and str(Path(args.pretrained).absolute())
     if pretrained is None and "pretrained" in starts:
-        if args.scale != "tiny":
-            raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
         pretrained = pretrain(out)
     rows = []
     for point in tqdm(points, desc="data_efficiency", unit="run", disable=None):
@@ -117,29 +144,44 @@ def data_efficiency(args: argparse.Namespace) -> None:
 
 def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> None:
     """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
-    scale, folder = SCALES[args.scale], out / "points" / point.name
-    config = str(ROOT / scale.config.format(system=args.system))
+    folder = out / "points" / point.name
+    call(out, point.name, finetuning(point, args, pretrained, out))
+    lead_max = load_config(folder / "config.yaml").data.lead_max
+    command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
+    command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(SCALES[args.scale].max_windows)]
+    call(out, point.name, command)
+
+
+def finetuning(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> list[str]:
+    """Return the command that fine-tunes one point."""
+    scale = SCALES[args.scale]
+    config = ROOT / scale.config.format(system=args.system)
     settings = [
-        f"output.dir={folder}",
+        f"output.dir={out / 'points' / point.name}",
         f"train.seed={point.seed}",
         *scale.settings,
         *dict(scale.mode_settings).get(point.mode, ()),
+        *args.set,
     ]
     if args.scale == "tiny":
         settings.append(f"data.sets=[{{path: {out / 'data' / SYSTEMS[args.system]}}}]")
-    if point.start == "random":
-        # The configuration of a run from the pretrained model states its network and vocabulary in full.
-        stated = next((out / "points").glob("pretrained-*/config.yaml"), None)
-        if stated is not None:
-            config, settings = str(stated), [setting for setting in settings if not setting.startswith("model.")]
+    if point.start == "random" and (stated := stated_config(point, out)) is not None:
+        config, settings = stated, [setting for setting in settings if not setting.startswith("model.")]
     command = [*shlex.split(args.launcher), "launch/finetune.py", "--deepspeed_config", args.deepspeed_config]
-    command += ["--config", config, "--pretrained", "none" if point.start == "random" else str(pretrained)]
+    command += ["--config", str(config), "--pretrained", "none" if point.start == "random" else str(pretrained)]
     command += ["--train", point.mode, "--trajectories", str(point.trajectories), "--resume"]
-    call(out, point.name, [*command, *(part for setting in settings for part in ("--set", setting))])
-    lead_max = load_config(folder / "config.yaml").data.lead_max
-    command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
-    command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(scale.max_windows)]
-    call(out, point.name, command)
+    return [*command, *(part for setting in settings for part in ("--set", setting))]
+
+
+def stated_config(point: Point, out: Path) -> Path | None:
+    """Return the configuration of the run from the pretrained model that is otherwise the same, or of one of the same mode.
+
+    It states network and vocabulary in full, and has the rates of its mode.
+    """
+    twin = replace(point, start="pretrained")
+    patterns = (twin.name, f"pretrained-{point.mode}-{point.trajectories}-*", f"pretrained-{point.mode}-*")
+    found = (path for name in patterns for path in sorted((out / "points").glob(f"{name}/config.yaml")))
+    return next(found, None)
 
 
 def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:

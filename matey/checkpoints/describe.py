@@ -20,13 +20,13 @@ def describe(source: Source, run: Path | None) -> str:
     """Return the facts of a checkpoint, one a line."""
     common, shapes = source.common, source.shapes
     versions = {"deepspeed": common["ds_version"], **common["versions"]}
-    trained, frozen = sum(map(math.prod, shapes.values())), sum(v.numel() for v in source.frozen().values())
+    trained = sum(map(math.prod, shapes.values()))
     stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
     facts = [
         ("checkpoint", str(source.folder)),
         ("step", f"{source.step}"),
         ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
-        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {frozen:,} frozen"),
+        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {source.num_frozen:,} frozen"),
         ("average", "moving average of the weights" if source.has_average else "none"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         *(_of_run(run) if run else [("run", "none: the checkpoint does not lie in a run's checkpoints/")]),

@@ -61,6 +61,15 @@ class Source:
         return {name: module[name].shape for group in self.common["trained"] for name in group}
 
     @property
+    def num_frozen(self) -> int:
+        """Values that are not trained: frozen parameters and buffers. No other file is opened to count them."""
+        trained, module = self.shapes, self.common["module"]
+        if self.stage != 3:
+            return sum(values.numel() for name, values in module.items() if name not in trained)
+        buffers = sum(module[name].numel() for name in self.common["buffer_names"])
+        return buffers + sum(map(math.prod, self.common["frozen_param_shapes"].values()))
+
+    @property
     def has_average(self) -> bool:
         """Whether it holds a moving average of the weights."""
         return any(self.folder.glob("ema*"))
@@ -119,10 +128,7 @@ class Source:
             return {name: values for name, values in module.items() if name not in trained}
         frozen = {name: module[name] for name in self.common["buffer_names"]}
         shapes = self.common["frozen_param_shapes"]
-        parts = [
-            open_shard(self.model_file(rank))["frozen_param_fragments"]
-            for rank in range(self.num_ranks if shapes else 0)
-        ]
+        parts = [self.module(rank)["frozen_param_fragments"] for rank in range(self.num_ranks if shapes else 0)]
         for name, shape in shapes.items():
             frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
         return frozen
@@ -133,6 +139,13 @@ class Source:
             return self.common["optimizer"]["param_groups"]
         state = self.optimizer(0)
         return (state.get("base_optimizer_state") or state["optimizer_state_dict"])["param_groups"]
+
+    def module(self, rank: int) -> dict[str, Any]:
+        """Open a rank's file of the module; raises as `optimizer` does."""
+        path = self.model_file(rank)
+        states = open_shard(path)
+        self.check_step(path, states["global_steps"])
+        return states
 
     def optimizer(self, rank: int) -> dict[str, Any]:
         """Open a rank's part of the optimizer.

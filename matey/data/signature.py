@@ -7,8 +7,8 @@ from pathlib import Path
 from matey.data.trajectories import DataError
 
 
-def first_bytes(path: Path, count: int = 8) -> bytes:
-    """Return how a file begins; less than ``count`` bytes if it has no more.
+def first_bytes(path: Path) -> bytes:
+    """Return the first 8 bytes of a file, or fewer if it has no more.
 
     Raises:
         DataError: the file is missing or may not be read.
@@ -17,7 +17,7 @@ def first_bytes(path: Path, count: int = 8) -> bytes:
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         with path.open("rb") as file:
-            return file.read(count)
+            return file.read(8)
     except PermissionError as error:
         raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:

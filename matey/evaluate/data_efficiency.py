@@ -1,4 +1,4 @@
-"""Error against the number of training trajectories: the points of the study, what each one scored, and the plot."""
+"""Error against the number of training trajectories: the data and points of the study, what each scored, and the plot."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from matey.config import DataSection
+from matey.data import DataError, open_dataset
+from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import ALL_FIELDS
 
 Row = dict[str, Any]
 COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
 LINES = {"pretrained": "-", "random": ":"}
+
+
+class StudyError(ValueError):
+    """A study that cannot start or go on: one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,40 @@ def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int],
     """Return all points, those from pretrained weights first and of one seed after the other."""
     order = itertools.product(sorted(starts), range(seeds), sizes, modes)
     return [Point(start, mode, size, seed) for start, seed, size, mode in order]
+
+
+def trajectories_for(size: int, data: DataSection) -> int:
+    """Return the smallest number of trajectories whose split leaves ``size`` to train on."""
+    counts = itertools.count(max(3, size))
+    return next(n for n in counts if len(split_trajectories(n, data.split, data.split_seed).train) >= size)
+
+
+def check_data(data: DataSection, root: Path, size: int) -> int:
+    """Return the number of trajectories in a run's data, whose paths count from ``root``.
+
+    Raises:
+        StudyError: it cannot be read, or leaves fewer than ``size`` to train on, or some are too short to be scored on.
+    """
+    total = 0
+    for entry in data.sets:
+        try:
+            opened = open_dataset(root / Path(entry.path).expanduser())
+            num_train = len(split_set(opened, data.split, data.split_seed).train)
+        except DataError as error:
+            raise StudyError(str(error)) from None
+        if num_train < size:
+            raise StudyError(
+                f"{entry.path} holds {opened.num_trajectories} trajectories, {num_train} of them to train on; --sizes asks "
+                f"for {size}, which needs {trajectories_for(size, data)} in all."
+            )
+        shortest, needed = min(each.num_frames for each in opened.trajectories), data.history + data.lead_max
+        if shortest < needed:
+            raise StudyError(
+                f"{entry.path} has a trajectory of {shortest} frames; a history of {data.history} and the lead "
+                f"{data.lead_max}, at which runs are scored, need {needed}."
+            )
+        total += opened.num_trajectories
+    return total
 
 
 def scores(point: Point, metrics: Path) -> list[Row]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+MATRIX = 1024  # rows and columns of the matrices whose product is timed
+
 
 def now(device: str) -> float:
     """Return the seconds of a clock, once the device has done what it was given."""
@@ -16,12 +18,12 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-def matmul_rate(device: str, dtype: torch.dtype, size: int = 1024) -> float:
-    """Return the operations per second of one square matrix product."""
-    a, b = torch.ones(2, size, size, dtype=dtype, device=device)
+def matmul_rate(device: str, dtype: torch.dtype) -> float:
+    """Return the operations per second of one product of square matrices."""
+    a, b = torch.ones(2, MATRIX, MATRIX, dtype=dtype, device=device)
     start = now(device)
     torch.mm(a, b)
-    return 2 * size**3 / (now(device) - start)
+    return 2 * MATRIX**3 / (now(device) - start)
 
 
 def return_freed_memory(at_once: bool) -> None:

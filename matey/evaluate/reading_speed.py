@@ -13,6 +13,7 @@ from matey.evaluate.speed_cases import Case
 
 ENDLESS = 10**9  # steps
 LEAST = 8  # micro-batches that are timed
+HISTORY, MICRO_BATCH = 4, 8  # frames and windows, as training has them by default
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,7 @@ class ReadingSpeed:
     windows_per_second: dict[int, float]
 
 
-def reading_speed(
-    data: TrajectorySet, workers: tuple[int, ...], history: int = 4, micro_batch: int = 8, seconds: float = 1.0
-) -> ReadingSpeed:
+def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float) -> ReadingSpeed:
     """Read micro-batches as training does, for ``seconds`` with each number of workers.
 
     Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
@@ -42,8 +41,8 @@ def reading_speed(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    mixture = Mixture([data], [range(data.num_trajectories)], [1.0], history, lead_max=1, seed=0)
-    rates = {number: _windows_per_second(mixture, micro_batch, number, seconds) for number in workers}
+    mixture = Mixture([data], [range(data.num_trajectories)], [1.0], HISTORY, lead_max=1, seed=0)
+    rates = {number: _windows_per_second(mixture, number, seconds) for number in workers}
     return ReadingSpeed(data.system, data.trajectories[0].grid, len(data.fields), rates)
 
 
@@ -53,8 +52,8 @@ def training_speed(case: Case, repeat: int) -> float:
     return case.batch / speed.step_seconds
 
 
-def _windows_per_second(mixture: Mixture, micro_batch: int, workers: int, seconds: float) -> float:
-    stream = micro_batches(mixture, 0, ENDLESS, micro_batch, 1, rank=0, num_ranks=1, workers=workers)
+def _windows_per_second(mixture: Mixture, workers: int, seconds: float) -> float:
+    stream = micro_batches(mixture, 0, ENDLESS, MICRO_BATCH, 1, rank=0, num_ranks=1, workers=workers)
     # The first wait for workers to start; then come those that were read while they did.
     for _ in islice(stream, 2 + 4 * workers):
         pass
@@ -64,4 +63,4 @@ def _windows_per_second(mixture: Mixture, micro_batch: int, workers: int, second
         num_read += 1
     elapsed = time.perf_counter() - start
     stream.close()
-    return num_read * micro_batch / elapsed
+    return num_read * MICRO_BATCH / elapsed

@@ -34,7 +34,7 @@ def name_failures(rank: int, world_size: int) -> None:
         return
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        text = _lost_contact(error, trace)
+        text = lost_contact(error, trace)
         if text is None:
             text = "".join(traceback.format_exception(kind, error, trace))
         elif "parallel.timeout" not in text:
@@ -95,7 +95,7 @@ def set_timeouts(timeout: timedelta) -> None:
     dist.distributed_c10d.default_pg_nccl_timeout = timeout
 
 
-def _lost_contact(error: BaseException, trace: TracebackType | None) -> str | None:
+def lost_contact(error: BaseException, trace: TracebackType | None) -> str | None:
     """Return a sentence with the place if the error is that of a collective, None if it is this rank's own."""
     message = str(error).strip()
     is_late = "timed out" in message.lower() and (isinstance(error, dist.DistError) or "gloo/transport" in message)

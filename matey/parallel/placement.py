@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 
 from matey.config import ConfigError
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.topology import Topology
-
-
-def nodes_of_ranks(ranks_of_nodes: Sequence[int], distribution: str) -> list[int]:
-    """Return the node of each rank as srun numbers tasks.
-
-    Args:
-        ranks_of_nodes: tasks of each node.
-        distribution: ``block`` fills a node before the next; ``cyclic`` deals tasks out to the nodes in turn.
-    """
-    if distribution == "block":
-        return [node for node, count in enumerate(ranks_of_nodes) for _ in range(count)]
-    assert distribution == "cyclic", distribution
-    turns = range(max(ranks_of_nodes))
-    return [node for turn in turns for node, count in enumerate(ranks_of_nodes) if turn < count]
 
 
 def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
@@ -38,14 +23,12 @@ def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> b
     return not first_of_node <= first_of_group <= first_of_node + local_world_size - size
 
 
-def check_placement(topology: Topology, variables: Mapping[str, str] = os.environ) -> None:
+def check_placement(topology: Topology) -> None:
     """Raise ConfigError on all ranks where a sequence group reaches over nodes though it could stay inside one.
 
-    Args:
-        topology: of this rank. All ranks must call.
-        variables: of the process, with what `matey.parallel.environment.start_processes` set.
+    All ranks must call. It reads the variables that `matey.parallel.environment.start_processes` set.
     """
-    local = int(variables.get("LOCAL_RANK", 0)), int(variables.get("LOCAL_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_SIZE", 1))
     if on_any_rank(leaves_node(topology, *local)):
         raise ConfigError(
             f"Ranks are not numbered node by node, so that sequence groups of {topology.sequence_parallel_size} reach over "

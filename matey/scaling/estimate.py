@@ -70,7 +70,6 @@ class Estimate:
         samples_per_step: the global batch.
         tokens_per_sample: mean.
         uniform_tokens_per_sample: mean, were samples cut into the finest patches throughout.
-        tokens_measured: whether tokens were counted on the data.
         num_parameters: of the model.
         memory: bytes of a rank by part.
         memory_limit: bytes that a rank has.
@@ -87,7 +86,6 @@ class Estimate:
     samples_per_step: int
     tokens_per_sample: float
     uniform_tokens_per_sample: float
-    tokens_measured: bool
     num_parameters: int
     memory: MemoryPlan
     memory_limit: float
@@ -170,7 +168,6 @@ def estimate(
         samples_per_step=samples,
         tokens_per_sample=workload.num_tokens,
         uniform_tokens_per_sample=workload.num_uniform_tokens,
-        tokens_measured=workload.measured,
         num_parameters=workload.operations.num_parameters,
         memory=plan_memory(run, workload, engine, topology, machine),
         memory_limit=machine.memory * machine.dies_of_rank(ranks),

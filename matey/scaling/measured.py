@@ -60,11 +60,6 @@ class Measured:
     traffic: dict[str, dict[str, float]]
     communication_share: Spread | None
 
-    @property
-    def processor_seconds_per_token(self) -> float:
-        """Processor seconds of all ranks for one token."""
-        return self.processor_seconds / self.num_tokens
-
 
 def last_step(metrics: Path) -> int:
     """Return the last step that a run logged, 0 if it has not come to that."""

@@ -55,9 +55,9 @@ class Model:
                 continue
         return found
 
-    def extended(self, machine: Machine, nodes: Sequence[int] = NODES) -> list[Estimate]:
+    def extended(self, machine: Machine) -> list[Estimate]:
         """Return the costs on a machine's nodes, beyond what was measured."""
-        return self.costs(make_points(nodes, machine.dies_per_node), machine)
+        return self.costs(make_points(NODES, machine.dies_per_node), machine)
 
     def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
         """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.

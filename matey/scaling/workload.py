@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -55,12 +56,10 @@ class Workload:
     Attributes:
         config: of the model.
         samples: drawn, or assumed.
-        measured: whether the samples were drawn from the data.
     """
 
     config: MateyConfig
     samples: tuple[Sample, ...]
-    measured: bool
 
     @cached_property
     def operations(self) -> Operations:
@@ -83,10 +82,6 @@ class Workload:
         finest = self.config.patches[-1]
         counts = [math.prod(patch_grid(cover(sample.window, finest), finest)) for sample in self.samples]
         return sum(counts) / len(counts)
-
-    def micro_batch(self, size: int, first: int = 0) -> list[Sample]:
-        """Return a micro-batch of so many samples, from the sample of number ``first`` on, and from the start again."""
-        return [self.samples[(first + number) % len(self.samples)] for number in range(size)]
 
     @property
     def most_tokens(self) -> int:
@@ -112,7 +107,7 @@ class Workload:
         """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
         place = num_samples, topology.sequence_parallel_size
         if place not in self._plans:
-            keys = self.keys(self.micro_batch(num_samples))
+            keys = self.keys(list(islice(cycle(self.samples), num_samples)))
             self._plans[place] = [_plan(key, replace(topology, num_ranks=place[1], rank=0)) for key in keys]
         return self._plans[place]
 
@@ -188,4 +183,4 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
         DataError: data cannot be opened.
     """
     config, samples = draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples)
-    return Workload(config, samples, measured=assumed is None)
+    return Workload(config, samples)

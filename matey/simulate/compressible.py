@@ -35,12 +35,10 @@ class Gas:
     Attributes:
         shear_viscosity: eta, kinematic.
         bulk_viscosity: zeta, kinematic.
-        adiabatic_index: gamma, the ratio of specific heats.
     """
 
     shear_viscosity: float = 0.0
     bulk_viscosity: float = 0.0
-    adiabatic_index: float = ADIABATIC_INDEX
 
     @property
     def longitudinal_viscosity(self) -> float:
@@ -60,7 +58,7 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
         The same fields at each of the times, ``(b, t, f, x, y)``, float64.
     """
     initial = initial.to(torch.float64)
-    law = IdealGas(gas.adiabatic_index)
+    law = IdealGas()
     spacing = tuple(1 / num_cells for num_cells in initial.shape[2:])
     flow = FiniteVolume(law, spacing, (periodic, periodic))
     largest_step, scheme = flow.largest_step, heun

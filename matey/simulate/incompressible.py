@@ -37,10 +37,6 @@ class Flow:
         """Return the mean of the two faces of each cell, ``(..., 2, x, y)``."""
         return torch.stack([0.5 * (face + _lower(face, dim)) for face, dim in _by_axis(self.velocity)], dim=-3)
 
-    def divergence(self) -> Tensor:
-        """Return the outflow of each cell through its faces, ``(..., x, y)``, of a unit square."""
-        return sum((face - _lower(face, dim)) * face.shape[dim] for face, dim in _by_axis(self.velocity))
-
 
 def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float, lid_speed: float = 0.0) -> Flow:
     """Let a fluid flow in the unit square.
@@ -61,17 +57,6 @@ def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float, l
     state = torch.cat((velocity, initial.tracer.to(torch.float64).unsqueeze(1)), dim=1)  # (b, f, x, y)
     frames = torch.stack(list(integrate(state, times, box.rate, box.largest_step, heun)), dim=1)  # (b, t, f, x, y)
     return Flow(frames[:, :, :2], frames[:, :, 2])
-
-
-def faces_from_cells(in_cells: Tensor) -> Tensor:
-    """Undo ``Flow.velocity_in_cells``: each mean gives the upper face from the lower one, beginning at the wall."""
-    faces = in_cells.to(torch.float64).clone()
-    for face, dim in _by_axis(faces):
-        for cell in range(face.shape[dim]):
-            lower = face.select(dim, cell - 1) if cell else 0.0
-            face.select(dim, cell).mul_(2).sub_(lower)
-        face.select(dim, -1).zero_()  # what is left there is the round-off of the means
-    return faces
 
 
 @dataclass(frozen=True)

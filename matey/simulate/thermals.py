@@ -38,9 +38,6 @@ class Bubble:
     radius: float
 
 
-STOCK = (Bubble(20.0, WIDTH / 2, 2000.0, 2000.0), Bubble(-20.0, WIDTH / 2, 8000.0, 2000.0))
-
-
 def solve(seeds: Sequence[int], resolution: int, num_frames: int) -> Tensor:
     """Let the bubbles of each seed collide, on ``resolution`` cells along x and half as many along z.
 

@@ -140,15 +140,15 @@ def surroundings(
     return rearrange(chosen, "m sz sy sx f wz wy wx -> m (sz sy sx) f (wz wy wx)")
 
 
-def factor_stages(patch: Sequence[int], first: int = 4) -> list[tuple[int, ...]]:
+def factor_stages(patch: Sequence[int]) -> list[tuple[int, ...]]:
     """Split a patch into the factors of a stem's stages, cells first: ``(1, 1, 16, 16)`` to (1, 1, 4, 4), (1, 1, 2, 2), ...
 
-    On each axis the first factor is the largest divisor up to ``first``, the others are primes in ascending order, and an
+    On each axis the first factor is the largest divisor up to 4, the others are primes in ascending order, and an
     axis that runs out of factors goes on with 1. The product of the stages is the patch.
     """
     per_axis = []
     for cells in patch:
-        head = max(d for d in range(1, first + 1) if cells % d == 0)
+        head = max(d for d in range(1, 5) if cells % d == 0)
         per_axis.append([head, *_primes(cells // head)])
     num_stages = max(len(factors) for factors in per_axis)
     padded = [factors + [1] * (num_stages - len(factors)) for factors in per_axis]

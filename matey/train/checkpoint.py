@@ -28,7 +28,7 @@ from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
-from matey.train.resume import RunError, first_line, load_checkpoint
+from matey.train.resume import RunError, first_line, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
 KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
@@ -112,12 +112,12 @@ class RunFolder:
             average.save(self.checkpoints / tag, step)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(self.checkpoints / tag, ignore_errors=True)
+            let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         barrier()
         if rank() == 0:
             replace_text(self.checkpoints / "latest", tag)
-            for old in sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]))[:-keep]:
-                shutil.rmtree(old)
+            self._prune(step, keep)
         barrier()
 
     def load(self, engine: Engine, step: int, average: MovingAverage) -> dict[str, Any]:
@@ -143,6 +143,13 @@ class RunFolder:
                 shutil.rmtree(self.model, ignore_errors=True)
                 new.rename(self.model)
         barrier()
+
+    def _prune(self, step: int, keep: int) -> None:
+        """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again."""
+        steps = {int(path.name[5:]): path for path in self.checkpoints.glob("step_*")}
+        kept = sorted(number for number in steps if number <= step)[-keep:]
+        for number in steps.keys() - kept:
+            shutil.rmtree(steps[number])
 
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         with self._writing():

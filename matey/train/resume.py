@@ -15,6 +15,7 @@ from matey.checkpoints.source import AVERAGE, Source, layout_of
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
+from matey.parallel.failure import lost_contact
 from matey.parallel.loading import load_deepspeed
 from matey.parallel.master import set_frozen, set_whole
 
@@ -38,6 +39,8 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         if (source.num_ranks, source.layout) != (world_size(), layout):
             raise RunError(_convert_first(source, layout))
         # DeepSpeed would not say which file is damaged, nor mind one of another step.
+        if source.stage == 3:
+            source.module(rank())
         if source.stage:
             source.optimizer(rank())
         if source.has_average:
@@ -47,8 +50,15 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     except ShardError as error:
         raise RunError(f"{error} Or {older}") from None
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
+        let_lost_contact_through(error)
         raise RunError(f"The checkpoint {folder} cannot be loaded ({first_line(error)}); {older}") from error
     return state
+
+
+def let_lost_contact_through(error: Exception) -> None:
+    """Raise an error again that another rank's end caused: no file is at fault, and what ends the process explains it."""
+    if lost_contact(error, error.__traceback__) is not None:
+        raise error
 
 
 def first_line(error: BaseException) -> str:

@@ -71,10 +71,11 @@ def train_run(
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
         say(describe_tokens(run, model, topology, sample_of(run, data)))
         return True
+    windows, scales = validation_windows(run, data), loss_scales(run, data)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
-    # All that a mistake in the configuration can stop lies above: only now is the run's folder touched.
+    # All that a mistake in the configuration or short data can stop lies above: only now is the run's folder touched.
     folder = RunFolder(run.output.dir)
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average)
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
@@ -95,11 +96,11 @@ def train_run(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
     )
-    windows, trained = validation_windows(run, data), [source.system for source in data.sets]
+    trained = [source.system for source in data.sets]
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, trained
     )
-    progress = train(engine, stream, loss_scales(run, data), check, run.train, folder, average, progress)
+    progress = train(engine, stream, scales, check, run.train, folder, average, progress)
     if not progress.is_done(run.train):
         say(
             f"Asked to leave: step {progress.step} of {run.train.steps} is saved. The same command with --resume goes on."

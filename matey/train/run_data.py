@@ -77,10 +77,20 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
 
 
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, float]:
-    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for."""
+    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for.
+
+    Raises:
+        ConfigError: the loss of a system that does not change cannot be balanced.
+    """
     if run.train.loss == "balanced":
         windows = _windows_of(run, data.sets, [split.train for split in data.splits])
-        return persistence_by_system(data.sets, windows, run.data.history)
+        scales = persistence_by_system(data.sets, windows, run.data.history)
+        if still := [system for system, scale in scales.items() if scale == 0]:
+            raise ConfigError(
+                f"train.loss is 'balanced' and divides by the error of persistence, but {still[0]} does not change; leave "
+                "its data out, or set train.loss to 'nrmse'."
+            )
+        return scales
     return dict.fromkeys((source.system for source in data.sets), 1.0)
 
 
@@ -104,14 +114,18 @@ def _split(data: TrajectorySet, run: RunConfig) -> Split:
         raise DataError(f"{data.sources[0]}: {error}") from None
 
 
+def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
+    """Return ``data.lead_max``, or what the shortest of the trajectories allows: training draws no longer leads of it."""
+    shortest = min((data.trajectories[trajectory].num_frames for trajectory in trajectories), default=0)
+    return max(1, min(run.data.lead_max, shortest - run.data.history))
+
+
 def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:
     """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
-    leads = sorted({1, run.data.lead_max})
-    count = math.ceil(run.train.validation_windows / len(leads))
-    windows = [
-        window
-        for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True))
-        for lead in leads
-        for window in spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
-    ]
+    windows: list[Window] = []
+    for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True)):
+        leads = sorted({1, _largest_lead(run, data, chosen)})
+        count = math.ceil(run.train.validation_windows / len(leads))
+        for lead in leads:
+            windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows

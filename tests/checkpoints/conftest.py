@@ -19,7 +19,7 @@ def run_cases(num_ranks, cases, root, timeout=600):
 def two_ranks(tmp_path_factory):
     """The folder that two ranks saved to, and what they saw, also of resuming there."""
     root = tmp_path_factory.mktemp("checkpoints")
-    saves = [["save", kind] for kind in ("zero0", "zero3", "bf16_1")]
+    saves = [["save", kind] for kind in ("zero0", "zero3", "frozen3", "bf16_1")]
     resumes = [
         ["resume", "zero1", "zero3_universal", 2],
         ["resume", "zero1", "zero3", 1],

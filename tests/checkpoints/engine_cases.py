@@ -13,6 +13,7 @@ import torch
 from matey.checkpoints.convert import convert
 from matey.checkpoints.find import find_checkpoint
 from matey.config import parse_config
+from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import barrier, rank, world_size
@@ -24,24 +25,30 @@ from matey.train.checkpoint import RunFolder
 from matey.train.loss import training_loss
 from matey.train.network import model_config
 from matey.train.resume import RunError
+from matey.train.trained_parts import train_only
 from tests.conftest import VOCABULARY
 from tests.parallel.training_cases import GLOBAL_BATCH, SCALES, samples_of
 
 SAVED_AT = 3
 FLOAT32_GRADIENTS = {"data_types": {"grad_accum_dtype": "fp32"}}
-# name: ZeRO stage, whether the blocks are frozen, what else is in the DeepSpeed configuration
+CPU = {"device": "cpu"}
+# name: ZeRO stage, what is trained, what else is in the DeepSpeed configuration
 KINDS = {
-    "zero0": (0, False, {}),
-    "zero1": (1, False, {}),
-    "zero2": (2, False, {}),
-    "zero3": (3, False, {}),
-    "frozen1": (1, True, {}),
-    "frozen3": (3, True, {}),
-    "offload2": (2, False, {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}),
-    "offload3": (3, False, {"zero_optimization": {"stage": 3, "offload_optimizer": {"device": "cpu"}}}),
-    "bf16_1": (1, False, {"bf16": {"enabled": True}, **FLOAT32_GRADIENTS}),
-    "bf16_2": (2, False, {"bf16": {"enabled": True}}),
-    "bf16_3": (3, False, {"bf16": {"enabled": True}}),
+    "zero0": (0, "all", {}),
+    "zero1": (1, "all", {}),
+    "zero2": (2, "all", {}),
+    "zero3": (3, "all", {}),
+    "frozen1": (1, "prepost", {}),
+    "frozen3": (3, "prepost", {}),
+    "lora0": (0, "lora", {}),
+    "lora1": (1, "lora", {}),
+    "lora3": (3, "lora", {}),
+    "offload2": (2, "all", {"zero_optimization": {"stage": 2, "offload_optimizer": CPU}}),
+    "offload3": (3, "all", {"zero_optimization": {"stage": 3, "offload_optimizer": CPU}}),
+    "offload_all": (3, "all", {"zero_optimization": {"stage": 3, "offload_optimizer": CPU, "offload_param": CPU}}),
+    "bf16_1": (1, "all", {"bf16": {"enabled": True}, **FLOAT32_GRADIENTS}),
+    "bf16_2": (2, "all", {"bf16": {"enabled": True}}),
+    "bf16_3": (3, "all", {"bf16": {"enabled": True}}),
 }
 
 
@@ -61,7 +68,7 @@ class Training:
     """An engine that can take steps of a stream that is the same on any number of ranks."""
 
     def __init__(self, kind, folder, size=1, seed=0):
-        stage, frozen, more = KINDS[kind]
+        stage, trained, more = KINDS[kind]
         self.topology = Topology(rank(), world_size(), size, 3)
         self.micro = GLOBAL_BATCH // self.topology.num_data_ranks
         self.run = run_config(folder, size, self.micro)
@@ -71,8 +78,9 @@ class Training:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
         if size > 1:
             model.seam = SequenceSeam(self.topology)
-        if frozen:
-            model.blocks.requires_grad_(False)
+        if trained == "lora":
+            add_adapters(model, rank=4, alpha=8.0)
+        train_only(model, trained)
         self.deepspeed_config = {"zero_optimization": {"stage": stage}, **more}
         self.engine = build_engine(model.train(), self.run.train, self.deepspeed_config)
         self.average = MovingAverage(self.engine, self.run.train.ema)
@@ -142,7 +150,11 @@ def resume(kind, saved, size, root):
         return {"refused": str(error)}
     again = RunFolder(root / f"{saved}_to_{kind}_{world_size()}_{size}")
     again.start(training.run, training.deepspeed_config)
-    again.save(training.engine, SAVED_AT, {"best": state["best"]}, 2, training.average)
+    if rank() == 0:
+        for step in (1, 9):
+            (again.checkpoints / f"step_{step:06d}").mkdir(parents=True)
+    barrier()
+    again.save(training.engine, SAVED_AT, {"best": state["best"]}, 1, training.average)
     losses = [training.step(step) for step in (SAVED_AT + 1, SAVED_AT + 2)]
     inner = training.engine.optimizer if KINDS[kind][0] == 0 else training.engine.optimizer.optimizer
     seen = {
@@ -151,6 +163,7 @@ def resume(kind, saved, size, root):
         "decays": [group["weight_decay"] for group in inner.param_groups],
         "adam_steps": sorted({int(state["step"]) for state in inner.state.values()}),
         "best": state["best"],
+        "kept": [path.name for path in again.checkpoints.glob("step_*")],
     }
     training.engine.destroy()
     return seen

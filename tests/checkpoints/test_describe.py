@@ -60,6 +60,18 @@ def test_a_missing_a_short_and_an_older_file_are_named(checkpoint, name):
     assert [f"{path} is of step 2" in sentence and "step 3" in sentence for sentence in damage(checkpoint)] == [True]
 
 
+def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_ranks, tmp_path):
+    shutil.copytree(two_ranks[0] / "frozen3", tmp_path / "run")
+    source, run = find_checkpoint(tmp_path / "run")
+    frozen = sum(values.numel() for values in source.frozen().values())
+    assert frozen > 400_000
+    path = source.folder / MODULE
+    path.unlink()
+    text = describe(source, run)
+    assert f"{548_928 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
+    assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
+
+
 def test_a_changed_byte_is_found_by_its_checksum(checkpoint):
     path = checkpoint / SHARD
     with zipfile.ZipFile(path) as archive:
@@ -71,13 +83,15 @@ def test_a_changed_byte_is_found_by_its_checksum(checkpoint):
     assert str(path) in sentence and "checksum" in sentence
 
 
-def test_conversion_names_the_shard_of_another_step_too(checkpoint):
-    shutil.copy(checkpoint.with_name("step_000002") / SHARD, checkpoint / SHARD)
-    with pytest.raises(ShardError, match=f"{SHARD} is of step 2"):
-        find_checkpoint(checkpoint)[0].whole("fp32")
+def test_what_is_read_names_the_file_of_another_step_too(checkpoint):
+    reads = {SHARD: lambda source: source.whole("fp32"), MODULE: lambda source: source.module(1)}
+    for name, read in reads.items():
+        shutil.copy(checkpoint.with_name("step_000002") / name, checkpoint / name)
+        with pytest.raises(ShardError, match=f"{name} is of step 2"):
+            read(find_checkpoint(checkpoint)[0])
 
 
-def test_what_is_no_checkpoint_is_a_sentence(two_ranks, tmp_path):
+def test_what_is_no_checkpoint_is_a_sentence(tmp_path):
     for path, words in ((tmp_path / "nowhere", "There is no folder"), (tmp_path, "holds no checkpoint")):
         with pytest.raises(ShardError, match=words):
             find_checkpoint(path)

@@ -31,6 +31,8 @@ def hold_resumed(root, saved, resumed):
         # Every rounding of bfloat16 falls otherwise where a batch is cut otherwise.
         assert case["losses"] == pytest.approx(expected, rel=1e-3 if "bf16" in kind else 1e-6), name
         assert (case["decays"], case["adam_steps"], case["best"]) == ([0.1, 0.0], [5], 0.25), name
+        # Of an empty older and an empty later checkpoint and the one saved, one was to be kept.
+        assert case["kept"] == ["step_000003"], name
         one, two = (find_checkpoint(Path(folder))[0] for folder in (root / kind, case["again"]))
         assert one.step == two.step == 3
         for what in (WEIGHTS, *MOMENTS, AVERAGE):
@@ -70,31 +72,14 @@ def test_a_sequence_group_and_one_rank_go_on_from_what_two_ranks_saved_with_anot
 
 @pytest.mark.slow
 def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
-    kinds = (
-        "zero0",
-        "zero1",
-        "zero2",
-        "zero3",
-        "frozen1",
-        "frozen3",
-        "bf16_1",
-        "bf16_2",
-        "bf16_3",
-        "offload2",
-        "offload3",
-    )
     others = {"zero0": ["zero3"], "zero1": ["zero3", "zero0"], "zero2": ["zero1"], "zero3": ["zero1", "zero2"]}
-    others |= {
-        "frozen1": ["frozen3"],
-        "frozen3": ["frozen1"],
-        "bf16_1": ["bf16_3"],
-        "bf16_2": ["bf16_1"],
-        "bf16_3": ["bf16_2"],
-    }
-    others |= {"offload2": ["zero3"], "offload3": ["offload2"]}
+    others |= {"frozen1": ["frozen3"], "frozen3": ["frozen1"]}
+    others |= {"lora0": ["lora1"], "lora1": ["lora3"], "lora3": ["lora0"]}
+    others |= {"bf16_1": ["bf16_3"], "bf16_2": ["bf16_1"], "bf16_3": ["bf16_2"]}
+    others |= {"offload2": ["zero3"], "offload3": ["offload2"], "offload_all": ["zero3"]}
     for num_ranks in (1, 2):
         root = tmp_path / str(num_ranks)
-        saved = run_cases(num_ranks, [["save", kind] for kind in kinds], root)
+        saved = run_cases(num_ranks, [["save", kind] for kind in others], root)
         hold_saved(saved)
         for new_ranks, sizes in ((1, [1]), (2, [1, 2]), (4, [2, 4])):
             cases = [

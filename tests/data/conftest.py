@@ -1,11 +1,9 @@
 """Small files that every test can open, and the real files if present."""
 
-from pathlib import Path
-
 import pytest
 from seed_group_files import write_seed_groups
 
-SHARED_DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+from tests.conftest import SHARED
 
 
 @pytest.fixture
@@ -23,8 +21,8 @@ def real_file():
     """Return the path of a file made by the public generators, or skip where they are not at hand."""
 
     def find(name):
-        if not (SHARED_DATA / name).exists():
-            pytest.skip(f"{SHARED_DATA / name} is not at hand")
-        return SHARED_DATA / name
+        if not (SHARED / name).exists():
+            pytest.skip(f"{SHARED / name} is not at hand")
+        return SHARED / name
 
     return find

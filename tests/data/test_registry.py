@@ -60,7 +60,7 @@ def test_a_missing_folder_names_what_its_nearest_folder_holds(tmp_path, shallow_
         open_dataset(tmp_path / "nothing_like_it" / "deep" / "file.h5")
 
 
-def test_a_glob_without_match_says_what_is_there(tmp_path, shallow_water_file):
+def test_a_glob_without_match_says_what_is_there(shallow_water_file):
     with pytest.raises(DataError, match=r"No file matches .*\*\.nc; .* holds 2D_rdb_NA_NA\.h5"):
         open_dataset(shallow_water_file.parent / "*.nc")
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from matey.evaluate.data_efficiency import Point, points_of, scores, study_figure
+from matey.config import DataSection, DataSet
+from matey.data.splits import split_trajectories
+from matey.evaluate.data_efficiency import Point, points_of, scores, study_figure, trajectories_for
 
 
 def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_own():
@@ -12,6 +14,13 @@ def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_ow
     assert len({point.name for point in points}) == len(points) == 24
     assert [point.start for point in points] == ["pretrained"] * 12 + ["random"] * 12
     assert points[0].name == "pretrained-prepost-1-0"
+
+
+@pytest.mark.parametrize(("size", "needed"), [(1, 3), (16, 20), (24, 30), (48, 60), (96, 120), (25, 31)])
+def test_so_many_trajectories_are_needed_to_train_on_a_number_of_them(size, needed):
+    assert trajectories_for(size, DataSection(sets=(DataSet(path="data/thermals"),))) == needed
+    left = [len(split_trajectories(number, (0.8, 0.1, 0.1), 0).train) for number in (needed - 1, needed) if number > 2]
+    assert left[-1] >= size and (len(left) == 1 or left[0] < size)
 
 
 def test_a_point_has_a_row_for_each_lead_over_all_fields(tmp_path):

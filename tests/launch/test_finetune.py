@@ -39,7 +39,7 @@ def site(tmp_path):
 
 
 def finetune(site, name, *more, launcher=(sys.executable,), stage=1, micro_batch=4):
-    """Fine-tune into site / name; returns the model of the folder."""
+    """Fine-tune into site / name; returns what the process printed."""
     command = [
         "launch/finetune.py",
         "--deepspeed_config",

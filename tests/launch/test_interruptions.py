@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
-from tests.conftest import ROOT, pretrain, write_swe
+from tests.conftest import in_background, pretrain, write_swe
 
 BIN = Path(sys.executable).parent
 NUM_STEPS = 30
@@ -64,19 +65,9 @@ def place(tmp_path_factory):
 class Run:
     """A run in the background, whose ranks can be signalled."""
 
-    def __init__(self, folder: Path, launcher, config: Path):
+    def __init__(self, folder: Path, process: subprocess.Popen):
         self.folder = folder
-        self.output = (folder / "output.txt").open("w+")
-        command = [*launcher, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", config]
-        environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [*map(str, command)],
-            cwd=ROOT,
-            env=environment,
-            stdout=self.output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self.process = process
 
     def ranks(self) -> list[psutil.Process]:
         """The processes that train: those whose first argument is the script."""
@@ -97,8 +88,18 @@ class Run:
         return code
 
     def text(self) -> str:
-        self.output.flush()
         return (self.folder / "output.txt").read_text()
+
+
+@contextmanager
+def running(folder: Path, launcher, config: Path):
+    """A run that is killed at the end of the block if it is still there."""
+    command = [*launcher, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", config]
+    with (
+        (folder / "output.txt").open("w") as output,
+        in_background(command, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        yield Run(folder, process)
 
 
 def launcher_itself(run, number):
@@ -137,12 +138,12 @@ def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_sa
     base, whole = place
     folder = base / case
     config = write_run(folder, 1 if launcher is PYTHON else 2, workers=1 if launcher is PYTHON else 0)
-    run = Run(folder, launcher, config)
-    run.wait_for_steps(3)
-    ranks = run.ranks()
-    assert len(ranks) == (1 if launcher is PYTHON else 2), run.text()
-    send(run, number)
-    assert run.wait(ranks) == expected_code, run.text()
+    with running(folder, launcher, config) as run:
+        run.wait_for_steps(3)
+        ranks = run.ranks()
+        assert len(ranks) == (1 if launcher is PYTHON else 2), run.text()
+        send(run, number)
+        assert run.wait(ranks) == expected_code, run.text()
     done = losses(folder)
     assert 3 <= len(done) < NUM_STEPS, run.text()
     checkpoints = folder / "run" / "checkpoints"

@@ -29,10 +29,12 @@ def succeed(result):
 
 
 def fail(result, *words):
-    assert result.returncode != 0
+    assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(lines) == 1, result.stderr
     for word in words:
-        assert word in result.stderr, result.stderr
+        assert word in lines[0], result.stderr
 
 
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):
@@ -45,7 +47,7 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, t
     used = "seconds seconds_by_part processor_seconds num_cores peak_memory_bytes total_memory_bytes"
     assert set(line) == {*losses.split(), *"step learning_rate grad_norm num_tokens".split(), *used.split()}
     assert set(line["seconds_by_part"]) == {"data", "forward", "backward", "optimizer", "waiting"}
-    assert sum(line["seconds_by_part"].values()) == pytest.approx(line["seconds"], rel=0.05)
+    assert 0.5 * line["seconds"] < sum(line["seconds_by_part"].values()) <= line["seconds"]
     assert line["loss_by_system"] == {"shallow_water": line["loss"]}
     assert line["loss_share_by_system"] == {"shallow_water": 1}
     assert set(metrics(run, "valid_nrmse")) == {2, 4}
@@ -126,9 +128,38 @@ def test_every_zero_stage_gives_the_losses_of_one_process(run_yaml, tmp_path, st
 
 def test_bf16_trains(run_yaml, tmp_path):
     succeed(pretrain(run_yaml(), deepspeed_config="ds_configs/bf16_zero1.json"))
-    losses = metrics(tmp_path / "run")
     succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "float32")})))
-    assert losses == pytest.approx(metrics(tmp_path / "float32"), rel=2e-2)
+    half, whole = (list(metrics(tmp_path / name).values()) for name in ("run", "float32"))
+    assert half == pytest.approx(whole, rel=2e-2)
+    # The model begins as persistence, whatever its precision; later losses would agree to 1e-6 in float32.
+    assert half[0] == whole[0] and all(abs(a - b) > 1e-5 * b for a, b in zip(half[1:], whole[1:], strict=True))
+    from matey import MateyModel
+
+    for decoder in MateyModel.from_pretrained(tmp_path / "run" / "model").decoders:
+        assert decoder.field_weight.abs().min() > 0  # it began as zeros
+
+
+def test_a_run_balances_its_loss_keeps_as_many_checkpoints_as_asked_for_and_computes_blocks_again(run_yaml, tmp_path):
+    from matey.config import load_config
+    from matey.evaluate.metrics import nrmse
+    from matey.train.run_data import loss_scales, open_data, sample_of
+
+    config = run_yaml(
+        tokens={"values": "raw"},
+        train={"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 1, "loss": "balanced"},
+        parallel={"checkpoint_blocks": "all", "offload_activations": True},
+    )
+    result = succeed(pretrain(config, launcher=(sys.executable, "-m", "tests.launch.counting_blocks")))
+    assert "calls of blocks in training: 24" in result.stdout  # of 4 blocks, 3 steps, forward and backward
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000003"]
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["refine_values"] == "raw"
+    run = load_config(config)
+    data = open_data(run)
+    # The first step is taken by a model that is persistence.
+    errors = [nrmse(batch.last, batch.target).mean().item() for batch in sample_of(run, data)]
+    first = metrics(tmp_path / "run")[1]
+    assert first == pytest.approx(sum(errors) / len(errors) / loss_scales(run, data)["shallow_water"], rel=1e-4)
+    assert 0.2 < first < 5
 
 
 def test_a_full_disk_loses_nothing_and_says_how_to_go_on(run_yaml, tmp_path):
@@ -142,14 +173,14 @@ def test_a_full_disk_loses_nothing_and_says_how_to_go_on(run_yaml, tmp_path):
     succeed(pretrain(run_yaml(train={"steps": 4}), "--resume"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run_yaml, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(run_yaml):
     config = run_yaml(
         train={"steps": 8, "checkpoint_every": 1, "validate_every": 8, "learning_rate": 1e30, "warmup_steps": 0}
     )
     fail(pretrain(config), "is not finite (loss of shallow_water", "last good checkpoint is step")
 
 
-def test_resuming_into_another_model_is_refused(run_yaml, tmp_path):
+def test_resuming_into_another_model_is_refused(run_yaml):
     succeed(pretrain(run_yaml(train={"steps": 1})))
     fail(
         pretrain(run_yaml(train={"steps": 2}, tokens={"patches": [[1, 1, 8, 8], [1, 1, 2, 2]]}), "--resume"),
@@ -186,7 +217,9 @@ def test_a_wrong_key_in_the_deepspeed_json_is_one_sentence(run_yaml, tmp_path):
 def test_every_run_and_deepspeed_configuration_of_the_repository_is_valid():
     from matey.config import load_config, load_deepspeed_config
 
-    for path in (ROOT / "launch" / "runs").glob("*.yaml"):
+    runs = list((ROOT / "launch" / "runs").glob("*.yaml"))
+    assert len(runs) >= 5
+    for path in runs:
         load_config(path)
     configs = list((ROOT / "ds_configs").glob("*.json"))
     assert len(configs) >= 5

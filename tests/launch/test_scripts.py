@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, write_swe
+from tests.conftest import ROOT, clean_environment, in_background, start, write_swe
 from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
 
 BIN = Path(sys.executable).parent
@@ -54,7 +54,7 @@ def site(tmp_path):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
     (tmp_path / "disk").mkdir()
     return {
-        **os.environ,
+        **clean_environment(),
         "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SLURM_SUBMIT_DIR": str(ROOT),
@@ -70,7 +70,6 @@ def site(tmp_path):
         "PACKED": str(tmp_path / "packed.tar.gz"),
         "DISK": str(tmp_path / "disk"),
         "MAX_JOBS": "3",
-        "DS_ACCELERATOR": "cpu",
     }
 
 
@@ -83,27 +82,19 @@ def instead_of_python(site, code):
 
 @pytest.mark.parametrize("script", [pytest.param(SCRIPTS[1], marks=pytest.mark.slow), SCRIPTS[2]])
 def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, tmp_path, script):
-    job = subprocess.Popen(
-        ["bash", script],
-        cwd=ROOT,
-        env=site,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while len(losses(tmp_path / "job")) < 3 and job.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(job.pid, signal.SIGUSR1)
-    output = job.communicate(timeout=120)[0]
+    with in_background(["bash", script], site, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
+        deadline = time.monotonic() + 120
+        while len(losses(tmp_path / "job")) < 3 and job.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGUSR1)
+        output = job.communicate(timeout=120)[0]
     assert job.returncode == 0, output
     assert f"of {NUM_STEPS} is saved" in output
     assert "afterany:1234567" in output and "MAX_JOBS=2" in output, output
     (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
     assert {"02:00:00", "batch", "high", "abc123"} <= set(re.split("[ =]", submitted)), submitted
     assert f"CONFIG={site['CONFIG']}" in output
-    second = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=240)
+    second = start(["bash", script], env=site)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Going on after step" in second.stdout and "called: sbatch" not in second.stdout
     assert list(losses(tmp_path / "job")) == list(range(1, NUM_STEPS + 1))
@@ -112,7 +103,7 @@ def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_job_that_fails_ends_the_chain_with_its_code(site, script):
     site["CONFIG"] = "nowhere.yaml"
-    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    result = start(["bash", script], env=site)
     assert result.returncode == 2 and "nowhere.yaml" in result.stderr, result.stdout + result.stderr
     assert "called: sbatch" not in result.stdout
 
@@ -120,7 +111,7 @@ def test_a_job_that_fails_ends_the_chain_with_its_code(site, script):
 def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site):
     site["CONFIG"] = "nowhere.yaml"
     script = SCRIPTS[2]
-    output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    output = start(["bash", script], env=site).stdout
     calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
     assert [line for line in calls if line.startswith("module")][-2:] == [
         "module load rccl-net-plugin",
@@ -153,11 +144,11 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
 
 def test_the_fine_tuning_job_names_the_model_to_start_from(site):
     site |= {"CONFIG": "nowhere.yaml", "PRETRAINED": "runs/old"}
-    result = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    result = start(["bash", FINETUNE], env=site)
     assert result.returncode == 2 and "nowhere.yaml" in result.stderr, result.stdout + result.stderr
     assert "launch/finetune.py --pretrained runs/old --train prepost --deepspeed_config" in result.stdout
     del site["PRETRAINED"]
-    result = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    result = start(["bash", FINETUNE], env=site)
     assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
 
 
@@ -172,9 +163,9 @@ def test_the_next_fine_tuning_job_starts_from_the_same_model_and_trains_the_same
     assert {*given, "DEEPSPEED_CONFIG=ds_configs/frontier_zero1.json"} <= set(submitted)
 
 
-def test_the_local_script_trains_and_goes_on(site, tmp_path):
+def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
     for steps, words in ((2, "Weights:"), (4, "Going on after step 2")):
         more = ["--set", f"train.steps={steps}"]
-        result = subprocess.run([*command, *more], cwd=ROOT, env=site, capture_output=True, text=True, timeout=120)
+        result = start([*command, *more], env=site)
         assert result.returncode == 0 and words in result.stdout, result.stdout + result.stderr

@@ -44,15 +44,38 @@ def test_what_a_sample_skips_depends_on_its_draw_and_not_on_the_batch_around_it(
     assert torch.equal(losses(model, batch), losses(model, replace(batch, draw=batch.draw + 100)))
 
 
-@pytest.mark.parametrize("checkpoint_blocks", ["all", "every_other"])
-@pytest.mark.parametrize("offload", [False, True])
-def test_blocks_that_are_computed_again_give_the_same_gradients(checkpoint_blocks, offload):
+def forward_and_backward(checkpoint_blocks, offload):
+    """Gradients, the blocks called in the backward pass, and those whose input is kept where it was computed."""
     batch = replace(make_batch(dtype=torch.float64), draw=torch.tensor([1, 2]))
-    gradients = []
-    for what in ("none", checkpoint_blocks):
-        model = make_model(drop_path=0.5, num_blocks=4).train()
-        model.checkpoint_blocks, model.offload_activations = what, offload and what != "none"
-        losses(model, batch).sum()
-        training_loss(model([batch]), model.seam, {batch.system: 1.0})[0].backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    model = make_model(drop_path=0.5, num_blocks=4).train()
+    model.checkpoint_blocks, model.offload_activations = checkpoint_blocks, offload
+    called, given, kept = [], [], set()
+    for number, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda _, inputs, number=number: called.append(number))
+        block.register_forward_pre_hook(
+            lambda _, inputs: given.append(inputs[0])
+        )  # alive, so that none takes its place
+
+    def keep(tensor):
+        kept.add(tensor.data_ptr())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = training_loss(model([batch]), model.seam, {batch.system: 1.0})
+    assert called == [0, 1, 2, 3]
+    on_device = [number for number, tensor in enumerate(given) if tensor.data_ptr() in kept]
+    loss.backward()
+    return [parameter.grad for parameter in model.parameters()], sorted(called[4:]), on_device
+
+
+@pytest.mark.parametrize(("checkpoint_blocks", "again"), [("all", [0, 1, 2, 3]), ("every_other", [0, 2])])
+@pytest.mark.parametrize("offload", [False, True])
+def test_blocks_are_computed_again_from_inputs_that_may_wait_elsewhere_and_give_the_same_gradients(
+    checkpoint_blocks, again, offload
+):
+    expected, none, on_device = forward_and_backward("none", offload=False)
+    assert none == [] and on_device == [0, 1, 2, 3]
+    gradients, called, on_device = forward_and_backward(checkpoint_blocks, offload)
+    assert called == again
+    assert on_device == [number for number in range(4) if not (offload and number in again)]
+    assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))

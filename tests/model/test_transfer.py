@@ -53,12 +53,16 @@ def test_the_order_of_the_vocabulary_does_not_matter(source):
 )
 def test_new_rows_start_as_asked_for(source, rule, expected):
     target, _ = moved(source, rule)
+    checked = set()
     for old, new in zip((*source.embeddings, *source.decoders), (*target.embeddings, *target.decoders), strict=True):
         for name in ("field_weight", "window_weight", "field_bias"):
             rows = getattr(old, name, torch.empty(0))
             if rows.shape[:1] == (3,):
                 wanted = rows[1] if expected is None else expected(rows)[0]
                 assert all(torch.equal(getattr(new, name)[row], wanted) for row in (3, 4))
+                checked.add((type(old).__name__, name))
+    decoder = {("PatchDecoder", name) for name in ("field_weight", "window_weight", "field_bias")}
+    assert checked == {("PatchEmbedding", "field_weight"), *decoder}
 
 
 def test_a_copied_field_is_predicted_as_the_one_it_was_copied_from(source):

@@ -11,7 +11,7 @@ import pytest
 from matey.config import ConfigError
 from matey.parallel.environment import find_environment
 from matey.parallel.slurm import expand_counts, expand_node_list
-from tests.conftest import ROOT, start
+from tests.conftest import ROOT, clean_environment, start
 
 BIN = Path(sys.executable).parent
 MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe"]
@@ -33,17 +33,10 @@ TORCH = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node
 
 
 def describe(launcher, *flags, **variables):
-    """What each process of a real launcher takes itself for."""
-    # Importing the package in this process has chosen the accelerator for it.
-    inherited = {name: value for name, value in os.environ.items() if name != "DS_ACCELERATOR"}
-    result = subprocess.run(
-        [*map(str, launcher), sys.executable, "-m", "matey.parallel.environment", *flags],
-        cwd=ROOT,
-        env={**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    """What each process of a real launcher takes itself for, with some variables set, or removed where they are None."""
+    merged = {**clean_environment(), **variables}
+    environment = {name: value for name, value in merged.items() if value is not None}
+    result = start([*launcher, sys.executable, "-m", "matey.parallel.environment", *flags], timeout=60, env=environment)
     return result.stdout + result.stderr
 
 
@@ -224,7 +217,8 @@ def test_the_module_says_what_a_task_with_so_many_devices_would_take():
 
 
 def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
-    assert "SLURM_GPUS_ON_NODE is 8 but torch sees no device" in describe([], **FRONTIER)
+    not_chosen = {"DS_ACCELERATOR": None, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    assert "SLURM_GPUS_ON_NODE is 8 but torch sees no device" in describe([], **FRONTIER, **not_chosen)
     assert "cpu, gloo" in describe([], **FRONTIER, DS_ACCELERATOR="cpu")
 
 

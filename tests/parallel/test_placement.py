@@ -6,11 +6,19 @@ import sys
 
 import pytest
 
-from matey.parallel.placement import leaves_node, nodes_of_ranks
+from matey.parallel.placement import leaves_node
 from matey.parallel.topology import Topology
 from tests.conftest import start
 
 UNEVEN = [8] * 3 + [4]
+
+
+def nodes_of_ranks(ranks_of_nodes, distribution):
+    """The node of each rank as srun numbers tasks: ``block`` fills a node before the next, ``cyclic`` deals out in turns."""
+    if distribution == "block":
+        return [node for node, count in enumerate(ranks_of_nodes) for _ in range(count)]
+    turns = range(max(ranks_of_nodes))
+    return [node for turn in turns for node, count in enumerate(ranks_of_nodes) if turn < count]
 
 
 def local_ranks(nodes):

@@ -27,12 +27,6 @@ def test_heads_and_queries_share_out_any_number_of_ranks(heads, size):
     assert heads % topology.head_ways == 0
 
 
-def test_a_sequence_group_stays_inside_a_node_of_eight():
-    for size in (2, 4, 8):
-        for group in Topology(0, 736, size, 6).sequence_groups():
-            assert len({rank // 8 for rank in group}) == 1
-
-
 @pytest.mark.parametrize(("num_tokens", "ways"), [(0, 4), (3, 8), (1000, 7), (64, 8)])
 def test_slices_follow_each_other_and_differ_by_a_token_at_most(num_tokens, ways):
     slices = shares(num_tokens, ways)

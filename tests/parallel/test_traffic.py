@@ -28,8 +28,29 @@ def test_where_heads_do_not_suffice_keys_and_values_are_gathered_and_their_gradi
     assert point["traffic_forward"]["all_gather_into_tensor"]["bytes"] == own
     assert point["traffic_backward"]["all_gather_into_tensor"]["bytes"] == own
     assert point["traffic_backward"]["reduce_scatter_tensor"]["bytes"] == 2 * own
-    row = summarise(point, point, 1.0)
-    assert row["tokens_most_over_least"] == 1.0 and row["processor_over_one"] == 1.0
+    assert point["tokens_of_ranks"] == [point["num_tokens"] / 2] * 2
+
+
+def test_a_row_of_the_table_sets_a_point_beside_one_process():
+    exchanged = {"all_to_all_single": {"bytes": 3 * 4 * 90 * 64 / 3 * 4 * 2}}
+    point = {
+        "ranks": 3,
+        "num_tokens": 90,
+        "width": 64,
+        "num_blocks": 2,
+        "tokens_of_ranks": [20, 30, 40],
+        "activation_bytes": [500, 600, 400],
+        "processor_seconds": [1.0, 2.0, 4.0],
+        "traffic_forward": exchanged,
+        "traffic_backward": {},
+        "step_seconds": 1.0,
+    }
+    one = {"num_tokens": 90, "activation_bytes": [1500], "processor_seconds": [3.5]}
+    row = summarise(one, point, tokens_within_limit=225)
+    assert row["tokens_most_over_least"] == 2 and row["processor_most_over_least"] == 4
+    assert row["memory_times_ranks"] == pytest.approx(1.2) and row["longest_over_one"] == 2.5
+    assert row["processor_over_one"] == 2 and row["exchanged_over_formula"] == pytest.approx(3)
+    assert row["gathered_forward"] == 0
 
 
 def test_the_longest_sequence_lies_on_the_line_through_two_points():

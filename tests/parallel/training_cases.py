@@ -44,6 +44,9 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
     model.checkpoint_blocks = "all" if recompute else "none"
     if freeze:
         model.blocks.requires_grad_(False)
+    calls = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda *_: calls.append(1))
     settings = TrainSection(
         steps=STEPS, micro_batch=micro, accumulation=accumulation, clip_norm=clip, learning_rate=1e-3, weight_decay=0.1
     )
@@ -63,6 +66,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
             torch.distributed.all_reduce(mean)
             loss_of_step += mean.item() / world_size() / accumulation
         history += [loss_of_step, norm]
+    assert len(calls) == STEPS * accumulation * len(model.blocks) * (2 if recompute else 1), len(calls)
     with whole_parameters(engine) as weights:
         flat = torch.cat([value.flatten().double() for value in weights.values()])
     engine.destroy()

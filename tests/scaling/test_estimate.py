@@ -1,5 +1,7 @@
 """Estimates of whole runs, and the search among other ways to run them."""
 
+from itertools import pairwise
+
 import pytest
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
@@ -10,8 +12,9 @@ from matey.scaling.machine import load_machine
 from matey.scaling.samples import Assumed
 from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
 from matey.scaling.workload import load_workload
+from tests.conftest import ROOT
 
-PAPER = "launch/runs/paper_pretrain_vit_b.yaml"
+PAPER = ROOT / "launch" / "runs" / "paper_pretrain_vit_b.yaml"
 FRONTIER = load_machine("frontier")
 
 
@@ -20,22 +23,28 @@ def paper(*overrides, grid=(1, 128, 128), refined=0.2):
     return run, load_workload(run, Assumed((grid,), refined), num_samples=4)
 
 
-def plan(run, workload, nodes=92, deepspeed_config="ds_configs/frontier_zero1.json", machine=FRONTIER):
-    return estimate(run, load_deepspeed_config(deepspeed_config), machine, nodes=nodes, workload=workload)
+def engine(name="frontier_zero1"):
+    return load_deepspeed_config(ROOT / "ds_configs" / f"{name}.json")
+
+
+def plan(run, workload, nodes=92, config="frontier_zero1"):
+    return estimate(run, engine(config), FRONTIER, nodes=nodes, workload=workload)
 
 
 def test_the_papers_run_has_the_papers_batch_and_fits_its_dies():
     planned = plan(*paper())
     assert planned.ranks == 736 and planned.samples_per_step == 1472
     assert planned.fits and 0.02 < planned.mfu < 0.35
-    assert planned.days == pytest.approx(planned.seconds.total * 200_000 / 86_400)
+    assert plan(*paper("train.steps=400_000")).days == pytest.approx(2 * planned.days) and 0.05 < planned.days < 0.5
     assert planned.tokens_per_sample < 0.25 * planned.uniform_tokens_per_sample
 
 
-def test_parts_add_up():
-    seconds = plan(*paper()).seconds
-    assert seconds.total == pytest.approx(sum(vars(seconds).values()))
-    assert seconds.total == seconds.compute + seconds.communication
+def test_blocks_that_are_computed_again_make_a_step_longer_by_most_of_a_forward_pass():
+    run, workload = paper("parallel.checkpoint_blocks=all")
+    plain, again = plan(*paper()).seconds, plan(run, workload).seconds
+    assert plain.recompute == 0 and 0.5 * plain.forward < again.recompute < plain.forward
+    longer = again.recompute + again.waiting - plain.waiting
+    assert again.total - plain.total == pytest.approx(longer, rel=1e-9)
 
 
 def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other():
@@ -62,7 +71,7 @@ def test_refining_less_costs_less():
 
 def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     run, workload = paper(grid=(1, 256, 256))
-    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    config = engine()
     assert zero_settings(config).overlap_comm
     after = estimate(run, config, FRONTIER, nodes=92, workload=workload)
     config["zero_optimization"]["stage"] = 2
@@ -76,7 +85,7 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
 
 def test_ranks_that_share_cores_take_as_long_together_as_one():
     run, workload = paper()
-    cpu, config = load_machine("cpu"), load_deepspeed_config("ds_configs/zero1.json")
+    cpu, config = load_machine("cpu"), engine("zero1")
     one, two = (estimate(run, config, cpu, ranks=ranks, workload=workload) for ranks in (1, 2))
     assert two.seconds.forward == pytest.approx(2 * one.seconds.forward)
     assert two.memory_limit == one.memory_limit / 2
@@ -95,19 +104,21 @@ def test_a_sequence_group_sends_what_its_plan_moves():
 
 def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
     run, workload = paper()
-    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    config = engine()
     planned = plan(run, workload)
     found = search(run, config, FRONTIER, planned, workload)
     assert {estimate.samples_per_step for _, estimate in found} == {1472}
     assert {choice.stage for choice, _ in found} == {0, 1, 2, 3} and any(choice.bf16 for choice, _ in found)
-    assert found[0][1].seconds.total <= 1.05 * min(estimate.seconds.total for _, estimate in found)
+    totals = [estimate.seconds.total for _, estimate in found]
+    # Three figures are compared, since the model can tell no more.
+    assert len(totals) > 100 and all(before <= 1.01 * after for before, after in pairwise(totals))
     current = choice_of(run, config, planned)
     assert [estimate for choice, estimate in found if choice == current] == [planned]
 
 
 def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     run, workload = paper("train.micro_batch=16", grid=(1, 512, 512))
-    config = load_deepspeed_config("ds_configs/frontier_zero1.json")
+    config = engine()
     planned = plan(run, workload)
     assert not planned.fits
     current = choice_of(run, config, planned)
@@ -149,4 +160,4 @@ def test_auto_takes_the_smallest_group_that_fits():
     assert plan(run, workload).sequence_parallel_size == 1
     run, workload = paper(*limit, "parallel.memory_limit=0.15")
     assert plan(run, workload).sequence_parallel_size == 2
-    assert plan(run, workload, deepspeed_config="ds_configs/zero1.json").sequence_parallel_size == 4
+    assert plan(run, workload, config="zero1").sequence_parallel_size == 4

@@ -13,6 +13,7 @@ from matey.scaling.operations import count_kernels, count_operations
 from matey.scaling.samples import Assumed, samples_of
 from matey.scaling.workload import Workload, load_workload
 from matey.train.loss import training_loss
+from tests.conftest import ROOT
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
 NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze"}
@@ -31,7 +32,7 @@ class KernelCounter(TorchDispatchMode):
 
 def workload_of(case):
     model, batch = case.make_model(), case.make_batch()
-    return model, batch, Workload(model.config, tuple(samples_of(batch, model.config)), measured=True)
+    return model, batch, Workload(model.config, tuple(samples_of(batch, model.config)))
 
 
 @pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
@@ -63,7 +64,7 @@ def test_kernels_are_those_that_start_to_a_third(scheme, tokens, patches):
 def test_tokens_are_counted_on_windows_of_the_data(run_yaml):
     run = load_config(run_yaml())
     workload = load_workload(run, num_samples=8)
-    assert workload.measured and len(workload.samples) == 8
+    assert len(workload.samples) == 8
     assert 8 < workload.num_tokens < workload.num_uniform_tokens == 2 * 4 * 4
 
 
@@ -95,6 +96,6 @@ def test_whole_samples_cross_no_rank_where_there_is_one_for_each():
 
 
 def test_parameters_of_a_model_without_storage_are_those_of_the_paper_preset():
-    run = load_config("launch/runs/paper_pretrain_vit_b.yaml")
+    run = load_config(ROOT / "launch" / "runs" / "paper_pretrain_vit_b.yaml")
     workload = load_workload(run, Assumed(), num_samples=2)
     assert 85e6 < count_operations(workload.config).num_parameters < 95e6

@@ -1,18 +1,16 @@
 """Where the small files made by PDEBench's own generators are, for comparison."""
 
-from pathlib import Path
-
 import h5py
 import pytest
 import torch
 import yaml
 
-PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "pdebench"
+from tests.conftest import SHARED
 
 
 def published_file(name):
     """Return a file of the published generators, or skip the test where there is none."""
-    path = PUBLISHED / name
+    path = SHARED / "pdebench" / name
     if not path.exists():
         pytest.skip(f"no {path.name} of the published generator beside the repository")
     return path

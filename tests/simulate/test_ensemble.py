@@ -103,7 +103,10 @@ def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tm
             for name, seeds in layout.files(changed).items()
             if (tmp_path / name).exists()
         ]
-        assert all(known) if other == {} else not any(known)
+        if other == {}:
+            assert known and all(known)
+        else:
+            assert not any(known)
 
 
 @pytest.mark.parametrize(

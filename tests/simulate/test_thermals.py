@@ -18,9 +18,11 @@ from matey.simulate.stratified_flow import (
     Slice,
     background_density,
 )
-from matey.simulate.thermals import STOCK, Bubble, collide, draw_bubbles, solve
+from matey.simulate.thermals import Bubble, collide, draw_bubbles, solve
 from tests.conftest import SHARED
 
+# miniWeather's DATA_SPEC_COLLISION on its own grid.
+STOCK = (Bubble(20.0, WIDTH / 2, 2000.0, 2000.0), Bubble(-20.0, WIDTH / 2, 8000.0, 2000.0))
 STOCK_GRID = Slice(50, 100)
 
 
@@ -77,6 +79,14 @@ def test_energy_changes_by_what_the_published_solver_prints_and_mass_by_nothing(
     assert mass[-1] / mass[0] == pytest.approx(1, abs=1e-12)
     assert energy[1] / energy[0] - 1 == pytest.approx(3.93e-4, abs=0.005e-4)
     assert energy[2] / energy[0] - 1 == pytest.approx(3.927866e-4, abs=2e-10)
+
+
+@pytest.mark.slow
+def test_energy_changes_by_what_the_published_solver_prints_on_a_finer_grid_too():
+    grid = Slice(100, 200)
+    mass, energy = mass_and_energy(collide([STOCK], grid, seconds(0, 1000))[0], grid)
+    assert mass[1] / mass[0] == pytest.approx(1, abs=1e-12)
+    assert energy[1] / energy[0] - 1 == pytest.approx(6.34e-4, abs=0.005e-4)
 
 
 def test_air_at_rest_stays_at_rest():

@@ -69,7 +69,7 @@ def test_a_path_that_is_not_there_is_a_fault(tmp_path):
     assert result.returncode == 1 and "nothing.h5 does not exist" in faults(result)[0]
 
 
-def test_the_real_folder_shows_every_system(tmp_path):
+def test_the_real_folder_shows_every_system():
     if not SHARED.exists():
         pytest.skip(f"{SHARED} is not at hand")
     result = inspect(SHARED)

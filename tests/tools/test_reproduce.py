@@ -1,13 +1,17 @@
 """The studies, as commands."""
 
+import argparse
 import csv
+import importlib.util
 import sys
 
 import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from tests.conftest import start
+from matey.config import dump_config, load_config
+from matey.evaluate.data_efficiency import points_of
+from tests.conftest import ROOT, start, write_swe
 
 
 def study(out, *flags, **kwargs):
@@ -18,6 +22,62 @@ def test_a_mistake_is_one_sentence(tmp_path):
     result = study(tmp_path / "study", "--scale", "paper", "--sizes", "1")
     assert result.returncode == 2 and "error: --scale paper needs --pretrained RUN_OR_MODEL." in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("reproduce_tool", ROOT / "tools" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_of(command):
+    """Return the YAML of a fine-tuning command, and the run that it starts."""
+    value_of = dict(zip(command, command[1:], strict=False))
+    settings = [value for flag, value in zip(command, command[1:], strict=False) if flag == "--set"]
+    flags = [f"finetune.train={value_of['--train']}", f"data.trajectories={value_of['--trajectories']}"]
+    return value_of["--config"], load_config(value_of["--config"], [*settings, *flags])
+
+
+def test_a_run_from_random_weights_has_network_and_rates_of_its_twin_from_the_pretrained_model(tool, tmp_path):
+    args = argparse.Namespace(
+        scale="paper", system="thermals", launcher="python", deepspeed_config="zero1.json", set=["train.accumulation=8"]
+    )
+    points = points_of(["pretrained", "random"], ["all", "prepost"], [1, 6], 2)
+    rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}
+    for point in points:
+        config, run = run_of(tool.finetuning(point, args, "runs/old", tmp_path))
+        folder = tmp_path / "points" / point.name
+        assert (run.train.learning_rate, run.train.weight_decay) == rates[point.mode], point
+        assert (run.train.accumulation, run.train.seed, run.output.dir) == (8, point.seed, str(folder))
+        assert (run.finetune.train, run.data.trajectories) == (point.mode, point.trajectories)
+        if point.start == "random":
+            assert config == str(folder.with_name(point.name.replace("random", "pretrained")) / "config.yaml")
+            assert run.model.fields == ("density",)
+        folder.mkdir(parents=True)
+        run = run.model_copy(update={"model": run.model.model_copy(update={"fields": ("density",)})})
+        (folder / "config.yaml").write_text(dump_config(run))
+
+
+def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool, tmp_path, monkeypatch, capsys):
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 30)
+    flags = ["--system", "mhd", "--scale", "paper", "--starts", "random", "--out", str(tmp_path / "study")]
+    flags += ["--set", f"data.sets=[{{path: {tmp_path / 'swe'}}}]"]
+
+    def refuse(words, *more):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "data_efficiency", *flags, *more])
+        assert tool.main() == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and words in said and not (tmp_path / "study").exists()
+
+    refuse(
+        "holds 30 trajectories, 24 of them to train on; --sizes asks for 25, which needs 31 in all.", "--sizes", "1,25"
+    )
+    # The paper has 1 to 24 cavities: these are enough, and then too short.
+    refuse("has a trajectory of 12 frames; a history of 10 and the lead 100, at which runs are scored, need 110.")
+    refuse("nowhere does not exist", "--set", "data.sets=[{path: nowhere}]")
 
 
 @pytest.mark.slow
