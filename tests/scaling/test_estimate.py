@@ -57,7 +57,7 @@ def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other(
     with pytest.raises(ConfigError, match="9857 nodes are asked for and Frontier has 9856"):
         plan(run, workload, nodes=9857)
     with pytest.raises(ConfigError, match="92 nodes are asked for and cpu has 1"):
-        plan(run, workload, machine=load_machine("cpu"))
+        estimate(run, {}, load_machine("cpu"), nodes=92, workload=workload)
 
 
 def test_refining_less_costs_less():
