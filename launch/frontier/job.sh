@@ -42,13 +42,16 @@ run_job() {
     export SLURM_GPUS_PER_TASK=1 # srun's option below, which the tasks read too: each sees one die, as device 0
 
     # mpi4py comes before torch: after it, Cray MPICH cannot choose the network card near the task (PyTorch on Frontier).
-    first="import runpy, sys; sys.argv.pop(0)"
+    # An error before the program takes care of its own, as in an import, ends the task at once: MPI_Finalize would wait.
+    first="import os, runpy, sys, traceback; sys.argv.pop(0)
+sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.flush(), os._exit(1))"
     if [[ "$LAUNCHER" == mpi ]]; then first="import mpi4py.MPI; $first"; fi
     # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
     trap : USR1
     code=0
     srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
-        python -u -c "$first; runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
+        python -u -c "$first
+runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
         --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume || code=$?
 
     # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from matey.fields import FieldBatch
 
 
-@dataclass(frozen=True)
-class Forecast:
+class Forecast(NamedTuple):
     """The predicted frame of one `FieldBatch`: base + scale x decoded.
+
+    A tuple, since DeepSpeed looks for tensors in tuples, lists and dicts only. Where it finds none it does not hear of the
+    backward pass, and counts gradients of all but the last micro-step more than once (bfloat16 with stage 1, `overlap_comm`).
 
     Attributes:
         batch: what was predicted from.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -127,7 +126,7 @@ class MateyModel(PreTrainedModel):
         self.eval()
         (forecast,) = self([batch.to(self.device)])
         self.train(was_training)
-        return replace(forecast, decoded=self.seam.reduce(forecast.decoded)).field()
+        return forecast._replace(decoded=self.seam.reduce(forecast.decoded)).field()
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""

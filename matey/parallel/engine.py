@@ -9,14 +9,12 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.runtime.config_utils import DeepSpeedConfigModel
-from deepspeed.runtime.utils import register_output_backward_hooks
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from matey.config import ConfigError, GroupSection, TrainSection
-from matey.fields import FieldBatch, nearest_name
-from matey.model.forecast import Forecast
+from matey.fields import nearest_name
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 
@@ -51,17 +49,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "steps_per_print": 10**9,
     }
     engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
-    engine.register_forward_hook(_announce_backward)
     return engine
-
-
-def _announce_backward(engine: Engine, batches: tuple[list[FieldBatch]], forecasts: list[Forecast]) -> None:
-    """Have DeepSpeed prepare for the backward pass, as it does by itself where a model returns tensors and no dataclasses.
-
-    Without, its optimizers do not know which micro-step is the last: gradients of bfloat16 with stage 1, and those that
-    stage 1 reduces while the backward pass goes on, would be counted more than once.
-    """
-    register_output_backward_hooks([forecast.decoded for forecast in forecasts], engine._backward_prologue)
 
 
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:

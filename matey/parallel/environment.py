@@ -16,7 +16,7 @@ from matey.config import ConfigError
 from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.failure import name_failures, set_timeouts
-from matey.parallel.meter import note_cores
+from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.signals import listen, stop_listening
 
 # DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
@@ -62,13 +62,6 @@ class Environment:
     def backend(self) -> str:
         """What carries the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
         return "nccl" if self.device.type == "cuda" else "gloo"
-
-    @property
-    def cores(self) -> float:
-        """Cores that this process has to itself: those it was bound to, else its share of what its node's processes see."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        is_bound = self.launcher in ("slurm", "mpi") and cores < os.cpu_count()
-        return cores if is_bound else cores / self.local_world_size
 
     def __str__(self) -> str:
         """Return the line that opens a run's log."""
@@ -126,13 +119,11 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     Args:
         environment: of this process.
         timeout: seconds after which a collective that hangs fails.
-        threads: CPU threads of this process; by default the cores over the processes of this node.
+        threads: CPU threads of this process; by default as many as it has cores to itself.
     """
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    torch.set_num_threads(threads or max(1, int(environment.cores)))
-    note_cores(environment.cores)
     os.environ.update(
         RANK=str(environment.rank),
         WORLD_SIZE=str(environment.world_size),
@@ -149,6 +140,9 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     set_timeouts(timedelta(seconds=timeout))
     deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
     name_failures(environment.rank, environment.world_size)
+    cores = cores_of_rank()
+    note_cores(cores)
+    torch.set_num_threads(threads or max(1, int(cores)))
     listen(has_launcher=environment.launcher == "torch")
 
 

@@ -1,12 +1,9 @@
 """What a step takes, on one process."""
 
-import os
 import time
 
-import pytest
 import torch
 
-from matey.parallel.environment import Environment
 from matey.parallel.meter import Meter
 
 
@@ -30,15 +27,3 @@ def test_processor_time_is_that_of_work_and_not_of_waiting():
     meter.start()
     time.sleep(0.05)
     assert worked >= 0.05 > meter.read()["processor_seconds"]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="binds itself to a core")
-def test_ranks_that_srun_bound_to_cores_of_their_own_share_none_and_others_share_what_they_see():
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        bound = Environment("slurm", 0, 2, 0, 2, "127.0.0.1", 29500)
-        assert bound.cores == (1 if os.cpu_count() > 1 else 0.5)
-        assert Environment("torch", 0, 2, 0, 2, "127.0.0.1", 29500).cores == 0.5
-    finally:
-        os.sched_setaffinity(0, before)
