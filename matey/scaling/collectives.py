@@ -174,9 +174,8 @@ def fit(points: Sequence[Point]) -> Fit:
     rows = np.array([astuple(passes(p.kind, p.num_bytes, p.group)) for p in points])
     used = rows.any(axis=0)
     rows = rows[:, used]
-    one_size = (
-        len({point.num_bytes for point in points}) == 1
-    )  # kinds differ in rounds and bytes, but have factors as well
+    # Kinds differ in rounds and bytes, but have factors as well: they alone do not tell latency from bandwidth.
+    one_size = len({point.num_bytes for point in points}) == 1
     if one_size or np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
         raise ValueError(
             "Links are fitted to messages of several sizes, on one node and, for those between, on several."
