@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import torch
 from matey.config import ConfigError
 from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
-from matey.parallel.failure import name_failures, set_timeouts
+from matey.parallel.failure import end_process, name_failures, set_timeouts
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.signals import listen, stop_listening
 
@@ -146,12 +147,21 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     listen(has_launcher=environment.launcher == "torch")
 
 
-def stop_processes() -> None:
-    """Leave the process group together: a rank that left first would end the others with a connection error."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        stop_listening()
-        torch.distributed.destroy_process_group()
+def stop_processes(code: int = 0) -> int:
+    """Leave the process group together and, where there are other ranks, end this process with ``code``; return it if not.
+
+    A rank that left first would end the others with a connection error. The interpreter's own way out is not taken, since
+    threads of collectives may still be letting go of their tensors: one that needs the interpreter then aborts the process.
+    """
+    torch.distributed.barrier()
+    stop_listening()
+    has_others = torch.distributed.get_world_size() > 1
+    torch.distributed.destroy_process_group()
+    if has_others:
+        atexit._run_exitfuncs()  # in which monitors write what they still hold
+        mpi.finalize()
+        end_process(code)
+    return code
 
 
 def _alone(variables: Mapping[str, str]) -> Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,12 @@ def each_rank_sees_another_device(node: MPI.Comm, variables: Mapping[str, str]) 
     mine = next((variables[name] for name in VISIBLE_DEVICES if variables.get(name)), None)
     visible = node.allgather(mine)
     return None not in visible and len(set(visible)) == len(visible)
+
+
+def finalize() -> None:
+    """Leave MPI where this process has taken part in it: one that ends without is an error to ``mpirun``."""
+    if "mpi4py.MPI" in sys.modules:
+        sys.modules["mpi4py.MPI"].Finalize()
 
 
 def address_of_this_node() -> str:

@@ -57,8 +57,7 @@ def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str
     except (ConfigError, DataError, RunError) as error:
         # Every rank meets a mistake in the configuration; broken data may be one rank's alone.
         return end_with_error(rank, world_size, f"error: {error}", is_common=isinstance(error, ConfigError))
-    stop_processes()
-    return 0 if is_done else EXIT_CODE
+    return stop_processes(0 if is_done else EXIT_CODE)
 
 
 def _load(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
