@@ -82,9 +82,9 @@ def held_between_steps(plan, engine, own):
 
 
 def check_messages(exchanges, traffic, name, tolerance=0.02):
-    """Compare the bytes of every kind that is planned or sent; norms, losses and counts are too small to be planned."""
+    """Compare the bytes of every kind that is planned or sent; norms, counts and a few tokens are too small to be planned."""
     assert exchanges, name
-    small = 1e-3 * sum(sent["bytes"] for sent in traffic.values())
+    small = 1e-2 * sum(sent["bytes"] for sent in traffic.values())
     for kind in {*traffic, *(exchange.kind for exchange in exchanges)}:
         planned = sum(exchange.num_bytes for exchange in exchanges if exchange.kind == kind)
         sent = traffic.get(kind, NOTHING)["bytes"]
