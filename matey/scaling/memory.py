@@ -54,6 +54,8 @@ def plan_memory(
     optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
     whole_buckets = not machine.shared_dies
     adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks
+    if engine.reduces_after_backward:
+        adam += engine.value_bytes * num  # gradients in bfloat16, which wait for the end of the step
     if engine.stage == 3:
         weights /= ranks
         adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps

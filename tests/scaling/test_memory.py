@@ -56,12 +56,13 @@ def check_engines(size, ranks, settings):
     points = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
     assert len(points) == len(settings), result.stderr
     workload, topology = workload_of(Case(size, **SAMPLE)), Topology(0, ranks, 1, 1)
+    num = workload.operations.num_parameters
     for number, config in enumerate(settings):
         engine, point = read_engine(config), points[number]
         plan = plan_memory(RUN, workload, engine, topology, CPU)
         name = f"{size}, ZeRO {engine.stage}, {engine.precision}, {ranks} ranks"
         planned = {
-            "held": held_between_steps(plan, engine, workload.operations.num_parameters / ranks),
+            "held": held_between_steps(plan, engine, num, num / ranks),
             "step": plan.weights + plan.optimizer + plan.adam,
             "peak": plan.total,
         }
@@ -74,11 +75,12 @@ def check_engines(size, ranks, settings):
             check_messages(plan_exchanges(RUN, workload, engine, topology, CPU), point["traffic"], name)
 
 
-def held_between_steps(plan, engine, own):
-    """Weights and optimizer, and where an engine keeps them its gradients and bucket: what AdamW needs less its temporaries."""
+def held_between_steps(plan, engine, num, own):
+    """Weights and optimizer, and where an engine keeps them its gradients and bucket: what AdamW needs less what it lets go."""
     held = plan.weights + plan.optimizer
-    keeps = engine.stage == 3 or engine.reduces_after_backward
-    return held + (plan.adam - _adam_temporaries(engine) * own if keeps else 0)
+    if engine.reduces_after_backward:
+        return held + plan.adam - _adam_temporaries(engine) * own - engine.value_bytes * num
+    return held + (plan.adam - _adam_temporaries(engine) * own if engine.stage == 3 else 0)
 
 
 def check_messages(exchanges, traffic, name, tolerance=0.02):
