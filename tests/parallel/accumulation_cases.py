@@ -1,9 +1,10 @@
-"""Started by test_engine.py: prints the gradient's norm over steps of one, two and three equal micro-batches, by engine."""
+"""Started by test_engine.py on two ranks: prints the gradient's norm with one, two and three equal micro-batches, by engine."""
 
 import json
 import sys
 
 from matey.config import TrainSection
+from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.train.loss import training_loss
@@ -36,7 +37,9 @@ def norms(config: dict, accumulation: int) -> list[float]:
 def main() -> None:
     start_processes(find_environment(), timeout=60, threads=1)
     for name, config in ENGINES.items():
-        sys.stdout.write(f"case {json.dumps([name, [norms(config, times) for times in (1, 2, 3)]])}\n")
+        found = [norms(config, times) for times in (1, 2, 3)]
+        if rank() == 0:
+            sys.stdout.write(f"case {json.dumps([name, found])}\n")
     stop_processes()
 
 
