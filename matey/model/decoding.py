@@ -39,6 +39,7 @@ class PatchDecoder(nn.Module):
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
         # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
         self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
+        self.num_blocks = math.prod(p // c for p, c in zip(self.patch, self.cells, strict=True))
         self.margin = tuple(min(overlap, size // 2) for size in self.cells[1:])
         window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
         block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
@@ -55,20 +56,21 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool], row: Tensor) -> Tensor:
-        """Cut what the decoder sees of some patches out of a normalised frame: ``(m, cells, f, window)``."""
-        return surroundings(frame, covered, self.patch[1:], self.cells[1:], self.halo, periodic, row)
+    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool], number: Tensor) -> Tensor:
+        """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
+        return surroundings(frame, covered, self.cells[1:], self.halo, periodic, number)
 
-    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, tokens: Tensor, place: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
         """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
 
         Args:
-            tokens: ``(sum of m, e)``, group after group.
-            windows: per group ``(m, cells, f, window)``, see `windows`; ``m`` may be 0.
+            tokens: ``(m, e)``, group after group.
+            place: ``(sum of c,)``, which blocks of the tokens to decode, among those of all, token after token.
+            windows: per group ``(c, f, window)`` those of its blocks, see `windows`; ``c`` may be 0.
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
-            Per group the blocks ``(m, cells, f, z, y, x)`` of its patches, with their margins and weighted by `ramp`.
+            Per group the blocks ``(f, z, y, x, c)``, with their margins and weighted by `ramp`.
         """
         grid = [1, 1, 1, 1]
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
@@ -77,14 +79,14 @@ class PatchDecoder(nn.Module):
         weight_of_cell = ramp(self.cells[1:], self.margin).to(self.field_weight)
         z, y, x = weight_of_cell.shape
         field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
-        counts = [len(window) * math.prod(grid) for window in windows]
+        blocks = tokens.index_select(0, place).split([len(window) for window in windows])
         decoded = []
-        for part, window, row in zip(tokens.split(counts), windows, rows, strict=True):
+        for part, window, row in zip(blocks, windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
-            seen = rearrange(window, "m c f w -> (m c) (f w)").to(weight.dtype) @ weight
-            weight = rearrange(field_weight[row], "f e c -> e (f c)")
-            values = torch.addmm(field_bias[row].flatten(), F.gelu(part + seen), weight)
-            decoded.append(rearrange(values, "(m c) (f z y x) -> m c f z y x", c=math.prod(grid), z=z, y=y, x=x))
+            seen = window.flatten(1).to(weight.dtype) @ weight
+            weight = rearrange(field_weight[row], "f e c -> (f c) e")
+            values = torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(part + seen).T)
+            decoded.append(values.view(len(row), z, y, x, len(window)))
         return decoded
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from matey.fields import FieldBatch
+from matey.model.seam import Seam
+from matey.tokens.coverage import Part
 
 
 class Forecast(NamedTuple):
@@ -17,24 +19,27 @@ class Forecast(NamedTuple):
 
     Attributes:
         batch: what was predicted from.
-        base: ``(b, f, z, y, x)`` or ``(b, f, 1, 1, 1)`` in physical units; the last frame when the change is predicted.
+        base: ``(b, f, z, y, x)`` in physical units; the last frame when the change is predicted.
         scale: ``(b, f)`` in physical units.
-        decoded: ``(b, f, z, y, x)`` in units of the scale, relative to the base; zero in cells of other ranks.
-        own: ``(b, 1, z, y, x)`` of bool, the cells that are this rank's; None where all are.
+        part: the cells that are this rank's, in ``k`` tiles.
+        decoded: ``(k, f, z, y, x)`` in units of the scale, relative to the base; counts in the part's own cells only.
         num_tokens: tokens of the batch that this rank processed.
     """
 
     batch: FieldBatch
     base: Tensor
     scale: Tensor
+    part: Part
     decoded: Tensor
-    own: Tensor | None
     num_tokens: int
 
-    def in_scale(self, field: Tensor) -> Tensor:
-        """Express a field ``(b, f, z, y, x)`` in the units of what is decoded."""
-        return (field - self.base) / self.scale[..., None, None, None]
+    def errors(self, target: Tensor) -> Tensor:
+        """Return by how much this rank's cells miss a target ``(b, f, z, y, x)``, in tiles and units as ``decoded``."""
+        scale = self.scale[self.part.sample][..., None, None, None]
+        wanted = (self.part.cut(target) - self.part.cut(self.base)) / scale
+        return (self.decoded.to(target.dtype) - wanted) * self.part.own[:, None]
 
-    def field(self) -> Tensor:
-        """Return the predicted frame, ``(b, f, z, y, x)`` in physical units; the base in cells of other ranks."""
-        return self.base + self.scale[..., None, None, None] * self.decoded.to(self.scale.dtype)
+    def field(self, seam: Seam) -> Tensor:
+        """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the parts of all ranks that share it."""
+        decoded = seam.reduce(self.part.put(self.decoded.to(self.scale.dtype)))
+        return self.base + self.scale[..., None, None, None] * decoded

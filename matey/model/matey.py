@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch, field_rows
-from matey.model.blending import Blocks, blend
+from matey.model.blending import BlockGrid, Blocks, blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
@@ -22,7 +22,7 @@ from matey.model.drop_path import keep_scale
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
-from matey.tokens.coverage import cells_of, tokens_to_decode
+from matey.tokens.coverage import Part, parts_of, tokens_to_decode
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -126,7 +126,7 @@ class MateyModel(PreTrainedModel):
         self.eval()
         (forecast,) = self([batch.to(self.device)])
         self.train(was_training)
-        return forecast._replace(decoded=self.seam.reduce(forecast.decoded)).field()
+        return forecast.field(self.seam)
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
@@ -163,59 +163,54 @@ class MateyModel(PreTrainedModel):
             return tokens_to_decode(whole, part, frames, patches, reach)
 
         features = self.seam.fetch(tokens, whole.num_tokens, wanted)
-        decoded = self._decode_levels(token_batch, whole.select(wanted(own)), features, rows)
-        shared = self.seam.size > 1
-        cells = cells_of(whole, own, frames, patches) if shared else [None] * len(frames)
+        parts = parts_of(whole, own, frames, patches)
+        decoded = self._decode_levels(token_batch, whole.select(wanted(own)), parts, features, rows)
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
+        add_levels = self.config.token_set == "mul"
         return [
             Forecast(
                 batch=batch,
-                base=batch.last if self.config.predict == "change" else normalisation.mean[..., None, None, None],
+                base=batch.last if self.config.predict == "change" else _constant(normalisation.mean, batch.grid),
                 scale=normalisation.std,
-                decoded=self._blend(levels, batch, covered) * (1 if mask is None else mask),
-                own=mask,
+                part=part,
+                decoded=blend(levels, add_levels=add_levels),
                 num_tokens=tokens_of_batch,
             )
-            for batch, normalisation, levels, covered, mask, tokens_of_batch in zip(
-                token_batch.batches,
-                token_batch.normalisations,
-                decoded,
-                token_batch.covered,
-                cells,
-                num_tokens,
-                strict=True,
+            for batch, normalisation, part, levels, tokens_of_batch in zip(
+                token_batch.batches, token_batch.normalisations, parts, decoded, num_tokens, strict=True
             )
         ]
 
     def _decode_levels(
-        self, token_batch: TokenBatch, layout: TokenLayout, tokens: Tensor, rows: Sequence[Tensor]
+        self,
+        token_batch: TokenBatch,
+        layout: TokenLayout,
+        parts: Sequence[Part],
+        tokens: Tensor,
+        rows: Sequence[Tensor],
     ) -> list[list[Blocks]]:
-        """Decode tokens of the last frame to blocks of cells, per group and level."""
+        """Decode tokens of the last frame to the blocks that reach into each group's part, per group and level."""
         batches = token_batch.batches
         decoded: list[list[Blocks]] = [[] for _ in batches]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
             index = (layout.level == level).nonzero(as_tuple=True)[0]
-            spatial = [
-                layout.row[part] // (batch.num_frames // patch[0])
-                for part, batch in zip(_by_group(index, layout, len(batches)), batches, strict=True)
-            ]
+            grids = [BlockGrid.over(part, decoder.cells[1:], decoder.margin) for part in parts]
+            first, places, numbers = 0, [], []
+            for of_group, grid, batch in zip(_by_group(index, layout, len(batches)), grids, batches, strict=True):
+                place, number = grid.to_decode(patch, layout.row[of_group] // (batch.num_frames // patch[0]))
+                places.append(first + place)
+                numbers.append(number)
+                first += len(of_group) * decoder.num_blocks
             windows = [
-                decoder.windows(normalised[:, -1], covered, batch.periodic, row)
-                for normalised, covered, batch, row in zip(
-                    token_batch.normalised, token_batch.covered, batches, spatial, strict=True
+                decoder.windows(normalised[:, -1], covered, batch.periodic, number)
+                for normalised, covered, batch, number in zip(
+                    token_batch.normalised, token_batch.covered, batches, numbers, strict=True
                 )
             ]
-            for group, values in enumerate(decoder(tokens[index], windows, rows)):
-                decoded[group].append(Blocks(values, spatial[group], decoder.patch, decoder.cells[1:], decoder.margin))
+            values = decoder(tokens[index], torch.cat(places), windows, rows)
+            for group, blocks in enumerate(zip(values, numbers, grids, strict=True)):
+                decoded[group].append(Blocks(*blocks))
         return decoded
-
-    def _blend(self, levels: Sequence[Blocks], batch: FieldBatch, covered: Sequence[int]) -> Tensor:
-        """Put the decoded frame of a batch together, ``(b, f, z, y, x)``."""
-        z, y, x = batch.grid
-        # Around a padded domain there is no neighbour at the other end.
-        wraps = [w and size == cells for w, size, cells in zip(batch.periodic, batch.grid, covered, strict=True)]
-        add_levels = self.config.token_set == "mul"
-        return blend(levels, batch.num_samples, covered, wraps, add_levels=add_levels)[..., :z, :y, :x]
 
 
 @contextmanager
@@ -228,6 +223,11 @@ def quiet() -> Iterator[None]:
     finally:
         if was_shown:
             hf_logging.enable_progress_bar()
+
+
+def _constant(value: Tensor, grid: Sequence[int]) -> Tensor:
+    """See values ``(b, f)`` as fields ``(b, f, z, y, x)``."""
+    return value[..., None, None, None].expand(*value.shape, *grid)
 
 
 def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tensor]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import reduce
+from einops import rearrange, reduce
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, cover, extend, patch_grid
+from matey.tokens.patches import Patch, cover, extend, pad, patch_grid, patches_at, unpatchify
 from matey.tokens.refinement import to_children
 
 
@@ -30,16 +31,68 @@ class Frames:
     periodic: tuple[bool, bool, bool]
 
 
-def cells_of(layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch]) -> list[Tensor]:
-    """Return per group the cells ``(b, 1, z, y, x)`` that lie in leaves among the tokens ``own``."""
-    finest = patches[-1][1:]
-    masks = []
+@dataclass(frozen=True)
+class Part:
+    """The cells of the predicted frame of one group of samples that some tokens stand for.
+
+    Attributes:
+        frames: of the group.
+        tile: the coarsest patch with one frame, ``(1, z, y, x)``: the part is kept in whole tiles.
+        row: ``(k,)``, ascending, the rows in ``patchify(frame, tile)`` of the tiles that hold some of the cells.
+        own: ``(k, z, y, x)`` of bool, the cells of the tiles that are among them.
+    """
+
+    frames: Frames
+    tile: Patch
+    row: Tensor
+    own: Tensor
+
+    @property
+    def covered(self) -> tuple[int, int, int]:
+        """Size ``z, y, x`` of what tiles cover, at least the grid."""
+        return cover((1, *self.frames.window[1:]), self.tile)[1:]
+
+    @property
+    def wraps(self) -> tuple[bool, ...]:
+        """Whether what tiles cover goes on at its other end, along ``z, y, x``: around a padded domain nothing does."""
+        return _wraps(self.frames, self.covered)
+
+    @property
+    def sample(self) -> Tensor:
+        """Sample of each tile, ``(k,)``."""
+        return self.row // math.prod(patch_grid((1, *self.covered), self.tile))
+
+    def cut(self, fields: Tensor) -> Tensor:
+        """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
+        return patches_at(pad(fields, self.covered)[:, None], self.tile, self.row)[:, :, 0]
+
+    def put(self, tiles: Tensor) -> Tensor:
+        """Put tiles ``(k, f, z, y, x)`` where they belong in ``(b, f, z, y, x)``, zero in cells that are not own."""
+        grid = patch_grid((1, *self.covered), self.tile)
+        rows = tiles.new_zeros(self.frames.num_samples * math.prod(grid), *tiles.shape[1:])
+        rows = rows.index_copy(0, self.row, tiles * self.own[:, None])
+        _, z, y, x = self.frames.window
+        return unpatchify(rows[:, :, None], grid)[:, 0, :, :z, :y, :x]
+
+
+def parts_of(layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch]) -> list[Part]:
+    """Return per group the cells of the grid that lie in leaves among the tokens ``own``."""
+    tile, finest = (1, *patches[0][1:]), patches[-1][1:]
+    parts = []
     for covered_patches, group in zip(_finest_patches(layout, own, frames, patches), frames, strict=True):
-        for axis, size in enumerate(finest, start=1):
-            covered_patches = covered_patches.repeat_interleave(size, dim=axis)
-        _, z, y, x = group.window
-        masks.append(covered_patches[:, None, :z, :y, :x])
-    return masks
+        ratio = {f"r{axis}": t // size for axis, t, size in zip("zyx", tile[1:], finest, strict=True)}
+        by_tile = rearrange(covered_patches, "b (Z rz) (Y ry) (X rx) -> b Z Y X rz ry rx", **ratio)
+        place = by_tile.flatten(4).any(dim=4).nonzero(as_tuple=True)
+        cells = by_tile[place]
+        for axis, (size, first, length, limit) in enumerate(
+            zip(finest, place[1:], tile[1:], group.window[1:], strict=True), start=1
+        ):
+            cells = cells.repeat_interleave(size, dim=axis)
+            inside = first[:, None] * length + torch.arange(length, device=first.device) < limit
+            cells = cells & inside.view(-1, *(length if axis == other else 1 for other in (1, 2, 3)))
+        _, Z, Y, X = by_tile.shape[:4]
+        parts.append(Part(group, tile, ((place[0] * Z + place[1]) * Y + place[2]) * X + place[3], cells))
+    return parts
 
 
 def tokens_to_decode(
@@ -100,6 +153,10 @@ def _dilated(mask: Tensor, group: Frames, patches: Sequence[Patch], reach: Seque
     if not any(radius):
         return mask
     covered = cover(group.window, patches[0])
-    wraps = [w and size == c for w, size, c in zip(group.periodic, group.window[1:], covered[1:], strict=True)]
+    wraps = _wraps(group, covered[1:])
     around = extend(mask.float(), [s + r for s, r in zip(mask.shape[1:], radius, strict=True)], wraps, before=radius)
     return F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
+
+
+def _wraps(group: Frames, covered: Sequence[int]) -> tuple[bool, ...]:
+    return tuple(w and size == c for w, size, c in zip(group.periodic, group.window[1:], covered, strict=True))

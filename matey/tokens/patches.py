@@ -110,34 +110,29 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
 def surroundings(
     frame: Tensor,
     covered: Sequence[int],
-    patch: Sequence[int],
     cells: Sequence[int],
     halo: Sequence[int],
     periodic: Sequence[bool],
-    row: Tensor,
+    number: Tensor,
 ) -> Tensor:
-    """Cut a window around each block of cells of some patches.
+    """Cut a window around some blocks of cells.
 
     Args:
         frame: ``(b, f, z, y, x)``.
         covered: size ``z, y, x`` of what the patches cover, at least that of the frame.
-        patch: size ``z, y, x`` of a patch.
-        cells: size ``z, y, x`` of the blocks that a patch is cut into.
+        cells: size ``z, y, x`` of the blocks.
         halo: how far the window reaches beyond its block on either side of ``z, y, x``; the field goes on as in `extend`.
         periodic: along ``z, y, x``.
-        row: ``(m,)`` row of each patch in ``patchify`` of a single frame.
+        number: ``(c,)`` number of each block by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
 
     Returns:
-        ``(m, blocks of a patch, f, window)``.
+        ``(c, f, window)``.
     """
-    blocks = [p // c for p, c in zip(patch, cells, strict=True)]
     frame = extend(frame, [size + reach for size, reach in zip(covered, halo, strict=True)], periodic, before=halo)
     for axis, (size, reach) in enumerate(zip(cells, halo, strict=True), start=2):
         frame = frame.unfold(axis, size + 2 * reach, size)
-    pattern = "b f (Z sz) (Y sy) (X sx) wz wy wx -> b Z Y X sz sy sx f wz wy wx"
-    by_patch = rearrange(frame, pattern, sz=blocks[0], sy=blocks[1], sx=blocks[2])
-    chosen = by_patch[torch.unravel_index(row, by_patch.shape[:4])]
-    return rearrange(chosen, "m sz sy sx f wz wy wx -> m (sz sy sx) f (wz wy wx)")
+    frame = rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")
+    return frame[torch.unravel_index(number, frame.shape[:4])].flatten(2)
 
 
 def factor_stages(patch: Sequence[int]) -> list[tuple[int, ...]]:

@@ -42,10 +42,10 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
 
 def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
     """Sum of squared errors over this rank's cells, ``(b, f)`` in physical units."""
-    difference = forecast.decoded.to(target.dtype) - forecast.in_scale(target)
-    if forecast.own is not None:
-        difference = difference * forecast.own
-    return difference.square().sum(dim=(2, 3, 4)) * forecast.scale.square()
+    by_tile = forecast.errors(target).square().sum(dim=(2, 3, 4))
+    tiles_of_samples = torch.bincount(forecast.part.sample, minlength=len(target)).tolist()
+    by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(tiles_of_samples)])
+    return by_sample * forecast.scale.square()
 
 
 def _relative(squared_error: Tensor, target: Tensor) -> Tensor:

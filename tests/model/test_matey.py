@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.model.seam import Seam
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import refine
 from tests.conftest import VOCABULARY, make_batch, make_model
@@ -19,7 +20,7 @@ SCHEMES = ["vit", "svit", "avit"]
 
 @torch.no_grad()
 def fields(model, *batches):
-    return [forecast.field() for forecast in model(batches)]
+    return [forecast.field(Seam()) for forecast in model(batches)]
 
 
 def test_an_untrained_model_predicts_persistence():
@@ -154,7 +155,7 @@ def test_predicting_the_absolute_field_starts_from_the_mean():
 def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
     model = make_model(refine_amount=1.0)
     (forecast,) = model([SWE])
-    (forecast.field() - SWE.target).square().sum().backward()
+    (forecast.field(Seam()) - SWE.target).square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 

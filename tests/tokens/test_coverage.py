@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.tokens.coverage import Frames, cells_of, tokens_to_decode
+from matey.tokens.coverage import Frames, parts_of, tokens_to_decode
 from matey.tokens.layout import layout_tokens
 
 PATCHES = [(1, 1, 8, 8), (1, 1, 4, 4)]
@@ -21,10 +21,24 @@ def layout(keep_parents):
 def test_the_cells_of_consecutive_slices_cover_each_cell_once(keep_parents):
     tokens = layout(keep_parents)
     edges = [0, 5, 6, 31, tokens.num_tokens]
-    parts = [cells_of(tokens, slice(a, b), FRAMES, PATCHES) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [parts_of(tokens, slice(a, b), FRAMES, PATCHES) for a, b in zip(edges, edges[1:], strict=False)]
     for group, frames in enumerate(FRAMES):
-        total = sum(part[group].int() for part in parts)
+        total = sum(part[group].put(torch.ones(len(part[group].row), 1, 1, 8, 8)) for part in parts)
         assert total.shape == (frames.num_samples, 1, *frames.window[1:]) and (total == 1).all()
+
+
+def test_a_part_holds_no_tile_without_a_cell_of_its_own_and_knows_the_samples_of_those_it_holds():
+    tokens = layout(keep_parents=False)
+    (part, other) = parts_of(tokens, slice(tokens.num_tokens - 1, tokens.num_tokens), FRAMES, PATCHES)
+    assert len(part.row) == 0 and len(other.row) == 1
+    (part, other) = parts_of(tokens, slice(0, tokens.num_tokens), FRAMES, PATCHES)
+    assert part.own.any(dim=(1, 2, 3)).all() and part.sample.tolist() == [0] * 9 + [1] * 9
+
+
+def test_tiles_cut_out_of_a_field_are_put_back_where_they_were():
+    (part, _) = parts_of(layout(keep_parents=True), slice(0, 1000), FRAMES, PATCHES)
+    field = torch.randn(2, 3, 1, 20, 24)
+    assert torch.equal(part.put(part.cut(field)), field)
 
 
 @pytest.mark.parametrize("keep_parents", [False, True])

@@ -87,14 +87,14 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
 
 def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
     frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
-    windows = surroundings(frame, (1, 8, 16), (1, 4, 8), (1, 4, 4), (0, 1, 2), (False, False, True), torch.arange(4))
-    assert windows.shape == (4, 2, 1, 6 * 8)
-    row, block = 1 * 2 + 1, 1  # the patch of rows 4 to 7 and columns 8 to 15, its block of columns 12 to 15
+    number = torch.tensor([3, 1 * 4 + 3])  # the second: rows 4 to 7, columns 12 to 15
+    windows = surroundings(frame, (1, 8, 16), (1, 4, 4), (0, 1, 2), (False, False, True), number)
+    assert windows.shape == (2, 1, 6 * 8)
     y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
-    assert torch.equal(windows[row, block, 0], frame[0, 0, 0][y][:, x].flatten())
+    assert torch.equal(windows[1, 0], frame[0, 0, 0][y][:, x].flatten())
 
 
 def test_windows_without_a_halo_are_the_blocks_of_patchify():
     frame = torch.randn(2, 3, 2, 8, 8)
-    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (1, 4, 4), (0, 0, 0), (False, False, False), torch.arange(16))
-    assert torch.equal(windows[:, 0], patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))
+    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (0, 0, 0), (False, False, False), torch.arange(16))
+    assert torch.equal(windows, patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))
