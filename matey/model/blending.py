@@ -78,7 +78,8 @@ class BlockGrid:
             ``(c,)`` and ``(c,)``: the places of the blocks among those of the ``m`` patches, and their numbers.
         """
         pattern = "k (Z cz) (Y cy) (X cx) -> k (Z Y X) (cz cy cx)"
-        is_own = rearrange(self.part.own, pattern, **self._sizes("c")).any(dim=2)
+        cells = dict(zip(("cz", "cy", "cx"), self.cells, strict=True))
+        is_own = rearrange(self.part.own, pattern, **cells).any(dim=2)
         bears = self.part.own.new_zeros(self.num_blocks + 1)
         bears[self.reaching[:, is_own]] = True
         bears[-1] = False  # where -1 went
@@ -88,25 +89,41 @@ class BlockGrid:
         place = bears[number].nonzero(as_tuple=True)[0]
         return place, number[place]
 
-    def fold(self, values: Tensor, number: Tensor) -> Tensor:
+    def sources(self, number: Tensor) -> Tensor:
+        """Say where in a list of blocks ``number`` those of `reaching` are, ``(o, k, B)``; -1 where they are not."""
+        place = number.new_full((self.num_blocks + 1,), -1)  # the last one stands for -1
+        place[number] = torch.arange(len(number), device=number.device)
+        return place[self.reaching]
+
+    def fold(self, values: Tensor, source: Tensor) -> Tensor:
         """Add up blocks with their margins.
 
         Args:
             values: ``(f, z, y, x, c)``, blocks with their margins.
-            number: ``(c,)`` of the blocks.
+            source: ``(o, k, B)``, see `sources`.
 
         Returns:
             ``(k, f, z, y, x)``, the cells of the part's tiles; zero where there is no block.
         """
-        place = number.new_full((self.num_blocks + 1,), -1)  # the last one stands for -1
-        place[number] = torch.arange(len(number), device=number.device)
-        source = place[self.reaching].flatten(1)
-        folded = _Fold.apply(values, source, self.cells, self.margin)
-        Z, Y, X = (size // block for size, block in zip(self.part.tile[1:], self.cells, strict=True))
-        return rearrange(folded, "f z y x (k Z Y X) -> k f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
+        return self._to_tiles(_Fold.apply(values, source.flatten(1), self.cells, self.margin))
 
-    def _sizes(self, name: str) -> dict[str, int]:
-        return {f"{name}{axis}": size for axis, size in zip("zyx", self.cells, strict=True)}
+    def weights(self, there: Tensor, dtype: torch.dtype) -> Tensor:
+        """Add up the ramps of blocks with their margins, ``(k, 1, z, y, x)``.
+
+        Args:
+            there: ``(o, k, B)`` of bool, which blocks of `reaching` there are.
+            dtype: of the result.
+        """
+        there = there.flatten(1)
+        ramps = ramp(self.cells, self.margin).to(there.device, dtype)[..., None]
+        weights = ramps.new_zeros(*self.cells, there.shape[1])
+        for (piece, under), blocks in zip(_pieces(self.cells, self.margin), there, strict=True):
+            weights[under] += ramps[piece] * blocks
+        return self._to_tiles(weights[None])
+
+    def _to_tiles(self, blocks: Tensor) -> Tensor:
+        Z, Y, X = (size // block for size, block in zip(self.part.tile[1:], self.cells, strict=True))
+        return rearrange(blocks, "f z y x (k Z Y X) -> k f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
 
 
 @dataclass(frozen=True)
@@ -138,15 +155,14 @@ def blend(levels: Sequence[Blocks], *, add_levels: bool) -> Tensor:
     total = weight = 0
     for blocks in levels:
         grid = blocks.grid
-        decoded = grid.fold(blocks.values, blocks.number)
-        ones = ramp(grid.cells, grid.margin).to(blocks.values)[None, ..., None]
+        source = grid.sources(blocks.number)
+        decoded = grid.fold(blocks.values, source)
         if add_levels:
             # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
-            everywhere = torch.arange(grid.num_blocks, device=blocks.number.device)
-            total = total + decoded / grid.fold(ones.expand(*ones.shape[:-1], len(everywhere)), everywhere)
+            total = total + decoded / grid.weights(grid.reaching >= 0, decoded.dtype)
         else:
             total = total + decoded
-            weight = weight + grid.fold(ones.expand(*ones.shape[:-1], len(blocks.number)), blocks.number)
+            weight = weight + grid.weights(source >= 0, decoded.dtype)
     return total if add_levels else total / weight.clamp_min(SMALLEST_WEIGHT)
 
 
@@ -179,8 +195,9 @@ class _Fold(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, source: Tensor, cells: Sequence[int], margin: Sequence[int]) -> Tensor:  # noqa: ANN401
         num, num_folded = values.shape[-1], source.shape[1]
         folded = values.new_zeros(len(values), *cells, num_folded)
-        for (piece, under), at in zip(_pieces(cells, margin), source, strict=True):
-            folded[under] += _columns(values[piece], at)
+        places = zip(_pieces(cells, margin), source.clamp_min(0), source < 0, strict=True)
+        for (piece, under), index, missing in places:
+            folded[:, *under] += _columns(values[:, *piece], index, missing)
         # Where each block's pieces went.
         target = torch.full((len(source), num + 1), -1, dtype=torch.int32, device=source.device)
         numbers = torch.arange(num_folded, dtype=torch.int32, device=source.device)
@@ -194,28 +211,28 @@ class _Fold(torch.autograd.Function):
         (target,) = ctx.saved_tensors
         size = [cells + 2 * reach for cells, reach in zip(ctx.cells, ctx.margin, strict=True)]
         of_values = gradient.new_empty(len(gradient), *size, target.shape[1])
-        for (piece, under), at in zip(_pieces(ctx.cells, ctx.margin), target, strict=True):
-            of_values[piece] = _columns(gradient[under], at)
+        places = zip(_pieces(ctx.cells, ctx.margin), target.clamp_min(0), target < 0, strict=True)
+        for (piece, under), index, missing in places:
+            of_values[:, *piece] = _columns(gradient[:, *under], index, missing)
         return of_values, None, None, None
 
 
 def _pieces(cells: Sequence[int], margin: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Return per direction the piece of the neighbour there, and the cells of a block that it lies over."""
     for direction in directions(margin):
-        piece, under = [slice(None)], [slice(None)]
+        piece, under = [], []
         for step, size, reach in zip(direction, cells, margin, strict=True):
-            # The neighbour before a block reaches in with the margin at its end, the one after it with that at its begin.
+            # For steps 0, 1 and -1: itself, the next one with the margin at its begin, the one before with that at its end.
             piece.append((slice(reach, reach + size), slice(0, reach), slice(reach + size, None))[step])
             under.append((slice(0, size), slice(size - reach, size), slice(0, reach))[step])
         yield tuple(piece), tuple(under)
 
 
-def _columns(values: Tensor, index: Tensor) -> Tensor:
-    """Return some columns ``(..., len(index))`` of values, zero where the index is -1."""
-    rows = values.flatten(0, -2)
+def _columns(values: Tensor, index: Tensor, missing: Tensor) -> Tensor:
+    """Return the columns ``(..., n)`` of values at an index ``(n,)``, zero where they are missing."""
     if not values.shape[-1]:
         return values.new_zeros(*values.shape[:-1], len(index))
-    columns = rows.index_select(1, index.clamp_min(0)).masked_fill_(index < 0, 0)
+    columns = values.flatten(0, -2).index_select(1, index).masked_fill_(missing, 0)
     return columns.view(*values.shape[:-1], len(index))
 
 

@@ -116,9 +116,9 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
 
 
 def _fields(workload: Workload) -> float:
-    """History, its normalised form, target and prediction in float32, which every rank of a sequence group has whole."""
+    """History, target and the last normalised frame in float32, which every rank of a sequence group has whole."""
     values = 0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        values = max(values, (2 * t + 2) * sample.num_fields * z * y * x)
+        values = max(values, (t + 2) * sample.num_fields * z * y * x)
     return 4 * values

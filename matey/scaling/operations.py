@@ -108,7 +108,7 @@ class Kernels:
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Return what was counted on all schemes and token sets, to about a quarter."""
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
-    return Kernels(10 * attentions, 24 * attentions, 150 + 220 * levels, 10 + 85 * levels)
+    return Kernels(10 * attentions, 24 * attentions, 150 + 320 * levels, 10 + 90 * levels)
 
 
 def _linear(layer: nn.Linear) -> int:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, cover, extend, pad, patch_grid, patches_at, unpatchify
+from matey.tokens.patches import Patch, cover, extend, holds_cells, pad, patch_grid, patches_at, unpatchify
 from matey.tokens.refinement import to_children
 
 
@@ -78,20 +78,14 @@ class Part:
 def parts_of(layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch]) -> list[Part]:
     """Return per group the cells of the grid that lie in leaves among the tokens ``own``."""
     tile, finest = (1, *patches[0][1:]), patches[-1][1:]
+    sizes = dict(zip(("z", "y", "x"), tile[1:], strict=True))
     parts = []
-    for covered_patches, group in zip(_finest_patches(layout, own, frames, patches), frames, strict=True):
-        ratio = {f"r{axis}": t // size for axis, t, size in zip("zyx", tile[1:], finest, strict=True)}
-        by_tile = rearrange(covered_patches, "b (Z rz) (Y ry) (X rx) -> b Z Y X rz ry rx", **ratio)
-        place = by_tile.flatten(4).any(dim=4).nonzero(as_tuple=True)
-        cells = by_tile[place]
-        for axis, (size, first, length, limit) in enumerate(
-            zip(finest, place[1:], tile[1:], group.window[1:], strict=True), start=1
-        ):
-            cells = cells.repeat_interleave(size, dim=axis)
-            inside = first[:, None] * length + torch.arange(length, device=first.device) < limit
-            cells = cells & inside.view(-1, *(length if axis == other else 1 for other in (1, 2, 3)))
-        _, Z, Y, X = by_tile.shape[:4]
-        parts.append(Part(group, tile, ((place[0] * Z + place[1]) * Y + place[2]) * X + place[3], cells))
+    for mask, group in zip(_finest_patches(layout, own, frames, patches), frames, strict=True):
+        mask = repeat(mask, "b Z Y X -> b (Z z) (Y y) (X x)", **dict(zip(sizes, finest, strict=True)))
+        mask = mask & holds_cells(group.window[1:], (1, *mask.shape[1:]), (1, 1, 1, 1), mask.device)
+        tiles = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **sizes)
+        row = tiles.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
+        parts.append(Part(group, tile, row, tiles[row]))
     return parts
 
 
