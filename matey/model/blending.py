@@ -45,30 +45,33 @@ class BlockGrid:
     @classmethod
     def over(cls, part: Part, cells: tuple[int, int, int], margin: tuple[int, int, int]) -> BlockGrid:
         """Cut what the patches cover into blocks."""
-        shape = _num_blocks(part, cells)
+        shape = _shape(part, cells)
         number = torch.arange(math.prod(shape), device=part.row.device).view(shape)
-        # A block around the domain: the one at the other end, or none.
-        for axis, wraps in enumerate(part.wraps, start=1):
-            first, last = number.narrow(axis, 0, 1), number.narrow(axis, shape[axis] - 1, 1)
-            ends = (last, first) if wraps else (torch.full_like(first, -1),) * 2
-            number = torch.cat([ends[0], number, ends[1]], dim=axis)
+        around = [1 if reach else 0 for reach in margin]
+        for axis, (wraps, ring) in enumerate(zip(part.wraps, around, strict=True), start=1):
+            if ring:  # beyond the domain: the block at its other end, or none
+                first, last = number.narrow(axis, 0, 1), number.narrow(axis, shape[axis] - 1, 1)
+                ends = (last, first) if wraps else (torch.full_like(first, -1),) * 2
+                number = torch.cat([ends[0], number, ends[1]], dim=axis)
         tiles = [size // block for size, block in zip(part.tile[1:], cells, strict=True)]
-        for axis, size in enumerate(tiles, start=1):
-            number = number.unfold(axis, size + 2, size)  # (b, Z, Y, X, z, y, x), a tile's blocks and those around them
-        number = number.flatten(0, 3)[part.row]
-        reaching = [
-            number[:, *(slice(1 + step, 1 + step + size) for step, size in zip(direction, tiles, strict=True))]
-            for direction in directions(margin)
-        ]
+        for axis, (size, ring) in enumerate(zip(tiles, around, strict=True), start=1):
+            number = number.unfold(axis, size + 2 * ring, size)
+        # (b, Z, Y, X, z, y, x), the blocks of each tile and those around them
+        number = number[torch.unravel_index(part.row, number.shape[:4])]
+        reaching = []
+        for direction in directions(margin):
+            starts = [ring + step for ring, step in zip(around, direction, strict=True)]
+            cut = (slice(start, start + size) for start, size in zip(starts, tiles, strict=True))
+            reaching.append(number[:, *cut])
         return cls(part, cells, margin, torch.stack(reaching).flatten(2))
 
     @property
     def num_blocks(self) -> int:
         """Number of blocks of all samples."""
-        return math.prod(_num_blocks(self.part, self.cells))
+        return math.prod(_shape(self.part, self.cells))
 
     def to_decode(self, patch: Patch, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose the blocks that reach into the part's own cells.
+        """Choose the blocks that reach into those that hold cells of the part.
 
         Args:
             patch: of the level.
@@ -80,11 +83,10 @@ class BlockGrid:
         pattern = "k (Z cz) (Y cy) (X cx) -> k (Z Y X) (cz cy cx)"
         cells = dict(zip(("cz", "cy", "cx"), self.cells, strict=True))
         is_own = rearrange(self.part.own, pattern, **cells).any(dim=2)
-        bears = self.part.own.new_zeros(self.num_blocks + 1)
+        bears = self.part.own.new_zeros(self.num_blocks + 1)  # the last one stands for -1
         bears[self.reaching[:, is_own]] = True
-        bears[-1] = False  # where -1 went
         sizes = {f"s{axis}": p // c for axis, p, c in zip("zyx", patch[1:], self.cells, strict=True)}
-        number = torch.arange(self.num_blocks, device=row.device).view(_num_blocks(self.part, self.cells))
+        number = torch.arange(self.num_blocks, device=row.device).view(_shape(self.part, self.cells))
         number = rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
         place = bears[number].nonzero(as_tuple=True)[0]
         return place, number[place]
@@ -236,6 +238,6 @@ def _columns(values: Tensor, index: Tensor, missing: Tensor) -> Tensor:
     return columns.view(*values.shape[:-1], len(index))
 
 
-def _num_blocks(part: Part, cells: Sequence[int]) -> tuple[int, int, int, int]:
+def _shape(part: Part, cells: Sequence[int]) -> tuple[int, int, int, int]:
     """Return the number of samples, and of blocks along ``z, y, x``."""
     return (part.frames.num_samples, *(size // block for size, block in zip(part.covered, cells, strict=True)))

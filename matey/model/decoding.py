@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blending import ramp
+from matey.tokens.coverage import Part
 from matey.tokens.patches import Patch, factor_stages, surroundings
 
 
@@ -39,7 +40,7 @@ class PatchDecoder(nn.Module):
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
         # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
         self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
-        self.num_blocks = math.prod(p // c for p, c in zip(self.patch, self.cells, strict=True))
+        self.blocks_per_patch = math.prod(p // c for p, c in zip(self.patch, self.cells, strict=True))
         self.margin = tuple(min(overlap, size // 2) for size in self.cells[1:])
         window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
         block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
@@ -56,9 +57,9 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, covered: Sequence[int], periodic: Sequence[bool], number: Tensor) -> Tensor:
+    def windows(self, frame: Tensor, part: Part, number: Tensor) -> Tensor:
         """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
-        return surroundings(frame, covered, self.cells[1:], self.halo, periodic, number)
+        return surroundings(frame, part.covered, self.cells[1:], self.halo, part.frames.periodic, number)
 
     def forward(self, tokens: Tensor, place: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
         """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
@@ -81,11 +82,11 @@ class PatchDecoder(nn.Module):
         field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
         blocks = tokens.index_select(0, place).split([len(window) for window in windows])
         decoded = []
-        for part, window, row in zip(blocks, windows, rows, strict=True):
+        for features, window, row in zip(blocks, windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
             seen = window.flatten(1).to(weight.dtype) @ weight
-            weight = rearrange(field_weight[row], "f e c -> (f c) e")
-            values = torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(part + seen).T)
+            weight = rearrange(field_weight[row], "f e w -> (f w) e")
+            values = torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T)
             decoded.append(values.view(len(row), z, y, x, len(window)))
         return decoded
 

@@ -34,10 +34,13 @@ class Forecast(NamedTuple):
     num_tokens: int
 
     def errors(self, target: Tensor) -> Tensor:
-        """Return by how much this rank's cells miss a target ``(b, f, z, y, x)``, in tiles and units as ``decoded``."""
+        """Return by how much this rank's cells miss a target ``(b, f, z, y, x)``.
+
+        In the tiles ``(k, f, z, y, x)`` and units of ``decoded``; zero in cells that are not own.
+        """
         scale = self.scale[self.part.sample][..., None, None, None]
         wanted = (self.part.cut(target) - self.part.cut(self.base)) / scale
-        return (self.decoded.to(target.dtype) - wanted) * self.part.own[:, None]
+        return self.part.own_of(self.decoded.to(target.dtype) - wanted)
 
     def field(self, seam: Seam) -> Tensor:
         """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the parts of all ranks that share it."""

@@ -164,7 +164,8 @@ class MateyModel(PreTrainedModel):
 
         features = self.seam.fetch(tokens, whole.num_tokens, wanted)
         parts = parts_of(whole, own, frames, patches)
-        decoded = self._decode_levels(token_batch, whole.select(wanted(own)), parts, features, rows)
+        last = [fields[:, -1] for fields in token_batch.normalised]
+        decoded = self._decode_levels(last, whole.select(wanted(own)), parts, features, rows)
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
         add_levels = self.config.token_set == "mul"
         return [
@@ -183,30 +184,25 @@ class MateyModel(PreTrainedModel):
 
     def _decode_levels(
         self,
-        token_batch: TokenBatch,
+        frames: Sequence[Tensor],
         layout: TokenLayout,
         parts: Sequence[Part],
         tokens: Tensor,
         rows: Sequence[Tensor],
     ) -> list[list[Blocks]]:
-        """Decode tokens of the last frame to the blocks that reach into each group's part, per group and level."""
-        batches = token_batch.batches
-        decoded: list[list[Blocks]] = [[] for _ in batches]
+        """Decode tokens of the last frame, with the normalised last frames, to the blocks of each group's part, per level."""
+        decoded: list[list[Blocks]] = [[] for _ in parts]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
             index = (layout.level == level).nonzero(as_tuple=True)[0]
             grids = [BlockGrid.over(part, decoder.cells[1:], decoder.margin) for part in parts]
             first, places, numbers = 0, [], []
-            for of_group, grid, batch in zip(_by_group(index, layout, len(batches)), grids, batches, strict=True):
-                place, number = grid.to_decode(patch, layout.row[of_group] // (batch.num_frames // patch[0]))
+            for of_group, grid in zip(_by_group(index, layout, len(parts)), grids, strict=True):
+                times = grid.part.frames.window[0] // patch[0]
+                place, number = grid.to_decode(patch, layout.row[of_group] // times)
                 places.append(first + place)
                 numbers.append(number)
-                first += len(of_group) * decoder.num_blocks
-            windows = [
-                decoder.windows(normalised[:, -1], covered, batch.periodic, number)
-                for normalised, covered, batch, number in zip(
-                    token_batch.normalised, token_batch.covered, batches, numbers, strict=True
-                )
-            ]
+                first += len(of_group) * decoder.blocks_per_patch
+            windows = [decoder.windows(*seen) for seen in zip(frames, parts, numbers, strict=True)]
             values = decoder(tokens[index], torch.cat(places), windows, rows)
             for group, blocks in enumerate(zip(values, numbers, grids, strict=True)):
                 decoded[group].append(Blocks(*blocks))

@@ -24,7 +24,8 @@ class MemoryPlan:
         weights: of the model; with stage 3 a slice.
         gradients: those kept for the optimizer, and those that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
-        activations: that the backward pass waits for, and the fields themselves.
+        activations: that the backward pass waits for, and the fields themselves. Blocks of cells at the border of two ranks'
+            parts, which both decode, are counted once.
         communication: buckets, and with stage 3 gathered weights.
         adam: what AdamW needs while it steps, its gradients included; activations and buckets are gone by then.
         process: what Python, the libraries and the collectives hold before there is a tensor.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
@@ -106,9 +107,17 @@ class Kernels:
 
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
-    """Return what was counted on all schemes and token sets, to about a quarter."""
+    """Return what was counted on all schemes and token sets in the plane and in space, to about a quarter."""
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
-    return Kernels(10 * attentions, 24 * attentions, 150 + 320 * levels, 10 + 90 * levels)
+    with torch.device("meta"):
+        decoders = [PatchDecoder(patch, 1, config.width, config.halo, config.overlap) for patch in config.patches]
+    pieces = sum(1 for decoder in decoders for _ in directions(decoder.margin))
+    return Kernels(
+        block_forward=10 * attentions,
+        block_backward=24 * attentions,
+        outside_forward=165 + 270 * levels + 8 * pieces,
+        outside_backward=20 + 42 * levels + 4 * pieces,
+    )
 
 
 def _linear(layer: nn.Linear) -> int:

@@ -12,7 +12,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, cover, extend, holds_cells, pad, patch_grid, patches_at, unpatchify
+from matey.tokens.patches import Patch, cover, extend, pad, patch_grid, places, unpatchify
 from matey.tokens.refinement import to_children
 
 
@@ -64,28 +64,41 @@ class Part:
 
     def cut(self, fields: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
-        return patches_at(pad(fields, self.covered)[:, None], self.tile, self.row)[:, :, 0]
+        place, (samples, *box) = places(self.row, (len(fields), *patch_grid((1, *self.covered), self.tile)[1:]))
+        around = [slice(side.start * size, side.stop * size) for side, size in zip(box, self.tile[1:], strict=True)]
+        fields = pad(fields[samples, :, *around], [side.stop - side.start for side in around])
+        sizes = dict(zip(("z", "y", "x"), self.tile[1:], strict=True))
+        return rearrange(fields, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **sizes)[*place]
+
+    def own_of(self, tiles: Tensor) -> Tensor:
+        """Return tiles ``(k, f, z, y, x)``, zero in cells that are not own."""
+        return tiles.where(self.own[:, None], 0)
 
     def put(self, tiles: Tensor) -> Tensor:
         """Put tiles ``(k, f, z, y, x)`` where they belong in ``(b, f, z, y, x)``, zero in cells that are not own."""
         grid = patch_grid((1, *self.covered), self.tile)
         rows = tiles.new_zeros(self.frames.num_samples * math.prod(grid), *tiles.shape[1:])
-        rows = rows.index_copy(0, self.row, tiles * self.own[:, None])
+        rows = rows.index_copy(0, self.row, self.own_of(tiles))
         _, z, y, x = self.frames.window
         return unpatchify(rows[:, :, None], grid)[:, 0, :, :z, :y, :x]
 
 
 def parts_of(layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch]) -> list[Part]:
     """Return per group the cells of the grid that lie in leaves among the tokens ``own``."""
-    tile, finest = (1, *patches[0][1:]), patches[-1][1:]
-    sizes = dict(zip(("z", "y", "x"), tile[1:], strict=True))
+    tile, finest = (1, *patches[0][1:]), dict(zip(("z", "y", "x"), patches[-1][1:], strict=True))
+    ratio = {f"r{axis}": size // finest[axis] for axis, size in zip("zyx", tile[1:], strict=True)}
     parts = []
     for mask, group in zip(_finest_patches(layout, own, frames, patches), frames, strict=True):
-        mask = repeat(mask, "b Z Y X -> b (Z z) (Y y) (X x)", **dict(zip(sizes, finest, strict=True)))
-        mask = mask & holds_cells(group.window[1:], (1, *mask.shape[1:]), (1, 1, 1, 1), mask.device)
-        tiles = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **sizes)
+        tiles = rearrange(mask, "b (Z rz) (Y ry) (X rx) -> b Z Y X rz ry rx", **ratio)
+        shape, tiles = tiles.shape[:4], tiles.flatten(0, 3)
         row = tiles.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
-        parts.append(Part(group, tile, row, tiles[row]))
+        cells = repeat(tiles[row], "k rz ry rx -> k (rz z) (ry y) (rx x)", **finest)
+        z, y, x = (
+            first[:, None] * size + torch.arange(size, device=row.device) < length
+            for first, size, length in zip(torch.unravel_index(row, shape)[1:], tile[1:], group.window[1:], strict=True)
+        )
+        inside = z[:, :, None, None] & y[:, None, :, None] & x[:, None, None, :]
+        parts.append(Part(group, tile, row, cells & inside))
     return parts
 
 

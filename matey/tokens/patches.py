@@ -107,6 +107,14 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
     return rearrange(patches, "(b Z Y X T) f pt pz py px -> b (T pt) f (Z pz) (Y py) (X px)", T=T, Z=Z, Y=Y, X=X)
 
 
+def places(row: Tensor, shape: Sequence[int]) -> tuple[list[Tensor], list[slice]]:
+    """Say where some rows lie on a grid ``b Z Y X``: in the smallest box around them, and where that box is."""
+    place = torch.stack(torch.unravel_index(row, tuple(shape)))
+    first, last = torch.stack([place.amin(dim=1), place.amax(dim=1)]).tolist() if len(row) else ([0] * 4, [-1] * 4)
+    box = [slice(begin, end + 1) for begin, end in zip(first, last, strict=True)]
+    return [along - side.start for along, side in zip(place, box, strict=True)], box
+
+
 def surroundings(
     frame: Tensor,
     covered: Sequence[int],
@@ -120,7 +128,7 @@ def surroundings(
     Args:
         frame: ``(b, f, z, y, x)``.
         covered: size ``z, y, x`` of what the patches cover, at least that of the frame.
-        cells: size ``z, y, x`` of the blocks.
+        cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
         halo: how far the window reaches beyond its block on either side of ``z, y, x``; the field goes on as in `extend`.
         periodic: along ``z, y, x``.
         number: ``(c,)`` number of each block by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
@@ -128,11 +136,16 @@ def surroundings(
     Returns:
         ``(c, f, window)``.
     """
-    frame = extend(frame, [size + reach for size, reach in zip(covered, halo, strict=True)], periodic, before=halo)
-    for axis, (size, reach) in enumerate(zip(cells, halo, strict=True), start=2):
-        frame = frame.unfold(axis, size + 2 * reach, size)
-    frame = rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")
-    return frame[torch.unravel_index(number, frame.shape[:4])].flatten(2)
+    size_of_window = [size + 2 * reach for size, reach in zip(cells, halo, strict=True)]
+    if not len(number):
+        return frame.new_zeros(0, frame.shape[1], math.prod(size_of_window))
+    place, (samples, *box) = places(number, [len(frame), *(c // size for c, size in zip(covered, cells, strict=True))])
+    axes = list(zip(box, cells, halo, strict=True))
+    beyond = [side.stop * size + reach for side, size, reach in axes]
+    frame = extend(frame[samples], beyond, periodic, before=[reach - side.start * size for side, size, reach in axes])
+    for axis, (window, size) in enumerate(zip(size_of_window, cells, strict=True), start=2):
+        frame = frame.unfold(axis, window, size)
+    return rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")[*place].flatten(2)
 
 
 def factor_stages(patch: Sequence[int]) -> list[tuple[int, ...]]:

@@ -44,18 +44,18 @@ SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
 
 
 def batches_of(dimensions, name, dtype):
-    """Two systems on grids of their own, one of which no patch divides."""
+    """Two systems on grids of their own, one of which no patch divides; domains that wrap around an axis or two."""
     if "fewer" in name:
         return [make_batch(num_samples=1, frames=2, grid=(1, 8, 8), dtype=dtype)]
     if name == "equal variances":
         batch = make_batch(num_samples=2, frames=2, grid=(1, 16, 16), dtype=dtype)
         return [replace(batch, history=batch.history.tile(1, 1, 1, 1, 2, 3), target=batch.target.tile(1, 1, 1, 2, 3))]
     if dimensions == 3:
-        return [make_batch(num_samples=1, frames=2, grid=(8, 16, 8), dtype=dtype)]
-    return [
-        make_batch(num_samples=1, frames=2, grid=(1, 32, 20), dtype=dtype),
-        make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 32), seed=1, dtype=dtype),
-    ]
+        around_z = make_batch(num_samples=1, frames=2, grid=(8, 16, 8), dtype=dtype)
+        return [replace(around_z, periodic=(True, False, True))]
+    padded = make_batch(num_samples=1, frames=2, grid=(1, 32, 20), dtype=dtype)
+    other = make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 32), seed=1, dtype=dtype)
+    return [replace(padded, periodic=(False, False, True)), replace(other, periodic=(False, True, True))]
 
 
 def drawn(batches):

@@ -47,18 +47,18 @@ def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
     assert 2 * workload.num_tokens == int(model.count_tokens(batch).sum())
 
 
-@pytest.mark.parametrize("scheme", ["vit", "avit"])
+@pytest.mark.parametrize(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))])
 @pytest.mark.parametrize(("tokens", "patches"), SETS[:2])
-def test_kernels_are_those_that_start_to_a_third(scheme, tokens, patches):
-    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=(64, 64), batch=1)
+def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
+    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
     model, batch = case.make_model(), case.make_batch()
     with KernelCounter() as forward:
         loss = training_loss(model([batch]), model.seam, {batch.system: 1.0})[0]
     with KernelCounter() as backward:
         loss.backward()
     planned = count_kernels(model.config, len(model.keys))
-    assert planned.block_forward + planned.outside_forward == pytest.approx(forward.count, rel=0.35)
-    assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.35)
+    assert planned.block_forward + planned.outside_forward == pytest.approx(forward.count, rel=0.25)
+    assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.25)
 
 
 def test_tokens_are_counted_on_windows_of_the_data(run_yaml):

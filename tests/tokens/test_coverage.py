@@ -41,6 +41,13 @@ def test_tiles_cut_out_of_a_field_are_put_back_where_they_were():
     assert torch.equal(part.put(part.cut(field)), field)
 
 
+def test_tiles_go_on_at_the_other_end_of_a_periodic_axis_only_where_they_fit():
+    (part,) = parts_of(
+        layout(keep_parents=False), slice(0, 0), [Frames(2, (2, 1, 20, 24), (False, True, True))], PATCHES
+    )
+    assert part.covered == (1, 24, 24) and part.wraps == (False, False, True)
+
+
 @pytest.mark.parametrize("keep_parents", [False, True])
 def test_what_bears_on_the_cells_of_all_tokens_is_the_last_frame(keep_parents):
     tokens = layout(keep_parents)

@@ -1,0 +1,72 @@
+"""A rank's part of the prediction."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from matey.model.seam import Seam
+from matey.parallel.topology import shares
+from matey.train.loss import training_loss
+from tests.conftest import make_batch, make_model
+
+
+class LargestTensor(TorchDispatchMode):
+    """Keeps the size of the largest floating-point storage that an operation made since `started`."""
+
+    started, values = False, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        known = {value.untyped_storage().data_ptr() for value in args if isinstance(value, torch.Tensor)}
+        for made in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(made, torch.Tensor) and made.is_floating_point() and self.started:
+                storage = made.untyped_storage()
+                if storage.data_ptr() not in known:
+                    self.values = max(self.values, storage.nbytes() // made.element_size())
+        return result
+
+
+class Share(Seam):
+    """One of several ranks, without the others: it gets mean features for theirs, and is not asked to attend."""
+
+    def __init__(self, rank, ranks, largest):
+        super().__init__()
+        self.rank, self.size, self.largest = rank, ranks, largest
+
+    def shard(self, num_tokens):
+        return shares(num_tokens, self.size)[self.rank]
+
+    def fetch(self, tokens, num_tokens, wanted):
+        self.largest.started = True
+        return tokens.mean(dim=0).expand(len(wanted(self.shard(num_tokens))), -1)
+
+
+def largest_after_the_blocks(batch, ranks, **settings):
+    """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""
+    model = make_model(dtype=torch.float32, num_blocks=1, **settings).train()
+    model.blocks = torch.nn.ModuleList()
+    with LargestTensor() as largest:
+        model.seam = Share(ranks // 2, ranks, largest)
+        training_loss(model([batch]), model.seam, {"shallow_water": 1.0})[0].backward()
+    return largest.values / batch.target[0].numel()
+
+
+@pytest.mark.parametrize("grid", [(1, 128, 128), (1, 125, 128)])
+@pytest.mark.parametrize("patches", [((1, 1, 8, 8),), ((1, 1, 16, 16), (1, 1, 8, 8))])
+def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
+    batch = make_batch(num_samples=1, grid=grid)
+    assert largest_after_the_blocks(batch, 16, patches=patches) < 0.75
+    assert largest_after_the_blocks(batch, 1, patches=patches) > 2
+
+
+def test_cells_that_are_not_own_do_not_count_whatever_is_in_them():
+    batch = make_batch(num_samples=1, dtype=torch.float64)
+    (forecast,) = make_model()([batch])
+    own = torch.rand(forecast.part.own.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    part = replace(forecast.part, own=own)
+    decoded = forecast.decoded.masked_fill(~own[:, None], torch.inf)
+    errors = forecast._replace(part=part, decoded=decoded).errors(batch.target)
+    assert torch.equal(errors, part.own_of(forecast.errors(batch.target)))
+    assert torch.equal(part.put(decoded), part.put(forecast.decoded)) and part.put(decoded).isfinite().all()
