@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -125,6 +126,8 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that newer PyTorch deprecates, which every rank would say of each of them.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     os.environ.update(
         RANK=str(environment.rank),
         WORLD_SIZE=str(environment.world_size),
