@@ -24,8 +24,7 @@ class MemoryPlan:
         weights: of the model; with stage 3 a slice.
         gradients: those kept for the optimizer, and those that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
-        activations: that the backward pass waits for, and the fields themselves. Blocks of cells at the border of two ranks'
-            parts, which both decode, are counted once.
+        activations: that the backward pass waits for, and the fields themselves.
         communication: buckets, and with stage 3 gathered weights.
         adam: what AdamW needs while it steps, its gradients included; activations and buckets are gone by then.
         process: what Python, the libraries and the collectives hold before there is a tensor.
@@ -112,7 +111,7 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
     share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    outside = engine.value_bytes * workload.most_outside_values / topology.sequence_parallel_size
+    outside = engine.value_bytes * workload.most_outside_values(topology.sequence_parallel_size)
     return kept + run.train.micro_batch * (outside + _fields(workload))
 
 

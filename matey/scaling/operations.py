@@ -65,6 +65,12 @@ def count_operations(config: MateyConfig) -> Operations:
     )
 
 
+def decoders_of(config: MateyConfig) -> list[PatchDecoder]:
+    """Return the decoder of each level, without storage."""
+    with torch.device("meta"):
+        return list(MateyModel(config).decoders)
+
+
 def _of_embedding(embedding: PatchEmbedding) -> tuple[int, int, int, int]:
     """Return operations of a token for each field and beyond, then values kept likewise."""
     _, cells, width = embedding.field_weight.shape
@@ -109,9 +115,7 @@ class Kernels:
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Return what was counted on all schemes and token sets in the plane and in space, to about a quarter."""
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
-    with torch.device("meta"):
-        decoders = [PatchDecoder(patch, 1, config.width, config.halo, config.overlap) for patch in config.patches]
-    pieces = sum(1 for decoder in decoders for _ in directions(decoder.margin))
+    pieces = sum(1 for decoder in decoders_of(config) for _ in directions(decoder.margin))
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
