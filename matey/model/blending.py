@@ -1,8 +1,8 @@
 """Decoded blocks of cells become a field: where blocks overlap they are blended, so that patches do not show.
 
 A block is decoded with a margin that reaches into its neighbours, and weighted by a ramp that falls to zero across it. Between
-equal neighbours the ramps add up to one. Without a margin the blocks lie side by side. Only a part of the frame is put
-together, from the blocks that reach into it: no rank makes a field of cells that are not its own.
+equal neighbours the ramps add up to one. Without a margin the blocks lie side by side. Where several ranks decode a frame,
+each one puts together the tiles that its own blocks reach; where those of others reach too, it has its part of a sum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from matey.tokens.coverage import Part
+from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch
 
 SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
@@ -25,71 +25,66 @@ SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a b
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """The blocks that the patches of one level are cut into, and those of them that bear on a part of the frame.
+    """The blocks that the patches of one level are cut into, and those of them that bear on some tiles.
 
     Blocks are numbered by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
 
     Attributes:
-        part: of the frame.
-        cells: size ``z, y, x`` of a block without its margins; it divides the patches.
+        tiles: the part of the frame that is put together.
+        cells: size ``z, y, x`` of a block without its margins; it divides tiles and patches.
         margin: cells ``z, y, x`` of a margin, at most half a block.
-        reaching: ``(o, k, B)``, for each of the ``B`` blocks of each of the part's ``k`` tiles the number of its neighbour
-            in direction ``o`` of `directions`, whose margin reaches into it, or -1 beyond the domain; itself among them.
+        reaching: ``(o, k, B)``, for each of the ``B`` blocks of each of the ``k`` tiles the number of its neighbour in
+            direction ``o`` of `directions`, whose margin reaches into it, or -1 beyond the domain; itself among them.
     """
 
-    part: Part
+    tiles: Tiles
     cells: tuple[int, int, int]
     margin: tuple[int, int, int]
     reaching: Tensor
 
     @classmethod
-    def over(cls, part: Part, cells: tuple[int, int, int], margin: tuple[int, int, int]) -> BlockGrid:
+    def over(cls, tiles: Tiles, cells: tuple[int, int, int], margin: tuple[int, int, int]) -> BlockGrid:
         """Cut what the patches cover into blocks."""
-        shape = _shape(part, cells)
-        number = torch.arange(math.prod(shape), device=part.row.device).view(shape)
+        shape = _shape(tiles, cells)
+        number = torch.arange(math.prod(shape), device=tiles.row.device).view(shape)
         around = [1 if reach else 0 for reach in margin]
-        for axis, (wraps, ring) in enumerate(zip(part.wraps, around, strict=True), start=1):
+        for axis, (wraps, ring) in enumerate(zip(tiles.frames.wraps, around, strict=True), start=1):
             if ring:  # beyond the domain: the block at its other end, or none
                 first, last = number.narrow(axis, 0, 1), number.narrow(axis, shape[axis] - 1, 1)
                 ends = (last, first) if wraps else (torch.full_like(first, -1),) * 2
                 number = torch.cat([ends[0], number, ends[1]], dim=axis)
-        tiles = [size // block for size, block in zip(part.tile[1:], cells, strict=True)]
-        for axis, (size, ring) in enumerate(zip(tiles, around, strict=True), start=1):
+        of_tile = [size // block for size, block in zip(tiles.tile[1:], cells, strict=True)]
+        for axis, (size, ring) in enumerate(zip(of_tile, around, strict=True), start=1):
             number = number.unfold(axis, size + 2 * ring, size)
         # (b, Z, Y, X, z, y, x), the blocks of each tile and those around them
-        number = number[torch.unravel_index(part.row, number.shape[:4])]
+        number = number[torch.unravel_index(tiles.row, number.shape[:4])]
         reaching = []
         for direction in directions(margin):
             starts = [ring + step for ring, step in zip(around, direction, strict=True)]
-            cut = (slice(start, start + size) for start, size in zip(starts, tiles, strict=True))
+            cut = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
             reaching.append(number[:, *cut])
-        return cls(part, cells, margin, torch.stack(reaching).flatten(2))
+        return cls(tiles, cells, margin, torch.stack(reaching).flatten(2))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of samples, and of blocks along ``z, y, x``."""
+        return _shape(self.tiles, self.cells)
 
     @property
     def num_blocks(self) -> int:
         """Number of blocks of all samples."""
-        return math.prod(_shape(self.part, self.cells))
+        return math.prod(self.shape)
 
-    def to_decode(self, patch: Patch, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose the blocks that reach into those that hold cells of the part.
+    def numbers(self, patch: Patch, row: Tensor) -> Tensor:
+        """Return the numbers ``(m x blocks of a patch,)`` of the blocks of some patches, patch after patch.
 
         Args:
             patch: of the level.
-            row: ``(m,)`` rows in ``patchify`` of a single frame of the patches that are decoded.
-
-        Returns:
-            ``(c,)`` and ``(c,)``: the places of the blocks among those of the ``m`` patches, and their numbers.
+            row: ``(m,)`` rows of the patches in ``patchify`` of a single frame.
         """
-        pattern = "k (Z cz) (Y cy) (X cx) -> k (Z Y X) (cz cy cx)"
-        cells = dict(zip(("cz", "cy", "cx"), self.cells, strict=True))
-        is_own = rearrange(self.part.own, pattern, **cells).any(dim=2)
-        bears = self.part.own.new_zeros(self.num_blocks + 1)  # the last one stands for -1
-        bears[self.reaching[:, is_own]] = True
         sizes = {f"s{axis}": p // c for axis, p, c in zip("zyx", patch[1:], self.cells, strict=True)}
-        number = torch.arange(self.num_blocks, device=row.device).view(_shape(self.part, self.cells))
-        number = rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
-        place = bears[number].nonzero(as_tuple=True)[0]
-        return place, number[place]
+        number = torch.arange(self.num_blocks, device=row.device).view(self.shape)
+        return rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
 
     def sources(self, number: Tensor) -> Tensor:
         """Say where in a list of blocks ``number`` those of `reaching` are, ``(o, k, B)``; -1 where they are not."""
@@ -105,7 +100,7 @@ class BlockGrid:
             source: ``(o, k, B)``, see `sources`.
 
         Returns:
-            ``(k, f, z, y, x)``, the cells of the part's tiles; zero where there is no block.
+            ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
         """
         return self._to_tiles(_Fold.apply(values, source.flatten(1), self.cells, self.margin))
 
@@ -124,7 +119,7 @@ class BlockGrid:
         return self._to_tiles(weights[None])
 
     def _to_tiles(self, blocks: Tensor) -> Tensor:
-        Z, Y, X = (size // block for size, block in zip(self.part.tile[1:], self.cells, strict=True))
+        Z, Y, X = (size // block for size, block in zip(self.tiles.tile[1:], self.cells, strict=True))
         return rearrange(blocks, "f z y x (k Z Y X) -> k f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
 
 
@@ -135,36 +130,37 @@ class Blocks:
     Attributes:
         values: ``(f, z, y, x, c)``, the blocks with their margins, weighted by `ramp`.
         number: ``(c,)`` of the blocks in their grid.
+        present: ``(d,)`` numbers of the blocks that all ranks decode.
         grid: of the level.
     """
 
     values: Tensor
     number: Tensor
+    present: Tensor
     grid: BlockGrid
 
 
 def blend(levels: Sequence[Blocks], *, add_levels: bool) -> Tensor:
-    """Put the blocks of one group of samples together.
+    """Put the blocks of one group of samples together, as far as this rank decodes them.
 
     Args:
-        levels: blocks of every level, coarse to fine, of the same part.
+        levels: blocks of every level, coarse to fine, over the same tiles.
         add_levels: whether finer blocks are added to what coarser ones say; otherwise the blocks of all levels share the
             domain, and those of two levels are blended where they meet.
 
     Returns:
-        ``(k, f, z, y, x)``, the cells of the part's tiles; zero where there is no block.
+        ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
     """
     total = weight = 0
     for blocks in levels:
         grid = blocks.grid
-        source = grid.sources(blocks.number)
-        decoded = grid.fold(blocks.values, source)
+        decoded = grid.fold(blocks.values, grid.sources(blocks.number))
         if add_levels:
             # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
             total = total + decoded / grid.weights(grid.reaching >= 0, decoded.dtype)
         else:
             total = total + decoded
-            weight = weight + grid.weights(source >= 0, decoded.dtype)
+            weight = weight + grid.weights(grid.sources(blocks.present) >= 0, decoded.dtype)
     return total if add_levels else total / weight.clamp_min(SMALLEST_WEIGHT)
 
 
@@ -238,6 +234,6 @@ def _columns(values: Tensor, index: Tensor, missing: Tensor) -> Tensor:
     return columns.view(*values.shape[:-1], len(index))
 
 
-def _shape(part: Part, cells: Sequence[int]) -> tuple[int, int, int, int]:
-    """Return the number of samples, and of blocks along ``z, y, x``."""
-    return (part.frames.num_samples, *(size // block for size, block in zip(part.covered, cells, strict=True)))
+def _shape(tiles: Tiles, cells: Sequence[int]) -> tuple[int, int, int, int]:
+    along = (size // block for size, block in zip(tiles.frames.covered, cells, strict=True))
+    return (tiles.frames.num_samples, *along)

@@ -9,7 +9,7 @@ as the stencil of a solver does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blending import ramp
-from matey.tokens.coverage import Part
+from matey.tokens.coverage import Frames
 from matey.tokens.patches import Patch, factor_stages, surroundings
 
 
@@ -40,7 +40,6 @@ class PatchDecoder(nn.Module):
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
         # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
         self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
-        self.blocks_per_patch = math.prod(p // c for p, c in zip(self.patch, self.cells, strict=True))
         self.margin = tuple(min(overlap, size // 2) for size in self.cells[1:])
         window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
         block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
@@ -57,17 +56,16 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, part: Part, number: Tensor) -> Tensor:
+    def windows(self, frame: Tensor, frames: Frames, number: Tensor) -> Tensor:
         """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
-        return surroundings(frame, part.covered, self.cells[1:], self.halo, part.frames.periodic, number)
+        return surroundings(frame, frames.covered, self.cells[1:], self.halo, frames.periodic, number)
 
-    def forward(self, tokens: Tensor, place: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
         """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
 
         Args:
             tokens: ``(m, e)``, group after group.
-            place: ``(sum of c,)``, which blocks of the tokens to decode, among those of all, token after token.
-            windows: per group ``(c, f, window)`` those of its blocks, see `windows`; ``c`` may be 0.
+            windows: per group ``(c, f, window)`` those of the blocks of its tokens, see `windows`; ``c`` may be 0.
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
@@ -80,7 +78,7 @@ class PatchDecoder(nn.Module):
         weight_of_cell = ramp(self.cells[1:], self.margin).to(self.field_weight)
         z, y, x = weight_of_cell.shape
         field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
-        blocks = tokens.index_select(0, place).split([len(window) for window in windows])
+        blocks = tokens.split([len(window) for window in windows])
         decoded = []
         for features, window, row in zip(blocks, windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
@@ -89,6 +87,17 @@ class PatchDecoder(nn.Module):
             values = torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T)
             decoded.append(values.view(len(row), z, y, x, len(window)))
         return decoded
+
+
+def tile_of(decoders: Iterable[PatchDecoder], finest: Patch) -> Patch:
+    """Return the smallest tile, of one frame, that the blocks of every level and the finest patch divide."""
+    sizes = [finest[1:], *(decoder.cells[1:] for decoder in decoders)]
+    return (1, *(math.lcm(*along) for along in zip(*sizes, strict=True)))
+
+
+def reach_of(decoders: Iterable[PatchDecoder]) -> list[int]:
+    """Return how many cells ``z, y, x`` the blocks of any level reach into their neighbours, at the most."""
+    return [max(along) for along in zip(*(decoder.margin for decoder in decoders), strict=True)]
 
 
 def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:

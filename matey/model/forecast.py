@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.model.seam import Seam
-from matey.tokens.coverage import Part
+from matey.tokens.coverage import Tiles
 
 
 class Forecast(NamedTuple):
@@ -21,15 +21,17 @@ class Forecast(NamedTuple):
         batch: what was predicted from.
         base: ``(b, f, z, y, x)`` in physical units; the last frame when the change is predicted.
         scale: ``(b, f)`` in physical units.
-        part: the cells that are this rank's, in ``k`` tiles.
-        decoded: ``(k, f, z, y, x)`` in units of the scale, relative to the base; counts in the part's own cells only.
+        tiles: the ``k`` that hold cells of this rank.
+        own: ``(k, z, y, x)`` of bool, those cells.
+        decoded: ``(k, f, z, y, x)`` in units of the scale, relative to the base; counts in own cells only.
         num_tokens: tokens of the batch that this rank processed.
     """
 
     batch: FieldBatch
     base: Tensor
     scale: Tensor
-    part: Part
+    tiles: Tiles
+    own: Tensor
     decoded: Tensor
     num_tokens: int
 
@@ -38,11 +40,15 @@ class Forecast(NamedTuple):
 
         In the tiles ``(k, f, z, y, x)`` and units of ``decoded``; zero in cells that are not own.
         """
-        scale = self.scale[self.part.sample][..., None, None, None]
-        wanted = (self.part.cut(target) - self.part.cut(self.base)) / scale
-        return self.part.own_of(self.decoded.to(target.dtype) - wanted)
+        scale = self.scale[self.tiles.sample][..., None, None, None]
+        wanted = (self.tiles.cut(target) - self.tiles.cut(self.base)) / scale
+        return (self.decoded.to(target.dtype) - wanted).where(self.own[:, None], 0)
+
+    def frame(self) -> Tensor:
+        """Return what is decoded as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
+        return self.tiles.put(self.decoded.where(self.own[:, None], 0))
 
     def field(self, seam: Seam) -> Tensor:
-        """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the parts of all ranks that share it."""
-        decoded = seam.reduce(self.part.put(self.decoded.to(self.scale.dtype)))
+        """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the cells of all ranks that share it."""
+        decoded = seam.reduce(self.frame().to(self.scale.dtype))
         return self.base + self.scale[..., None, None, None] * decoded

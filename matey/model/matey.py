@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -17,12 +18,12 @@ from matey.fields import FieldBatch, field_rows
 from matey.model.blending import BlockGrid, Blocks, blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import PatchDecoder
+from matey.model.decoding import PatchDecoder, reach_of, tile_of
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
-from matey.tokens.coverage import Part, parts_of, tokens_to_decode
+from matey.tokens.coverage import Tiles, cells_of, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -153,32 +154,40 @@ class MateyModel(PreTrainedModel):
         return torch.cat(embedded)[torch.cat(order).argsort()]
 
     def _decode(self, token_batch: TokenBatch, own: slice, tokens: Tensor, rows: Sequence[Tensor]) -> list[Forecast]:
-        """Decode what bears on the cells of own tokens: those of the last frame, their neighbours and parents."""
+        """Decode own tokens of the last frame, and put together the cells that own leaves stand for."""
         whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
-        reach = [max(margins) for margins in zip(*(decoder.margin for decoder in self.decoders), strict=True)]
-
-        def wanted(part: slice) -> Tensor:
-            if part == slice(0, whole.num_tokens):
-                return whole.is_last.nonzero(as_tuple=True)[0]
-            return tokens_to_decode(whole, part, frames, patches, reach)
-
-        features = self.seam.fetch(tokens, whole.num_tokens, wanted)
-        parts = parts_of(whole, own, frames, patches)
+        tile, reach = tile_of(self.decoders, patches[-1]), reach_of(self.decoders)
+        reached = cache(lambda start, end: tiles_reached(whole, slice(start, end), frames, patches, reach, tile))
+        held = cache(lambda start, end: tiles_of(whole, slice(start, end), frames, patches, tile))
+        here = own.start, own.stop
         last = [fields[:, -1] for fields in token_batch.normalised]
-        decoded = self._decode_levels(last, whole.select(wanted(own)), parts, features, rows)
+        decoded = self._decode_levels(last, whole, own, reached(*here), tokens, rows)
+        blended = [blend(levels, add_levels=self.config.token_set == "mul") for levels in decoded]
+        handed = self.seam.hand_over(
+            blended,
+            whole.num_tokens,
+            lambda part: [tiles.row for tiles in reached(part.start, part.stop)],
+            lambda part: [tiles.row for tiles in held(part.start, part.stop)],
+        )
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
-        add_levels = self.config.token_set == "mul"
         return [
             Forecast(
                 batch=batch,
                 base=batch.last if self.config.predict == "change" else _constant(normalisation.mean, batch.grid),
                 scale=normalisation.std,
-                part=part,
-                decoded=blend(levels, add_levels=add_levels),
+                tiles=tiles,
+                own=cells,
+                decoded=values,
                 num_tokens=tokens_of_batch,
             )
-            for batch, normalisation, part, levels, tokens_of_batch in zip(
-                token_batch.batches, token_batch.normalisations, parts, decoded, num_tokens, strict=True
+            for batch, normalisation, tiles, cells, values, tokens_of_batch in zip(
+                token_batch.batches,
+                token_batch.normalisations,
+                held(*here),
+                cells_of(whole, own, patches, held(*here)),
+                handed,
+                num_tokens,
+                strict=True,
             )
         ]
 
@@ -186,25 +195,30 @@ class MateyModel(PreTrainedModel):
         self,
         frames: Sequence[Tensor],
         layout: TokenLayout,
-        parts: Sequence[Part],
+        own: slice,
+        reached: Sequence[Tiles],
         tokens: Tensor,
         rows: Sequence[Tensor],
     ) -> list[list[Blocks]]:
-        """Decode tokens of the last frame, with the normalised last frames, to the blocks of each group's part, per level."""
-        decoded: list[list[Blocks]] = [[] for _ in parts]
+        """Decode own tokens of the last frame to blocks of cells, per group and level, beside the last frames themselves."""
+        decoded: list[list[Blocks]] = [[] for _ in reached]
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
-            index = (layout.level == level).nonzero(as_tuple=True)[0]
-            grids = [BlockGrid.over(part, decoder.cells[1:], decoder.margin) for part in parts]
-            first, places, numbers = 0, [], []
-            for of_group, grid in zip(_by_group(index, layout, len(parts)), grids, strict=True):
-                times = grid.part.frames.window[0] // patch[0]
-                place, number = grid.to_decode(patch, layout.row[of_group] // times)
-                places.append(first + place)
-                numbers.append(number)
-                first += len(of_group) * decoder.blocks_per_patch
-            windows = [decoder.windows(*seen) for seen in zip(frames, parts, numbers, strict=True)]
-            values = decoder(tokens[index], torch.cat(places), windows, rows)
-            for group, blocks in enumerate(zip(values, numbers, grids, strict=True)):
+            grids = [BlockGrid.over(tiles, decoder.cells[1:], decoder.margin) for tiles in reached]
+            present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
+            mine = present[(present >= own.start) & (present < own.stop)]
+            of_all, of_own = (
+                [
+                    grid.numbers(patch, layout.row[of_group] // (grid.tiles.frames.window[0] // patch[0]))
+                    for grid, of_group in zip(grids, _by_group(index, layout, len(grids)), strict=True)
+                ]
+                for index in (present, mine)
+            )
+            windows = [
+                decoder.windows(frame, tiles.frames, number)
+                for frame, tiles, number in zip(frames, reached, of_own, strict=True)
+            ]
+            values = decoder(tokens[mine - own.start], windows, rows)
+            for group, blocks in enumerate(zip(values, of_own, of_all, grids, strict=True)):
                 decoded[group].append(Blocks(*blocks))
         return decoded
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from matey.model.attention import segment_attention
@@ -12,6 +13,9 @@ from matey.tokens.segments import segment
 
 Plan = Any
 """What a seam prepares once per batch for all attentions with the same key."""
+
+RowsOf = Callable[[slice], Sequence[Tensor]]
+"""From a rank's slice of the packed list, numbers of rows per group."""
 
 
 class Seam:
@@ -45,15 +49,24 @@ class Seam:
         """Return the seam for blocks that are computed again in the backward pass, so that nothing else needs to be."""
         return self
 
-    def fetch(self, tokens: Tensor, num_tokens: int, wanted: Callable[[slice], Tensor]) -> Tensor:
-        """Return features ``(w, e)`` of the tokens that this rank wants, wherever they are.
+    def hand_over(self, values: Sequence[Tensor], num_tokens: int, reached: RowsOf, held: RowsOf) -> list[Tensor]:
+        """Add up what the ranks have of each row, at the ranks that hold it.
 
         Args:
-            tokens: ``(m, e)`` of this rank.
-            num_tokens: length of the whole list.
-            wanted: from a rank's slice, the numbers of the tokens that it wants in the whole list, ascending.
+            values: per group ``(m, ...)``, what this rank has of the rows that it reaches.
+            num_tokens: length of the packed list.
+            reached: from a rank's slice of it, per group the ``m`` rows that the rank has something of, ascending.
+            held: from a rank's slice, per group the ``k`` rows that it holds, ascending; some rank reaches each of them.
+
+        Returns:
+            Per group ``(k, ...)``, the sums of the rows that this rank holds.
         """
-        return tokens[wanted(slice(0, num_tokens))]
+        everything = slice(0, num_tokens)
+        rows = zip(values, reached(everything), held(everything), strict=True)
+        return [
+            have if len(mine) == len(have) else have.index_select(0, torch.searchsorted(all_there, mine))
+            for have, all_there, mine in rows
+        ]
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""

@@ -7,7 +7,7 @@ tokens are moved so that each segment is whole on one rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.distributed import new_subgroups_by_enumeration
 
 from matey.model.attention import segment_attention
-from matey.model.seam import Seam
+from matey.model.seam import RowsOf, Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
+from matey.parallel.hand_over import hand_over
 from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
@@ -103,16 +104,11 @@ class SequenceSeam(Seam):
         seam._gathers_again = False
         return seam
 
-    def fetch(self, tokens: Tensor, num_tokens: int, wanted: Callable[[slice], Tensor]) -> Tensor:
-        """Return features ``(w, e)`` of the tokens that this rank wants, wherever they are; see `Seam.fetch`."""
-        # Wants ascend and the slices lie side by side, so what a rank sends and gets is in the order of the ranks.
+    def hand_over(self, values: Sequence[Tensor], num_tokens: int, reached: RowsOf, held: RowsOf) -> list[Tensor]:
+        """Add up what the ranks have of each row, at the ranks that hold it; see `Seam.hand_over`."""
         slices = shares(num_tokens, self.size)
-        wants = [wanted(own) for own in slices]
-        me = slices[self.topology.sequence_rank]
-        sent = [want[(want >= me.start) & (want < me.stop)] - me.start for want in wants]
-        mine = wants[self.topology.sequence_rank]
-        receive = [int(((mine >= own.start) & (mine < own.stop)).sum()) for own in slices]
-        return exchange_rows(tokens[torch.cat(sent)], [len(rows) for rows in sent], receive, self.group)
+        of_ranks = [reached(own) for own in slices], [held(own) for own in slices]
+        return hand_over(values, *of_ranks, self.topology.sequence_rank, self.group)
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""

@@ -20,8 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology
-from matey.scaling.decoded import decoded_by_ranks
-from matey.scaling.operations import Operations, count_operations, decoders_of
+from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
@@ -143,31 +142,11 @@ class Workload:
         """The other part: embedding, positions, decoding."""
         return sum(self._outside_costs) / len(self.samples)
 
-    def most_outside_values(self, ways: int) -> float:
-        """Values that embedding and decoding keep for the backward pass on one of the ranks that share a sample, at the most.
-
-        Of the sample with most of them. Ranks decode the blocks around their cells too, which is more than their share.
-        """
-        if ways not in self._outside_values:
-            embed, decode = self.operations.embed_keeps, self.operations.decode_keeps
-            sample = max(self.samples, key=lambda sample: _outside(sample, embed, decode))
-            decoders = decoders_of(self.config)
-            on_rank = []
-            for of_levels in decoded_by_ranks(sample, decoders, self.config.patches, ways):
-                per_level = zip(of_levels, decode, decoders, strict=True)
-                on_rank.append(
-                    sum(
-                        blocks / decoder.blocks_per_patch * of_field * sample.num_fields + tokens * rest
-                        for (tokens, blocks), (of_field, rest), decoder in per_level
-                    )
-                )
-            nothing = [(0, 0)] * len(decode)
-            self._outside_values[ways] = _outside(sample, embed, nothing) / ways + max(on_rank)
-        return self._outside_values[ways]
-
     @cached_property
-    def _outside_values(self) -> dict[int, float]:
-        return {}
+    def most_outside_values(self) -> int:
+        """Values that embedding and decoding keep for the backward pass, of the sample with most of them."""
+        keeps = self.operations.embed_keeps, self.operations.decode_keeps
+        return max(_outside(sample, *keeps) for sample in self.samples)
 
     @cached_property
     def _block_costs(self) -> list[int]:

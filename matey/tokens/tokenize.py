@@ -36,7 +36,10 @@ class TokenBatch:
     @property
     def frames(self) -> list[Frames]:
         """The frames of every group."""
-        return [Frames(batch.num_samples, (batch.num_frames, *batch.grid), batch.periodic) for batch in self.batches]
+        return [
+            Frames(batch.num_samples, (batch.num_frames, *batch.grid), batch.periodic, covered)
+            for batch, covered in zip(self.batches, self.covered, strict=True)
+        ]
 
     def with_last_frame(self) -> TokenBatch:
         """Return the batch with the last frame alone in ``normalised``: once tokens are embedded, the others are not needed."""

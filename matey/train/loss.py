@@ -44,7 +44,7 @@ def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
     """Sum of squared errors over this rank's cells, ``(b, f)`` in physical units."""
     by_tile = forecast.errors(target).square().sum(dim=(2, 3, 4))
     # The tiles of a sample lie together; adding them up by index would differ from run to run on a GPU.
-    tiles_of_samples = torch.bincount(forecast.part.sample, minlength=len(target)).tolist()
+    tiles_of_samples = torch.bincount(forecast.tiles.sample, minlength=len(target)).tolist()
     by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(tiles_of_samples)])
     return by_sample * forecast.scale.square()
 

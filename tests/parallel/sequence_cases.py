@@ -70,7 +70,7 @@ def run(model, seam, batches, group=None):
     forecasts = model(batches)
     loss, _ = training_loss(forecasts, seam, SCALES)
     loss.backward()
-    output = torch.cat([seam.reduce(forecast.part.put(forecast.decoded)).detach().flatten() for forecast in forecasts])
+    output = torch.cat([seam.reduce(forecast.frame()).detach().flatten() for forecast in forecasts])
     gradients = [parameter.grad for parameter in model.parameters()]
     if group is not None:
         for gradient in gradients:
