@@ -38,7 +38,7 @@ class Exchange:
 def plan_exchanges(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> tuple[Exchange, ...]:
-    """Return the exchanges of a step, accumulation included. Those of a few numbers or tokens only are left out."""
+    """Return the exchanges of a step, accumulation included. Those of a few numbers or cells only are left out."""
     sequence = _of_sequence(run, workload, engine, topology, machine)
     return (*_of_engine(run, workload, engine, topology, machine), *sequence)
 

@@ -111,7 +111,7 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
     share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    outside = engine.value_bytes * workload.most_outside_values / topology.sequence_parallel_size
+    outside = engine.value_bytes * workload.most_outside_values(topology.sequence_parallel_size)
     return kept + run.train.micro_batch * (outside + _fields(workload))
 
 

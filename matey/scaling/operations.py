@@ -119,8 +119,8 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
-        outside_forward=165 + 270 * levels + 8 * pieces,
-        outside_backward=20 + 42 * levels + 4 * pieces,
+        outside_forward=170 + 290 * levels + 8 * pieces,
+        outside_backward=20 + 40 * levels + 4 * pieces,
     )
 
 

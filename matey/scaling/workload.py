@@ -19,9 +19,10 @@ from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
-from matey.parallel.topology import Topology
+from matey.parallel.topology import Topology, shares
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
+from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
 
@@ -142,11 +143,23 @@ class Workload:
         """The other part: embedding, positions, decoding."""
         return sum(self._outside_costs) / len(self.samples)
 
+    def most_outside_values(self, ways: int) -> int:
+        """Values that embedding and decoding keep for the backward pass on one of the ranks that share a sample, at the most.
+
+        A rank with coarse tokens has more than its share: a patch keeps values by its cells.
+        """
+        if ways not in self._outside_values:
+            keeps = self.operations.embed_keeps, self.operations.decode_keeps
+            self._outside_values[ways] = max(
+                _outside(sample.layout.select(own), sample.num_fields, *keeps)
+                for sample in self.samples
+                for own in shares(sample.num_tokens, ways)
+            )
+        return self._outside_values[ways]
+
     @cached_property
-    def most_outside_values(self) -> int:
-        """Values that embedding and decoding keep for the backward pass, of the sample with most of them."""
-        keeps = self.operations.embed_keeps, self.operations.decode_keeps
-        return max(_outside(sample, *keeps) for sample in self.samples)
+    def _outside_values(self) -> dict[int, int]:
+        return {}
 
     @cached_property
     def _block_costs(self) -> list[int]:
@@ -161,17 +174,22 @@ class Workload:
     @cached_property
     def _outside_costs(self) -> list[int]:
         embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
-        return [_outside(sample, embed, decode) + sample.num_tokens * per_token for sample in self.samples]
+        return [
+            _outside(sample.layout, sample.num_fields, embed, decode) + sample.num_tokens * per_token
+            for sample in self.samples
+        ]
 
 
-def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> int:
+def _outside(
+    layout: TokenLayout, num_fields: int, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]
+) -> int:
     """Add up over the levels what a token costs for each of its fields, and beyond."""
     total = 0
     for level, of_token in enumerate(zip(embed, decode, strict=True)):
-        here = sample.layout.level == level
-        counts = int(here.sum()), int((here & sample.layout.is_last).sum())
+        here = layout.level == level
+        counts = int(here.sum()), int((here & layout.is_last).sum())
         for count, (of_field, rest) in zip(counts, of_token, strict=True):
-            total += count * (of_field * sample.num_fields + rest)
+            total += count * (of_field * num_fields + rest)
     return total
 
 

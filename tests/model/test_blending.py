@@ -1,14 +1,16 @@
 """Blocks that overlap become a part of the frame."""
 
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 
 from matey.model.blending import BlockGrid, Blocks, blend, ramp
-from matey.tokens.coverage import Frames, Part, parts_of, tokens_to_decode
+from matey.model.decoding import PatchDecoder, reach_of, tile_of
+from matey.tokens.coverage import Frames, Tiles, tiles_reached
 from matey.tokens.layout import layout_tokens
-from matey.tokens.patches import cover, factor_stages, patch_grid, surroundings
+from matey.tokens.patches import cover, patch_grid, surroundings
 from matey.tokens.refinement import to_children
 
 COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, False)
@@ -17,52 +19,43 @@ CELLS = (1, 4, 4)
 
 
 def whole(num_samples=1, periodic=PERIODIC):
-    """All cells of the frames."""
-    return Part(
-        Frames(num_samples, (1, *COVERED), periodic),
-        COARSE,
-        torch.arange(6 * num_samples),
-        torch.ones(6 * num_samples, *COARSE[1:], dtype=torch.bool),
-    )
+    """All tiles of the frames."""
+    return Tiles(Frames(num_samples, (1, *COVERED), periodic, COVERED), FINE, torch.arange(24 * num_samples))
 
 
-def blocks_of(field, patch, row, part, margin=(0, 2, 2)):
-    """Cut a field into those blocks of some patches that reach into a part, margins included."""
-    grid = BlockGrid.over(part, CELLS, margin)
-    number = grid.to_decode(patch, row)[1]
-    windows = surroundings(field, COVERED, CELLS, margin, part.frames.periodic, number)
+def blocks_of(field, patch, row, tiles, margin=(0, 2, 2)):
+    """Cut a field into the blocks of some patches, margins included."""
+    grid = BlockGrid.over(tiles, CELLS, margin)
+    number = grid.numbers(patch, row)
+    windows = surroundings(field, COVERED, CELLS, margin, tiles.frames.periodic, number)
     weight = ramp(CELLS, margin)
-    return Blocks((windows.reshape(*windows.shape[:2], *weight.shape) * weight).movedim(0, -1), number, grid)
+    values = (windows.reshape(*windows.shape[:2], *weight.shape) * weight).movedim(0, -1)
+    return Blocks(values, number, number, grid)
 
 
-def two_level_layout(num_samples):
-    splits = torch.zeros(num_samples, 1, 2, 3, dtype=torch.bool)
+def two_levels(field, tiles, **kwargs):
+    splits = torch.zeros(len(field), 1, 2, 3, dtype=torch.bool)
     splits[0, 0, 0, 1] = splits[-1, 0, 1, 2] = True
-    return layout_tokens([(num_samples, 1, *COVERED)], [[splits]], [COARSE, FINE])
-
-
-def two_levels(field, part, **kwargs):
-    layout = two_level_layout(len(field))
+    layout = layout_tokens([(len(field), 1, *COVERED)], [[splits]], [COARSE, FINE])
     rows = [layout.row[layout.level == level] for level in (0, 1)]
-    return [blocks_of(field, patch, row, part, **kwargs) for patch, row in zip((COARSE, FINE), rows, strict=True)]
+    return [blocks_of(field, patch, row, tiles, **kwargs) for patch, row in zip((COARSE, FINE), rows, strict=True)]
 
 
 @pytest.mark.parametrize("margin", [(0, 0, 0), (0, 1, 2), (0, 2, 2)])
 @pytest.mark.parametrize("periodic", [PERIODIC, OPEN])
 def test_blocks_cut_out_of_a_field_blend_to_that_field(margin, periodic):
     field = torch.randn(2, 3, *COVERED, dtype=torch.float64)
-    part = whole(2, periodic)
-    blended = part.put(blend(two_levels(field, part, margin=margin), add_levels=False))
+    tiles = whole(2, periodic)
+    blended = tiles.put(blend(two_levels(field, tiles, margin=margin), add_levels=False))
     assert torch.allclose(blended, field, atol=1e-12)
 
 
 def cells_under(number, grid):
     """Where the cells ``z, y, x`` of a block and its margins lie, as an index of ``(b, z, y, x)``, and which lie anywhere."""
-    part, at, inside = grid.part, [], []
-    shape = (part.frames.num_samples, *(size // cells for size, cells in zip(part.covered, grid.cells, strict=True)))
-    sample, *place = (int(along) for along in torch.unravel_index(torch.tensor(number), shape))
+    sample, *place = (int(along) for along in torch.unravel_index(torch.tensor(number), grid.shape))
+    frames, at, inside = grid.tiles.frames, [], []
     for first, cells, reach, length, wraps in zip(
-        place, grid.cells, grid.margin, part.covered, part.wraps, strict=True
+        place, grid.cells, grid.margin, frames.covered, frames.wraps, strict=True
     ):
         along = first * cells + torch.arange(-reach, cells + reach)
         at.append(along % length)
@@ -71,12 +64,13 @@ def cells_under(number, grid):
     return (torch.full_like(z, sample, dtype=torch.long), *torch.meshgrid(*at, indexing="ij")), (z & y & x)[..., None]
 
 
-def blended_one_by_one(levels, part, *, add_levels):
-    """Blend by a loop over blocks, each put where its cells are: ``(b, f, z, y, x)`` on what tiles cover."""
+def blended_one_by_one(levels, *, add_levels):
+    """Blend by a loop over blocks, each put where its cells are: ``(b, f, z, y, x)`` on what patches cover."""
     total = weight = 0
     for blocks in levels:
+        frames = blocks.grid.tiles.frames
         ones = ramp(blocks.grid.cells, blocks.grid.margin).double()[..., None]
-        field = torch.zeros(part.frames.num_samples, *part.covered, len(blocks.values), dtype=torch.float64)
+        field = torch.zeros(frames.num_samples, *frames.covered, len(blocks.values), dtype=torch.float64)
         weights = torch.zeros(*field.shape[:-1], 1, dtype=torch.float64)
         for place, number in enumerate(blocks.number.tolist()):
             where, counts = cells_under(number, blocks.grid)
@@ -99,46 +93,45 @@ def blended_one_by_one(levels, part, *, add_levels):
         ([(2, 1, 4, 4), (1, 1, 2, 2), (1, 1, 1, 1)], (1, 8, 8), (True, True, True), 2),
     ],
 )
-def test_the_blended_parts_of_all_slices_add_up_to_what_a_loop_over_blocks_gives(
+def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_gives(
     patches, grid, periodic, overlap, add_levels
 ):
     torch.manual_seed(0)
-    frames = Frames(2, (2, *grid), periodic)
-    first = patch_grid(cover(frames.window, patches[0]), patches[0])[1:]
-    splits = [torch.rand(2, *first) < 0.5]
+    covered = cover((2, *grid), patches[0])
+    frames = Frames(2, (2, *grid), periodic, covered[1:])
+    splits = [torch.rand(2, *patch_grid(covered, patches[0])[1:]) < 0.5]
     for coarse, fine in pairwise(patches[:-1]):
         children = to_children(splits[-1], coarse, fine)
         splits.append(children & (torch.rand(children.shape) < 0.5))
     layout = layout_tokens([(2, *frames.window)], [splits], patches, keep_parents=add_levels)
-    cells = [factor_stages(patch)[0][1:] for patch in patches]
-    margins = [tuple(min(overlap, size // 2) for size in of_level) for of_level in cells]
-    reach = [max(of_axis) for of_axis in zip(*margins, strict=True)]
+    decoders = [PatchDecoder(patch, 1, 4, 0, overlap) for patch in patches]
+    tile, reach = tile_of(decoders, patches[-1]), reach_of(decoders)
 
-    def blended(own, values):
-        part = parts_of(layout, own, [frames], patches)[0]
-        near = layout.select(tokens_to_decode(layout, own, [frames], patches, reach))
+    def rows(own, level):
+        index = layout.select(own)
+        return index.row[index.is_last & (index.level == level)] // (2 // patches[level][0])
+
+    def blocks_of_slice(own, values):
+        (tiles,) = tiles_reached(layout, own, [frames], patches, reach, tile)
         levels = []
-        for level, (patch, of_level, margin) in enumerate(zip(patches, cells, margins, strict=True)):
-            blocks = BlockGrid.over(part, of_level, margin)
-            rows = near.row[near.level == level] // (2 // patch[0])
-            number = blocks.to_decode(patch, rows)[1]
-            levels.append(Blocks(values[level][..., number] if values else None, number, blocks))
-        return part, levels
+        for level, (patch, decoder) in enumerate(zip(patches, decoders, strict=True)):
+            of_level = BlockGrid.over(tiles, decoder.cells[1:], decoder.margin)
+            number, present = (of_level.numbers(patch, rows(part, level)) for part in (own, slice(None)))
+            levels.append(Blocks(values[level][..., number], number, present, of_level))
+        return tiles, levels
 
-    everything = slice(0, layout.num_tokens)
-    part, levels = blended(everything, None)
-    values = [
-        torch.randn(3, *(c + 2 * m for c, m in zip(*sizes, strict=True)), blocks.grid.num_blocks, dtype=torch.float64)
-        for sizes, blocks in zip(zip(cells, margins, strict=True), levels, strict=True)
-    ]
-    for of_level in values:
-        of_level.requires_grad_()
+    values = []
+    for decoder in decoders:
+        size = [cells + 2 * reach for cells, reach in zip(decoder.cells[1:], decoder.margin, strict=True)]
+        num_blocks = 2 * math.prod(c // cells for c, cells in zip(covered[1:], decoder.cells[1:], strict=True))
+        values.append(torch.randn(3, *size, num_blocks, dtype=torch.float64, requires_grad=True))
     z, y, x = grid
-    expected = blended_one_by_one(blended(everything, values)[1], part, add_levels=add_levels)[..., :z, :y, :x]
+    levels = blocks_of_slice(slice(0, layout.num_tokens), values)[1]
+    expected = blended_one_by_one(levels, add_levels=add_levels)[..., :z, :y, :x]
     total = 0
-    for own in (slice(0, 3), slice(3, 4), slice(4, 4), slice(4, layout.num_tokens)):
-        piece, levels = blended(own, values)
-        total = total + piece.put(blend(levels, add_levels=add_levels))
+    for own in (slice(0, 6), slice(6, 7), slice(7, 8), slice(8, 8), slice(8, layout.num_tokens)):
+        tiles, levels = blocks_of_slice(own, values)
+        total = total + tiles.put(blend(levels, add_levels=add_levels))
     assert torch.allclose(total, expected, atol=1e-12)
     weights = torch.randn_like(expected)
     ours, theirs = (torch.autograd.grad((field * weights).sum(), values) for field in (total, expected))
@@ -146,48 +139,23 @@ def test_the_blended_parts_of_all_slices_add_up_to_what_a_loop_over_blocks_gives
         assert torch.allclose(a, b, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("periodic", "margin", "expected"),
-    [
-        (OPEN, (0, 0, 0), [0, 1, 6, 7]),
-        (OPEN, (0, 2, 2), [0, 1, 2, 6, 7, 8, 12, 13, 14]),
-        (PERIODIC, (0, 2, 2), [0, 1, 2, 6, 7, 8, 12, 13, 14, 18, 19, 20]),
-        (PERIODIC, (0, 0, 2), [0, 1, 2, 6, 7, 8]),
-    ],
-)
-def test_only_blocks_that_reach_into_the_part_are_decoded(periodic, margin, expected):
-    everything = whole(periodic=periodic)
-    part = Part(everything.frames, COARSE, everything.row[:1], everything.own[:1])
-    place, number = BlockGrid.over(part, CELLS, margin).to_decode(COARSE, torch.arange(6))
-    assert sorted(number.tolist()) == expected
-    assert len(place) == len(expected) and torch.equal(place[number <= 1], torch.tensor([0, 1]))
-
-
-def test_a_tile_that_is_own_in_part_brings_the_blocks_around_that_part():
-    own = torch.zeros(1, *COARSE[1:], dtype=torch.bool)
-    own[..., :4, :4] = True
-    part = Part(Frames(1, (1, *COVERED), OPEN), COARSE, torch.tensor([0]), own)
-    number = BlockGrid.over(part, CELLS, (0, 2, 2)).to_decode(COARSE, torch.arange(6))[1]
-    assert sorted(number.tolist()) == [0, 1, 6, 7]
-
-
 def test_between_two_patches_that_disagree_there_is_a_ramp_instead_of_a_step():
     left = torch.zeros(1, 1, *COVERED, dtype=torch.float64)
     left[..., 8:] = 1
-    part = whole(periodic=OPEN)
-    flat = blocks_of(left, COARSE, torch.arange(6), part, margin=(0, 0, 0))
+    tiles = whole(periodic=OPEN)
+    flat = blocks_of(left, COARSE, torch.arange(6), tiles, margin=(0, 0, 0))
     values = flat.values[:, :1, :1, :1] * ramp(CELLS, (0, 2, 2))[..., None]
-    grid = BlockGrid.over(part, CELLS, (0, 2, 2))
-    blended = part.put(blend([Blocks(values, flat.number, grid)], add_levels=False))
+    grid = BlockGrid.over(tiles, CELLS, (0, 2, 2))
+    blended = tiles.put(blend([Blocks(values, flat.number, flat.number, grid)], add_levels=False))
     step = torch.tensor([0, 0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1, 1], dtype=torch.float64)
     assert torch.allclose(blended[0, 0, 0, :, 4:12], step.expand(16, 8), atol=1e-12)
 
 
 def test_what_is_added_fades_out_beyond_the_patches_that_are_split():
     ones = torch.ones(1, 1, *COVERED, dtype=torch.float64)
-    part = whole()
-    everywhere = blocks_of(ones, COARSE, torch.arange(6), part)
-    total = part.put(blend([everywhere, two_levels(ones, part)[1]], add_levels=True))
+    tiles = whole()
+    everywhere = blocks_of(ones, COARSE, torch.arange(6), tiles)
+    total = tiles.put(blend([everywhere, two_levels(ones, tiles)[1]], add_levels=True))
     assert torch.allclose(total[0, 0, 0, 2:6, 10:14], torch.full((4, 4), 2.0, dtype=torch.float64))
     assert torch.allclose(
         total[0, 0, 0, 2:6, 16:20], torch.tensor([11, 9, 8, 8], dtype=torch.float64).div(8).expand(4, 4)
@@ -196,7 +164,7 @@ def test_what_is_added_fades_out_beyond_the_patches_that_are_split():
 
 def test_cells_without_a_block_are_zero():
     field = torch.randn(1, 2, *COVERED)
-    part = whole(periodic=OPEN)
-    blended = part.put(blend([blocks_of(field, COARSE, torch.tensor([0]), part)], add_levels=False))
+    tiles = whole(periodic=OPEN)
+    blended = tiles.put(blend([blocks_of(field, COARSE, torch.tensor([0]), tiles)], add_levels=False))
     assert torch.allclose(blended[..., :8, :8], field[..., :8, :8], atol=1e-5)
     assert (blended[..., 11:, :] == 0).all() and (blended[..., 11:] == 0).all()

@@ -1,7 +1,5 @@
 """A rank's part of the prediction."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,26 +27,28 @@ class LargestTensor(TorchDispatchMode):
 
 
 class Share(Seam):
-    """One of several ranks, without the others: it gets mean features for theirs, and is not asked to attend."""
+    """One of several ranks, without the others, which would add to its tiles; it is not asked to attend."""
 
-    def __init__(self, rank, ranks, largest):
+    def __init__(self, rank, ranks):
         super().__init__()
-        self.rank, self.size, self.largest = rank, ranks, largest
+        self.rank, self.size = rank, ranks
 
     def shard(self, num_tokens):
         return shares(num_tokens, self.size)[self.rank]
 
-    def fetch(self, tokens, num_tokens, wanted):
-        self.largest.started = True
-        return tokens.mean(dim=0).expand(len(wanted(self.shard(num_tokens))), -1)
+    def hand_over(self, values, num_tokens, reached, held):
+        own = self.shard(num_tokens)
+        groups = zip(values, reached(own), held(own), strict=True)
+        return [have[torch.searchsorted(there, mine)] for have, there, mine in groups]
 
 
 def largest_after_the_blocks(batch, ranks, **settings):
     """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""
     model = make_model(dtype=torch.float32, num_blocks=1, **settings).train()
     model.blocks = torch.nn.ModuleList()
+    model.seam = Share(ranks // 2, ranks)
     with LargestTensor() as largest:
-        model.seam = Share(ranks // 2, ranks, largest)
+        model.norm.register_forward_hook(lambda *_: setattr(largest, "started", True))
         training_loss(model([batch]), model.seam, {"shallow_water": 1.0})[0].backward()
     return largest.values / batch.target[0].numel()
 
@@ -64,9 +64,8 @@ def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
 def test_cells_that_are_not_own_do_not_count_whatever_is_in_them():
     batch = make_batch(num_samples=1, dtype=torch.float64)
     (forecast,) = make_model()([batch])
-    own = torch.rand(forecast.part.own.shape, generator=torch.Generator().manual_seed(0)) < 0.5
-    part = replace(forecast.part, own=own)
-    decoded = forecast.decoded.masked_fill(~own[:, None], torch.inf)
-    errors = forecast._replace(part=part, decoded=decoded).errors(batch.target)
-    assert torch.equal(errors, part.own_of(forecast.errors(batch.target)))
-    assert torch.equal(part.put(decoded), part.put(forecast.decoded)) and part.put(decoded).isfinite().all()
+    own = torch.rand(forecast.own.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    some = forecast._replace(own=own)
+    wrong = some._replace(decoded=forecast.decoded.masked_fill(~own[:, None], torch.inf))
+    assert torch.equal(wrong.errors(batch.target), forecast.errors(batch.target) * own[:, None])
+    assert torch.equal(wrong.frame(), some.frame()) and some.frame().count_nonzero() == own.sum()

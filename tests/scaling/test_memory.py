@@ -85,7 +85,7 @@ def held_between_steps(plan, engine, num, own):
 
 
 def check_messages(exchanges, traffic, name, tolerance=0.02):
-    """Compare the bytes of every kind that is planned or sent; norms, counts and a few tokens are too small to be planned."""
+    """Compare the bytes of every kind that is planned or sent; norms, counts and cells at borders are too few to be planned."""
     assert exchanges, name
     small = 2e-2 * sum(sent["bytes"] for sent in traffic.values())
     for kind in {*traffic, *(exchange.kind for exchange in exchanges)}:

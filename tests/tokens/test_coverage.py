@@ -1,13 +1,17 @@
-"""Cells and the tokens that bear on them."""
+"""Cells, the tokens that stand for them, and those that reach into them."""
 
 import pytest
 import torch
 
-from matey.tokens.coverage import Frames, parts_of, tokens_to_decode
+from matey.tokens.coverage import Frames, Tiles, cells_of, tiles_of, tiles_reached
 from matey.tokens.layout import layout_tokens
 
 PATCHES = [(1, 1, 8, 8), (1, 1, 4, 4)]
-FRAMES = [Frames(2, (2, 1, 20, 24), (False, False, False)), Frames(1, (2, 1, 16, 16), (False, True, True))]
+TILE = (1, 1, 4, 4)
+FRAMES = [
+    Frames(2, (2, 1, 20, 24), (False, False, False), (1, 24, 24)),
+    Frames(1, (2, 1, 16, 16), (False, True, True), (1, 16, 16)),
+]
 
 
 def layout(keep_parents):
@@ -17,55 +21,70 @@ def layout(keep_parents):
     return layout_tokens(shapes, splits, PATCHES, keep_parents=keep_parents)
 
 
+def held(tokens, own, tile=TILE):
+    """Per group the tiles and cells of leaves among some tokens."""
+    tiles = tiles_of(tokens, own, FRAMES, PATCHES, tile)
+    return zip(tiles, cells_of(tokens, own, PATCHES, tiles), strict=True)
+
+
+@pytest.mark.parametrize("tile", [TILE, (1, 1, 8, 8)])
 @pytest.mark.parametrize("keep_parents", [False, True])
-def test_the_cells_of_consecutive_slices_cover_each_cell_once(keep_parents):
+def test_the_cells_of_consecutive_slices_cover_each_cell_once(keep_parents, tile):
     tokens = layout(keep_parents)
     edges = [0, 5, 6, 31, tokens.num_tokens]
-    parts = [parts_of(tokens, slice(a, b), FRAMES, PATCHES) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [list(held(tokens, slice(a, b), tile)) for a, b in zip(edges, edges[1:], strict=False)]
     for group, frames in enumerate(FRAMES):
-        total = sum(part[group].put(torch.ones(len(part[group].row), 1, 1, 8, 8)) for part in parts)
+        total = sum(tiles.put(cells[:, None].float()) for tiles, cells in (part[group] for part in parts))
         assert total.shape == (frames.num_samples, 1, *frames.window[1:]) and (total == 1).all()
 
 
-def test_a_part_holds_no_tile_without_a_cell_of_its_own_and_knows_the_samples_of_those_it_holds():
+@pytest.mark.parametrize("tile", [TILE, (1, 1, 8, 8)])
+def test_tiles_without_a_cell_of_the_tokens_are_not_among_theirs_and_cells_beyond_the_grid_never(tile):
     tokens = layout(keep_parents=False)
-    (part, other) = parts_of(tokens, slice(tokens.num_tokens - 1, tokens.num_tokens), FRAMES, PATCHES)
-    assert len(part.row) == 0 and len(other.row) == 1
-    (part, other) = parts_of(tokens, slice(0, tokens.num_tokens), FRAMES, PATCHES)
-    assert part.own.any(dim=(1, 2, 3)).all() and part.sample.tolist() == [0] * 9 + [1] * 9
+    ((tiles, cells), (others, other_cells)) = held(tokens, slice(tokens.num_tokens - 1, tokens.num_tokens), tile)
+    assert len(tiles.row) == len(cells) == 0 and len(others.row) > 0 and other_cells.any(dim=(1, 2, 3)).all()
+    (_, (others, other_cells)) = held(tokens, slice(0, tokens.num_tokens), tile)
+    assert other_cells.all() and len(others.row) == 256 // (tile[2] * tile[3])
+    ((tiles, cells), _) = held(tokens, slice(0, tokens.num_tokens), tile)
+    assert cells.sum() == 2 * 20 * 24 and tiles.sample.unique().tolist() == [0, 1]
 
 
 def test_tiles_cut_out_of_a_field_are_put_back_where_they_were():
-    (part, _) = parts_of(layout(keep_parents=True), slice(0, 1000), FRAMES, PATCHES)
+    ((tiles, _), _) = held(layout(keep_parents=True), slice(0, 1000), (1, 1, 8, 8))
     field = torch.randn(2, 3, 1, 20, 24)
-    assert torch.equal(part.put(part.cut(field)), field)
+    assert torch.equal(tiles.put(tiles.cut(field)), field)
+    some = Tiles(FRAMES[0], (1, 1, 8, 8), torch.tensor([4, 7, 17]))
+    assert torch.equal(some.cut(field), tiles.cut(field)[some.row])
+    assert some.cut(field)[2, :, :, :4].abs().sum() > 0 and (some.cut(field)[2, :, :, 4:] == 0).all()
 
 
-def test_tiles_go_on_at_the_other_end_of_a_periodic_axis_only_where_they_fit():
-    (part,) = parts_of(
-        layout(keep_parents=False), slice(0, 0), [Frames(2, (2, 1, 20, 24), (False, True, True))], PATCHES
-    )
-    assert part.covered == (1, 24, 24) and part.wraps == (False, False, True)
+def test_a_domain_goes_on_at_its_other_end_only_where_patches_fit():
+    frames = Frames(2, (2, 1, 20, 24), (False, True, True), (1, 24, 24))
+    assert frames.wraps == (False, False, True)
 
 
-@pytest.mark.parametrize("keep_parents", [False, True])
-def test_what_bears_on_the_cells_of_all_tokens_is_the_last_frame(keep_parents):
-    tokens = layout(keep_parents)
-    wanted = tokens_to_decode(tokens, slice(0, tokens.num_tokens), FRAMES, PATCHES, (0, 2, 2))
-    assert torch.equal(wanted, tokens.is_last.nonzero()[:, 0])
-
-
-def test_neighbours_within_reach_bear_on_a_leaf_also_around_a_periodic_domain():
+def test_what_a_patch_decodes_reaches_its_neighbours_also_around_a_periodic_domain():
     plain = layout_tokens([(1, 1, 1, 16, 32)], [[torch.zeros(1, 1, 2, 4, dtype=torch.bool)]], PATCHES)
-    corner = slice(0, 1)
     for periodic, expected in ((False, [0, 1, 4, 5]), (True, [0, 1, 3, 4, 5, 7])):
-        frames = [Frames(1, (1, 1, 16, 32), (False, periodic, periodic))]
-        assert tokens_to_decode(plain, corner, frames, PATCHES, (0, 2, 2)).tolist() == expected
-        assert tokens_to_decode(plain, corner, frames, PATCHES, (0, 0, 0)).tolist() == [0]
+        frames = [Frames(1, (1, 1, 16, 32), (False, periodic, periodic), (1, 16, 32))]
+        for reach, rows in (((0, 2, 2), expected), ((0, 0, 0), [0])):
+            (tiles,) = tiles_reached(plain, slice(0, 1), frames, PATCHES, reach, (1, 1, 8, 8))
+            assert tiles.row.tolist() == rows
 
 
-def test_a_child_brings_its_parent():
+def test_a_parent_reaches_the_cells_of_its_children_and_holds_none():
     split = torch.tensor([[[[True, False]]]])
     tokens = layout_tokens([(1, 1, 1, 8, 16)], [[split]], PATCHES, keep_parents=True)
-    frames = [Frames(1, (1, 1, 8, 16), (False, False, False))]
-    assert tokens_to_decode(tokens, slice(2, 3), frames, PATCHES, (0, 0, 0)).tolist() == [0, 2]
+    frames = [Frames(1, (1, 1, 8, 16), (False, False, False), (1, 8, 16))]
+    (tiles,) = tiles_reached(tokens, slice(0, 1), frames, PATCHES, (0, 0, 0), TILE)
+    assert tiles.row.tolist() == [0, 1, 4, 5]
+    (tiles,) = tiles_of(tokens, slice(0, 1), frames, PATCHES, TILE)
+    assert tiles.row.tolist() == []
+
+
+def test_tokens_of_earlier_frames_neither_hold_cells_nor_reach_any():
+    tokens = layout(keep_parents=False)
+    first = tokens.is_last.logical_not().nonzero()[0].item()
+    own = slice(first, first + 1)
+    assert all(len(tiles.row) == 0 for tiles in tiles_of(tokens, own, FRAMES, PATCHES, TILE))
+    assert all(len(tiles.row) == 0 for tiles in tiles_reached(tokens, own, FRAMES, PATCHES, (0, 2, 2), TILE))
