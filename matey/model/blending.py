@@ -111,11 +111,11 @@ class BlockGrid:
             there: ``(o, k, B)`` of bool, which blocks of `reaching` there are.
             dtype: of the result.
         """
-        there = there.flatten(1)
-        ramps = ramp(self.cells, self.margin).to(there.device, dtype)[..., None]
+        there = there.flatten(1).to(dtype)
+        ramps = ramp(self.cells, self.margin).to(there)[..., None]
         weights = ramps.new_zeros(*self.cells, there.shape[1])
         for (piece, under), blocks in zip(_pieces(self.cells, self.margin), there, strict=True):
-            weights[under] += ramps[piece] * blocks
+            weights[under].addcmul_(ramps[piece], blocks)
         return self._to_tiles(weights[None])
 
     def _to_tiles(self, blocks: Tensor) -> Tensor:
@@ -171,10 +171,11 @@ def ramp(cells: Sequence[int], margin: Sequence[int]) -> Tensor:
     """
     ramps = []
     for size, reach in zip(cells, margin, strict=True):
-        place = torch.arange(-reach, size + reach) + 0.5
-        nearest = torch.minimum(place, size - place)  # to a border, negative in the margin
-        ramps.append((0.5 + nearest / (2 * reach)).clamp(max=1) if reach else torch.ones(size))
-    return ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
+        places = (place + 0.5 for place in range(-reach, size + reach))
+        nearest = (min(place, size - place) for place in places)  # to a border, negative in the margin
+        ramps.append([min(0.5 + near / (2 * reach), 1.0) if reach else 1.0 for near in nearest])
+    z, y, x = ramps
+    return torch.tensor([[[a * b * c for c in x] for b in y] for a in z])
 
 
 def directions(margin: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -195,7 +196,7 @@ class _Fold(torch.autograd.Function):
         folded = values.new_zeros(len(values), *cells, num_folded)
         places = zip(_pieces(cells, margin), source.clamp_min(0), source < 0, strict=True)
         for (piece, under), index, missing in places:
-            folded[:, *under] += _columns(values[:, *piece], index, missing)
+            folded[:, *under].add_(_columns(values[:, *piece], index, missing))
         # Where each block's pieces went.
         target = torch.full((len(source), num + 1), -1, dtype=torch.int32, device=source.device)
         numbers = torch.arange(num_folded, dtype=torch.int32, device=source.device)

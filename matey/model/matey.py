@@ -23,7 +23,7 @@ from matey.model.drop_path import keep_scale
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
-from matey.tokens.coverage import Tiles, cells_of, tiles_of, tiles_reached
+from matey.tokens.coverage import Tiles, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -176,18 +176,12 @@ class MateyModel(PreTrainedModel):
                 base=batch.last if self.config.predict == "change" else _constant(normalisation.mean, batch.grid),
                 scale=normalisation.std,
                 tiles=tiles,
-                own=cells,
+                own=tiles.cells(),
                 decoded=values,
                 num_tokens=tokens_of_batch,
             )
-            for batch, normalisation, tiles, cells, values, tokens_of_batch in zip(
-                token_batch.batches,
-                token_batch.normalisations,
-                held(*here),
-                cells_of(whole, own, patches, held(*here)),
-                handed,
-                num_tokens,
-                strict=True,
+            for batch, normalisation, tiles, values, tokens_of_batch in zip(
+                token_batch.batches, token_batch.normalisations, held(*here), handed, num_tokens, strict=True
             )
         ]
 

@@ -119,7 +119,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
-        outside_forward=170 + 290 * levels + 8 * pieces,
+        outside_forward=135 + 240 * levels + 5 * pieces,
         outside_backward=20 + 40 * levels + 4 * pieces,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -46,11 +47,13 @@ class Tiles:
         frames: of the group.
         tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
         row: ``(k,)``, ascending, the rows of the tiles in ``patchify(frame, tile)`` of what the patches cover.
+        finest: ``(k, z, y, x)`` of bool, which of the finest patches in each tile are meant.
     """
 
     frames: Frames
     tile: Patch
     row: Tensor
+    finest: Tensor
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -64,12 +67,30 @@ class Tiles:
 
     def cut(self, fields: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
-        place, (samples, *box) = places(self.row, self.grid)
+        place, (samples, *box) = self._places
         around = [slice(side.start * size, side.stop * size) for side, size in zip(box, self.tile[1:], strict=True)]
         fields = pad(fields[samples, :, *around], [side.stop - side.start for side in around])
         tiles = rearrange(fields, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
         # All of a box are in order, and copying them as they are is faster than by index.
         return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*place]
+
+    @cached_property
+    def _places(self) -> tuple[list[Tensor], list[slice]]:
+        return places(self.row, self.grid)
+
+    def cells(self) -> Tensor:
+        """Return which cells ``(k, z, y, x)`` of the tiles lie in the finest patches that are meant, and in the grid."""
+        sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.finest.shape[1:], strict=True)}
+        cells = repeat(self.finest, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
+        if self.frames.covered == self.frames.window[1:]:
+            return cells
+        z, y, x = (
+            first[:, None] * size + torch.arange(size, device=first.device) < length
+            for first, size, length in zip(
+                torch.unravel_index(self.row, self.grid)[1:], self.tile[1:], self.frames.window[1:], strict=True
+            )
+        )
+        return cells & z[:, :, None, None] & y[:, None, :, None] & x[:, None, None, :]
 
     def put(self, values: Tensor) -> Tensor:
         """Put the tiles' values ``(k, f, z, y, x)`` where they belong in ``(b, f, z, y, x)``, zero elsewhere."""
@@ -81,25 +102,9 @@ class Tiles:
 def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
-    """Return per group the tiles that hold cells of leaves among the tokens ``own``. The finest patch divides a tile."""
+    """Return per group the tiles that hold leaves among the tokens ``own``. The finest patch divides a tile."""
     masks = _finest_patches(layout, own, frames, patches, leaves_only=True)
     return [_tiles(mask, group, patches, tile) for mask, group in zip(masks, frames, strict=True)]
-
-
-def cells_of(layout: TokenLayout, own: slice, patches: Sequence[Patch], tiles: Sequence[Tiles]) -> list[Tensor]:
-    """Return per group which cells ``(k, z, y, x)`` of these tiles lie in leaves among the tokens ``own``, and in the grid."""
-    masks = _finest_patches(layout, own, [of_group.frames for of_group in tiles], patches, leaves_only=True)
-    cells = []
-    for mask, of_group in zip(masks, tiles, strict=True):
-        chosen = _by_tile(mask, patches, of_group.tile)[of_group.row]
-        chosen = repeat(chosen, "k rz ry rx -> k (rz z) (ry y) (rx x)", **_sizes(patches[-1]))
-        place = torch.unravel_index(of_group.row, of_group.grid)[1:]
-        z, y, x = (
-            first[:, None] * size + torch.arange(size, device=first.device) < length
-            for first, size, length in zip(place, of_group.tile[1:], of_group.frames.window[1:], strict=True)
-        )
-        cells.append(chosen & z[:, :, None, None] & y[:, None, :, None] & x[:, None, None, :])
-    return cells
 
 
 def tiles_reached(
@@ -129,13 +134,10 @@ def tiles_reached(
 
 def _tiles(mask: Tensor, frames: Frames, patches: Sequence[Patch], tile: Patch) -> Tiles:
     """Return the tiles that hold some of the finest patches ``(b, Z, Y, X)``."""
-    return Tiles(frames, tile, _by_tile(mask, patches, tile).flatten(1).any(dim=1).nonzero(as_tuple=True)[0])
-
-
-def _by_tile(mask: Tensor, patches: Sequence[Patch], tile: Patch) -> Tensor:
-    """Sort a mask ``(b, Z, Y, X)`` of finest patches by tiles: ``(tiles, z, y, x)``."""
     ratio = {axis: size // finest for axis, size, finest in zip("zyx", tile[1:], patches[-1][1:], strict=True)}
-    return rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **ratio)
+    by_tile = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **ratio)
+    row = by_tile.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
+    return Tiles(frames, tile, row, by_tile[row])
 
 
 def _finest_patches(

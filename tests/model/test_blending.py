@@ -20,7 +20,9 @@ CELLS = (1, 4, 4)
 
 def whole(num_samples=1, periodic=PERIODIC):
     """All tiles of the frames."""
-    return Tiles(Frames(num_samples, (1, *COVERED), periodic, COVERED), FINE, torch.arange(24 * num_samples))
+    row = torch.arange(24 * num_samples)
+    finest = torch.ones(len(row), 1, 1, 1, dtype=torch.bool)
+    return Tiles(Frames(num_samples, (1, *COVERED), periodic, COVERED), FINE, row, finest)
 
 
 def blocks_of(field, patch, row, tiles, margin=(0, 2, 2)):

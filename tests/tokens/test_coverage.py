@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.tokens.coverage import Frames, Tiles, cells_of, tiles_of, tiles_reached
+from matey.tokens.coverage import Frames, Tiles, tiles_of, tiles_reached
 from matey.tokens.layout import layout_tokens
 
 PATCHES = [(1, 1, 8, 8), (1, 1, 4, 4)]
@@ -23,8 +23,7 @@ def layout(keep_parents):
 
 def held(tokens, own, tile=TILE):
     """Per group the tiles and cells of leaves among some tokens."""
-    tiles = tiles_of(tokens, own, FRAMES, PATCHES, tile)
-    return zip(tiles, cells_of(tokens, own, PATCHES, tiles), strict=True)
+    return [(tiles, tiles.cells()) for tiles in tiles_of(tokens, own, FRAMES, PATCHES, tile)]
 
 
 @pytest.mark.parametrize("tile", [TILE, (1, 1, 8, 8)])
@@ -32,7 +31,7 @@ def held(tokens, own, tile=TILE):
 def test_the_cells_of_consecutive_slices_cover_each_cell_once(keep_parents, tile):
     tokens = layout(keep_parents)
     edges = [0, 5, 6, 31, tokens.num_tokens]
-    parts = [list(held(tokens, slice(a, b), tile)) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [held(tokens, slice(a, b), tile) for a, b in zip(edges, edges[1:], strict=False)]
     for group, frames in enumerate(FRAMES):
         total = sum(tiles.put(cells[:, None].float()) for tiles, cells in (part[group] for part in parts))
         assert total.shape == (frames.num_samples, 1, *frames.window[1:]) and (total == 1).all()
@@ -53,7 +52,7 @@ def test_tiles_cut_out_of_a_field_are_put_back_where_they_were():
     ((tiles, _), _) = held(layout(keep_parents=True), slice(0, 1000), (1, 1, 8, 8))
     field = torch.randn(2, 3, 1, 20, 24)
     assert torch.equal(tiles.put(tiles.cut(field)), field)
-    some = Tiles(FRAMES[0], (1, 1, 8, 8), torch.tensor([4, 7, 17]))
+    some = Tiles(FRAMES[0], (1, 1, 8, 8), torch.tensor([4, 7, 17]), torch.ones(3, 1, 2, 2, dtype=torch.bool))
     assert torch.equal(some.cut(field), tiles.cut(field)[some.row])
     assert some.cut(field)[2, :, :, :4].abs().sum() > 0 and (some.cut(field)[2, :, :, 4:] == 0).all()
 
