@@ -47,7 +47,7 @@ class Tiles:
         frames: of the group.
         tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
         row: ``(k,)``, ascending, the rows of the tiles in ``patchify(frame, tile)`` of what the patches cover.
-        finest: ``(k, z, y, x)`` of bool, which of the finest patches in each tile are meant.
+        finest: ``(k, z, y, x)`` of bool, which of the finest patches in each tile belong to the part.
     """
 
     frames: Frames
@@ -79,7 +79,7 @@ class Tiles:
         return places(self.row, self.grid)
 
     def cells(self) -> Tensor:
-        """Return which cells ``(k, z, y, x)`` of the tiles lie in the finest patches that are meant, and in the grid."""
+        """Return which cells ``(k, z, y, x)`` of the tiles lie in the finest patches of the part, and in the grid."""
         sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.finest.shape[1:], strict=True)}
         cells = repeat(self.finest, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
         if self.frames.covered == self.frames.window[1:]:
