@@ -89,10 +89,9 @@ class PatchDecoder(nn.Module):
         return decoded
 
 
-def tile_of(decoders: Iterable[PatchDecoder], finest: Patch) -> Patch:
-    """Return the smallest tile, of one frame, that the blocks of every level and the finest patch divide."""
-    sizes = [finest[1:], *(decoder.cells[1:] for decoder in decoders)]
-    return (1, *(math.lcm(*along) for along in zip(*sizes, strict=True)))
+def tile_of(decoders: Iterable[PatchDecoder]) -> Patch:
+    """Return the smallest tile, of one frame, that the blocks of every level divide."""
+    return (1, *(math.lcm(*along) for along in zip(*(decoder.cells[1:] for decoder in decoders), strict=True)))
 
 
 def reach_of(decoders: Iterable[PatchDecoder]) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from matey.model.drop_path import keep_scale
 from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
-from matey.tokens.coverage import Tiles, tiles_of, tiles_reached
+from matey.tokens.coverage import Tiles, routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -156,18 +155,18 @@ class MateyModel(PreTrainedModel):
     def _decode(self, token_batch: TokenBatch, own: slice, tokens: Tensor, rows: Sequence[Tensor]) -> list[Forecast]:
         """Decode own tokens of the last frame, and put together the cells that own leaves stand for."""
         whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
-        tile, reach = tile_of(self.decoders, patches[-1]), reach_of(self.decoders)
-        reached = cache(lambda start, end: tiles_reached(whole, slice(start, end), frames, patches, reach, tile))
-        held = cache(lambda start, end: tiles_of(whole, slice(start, end), frames, patches, tile))
-        here = own.start, own.stop
+        tile, reach = tile_of(self.decoders), reach_of(self.decoders)
+        reached = tiles_reached(whole, own, frames, patches, reach, tile)
+        held = tiles_of(whole, own, frames, patches, tile)
         last = [fields[:, -1] for fields in token_batch.normalised]
-        decoded = self._decode_levels(last, whole, own, reached(*here), tokens, rows)
+        decoded = self._decode_levels(last, whole, own, reached, tokens, rows)
         blended = [blend(levels, add_levels=self.config.token_set == "mul") for levels in decoded]
         handed = self.seam.hand_over(
             blended,
+            [tiles.row for tiles in reached],
+            [tiles.row for tiles in held],
             whole.num_tokens,
-            lambda part: [tiles.row for tiles in reached(part.start, part.stop)],
-            lambda part: [tiles.row for tiles in held(part.start, part.stop)],
+            lambda rank: routes(whole, rank, frames, patches, reach, tile),
         )
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
         return [
@@ -181,7 +180,7 @@ class MateyModel(PreTrainedModel):
                 num_tokens=tokens_of_batch,
             )
             for batch, normalisation, tiles, values, tokens_of_batch in zip(
-                token_batch.batches, token_batch.normalisations, held(*here), handed, num_tokens, strict=True
+                token_batch.batches, token_batch.normalisations, held, handed, num_tokens, strict=True
             )
         ]
 

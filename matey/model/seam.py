@@ -14,9 +14,6 @@ from matey.tokens.segments import segment
 Plan = Any
 """What a seam prepares once per batch for all attentions with the same key."""
 
-RowsOf = Callable[[slice], Sequence[Tensor]]
-"""From a rank's slice of the packed list, numbers of rows per group."""
-
 
 class Seam:
     """One process: it holds all tokens. `matey.parallel` overrides the methods for a group of ranks.
@@ -49,23 +46,31 @@ class Seam:
         """Return the seam for blocks that are computed again in the backward pass, so that nothing else needs to be."""
         return self
 
-    def hand_over(self, values: Sequence[Tensor], num_tokens: int, reached: RowsOf, held: RowsOf) -> list[Tensor]:
+    def hand_over(
+        self,
+        values: Sequence[Tensor],
+        reached: Sequence[Tensor],
+        held: Sequence[Tensor],
+        num_tokens: int,
+        routes: Callable[[Tensor], Sequence[Tensor]],
+    ) -> list[Tensor]:
         """Add up what the ranks have of each row, at the ranks that hold it.
 
         Args:
             values: per group ``(m, ...)``, what this rank has of the rows that it reaches.
+            reached: per group ``(m,)`` their numbers, ascending.
+            held: per group ``(k,)`` the numbers of the rows that this rank holds, ascending and among ``reached``.
             num_tokens: length of the packed list.
-            reached: from a rank's slice of it, per group the ``m`` rows that the rank has something of, ascending.
-            held: from a rank's slice, per group the ``k`` rows that it holds, ascending; some rank reaches each of them.
+            routes: from the rank of each token of it ``(n,)``, per group the rows that change ranks, see
+                `matey.tokens.coverage.routes`.
 
         Returns:
             Per group ``(k, ...)``, the sums of the rows that this rank holds.
         """
-        everything = slice(0, num_tokens)
-        rows = zip(values, reached(everything), held(everything), strict=True)
+        rows = zip(values, reached, held, strict=True)
         return [
-            have if len(mine) == len(have) else have.index_select(0, torch.searchsorted(all_there, mine))
-            for have, all_there, mine in rows
+            have if len(mine) == len(have) else have.index_select(0, torch.searchsorted(there, mine))
+            for have, there, mine in rows
         ]
 
     def reduce(self, partial: Tensor) -> Tensor:

@@ -13,54 +13,58 @@ from matey.parallel.exchange import Group, exchange_rows
 
 def hand_over(
     values: Sequence[Tensor],
-    reached: Sequence[Sequence[Tensor]],
-    held: Sequence[Sequence[Tensor]],
+    reached: Sequence[Tensor],
+    held: Sequence[Tensor],
+    routes: Sequence[Tensor],
     me: int,
+    num_ranks: int,
     group: Group,
 ) -> list[Tensor]:
     """Send rows to the ranks that hold them, in one exchange, and add up what comes for those that this rank holds.
 
     Args:
         values: per kind of row ``(m, ...)``, what this rank has of those that it reaches.
-        reached: per rank and kind the numbers of the rows that the rank has something of, ascending.
-        held: per rank and kind the numbers of the rows that it holds, ascending.
+        reached: per kind ``(m,)`` their numbers, ascending.
+        held: per kind ``(k,)`` the numbers of the rows that this rank holds, ascending and among ``reached``.
+        routes: per kind ``(3, r)`` in ascending order, of all rows that change ranks: from which, to which, and their number.
         me: this rank's place in the group.
+        num_ranks: of the group.
         group: every rank of it must call.
 
     Returns:
-        Per kind ``(k, ...)``, the rows that this rank holds. Parts are added rank by rank, so that a sum is always the same.
+        Per kind ``(k, ...)``, the rows that this rank holds: what it had, and then rank by rank what came.
     """
+    own = [have[torch.searchsorted(there, rows)] for have, there, rows in zip(values, reached, held, strict=True)]
+    leaving = [of_kind[1:, of_kind[0] == me] for of_kind in routes]
+    coming = [of_kind[::2, of_kind[1] == me] for of_kind in routes]
+    counts = [
+        torch.stack([torch.bincount(of_kind[0], minlength=num_ranks) for of_kind in side]).tolist()
+        for side in (leaving, coming)
+    ]
     sent = [
-        [
-            have.index_select(0, torch.isin(own, theirs).nonzero()[:, 0])
-            for have, own, theirs in zip(values, reached[me], of_rank, strict=True)
-        ]
-        for of_rank in held
+        have[torch.searchsorted(there, rows)].flatten(1).split(of_rank)
+        for have, there, (_, rows), of_rank in zip(values, reached, leaving, counts[0], strict=True)
     ]
-    places = [
-        [
-            torch.searchsorted(own, theirs[torch.isin(theirs, own)])
-            for own, theirs in zip(held[me], of_rank, strict=True)
-        ]
-        for of_rank in reached
-    ]
-    summed = [
-        kept.new_zeros(len(own), *kept.shape[1:]).index_add_(0, place, kept)
-        for own, place, kept in zip(held[me], places[me], sent[me], strict=True)
-    ]
-    # What stays here is sent to nobody.
-    sent[me], places[me] = [kept[:0] for kept in sent[me]], [place[:0] for place in places[me]]
     # Kinds differ in the width of a row, so all that goes to a rank is one list of numbers.
     widths = [math.prod(have.shape[1:]) for have in values]
-    lengths = [[len(place) * width for place, width in zip(of_rank, widths, strict=True)] for of_rank in places]
+    lengths = [
+        [count * width for count, width in zip(of_rank, widths, strict=True)]
+        for of_rank in zip(*counts[1], strict=True)
+    ]
     numbers = exchange_rows(
-        torch.cat([rows.flatten() for of_rank in sent for rows in of_rank]),
-        [sum(rows.numel() for rows in of_rank) for of_rank in sent],
+        torch.cat([rows.flatten() for of_rank in zip(*sent, strict=True) for rows in of_rank]),
+        [sum(rows.numel() for rows in of_rank) for of_rank in zip(*sent, strict=True)],
         [sum(of_rank) for of_rank in lengths],
         group,
     )
     received = iter(numbers.split([length for of_rank in lengths for length in of_rank]))
-    for of_rank in places:
-        for total, place in zip(summed, of_rank, strict=True):
-            total.index_add_(0, place, next(received).view(len(place), *total.shape[1:]))
-    return summed
+    places = [
+        torch.searchsorted(mine, rows).split(of_rank)
+        for mine, (_, rows), of_rank in zip(held, coming, counts[1], strict=True)
+    ]
+    for of_rank in zip(*places, strict=True):
+        for total, place in zip(own, of_rank, strict=True):
+            rows = next(received).view(len(place), *total.shape[1:])
+            if len(place):
+                total.index_add_(0, place, rows)
+    return own

@@ -7,7 +7,7 @@ tokens are moved so that each segment is whole on one rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributed import new_subgroups_by_enumeration
 
 from matey.model.attention import segment_attention
-from matey.model.seam import RowsOf, Seam
+from matey.model.seam import Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.hand_over import hand_over
 from matey.parallel.regather import not_kept
@@ -104,11 +104,19 @@ class SequenceSeam(Seam):
         seam._gathers_again = False
         return seam
 
-    def hand_over(self, values: Sequence[Tensor], num_tokens: int, reached: RowsOf, held: RowsOf) -> list[Tensor]:
+    def hand_over(
+        self,
+        values: Sequence[Tensor],
+        reached: Sequence[Tensor],
+        held: Sequence[Tensor],
+        num_tokens: int,
+        routes: Callable[[Tensor], Sequence[Tensor]],
+    ) -> list[Tensor]:
         """Add up what the ranks have of each row, at the ranks that hold it; see `Seam.hand_over`."""
-        slices = shares(num_tokens, self.size)
-        of_ranks = [reached(own) for own in slices], [held(own) for own in slices]
-        return hand_over(values, *of_ranks, self.topology.sequence_rank, self.group)
+        lengths = torch.tensor([own.stop - own.start for own in shares(num_tokens, self.size)])
+        rank = torch.arange(self.size).repeat_interleave(lengths).to(values[0].device)
+        place = self.topology.sequence_rank
+        return hand_over(values, reached, held, routes(rank), place, self.size, self.group)
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""

@@ -53,7 +53,7 @@ def main(settings: dict) -> None:
     num_tokens = int(model.count_tokens(batch).sum())
     own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
     everyone: list[tuple] = [()] * size
-    dist.all_gather_object(everyone, (activations, statistics.median(seconds), statistics.median(processor)))
+    dist.all_gather_object(everyone, (activations, statistics.median(seconds), statistics.median(processor), traffic))
     if rank == 0:
         point = {
             "ranks": size,
@@ -62,12 +62,20 @@ def main(settings: dict) -> None:
             "activation_bytes": [of_rank[0] for of_rank in everyone],
             "step_seconds": max(of_rank[1] for of_rank in everyone),
             "processor_seconds": [of_rank[2] for of_rank in everyone],
-            **traffic,
+            **{way: mean_traffic([of_rank[3][way] for of_rank in everyone]) for way in traffic},
             "width": model.config.width,
             "num_blocks": model.config.num_blocks,
         }
         sys.stdout.write(f"point {json.dumps(point)}\n")
     stop_processes()
+
+
+def mean_traffic(of_ranks: list[dict]) -> dict:
+    """Return calls and bytes of each kind, on average over the ranks; all make the same calls."""
+    return {
+        kind: {"calls": sent["calls"], "bytes": statistics.mean(of_rank[kind]["bytes"] for of_rank in of_ranks)}
+        for kind, sent in of_ranks[0].items()
+    }
 
 
 def loss_of(model: MateyModel, batch: FieldBatch) -> Tensor:

@@ -20,9 +20,9 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
+from matey.scaling.handed_over import values_handed_over
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
-from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
 
@@ -143,22 +143,33 @@ class Workload:
         """The other part: embedding, positions, decoding."""
         return sum(self._outside_costs) / len(self.samples)
 
-    def most_outside_values(self, ways: int) -> int:
-        """Values that embedding and decoding keep for the backward pass on one of the ranks that share a sample, at the most.
+    def most_outside_values(self, num_samples: int, ways: int) -> int:
+        """Values that embedding and decoding keep for the backward pass on one of the ranks of a micro-batch, at the most.
 
         A rank with coarse tokens has more than its share: a patch keeps values by its cells.
         """
-        if ways not in self._outside_values:
+        if (num_samples, ways) not in self._outside_values:
             keeps = self.operations.embed_keeps, self.operations.decode_keeps
-            self._outside_values[ways] = max(
-                _outside(sample.layout.select(own), sample.num_fields, *keeps)
-                for sample in self.samples
-                for own in shares(sample.num_tokens, ways)
-            )
-        return self._outside_values[ways]
+            most = 0
+            for sample in self.samples:
+                kept = _outside(sample, *keeps).repeat(num_samples)
+                most = max(most, *(int(kept[own].sum()) for own in shares(len(kept), ways)))
+            self._outside_values[num_samples, ways] = most
+        return self._outside_values[num_samples, ways]
 
     @cached_property
-    def _outside_values(self) -> dict[int, int]:
+    def _outside_values(self) -> dict[tuple[int, int], int]:
+        return {}
+
+    def values_handed_over(self, num_samples: int, ways: int) -> float:
+        """Values that a rank hands over in a forward pass of a micro-batch, see `matey.scaling.handed_over`."""
+        if (num_samples, ways) not in self._handed_over:
+            samples = list(islice(cycle(self.samples), num_samples))
+            self._handed_over[num_samples, ways] = values_handed_over(self.config, samples, ways)
+        return self._handed_over[num_samples, ways]
+
+    @cached_property
+    def _handed_over(self) -> dict[tuple[int, int], float]:
         return {}
 
     @cached_property
@@ -174,23 +185,16 @@ class Workload:
     @cached_property
     def _outside_costs(self) -> list[int]:
         embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
-        return [
-            _outside(sample.layout, sample.num_fields, embed, decode) + sample.num_tokens * per_token
-            for sample in self.samples
-        ]
+        return [int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token for sample in self.samples]
 
 
-def _outside(
-    layout: TokenLayout, num_fields: int, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]
-) -> int:
-    """Add up over the levels what a token costs for each of its fields, and beyond."""
-    total = 0
-    for level, of_token in enumerate(zip(embed, decode, strict=True)):
-        here = layout.level == level
-        counts = int(here.sum()), int((here & layout.is_last).sum())
-        for count, (of_field, rest) in zip(counts, of_token, strict=True):
-            total += count * (of_field * num_fields + rest)
-    return total
+def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> Tensor:
+    """Return what each token ``(n,)`` of a sample costs for all of its fields and beyond."""
+    of_embedding, of_decoder = (
+        torch.tensor([of_field * sample.num_fields + rest for of_field, rest in of_level])[sample.layout.level]
+        for of_level in (embed, decode)
+    )
+    return of_embedding + of_decoder * sample.layout.is_last
 
 
 def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:

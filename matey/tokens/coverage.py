@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +48,13 @@ class Tiles:
         frames: of the group.
         tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
         row: ``(k,)``, ascending, the rows of the tiles in ``patchify(frame, tile)`` of what the patches cover.
-        finest: ``(k, z, y, x)`` of bool, which of the finest patches in each tile belong to the part.
+        places: ``(k, z, y, x)`` of bool, which equal places of each tile belong to the part.
     """
 
     frames: Frames
     tile: Patch
     row: Tensor
-    finest: Tensor
+    places: Tensor
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -67,7 +68,7 @@ class Tiles:
 
     def cut(self, fields: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
-        place, (samples, *box) = self._places
+        place, (samples, *box) = self._box
         around = [slice(side.start * size, side.stop * size) for side, size in zip(box, self.tile[1:], strict=True)]
         fields = pad(fields[samples, :, *around], [side.stop - side.start for side in around])
         tiles = rearrange(fields, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
@@ -75,13 +76,13 @@ class Tiles:
         return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*place]
 
     @cached_property
-    def _places(self) -> tuple[list[Tensor], list[slice]]:
+    def _box(self) -> tuple[list[Tensor], list[slice]]:
         return places(self.row, self.grid)
 
     def cells(self) -> Tensor:
-        """Return which cells ``(k, z, y, x)`` of the tiles lie in the finest patches of the part, and in the grid."""
-        sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.finest.shape[1:], strict=True)}
-        cells = repeat(self.finest, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
+        """Return which cells ``(k, z, y, x)`` of the tiles lie in its places, and in the grid."""
+        sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.places.shape[1:], strict=True)}
+        cells = repeat(self.places, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
         if self.frames.covered == self.frames.window[1:]:
             return cells
         z, y, x = (
@@ -102,9 +103,11 @@ class Tiles:
 def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
-    """Return per group the tiles that hold leaves among the tokens ``own``. The finest patch divides a tile."""
-    masks = _finest_patches(layout, own, frames, patches, leaves_only=True)
-    return [_tiles(mask, group, patches, tile) for mask, group in zip(masks, frames, strict=True)]
+    """Return per group the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
+    chosen = torch.zeros_like(layout.is_last)
+    chosen[own] = layout.is_leaf[own]
+    masks = [level.any(dim=0) for level in _by_cell(layout, chosen, frames, patches, tile)]
+    return [_tiles(mask, group, tile) for mask, group in zip(masks, frames, strict=True)]
 
 
 def tiles_reached(
@@ -123,50 +126,108 @@ def tiles_reached(
         frames: of every group.
         patches: levels from coarse to fine.
         reach: cells ``z, y, x`` that a decoded patch reaches into its neighbours.
-        tile: size of a tile; the finest patch divides it.
+        tile: size of a tile.
     """
-    masks = _finest_patches(layout, own, frames, patches, leaves_only=False)
-    return [
-        _tiles(_dilated(mask, group, patches, reach), group, patches, tile)
-        for mask, group in zip(masks, frames, strict=True)
-    ]
+    chosen = torch.zeros_like(layout.is_last)
+    chosen[own] = True
+    tiles = []
+    for levels, group in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):
+        mask = levels.any(dim=0)
+        radius = _radius(reach, mask, group)
+        if any(radius):
+            around = _with_ring(mask.float(), radius, group)
+            mask = F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
+        tiles.append(_tiles(mask, group, tile))
+    return tiles
 
 
-def _tiles(mask: Tensor, frames: Frames, patches: Sequence[Patch], tile: Patch) -> Tiles:
-    """Return the tiles that hold some of the finest patches ``(b, Z, Y, X)``."""
-    ratio = {axis: size // finest for axis, size, finest in zip("zyx", tile[1:], patches[-1][1:], strict=True)}
-    by_tile = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **ratio)
+def routes(
+    layout: TokenLayout,
+    rank: Tensor,
+    frames: Sequence[Frames],
+    patches: Sequence[Patch],
+    reach: Sequence[int],
+    tile: Patch,
+) -> list[Tensor]:
+    """Say which ranks decode something in tiles with cells of which others.
+
+    Args:
+        layout: of all tokens.
+        rank: ``(n,)`` rank of each token.
+        frames: of every group.
+        patches: levels from coarse to fine.
+        reach: cells ``z, y, x`` that a decoded patch reaches into its neighbours.
+        tile: size of a tile.
+
+    Returns:
+        Per group ``(3, r)``, in ascending order: the rank that decodes, the one that has cells there, and the row of the tile.
+    """
+    num_ranks = int(rank.max()) + 1
+    found = []
+    decoders = _by_cell(layout, rank + 1, frames, patches, tile)  # from 1, since 0 is nobody
+    holders = _by_cell(layout, (rank + 1) * layout.is_leaf, frames, patches, tile)
+    for decoder, holder, group in zip(decoders, holders, frames, strict=True):
+        holder = holder.amax(dim=0)
+        shape = Tiles(group, tile, rank[:0], holder[:0]).grid
+        row = torch.arange(math.prod(shape), device=rank.device).view(shape)
+        for axis, (size, length) in enumerate(zip(holder.shape[1:], shape[1:], strict=True), start=1):
+            row = row.repeat_interleave(size // length, dim=axis)
+        radius = _radius(reach, holder, group)
+        around = _with_ring(decoder, radius, group)
+        keys = []
+        for start in product(*(range(2 * r + 1) for r in radius)):
+            cut = (slice(first, first + size) for first, size in zip(start, holder.shape[1:], strict=True))
+            near = around[:, :, *cut]
+            apart = (near != holder) & (near > 0) & (holder > 0)
+            key = ((near - 1) * num_ranks + holder - 1) * math.prod(shape) + row
+            keys.append(key[apart])
+        keys = torch.cat(keys).unique()
+        found.append(torch.stack(torch.unravel_index(keys, (num_ranks, num_ranks, math.prod(shape)))))
+    return found
+
+
+def _tiles(mask: Tensor, frames: Frames, tile: Patch) -> Tiles:
+    """Return the tiles that hold some of the places ``(b, Z, Y, X)`` of a mask."""
+    counts = {
+        axis: size * length // covered
+        for axis, size, length, covered in zip("zyx", tile[1:], mask.shape[1:], frames.covered, strict=True)
+    }
+    by_tile = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **counts)
     row = by_tile.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
     return Tiles(frames, tile, row, by_tile[row])
 
 
-def _finest_patches(
-    layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], *, leaves_only: bool
+def _by_cell(
+    layout: TokenLayout, value: Tensor, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tensor]:
-    """Return per group ``(b, Z, Y, X)`` of bool on the grid of the finest patches: those in patches of last tokens ``own``."""
-    counts = torch.zeros_like(layout.is_last)
-    counts[own] = (layout.is_last & layout.is_leaf if leaves_only else layout.is_last)[own]
-    masks = []
+    """Write a value ``(n,)`` of each token of the last frame over its patch, and zero elsewhere.
+
+    Returns:
+        Per group ``(level, b, Z, Y, X)`` on a grid that divides the finest patch and the tile.
+    """
+    place = (1, *(math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True)))
+    written = []
     for number, group in enumerate(frames):
-        mask = torch.zeros((), dtype=torch.bool, device=counts.device)
+        levels = []
         for level, patch in enumerate(patches):
             _, Z, Y, X = patch_grid((1, *group.covered), (1, *patch[1:]))
-            at_level = torch.zeros(group.num_samples * Z * Y * X, dtype=torch.bool, device=counts.device)
-            index = counts & (layout.level == level) & (layout.group == number)
-            at_level[layout.row[index] // (group.window[0] // patch[0])] = True
-            mask = mask | to_children(at_level.view(group.num_samples, Z, Y, X), patch, patches[-1])
-        masks.append(mask)
-    return masks
+            at_level = value.new_zeros(group.num_samples * Z * Y * X)
+            index = layout.is_last & (layout.level == level) & (layout.group == number)
+            at_level[layout.row[index] // (group.window[0] // patch[0])] = value[index]
+            levels.append(to_children(at_level.view(group.num_samples, Z, Y, X), patch, place))
+        written.append(torch.stack(levels))
+    return written
 
 
-def _dilated(mask: Tensor, frames: Frames, patches: Sequence[Patch], reach: Sequence[int]) -> Tensor:
-    """Grow a mask ``(b, Z, Y, X)`` of finest patches by those that it reaches into."""
-    radius = [-(-cells // size) for cells, size in zip(reach, patches[-1][1:], strict=True)]
-    if not any(radius):
-        return mask
-    ends = [size + more for size, more in zip(mask.shape[1:], radius, strict=True)]
-    around = extend(mask.float(), ends, frames.wraps, before=radius)
-    return F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
+def _radius(reach: Sequence[int], places: Tensor, frames: Frames) -> list[int]:
+    """Return how many places ``(..., Z, Y, X)`` a reach in cells is, rounded up."""
+    return [-(-r * n // c) for r, n, c in zip(reach, places.shape[-3:], frames.covered, strict=True)]
+
+
+def _with_ring(places: Tensor, radius: Sequence[int], frames: Frames) -> Tensor:
+    """Continue places ``(..., Z, Y, X)`` beyond each end, around the domain where it goes on there."""
+    ends = [size + more for size, more in zip(places.shape[-3:], radius, strict=True)]
+    return extend(places, ends, frames.wraps, before=radius)
 
 
 def _sizes(patch: Patch) -> dict[str, int]:

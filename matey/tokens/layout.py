@@ -88,7 +88,7 @@ def layout_tokens(
         group = _Group(number, first_sample, num_samples, tuple(window), tuple(patches), keep_parents)
         parts.append(group.layout(splits, device))
         first_sample += num_samples
-    return _join(parts)
+    return joined(parts)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class _Group:
             if level < len(splits):
                 exists = to_children(split, patch, self.patches[level + 1])
         # Tokens come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
-        return _join(parts).select(torch.argsort(torch.cat(keys), stable=True))
+        return joined(parts).select(torch.argsort(torch.cat(keys), stable=True))
 
     def _tree_key(self, sample: Tensor, place: Tensor, level: int) -> Tensor:
         """Number a patch by its sample, its coarsest ancestor, then its ancestors' and its own number among siblings.
@@ -188,6 +188,7 @@ def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
     return tuple(c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
 
 
-def _join(parts: Sequence[TokenLayout]) -> TokenLayout:
+def joined(parts: Sequence[TokenLayout]) -> TokenLayout:
+    """Return the layout of the tokens of all parts, one after the other."""
     names = [field.name for field in fields(TokenLayout)]
     return TokenLayout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

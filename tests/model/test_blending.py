@@ -93,6 +93,7 @@ def blended_one_by_one(levels, *, add_levels):
         ([(1, 4, 4, 4), (1, 2, 2, 2)], (8, 4, 12), (True, True, False), 2),
         ([(1, 4, 4, 4), (1, 2, 2, 2)], (4, 8, 7), (True, False, True), 1),
         ([(2, 1, 4, 4), (1, 1, 2, 2), (1, 1, 1, 1)], (1, 8, 8), (True, True, True), 2),
+        ([(1, 1, 12, 12), (1, 1, 6, 6), (1, 1, 2, 2)], (1, 12, 24), (False, True, False), 2),
     ],
 )
 def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_gives(
@@ -107,7 +108,7 @@ def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_give
         splits.append(children & (torch.rand(children.shape) < 0.5))
     layout = layout_tokens([(2, *frames.window)], [splits], patches, keep_parents=add_levels)
     decoders = [PatchDecoder(patch, 1, 4, 0, overlap) for patch in patches]
-    tile, reach = tile_of(decoders, patches[-1]), reach_of(decoders)
+    tile, reach = tile_of(decoders), reach_of(decoders)
 
     def rows(own, level):
         index = layout.select(own)

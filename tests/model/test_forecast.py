@@ -36,11 +36,6 @@ class Share(Seam):
     def shard(self, num_tokens):
         return shares(num_tokens, self.size)[self.rank]
 
-    def hand_over(self, values, num_tokens, reached, held):
-        own = self.shard(num_tokens)
-        groups = zip(values, reached(own), held(own), strict=True)
-        return [have[torch.searchsorted(there, mine)] for have, there, mine in groups]
-
 
 def largest_after_the_blocks(batch, ranks, **settings):
     """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""

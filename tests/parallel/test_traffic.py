@@ -16,7 +16,7 @@ def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
     assert point["num_tokens"] == 3 * 6 * 5 and point["num_blocks"] == 12
     for direction in ("traffic_forward", "traffic_backward"):
         exchanged = point[direction]["all_to_all_single"]
-        assert exchanged["calls"] == 2 * 12 + 1  # one more brings the decoders their neighbours
+        assert exchanged["calls"] == 2 * 12 + 1  # one more hands over what is decoded in tiles of others
         formula = 12 * 4 * point["num_tokens"] * point["width"] / 2 * 4
         assert formula <= exchanged["bytes"] <= 1.05 * formula
         assert "all_gather_into_tensor" not in point[direction]

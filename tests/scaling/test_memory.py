@@ -41,6 +41,7 @@ SLOW = [
     (2, Case("S", batch=1)),
     (2, Case("Ti", scheme="avit", batch=1)),
     (4, Case("Ti", batch=1)),
+    (2, Case("Ti", tokens="mul", patches=(32, 8), batch=3)),
     (4, Case("Ti", grid=(32, 64, 64), patches=(16, 8), tokens="mix", batch=1, frames=2)),
 ]
 
@@ -85,9 +86,9 @@ def held_between_steps(plan, engine, num, own):
 
 
 def check_messages(exchanges, traffic, name, tolerance=0.02):
-    """Compare the bytes of every kind that is planned or sent; norms, counts and cells at borders are too few to be planned."""
+    """Compare the bytes of every kind that is planned or sent; norms and counts are too small to be planned."""
     assert exchanges, name
-    small = 2e-2 * sum(sent["bytes"] for sent in traffic.values())
+    small = 1e-2 * sum(sent["bytes"] for sent in traffic.values())
     for kind in {*traffic, *(exchange.kind for exchange in exchanges)}:
         planned = sum(exchange.num_bytes for exchange in exchanges if exchange.kind == kind)
         sent = traffic.get(kind, NOTHING)["bytes"]
@@ -98,14 +99,15 @@ def check_activations(case, ranks):
     """Compare the peak of forward and backward, and what crosses ranks in them."""
     point, workload = run_point(case, ranks, 1), workload_of(case)
     topology = Topology(0, ranks, ranks, workload.config.num_heads)
-    planned = plan_memory(RUN, workload, read_engine({}), topology, CPU).activations
+    run = RUN.model_copy(update={"train": RUN.train.model_copy(update={"micro_batch": case.batch})})
+    planned = plan_memory(run, workload, read_engine({}), topology, CPU).activations
     measured = max(point["activation_bytes"])
     name = f"{case.model} {case.scheme} {case.tokens} {case.grid[0]}^2 on {ranks}"
     PROVED.append(f"{name}: planned over measured activations {planned / measured:.2f}")
     assert planned == pytest.approx(measured, rel=0.15), name
     if ranks > 1:
         ways = point["traffic_forward"], point["traffic_backward"]
-        exchanges = plan_exchanges(RUN, workload, read_engine({}), topology, CPU)
+        exchanges = plan_exchanges(run, workload, read_engine({}), topology, CPU)
         of_sequence = [exchange for exchange in exchanges if exchange.purpose == "sequence"]
         kinds = {kind for way in ways for kind in way}
         sent = {kind: {"bytes": sum(way.get(kind, NOTHING)["bytes"] for way in ways)} for kind in kinds}

@@ -1,9 +1,11 @@
 """Cells, the tokens that stand for them, and those that reach into them."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from matey.tokens.coverage import Frames, Tiles, tiles_of, tiles_reached
+from matey.tokens.coverage import Frames, Tiles, routes, tiles_of, tiles_reached
 from matey.tokens.layout import layout_tokens
 
 PATCHES = [(1, 1, 8, 8), (1, 1, 4, 4)]
@@ -69,6 +71,51 @@ def test_what_a_patch_decodes_reaches_its_neighbours_also_around_a_periodic_doma
         for reach, rows in (((0, 2, 2), expected), ((0, 0, 0), [0])):
             (tiles,) = tiles_reached(plain, slice(0, 1), frames, PATCHES, reach, (1, 1, 8, 8))
             assert tiles.row.tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("grid", "expected"),
+    [
+        ((1, 16, 32), [0, 1, 2, 7, 8, 9, 10, 15, 16, 17, 18, 23, 24, 25, 26, 31]),
+        ((1, 14, 32), [0, 1, 2, 7, 8, 9, 10, 15, 16, 17, 18, 23]),
+    ],
+)
+def test_a_patch_reaches_one_tile_of_a_block_around_it_but_not_from_padding_to_the_other_end(grid, expected):
+    plain = layout_tokens([(1, 1, *grid)], [[torch.zeros(1, 1, 2, 4, dtype=torch.bool)]], PATCHES)
+    frames = [Frames(1, (1, *grid), (False, True, True), (1, 16, 32))]
+    (tiles,) = tiles_reached(plain, slice(0, 1), frames, PATCHES, (0, 2, 2), TILE)
+    assert tiles.row.tolist() == expected
+
+
+@pytest.mark.parametrize("keep_parents", [False, True])
+def test_routes_lead_from_what_a_rank_decodes_to_the_tiles_that_others_hold(keep_parents):
+    tokens, reach = layout(keep_parents), (0, 2, 2)
+    edges = [0, 5, 6, 6, 31, tokens.num_tokens - 3, tokens.num_tokens]
+    slices = [slice(*ends) for ends in pairwise(edges)]
+    rank = torch.cat([torch.full((own.stop - own.start,), number) for number, own in enumerate(slices)])
+    found = routes(tokens, rank, FRAMES, PATCHES, reach, TILE)
+    reached = [tiles_reached(tokens, own, FRAMES, PATCHES, reach, TILE) for own in slices]
+    held_by = [tiles_of(tokens, own, FRAMES, PATCHES, TILE) for own in slices]
+    for group, of_group in enumerate(found):
+        expected = [
+            (sender, holder, row)
+            for sender, there in enumerate(reached)
+            for holder, theirs in enumerate(held_by)
+            for row in sorted(set(there[group].row.tolist()) & set(theirs[group].row.tolist()))
+            if sender != holder
+        ]
+        assert expected and of_group.T.tolist() == [list(route) for route in expected]
+
+
+def test_a_tile_of_several_holders_is_sent_to_those_whose_cells_are_reached():
+    patches = [(1, 1, 12, 12), (1, 1, 6, 6)]
+    split = torch.tensor([[[[True, False]]]])
+    tokens = layout_tokens([(1, 1, 1, 12, 24)], [[split]], patches)  # 4 fine patches, then a coarse one
+    frames = [Frames(1, (1, 1, 12, 24), (False, False, False), (1, 12, 24))]
+    (found,) = routes(tokens, torch.arange(5), frames, patches, (0, 2, 2), (1, 1, 12, 12))
+    among_fine = [(a, b, 0) for a in range(4) for b in range(4) if a != b]
+    beside_coarse = [(1, 4, 1), (3, 4, 1), (4, 1, 0), (4, 3, 0)]
+    assert found.T.tolist() == [list(route) for route in sorted(among_fine + beside_coarse)]
 
 
 def test_a_parent_reaches_the_cells_of_its_children_and_holds_none():
