@@ -113,7 +113,7 @@ class Kernels:
 
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
-    """Return what was counted on all schemes and token sets in the plane and in space, to about a quarter."""
+    """Return what was counted of one process on all schemes and token sets in the plane and in space, to about a quarter."""
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for decoder in decoders_of(config) for _ in directions(decoder.margin))
     return Kernels(
