@@ -35,6 +35,7 @@ SETS_3D = {
 OTHERS = {
     "fewer tokens than ranks": ("vit", "uniform", ((1, 1, 8, 8),), {}),
     "short segments, fewer than ranks": ("svit", "uniform", ((1, 1, 8, 8),), {}),
+    "a sample on a rank of its own": ("vit", *SETS["uniform"], {}),
     "equal variances": ("vit", *SETS["mix"], {}),
     "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
@@ -47,6 +48,9 @@ def batches_of(dimensions, name, dtype):
     """Two systems on grids of their own, one of which no patch divides; domains that wrap around an axis or two."""
     if "fewer" in name:
         return [make_batch(num_samples=1, frames=2, grid=(1, 8, 8), dtype=dtype)]
+    if "of its own" in name:  # from 3 ranks on the others hand over what they decode, and the first gets nothing
+        grids = [(1, 8, 8), (1, 8, 8 * max(1, dist.get_world_size() - 1))]
+        return [make_batch(num_samples=1, frames=2, grid=grid, dtype=dtype) for grid in grids]
     if name == "equal variances":
         batch = make_batch(num_samples=2, frames=2, grid=(1, 16, 16), dtype=dtype)
         return [replace(batch, history=batch.history.tile(1, 1, 1, 1, 2, 3), target=batch.target.tile(1, 1, 1, 2, 3))]
