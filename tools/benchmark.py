@@ -176,7 +176,7 @@ def sequence(args: argparse.Namespace) -> None:
         if not rows:
             base = point
         limit = base["activation_bytes"][0]
-        around = [run_point(longer(case, ranks * factor), ranks, 1) for factor in LENGTHS]
+        around = [run_point(longer(case, ranks * factor), ranks) for factor in LENGTHS]
         rows.append(summarise(base, point, longest(around, limit)))
     write_csv(args.out / "sequence.csv", rows)
     sequence_figure(rows).savefig(args.out / "sequence.png", dpi=150)

@@ -20,11 +20,11 @@ LENGTHS = (
 )  # times the ranks: two longer samples whose memory brackets that of one process on a sample as it is
 
 
-def run_point(case: Case, ranks: int, repeat: int, limit: float | None = None) -> Point:
-    """Measure a case on so many ranks of this machine, in at most ``limit`` seconds.
+def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None) -> Point:
+    """Measure memory and exchanges of a case on so many ranks of this machine, and the time of ``repeat`` steps if any.
 
     Raises:
-        RuntimeError: a rank failed; with the end of what it said. Or the time was up.
+        RuntimeError: a rank failed; with the end of what it said. Or it took more than ``limit`` seconds.
     """
     settings = case.to_json() | {"repeat": repeat}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
@@ -60,7 +60,8 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
     """Return a point's row, beside one process.
 
     ``exchanged_over_formula`` compares the bytes that a rank puts into the attentions' exchanges of a forward pass with
-    4 n e / P values, the formula of tokens for heads; what is gathered comes on top and is named apart.
+    4 n e / P values, the formula of tokens for heads; what is gathered comes on top and is named apart. Backward, what was
+    gathered is gathered again, and its gradients are among what is exchanged.
     """
     ranks, tokens = point["ranks"], point["num_tokens"]
     formula = 4 * tokens * point["width"] / ranks * 4 * point["num_blocks"]
@@ -80,10 +81,10 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
         "exchanged_over_formula": bytes_of(forward, "all_to_all_single") / formula,
         "gathered_forward": bytes_of(forward, "all_gather_into_tensor"),
         "gathered_backward": bytes_of(backward, "all_gather_into_tensor"),
-        "scattered_backward": bytes_of(backward, "reduce_scatter_tensor"),
+        "exchanged_backward": bytes_of(backward, "all_to_all_single"),
         "step_seconds": point["step_seconds"],
         "processor_seconds": sum(point["processor_seconds"]),
-        "processor_over_one": sum(point["processor_seconds"]) / sum(base["processor_seconds"]),
+        "processor_over_one": sum(point["processor_seconds"]) / point["processor_alone"],
         "processor_most_over_least": max(point["processor_seconds"]) / min(point["processor_seconds"]),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 
@@ -59,15 +60,17 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Ten
 
     Nothing is padded to save calls: lengths repeat so much that there are few of them (docs/performance.md).
     """
-    parts, query, key = [], 0, 0
-    for count, num_queries, num_keys in segmentation.runs:
-        queries, keys = (slice(at, at + count * length) for at, length in ((query, num_queries), (key, num_keys)))
-        batched = (
-            rearrange(x[rows], "(s l) h d -> s h l d", s=count) for x, rows in ((q, queries), (k, keys), (v, keys))
-        )
+    parts = []
+    rows_of = [[run[0] * run[which] for run in segmentation.runs] for which in (1, 2, 2)]
+    # One split each instead of slices, whose gradients would each be as long as the whole list.
+    for run, *of_run in zip(segmentation.runs, *map(_split, (q, k, v), rows_of), strict=True):
+        batched = (rearrange(rows, "(s l) h d -> s h l d", s=run[0]) for rows in of_run)
         parts.append(rearrange(F.scaled_dot_product_attention(*batched), "s h l d -> (s l) h d"))
-        query, key = queries.stop, keys.stop
     return parts[0] if len(parts) == 1 else torch.cat([q[:0], *parts])
+
+
+def _split(rows: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
+    return [rows] if len(lengths) == 1 else rows.split(lengths)
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str) -> Tensor:

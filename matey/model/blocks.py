@@ -48,8 +48,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor, seam: Seam, plan: Plan) -> Tensor:
         """Return what tokens ``(n, e)`` gathered from their segments."""
-        qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> three n h d", three=3, h=self.num_heads)
-        gathered = seam.attend(*qkv.unbind(), plan)
+        qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
+        gathered = seam.attend(*qkv.unbind(1), plan)
         return self.out(rearrange(gathered, "n h d -> n (h d)"))
 
 

@@ -9,6 +9,7 @@ import deepspeed.comm as dist
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.distributed import get_backend
 
 Group = Any  # a process group of torch.distributed
 
@@ -37,6 +38,32 @@ def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
         group: every rank of it must call.
     """
     return _Gather.apply(rows, tuple(counts), group)
+
+
+def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
+    """Sum over the ranks of a group; each keeps its rows.
+
+    Args:
+        parts: ``(sum of counts, ...)``, this rank's part of the rows of all.
+        counts: rows of each rank; they differ by little.
+        own: rows of this rank.
+        group: every rank of it must call.
+
+    Returns:
+        ``(own, ...)``
+    """
+    longest = max(counts)
+    if min(counts) < longest:
+        parts = torch.cat([_filled_up(part, longest) for part in parts.split(counts)])
+    total = parts.new_empty(longest, *parts.shape[1:])
+    dist.reduce_scatter_fn(total, parts.contiguous(), group=group)
+    return total[:own]
+
+
+def exchange_and_sum(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
+    """As `reduce_scatter`, for gloo: its own sums all rows on every rank, for twice the bytes."""
+    ways = len(counts)
+    return _all_to_all(parts, counts, [own] * ways, group).view(ways, own, *parts.shape[1:]).sum(0)
 
 
 def sum_over_group(partial: Tensor, group: Group) -> Tensor:
@@ -69,13 +96,8 @@ class _Gather(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        longest = max(ctx.counts)
-        parts = gradient.contiguous()
-        if min(ctx.counts) < longest:
-            parts = torch.cat([_filled_up(part, longest) for part in gradient.split(ctx.counts)])
-        own = parts.new_empty(longest, *parts.shape[1:])
-        dist.reduce_scatter_fn(own, parts, group=ctx.group)
-        return own[: ctx.own], None, None
+        scatter = exchange_and_sum if get_backend(ctx.group) == "gloo" else reduce_scatter
+        return scatter(gradient, ctx.counts, ctx.own, ctx.group), None, None
 
 
 class _Sum(Function):
@@ -90,7 +112,7 @@ class _Sum(Function):
         return gradient, None
 
 
-def _all_to_all(rows: Tensor, send: tuple[int, ...], receive: tuple[int, ...], group: Group) -> Tensor:
+def _all_to_all(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: Group) -> Tensor:
     received = rows.new_empty(sum(receive), *rows.shape[1:])
     dist.all_to_all_single(
         received, rows.contiguous(), output_split_sizes=list(receive), input_split_sizes=list(send), group=group

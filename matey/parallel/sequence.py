@@ -96,7 +96,7 @@ class SequenceSeam(Seam):
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
         attend = self._attend_by_heads if isinstance(plan, HeadsPlan) else self._attend_by_tokens
-        return attend(torch.stack([q, k, v], dim=2), plan)
+        return attend(q, k, v, plan)
 
     def of_recomputed_blocks(self) -> Seam:
         """Return the seam that keeps what it gathers: saved tensors are those of a block that is computed again."""
@@ -122,45 +122,46 @@ class SequenceSeam(Seam):
         """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""
         return sum_over_group(partial, self.group)
 
-    def _attend_by_heads(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
-        ways, own, heads = self.topology.head_ways, len(qkv), self._heads
+    def _attend_by_heads(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan) -> Tensor:
+        ways, own, heads = self.topology.head_ways, len(q), self._heads
         if ways > 1:
-            rows = rearrange(qkv, "n (w h) three d -> (w n) h three d", w=ways)
-            qkv = exchange_rows(rows, [own] * ways, plan.counts, heads)
-        attended = self._attend_to_all(qkv, plan) if self.topology.query_ways > 1 else self._attend_here(qkv, plan)
+            rows = torch.stack([rearrange(x, "n (w h) d -> w n h d", w=ways) for x in (q, k, v)], dim=2).flatten(0, 1)
+            q, k, v = exchange_rows(rows, [own] * ways, plan.counts, heads).unbind(1)
+        attend = self._attend_to_all if self.topology.query_ways > 1 else self._attend_here
+        attended = attend(q, k, v, plan)
         if ways > 1:
             attended = exchange_rows(attended, plan.counts, [own] * ways, heads)
             attended = rearrange(attended, "(w n) h d -> n (w h) d", w=ways)
         return attended
 
-    def _attend_here(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
-        """Attend among the tokens of the head group, which are all."""
-        return segment_attention(*qkv.unbind(2), plan.segmentation, self.backend)
+    def _attend_here(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
+        """Attend among tokens that are all here: those of the head group, or of whole segments."""
+        return segment_attention(q, k, v, plan.segmentation, self.backend)
 
-    def _attend_to_all(self, qkv: Tensor, plan: HeadsPlan) -> Tensor:
+    def _attend_to_all(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan) -> Tensor:
         """Attend from the tokens of the head group to those of all; the gathered keys and values are not kept."""
         segmentation = plan.segmentation
         # The keys then lie segment by segment.
         keys, packed = segmentation.keys, replace(segmentation, keys=None)
 
         def gather() -> Tensor:
-            gathered = gather_rows(qkv[:, :, 1:].contiguous(), plan.gathered, self._queries)
+            gathered = gather_rows(torch.stack([k, v], dim=1), plan.gathered, self._queries)
             return gathered if keys is None or not segmentation.runs else gathered[keys]
 
         gathered = gather()
         with not_kept(gathered, gather) if self._gathers_again else nullcontext():
             if not segmentation.runs:
                 # Without a query here, the others still need this rank in the exchanges of the backward pass.
-                return qkv[:, :, 0] + 0 * gathered.square().sum()
-            return segment_attention(qkv[:, :, 0], *gathered.unbind(2), packed, self.backend)
+                return q + 0 * gathered.square().sum()
+            return segment_attention(q, *gathered.unbind(1), packed, self.backend)
 
-    def _attend_by_tokens(self, qkv: Tensor, plan: TokensPlan) -> Tensor:
-        if plan.num_moved:
-            qkv = exchange_rows(qkv[plan.order], plan.send, plan.receive, self.group)
-        attended = segment_attention(*qkv.unbind(2), plan.segmentation, self.backend)
-        if plan.num_moved:
-            attended = exchange_rows(attended, plan.receive, plan.send, self.group)[plan.inverse]
-        return attended
+    def _attend_by_tokens(self, q: Tensor, k: Tensor, v: Tensor, plan: TokensPlan) -> Tensor:
+        if not plan.num_moved:
+            return self._attend_here(q, k, v, plan)
+        rows = torch.stack([q, k, v], dim=1)[plan.order]
+        q, k, v = exchange_rows(rows, plan.send, plan.receive, self.group).unbind(1)
+        attended = self._attend_here(q, k, v, plan)
+        return exchange_rows(attended, plan.receive, plan.send, self.group)[plan.inverse]
 
 
 def heads_plan_moves(num_tokens: int, topology: Topology) -> float:

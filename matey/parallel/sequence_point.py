@@ -9,7 +9,6 @@ import json
 import statistics
 import sys
 import time
-from dataclasses import replace
 
 import deepspeed.comm
 import torch
@@ -20,6 +19,7 @@ from matey.evaluate.machine import memory, return_freed_memory
 from matey.evaluate.speed_cases import Case
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
+from matey.model.seam import Seam
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology, shares
@@ -29,7 +29,7 @@ from matey.train.loss import training_loss
 
 def main(settings: dict) -> None:
     """Measure the case on all ranks and print what rank 0 gathers."""
-    repeat = settings.pop("repeat")
+    repeat = settings.pop("repeat")  # steps that are timed; 0 leaves their times out
     case = Case.from_json(settings)
     start_processes(find_environment(), timeout=600, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -38,34 +38,28 @@ def main(settings: dict) -> None:
         model.seam = SequenceSeam(Topology(rank, size, size, model.config.num_heads))
     batch = case.make_batch()
     return_freed_memory(at_once=True)
-    # A small step first makes the gradients and whatever libraries keep, which are no activations.
-    step(model, replace(case, grid=tuple(min(32, cells) for cells in case.grid), batch=1).make_batch())
+    # A step first makes the gradients, and reads in the libraries' code for these sizes: neither is activations.
+    step(model, batch)
     activations, traffic = activations_and_traffic(model, batch)
     return_freed_memory(at_once=False)
-    step(model, batch)
-    seconds, processor = [], []
-    for _ in range(repeat):
-        dist.barrier()
-        wall, used = time.perf_counter(), time.process_time()
-        step(model, batch)
-        processor.append(time.process_time() - used)
-        seconds.append(time.perf_counter() - wall)
+    times = step_times(model, batch, repeat) if repeat else None
     num_tokens = int(model.count_tokens(batch).sum())
     own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
     everyone: list[tuple] = [()] * size
-    dist.all_gather_object(everyone, (activations, statistics.median(seconds), statistics.median(processor), traffic))
+    dist.all_gather_object(everyone, (activations, traffic, times))
     if rank == 0:
         point = {
             "ranks": size,
             "num_tokens": num_tokens,
             "tokens_of_ranks": own,
             "activation_bytes": [of_rank[0] for of_rank in everyone],
-            "step_seconds": max(of_rank[1] for of_rank in everyone),
-            "processor_seconds": [of_rank[2] for of_rank in everyone],
-            **{way: mean_traffic([of_rank[3][way] for of_rank in everyone]) for way in traffic},
+            **{way: mean_traffic([of_rank[1][way] for of_rank in everyone]) for way in traffic},
             "width": model.config.width,
             "num_blocks": model.config.num_blocks,
         }
+        if times:
+            seconds, processor, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
+            point |= {"step_seconds": max(seconds), "processor_seconds": processor, "processor_alone": alone[0]}
         sys.stdout.write(f"point {json.dumps(point)}\n")
     stop_processes()
 
@@ -87,6 +81,27 @@ def step(model: MateyModel, batch: FieldBatch) -> None:
     """Run forward and backward; gradients stay allocated."""
     loss_of(model, batch).backward()
     model.zero_grad(set_to_none=False)
+
+
+def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float, float, float]:
+    """Return the seconds and the processor seconds of a step, and those that rank 0 takes for it alone: medians.
+
+    Group and one process take turns, since the clock of a processor that others share changes within minutes.
+    """
+    seams = model.seam, Seam()
+    times: list[list[tuple[float, float]]] = [[], []]
+    for turn in range(repeat + 1):
+        for seam, measured in zip(seams, times, strict=True):
+            model.seam = seam
+            dist.barrier()
+            wall, used = time.perf_counter(), time.process_time()
+            if seam is seams[0] or dist.get_rank() == 0:
+                step(model, batch)
+            if turn:  # the first makes the heap
+                measured.append((time.perf_counter() - wall, time.process_time() - used))
+    model.seam = seams[0]
+    (seconds, processor), (_, alone) = (map(statistics.median, zip(*measured, strict=True)) for measured in times)
+    return seconds, processor, alone
 
 
 def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict]:

@@ -39,7 +39,7 @@ class Lengths:
 
     def measure_limit(self, seconds: float) -> Lengths:
         """Take as the limit what the sample takes on one rank; measure that within so many seconds."""
-        return replace(self, limit=max(run_point(Case.from_json(self.case), 1, 1, seconds)["activation_bytes"]))
+        return replace(self, limit=max(run_point(Case.from_json(self.case), 1, limit=seconds)["activation_bytes"]))
 
     def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
         """Measure two samples on so many ranks: one that should fit, and one that fits by what the first one took.
@@ -49,11 +49,11 @@ class Lengths:
         """
         case = Case.from_json(self.case)
         first = longer(case, self.expected(ranks) / self.num_tokens)
-        taken = run_point(first, ranks, 1, seconds)
+        taken = run_point(first, ranks, limit=seconds)
         second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
         if second.grid == first.grid:
             second = replace(first, grid=(first.grid[0] + case.patches[0], *first.grid[1:]))
-        return [taken, run_point(second, ranks, 1, seconds)]
+        return [taken, run_point(second, ranks, limit=seconds)]
 
     def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
         """Return how many tokens fit, on a line through two points; None where a rank exceeds the limit without any."""

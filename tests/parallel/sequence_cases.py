@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from matey.model.seam import Seam
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import exchange_and_sum, reduce_scatter
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import training_loss
@@ -115,6 +116,14 @@ def main(heads, dtype):
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"
             sys.stdout.write(f"case {json.dumps([case, errors.max().item()])}\n")
+    parts, counts = torch.randn(4 * size - 2, 3, dtype=dtype) + rank, [4] * (size - 1) + [2]
+    scattered = [
+        scatter(parts, counts, counts[rank], dist.group.WORLD) for scatter in (reduce_scatter, exchange_and_sum)
+    ]
+    errors = [torch.zeros(())] * size
+    dist.all_gather_object(errors, off(*scattered))
+    if rank == 0:
+        sys.stdout.write(f"case {json.dumps(['both ways to scatter sums', max(errors).item()])}\n")
     stop_processes()
 
 

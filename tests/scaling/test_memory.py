@@ -97,7 +97,7 @@ def check_messages(exchanges, traffic, name, tolerance=0.02):
 
 def check_activations(case, ranks):
     """Compare the peak of forward and backward, and what crosses ranks in them."""
-    point, workload = run_point(case, ranks, 1), workload_of(case)
+    point, workload = run_point(case, ranks), workload_of(case)
     topology = Topology(0, ranks, ranks, workload.config.num_heads)
     run = RUN.model_copy(update={"train": RUN.train.model_copy(update={"micro_batch": case.batch})})
     planned = plan_memory(run, workload, read_engine({}), topology, CPU).activations
