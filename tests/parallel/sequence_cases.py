@@ -123,7 +123,7 @@ def main(heads, dtype):
     errors = [torch.zeros(())] * size
     dist.all_gather_object(errors, off(*scattered))
     if rank == 0:
-        sys.stdout.write(f"case {json.dumps(['both ways to scatter sums', max(errors).item()])}\n")
+        sys.stdout.write(f"case {json.dumps(['both ways to scatter sums', torch.stack(errors).max().item()])}\n")
     stop_processes()
 
 
