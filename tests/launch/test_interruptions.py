@@ -129,7 +129,7 @@ CASES = {
 }
 
 
-ALWAYS = ("python_usr1", "mpirun_usr1", "srun_usr1")
+ALWAYS = ("python_usr1", "srun_usr1")
 
 
 @pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])

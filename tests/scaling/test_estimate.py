@@ -118,6 +118,7 @@ def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
     assert [estimate for choice, estimate in found if choice == current] == [planned]
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     run, workload = paper("train.micro_batch=16", grid=(1, 512, 512))
     config = engine()
