@@ -19,6 +19,7 @@ from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.failure import end_process, name_failures, set_timeouts
 from matey.parallel.meter import cores_of_rank, note_cores
+from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
 
 # DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
@@ -128,14 +129,8 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that newer PyTorch deprecates, which every rank would say of each of them.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    os.environ.update(
-        RANK=str(environment.rank),
-        WORLD_SIZE=str(environment.world_size),
-        LOCAL_RANK=str(environment.local_rank),
-        LOCAL_SIZE=str(environment.local_world_size),
-        MASTER_ADDR=environment.address,
-        MASTER_PORT=str(environment.port),
-    )
+    os.environ.update(variables_for_deepspeed(environment, os.environ))
+    note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
     # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
@@ -148,6 +143,24 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     note_cores(cores)
     torch.set_num_threads(threads or max(1, int(cores)))
     listen(has_launcher=environment.launcher == "torch")
+
+
+def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that DeepSpeed reads, for a process that has ``variables``.
+
+    It takes the number of its device from LOCAL_RANK. That is not the local rank where each task is shown one device only,
+    which is number 0 to all of them. Open MPI's own variable has to agree, or DeepSpeed's engine refuses to start.
+    """
+    number = environment.local_rank if environment.device.index is None else environment.device.index
+    names = {"LOCAL_RANK"} | ({"OMPI_COMM_WORLD_LOCAL_RANK"} & variables.keys())
+    return {
+        "RANK": str(environment.rank),
+        "WORLD_SIZE": str(environment.world_size),
+        "LOCAL_SIZE": str(environment.local_world_size),
+        "MASTER_ADDR": environment.address,
+        "MASTER_PORT": str(environment.port),
+        **dict.fromkeys(names, str(number)),
+    }
 
 
 def stop_processes(code: int = 0) -> int:

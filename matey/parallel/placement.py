@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 from matey.config import ConfigError
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.topology import Topology
+
+_place = [(0, 1)]
+
+
+def note_place(local_rank: int, local_world_size: int) -> None:
+    """Note which process of its node this rank is, and of how many."""
+    _place[:] = [(local_rank, local_world_size)]
 
 
 def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
@@ -26,10 +31,9 @@ def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> b
 def check_placement(topology: Topology) -> None:
     """Raise ConfigError on all ranks where a sequence group reaches over nodes though it could stay inside one.
 
-    All ranks must call. It reads the variables that `matey.parallel.environment.start_processes` set.
+    All ranks must call, after `matey.parallel.environment.start_processes`, which notes their places.
     """
-    local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_SIZE", 1))
-    if on_any_rank(leaves_node(topology, *local)):
+    if on_any_rank(leaves_node(topology, *_place[0])):
         raise ConfigError(
             f"Ranks are not numbered node by node, so that sequence groups of {topology.sequence_parallel_size} reach over "
             "nodes; start with srun --distribution=block, or mpirun --map-by slot."

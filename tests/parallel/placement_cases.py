@@ -9,7 +9,7 @@ import torch.distributed as dist
 from matey.config import ConfigError
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import cores_of_rank
-from matey.parallel.placement import check_placement
+from matey.parallel.placement import check_placement, note_place
 from matey.parallel.topology import Topology
 
 
@@ -20,7 +20,7 @@ def cores_when_bound_to(cores: set[int]) -> float:
 
 
 def refusal_of(local_rank: int, size: int) -> str:
-    os.environ.update(LOCAL_RANK=str(local_rank), LOCAL_SIZE="2")
+    note_place(local_rank, 2)
     try:
         check_placement(Topology(dist.get_rank(), 4, size, 1))
     except ConfigError as error:

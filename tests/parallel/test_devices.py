@@ -1,0 +1,84 @@
+"""Each rank gets its own device from DeepSpeed's code, under every launcher and however the node's devices are shown."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from matey.parallel.environment import find_environment, variables_for_deepspeed
+from tests.conftest import ROOT, clean_environment, start
+from tests.parallel.test_environment import BIN, FRONTIER, MPIRUN, STEP, TORCH
+
+CASES = [sys.executable, "tests/parallel/device_cases.py"]
+
+
+def devices_asked_for(output, num_ranks):
+    """The one number that each rank asks for wherever it asks."""
+    asked = {int(rank): set(re.findall(r", (\d+)\)", what)) for rank, what in re.findall(r"rank (\d+) asks for (.*)", output)}
+    assert sorted(asked) == list(range(num_ranks)), output
+    assert all(len(numbers) == 1 for numbers in asked.values()), output
+    return [int(*asked[rank]) for rank in range(num_ranks)]
+
+
+def srun_on_this_machine(num_tasks, *command):
+    """Start processes with the variables of a step's tasks, and return what they print."""
+    step = {"SLURM_STEP_TASKS_PER_NODE": str(num_tasks), "SLURM_STEP_NUM_TASKS": str(num_tasks)}
+    step |= {"SLURM_STEP_NODELIST": "here", "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": str(num_tasks)}
+    tasks = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**clean_environment(), **STEP, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(num_tasks)
+    ]
+    return "".join(task.communicate(timeout=120)[0] for task in tasks)
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])
+def test_tasks_of_srun_ask_for_the_devices_they_are_shown(devices, expected):
+    assert devices_asked_for(srun_on_this_machine(2, *CASES, f"--devices={devices}"), 2) == expected
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])
+def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
+    visible = "$OMPI_COMM_WORLD_RANK" if devices == 1 else "0,1"
+    script = f"CUDA_VISIBLE_DEVICES={visible} {' '.join(CASES)} --devices={devices}"
+    result = start([*MPIRUN, "-np", "2", "bash", "-c", script])
+    assert devices_asked_for(result.stdout + result.stderr, 2) == expected
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [[BIN / "torchrun", "--nproc_per_node", "2"], pytest.param([BIN / "deepspeed", "--num_gpus", "2"], marks=pytest.mark.slow)],
+)
+def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
+    result = start([*launcher, CASES[1], "--devices=2"])
+    assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 1]
+
+
+def test_one_process_asks_for_the_first_device():
+    result = start([*CASES, "--devices=8"])
+    assert devices_asked_for(result.stdout + result.stderr, 1) == [0]
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "local_rank", "expected"),
+    [
+        (FRONTIER, 1, 3, 0),
+        (FRONTIER, 8, 3, 3),
+        (STEP, 8, 3, 3),
+        ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 8, 1, 1),
+        (STEP, 0, 3, 3),
+    ],
+)
+def test_the_local_rank_stays_known_where_the_device_has_another_number(variables, devices, local_rank, expected):
+    environment = find_environment(variables, devices)
+    assert environment.local_rank == local_rank
+    told = variables_for_deepspeed(environment, {"OMPI_COMM_WORLD_LOCAL_RANK": str(local_rank)})
+    assert told["LOCAL_RANK"] == told["OMPI_COMM_WORLD_LOCAL_RANK"] == str(expected)
+    assert "OMPI_COMM_WORLD_LOCAL_RANK" not in variables_for_deepspeed(environment, {})
