@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import matey.held_signals  # noqa: F401 (before the imports that take seconds)
 from matey.train.command import run_training, training_parser
 from matey.train.finetune import finetune
 from matey.train.trained_parts import TRAINED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import matey.held_signals  # noqa: F401 (before the imports that take seconds)
 from matey.train.command import run_training, training_parser
 from matey.train.pretrain import pretrain
 

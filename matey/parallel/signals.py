@@ -6,12 +6,10 @@ import os
 import signal
 from types import FrameType
 
+from matey.held_signals import SIGNALS, release
+
 # What a job script sees from a run that saved and left before its end, and may start again with --resume.
 EXIT_CODE = os.EX_TEMPFAIL  # 75
-
-# SIGUSR1 comes ahead of the time limit where the job asked for it (sbatch --signal=USR1@600); SIGTERM comes with
-# preemption, `scancel`, the time limit itself, and from a launcher that ends; some 30 seconds later follows SIGKILL.
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
 _heard: list[signal.Signals] = []
 _launcher: list[int] = []
@@ -26,6 +24,7 @@ def listen(has_launcher: bool) -> None:
     """
     for number in SIGNALS:
         signal.signal(number, _note)
+    release()
     _launcher[:] = [os.getppid()] if has_launcher else []
 
 

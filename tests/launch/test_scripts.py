@@ -66,7 +66,8 @@ def site(tmp_path):
         "SLURM_CPUS_PER_TASK": "1",
         "CONFIG": str(write_run(tmp_path / "job", 1)),
         "DEEPSPEED_CONFIG": "ds_configs/zero1.json",
-        "ENVIRONMENT": str(tmp_path / "environment"),
+        "SLURM_JOB_NAME": "matey",
+        "VENV": str(tmp_path / "environment"),
         "PACKED": str(tmp_path / "packed.tar.gz"),
         "DISK": str(tmp_path / "disk"),
         "MAX_JOBS": "3",
@@ -138,7 +139,7 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -u -c import mpi4py.MPI; import os" if launcher == "mpi" else "python -u -c import os"
+    first = "python -u -c import matey.held_signals; import " + ("mpi4py.MPI; import os" if launcher == "mpi" else "os")
     assert first in task
 
 

@@ -15,7 +15,9 @@ CASES = [sys.executable, "tests/parallel/device_cases.py"]
 
 def devices_asked_for(output, num_ranks):
     """The one number that each rank asks for wherever it asks."""
-    asked = {int(rank): set(re.findall(r", (\d+)\)", what)) for rank, what in re.findall(r"rank (\d+) asks for (.*)", output)}
+    asked = {
+        int(rank): set(re.findall(r", (\d+)\)", what)) for rank, what in re.findall(r"rank (\d+) asks for (.*)", output)
+    }
     assert sorted(asked) == list(range(num_ranks)), output
     assert all(len(numbers) == 1 for numbers in asked.values()), output
     return [int(*asked[rank]) for rank in range(num_ranks)]
@@ -54,7 +56,10 @@ def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
 
 @pytest.mark.parametrize(
     "launcher",
-    [[BIN / "torchrun", "--nproc_per_node", "2"], pytest.param([BIN / "deepspeed", "--num_gpus", "2"], marks=pytest.mark.slow)],
+    [
+        [BIN / "torchrun", "--nproc_per_node", "2"],
+        pytest.param([BIN / "deepspeed", "--num_gpus", "2"], marks=pytest.mark.slow),
+    ],
 )
 def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
     result = start([*launcher, CASES[1], "--devices=2"])

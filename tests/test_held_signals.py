@@ -1,0 +1,29 @@
+"""A signal that comes while a program still imports does not kill it, and is heard once the program listens."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+PROGRAM = """
+import matey.held_signals
+print("importing", flush=True)
+input()
+from matey.parallel.signals import asked_to_leave, listen
+listen(has_launcher=False)
+print("asked to leave:", asked_to_leave(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_during_the_imports_is_heard_after_them(number):
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        rest, _ = process.communicate("\n", timeout=60)
+    assert (process.returncode, rest) == (0, "asked to leave: True\n")
