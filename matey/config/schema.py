@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PatchSize = tuple[int, int, int, int]
-Part = Literal["embedding", "embedding_fields", "position", "lead_time", "blocks", "decoder", "decoder_fields"]
+Part = Literal[
+    "embedding",
+    "embedding_fields",
+    "position",
+    "lead_time",
+    "condition",
+    "condition_fields",
+    "blocks",
+    "decoder",
+    "decoder_fields",
+    "local",
+    "local_fields",
+]
 """A part of the network, see `matey.model.parts`."""
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
@@ -31,7 +43,17 @@ class ModelSection(Section):
     attention: Literal["auto", "grouped", "varlen", "flash_attn"] = Field(
         "auto", description="what computes it: the fastest there is, or one by name"
     )
-    predict: Literal["change", "field"] = Field("change", description="decode the change since the last frame, or u")
+    local: int = Field(
+        16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
+    )
+    statistics: bool = Field(
+        True,
+        description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",
+    )
+    predict: Literal["rate", "change", "field"] = Field(
+        "rate",
+        description="decode the change in units of the last one times the lead, in deviations of the field, or u",
+    )
     fields: tuple[str, ...] | None = Field(None, description="field vocabulary; by default what the data sets hold")
 
 
@@ -116,7 +138,7 @@ class TrainSection(Section):
     )
     loss: Literal["nrmse", "balanced"] = Field(
         "nrmse",
-        description="NRMSE, or NRMSE over persistence's mean NRMSE on the system, so that no system outweighs others",
+        description="NRMSE, or NRMSE over persistence's mean on the system at the lead time, so that none outweighs others",
     )
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     validate_every: int = Field(200, ge=1, description="steps between validations; there is one at the end as well")

@@ -44,7 +44,10 @@ class MateyConfig(PretrainedConfig):
         halo: how far beyond a block of cells the decoder sees the last frame, in cells.
         attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
-        predict: ``change`` (added to the last frame) or ``field`` (the absolute field, as in the paper).
+        local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.
+        statistics: whether the network is told the scales that the normalisation takes out of a sample.
+        predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
+            last change times the lead time) or ``field`` (the absolute field, as in the paper).
         drop_path: probability that a sample skips a residual of the last block in training; it rises linearly from 0 in the
             first block.
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
@@ -72,6 +75,8 @@ class MateyConfig(PretrainedConfig):
         halo: int = 2,
         overlap: int = 2,
         attention: str = "auto",
+        local: int = 0,
+        statistics: bool = False,
         predict: str = "change",
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
@@ -95,6 +100,8 @@ class MateyConfig(PretrainedConfig):
         self.halo = halo
         self.overlap = overlap
         self.attention = attention
+        self.local = local
+        self.statistics = statistics
         self.predict = predict
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
@@ -134,8 +141,10 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}.")
         if self.normalisation != "sample":
             raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
-        if self.predict not in ("change", "field"):
-            raise ValueError(f"predict must be 'change' or 'field', got {self.predict!r}.")
+        if self.predict not in ("rate", "change", "field"):
+            raise ValueError(f"predict must be 'rate', 'change' or 'field', got {self.predict!r}.")
+        if not isinstance(self.local, int) or self.local < 0:
+            raise ValueError(f"local is a number of products per cell, 0 for none, got {self.local!r}.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is a probability below 1, got {self.drop_path:g}.")
         if self.width % self.num_heads:

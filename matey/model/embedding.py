@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, factor_stages
 from matey.tokens.positions import fourier_features
 
@@ -101,6 +102,39 @@ class LeadTimeEmbedding(nn.Module):
         """Map lead times ``(b,)`` in snapshots to ``(b, e)``."""
         features = fourier_features(lead_time, self.SHORTEST, self.longest, self.num_wavelengths)
         return self.contract(F.gelu(self.expand(features.to(self.expand.weight.dtype))))
+
+
+class ConditionEmbedding(nn.Module):
+    """The scales that the normalisation takes out of a sample, which its physics depends on: a wave's speed on the depth.
+
+    Each field adds its own, by name: mean over deviation, the deviation, and the last change over the deviation, the latter
+    two as logarithms.
+    """
+
+    NUM_STATISTICS = 3
+    # Natural logarithms of deviations beyond this tell of rounding, not of physics.
+    LARGEST_LOG = 16.0
+
+    def __init__(self, num_fields: int, width: int) -> None:
+        super().__init__()
+        self.field_weight = nn.Parameter(torch.empty(num_fields, self.NUM_STATISTICS, width))
+        self.contract = nn.Linear(width, width)
+
+    def forward(self, normalisations: Sequence[Normalisation], rows: Sequence[Tensor]) -> Tensor:
+        """Map the statistics of the samples of every group to ``(b, e)``, group after group.
+
+        Args:
+            normalisations: per group.
+            rows: per group ``(f,)`` the row of each field in the vocabulary.
+        """
+        added = []
+        for of_group, row in zip(normalisations, rows, strict=True):
+            mean, std, change = of_group.mean, of_group.std, of_group.change
+            log = std.log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
+            statistics = torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1) / 2  # (b, f, 3)
+            weight = self.field_weight[row] / math.sqrt(len(row))
+            added.append(torch.einsum("b f s, f s e -> b e", statistics.to(weight.dtype), weight))
+        return self.contract(F.gelu(torch.cat(added)))
 
 
 def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:

@@ -19,11 +19,13 @@ from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder, reach_of, tile_of
 from matey.model.drop_path import keep_scale
-from matey.model.embedding import LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
+from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
+from matey.model.local import NUM_INPUTS, LocalOperator, local_inputs
 from matey.model.seam import Seam
 from matey.tokens.coverage import Tiles, routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
+from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
@@ -50,6 +52,7 @@ class MateyModel(PreTrainedModel):
         self.embeddings = nn.ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
         self.position = PositionEmbedding(width, config.num_wavelengths)
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
+        self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         hidden = int(width * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
@@ -58,6 +61,7 @@ class MateyModel(PreTrainedModel):
         self.decoders = nn.ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
         )
+        self.local = LocalOperator(config.patches, num_fields, width, config.local) if config.local else None
         self.seam = Seam(config.attention)
         self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
@@ -73,6 +77,12 @@ class MateyModel(PreTrainedModel):
         elif isinstance(module, PatchEmbedding):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_bias)
+        elif isinstance(module, ConditionEmbedding):
+            nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
+        elif isinstance(module, LocalOperator):
+            nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
+            nn.init.zeros_(module.field_stencils)
+            nn.init.zeros_(module.field_out)
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
@@ -89,13 +99,13 @@ class MateyModel(PreTrainedModel):
         own = self.seam.shard(whole.num_tokens)
         layout = whole.select(own)
         tokens = self._embed(token_batch, layout, rows)
-        token_batch = token_batch.with_last_frame()
-        lead_time = torch.cat([batch.lead_time for batch in batches]).to(layout.centre.dtype)
-        tokens = tokens + self.position(layout.centre, layout.extent) + self.lead_time(lead_time)[layout.sample]
+        token_batch = token_batch.with_last_frames(NUM_INPUTS if self.local else 1)
+        conditions = self._conditions(token_batch, layout, rows)
+        tokens = tokens + self.position(layout.centre, layout.extent) + conditions[layout.sample]
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, batches, layout, tokens.dtype)
             tokens = self._call(number, block, tokens, plans, keep)
-        return self._decode(token_batch, own, self.norm(tokens), rows)
+        return self._decode(token_batch, own, self.norm(tokens), conditions, rows)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, or have it called again in the backward pass instead of keeping its activations."""
@@ -152,7 +162,17 @@ class MateyModel(PreTrainedModel):
             order.append(index)
         return torch.cat(embedded)[torch.cat(order).argsort()]
 
-    def _decode(self, token_batch: TokenBatch, own: slice, tokens: Tensor, rows: Sequence[Tensor]) -> list[Forecast]:
+    def _conditions(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
+        """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, and the sample's scales."""
+        lead_time = torch.cat([batch.lead_time for batch in token_batch.batches]).to(layout.centre.dtype)
+        conditions = self.lead_time(lead_time)
+        if self.conditions is not None:
+            conditions = conditions + self.conditions(token_batch.normalisations, rows)
+        return conditions
+
+    def _decode(
+        self, token_batch: TokenBatch, own: slice, tokens: Tensor, conditions: Tensor, rows: Sequence[Tensor]
+    ) -> list[Forecast]:
         """Decode own tokens of the last frame, and put together the cells that own leaves stand for."""
         whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
         tile, reach = tile_of(self.decoders), reach_of(self.decoders)
@@ -168,12 +188,20 @@ class MateyModel(PreTrainedModel):
             whole.num_tokens,
             lambda rank: routes(whole, rank, frames, patches, reach, tile),
         )
+        if self.local is not None:
+            inputs = [
+                local_inputs(fields, normalisation.change / normalisation.std)
+                for fields, normalisation in zip(token_batch.normalised, token_batch.normalisations, strict=True)
+            ]
+            of_groups = conditions.split([batch.num_samples for batch in token_batch.batches])
+            changes = self.local(inputs, held, of_groups, rows)
+            handed = [values + change for values, change in zip(handed, changes, strict=True)]
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
         return [
             Forecast(
                 batch=batch,
-                base=batch.last if self.config.predict == "change" else _constant(normalisation.mean, batch.grid),
-                scale=normalisation.std,
+                base=_constant(normalisation.mean, batch.grid) if self.config.predict == "field" else batch.last,
+                scale=_scale(self.config.predict, normalisation, batch.lead_time),
                 tiles=tiles,
                 own=tiles.cells(),
                 decoded=values,
@@ -226,6 +254,13 @@ def quiet() -> Iterator[None]:
     finally:
         if was_shown:
             hf_logging.enable_progress_bar()
+
+
+def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:
+    """Return the unit of what is decoded, ``(b, f)``."""
+    if predict == "rate":
+        return normalisation.change * lead_time[:, None].to(normalisation.change.dtype)
+    return normalisation.std
 
 
 def _constant(value: Tensor, grid: Sequence[int]) -> Tensor:

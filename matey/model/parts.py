@@ -6,7 +6,9 @@ from matey.config import Part
 
 FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "embeddings": ("field_weight",),
+    "conditions": ("field_weight",),
     "decoders": ("window_weight", "field_weight", "field_bias"),
+    "local": ("field_weight", "field_stencils", "field_out"),
 }
 """Parameters with a row for each field name, by where they lie."""
 
@@ -15,10 +17,17 @@ PARTS: dict[Part, str] = {
     "embedding_fields": "rows of the fields in them",
     "position": "map of places and sizes",
     "lead_time": "map of lead times",
+    "condition": "map of the scales of samples",
+    "condition_fields": "rows of the fields in it",
     "blocks": "attention and perceptrons",
     "decoder": "last norm and stages of the decoders",
     "decoder_fields": "rows of the fields in them",
+    "local": "the local operator",
+    "local_fields": "rows of the fields in it",
 }
+
+OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
+"""Parts after the blocks."""
 
 
 def part_of(name: str) -> Part:
@@ -35,4 +44,4 @@ def depth_of(name: str, num_blocks: int) -> int:
     part = part_of(name)
     if part == "blocks":
         return int(name.split(".")[1]) + 1
-    return num_blocks + 1 if part in ("decoder", "decoder_fields") else 0
+    return num_blocks + 1 if part in OUTPUT else 0

@@ -52,6 +52,8 @@ def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]
         _copy_decoder(source, target, level, rows, reused)
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
+    for part in ("conditions", "local"):
+        sentences += _copy_beside(source, target, part, rows, reused)
     unused = [list(patch) for patch in source.config.patches if patch not in target.config.patches]
     if unused:
         sentences.append(f"Levels of the pretrained model without a place: {', '.join(map(str, unused))}.")
@@ -144,6 +146,22 @@ def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Row
     _copy_module(old.stages, new.stages, f"{prefix}.stages", reused)
     for name in FIELD_ROWS["decoders"]:
         reused[f"{prefix}.{name}"] = rows.copy(getattr(old, name), getattr(new, name))
+
+
+def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
+    """Copy a part that stands beside the tokens, where both have it in one shape; say so where it is new."""
+    old, new = getattr(source, part), getattr(target, part)
+    shapes = [{name: p.shape[1:] for name, p in module.named_parameters()} if module else {} for module in (old, new)]
+    if shapes[0] != shapes[1]:
+        return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
+    for name, parameter in new.named_parameters() if new is not None else ():
+        key = f"{part}.{name}"
+        if name in FIELD_ROWS[part]:
+            reused[key] = rows.copy(old.get_parameter(name), parameter)
+        else:
+            parameter.copy_(old.get_parameter(name))
+            reused[key] = parameter.numel()
+    return []
 
 
 def _distance(one: Patch, other: Patch) -> float:

@@ -68,15 +68,29 @@ class Tiles:
 
     def cut(self, fields: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
-        place, (samples, *box) = self._box
-        around = [slice(side.start * size, side.stop * size) for side, size in zip(box, self.tile[1:], strict=True)]
-        fields = pad(fields[samples, :, *around], [side.stop - side.start for side in around])
-        tiles = rearrange(fields, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
+        samples, *box = self.box
+        return self.place(fields[samples, :, *box])
+
+    @property
+    def box(self) -> tuple[slice, slice, slice, slice]:
+        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid."""
+        _, (samples, *sides) = self._in_box
+        cells = (
+            slice(side.start * size, min(side.stop * size, length))
+            for side, size, length in zip(sides, self.tile[1:], self.frames.window[1:], strict=True)
+        )
+        return samples, *cells
+
+    def place(self, values: Tensor) -> Tensor:
+        """Cut the tiles ``(k, f, z, y, x)`` out of what lies in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
+        place, (_, *sides) = self._in_box
+        values = pad(values, [(side.stop - side.start) * size for side, size in zip(sides, self.tile[1:], strict=True)])
+        tiles = rearrange(values, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
         # All of a box are in order, and copying them as they are is faster than by index.
         return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*place]
 
     @cached_property
-    def _box(self) -> tuple[list[Tensor], list[slice]]:
+    def _in_box(self) -> tuple[list[Tensor], list[slice]]:
         return places(self.row, self.grid)
 
     def cells(self) -> Tensor:

@@ -10,14 +10,24 @@ from torch import Tensor
 # A field that is constant up to the rounding of its float32 file must not have that rounding blown up to unit variance.
 ROUNDING = 1e-6
 TINY = 1e-12
+# Of the deviation: a field that all but rests must not have its rounding blown up either.
+SMALLEST_CHANGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation per sample and field, both ``(b, f)``, in physical units."""
+    """Statistics of each sample and field, all ``(b, f)`` and in physical units.
+
+    Attributes:
+        mean: over time and space.
+        std: standard deviation over time and space.
+        change: root mean square of the change between the last two frames; of a single frame, which shows none, the
+            standard deviation.
+    """
 
     mean: Tensor
     std: Tensor
+    change: Tensor
 
     def apply(self, history: Tensor) -> Tensor:
         """Normalise ``(b, t, f, z, y, x)`` to zero mean and unit variance."""
@@ -31,4 +41,8 @@ def normalisation_of(history: Tensor) -> Normalisation:
     # In two passes: a third faster than torch.var_mean, and as exact.
     variance = (values - mean[..., None]).square_().mean(dim=2)
     floor = (ROUNDING * mean.abs()).clamp_min(TINY)
-    return Normalisation(mean, torch.maximum(variance.sqrt(), floor))
+    std = torch.maximum(variance.sqrt(), floor)
+    if history.shape[1] == 1:
+        return Normalisation(mean, std, std)
+    change = (history[:, -1] - history[:, -2]).square_().mean(dim=(2, 3, 4)).sqrt()
+    return Normalisation(mean, std, torch.maximum(change, SMALLEST_CHANGE * std))

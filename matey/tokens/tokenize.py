@@ -41,9 +41,9 @@ class TokenBatch:
             for batch, covered in zip(self.batches, self.covered, strict=True)
         ]
 
-    def with_last_frame(self) -> TokenBatch:
-        """Return the batch with the last frame alone in ``normalised``: once tokens are embedded, the others are not needed."""
-        return replace(self, normalised=tuple(fields[:, -1:].clone() for fields in self.normalised))
+    def with_last_frames(self, number: int) -> TokenBatch:
+        """Return the batch with the last frames alone in ``normalised``: once tokens are embedded, no others are needed."""
+        return replace(self, normalised=tuple(fields[:, -number:].clone() for fields in self.normalised))
 
 
 def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:

@@ -21,7 +21,7 @@ from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
 from matey.train.checkpoint import RunError, RunFolder
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from matey.train.schedule import learning_rate
 from matey.train.tally import Tally, Totals
 
@@ -29,7 +29,7 @@ from matey.train.tally import Tally, Totals
 def train(
     engine: Engine,
     stream: Iterator[Sequence[FieldBatch]],
-    scales: Mapping[str, float],
+    scales: Mapping[str, LossScale],
     validate: Callable[[], dict[str, Any]],
     settings: TrainSection,
     folder: RunFolder,
@@ -101,7 +101,11 @@ def train(
 
 
 def _step(
-    engine: Engine, stream: Iterator[Sequence[FieldBatch]], scales: Mapping[str, float], accumulation: int, meter: Meter
+    engine: Engine,
+    stream: Iterator[Sequence[FieldBatch]],
+    scales: Mapping[str, LossScale],
+    accumulation: int,
+    meter: Meter,
 ) -> tuple[Totals, float]:
     """Take one step of the optimizer; return what all ranks saw in it, and the norm of the gradient."""
     tally = Tally(scales, engine.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +12,30 @@ from torch import Tensor
 from matey.evaluate.metrics import NRMSE_EPSILON
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
+
+
+@dataclass(frozen=True)
+class LossScale:
+    """The NRMSE that counts as a loss of 1: a power of the lead time, in snapshots.
+
+    Attributes:
+        first: at lead time 1.
+        power: 0 where all lead times count alike.
+    """
+
+    first: float = 1.0
+    power: float = 0.0
+
+    @classmethod
+    def through(cls, errors: Mapping[int, float]) -> LossScale:
+        """Return the scale through the errors, above 0, at the shortest and the longest of some lead times."""
+        short, long = min(errors), max(errors)
+        power = math.log(errors[long] / errors[short]) / math.log(long / short) if long > short else 0.0
+        return cls(errors[short] / short**power, power)
+
+    def at(self, lead_time: Tensor) -> Tensor:
+        """Return it for lead times ``(b,)``."""
+        return self.first * lead_time**self.power
 
 
 def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
@@ -27,7 +53,7 @@ def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
     ]
 
 
-def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, LossScale]) -> tuple[Tensor, Tensor]:
     """Return the mean over the samples of a micro-batch, and the loss of each sample ``(b,)``.
 
     Args:
@@ -36,7 +62,12 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
         scales: per system, the NRMSE that counts as a loss of 1.
     """
     errors = zip(forecasts, nrmse_of(forecasts, seam), strict=True)
-    per_sample = torch.cat([error.mean(dim=1) / scales[forecast.batch.system] for forecast, error in errors])
+    per_sample = torch.cat(
+        [
+            error.mean(dim=1) / scales[forecast.batch.system].at(forecast.batch.lead_time.to(error.dtype))
+            for forecast, error in errors
+        ]
+    )
     return per_sample.mean(), per_sample.detach()
 
 

@@ -13,6 +13,7 @@ from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window, read_windows, sound_windows, spread_windows
 from matey.fields import FieldBatch
+from matey.train.loss import LossScale
 from matey.train.validation import persistence_by_system
 
 
@@ -76,7 +77,7 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
     return _windows_of(run, data.all_sets, held_back)
 
 
-def loss_scales(run: RunConfig, data: RunData) -> dict[str, float]:
+def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for.
 
     Raises:
@@ -84,14 +85,14 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, float]:
     """
     if run.train.loss == "balanced":
         windows = _windows_of(run, data.sets, [split.train for split in data.splits])
-        scales = persistence_by_system(data.sets, windows, run.data.history)
-        if still := [system for system, scale in scales.items() if scale == 0]:
+        errors = persistence_by_system(data.sets, windows, run.data.history)
+        if still := [system for system, of_leads in errors.items() if 0 in of_leads.values()]:
             raise ConfigError(
                 f"train.loss is 'balanced' and divides by the error of persistence, but {still[0]} does not change; leave "
                 "its data out, or set train.loss to 'nrmse'."
             )
-        return scales
-    return dict.fromkeys((source.system for source in data.sets), 1.0)
+        return {system: LossScale.through(of_leads) for system, of_leads in errors.items()}
+    return dict.fromkeys((source.system for source in data.sets), LossScale())
 
 
 def _open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[TrajectorySet, ...]:

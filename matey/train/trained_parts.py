@@ -7,7 +7,7 @@ from typing import get_args
 from matey.config import Part
 from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
-from matey.model.parts import part_of
+from matey.model.parts import OUTPUT, part_of
 from matey.model.transfer import Transfer
 
 ALL: frozenset[Part] = frozenset(get_args(Part))
@@ -15,7 +15,7 @@ TRAINED: dict[str, frozenset[Part]] = {
     "all": ALL,
     "prepost": ALL - {"blocks"},
     "lora": ALL - {"blocks"},  # the adapters beside the blocks are trained whatever is frozen
-    "head": frozenset({"decoder", "decoder_fields"}),
+    "head": OUTPUT,
 }
 
 

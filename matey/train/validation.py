@@ -53,10 +53,16 @@ def validate(
     }
 
 
-def persistence_by_system(sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int) -> dict[str, float]:
-    """Return the mean NRMSE of persistence on the windows of each system; the same on every rank, as all read all."""
-    errors: dict[str, list[float]] = {}
+def persistence_by_system(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int
+) -> dict[str, dict[int, float]]:
+    """Return persistence's mean NRMSE on the windows of each system and lead; the same on every rank, as all read all."""
+    errors: dict[str, dict[int, list[float]]] = {}
     for window in windows:
         (batch,) = read_windows(sets, [window], history)
-        errors.setdefault(batch.system, []).append(nrmse(batch.last, batch.target).mean().item())
-    return {system: sum(values) / len(values) for system, values in errors.items()}
+        of_lead = errors.setdefault(batch.system, {}).setdefault(window.lead, [])
+        of_lead.append(nrmse(batch.last, batch.target).mean().item())
+    return {
+        system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
+        for system, of_system in errors.items()
+    }
