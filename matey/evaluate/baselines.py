@@ -10,3 +10,18 @@ from matey.fields import FieldBatch
 def persistence(batch: FieldBatch) -> Tensor:
     """Predict the last known frame again, whatever the lead time: ``(b, f, z, y, x)`` in physical units."""
     return batch.last
+
+
+def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
+    """Predict that every cell goes on changing as it did last, ``u(t) + lead (u(t) - u(t-1))``.
+
+    Args:
+        batch: the histories; one of a single frame shows no change, and its last frame is predicted again.
+        lead: snapshots from the last frame to the one that is predicted; the lead time of the batch plays no part.
+
+    Returns:
+        ``(b, f, z, y, x)`` in physical units.
+    """
+    if batch.num_frames == 1:
+        return persistence(batch)
+    return batch.last + lead * (batch.last - batch.history[:, -2])

@@ -1,4 +1,4 @@
-"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, with persistence beside them."""
+"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, with simple baselines beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
-from matey.evaluate.baselines import persistence
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
@@ -162,11 +161,11 @@ def _score_lead(
         prediction = model.predict(batch).cpu()
         costs.append(batch_cost(model, batch, time.perf_counter() - start))
         patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
-        sums.add(batch, task.kind, task.lead, prediction, persistence(batch), batch.target, patch_of_cell)
+        sums.add(batch, task.kind, task.lead, prediction, batch.target, patch_of_cell)
     return costs
 
 
 def _score_rollout(model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums) -> None:
     for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
         for step, frame in enumerate(rollout(model, known.batch, task.lead)):
-            sums.add(known.batch, task.kind, step + 1, frame.cpu(), persistence(known.batch), known.truth[:, step])
+            sums.add(known.batch, task.kind, step + 1, frame.cpu(), known.truth[:, step])

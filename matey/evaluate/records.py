@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from matey.evaluate.baselines import extrapolation, persistence
 from matey.evaluate.metrics import NRMSE_EPSILON, nrmse, vrmse
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 
-Kind = Literal["lead", "rollout"]
+Kind = str
+"""``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
 
 ALL_FIELDS = "all"
 
@@ -28,7 +29,8 @@ class Record:
     Attributes:
         system: name of the PDE system.
         field: name of the field, or ``all`` for the mean over the fields.
-        kind: ``lead``, predicted at once, or ``rollout``, reached in steps of one snapshot.
+        kind: ``lead``, predicted at once; ``rollout``, reached in steps of one snapshot; or ``rollout by N``, reached in steps
+            of ``N`` snapshots, with the frames in between predicted from the same histories.
         lead: snapshots from the last frame of the history to the target.
         nrmse: of the model.
         vrmse: of the model.
@@ -37,6 +39,7 @@ class Record:
         num_windows: how many windows the means are over.
         seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
             number for rollouts, and where there are no borders or no errors.
+        extrapolation_nrmse: of the last frame and ``lead`` times its last change; not a number in files of earlier versions.
     """
 
     system: str
@@ -49,6 +52,12 @@ class Record:
     persistence_vrmse: float
     num_windows: int
     seams: float = math.nan
+    extrapolation_nrmse: float = math.nan
+
+    @property
+    def is_rollout(self) -> bool:
+        """Whether the model went on from its own predictions."""
+        return self.kind != "lead"
 
     @property
     def ratio(self) -> float:
@@ -58,8 +67,15 @@ class Record:
         return self.nrmse / self.persistence_nrmse
 
 
+def rollout_kind(lead: int) -> Kind:
+    """Return the kind of a rollout in steps of ``lead`` snapshots."""
+    return "rollout" if lead == 1 else f"rollout by {lead}"
+
+
 class ErrorSums:
-    """Sums errors batch by batch."""
+    """Sums errors batch by batch, those of the model and those of persistence and extrapolation."""
+
+    NUM_SUMS = 7
 
     def __init__(self) -> None:
         """Start with no windows."""
@@ -71,15 +87,15 @@ class ErrorSums:
         kind: Kind,
         lead: int,
         prediction: Tensor,
-        baseline: Tensor,
         target: Tensor,
         patch_of_cell: Tensor | None = None,
     ) -> None:
-        """Add the errors of ``prediction`` and ``baseline`` at ``lead``, each ``(b, f, z, y, x)`` in physical units.
+        """Add the errors of ``prediction`` at ``lead``, ``(b, f, z, y, x)`` in physical units, and those of the baselines.
 
         With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too.
         """
-        errors = [metric(p, target) for p in (prediction, baseline) for metric in (nrmse, vrmse)]
+        errors = [metric(p, target) for p in (prediction, persistence(batch)) for metric in (nrmse, vrmse)]
+        errors.append(nrmse(extrapolation(batch, lead), target))
         if patch_of_cell is None:
             errors += 2 * [torch.full_like(errors[0], math.nan)]
         else:
@@ -95,9 +111,8 @@ class ErrorSums:
         """Return the means, in the order in which their first windows came."""
         records = []
         for (system, field, kind, lead), (sums, num_windows) in self._sums.items():
-            model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse, across, inside = (
-                sums / num_windows
-            ).tolist()
+            means = (sums / num_windows).tolist()
+            model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse, extrapolation_nrmse, across, inside = means
             records.append(
                 Record(
                     system=system,
@@ -110,13 +125,14 @@ class ErrorSums:
                     persistence_vrmse=persistence_vrmse,
                     num_windows=num_windows,
                     seams=across / inside if inside else math.nan,
+                    extrapolation_nrmse=extrapolation_nrmse,
                 )
             )
         return records
 
     def _add(self, key: tuple[str, str, Kind, int], errors: Tensor) -> None:
-        """Add errors ``(6, b)`` to the sums of a record."""
-        sums, num_windows = self._sums.get(key, (torch.zeros(6, dtype=torch.float64), 0))
+        """Add errors ``(7, b)`` to the sums of a record."""
+        sums, num_windows = self._sums.get(key, (torch.zeros(self.NUM_SUMS, dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
 
 
@@ -128,3 +144,13 @@ def write_records(records: Sequence[Record], path: Path) -> None:
         for row in map(asdict, records)
     ]
     path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read what `write_records` wrote, now or in an earlier version; null becomes a number that is not finite."""
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    known = {each.name for each in fields(Record)}
+    return [
+        Record(**{name: math.nan if value is None else value for name, value in row.items() if name in known})
+        for row in rows
+    ]

@@ -12,9 +12,17 @@ from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.page import definitions, figure, folded, heading, page, paragraph, table
 from matey.evaluate.records import Record
-from matey.evaluate.summary import error_text, ratio_text, seams_text, seconds_text, summary_records
+from matey.evaluate.summary import (
+    error_text,
+    forecast_text,
+    known_text,
+    ratio_text,
+    seams_text,
+    seconds_text,
+    summary_records,
+)
 
-ERRORS = ("NRMSE", "of persistence", "ratio", "VRMSE", "of persistence", "seams", "windows")
+ERRORS = ("NRMSE", "of persistence", "of extrapolation", "ratio", "VRMSE", "of persistence", "seams", "windows")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
@@ -36,13 +44,15 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
 
 def _summary(records: Sequence[Record]) -> list[str]:
     head = ("system", "forecast", *ERRORS)
-    rows = [(record.system, f"{record.kind} {record.lead}", *_errors(record)) for record in summary_records(records)]
+    rows = [(record.system, forecast_text(record), *_errors(record)) for record in summary_records(records)]
     return [
         heading(2, "Errors"),
         paragraph(
             "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known "
-            "frame again; a ratio below 1 is better than that. A forecast at a lead is made at once, a rollout goes "
-            "there in steps of one snapshot over the model's own predictions."
+            "frame again; a ratio below 1 is better than that. Extrapolation lets every cell go on changing as between the last "
+            "two frames. A forecast at a lead is made at once, a rollout goes there over the model's own predictions: in "
+            "steps of one snapshot or, where it says by N, from every N-th frame, with those in between predicted from "
+            "the same histories."
         ),
         table(head, rows, num_text=2, best=4),
         paragraph(
@@ -55,7 +65,7 @@ def _summary(records: Sequence[Record]) -> list[str]:
 
 
 def _rollouts(records: Sequence[Record]) -> list[str]:
-    if not any(record.kind == "rollout" for record in records):
+    if not any(record.is_rollout for record in records):
         return []
     png = plots.to_png(plots.rollout_figure(records))
     return [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
@@ -148,7 +158,7 @@ def _training(log: Sequence[dict[str, Any]]) -> list[str]:
 
 def _records(records: Sequence[Record]) -> list[str]:
     head = ("system", "field", "forecast", *ERRORS)
-    rows = [(r.system, r.field, f"{r.kind} {r.lead}", *_errors(r)) for r in records]
+    rows = [(r.system, r.field, forecast_text(r), *_errors(r)) for r in records]
     content = table(head, rows, num_text=3, best=5)
     return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
 
@@ -158,6 +168,7 @@ def _errors(record: Record) -> tuple[str, ...]:
     return (
         error_text(record.nrmse),
         error_text(record.persistence_nrmse),
+        known_text(record.extrapolation_nrmse),
         ratio_text(record),
         error_text(record.vrmse),
         error_text(record.persistence_vrmse),

@@ -1,4 +1,4 @@
-"""The few numbers to look at first: errors over all fields beside persistence, and tokens beside a uniform grid."""
+"""The few numbers to look at first: errors over all fields beside simple baselines, and tokens beside a uniform grid."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from matey.evaluate.records import ALL_FIELDS, Record
 
 
 def summary_records(records: Sequence[Record]) -> list[Record]:
-    """Select, per system, the mean over the fields at each lead and at the last step of the rollout."""
+    """Select, per system, the mean over the fields at each lead and at the last step of each kind of rollout."""
     overall = [record for record in records if record.field == ALL_FIELDS]
-    steps = {record.system: record.lead for record in overall if record.kind == "rollout"}
-    chosen = [record for record in overall if record.kind == "lead" or record.lead == steps[record.system]]
+    last = {(record.system, record.kind): record.lead for record in overall}
+    chosen = [record for record in overall if not record.is_rollout or record.lead == last[record.system, record.kind]]
     systems = list(dict.fromkeys(record.system for record in records))
     return sorted(chosen, key=lambda record: (systems.index(record.system), record.kind, record.lead))
+
+
+def forecast_text(record: Record) -> str:
+    """Say how far a forecast went, and how: ``lead 5``, ``rollout 10`` or ``rollout 10 by 5``."""
+    how, _, step = record.kind.partition(" by ")
+    return f"{how} {record.lead} by {step}" if step else f"{how} {record.lead}"
 
 
 def error_text(error: float) -> str:
@@ -24,6 +30,11 @@ def error_text(error: float) -> str:
     if not math.isfinite(error):
         return "diverged"
     return f"{error:.4f}" if error < 1000 else f"{error:.3g}"
+
+
+def known_text(error: float) -> str:
+    """Format the error of a baseline; files of earlier versions do not have it."""
+    return "-" if math.isnan(error) else error_text(error)
 
 
 def ratio_text(record: Record) -> str:
@@ -46,23 +57,25 @@ def summary_text(evaluation: Evaluation) -> str:
     records = summary_records(evaluation.records)
     systems = ["NRMSE", *(record.system for record in records)]
     width = max(20, *map(len, systems), *(len(cost.system) for cost in evaluation.costs)) + 2
-    lines = [f"{'NRMSE':{width}}{'':14}{'MATEY':>10}{'persistence':>14}{'ratio':>9}{'seams':>8}{'windows':>10}"]
+    head = f"{'MATEY':>9}{'persistence':>13}{'extrapolation':>15}{'ratio':>8}{'seams':>7}{'windows':>9}"
+    lines = [f"{'NRMSE':{width}}{'':17}{head}"]
     lines.append("-" * len(lines[0]))
     previous = None
     for record in records:
         system = "" if record.system == previous else record.system
         previous = record.system
         lines.append(
-            f"{system:{width}}{record.kind + ' ' + str(record.lead):14}{error_text(record.nrmse):>10}"
-            f"{error_text(record.persistence_nrmse):>14}{ratio_text(record):>9}{seams_text(record):>8}{record.num_windows:>10}"
+            f"{system:{width}}{forecast_text(record):17}{error_text(record.nrmse):>9}"
+            f"{error_text(record.persistence_nrmse):>13}{known_text(record.extrapolation_nrmse):>15}"
+            f"{ratio_text(record):>8}{seams_text(record):>7}{record.num_windows:>9}"
         )
-    head = f"{'tokens per sample':{width}}{'':14}{'MATEY':>10}{'uniform fine':>14}{'share':>9}{'time':>10}"
+    head = f"{'tokens per sample':{width}}{'':17}{'MATEY':>9}{'uniform fine':>13}{'share':>15}{'time':>10}"
     lines += ["", head, "-" * len(head), *(_cost_line(cost, width) for cost in evaluation.costs)]
     return "\n".join(lines)
 
 
 def _cost_line(cost: Cost, width: int) -> str:
     return (
-        f"{cost.system:{width}}{'':14}{cost.tokens:>10.1f}{cost.uniform_tokens:>14.0f}{cost.share:>9.1%}"
+        f"{cost.system:{width}}{'':17}{cost.tokens:>9.1f}{cost.uniform_tokens:>13.0f}{cost.share:>15.1%}"
         f"{seconds_text(cost.seconds):>10}"
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.records import ErrorSums, Record, write_records
+from matey.evaluate.records import ErrorSums, Record, read_records, rollout_kind, write_records
 
 KEYS = [
     "system",
@@ -18,6 +18,7 @@ KEYS = [
     "persistence_vrmse",
     "num_windows",
     "seams",
+    "extrapolation_nrmse",
 ]
 
 
@@ -26,10 +27,12 @@ def batch_of(num_samples, fields=("density", "pressure")):
 
 
 def add(sums, *relative_errors):
-    """Add a sample per pair of relative errors of the two fields; the baseline is twice as wrong."""
-    batch = batch_of(len(relative_errors))
+    """Add a sample per pair of relative errors of the two fields; persistence is twice and extrapolation four times as wrong."""
+    target = batch_of(len(relative_errors)).last
     error = torch.tensor(relative_errors)[:, :, None, None, None]
-    sums.add(batch, "lead", 1, batch.last + error, batch.last + 2 * error, batch.last)
+    history = torch.stack([target, target + 2 * error], dim=1)
+    batch = FieldBatch("gas", ("density", "pressure"), history, torch.ones(len(target)))
+    sums.add(batch, "lead", 1, target + error, target)
 
 
 def by_field(records):
@@ -52,6 +55,7 @@ def test_all_is_the_mean_over_the_fields():
     record = by_field(sums.records())["all"]
     assert record.nrmse == pytest.approx(0.2)
     assert record.persistence_nrmse == pytest.approx(0.4)
+    assert record.extrapolation_nrmse == pytest.approx(0.8)
     assert record.ratio == pytest.approx(0.5)
 
 
@@ -59,7 +63,7 @@ def test_systems_that_share_a_field_are_kept_apart():
     sums = ErrorSums()
     for system in ("gas", "plasma"):
         batch = FieldBatch(system, ("density",), torch.ones(1, 1, 1, 1, 2, 2), torch.ones(1))
-        sums.add(batch, "lead", 1, batch.last, batch.last, batch.last)
+        sums.add(batch, "lead", 1, batch.last, batch.last)
     assert [(r.system, r.field) for r in sums.records()] == [
         ("gas", "density"),
         ("gas", "all"),
@@ -83,4 +87,24 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
     (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert list(row) == KEYS
-    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None]
+    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None]
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    records = [
+        Record("gas", "all", "lead", 5, 0.1, 0.2, 0.5, 0.25, 7, 1.5, 0.75),
+        Record("gas", "all", "rollout", 9, math.nan, math.nan, 0.5, 0.25, 7),
+    ]
+    write_records(records, tmp_path / "metrics.json")
+    assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
+
+
+def test_records_of_an_earlier_version_are_read_without_extrapolation(tmp_path):
+    row = dict(zip(KEYS[:-1], ["gas", "all", "lead", 1, 0.1, 0.2, 0.5, 0.25, 7, 1.5], strict=True))
+    (tmp_path / "metrics.json").write_text(json.dumps([row]))
+    (record,) = read_records(tmp_path / "metrics.json")
+    assert record.nrmse == 0.1 and math.isnan(record.extrapolation_nrmse)
+
+
+def test_a_rollout_says_how_far_each_of_its_steps_goes():
+    assert (rollout_kind(1), rollout_kind(5)) == ("rollout", "rollout by 5")

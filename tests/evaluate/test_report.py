@@ -9,7 +9,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.page import page, paragraph, table
 from matey.evaluate.records import Record
 from matey.evaluate.report import write_report
-from matey.evaluate.summary import error_text, seams_text, summary_records, summary_text
+from matey.evaluate.summary import error_text, forecast_text, seams_text, summary_records, summary_text
 from matey.evaluate.trained import Trained
 
 LOG = [
@@ -71,7 +71,7 @@ def test_the_report_names_each_system_and_shows_it(report):
 def test_the_report_holds_every_record(report, evaluation):
     cells = "|".join(Reader(report).words)
     for record in evaluation.records:
-        row = [record.system, record.field, f"{record.kind} {record.lead}", f"{record.nrmse:.4f}"]
+        row = [record.system, record.field, forecast_text(record), f"{record.nrmse:.4f}"]
         assert "|".join(row) in cells
 
 
@@ -119,6 +119,7 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         "1",
         f"{first.nrmse:.4f}",
         f"{first.persistence_nrmse:.4f}",
+        f"{first.extrapolation_nrmse:.4f}",
         f"{first.ratio:.3f}",
         seams_text(first),
         "5",
