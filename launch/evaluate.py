@@ -1,4 +1,10 @@
-"""Evaluate a trained model: `python launch/evaluate.py --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]`."""
+"""Evaluate a trained model: `python launch/evaluate.py --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]`.
+
+Forecasts at single leads, and rollouts over the model's own predictions: in steps of one snapshot ("rollout") and, from the
+same windows, in steps of the longest lead that the model was trained on ("rollout by N", see --rollout-lead). Both, with
+persistence and extrapolation beside them, are in the table, in metrics.json and in report.html. A rollout that leaves all
+bounds is reported as diverged.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -45,7 +52,7 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, metavar="RUN_OR_MODEL", help="folder of a run, or its model/")
     parser.add_argument(
         "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"
@@ -53,6 +60,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for metrics.json and report.html")
     parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
     parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
+    parser.add_argument(
+        "--rollout-lead",
+        default="auto",
+        metavar="N|auto",
+        help="snapshots of the steps of a second rollout; 1 for none; auto: the longest lead trained on, as far as that is "
+        "known and fits into --rollout (auto)",
+    )
     parser.add_argument("--max-windows", type=int, default=200, metavar="N", help="per system and lead (200)")
     parser.add_argument(
         "--split",
@@ -74,10 +88,13 @@ def run(args: argparse.Namespace) -> None:
         at_least(1, "--max-windows", args.max_windows),
         at_least(1, "--batch", args.batch),
     )
+    rollout_lead = parse_rollout_lead(args.rollout_lead, args.rollout)
     if args.threads is not None:
         torch.set_num_threads(at_least(1, "--threads", args.threads))
     device = find_device(args.device)
     trained = load_trained(args.checkpoint)
+    longest = max(1, min(trained.lead_max or 1, args.rollout))
+    protocol = replace(protocol, rollout_lead=rollout_lead or longest)
     data = select_data(args, trained)
     model = trained.model.to(device)
     tasks = plan_tasks(model, data, protocol)
@@ -98,6 +115,17 @@ def parse_leads(text: str) -> tuple[int, ...]:
     if not all(lead.strip().isdecimal() and int(lead) > 0 for lead in leads):
         raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text!r}.")
     return tuple(sorted({int(lead) for lead in leads}))
+
+
+def parse_rollout_lead(text: str, rollout: int) -> int | None:
+    """Read the snapshots of a rollout's steps; None leaves them to the model."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and 1 <= int(text) <= max(1, rollout)):
+        raise FlagError(
+            f"--rollout-lead takes a number of snapshots from 1 to the {rollout} of --rollout, or auto; got {text!r}."
+        )
+    return int(text)
 
 
 def at_least(least: int, flag: str, value: int) -> int:

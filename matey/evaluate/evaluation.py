@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.records import ErrorSums, Kind, Record
+from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
+from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
 from matey.tokens.refinement import check_window
@@ -29,26 +30,36 @@ class Protocol:
         max_windows: windows per system and lead, and per system and rollout, shared out among its data sets and spread
             evenly over each.
         batch_size: samples predicted together.
+        rollout_lead: snapshots of the steps of a second rollout from the same windows; 1 makes none.
     """
 
     leads: tuple[int, ...] = (1, 5)
     rollout_steps: int = 10
     max_windows: int = 100
     batch_size: int = 16
+    rollout_lead: int = 1
 
 
 @dataclass(frozen=True)
 class Task:
-    """Forecasts of one kind from the windows of one data set; ``lead`` is the length of a rollout."""
+    """Forecasts of one kind from the windows of one data set.
+
+    Attributes:
+        kind: see `matey.evaluate.records.Record`.
+        lead: snapshots to the target, or to the end of a rollout.
+        windows: what to start from.
+        rollout_lead: snapshots of the steps of a rollout.
+    """
 
     kind: Kind
     lead: int
     windows: tuple[Window, ...]
+    rollout_lead: int = 1
 
     @property
     def forecasts_per_window(self) -> int:
         """How often the model predicts a frame for each window."""
-        return self.lead if self.kind == "rollout" else 1
+        return 1 if self.kind == "lead" else self.lead
 
     @property
     def num_forecasts(self) -> int:
@@ -69,11 +80,13 @@ class Evaluation:
         records: errors per system, field, kind and lead.
         costs: tokens and seconds per system.
         examples: a few forecasts per system at the largest lead, along one trajectory.
+        spectra: at the last step of each kind of rollout, per system.
     """
 
     records: list[Record]
     costs: list[Cost]
     examples: list[Example]
+    spectra: list[Spectra] = field(default_factory=list)
 
 
 def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:
@@ -90,7 +103,8 @@ def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Tas
             tasks.append(Task("lead", lead, _windows(data, index, protocol, lead)))
         if protocol.rollout_steps:
             windows = _windows(data, index, protocol, lead=1, horizon=protocol.rollout_steps)
-            tasks.append(Task("rollout", protocol.rollout_steps, windows))
+            for step in dict.fromkeys((1, protocol.rollout_lead)):
+                tasks.append(Task(rollout_kind(step), protocol.rollout_steps, windows, step))
     return tasks
 
 
@@ -127,15 +141,16 @@ def evaluate(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    sums, costs = ErrorSums(), []
+    sums, spectra, costs = ErrorSums(), SpectraSums(), []
     for task in tasks:
         for windows in task.chunks(protocol.batch_size):
             if task.kind == "lead":
                 costs += _score_lead(model, data, task, windows, sums)
             else:
-                _score_rollout(model, data, task, windows, sums)
+                _score_rollout(model, data, task, windows, sums, spectra)
             on_forecasts(len(windows) * task.forecasts_per_window)
-    return Evaluation(sums.records(), mean_costs(costs), make_examples(model, data, max(protocol.leads)))
+    examples = make_examples(model, data, max(protocol.leads))
+    return Evaluation(sums.records(), mean_costs(costs), examples, spectra.spectra())
 
 
 def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0) -> tuple[Window, ...]:
@@ -165,7 +180,11 @@ def _score_lead(
     return costs
 
 
-def _score_rollout(model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums) -> None:
+def _score_rollout(
+    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
+) -> None:
     for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
-        for step, frame in enumerate(rollout(model, known.batch, task.lead)):
-            sums.add(known.batch, task.kind, step + 1, frame.cpu(), known.truth[:, step])
+        for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
+            frame, truth = frame.cpu(), known.truth[:, step - 1]
+            sums.add(known.batch, task.kind, step, frame, truth)
+        spectra.add(known.batch, task.kind, task.lead, frame, truth)

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: curves of training and rollout, fields beside each other, the mesh of tokens."""
+"""Figures of an evaluation: curves of training, fields beside each other, the mesh of tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from matey.evaluate.about import patch_text
 from matey.evaluate.examples import Example
-from matey.evaluate.records import ALL_FIELDS, Record
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and one of Tol's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -78,22 +77,6 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-@matplotlib.rc_context(STYLE)
-def rollout_figure(records: Sequence[Record]) -> Figure:
-    """Draw each system's error over the steps of a rollout: mean over the fields, each field, and persistence."""
-    systems = list(dict.fromkeys(record.system for record in records if record.kind == "rollout"))
-    num_columns = min(2, len(systems))
-    num_rows = -(-len(systems) // num_columns)
-    figure = Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, system in zip(panels, systems, strict=False):
-        _draw_rollout(axes, [record for record in records if record.kind == "rollout" and record.system == system])
-        axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE")
-    for axes in panels[len(systems) :]:
-        axes.set_visible(False)
-    return figure
-
-
 @matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
     """Draw, for each field, the last known frame, the truth, the prediction and its error."""
@@ -141,6 +124,11 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
     figure.axes[0].set_ylabel("y")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
+
+
+def words(name: str) -> str:
+    """Return a name as words."""
+    return name.replace("_", " ")
 
 
 def plane(field: Tensor) -> np.ndarray:
@@ -204,26 +192,6 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
 
 
-def _draw_rollout(axes: Axes, records: Sequence[Record]) -> None:
-    overall = [record for record in records if record.field == ALL_FIELDS]
-    steps = [record.lead for record in overall]
-    persistence = [record.persistence_nrmse for record in overall]
-    axes.plot(steps, persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
-    errors = [record.nrmse for record in overall]
-    axes.plot(steps, errors, "o-", color=COLOURS[0], ms=4, label="MATEY")
-    # A rollout that blows up would press all that is readable against the axis.
-    if all(error <= 10 * max(persistence) for error in errors):
-        axes.set_ylim(0, None)
-    else:
-        axes.set_yscale("log")
-    names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
-    for colour, name in zip(COLOURS[1:], names if len(names) > 1 else [], strict=False):
-        errors = [record.nrmse for record in records if record.field == name]
-        axes.plot(steps, errors, color=colour, linewidth=1, label=f"MATEY, {_words(name)}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(fontsize=8)
-
-
 def _height_over_width(example: Example) -> float:
     """Proportions of the plane that is drawn, within what a page can show."""
     num_y, num_x = example.last.shape[-2:]
@@ -238,9 +206,5 @@ def _add_colour_bar(figure: Figure, image: AxesImage, beside: Sequence[Axes]) ->
     bar.formatter.set_powerlimits((-3, 4))
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _with_unit(name: str, unit: str) -> str:
-    return _words(name) if unit in ("", "1") else f"{_words(name)} [{unit}]"
+    return words(name) if unit in ("", "1") else f"{words(name)} [{unit}]"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matey.evaluate import plots
+from matey.evaluate import plots, rollout_plots
 from matey.evaluate.about import About, patch_text
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
@@ -32,7 +32,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
         definitions(about.facts),
         *_summary(evaluation.records),
-        *_rollouts(evaluation.records),
+        *_rollouts(evaluation),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),
         *_costs(evaluation),
@@ -49,8 +49,8 @@ def _summary(records: Sequence[Record]) -> list[str]:
         heading(2, "Errors"),
         paragraph(
             "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known "
-            "frame again; a ratio below 1 is better than that. Extrapolation lets every cell go on changing as between the last "
-            "two frames. A forecast at a lead is made at once, a rollout goes there over the model's own predictions: in "
+            "frame again; a ratio below 1 is better than that. Extrapolation lets every cell go on changing as between the "
+            "last two frames. A forecast at a lead is made at once, a rollout goes there over the model's own predictions: in "
             "steps of one snapshot or, where it says by N, from every N-th frame, with those in between predicted from "
             "the same histories."
         ),
@@ -64,11 +64,19 @@ def _summary(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _rollouts(records: Sequence[Record]) -> list[str]:
-    if not any(record.is_rollout for record in records):
+def _rollouts(evaluation: Evaluation) -> list[str]:
+    if not any(record.is_rollout for record in evaluation.records):
         return []
-    png = plots.to_png(plots.rollout_figure(records))
-    return [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
+    png = plots.to_png(rollout_plots.rollout_figure(evaluation.records))
+    parts = [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
+    for system in dict.fromkeys(spectra.system for spectra in evaluation.spectra):
+        own = [spectra for spectra in evaluation.spectra if spectra.system == system]
+        caption = (
+            f"Power of each field by wavenumber after {own[0].lead} snapshots, mean over directions and windows. Dotted: of "
+            "the error, which is as large as the truth at scales of which the forecast knows nothing any more."
+        )
+        parts += [heading(3, system), figure(plots.to_png(rollout_plots.spectra_figure(own)), caption)]
+    return parts
 
 
 def _forecasts(examples: Sequence[Example]) -> list[str]:

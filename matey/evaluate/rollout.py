@@ -1,4 +1,14 @@
-"""Rolls a model out over its own predictions."""
+"""Rolls a model out over its own predictions.
+
+In steps of one snapshot every frame is predicted from the frames right before it. In steps of ``lead`` snapshots the next
+``lead`` frames are predicted directly from the same history, each at its own lead time, before the newest of them become the
+history:
+
+    lead 1    t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> t6
+    lead 3    t0 -> t1,  t0 -> t2,  t0 -> t3;  t3 -> t4,  t3 -> t5,  t3 -> t6
+
+Every frame is there in both, for as many forecasts; errors are passed on ``lead`` times less often in the second.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +22,24 @@ from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 
 
-def rollout(model: MateyModel, batch: FieldBatch, num_steps: int) -> Iterator[Tensor]:
+def rollout(model: MateyModel, batch: FieldBatch, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
 
-    Every frame is predicted with lead time 1 from the newest frames of the history, which are the model's own
-    predictions as soon as there are any. The lead time and the target of ``batch`` play no part.
+    Args:
+        model: predicts a frame from the newest frames known, which are its own predictions as soon as there are any.
+        batch: the histories; its lead time and target play no part.
+        num_steps: how many frames.
+        lead: how many of them are predicted from the same history, the last at this lead time in snapshots. It should
+            be no longer than those that the model was trained on.
 
     Yields:
         ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
-    batch = batch.to(model.device)
-    batch = replace(batch, lead_time=torch.ones_like(batch.lead_time), target=None)
-    for _ in range(num_steps):
-        frame = model.predict(batch)
-        yield frame
-        batch = replace(batch, history=torch.cat([batch.history[:, 1:], frame[:, None]], dim=1))
+    batch = replace(batch.to(model.device), target=None)
+    for first in range(0, num_steps, lead):
+        frames = []
+        for ahead in range(1, min(lead, num_steps - first) + 1):
+            frames.append(model.predict(replace(batch, lead_time=torch.full_like(batch.lead_time, ahead))))
+            yield frames[-1]
+        known = torch.cat([batch.history, torch.stack(frames, dim=1)], dim=1)
+        batch = replace(batch, history=known[:, -batch.num_frames :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,27 @@ class Trained:
         model: with its weights, on the CPU.
         run: configuration of the run; None for a model alone.
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
+        card: the model card of a model alone, empty where there is none.
     """
 
     name: str
     model: MateyModel
     run: RunConfig | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
+    card: str = ""
 
     @property
     def num_frames(self) -> int | None:
         """Frames of history that the model was trained with, if that is known."""
         return self.run.data.history if self.run else getattr(self.model.config, "history", None)
+
+    @property
+    def lead_max(self) -> int | None:
+        """Longest lead time in snapshots that the model was trained on, if the run or the model card says."""
+        if self.run:
+            return self.run.data.lead_max
+        stated = re.search(r"leads of 1 to (\d+) snapshots", self.card)
+        return int(stated[1]) if stated else None
 
 
 def load_trained(folder: str | Path) -> Trained:
@@ -61,7 +72,8 @@ def load_trained(folder: str | Path) -> Trained:
             name, _load_model(folder / "model"), load_config(folder / "config.yaml"), read_log(folder / "metrics.jsonl")
         )
     if (folder / "config.json").is_file():
-        return Trained(name, _load_model(folder))
+        card = folder / "README.md"
+        return Trained(name, _load_model(folder), card=card.read_text(encoding="utf-8") if card.is_file() else "")
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."

@@ -3,8 +3,11 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.data import DataError, open_dataset
+from matey.evaluate.about import About
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
+from matey.evaluate.report import write_report
+from matey.evaluate.summary import summary_text
 from tests.conftest import SHARED, make_model
 from tests.evaluate.conftest import PATCHES, write_waves
 
@@ -26,7 +29,7 @@ def test_there_is_a_record_for_every_system_field_kind_and_lead(evaluation):
             "diffusion_reaction": ("activator", "inhibitor", "all"),
         }.items()
         for field in fields
-        for kind, leads in {"lead": (1, 3), "rollout": (1, 2, 3, 4)}.items()
+        for kind, leads in {"lead": (1, 3), "rollout": (1, 2, 3, 4), "rollout by 3": (1, 2, 3, 4)}.items()
         for lead in leads
     }
     assert set(errors(evaluation)) == expected
@@ -60,6 +63,35 @@ def test_the_first_step_of_a_rollout_is_the_forecast_at_lead_one(model, held_out
     found = errors(run(model, held_out, leads=(1,), rollout_steps=1))
     for (system, field, kind, lead), error in found.items():
         assert error == pytest.approx(found[system, field, "lead" if kind == "rollout" else "rollout", lead])
+
+
+def test_a_rollout_by_a_longer_lead_starts_with_the_forecasts_at_its_leads(model, held_out):
+    found = errors(run(model, held_out, leads=(1, 2, 3), rollout_steps=3, rollout_lead=3))
+    for (system, field, kind, lead), error in found.items():
+        if kind == "rollout by 3":
+            assert error[0] == pytest.approx(found[system, field, "rollout", 1][0]) or lead > 1
+    # The windows of a rollout and of a lead are the same where as many frames follow.
+    for system, field in {key[:2] for key in found}:
+        assert found[system, field, "rollout by 3", 3] == pytest.approx(found[system, field, "lead", 3])
+
+
+def test_spectra_are_those_of_the_last_step_of_each_kind_of_rollout(evaluation):
+    found = [(spectra.system, spectra.kind, spectra.lead, len(spectra.fields)) for spectra in evaluation.spectra]
+    kinds = ("rollout", "rollout by 3")
+    assert found[:2] == [("shallow_water", kind, 4, 1) for kind in kinds]
+    assert found[2:] == [("diffusion_reaction", kind, 4, 2) for kind in kinds]
+
+
+@pytest.mark.parametrize("rule", ["threshold", "fraction", "budget"])
+def test_a_rollout_that_leaves_all_bounds_is_reported_as_diverged(rule, tmp_path, shallow_water):
+    amount = 8 if rule == "budget" else 0.3
+    model = make_model(PATCHES, torch.float32, refine_rule=rule, refine_amount=amount)
+    with torch.no_grad():
+        model.local.field_out *= 1e12
+    data = HeldOut((shallow_water,), ((0,),), num_frames=2)
+    evaluation = run(model, data, leads=(1,), rollout_steps=9, rollout_lead=3, max_windows=2)
+    assert summary_text(evaluation).count("diverged") == 2
+    write_report(tmp_path / "report.html", evaluation, About("m", []))
 
 
 def test_the_size_of_a_batch_changes_no_error(model, held_out):

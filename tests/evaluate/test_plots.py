@@ -5,8 +5,9 @@ import pytest
 import torch
 from matplotlib.collections import PatchCollection
 
-from matey.evaluate import plots
+from matey.evaluate import plots, rollout_plots
 from matey.evaluate.records import Record
+from matey.evaluate.spectra import Spectra
 
 
 def pictures(figure):
@@ -18,9 +19,9 @@ def curve(axes, label):
     return line
 
 
-def rollout_records(errors, persistence, system="gas"):
+def rollout_records(errors, persistence, system="gas", kind="rollout"):
     return [
-        Record(system, "all", "rollout", step + 1, error, error, other, other, 1)
+        Record(system, "all", kind, step + 1, error, error, other, other, 1)
         for step, (error, other) in enumerate(zip(errors, persistence, strict=True))
     ]
 
@@ -59,21 +60,39 @@ def test_the_mesh_covers_the_domain_once_with_the_tokens_of_the_last_frame(evalu
 
 
 def test_a_rollout_is_drawn_beside_persistence():
-    figure = plots.rollout_figure(rollout_records([0.1, 0.2], [0.3, 0.5]))
+    figure = rollout_plots.rollout_figure(rollout_records([0.1, 0.2], [0.3, 0.5]))
     (axes,) = figure.axes
     assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
     assert curve(axes, "persistence").get_ydata().tolist() == [0.3, 0.5]
     assert axes.get_yscale() == "linear"
 
 
+def test_both_kinds_of_rollout_are_drawn_together():
+    records = rollout_records([0.1, 0.2], [0.3, 0.5]) + rollout_records([0.1, 0.15], [0.3, 0.5], kind="rollout by 5")
+    (axes,) = rollout_plots.rollout_figure(records).axes
+    assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
+    assert curve(axes, "MATEY by 5").get_ydata().tolist() == [0.1, 0.15]
+
+
+def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
+    power = torch.tensor([[1.0, 0.1], [2.0, 0.2]])
+    whole = Spectra("gas", ("density", "pressure"), "rollout", 9, torch.tensor([1.0, 2.0]), power, power, power / 10)
+    blown = replace(whole, kind="rollout by 5", forecast=power * torch.nan, error=power * torch.inf)
+    figure = rollout_plots.spectra_figure([whole, blown])
+    assert [axes.get_title() for axes in figure.axes] == ["density", "pressure"]
+    assert curve(figure.axes[1], "MATEY").get_ydata().tolist() == pytest.approx([2.0, 0.2])
+    assert np.isnan(curve(figure.axes[1], "error of MATEY by 5").get_ydata()).all()
+    assert plots.to_png(figure).startswith(b"\x89PNG")
+
+
 def test_every_system_has_a_panel_and_there_is_none_too_many():
     records = [record for system in ("gas", "plasma", "fluid") for record in rollout_records([0.1], [0.3], system)]
-    shown = [axes.get_title() for axes in plots.rollout_figure(records).axes if axes.get_visible()]
+    shown = [axes.get_title() for axes in rollout_plots.rollout_figure(records).axes if axes.get_visible()]
     assert shown == ["gas", "plasma", "fluid"]
 
 
 def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
-    figure = plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
+    figure = rollout_plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
     assert figure.axes[0].get_yscale() == "log"
     assert plots.to_png(figure).startswith(b"\x89PNG")
 

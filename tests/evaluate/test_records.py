@@ -27,7 +27,7 @@ def batch_of(num_samples, fields=("density", "pressure")):
 
 
 def add(sums, *relative_errors):
-    """Add a sample per pair of relative errors of the two fields; persistence is twice and extrapolation four times as wrong."""
+    """Add a sample per pair of relative errors of the fields; persistence is twice and extrapolation four times as wrong."""
     target = batch_of(len(relative_errors)).last
     error = torch.tensor(relative_errors)[:, :, None, None, None]
     history = torch.stack([target, target + 2 * error], dim=1)

@@ -64,8 +64,8 @@ def test_the_report_names_each_system_and_shows_it(report):
     words = Reader(report).words
     for system in ("shallow_water", "diffusion_reaction"):
         assert words.count(system) >= 4
-    # Curves of training and rollouts, and for both systems a forecast and a mesh.
-    assert Reader(report).tags.count("img") == 2 + 2 * 2
+    # Curves of training and rollouts, and for both systems spectra, a forecast and a mesh.
+    assert Reader(report).tags.count("img") == 2 + 2 * 3
 
 
 def test_the_report_holds_every_record(report, evaluation):
@@ -105,7 +105,7 @@ def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation)
     assert chosen == [
         (system, "all", kind, lead)
         for system in ("shallow_water", "diffusion_reaction")
-        for kind, lead in (("lead", 1), ("lead", 3), ("rollout", 4))
+        for kind, lead in (("lead", 1), ("lead", 3), ("rollout", 4), ("rollout by 3", 4))
     ]
 
 
@@ -127,6 +127,11 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
     assert lines[2].split() == row
     cost = evaluation.costs[1]
     assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
+
+
+def test_a_forecast_says_how_far_it_goes_and_how():
+    records = [Record("gas", "all", kind, 10, *4 * [0.0], 1) for kind in ("lead", "rollout", "rollout by 5")]
+    assert [forecast_text(record) for record in records] == ["lead 10", "rollout 10", "rollout 10 by 5"]
 
 
 def test_a_rollout_that_blew_up_is_called_so():

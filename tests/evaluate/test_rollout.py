@@ -59,3 +59,26 @@ def test_two_steps_are_the_forecast_of_the_forecast(model):
     history = torch.stack([batch.last, first], dim=1)
     assert torch.equal(second, model.predict(replace(at_lead_one, history=history)))
     assert not torch.equal(first, second)
+
+
+class LeadTimes(Fibonacci):
+    """Predicts the last frame and the lead time on top, and notes what it was asked for."""
+
+    def predict(self, batch):
+        self.batches.append(batch)
+        return batch.last + batch.lead_time.view(-1, 1, 1, 1, 1)
+
+
+def test_a_longer_lead_predicts_every_frame_and_goes_on_from_the_newest():
+    model, batch = LeadTimes(), make_batch()
+    frames = list(rollout(model, replace(batch, history=torch.zeros_like(batch.history)), 8, lead=3))
+    assert [frame.unique().item() for frame in frames] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [each.lead_time[0].item() for each in model.batches] == [1, 2, 3, 1, 2, 3, 1, 2]
+    histories = [each.history[0, :, 0, 0, 0, 0].tolist() for each in model.batches]
+    assert histories == 3 * [[0, 0]] + 3 * [[2, 3]] + 2 * [[5, 6]]
+
+
+def test_a_history_longer_than_the_lead_keeps_known_frames():
+    model, batch = LeadTimes(), make_batch(num_frames=4)
+    list(rollout(model, replace(batch, history=torch.zeros_like(batch.history)), 3, lead=2))
+    assert model.batches[2].history[0, :, 0, 0, 0, 0].tolist() == [0, 0, 1, 2]

@@ -71,10 +71,12 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
         ("diffusion_reaction", "inhibitor"),
         ("diffusion_reaction", "all"),
     }
+    # The run was trained on leads of up to three snapshots.
+    assert {r["kind"] for r in records} == {"lead", "rollout", "rollout by 3"}
     num_trajectories = len(split_trajectories(5, (0.4, 0.2, 0.4), 1).test)
     for record in records:
         # A window has two frames of history, and what follows it must be there as well.
-        follow = 4 if record["kind"] == "rollout" else record["lead"]
+        follow = record["lead"] if record["kind"] == "lead" else 4
         assert record["num_windows"] == num_trajectories * (NUM_FRAMES - 2 - follow + 1)
     (chosen,) = (
         r for r in records if (r["system"], r["field"], r["kind"], r["lead"]) == ("shallow_water", "all", "lead", 3)
@@ -96,6 +98,30 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
 
 
 @pytest.mark.parametrize(
+    ("flags", "kinds"),
+    [
+        (["--rollout-lead", "1"], {"rollout"}),
+        (["--rollout-lead", "2"], {"rollout", "rollout by 2"}),
+        ([], {"rollout", "rollout by 4"}),
+        (["--rollout", "2"], {"rollout", "rollout by 2"}),
+    ],
+)
+def test_the_second_rollout_has_the_lead_asked_for_or_the_longest_trained_that_fits(
+    flags, kinds, folder, tmp_path, evaluate
+):
+    model = tmp_path / "model"
+    make_model(PATCHES, torch.float32).save_pretrained(model)
+    (model / "README.md").write_text("* history of 2 frames, leads of 1 to 4 snapshots\n")
+    status, _, error = evaluate(
+        *("--checkpoint", model, "--data", folder / "shallow_water", "--out", tmp_path, "--leads", "1"),
+        *("--rollout", "5", "--max-windows", "2", *flags),
+    )
+    assert status == 0, error
+    records = json.loads((tmp_path / "metrics.json").read_text())
+    assert {r["kind"] for r in records} == {"lead"} | kinds
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--checkpoint", "nowhere"], "There is no folder nowhere"),
@@ -111,6 +137,14 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
         (["--checkpoint", "{folder}/waves", "--leads", "40"], "expected at least 42 frames"),
         (["--checkpoint", "{folder}/waves", "--leads", "1", "--rollout", "11"], "expected at least 13 frames"),
         (["--checkpoint", "{folder}/waves", "--rollout", "-1"], "--rollout must be 0 or more, got -1"),
+        (
+            ["--checkpoint", "{folder}/waves", "--rollout-lead", "11"],
+            "--rollout-lead takes a number of snapshots from 1",
+        ),
+        (
+            ["--checkpoint", "{folder}/waves", "--rollout-lead", "0"],
+            "--rollout-lead takes a number of snapshots from 1",
+        ),
         (["--checkpoint", "{folder}/waves", "--max-windows", "0"], "--max-windows must be 1 or more, got 0"),
         (["--checkpoint", "{folder}/waves", "--device", "abacus"], "--device abacus is no device"),
         (["--checkpoint", "{folder}/waves", "--device", "meta"], "--device meta is not supported"),

@@ -1,0 +1,107 @@
+"""Power of fields by wavenumber, averaged over directions: at which scales a forecast holds its energy, and its error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.evaluate.records import Kind
+from matey.fields import FieldBatch
+
+CELLS = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Mean power at the last step of a rollout over the windows of one system.
+
+    Attributes:
+        system: name of the PDE system.
+        fields: names along axis ``f``.
+        kind: of the rollout, see `matey.evaluate.records.Record`.
+        lead: snapshots from the last frame of the history.
+        wavenumbers: ``(k,)`` in cycles per unit of length.
+        truth: ``(f, k)``, in the square of the field's unit.
+        forecast: ``(f, k)``.
+        error: ``(f, k)``, of the difference of the two.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    kind: Kind
+    lead: int
+    wavenumbers: Tensor
+    truth: Tensor
+    forecast: Tensor
+    error: Tensor
+
+
+class SpectraSums:
+    """Sums power spectra batch by batch, for the first grid of each system."""
+
+    def __init__(self) -> None:
+        """Start with no windows."""
+        self._sums: dict[tuple[str, Kind], tuple[Spectra, int]] = {}
+
+    def add(self, batch: FieldBatch, kind: Kind, lead: int, forecast: Tensor, truth: Tensor) -> None:
+        """Add the spectra of frames ``(b, f, z, y, x)`` in physical units; windows on another grid are left out."""
+        spectra = []
+        for frames in (truth, forecast, forecast - truth):
+            wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
+            spectra.append(power.sum(dim=0))
+        key = batch.system, kind
+        before, num_windows = self._sums.get(key, (None, 0))
+        if before is not None:
+            if not torch.equal(before.wavenumbers, wavenumbers):
+                return
+            spectra = [a + b for a, b in zip(spectra, (before.truth, before.forecast, before.error), strict=True)]
+        summed = Spectra(batch.system, batch.fields, kind, lead, wavenumbers, *spectra)
+        self._sums[key] = summed, num_windows + batch.num_samples
+
+    def spectra(self) -> list[Spectra]:
+        """Return the means, in the order in which their first windows came."""
+        return [
+            Spectra(
+                s.system, s.fields, s.kind, s.lead, s.wavenumbers, *(p / count for p in (s.truth, s.forecast, s.error))
+            )
+            for s, count in self._sums.values()
+        ]
+
+
+def radial_power(frames: Tensor, spacing: Sequence[float], periodic: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Average the squared Fourier coefficients of each field over shells of like wavenumber.
+
+    The mean of a field is left out. An axis that does not wrap around is first weighted by a Hann window of mean square
+    1, since a jump between its ends would show as power at all wavenumbers.
+
+    Args:
+        frames: ``(b, f, z, y, x)``.
+        spacing: size of a cell along ``z, y, x``.
+        periodic: whether the domain wraps around along ``z, y, x``.
+
+    Returns:
+        ``(k,)``, the wavenumbers in cycles per unit of length, from that of the domain's shortest side up to what the
+        coarsest axis resolves; and ``(b, f, k)``, the mean power in the shells around them. Both are in float64 on the CPU.
+    """
+    axes = [axis for axis in CELLS if frames.shape[axis] > 1]
+    frames = frames.cpu().double()
+    frames = frames - frames.mean(dim=CELLS, keepdim=True)
+    squares = torch.zeros(frames.shape[-3:], dtype=torch.float64)
+    for axis in axes:
+        size, along = frames.shape[axis], [-1 if axis == other else 1 for other in CELLS]
+        if not periodic[axis]:
+            window = torch.hann_window(size, periodic=True, dtype=torch.float64)
+            frames = frames * (window / window.square().mean().sqrt()).view(along)
+        squares = squares + torch.fft.fftfreq(size, spacing[axis], dtype=torch.float64).square().view(along)
+    power = torch.fft.fftn(frames, dim=axes).abs().square() / squares.numel() ** 2
+
+    width = max(1 / (frames.shape[axis] * spacing[axis]) for axis in axes)
+    num_shells = int(min(0.5 / spacing[axis] for axis in axes) / width + 1e-6)
+    shell = (squares.sqrt() / width).round().long().flatten()
+    inside = (shell >= 1) & (shell <= num_shells)
+    shell = shell[inside] - 1
+    summed = power.new_zeros(*frames.shape[:2], num_shells).index_add(2, shell, power.flatten(2)[..., inside])
+    return width * torch.arange(1, num_shells + 1, dtype=torch.float64), summed / shell.bincount(minlength=num_shells)

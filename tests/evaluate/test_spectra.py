@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+
+from matey import FieldBatch
+from matey.evaluate.spectra import SpectraSums, radial_power
+
+PERIODIC, WALLS = (True, True, True), (False, False, False)
+
+
+def wave(num_y, num_x, along_y, along_x, amplitude=1.0):
+    """A wave with so many cycles along y and x, ``(1, 1, 1, y, x)``."""
+    y, x = torch.meshgrid(torch.arange(num_y) / num_y, torch.arange(num_x) / num_x, indexing="ij")
+    return amplitude * torch.cos(2 * math.pi * (along_y * y + along_x * x))[None, None, None]
+
+
+def test_a_wave_has_its_power_at_its_wavenumber_in_any_direction():
+    for along in ((4, 0), (0, 4), (3, 3)):
+        wavenumbers, power = radial_power(wave(32, 32, *along, amplitude=3), (1, 0.5, 0.5), PERIODIC)
+        assert wavenumbers.tolist() == pytest.approx([k / 16 for k in range(1, 17)])
+        assert power[0, 0].argmax() == 3
+        assert power[0, 0, [0, 1, 2, *range(4, 16)]].max() < 1e-12 * power.max()
+
+
+def test_cells_of_other_sizes_along_the_axes_show_the_same_wavenumber():
+    # Eight units along y in 32 cells, four along x in 32: one cycle per unit is eight along y and four along x.
+    for along in ((8, 0), (0, 4)):
+        wavenumbers, power = radial_power(wave(32, 32, *along), (1, 0.25, 0.125), PERIODIC)
+        assert wavenumbers[power[0, 0].argmax()] == 1
+
+
+def test_a_ramp_between_walls_has_no_power_at_small_scales():
+    ramp = torch.linspace(0, 1, 64).expand(1, 1, 1, 64, 64)
+    (_, walls), (_, periodic) = (radial_power(ramp, (1, 1, 1), around) for around in (WALLS, PERIODIC))
+    assert walls[0, 0, 16] < 1e-3 * periodic[0, 0, 16]
+
+
+def test_spectra_are_means_over_windows_and_windows_on_another_grid_are_left_out():
+    sums = SpectraSums()
+    for frames, copies in ((wave(16, 16, 2, 0), 1), (wave(16, 16, 2, 0, amplitude=2), 3), (wave(8, 8, 2, 0), 1)):
+        frames = frames.repeat(copies, 1, 1, 1, 1)
+        batch = FieldBatch("gas", ("density",), frames[:, None], torch.ones(copies), periodic=PERIODIC)
+        sums.add(batch, "rollout", 9, frames / 2, frames)
+    (spectra,) = sums.spectra()
+    one = radial_power(wave(16, 16, 2, 0), (1, 1, 1), PERIODIC)[1][0]
+    assert spectra.truth.numpy() == pytest.approx((one * (1 + 3 * 4) / 4).numpy())
+    assert spectra.forecast.numpy() == pytest.approx(spectra.truth.numpy() / 4)
+    assert spectra.error.numpy() == pytest.approx(spectra.truth.numpy() / 4)
