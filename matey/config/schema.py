@@ -140,6 +140,10 @@ class TrainSection(Section):
         "nrmse",
         description="NRMSE, or NRMSE over persistence's mean on the system at the lead time, so that none outweighs others",
     )
+    unroll: int = Field(
+        0, ge=0, description="most steps that the model is rolled out before it is trained on what it made; 0: never"
+    )
+    unroll_share: float = Field(0.25, ge=0, le=1, description="share of the micro-steps that are unrolled")
     log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
     validate_every: int = Field(200, ge=1, description="steps between validations; there is one at the end as well")
     validation_windows: int = Field(32, ge=1, description="windows per system and validation")

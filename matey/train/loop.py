@@ -24,6 +24,7 @@ from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import LossScale, training_loss
 from matey.train.schedule import learning_rate
 from matey.train.tally import Tally, Totals
+from matey.train.unroll import num_rolled, push_forward
 
 
 def train(
@@ -61,7 +62,7 @@ def train(
         rate = learning_rate(step, settings)
         set_learning_rate(engine, rate)
         with during(f"step {step}"):
-            totals, grad_norm = _step(engine, stream, scales, settings.accumulation, meter)
+            totals, grad_norm = _step(engine, stream, scales, settings, step, meter)
         stop_unless_finite(totals, grad_norm, step, folder)
         average.update(step)
         meter.mark("optimizer")
@@ -104,14 +105,16 @@ def _step(
     engine: Engine,
     stream: Iterator[Sequence[FieldBatch]],
     scales: Mapping[str, LossScale],
-    accumulation: int,
+    settings: TrainSection,
+    step: int,
     meter: Meter,
 ) -> tuple[Totals, float]:
     """Take one step of the optimizer; return what all ranks saw in it, and the norm of the gradient."""
     tally = Tally(scales, engine.device)
-    for _ in range(accumulation):
+    for micro_step in range(step * settings.accumulation, (step + 1) * settings.accumulation):
         batches = [batch.to(engine.device) for batch in next(stream)]
         meter.mark("data")
+        batches = push_forward(engine, batches, num_rolled(micro_step, settings))
         forecasts = engine(batches)
         loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
         meter.mark("forward")

@@ -1,0 +1,64 @@
+"""Training on histories of the model's own making, so that rollouts learn to live with the errors of the steps before.
+
+In a share of the micro-batches the model first predicts a few frames, one after the other and without gradients, and is then
+trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). A sample with lead time L is
+rolled out for fewer than L steps, and what is left of its lead time is predicted at once: no more frames have to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from matey.config import TrainSection
+from matey.fields import FieldBatch
+from matey.model.drop_path import uniform_hash
+from matey.parallel.engine import Engine
+
+
+def num_rolled(micro_step: int, settings: TrainSection) -> int:
+    """Return how many frames are rolled out before a micro-step of the run, counted from its start: the same on all ranks."""
+    if not settings.unroll:
+        return 0
+    share, length = uniform_hash(torch.tensor([2 * micro_step, 2 * micro_step + 1]) + (settings.seed << 40)).tolist()
+    return 1 + int(length * settings.unroll) if share < settings.unroll_share else 0
+
+
+@torch.no_grad()
+def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) -> list[FieldBatch]:
+    """Replace the newest frames of the histories by predictions. All ranks must call with the same number of steps.
+
+    Args:
+        engine: of the model.
+        batches: of a micro-batch.
+        num_steps: frames to predict; of a sample with lead time ``L``, at most ``L - 1``.
+
+    Returns:
+        The batches with later histories and shorter lead times; the targets are the same.
+    """
+    if not num_steps:
+        return list(batches)
+    steps = [(batch.lead_time.long() - 1).clamp(max=num_steps) for batch in batches]
+    histories = [batch.history for batch in batches]
+    engine.eval()
+    for step in range(num_steps):
+        known = [
+            replace(batch, history=history, lead_time=torch.ones_like(batch.lead_time), target=None)
+            for batch, history in zip(batches, histories, strict=True)
+        ]
+        frames = [forecast.field(engine.module.seam) for forecast in engine(known)]
+        histories = [_shifted(*of_batch, step) for of_batch in zip(histories, frames, steps, strict=True)]
+    engine.train()
+    return [
+        replace(batch, history=history, lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype))
+        for batch, history, of_batch in zip(batches, histories, steps, strict=True)
+    ]
+
+
+def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor:
+    """Append a frame to the histories ``(b, t, f, z, y, x)`` of the samples that go as far as this step."""
+    later = torch.cat([history[:, 1:], frame.to(history.dtype)[:, None]], dim=1)
+    return later.where((steps > step).view(-1, 1, 1, 1, 1, 1), history)

@@ -1,0 +1,57 @@
+"""Histories of the model's own making: when they are made, what they are, and the same on any number of ranks."""
+
+import json
+
+import pytest
+import torch
+
+from matey.config import TrainSection
+from matey.evaluate.rollout import rollout
+from matey.train.unroll import num_rolled, push_forward
+from tests.conftest import make_model
+from tests.parallel.test_sequence import torchrun
+from tests.train.unroll_cases import batches
+
+
+def test_the_asked_share_of_micro_steps_is_unrolled_by_up_to_so_many_steps():
+    settings = TrainSection(steps=1, unroll=3, unroll_share=0.25, seed=5)
+    rolled = [num_rolled(step, settings) for step in range(4000)]
+    assert set(rolled) == {0, 1, 2, 3}
+    assert 0.22 < sum(number > 0 for number in rolled) / len(rolled) < 0.28
+    assert rolled == [num_rolled(step, settings) for step in range(4000)]  # so that a resumed run does the same
+    assert rolled != [num_rolled(step, replace_seed(settings, 6)) for step in range(4000)]
+    assert not any(num_rolled(step, TrainSection(steps=1)) for step in range(100))
+
+
+def replace_seed(settings, seed):
+    return settings.model_copy(update={"seed": seed})
+
+
+def test_histories_are_pushed_forward_alike_by_every_stage_and_group():
+    expected_lead, expected = [], []
+    model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
+    for batch in batches():
+        frames = [batch.history[:, number] for number in range(2)] + list(rollout(model, batch, 2))
+        steps = (batch.lead_time - 1).clamp(max=2)
+        later = torch.stack([torch.stack(frames[k : k + 2])[:, sample] for sample, k in enumerate(steps.tolist())])
+        expected.append(later.flatten())
+        expected_lead.append((batch.lead_time - steps).tolist())
+    assert len({lead for of_batch in expected_lead for lead in of_batch}) > 1, "all samples are alike"
+    losses = []
+    for num_ranks in (1, 2):
+        result = torchrun(num_ranks, "-m", "tests.train.unroll_cases")
+        assert result.returncode == 0, result.stderr[-3000:]
+        cases = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
+        assert len(cases) == 4
+        for name, lead_time, history, loss in cases:
+            assert lead_time == expected_lead, name
+            for got, wanted in zip(history, expected, strict=True):
+                assert torch.allclose(torch.tensor(got), wanted, rtol=1e-5, atol=1e-5), name
+            losses.append(loss)
+    for loss in losses[1:4]:
+        assert loss == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_without_steps_batches_stay_as_they_are():
+    (batch, *_) = batches()
+    assert push_forward(None, [batch], 0) == [batch]

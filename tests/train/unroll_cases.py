@@ -1,0 +1,64 @@
+"""Run by a launcher: histories pushed forward by every ZeRO stage and sequence group, and a step of training on them.
+
+Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss.
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+import torch
+
+from matey.config import TrainSection
+from matey.parallel.collectives import rank, world_size
+from matey.parallel.engine import build_engine, take_step
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.train.loss import LossScale, training_loss
+from matey.train.unroll import push_forward
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
+
+
+def batches():
+    return [
+        make_batch(num_samples=3, grid=(1, 20, 16), seed=3),
+        make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2),
+    ]
+
+
+def run(stage, size):
+    model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32, drop_path=0.3)
+    if size > 1:
+        model.seam = SequenceSeam(Topology(rank(), world_size(), size, 3))
+    engine = build_engine(
+        model.train(), TrainSection(steps=1, learning_rate=1e-3), {"zero_optimization": {"stage": stage}}
+    )
+    pushed = push_forward(engine, batches(), 2)
+    assert engine.module.training
+    history = [batch.history.flatten().tolist() for batch in pushed]
+    lead_time = [batch.lead_time.tolist() for batch in pushed]
+    draws = [torch.arange(batch.num_samples) for batch in pushed]
+    pushed = [replace(batch, draw=draw) for batch, draw in zip(pushed, draws, strict=True)]
+    loss, _ = training_loss(engine(pushed), engine.module.seam, SCALES)
+    engine.backward(loss * size)
+    norm = take_step(engine)
+    total = loss.detach().clone()
+    engine.destroy()
+    return lead_time, history, [total.item(), norm]
+
+
+def main():
+    start_processes(find_environment(), timeout=120, threads=1)
+    for stage in (0, 1, 2, 3):
+        case = run(stage, world_size())
+        if rank() == 0:
+            sys.stdout.write(f"case {json.dumps([f'stage {stage}, P {world_size()}', *case])}\n")
+            sys.stdout.flush()
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main()
