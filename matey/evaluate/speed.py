@@ -18,7 +18,7 @@ from matey.evaluate.machine import matmul_rate, memory, now
 from matey.evaluate.speed_cases import Case
 from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 
 WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
 
@@ -126,7 +126,7 @@ class _Stand:
         )
 
     def _loss(self) -> Tensor:
-        return training_loss(self.model([self.batch]), self.model.seam, {self.batch.system: 1.0})[0]
+        return training_loss(self.model([self.batch]), self.model.seam, {self.batch.system: LossScale()})[0]
 
     def _forward_flops(self) -> int:
         # The counter knows attention by the matrix products that it consists of.

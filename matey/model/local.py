@@ -59,7 +59,7 @@ class LocalOperator(nn.Module):
         self,
         frames: Sequence[Tensor],
         tiles: Sequence[Tiles],
-        conditions: Sequence[Tensor],
+        conditions: Tensor,
         rows: Sequence[Tensor],
     ) -> list[Tensor]:
         """Predict the changes in some tiles of every group.
@@ -67,16 +67,18 @@ class LocalOperator(nn.Module):
         Args:
             frames: per group ``(b, 2, f, z, y, x)``, see `local_inputs`.
             tiles: per group those to predict; there may be none.
-            conditions: per group ``(b, e)`` of its samples.
+            conditions: ``(b, e)`` of the samples, group after group.
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
             Per group ``(k, f, z, y, x)``, the cells of the tiles; zero beyond the grid.
         """
-        groups = zip(frames, tiles, conditions, rows, strict=True)
+        # One call for all groups: ranks may have different numbers of them.
+        modulated = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in frames])
+        groups = zip(frames, tiles, modulated, rows, strict=True)
         return [part.place(self._predict(inputs, part, *of_group)) for inputs, part, *of_group in groups]
 
-    def _predict(self, inputs: Tensor, tiles: Tiles, conditions: Tensor, row: Tensor) -> Tensor:
+    def _predict(self, inputs: Tensor, tiles: Tiles, modulated: Tensor, row: Tensor) -> Tensor:
         """Predict the changes ``(b, f, z, y, x)`` in the box around some tiles."""
         samples, *box = tiles.box
         wide = extend(
@@ -89,9 +91,8 @@ class LocalOperator(nn.Module):
         windows = _windows(rearrange(wide, "b i f z y x -> b z y x (f i)"), self.halo)
 
         num_fields, channels, dtype = len(row), self.channels, windows.dtype
-        modulated = self.modulate(F.gelu(self.expand(conditions[samples]))).to(dtype)
-        of_products, offset, of_out, of_stencils = modulated.split(
-            [2 * channels, 2 * channels, channels, NUM_STENCILS], 1
+        of_products, offset, of_out, of_stencils = (
+            modulated[samples].to(dtype).split([2 * channels, 2 * channels, channels, NUM_STENCILS], 1)
         )
         weight = rearrange(self.field_weight[row], "f w i c -> (w f i) c").to(dtype) / math.sqrt(num_fields)
         stencils = torch.einsum("f w i s, b s -> b w f i", self.field_stencils[row].to(dtype), 1 + of_stencils)
@@ -104,7 +105,7 @@ class LocalOperator(nn.Module):
         mixed = F.gelu(F.linear(p * q, self.mix.weight.to(dtype), self.mix.bias.to(dtype)))
         out = (1 + of_out)[:, :, None] * self.field_out[row].T.to(dtype)  # (b, c, f)
         change = torch.baddbmm(linear, mixed, out)
-        return rearrange(change, "b (z y x) f -> b f z y x", z=grid[0], y=grid[1])
+        return change.transpose(1, 2).unflatten(2, grid)  # (b, f, z, y, x), which may have no cells
 
 
 def _windows(fields: Tensor, halo: Sequence[int]) -> Tensor:

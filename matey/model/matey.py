@@ -193,8 +193,7 @@ class MateyModel(PreTrainedModel):
                 local_inputs(fields, normalisation.change / normalisation.std)
                 for fields, normalisation in zip(token_batch.normalised, token_batch.normalisations, strict=True)
             ]
-            of_groups = conditions.split([batch.num_samples for batch in token_batch.batches])
-            changes = self.local(inputs, held, of_groups, rows)
+            changes = self.local(inputs, held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
         return [

@@ -24,7 +24,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology, shares
 from matey.parallel.traffic import take_traffic
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 
 
 def main(settings: dict) -> None:
@@ -74,7 +74,7 @@ def mean_traffic(of_ranks: list[dict]) -> dict:
 
 def loss_of(model: MateyModel, batch: FieldBatch) -> Tensor:
     """Return the training loss."""
-    return training_loss(model([batch]), model.seam, {batch.system: 1.0})[0]
+    return training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0]
 
 
 def step(model: MateyModel, batch: FieldBatch) -> None:

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from matey.model.seam import Seam
 from matey.parallel.topology import shares
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from tests.conftest import make_batch, make_model
 
 
@@ -44,7 +44,7 @@ def largest_after_the_blocks(batch, ranks, **settings):
     model.seam = Share(ranks // 2, ranks)
     with LargestTensor() as largest:
         model.norm.register_forward_hook(lambda *_: setattr(largest, "started", True))
-        training_loss(model([batch]), model.seam, {"shallow_water": 1.0})[0].backward()
+        training_loss(model([batch]), model.seam, {"shallow_water": LossScale()})[0].backward()
     return largest.values / batch.target[0].numel()
 
 
@@ -52,8 +52,14 @@ def largest_after_the_blocks(batch, ranks, **settings):
 @pytest.mark.parametrize("patches", [((1, 1, 8, 8),), ((1, 1, 16, 16), (1, 1, 8, 8))])
 def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
     batch = make_batch(num_samples=1, grid=grid)
-    assert largest_after_the_blocks(batch, 16, patches=patches) < 0.75
-    assert largest_after_the_blocks(batch, 1, patches=patches) > 2
+    assert largest_after_the_blocks(batch, 16, patches=patches, local=0) < 0.75
+    assert largest_after_the_blocks(batch, 1, patches=patches, local=0) > 2
+
+
+def test_the_windows_of_the_local_operator_are_those_of_a_ranks_cells():
+    batch = make_batch(num_samples=1, grid=(1, 128, 128))
+    shared, whole = (largest_after_the_blocks(batch, ranks, patches=((1, 1, 8, 8),)) for ranks in (16, 1))
+    assert whole == pytest.approx(16 * shared) and whole == pytest.approx(2 * 25)
 
 
 def test_cells_that_are_not_own_do_not_count_whatever_is_in_them():

@@ -82,8 +82,8 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
-    model = make_model(token_set="mul", scheme=scheme, overlap=0)
-    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, overlap=0)
+    model = make_model(token_set="mul", scheme=scheme, overlap=0, local=0)
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, overlap=0, local=0)
     coarse.load_state_dict({name: model.state_dict()[name] for name in coarse.state_dict()})
     (both,) = fields(model, SWE)
     weights = [decoder.field_weight.data.clone() for decoder in model.decoders]
@@ -134,10 +134,32 @@ def test_one_frame_of_one_patch_of_one_sample_works_even_if_it_is_constant(grid,
     assert model.predict(batch).isfinite().all()
 
 
-def test_units_of_the_fields_scale_through():
-    model = make_model()
-    scaled = replace(SWE, history=1000 * SWE.history, target=1000 * SWE.target)
-    assert torch.allclose(fields(model, scaled)[0], 1000 * fields(model, SWE)[0], rtol=1e-10)
+def in_other_units(batch, factor, offset):
+    """The batch, each field in units and from a zero of its own."""
+    factor, offset = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1) for values in (factor, offset))
+    return (
+        replace(batch, history=factor * batch.history + offset, target=factor * batch.target + offset),
+        factor,
+        offset,
+    )
+
+
+@pytest.mark.parametrize("predict", ["rate", "change", "field"])
+def test_units_of_the_fields_scale_through_where_the_network_is_not_told_of_scales(predict):
+    other, factor, offset = in_other_units(REACTION, [1000, 0.02], [-7, 300])
+    model = make_model(statistics=False, predict=predict)
+    (predicted,) = fields(model, REACTION)
+    assert (predicted - REACTION.last).abs().max() > 1e-3
+    assert torch.allclose(fields(model, other)[0], factor * predicted + offset, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("factor", "offset"), [([1000, 1], [0, 0]), ([1, 1], [0, 5])])
+def test_a_network_that_is_told_of_scales_tells_units_apart(factor, offset):
+    other, factor, offset = in_other_units(REACTION, factor, offset)
+    model = make_model(statistics=True)
+    (predicted,) = fields(model, REACTION)
+    there = factor * predicted + offset
+    assert ((fields(model, other)[0] - there).abs() > 1e-3 * factor * (predicted - REACTION.last).abs()).any()
 
 
 def test_the_lead_time_matters():
@@ -192,7 +214,8 @@ def test_an_unknown_field_names_the_nearest_one():
         ({"num_heads": 5}, "not a multiple of the 5 heads"),
         ({"fields": ["u", "u"]}, "names a field twice"),
         ({"token_set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}, "one patch size"),
-        ({"predict": "velocity"}, "'change' or 'field'"),
+        ({"predict": "velocity"}, "'rate', 'change' or 'field', got 'velocity'"),
+        ({"local": -1}, "number of products per cell, 0 for none, got -1"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(wrong, message):

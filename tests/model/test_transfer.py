@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.model.parts import part_of
 from matey.model.transfer import transfer
 from tests.conftest import VOCABULARY, make_batch, make_model
 
@@ -13,7 +14,8 @@ NEW = ("density", "magnetic_x")
 
 def moved(source, new_rows="zero", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
-    settings = {"fields": (*source.config.fields, *NEW), "patches": source.config.patches, **changes}
+    settings = {"fields": (*source.config.fields, *NEW), "patches": source.config.patches}
+    settings |= {name: getattr(source.config, name) for name in ("local", "statistics", "predict")} | changes
     token_set = "mix" if len(settings["patches"]) > 1 else "uniform"
     torch.manual_seed(1)
     config = MateyConfig(
@@ -53,16 +55,19 @@ def test_the_order_of_the_vocabulary_does_not_matter(source):
 )
 def test_new_rows_start_as_asked_for(source, rule, expected):
     target, _ = moved(source, rule)
-    checked = set()
-    for old, new in zip((*source.embeddings, *source.decoders), (*target.embeddings, *target.decoders), strict=True):
-        for name in ("field_weight", "window_weight", "field_bias"):
-            rows = getattr(old, name, torch.empty(0))
-            if rows.shape[:1] == (3,):
-                wanted = rows[1] if expected is None else expected(rows)[0]
-                assert all(torch.equal(getattr(new, name)[row], wanted) for row in (3, 4))
-                checked.add((type(old).__name__, name))
-    decoder = {("PatchDecoder", name) for name in ("field_weight", "window_weight", "field_bias")}
-    assert checked == {("PatchEmbedding", "field_weight"), *decoder}
+    new, checked = dict(target.named_parameters()), set()
+    for name, rows in source.named_parameters():
+        if part_of(name).endswith("_fields"):
+            wanted = rows[1] if expected is None else expected(rows)[0]
+            assert all(torch.equal(new[name][row], wanted) for row in (3, 4))
+            checked.add((name.split(".")[0], name.split(".")[-1]))
+    by_module = {
+        "embeddings": ["field_weight"],
+        "conditions": ["field_weight"],
+        "decoders": ["field_weight", "window_weight", "field_bias"],
+        "local": ["field_weight", "field_stencils", "field_out"],
+    }
+    assert checked == {(module, name) for module, names in by_module.items() for name in names}
 
 
 def test_a_copied_field_is_predicted_as_the_one_it_was_copied_from(source):
@@ -72,7 +77,8 @@ def test_a_copied_field_is_predicted_as_the_one_it_was_copied_from(source):
     assert torch.equal(target.predict(same), source.predict(batch))
 
 
-def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persistence(source):
+def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persistence():
+    source = make_model(PATCHES, local=0)
     target, result = moved(source, patches=((1, 1, 32, 32),))
     old, new = source.embeddings[0], target.embeddings[0]
     assert torch.equal(new.field_weight[:3], old.field_weight)
@@ -87,7 +93,8 @@ def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persiste
 def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_blocks(source):
     target, result = moved(source, patches=((1, 8, 8, 8), (1, 4, 4, 4)))
     assert all(torch.equal(a, b) for a, b in zip(source.blocks.parameters(), target.blocks.parameters(), strict=True))
-    assert not any(name.startswith(("embeddings", "decoders")) for name in result.reused)
+    assert not any(name.startswith(("embeddings", "decoders", "local")) for name in result.reused)
+    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
     assert target.predict(make_batch(grid=(8, 16, 16), dtype=torch.float64)).isfinite().all()
 
 
@@ -101,7 +108,7 @@ def test_a_longer_history_needs_no_new_weights(source):
     ("changes", "message"),
     [
         ({"scheme": "svit"}, "has scheme vit, the run asks for svit"),
-        ({"predict": "field"}, "has predict change, the run asks for field"),
+        ({"predict": "field"}, "has predict rate, the run asks for field"),
     ],
 )
 def test_what_the_blocks_cannot_do_is_refused(source, changes, message):

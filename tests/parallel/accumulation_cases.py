@@ -7,7 +7,7 @@ from matey.config import TrainSection
 from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from tests.conftest import make_batch, make_model
 
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
@@ -27,7 +27,7 @@ def norms(config: dict, accumulation: int) -> list[float]:
     engine = build_engine(make_model().float().train(), train, config)
     batch, found = make_batch(num_samples=1), []
     for _ in range(2 * accumulation):
-        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: 1.0})
+        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: LossScale()})
         engine.backward(loss)
         found.append(take_step(engine))
     engine.destroy()

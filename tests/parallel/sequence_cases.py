@@ -16,7 +16,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.exchange import exchange_and_sum, reduce_scatter
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 SETS = {
@@ -42,7 +42,7 @@ OTHERS = {
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
     "recomputed and offloaded": ("svit", *SETS["mix"], {"checkpoint_blocks": "all", "offload_activations": True}),
 }
-SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
+SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 
 
 def batches_of(dimensions, name, dtype):

@@ -15,11 +15,11 @@ from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 STEPS, GLOBAL_BATCH = 5, 4
-SCALES = {"shallow_water": 1.0, "diffusion_reaction": 1.0}
+SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 
 
 def samples_of(step, accumulation, micro, chunk, data_rank, num_data_ranks):

@@ -18,7 +18,7 @@ from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.traffic import take_traffic
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 
 SAMPLE = {"grid": (16, 16), "patches": (16,), "frames": 1, "fields": 1, "batch": 1}  # one token: next to no activations
 
@@ -30,7 +30,7 @@ def measure(size, deepspeed_config):
     engine = build_engine(case.make_model(), TrainSection(steps=9, micro_batch=1), deepspeed_config)
     for _ in range(3):  # stage 3 gathers module by module until it knows their order
         take_traffic()
-        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: 1.0})
+        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: LossScale()})
         engine.backward(loss)
         backward = memory("cpu", peak=True) - before
         memory("cpu")
@@ -53,7 +53,7 @@ def main(size, settings):
     for dtype in (torch.float32, torch.bfloat16):
         case = Case(size, dtype=dtype, **SAMPLE)
         model, batch = case.make_model(), case.make_batch()
-        training_loss(model([batch]), model.seam, {batch.system: 1.0})[0].backward()
+        training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0].backward()
     del model
     for number, deepspeed_config in enumerate(settings):
         point = measure(size, deepspeed_config)

@@ -12,7 +12,7 @@ from matey.parallel.topology import Topology
 from matey.scaling.operations import count_kernels, count_operations
 from matey.scaling.samples import Assumed, samples_of
 from matey.scaling.workload import Workload, load_workload
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from tests.conftest import ROOT
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
@@ -53,7 +53,7 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
     model, batch = case.make_model(), case.make_batch()
     with KernelCounter() as forward:
-        loss = training_loss(model([batch]), model.seam, {batch.system: 1.0})[0]
+        loss = training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0]
     with KernelCounter() as backward:
         loss.backward()
     planned = count_kernels(model.config, len(model.keys))

@@ -7,7 +7,7 @@ import torch
 
 from matey.config import ConfigError
 from matey.evaluate.speed_cases import Case
-from matey.train.loss import training_loss
+from matey.train.loss import LossScale, training_loss
 from matey.train.memory import activation_bytes, smallest_group
 
 
@@ -25,7 +25,7 @@ def kept_bytes(case):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        training_loss(model([batch]), model.seam, {batch.system: 1.0})
+        training_loss(model([batch]), model.seam, {batch.system: LossScale()})
     return sum(storages.values()), int(model.count_tokens(batch).sum()), model
 
 
