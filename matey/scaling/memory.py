@@ -111,8 +111,8 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
     share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    outside = workload.most_outside_values(run.train.micro_batch, topology.sequence_parallel_size)
-    return kept + engine.value_bytes * outside + run.train.micro_batch * _fields(workload)
+    outside = workload.most_outside_bytes(run.train.micro_batch, topology.sequence_parallel_size, engine.value_bytes)
+    return kept + outside + run.train.micro_batch * _fields(workload)
 
 
 def _fields(workload: Workload) -> float:

@@ -12,7 +12,33 @@ from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
+from matey.model.local import NUM_INPUTS
 from matey.model.matey import MateyModel
+
+
+@dataclass(frozen=True)
+class LocalCosts:
+    """What the local operator costs, see `matey.model.local`.
+
+    Attributes:
+        window: cells of a window.
+        channels: products per cell.
+    """
+
+    window: int
+    channels: int
+
+    def operations(self, num_fields: int) -> int:
+        """Return the operations of a cell in a forward pass: windows to products and stencils, their mix, and the output."""
+        seen = NUM_INPUTS * self.window * num_fields * (2 * self.channels + num_fields)
+        return 2 * (seen + self.channels * (self.channels + num_fields))
+
+    def keeps(self, num_fields: int) -> int:
+        """Return the values of a cell that the backward pass waits for.
+
+        The window, what is seen in it, the products, and their mix before and after GELU.
+        """
+        return NUM_INPUTS * self.window * num_fields + (2 * self.channels + num_fields) + 3 * self.channels
 
 
 @dataclass(frozen=True)
@@ -26,6 +52,7 @@ class Operations:
         decode: per level, of a token of the last frame: for each of its fields, and beyond.
         embed_keeps: as ``embed``, values that the backward pass waits for.
         decode_keeps: as ``decode``, values that the backward pass waits for.
+        local: the local operator, if there is one.
         parameters: values of each parameter tensor.
     """
 
@@ -35,6 +62,7 @@ class Operations:
     decode: tuple[tuple[int, int], ...]
     embed_keeps: tuple[tuple[int, int], ...]
     decode_keeps: tuple[tuple[int, int], ...]
+    local: LocalCosts | None
     parameters: tuple[int, ...]
 
     @property
@@ -61,6 +89,7 @@ def count_operations(config: MateyConfig) -> Operations:
         decode=tuple(of_level[:2] for of_level in decode),
         embed_keeps=tuple(of_level[2:] for of_level in embed),
         decode_keeps=tuple(of_level[2:] for of_level in decode),
+        local=None if model.local is None else LocalCosts(model.local.field_weight.shape[1], model.local.channels),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -114,13 +143,14 @@ class Kernels:
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Return what was counted of one process on all schemes and token sets in the plane and in space, to about a quarter."""
+    local, told = bool(config.local), config.statistics
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for decoder in decoders_of(config) for _ in directions(decoder.margin))
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
-        outside_forward=135 + 240 * levels + 5 * pieces,
-        outside_backward=20 + 40 * levels + 4 * pieces,
+        outside_forward=135 + 240 * levels + 5 * pieces + 40 * local + 15 * told,
+        outside_backward=20 + 40 * levels + 4 * pieces + 43 * local + 8 * told,
     )
 
 

@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
-from matey.scaling.handed_over import values_handed_over
+from matey.scaling.cells import cells_of_ranks, values_handed_over
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
@@ -140,29 +140,39 @@ class Workload:
 
     @property
     def outside_operations(self) -> float:
-        """The other part: embedding, positions, decoding."""
+        """The other part: embedding, positions, decoding, the local operator."""
         return sum(self._outside_costs) / len(self.samples)
 
-    def most_outside_values(self, num_samples: int, ways: int) -> int:
-        """Values that embedding and decoding keep for the backward pass on one of the ranks of a micro-batch, at the most.
+    def most_outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> int:
+        """Bytes that all but the blocks keeps for the backward pass on one of the ranks of a micro-batch, at the most.
 
         A rank with coarse tokens has more than its share: a patch keeps values by its cells.
+
+        Args:
+            num_samples: of the micro-batch.
+            ways: ranks that share it.
+            value_bytes: of a value that is embedded or decoded; the local operator works in the precision of the fields.
         """
         if (num_samples, ways) not in self._outside_values:
-            keeps = self.operations.embed_keeps, self.operations.decode_keeps
-            most = 0
-            for sample in self.samples:
-                kept = _outside(sample, *keeps).repeat(num_samples)
-                most = max(most, *(int(kept[own].sum()) for own in shares(len(kept), ways)))
-            self._outside_values[num_samples, ways] = most
-        return self._outside_values[num_samples, ways]
+            self._outside_values[num_samples, ways] = [
+                of_rank for sample in self.samples for of_rank in self._outside_of_ranks(sample, num_samples, ways)
+            ]
+        return max(value_bytes * tokens + 4 * cells for tokens, cells in self._outside_values[num_samples, ways])
 
     @cached_property
-    def _outside_values(self) -> dict[tuple[int, int], int]:
+    def _outside_values(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
         return {}
 
+    def _outside_of_ranks(self, sample: Sample, num_samples: int, ways: int) -> list[tuple[int, int]]:
+        """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample."""
+        kept = _outside(sample, self.operations.embed_keeps, self.operations.decode_keeps).repeat(num_samples)
+        local, own = self.operations.local, shares(len(kept), ways)
+        cells = [0] * ways if local is None else cells_of_ranks(self.config, [sample] * num_samples, own)
+        of_cell = 0 if local is None else local.keeps(sample.num_fields)
+        return [(int(kept[part].sum()), of_cell * number) for part, number in zip(own, cells, strict=True)]
+
     def values_handed_over(self, num_samples: int, ways: int) -> float:
-        """Values that a rank hands over in a forward pass of a micro-batch, see `matey.scaling.handed_over`."""
+        """Values that a rank hands over in a forward pass of a micro-batch, see `matey.scaling.cells`."""
         if (num_samples, ways) not in self._handed_over:
             samples = list(islice(cycle(self.samples), num_samples))
             self._handed_over[num_samples, ways] = values_handed_over(self.config, samples, ways)
@@ -185,7 +195,14 @@ class Workload:
     @cached_property
     def _outside_costs(self) -> list[int]:
         embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
-        return [int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token for sample in self.samples]
+        return [
+            int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token + self._local_operations(sample)
+            for sample in self.samples
+        ]
+
+    def _local_operations(self, sample: Sample) -> int:
+        local = self.operations.local
+        return 0 if local is None else local.operations(sample.num_fields) * math.prod(sample.window[1:])
 
 
 def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> Tensor:

@@ -38,7 +38,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
     for words in (
         "step        3\n",
         f"by 2 ranks with ZeRO stage {stage}",
-        "548,928 trained in 71",
+        "573,596 trained in 83",
         "micro vit, mix patches",
         "data/made_up",
     ):
@@ -68,7 +68,7 @@ def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_rank
     path = source.folder / MODULE
     path.unlink()
     text = describe(source, run)
-    assert f"{548_928 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
+    assert f"{573_596 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
     assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from matey.config import ConfigError, TrainSection
+from matey.model.parts import part_of
 from matey.parallel.engine import build_engine, parameter_groups
 from tests.conftest import make_model
 from tests.parallel.test_sequence import torchrun
@@ -17,10 +18,7 @@ def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
     plain_names = [names[id(parameter)] for parameter in plain["params"]]
-    assert all(
-        name.endswith("bias") or "norm" in name or name.endswith(("field_weight", "window_weight"))
-        for name in plain_names
-    )
+    assert all(name.endswith("bias") or "norm" in name or part_of(name).endswith("_fields") for name in plain_names)
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 
@@ -45,6 +43,9 @@ def test_parts_have_rates_and_decay_of_their_own_and_blocks_fall_off_towards_the
     assert found["norm.weight"] == (1.0, 0.0)
     assert found["decoders.1.stages.0.weight"] == (1.0, 0.1)
     assert found["decoders.1.field_weight"] == (4.0, 0.0)
+    assert found["conditions.contract.weight"] == (0.125, 0.1)
+    assert found["local.expand.weight"] == (1.0, 0.1)
+    assert found["local.field_stencils"] == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
