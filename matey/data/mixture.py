@@ -71,6 +71,8 @@ class Mixture:
         self.shares = tuple((shares / shares.sum()).tolist())
         self._borders = np.cumsum(shares)[:-1] / np.sum(shares)
         self._lead_max = lead_max
+        # The number of a draw decides what a sample skips (drop path): other seeds skip otherwise.
+        self._first_draw = seed % 2**22 << 40
         self._seed = seed
 
     def global_batch(self, step: int, size: int, run_length: int = 1) -> list[Window]:
@@ -92,7 +94,7 @@ class Mixture:
         points = (random.random() + np.arange(num_runs)) / num_runs
         set_indices = random.permutation(np.searchsorted(self._borders, points, side="right"))
         return [
-            self._draw(random, int(set_index), step * size + slot)
+            self._draw(random, int(set_index), self._first_draw + step * size + slot)
             for slot, set_index in enumerate(set_indices.repeat(run_length))
         ]
 

@@ -11,6 +11,9 @@ from matey.held_signals import SIGNALS, release
 # What a job script sees from a run that saved and left before its end, and may start again with --resume.
 EXIT_CODE = os.EX_TEMPFAIL  # 75
 
+# The terminal's ctrl-C too, once a run listens; while it imports, that ends it at once.
+HEARD = (*SIGNALS, signal.SIGINT)
+
 _heard: list[signal.Signals] = []
 _launcher: list[int] = []
 
@@ -22,7 +25,7 @@ def listen(has_launcher: bool) -> None:
         has_launcher: whether the parent process started this rank and ends with it. One that died of a signal which it
             does not pass on (torchrun and deepspeed of SIGUSR1) leaves its ranks behind: they hear that as well.
     """
-    for number in SIGNALS:
+    for number in HEARD:
         signal.signal(number, _note)
     release()
     _launcher[:] = [os.getppid()] if has_launcher else []
@@ -34,7 +37,7 @@ def stop_listening() -> None:
     Where ranks leave with `EXIT_CODE`, srun with --kill-on-bad-exit ends the others as soon as the first one has. The
     interpreter's last steps would put the default in the place of a handler, but they let this be.
     """
-    for number in SIGNALS:
+    for number in HEARD:
         signal.signal(number, signal.SIG_IGN)
 
 

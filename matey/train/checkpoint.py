@@ -42,6 +42,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.metrics = self.path / "metrics.jsonl"
         self.model = self.path / MODEL
+        self._old_model = self.path / f"{MODEL}.old"
 
     def newest_step(self) -> int | None:
         """Return the step of the newest whole checkpoint, None if there is none."""
@@ -82,6 +83,9 @@ class RunFolder:
                     )
         barrier()
         if rank() == 0:
+            if self._old_model.exists() and not self.model.exists():
+                self._old_model.rename(self.model)
+            shutil.rmtree(self._old_model, ignore_errors=True)
             lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
             kept = [line for line in lines if _step_of(line) <= step]
             replace_text(self.metrics, "".join(line + "\n" for line in kept))
@@ -116,6 +120,8 @@ class RunFolder:
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         barrier()
         if rank() == 0:
+            # What `latest` names has to be on the disk before `latest` is.
+            _flush(self.checkpoints / tag)
             replace_text(self.checkpoints / "latest", tag)
             self._prune(step, keep)
         barrier()
@@ -140,13 +146,21 @@ class RunFolder:
                 except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error
-                shutil.rmtree(self.model, ignore_errors=True)
+                _flush(new)
+                # A kill at any moment leaves the old weights or the new ones, here or aside.
+                if self.model.exists():
+                    self.model.rename(self._old_model)
                 new.rename(self.model)
+                shutil.rmtree(self._old_model, ignore_errors=True)
         barrier()
 
     def _prune(self, step: int, keep: int) -> None:
-        """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again."""
-        steps = {int(path.name[5:]): path for path in self.checkpoints.glob("step_*")}
+        """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again.
+
+        What is not named exactly as `save` names it is somebody else's and stays.
+        """
+        matches = ((re.fullmatch(r"step_(\d{6,})", path.name), path) for path in self.checkpoints.iterdir())
+        steps = {int(match[1]): path for match, path in matches if match and path.is_dir() and not path.is_symlink()}
         kept = sorted(number for number in steps if number <= step)[-keep:]
         for number in steps.keys() - kept:
             shutil.rmtree(steps[number])
@@ -189,6 +203,28 @@ def replace_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+    _flush_folder(path.parent)
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder, and all files in it, to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        elif path.is_dir():
+            _flush_folder(path)
+    _flush_folder(folder)
+    _flush_folder(folder.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def versions() -> dict[str, str]:

@@ -55,6 +55,8 @@ def train(
     log = MetricsLog(folder.metrics, engine)
     bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
     meter = Meter(engine.device)
+    if progress.owes_validation:
+        progress = _validate(engine, validate, replace(progress, owes_validation=False), folder, log, average)
     for step in range(progress.step + 1, settings.steps + 1):
         if step > settings.steps - settings.count_traffic:
             count_traffic()
@@ -83,14 +85,12 @@ def train(
         bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
         bar.update()
         progress = replace(progress, step=step)
-        if step % settings.validate_every == 0 or progress.is_done(settings):
-            with average.in_place(), during(f"the validation after step {step}"):
-                numbers = validate()
-                log.write(step=step, **numbers)
-                is_best = numbers["valid_nrmse"] < progress.best
-                progress = progress.after(numbers["valid_nrmse"])
-                if is_best:
-                    folder.save_model(engine)
+        is_last = progress.is_done(settings)
+        if step % settings.validate_every == 0 or is_last:
+            # Asked to leave, the run saves first: the time until it is killed is short. Validation waits for the next one.
+            progress = replace(progress, owes_validation=totals.leave and not is_last)
+            if not progress.owes_validation:
+                progress = _validate(engine, validate, progress, folder, log, average)
         is_done = progress.is_done(settings)
         if step % settings.checkpoint_every == 0 or is_done or totals.leave:
             with during(f"saving step {step}"):
@@ -99,6 +99,23 @@ def train(
             break
     bar.close()
     return progress
+
+
+def _validate(
+    engine: Engine,
+    validate: Callable[[], dict[str, Any]],
+    progress: Progress,
+    folder: RunFolder,
+    log: MetricsLog,
+    average: MovingAverage,
+) -> Progress:
+    """Validate after the step of ``progress``, keep the weights if they are the best so far, and return the progress."""
+    with average.in_place(), during(f"the validation after step {progress.step}"):
+        numbers = validate()
+        log.write(step=progress.step, **numbers)
+        if numbers["valid_nrmse"] < progress.best:
+            folder.save_model(engine)
+    return progress.after(numbers["valid_nrmse"])
 
 
 def _step(
@@ -137,11 +154,13 @@ class Progress:
         step: the last step taken.
         best: the best ``valid_nrmse``.
         stale: validations since then.
+        owes_validation: whether the one after that step is still to be done, since a signal asked to leave before it.
     """
 
     step: int = 0
     best: float = math.inf
     stale: int = 0
+    owes_validation: bool = False
 
     def after(self, valid_nrmse: float) -> Progress:
         """Return the progress after a validation."""
@@ -159,7 +178,7 @@ class Progress:
 
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps beside its step."""
-        return {"best": self.best, "stale": self.stale}
+        return {"best": self.best, "stale": self.stale, "owes_validation": self.owes_validation}
 
 
 class MetricsLog:

@@ -121,7 +121,7 @@ def _start_or_resume(
         return Progress()
     folder.go_on(run, deepspeed_config, done)
     state = folder.load(engine, done, average)
-    return Progress(done, state["best"], state["stale"])
+    return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:

@@ -72,7 +72,17 @@ def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
 
 
 def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
-    """Return the windows to validate on, of ``data.all_sets``."""
+    """Return the windows to validate on, of ``data.all_sets``.
+
+    Raises:
+        ConfigError: the split leaves nothing of a set to validate on.
+    """
+    for source, split in zip(data.sets, data.splits, strict=True):
+        if not split.valid:
+            raise ConfigError(
+                f"data.split is {list(run.data.split)}, which leaves no trajectory of {source.system} to validate on and "
+                "choose the best weights by; give its second number a share, such as [0.9, 0.1, 0]."
+            )
     held_back = [*(split.valid for split in data.splits), *(range(other.num_trajectories) for other in data.others)]
     return _windows_of(run, data.all_sets, held_back)
 

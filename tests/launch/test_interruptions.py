@@ -92,9 +92,17 @@ class Run:
 
 
 @contextmanager
-def running(folder: Path, launcher, config: Path):
+def running(folder: Path, launcher, config: Path, flags=()):
     """A run that is killed at the end of the block if it is still there."""
-    command = [*launcher, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", config]
+    command = [
+        *launcher,
+        "launch/pretrain.py",
+        "--deepspeed_config",
+        "ds_configs/zero1.json",
+        "--config",
+        config,
+        *flags,
+    ]
     with (
         (folder / "output.txt").open("w") as output,
         in_background(command, stdout=output, stderr=subprocess.STDOUT) as process,
@@ -118,6 +126,7 @@ CASES = {
     # Slurm signals every process of a step, those that read data too.
     "python_usr1": (PYTHON, signal.SIGUSR1, every_process, 75),
     "python_term": (PYTHON, signal.SIGTERM, every_process, 75),
+    "python_ctrl_c": (PYTHON, signal.SIGINT, every_process, 75),
     # torchrun passes SIGTERM on; its own exit code is 1 whatever the ranks' is.
     "torchrun_term": (TORCHRUN, signal.SIGTERM, launcher_itself, 1),
     "torchrun_usr1_to_one_rank": (TORCHRUN, signal.SIGUSR1, one_rank, 1),
@@ -154,3 +163,20 @@ def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_sa
     assert f"Going on after step {len(done)}" in result.stdout
     assert list(losses(folder)) == list(range(1, NUM_STEPS + 1))
     assert losses(folder) == pytest.approx(whole, rel=0 if launcher is PYTHON else 1e-4)
+
+
+def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_what_it_owes(place):
+    base, _ = place
+    config = write_run(base / "owed", 1)
+    settings = ["--set", "train.validate_every=1"]
+    with running(base / "owed", PYTHON, config, settings) as run:
+        run.wait_for_steps(3)
+        run.process.send_signal(signal.SIGUSR1)
+        assert run.wait(run.ranks()) == 75, run.text()
+    lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = max(line["step"] for line in lines)
+    assert not any("valid_nrmse" in line for line in lines if line["step"] == last), "it validated before it saved"
+    result = pretrain(config, "--resume", *settings)
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "valid_nrmse" in line] == list(range(1, NUM_STEPS + 1))
