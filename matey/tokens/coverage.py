@@ -73,10 +73,10 @@ class Tiles:
 
     @property
     def box(self) -> tuple[slice, slice, slice, slice]:
-        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid."""
+        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; there may be none."""
         _, (samples, *sides) = self._in_box
         cells = (
-            slice(side.start * size, min(side.stop * size, length))
+            slice(min(side.start * size, length), min(side.stop * size, length))
             for side, size, length in zip(sides, self.tile[1:], self.frames.window[1:], strict=True)
         )
         return samples, *cells

@@ -1,5 +1,6 @@
 """The laws of the whole model."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -144,6 +145,22 @@ def in_other_units(batch, factor, offset):
     )
 
 
+def test_a_single_frame_of_history_is_enough():
+    batch = replace(SWE, history=SWE.history[:, -1:])
+    predicted = make_model().predict(batch)
+    assert predicted.isfinite().all() and ((predicted - batch.last).abs() > 0).all()
+
+
+def test_a_rate_is_the_change_in_units_of_the_last_one_times_the_lead_time():
+    model = make_model(predict="change")
+    (change,) = (of_batch - SWE.last for of_batch in fields(model, SWE))
+    model.config.predict = "rate"
+    (rate,) = (of_batch - SWE.last for of_batch in fields(model, SWE))
+    found = normalisation_of(SWE.history)
+    unit = found.change * SWE.lead_time[:, None] / found.std
+    assert torch.allclose(rate, change * unit[..., None, None, None], atol=1e-12)
+
+
 @pytest.mark.parametrize("predict", ["rate", "change", "field"])
 def test_units_of_the_fields_scale_through_where_the_network_is_not_told_of_scales(predict):
     other, factor, offset = in_other_units(REACTION, [1000, 0.02], [-7, 300])
@@ -181,14 +198,24 @@ def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone():
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_order_of_the_fields_does_not_matter(scheme):
+    shuffled = replace(
+        REACTION, fields=REACTION.fields[::-1], history=REACTION.history.flip(2), target=REACTION.target.flip(1)
+    )
+    model = make_model(scheme=scheme)
+    assert torch.allclose(fields(model, shuffled)[0].flip(1), fields(model, REACTION)[0], atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [SWE, REACTION], ids=["one field", "two fields"])
+def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone(batch):
     model = make_model()
     wider = MateyModel(MateyConfig.from_dict({**model.config.to_dict(), "fields": [*VOCABULARY, "tracer"]})).double()
     state = wider.state_dict()
     for name, value in model.state_dict().items():
         state[name][tuple(slice(0, size) for size in value.shape)] = value
     wider.load_state_dict(state)
-    assert torch.equal(fields(wider.eval(), SWE)[0], fields(model, SWE)[0])
+    assert torch.equal(fields(wider.eval(), batch)[0], fields(model, batch)[0])
 
 
 def test_saving_and_loading_is_bit_exact(tmp_path):
@@ -198,6 +225,20 @@ def test_saving_and_loading_is_bit_exact(tmp_path):
     assert loaded.config.patches == model.config.patches and loaded.config.fields == model.config.fields
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+    batch = make_batch()
+    assert torch.equal(loaded.predict(batch), model.predict(batch))
+
+
+def test_a_model_from_before_there_was_a_local_operator_predicts_as_it_did(tmp_path):
+    model = make_model(dtype=torch.float32, local=0, statistics=False, predict="change")
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: config[name] for name in config.keys() - {"local", "statistics", "predict"}}))
+    loaded, info = MateyModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert (loaded.config.local, loaded.config.statistics, loaded.config.predict) == (0, False, "change")
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.local is None and loaded.conditions is None
     batch = make_batch()
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 

@@ -98,6 +98,28 @@ def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_block
     assert target.predict(make_batch(grid=(8, 16, 16), dtype=torch.float64)).isfinite().all()
 
 
+def test_parts_that_the_pretrained_model_lacks_are_new_and_said_to_be():
+    source = make_model(PATCHES, local=0, statistics=False)
+    target, result = moved(source, local=3, statistics=True)
+    assert result.sentences[-2:] == tuple(
+        f"Part {part!r} is new: the pretrained model has none, or another." for part in ("conditions", "local")
+    )
+    assert not any(name.startswith(("conditions", "local")) for name in result.reused)
+    assert torch.equal(target.local.field_out, torch.zeros_like(target.local.field_out))
+
+
+def test_parts_that_the_run_does_without_are_left_out(source):
+    target, result = moved(source, local=0, statistics=False)
+    assert target.local is None and target.conditions is None and not any("Part" in line for line in result.sentences)
+    assert not any(name.startswith(("conditions", "local")) for name in result.reused)
+
+
+def test_an_operator_with_other_products_is_new(source):
+    _, result = moved(source, local=5)
+    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
+    assert "conditions.field_weight" in result.reused and "local.field_stencils" not in result.reused
+
+
 def test_a_longer_history_needs_no_new_weights(source):
     target, result = moved(source, fields=source.config.fields, history=6)
     assert "The history has 6 frames instead of 2; no weight depends on it." in result.sentences

@@ -83,6 +83,10 @@ def run(model, seam, batches, group=None):
     return [output, loss.detach(), *(gradient.clone() for gradient in gradients)]
 
 
+def gradients_of(model, modules):
+    return [parameter.grad for name, parameter in model.named_parameters() if name.split(".")[0] in modules]
+
+
 def off(ours, expected):
     """Return the relative difference; NaN stays NaN, as it does not in Python's `max`."""
     return (ours - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
@@ -112,6 +116,8 @@ def main(heads, dtype):
         if rank == 0:
             model.checkpoint_blocks, model.offload_activations = "none", False
             expected = run(model, Seam(), batches)
+            # What no one has a gradient of would be alike for nothing.
+            assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions"))), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"

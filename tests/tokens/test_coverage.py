@@ -59,6 +59,24 @@ def test_tiles_cut_out_of_a_field_are_put_back_where_they_were():
     assert some.cut(field)[2, :, :, :4].abs().sum() > 0 and (some.cut(field)[2, :, :, 4:] == 0).all()
 
 
+def test_tiles_are_placed_from_the_box_around_them_alone_also_where_it_has_no_cells():
+    frames, tile = Frames(2, (2, 1, 9, 24), (False, False, False), (1, 16, 24)), TILE
+    field = torch.randn(2, 3, 1, 9, 24)
+    places = torch.ones(48, 1, 1, 1, dtype=torch.bool)
+    everything = Tiles(frames, tile, torch.arange(48), places)
+    assert everything.box == (slice(0, 2), slice(0, 1), slice(0, 9), slice(0, 24))
+    for row, box in (
+        ([3, 8, 9, 10], (slice(0, 1), slice(0, 1), slice(0, 8), slice(8, 20))),
+        ([18, 19, 40, 41], (slice(0, 2), slice(0, 1), slice(8, 9), slice(0, 24))),
+        ([42, 43], (slice(1, 2), slice(0, 1), slice(9, 9), slice(0, 8))),
+        ([], (slice(0, 0),) * 4),
+    ):
+        some = Tiles(frames, tile, torch.tensor(row, dtype=torch.long), places[: len(row)])
+        samples, *cells = some.box
+        assert (samples, *cells) == box
+        assert torch.equal(some.place(field[samples, :, *cells]), everything.cut(field)[some.row])
+
+
 def test_a_domain_goes_on_at_its_other_end_only_where_patches_fit():
     frames = Frames(2, (2, 1, 20, 24), (False, True, True), (1, 24, 24))
     assert frames.wraps == (False, False, True)

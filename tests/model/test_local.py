@@ -1,0 +1,172 @@
+"""The local operator beside a loop over cells, and its laws."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from matey.model.local import NUM_STENCILS, LocalOperator, local_inputs
+from matey.tokens.coverage import Frames, Tiles
+from matey.tokens.patches import cover, patchify
+
+PLANE, SPACE, LINE = ((1, 1, 8, 8), (1, 1, 4, 4)), ((1, 4, 4, 4), (1, 2, 2, 2)), ((1, 1, 1, 4),)
+TILE = {PLANE: (1, 1, 4, 4), SPACE: (1, 2, 2, 2), LINE: (1, 1, 1, 4)}
+WIDTH, CHANNELS, ROWS = 8, 3, 4
+CASES = [
+    (PLANE, (1, 8, 8), (False, False, False)),
+    (PLANE, (1, 6, 7), (False, True, False)),
+    (PLANE, (1, 8, 5), (False, True, True)),
+    (PLANE, (1, 1, 9), (False, False, True)),
+    (SPACE, (4, 4, 4), (True, False, True)),
+    (SPACE, (3, 5, 2), (False, True, True)),
+    (LINE, (2, 3, 6), (True, True, True)),
+]
+
+
+def operator(patches):
+    torch.manual_seed(0)
+    local = LocalOperator(patches, ROWS, WIDTH, CHANNELS).double()
+    for parameter in local.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return local
+
+
+def whole(patches, grid, periodic, num_samples=2):
+    """All tiles of some samples."""
+    frames = Frames(num_samples, (1, *grid), periodic, cover((1, *grid), patches[0])[1:])
+    tile = TILE[patches]
+    shape = [num_samples, *(size // cells for size, cells in zip(frames.covered, tile[1:], strict=True))]
+    row = torch.arange(math.prod(shape))
+    return Tiles(frames, tile, row, torch.ones(len(row), *tile[1:], dtype=torch.bool))
+
+
+def some(tiles, row):
+    return replace(tiles, row=row, places=tiles.places[row])
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def inputs_of(grid, num_fields=2, num_samples=2):
+    """Inputs, conditions and the rows of the fields."""
+    inputs, conditions = random(num_samples, 2, num_fields, *grid), random(num_samples, WIDTH, seed=1)
+    return inputs, conditions, torch.tensor([2, 0, 3][:num_fields])
+
+
+def near(cell, step, length, wraps):
+    return (cell + step) % length if wraps else min(max(cell + step, 0), length - 1)
+
+
+@torch.no_grad()
+def cell_by_cell(local, inputs, conditions, rows, periodic):
+    """What the operator's drawing says, for one cell after the other."""
+    num_samples, _, num_fields, *grid = inputs.shape
+    change = torch.zeros(num_samples, num_fields, *grid, dtype=torch.float64)
+    steps = list(itertools.product(*(range(-reach, reach + 1) for reach in local.halo)))
+    for sample in range(num_samples):
+        told = local.modulate(F.gelu(local.expand(conditions[sample])))
+        factor, offset, factor_out, factor_stencils = told.split([2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS])
+        for cell in itertools.product(*map(range, grid)):
+            seen, linear = torch.zeros(2 * CHANNELS, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
+            for w, step in enumerate(steps):
+                at = [near(*along) for along in zip(cell, step, grid, periodic, strict=True)]
+                for f, i in itertools.product(range(num_fields), range(2)):
+                    value = inputs[sample, i, f, *at]
+                    seen += value * local.field_weight[rows[f], w, i] / num_fields**0.5
+                    linear[f] += value * (local.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
+            p, q = (seen * (1 + factor) + offset).split(CHANNELS)
+            mixed = F.gelu(local.mix(p * q)) * (1 + factor_out)
+            for f in range(num_fields):
+                change[sample, f, *cell] = linear[f] + (mixed * local.field_out[rows[f]]).sum()
+    return change
+
+
+@pytest.mark.parametrize(("patches", "grid", "periodic"), CASES)
+def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_the_grid(patches, grid, periodic):
+    local, tiles = operator(patches), whole(patches, grid, periodic)
+    inputs, conditions, rows = inputs_of(grid)
+    (predicted,) = local([inputs], [tiles], conditions, [rows])
+    expected = cell_by_cell(local, inputs, conditions, rows, periodic)
+    assert torch.allclose(tiles.put(predicted), expected, atol=1e-12)
+    z, y, x = (covered - size for covered, size in zip(tiles.frames.covered, grid, strict=True))
+    padded = F.pad(expected, (0, x, 0, y, 0, z))
+    assert torch.allclose(predicted.flatten(1), patchify(padded[:, None], tiles.tile).flatten(1), atol=1e-12)
+
+
+@pytest.mark.parametrize(("patches", "grid", "periodic"), CASES[:6])
+def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic):
+    local, tiles = operator(patches), whole(patches, grid, periodic)
+    inputs, conditions, rows = inputs_of(grid)
+    (expected,) = local([inputs], [tiles], conditions, [rows])
+    for seed, number in enumerate([0, 1, 1, 2, 3, len(tiles.row) - 1]):
+        order = torch.randperm(len(tiles.row), generator=torch.Generator().manual_seed(seed))
+        row = order[:number].sort().values
+        (predicted,) = local([inputs], [some(tiles, row)], conditions, [rows])
+        assert predicted.shape == (len(row), *expected.shape[1:])
+        assert torch.allclose(predicted, expected[row], atol=1e-12)
+
+
+def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
+    local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False,) * 3)
+    inputs, conditions, rows = inputs_of((1, 8, 8))
+    (predicted,) = local([inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
+    predicted.sum().backward()
+    assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in local.parameters())
+
+
+def test_groups_are_predicted_as_each_by_itself():
+    local, periodic = operator(PLANE), (False, True, False)
+    grids, fields = [(1, 8, 8), (1, 5, 9), (1, 4, 4)], [2, 3, 1]
+    tiles = [whole(PLANE, grid, periodic, number) for number, grid in enumerate(grids, start=1)]
+    inputs, conditions, rows = zip(
+        *(inputs_of(grid, f, n) for n, (grid, f) in enumerate(zip(grids, fields, strict=True), start=1)), strict=True
+    )
+    together = local(inputs, tiles, torch.cat(conditions), rows)
+    for group in range(3):
+        (alone,) = local([inputs[group]], [tiles[group]], conditions[group], [rows[group]])
+        assert torch.allclose(together[group], alone, atol=1e-12)
+
+
+def test_the_order_of_the_fields_does_not_matter():
+    local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False,) * 3)
+    inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
+    order = torch.tensor([2, 0, 1])
+    (predicted,) = local([inputs], [tiles], conditions, [rows])
+    (shuffled,) = local([inputs[:, :, order]], [tiles], conditions, [rows[order]])
+    assert torch.allclose(shuffled, predicted[:, order], atol=1e-12)
+
+
+def test_a_new_operator_predicts_no_change_and_can_learn():
+    local, tiles = LocalOperator(PLANE, ROWS, WIDTH, CHANNELS).double(), whole(PLANE, (1, 8, 8), (False,) * 3)
+    torch.nn.init.normal_(local.field_weight)
+    inputs, conditions, rows = inputs_of((1, 8, 8))
+    (predicted,) = local([inputs], [tiles], conditions, [rows])
+    assert torch.equal(predicted, torch.zeros_like(predicted))
+    (predicted * random(*predicted.shape, seed=2)).sum().backward()
+    assert (local.field_stencils.grad[rows] != 0).all() and (local.field_out.grad[rows] != 0).all()
+
+
+def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differences():
+    local, tiles = operator(PLANE), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
+    inputs, conditions, rows = inputs_of((1, 4, 5), num_samples=1)
+    weights = dict(local.named_parameters())
+
+    def predict(inputs, *values):
+        named = dict(zip(weights, values, strict=True))
+        return torch.func.functional_call(local, named, ([inputs], [tiles], conditions, [rows]))[0]
+
+    values = [weight.detach().requires_grad_() for weight in weights.values()]
+    assert torch.autograd.gradcheck(predict, (inputs.requires_grad_(), *values), fast_mode=True)
+
+
+def test_it_sees_the_last_frame_and_the_change_in_units_of_its_size():
+    normalised, size = random(2, 3, 2, 1, 4, 4), 1 + random(2, 2).abs()
+    inputs = local_inputs(normalised, size)
+    assert torch.equal(inputs[:, 0], normalised[:, -1])
+    change = inputs[:, 1] * size[..., None, None, None]
+    assert torch.allclose(normalised[:, -1] - change, normalised[:, -2])
+    assert torch.equal(local_inputs(normalised[:, :1], size)[:, 1], torch.zeros_like(change))
