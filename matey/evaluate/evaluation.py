@@ -12,7 +12,7 @@ from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind
-from matey.evaluate.rollout import rollout
+from matey.evaluate.rollout import Forecaster, rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
@@ -97,6 +97,15 @@ def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Tas
             short for a lead or for the rollout.
     """
     check_fit(model, data)
+    return tasks_of(data, protocol)
+
+
+def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
+    """Choose the windows of every data set, lead and rollout for any model.
+
+    Raises:
+        DataError: a trajectory is too short for a lead or for the rollout.
+    """
     tasks = []
     for index in range(len(data.sets)):
         for lead in protocol.leads:
@@ -147,10 +156,21 @@ def evaluate(
             if task.kind == "lead":
                 costs += _score_lead(model, data, task, windows, sums)
             else:
-                _score_rollout(model, data, task, windows, sums, spectra)
+                score_rollout(model, data, task, windows, sums, spectra)
             on_forecasts(len(windows) * task.forecasts_per_window)
     examples = make_examples(model, data, max(protocol.leads))
     return Evaluation(sums.records(), mean_costs(costs), examples, spectra.spectra())
+
+
+def score_rollout(
+    model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
+) -> None:
+    """Roll out from some windows of a task, and add errors and spectra to the sums."""
+    for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
+        for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
+            frame, truth = frame.cpu(), known.truth[:, step - 1]
+            sums.add(known.batch, task.kind, step, frame, truth)
+        spectra.add(known.batch, task.kind, task.lead, frame, truth)
 
 
 def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0) -> tuple[Window, ...]:
@@ -178,13 +198,3 @@ def _score_lead(
         patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
         sums.add(batch, task.kind, task.lead, prediction, batch.target, patch_of_cell)
     return costs
-
-
-def _score_rollout(
-    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
-) -> None:
-    for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
-        for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
-            frame, truth = frame.cpu(), known.truth[:, step - 1]
-            sums.add(known.batch, task.kind, step, frame, truth)
-        spectra.add(known.batch, task.kind, task.lead, frame, truth)

@@ -14,15 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.model.matey import MateyModel
 
 
-def rollout(model: MateyModel, batch: FieldBatch, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
+class Forecaster(Protocol):
+    """A model that predicts frames: a `MateyModel`, or one of its peers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
+
+
+def rollout(model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
 
     Args:

@@ -1,0 +1,68 @@
+"""What every study does on disk: claims its folder, runs commands with a log of each, writes its table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+class StudyError(ValueError):
+    """A study that cannot start or go on: one sentence that says what to do."""
+
+
+def claim(out: Path, study: Mapping[str, Any]) -> None:
+    """Write what the folder is for; refuse one that is for another study, whose points would be taken for this one's.
+
+    Raises:
+        StudyError: the folder holds another study.
+    """
+    path = out / "study.json"
+    out.mkdir(parents=True, exist_ok=True)
+    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
+        raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
+    path.write_text(json.dumps(study) + "\n", encoding="utf-8")
+
+
+def call(
+    out: Path, name: str, command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None
+) -> None:
+    """Run a command from the repository's root, with what it prints in a log.
+
+    Args:
+        out: folder of the study.
+        name: of the log.
+        command: and its arguments.
+        root: of the repository.
+        environment: variables on top of those of this process.
+
+    Raises:
+        StudyError: it failed; with its last line.
+    """
+    log = out / "logs" / f"{name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {shlex.join(command)}\n")
+        file.flush()
+        variables = {**os.environ, **(environment or {})}
+        result = subprocess.run(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if result.returncode:
+        last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
+        raise StudyError(
+            f"{name} ended with code {result.returncode}: {last} (all of it in {log}); the same command goes on from here."
+        )
+
+
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows with the same keys as comma-separated values."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,97 @@
+"""The comparison of MATEY with other models, as a command."""
+
+import csv
+import importlib.util
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, start
+from tests.evaluate.conftest import write_waves
+
+
+def compare(out, *flags, **kwargs):
+    return start([sys.executable, "tools/reproduce.py", "peers", "--out", out, *flags], **kwargs)
+
+
+@pytest.fixture
+def refuse(monkeypatch, capsys, tmp_path):
+    """Return a function that runs the command in this process and returns the sentence with which it ends."""
+    spec = importlib.util.spec_from_file_location("reproduce_peers_tool", ROOT / "tools" / "reproduce.py")
+    tool = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, tool)
+    spec.loader.exec_module(tool)
+
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["reproduce.py", "peers", "--out", str(tmp_path / "study"), *flags])
+        assert tool.main() == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and not (tmp_path / "study").exists()
+        return said
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    """Return two small sets as --data takes them."""
+    folder = tmp_path_factory.mktemp("waves")
+    systems = ("shallow_water", "diffusion_reaction")
+    return ",".join(str(write_waves(folder / system, system, num_trajectories=10, num_frames=13)) for system in systems)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--systems", "gas"], "--systems asks for gas, and --data holds shallow_water, diffusion_reaction."),
+        (["--seconds", "soon"], "--seconds takes whole numbers such as 1,6,12, got 'soon'."),
+        (["--data", "nowhere"], "nowhere does not exist"),
+        (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
+        (["--seeds", "0"], "--seeds must be 1 or more, got 0."),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_runs(flags, words, waves, refuse):
+    assert words in refuse(*(["--data", waves] if "--data" not in flags else []), *flags)
+
+
+def test_two_sets_of_one_system_are_refused(waves, refuse):
+    water = waves.split(",")[0]
+    assert "both hold shallow_water; give one set for each system." in refuse("--data", f"{water},{water}")
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(waves, tmp_path):
+    pytest.importorskip("neuralop")
+    flags = [
+        "--data",
+        waves,
+        "--seconds",
+        "2",
+        "--set",
+        "data.lead_max=3",
+        "--set",
+        "train.validation_windows=8",
+        "--max-windows",
+        "8",
+    ]
+    result = compare(tmp_path / "study", *flags, "--seeds", "1", "--systems", "shallow_water", timeout=600)
+    assert result.returncode == 0, result.stderr
+    done = tmp_path / "study" / "points" / "matey-shallow_water-2-0" / "result.json"
+    before = done.stat().st_mtime_ns
+    assert "joint" not in result.stdout
+    result = compare(tmp_path / "other", *flags, "--seeds", "1", timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best peer", "cost per system")] == 3 * [True]
+    with (tmp_path / "other" / "peers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == (4 + 1) * 2 * 4
+    for row in rows:
+        assert float(row["seconds"]) < 1.5 * 2 and int(row["steps"]) > 0
+    assert (tmp_path / "other" / "peers.png").stat().st_size > 10_000
+    # Another seed adds its points to those of the first.
+    result = compare(tmp_path / "study", *flags, "--seeds", "2", "--systems", "shallow_water", timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert done.stat().st_mtime_ns == before
+    assert len(list((tmp_path / "study" / "points").iterdir())) == 2 * 4
+    result = compare(tmp_path / "study", *flags)
+    assert result.returncode == 2 and "holds a study with" in result.stderr
