@@ -17,7 +17,8 @@ data/demo: .venv/installed
 	$(BIN)/python tools/simulate.py colliding_thermals --out $@/thermals --trajectories 30 --resolution 64 --frames 51 --seed 0
 
 demo: data/demo
-	PATH="$(CURDIR)/$(BIN):$$PATH" deepspeed launch/pretrain.py --deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml
+	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/pretrain.py \
+		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml --set train.micro_batch=8
 	$(BIN)/python launch/evaluate.py --checkpoint runs/demo --out runs/demo
 
 test: .venv/installed

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config
+from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config, load_resolved, parse_config
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
 
@@ -63,3 +63,15 @@ def test_a_wrong_deepspeed_json_says_what_is_wrong(tmp_path, tree, message):
     (tmp_path / "ds.json").write_text(json.dumps(tree))
     with pytest.raises(ConfigError, match=message):
         load_deepspeed_config(tmp_path / "ds.json")
+
+
+def test_what_an_older_run_did_not_name_is_as_it_was_then(tmp_path):
+    run = parse_config(MINIMAL, "a test")
+    tree = yaml.safe_load(dump_config(run))
+    assert (run.model.local, run.model.statistics) == (16, True)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    assert load_resolved(path) == run
+    del tree["model"]["local"], tree["model"]["statistics"]
+    path.write_text(yaml.safe_dump(tree))
+    assert (load_resolved(path).model.local, load_resolved(path).model.statistics) == (0, False)

@@ -15,7 +15,7 @@ from matey.checkpoints.run_files import MODEL, OF_A_RUN
 from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
-from matey.config import RunConfig, load_config
+from matey.config import RunConfig, load_resolved
 from matey.model.configuration import MateyConfig
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
@@ -90,7 +90,7 @@ def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch
 
 
 def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
-    settings = load_config(run / "config.yaml")
+    settings = load_resolved(run / "config.yaml")
     best = run / MODEL
     # The YAML does not say all of a network that was pretrained elsewhere.
     config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
@@ -111,7 +111,7 @@ def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.d
 
 
 def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
-    settings = None if run is None else load_config(run / "config.yaml")
+    settings = None if run is None else load_resolved(run / "config.yaml")
     save_torch_state_dict(_weights(source, settings, what, dtype), new, max_shard_size=MAX_SHARD)
     return "Weights: {out}, by the names of the module's state dict."
 
@@ -124,7 +124,7 @@ def _universal(source: Source, run: Path, new: Path, what: str, dtype: torch.dty
             shutil.copytree(path, new / path.name)
         elif path.is_file():
             shutil.copy2(path, new)
-    note = _batch_note(source, load_config(run / "config.yaml"))
+    note = _batch_note(source, load_resolved(run / "config.yaml"))
     return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
 
 

@@ -13,7 +13,7 @@ from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
 from matey.checkpoints.shards import ShardError, open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
-from matey.config import load_config
+from matey.config import load_resolved
 
 
 def describe(source: Source, run: Path | None) -> str:
@@ -65,7 +65,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
 
 
 def _of_run(run: Path) -> list[tuple[str, str]]:
-    settings = load_config(run / "config.yaml")
+    settings = load_resolved(run / "config.yaml")
     model, tokens, data = settings.model, settings.tokens, settings.data
     return [
         ("run", str(run)),

@@ -34,6 +34,9 @@ OWNED_BY_DEEPSPEED = (
 )  # fmt: skip
 
 
+# What a run did before there was a key for it: older runs' ``config.yaml`` does not name these.
+BEFORE_THE_KEY = {"model": {"local": 0, "statistics": False}}
+
 # Sections that lie in a list, in a mapping, or may be missing.
 _INSIDE = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
 
@@ -49,6 +52,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
     return parse_config(with_overrides(read_yaml(path), overrides), str(path))
+
+
+def load_resolved(path: str | Path) -> RunConfig:
+    """Read the ``config.yaml`` that a run wrote; what an older run did not name is as it was then, not as the default is now.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    tree = read_yaml(path)
+    for section, values in BEFORE_THE_KEY.items():
+        tree[section] = values | (tree.get(section) or {})
+    return parse_config(tree, str(path))
 
 
 def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from matey.config import RunConfig, load_config
+from matey.config import RunConfig, load_resolved
 from matey.model.matey import MateyModel
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -69,7 +69,7 @@ def load_trained(folder: str | Path) -> Trained:
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
             )
         return Trained(
-            name, _load_model(folder / "model"), load_config(folder / "config.yaml"), read_log(folder / "metrics.jsonl")
+            name, _load_model(folder / "model"), load_resolved(folder / "config.yaml"), read_log(folder / "metrics.jsonl")
         )
     if (folder / "config.json").is_file():
         card = folder / "README.md"

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 import matey
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
-from matey.config import RunConfig, dump_config, load_config
+from matey.config import RunConfig, dump_config, load_resolved
 from matey.model.lora import plain_weights
 from matey.model.matey import quiet
 from matey.parallel.average import MovingAverage
@@ -72,7 +72,7 @@ class RunFolder:
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
         """
-        saved = load_config(self.path / "config.yaml")
+        saved = load_resolved(self.path / "config.yaml")
         for section, keys in KEPT.items():
             before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
             for key in keys or {**before, **now}:
