@@ -69,7 +69,10 @@ def load_trained(folder: str | Path) -> Trained:
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
             )
         return Trained(
-            name, _load_model(folder / "model"), load_resolved(folder / "config.yaml"), read_log(folder / "metrics.jsonl")
+            name,
+            _load_model(folder / "model"),
+            load_resolved(folder / "config.yaml"),
+            read_log(folder / "metrics.jsonl"),
         )
     if (folder / "config.json").is_file():
         card = folder / "README.md"

@@ -151,7 +151,7 @@ def test_a_unet_on_a_plane_that_wraps_around_goes_with_a_shift_of_it():
 
 def test_three_dimensional_data_is_refused():
     batch = make_batch(grid=(4, 16, 16))
-    with pytest.raises(ValueError, match="shallow_water has 4 planes; the peers take two-dimensional data only"):
+    with pytest.raises(StudyError, match="shallow_water has 4 planes; the peers take two-dimensional data only"):
         peer_inputs(batch)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from matey.evaluate.study import StudyError
 from matey.fields import FieldBatch
 from matey.tokens.normalisation import Normalisation, normalisation_of
 
@@ -58,10 +59,10 @@ def peer_inputs(batch: FieldBatch) -> PeerInputs:
     """Prepare the histories of a batch; its target plays no part.
 
     Raises:
-        ValueError: the batch is three-dimensional.
+        StudyError: the batch is three-dimensional.
     """
     if batch.grid[0] > 1:
-        raise ValueError(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
+        raise StudyError(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
     statistics = normalisation_of(batch.history)
     frames = statistics.apply(batch.history)[:, :, :, 0]  # (b, t, f, y, x)
     changes = frames.diff(dim=1).flip(1) / (statistics.change / statistics.std)[:, None, :, None, None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from matey.config import RunConfig, load_config
 from matey.data import DataError, open_dataset
@@ -126,7 +127,7 @@ def _run_peer(comparison: Comparison, point: Point) -> Result:
             training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
         held_out = hold_out(data.sets, "test", run.data.history, run.data)
         records = score(peer, held_out, protocol_of(run.data.lead_max, comparison.max_windows))
-    except ValueError as error:  # of the data, the configuration, or a package that is not there
+    except DataError as error:
         raise StudyError(str(error)) from None
     write_records(records, comparison.folder(point) / "metrics.json")
     return Result(training.seconds, training.steps, peer.num_parameters)
@@ -181,8 +182,6 @@ def _cost(line: Mapping[str, Any], device: str) -> float:
 
 
 def _num_parameters(model: Path) -> int:
-    from safetensors import safe_open
-
     with safe_open(model / "model.safetensors", "pt") as weights:
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118 (not a dictionary)
+        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]
     return sum(torch.Size(shape).numel() for shape in shapes)
