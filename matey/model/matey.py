@@ -83,6 +83,9 @@ class MateyModel(PreTrainedModel):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
             nn.init.zeros_(module.field_stencils)
             nn.init.zeros_(module.field_out)
+            # Products with one: at first half of what is multiplied is linear in the fields.
+            nn.init.zeros_(module.modulate.bias)
+            nn.init.ones_(module.modulate.bias[3 * module.channels : 4 * module.channels])
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
