@@ -29,6 +29,11 @@ def test_an_untrained_model_predicts_persistence():
     assert torch.equal(predicted, SWE.last)
 
 
+def test_the_local_operator_starts_with_what_it_sees_times_what_it_sees_plus_one():
+    offset = make_model(trained=False, local=3).local.modulate.bias[6:12]
+    assert offset.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_permuting_samples_permutes_results(scheme):
     order = torch.tensor([2, 0, 1])
