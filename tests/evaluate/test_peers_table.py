@@ -81,7 +81,14 @@ def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
     assert lines[2].split()[3:] == [
         *("0.800", "diverged", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
     ]
-    assert lines[-2].split()[-6:] == ["10.5", "s", "-", "10.5", "s"][-6:] or "-" in lines[-2].split()
+    assert lines[-2].split() == ["cost", "per", "system", "10.5", "s", "10.5", "s", "-", "10.5", "s"]
+
+
+def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():
+    rows = [row for row in make_rows(ratios={**RATIOS, "stencil": 19722.4}) if row["seed"] == 0]
+    lines = peers_table(rows).splitlines()
+    assert lines[2].split()[:6] == ["gas", "lead", "1", "0.800", "1.8e+04", "0.180"]
+    assert len({len(line) for line in lines[:3]}) == 1
 
 
 def test_the_plot_shows_error_against_cost_with_bars_over_seeds():

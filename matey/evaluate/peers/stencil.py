@@ -24,7 +24,7 @@ from matey.fields import FieldBatch
 from matey.tokens.patches import extend
 
 REACH = 2  # cells on either side
-RIDGE = 1e-9  # of the mean square of a feature, added to each
+RIDGE = 1e-5  # of the mean square of a feature, added to each; with less, rollouts of stiff systems grow without bounds
 BATCH = 16  # windows read together
 MAX_WINDOWS = 1600  # more change nothing
 NUM_PASSES = 3

@@ -26,8 +26,8 @@ def peers_table(rows: Sequence[Row]) -> str:
     rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)]
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     columns = [*PEERS, *own]
-    heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best peer" for label in own)]
-    lines = [f"{'NRMSE / persistence':22}{'':17}" + "".join(f"{head:>{WIDTH}}" for head in heads)]
+    heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
+    lines = [_line("NRMSE / persistence", "", heads)]
     lines.append("-" * len(lines[0]))
     previous = None
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
@@ -35,19 +35,14 @@ def peers_table(rows: Sequence[Row]) -> str:
         ratios = {label: [row["ratio"] for row in alike if row["model"] == label] for label in columns}
         best = min((mean for label in PEERS if math.isfinite(mean := mean_of(ratios[label]))), default=math.nan)
         extrapolated = alike[0]["extrapolation_nrmse"] / alike[0]["persistence_nrmse"]
-        cells = [f"{extrapolated:.3f}", *(_ratio_text(ratios[label]) for label in columns)]
+        cells = [_number(extrapolated), *(_ratio_text(ratios[label]) for label in columns)]
         cells += [_verdict(mean_of(ratios[label]) / best) for label in own]
-        lines.append(
-            f"{'' if system == previous else system:22}{forecast:17}" + "".join(f"{c:>{WIDTH}}" for c in cells)
-        )
+        lines.append(_line("" if system == previous else system, forecast, cells))
         previous = system
-    costs = []
-    for label in columns:
-        mine = [row for row in rows if row["model"] == label]
-        costs.append(f"{np.mean([row['seconds'] for row in mine]):.1f} s" if mine else "-")
-    lines.append(f"{'cost per system':22}{'':17}{'':{WIDTH}}" + "".join(f"{cost:>{WIDTH}}" for cost in costs))
-    sizes = [max((row["parameters"] for row in rows if row["model"] == label), default=0) for label in columns]
-    lines.append(f"{'trained numbers':22}{'':17}{'':{WIDTH}}" + "".join(f"{size:>{WIDTH},}" for size in sizes))
+    done = [[row for row in rows if row["model"] == label] for label in columns]
+    costs = [f"{np.mean([row['seconds'] for row in own]):.1f} s" if own else "-" for own in done]
+    sizes = [f"{max(row['parameters'] for row in own):,}" if own else "-" for own in done]
+    lines += [_line("cost per system", "", ["", *costs]), _line("trained numbers", "", ["", *sizes])]
     return "\n".join(lines)
 
 
@@ -81,12 +76,20 @@ def mean_of(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
+def _line(system: str, forecast: str, cells: Sequence[str]) -> str:
+    return f"{system:20}{forecast:16}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.2g}"
+
+
 def _ratio_text(values: Sequence[float]) -> str:
     if not values:
         return "-"
     if not math.isfinite(mean_of(values)):
         return "diverged"
-    return f"{mean_of(values):.3f} ± {np.std(values):.3f}"
+    return f"{_number(mean_of(values))} ± {_number(float(np.std(values)))}" if len(values) > 1 else _number(values[0])
 
 
 def _verdict(share: float) -> str:
