@@ -30,7 +30,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from matey.config import ConfigError, load_config
+from matey.config import ConfigError, load_config, load_resolved
 from matey.evaluate.data_efficiency import (
     Point,
     check_data,
@@ -206,7 +206,7 @@ def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, ou
     """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
     folder = out / "points" / point.name
     call(out, point.name, finetuning(point, args, pretrained, out), ROOT)
-    lead_max = load_config(folder / "config.yaml").data.lead_max
+    lead_max = load_resolved(folder / "config.yaml").data.lead_max
     command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
     command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(SCALES[args.scale].max_windows)]
     call(out, point.name, command, ROOT)
