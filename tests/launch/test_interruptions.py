@@ -168,7 +168,8 @@ def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_sa
 def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_what_it_owes(place):
     base, _ = place
     config = write_run(base / "owed", 1)
-    settings = ["--set", "train.validate_every=1"]
+    num_steps = 10
+    settings = ["--set", "train.validate_every=1", "--set", f"train.steps={num_steps}"]
     with running(base / "owed", PYTHON, config, settings) as run:
         run.wait_for_steps(3)
         run.process.send_signal(signal.SIGUSR1)
@@ -179,4 +180,4 @@ def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_wh
     result = pretrain(config, "--resume", *settings)
     assert result.returncode == 0, result.stdout + result.stderr
     lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "valid_nrmse" in line] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in lines if "valid_nrmse" in line] == list(range(1, num_steps + 1))
