@@ -223,6 +223,11 @@ class RunConfig(Section):
                 "parallel.offload_activations sends to main memory what checkpointed blocks keep, and "
                 "parallel.checkpoint_blocks is 'none'; set that to 'all'"
             )
+        if self.train.unroll >= self.data.lead_max and self.train.unroll:
+            raise ValueError(
+                f"train.unroll is {self.train.unroll}, but a sample with lead time L is rolled out for at most L - 1 steps and "
+                f"data.lead_max is {self.data.lead_max}; lower train.unroll or raise data.lead_max"
+            )
         if abs(sum(self.data.split) - 1) > 1e-6:
             raise ValueError(f"data.split must add up to 1, got {list(self.data.split)}")
         return self
