@@ -17,6 +17,7 @@ import torch
 from matey.config import ConfigError
 from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
+from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import end_process, name_failures, set_timeouts
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.placement import note_place
@@ -82,7 +83,8 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
         num_devices: GPUs that this process sees; by default what torch counts.
 
     Raises:
-        ConfigError: a launcher set a part of its variables only, two contradict each other, or devices are too few.
+        ConfigError: a launcher set a part of its variables only, one is no number or out of range, two contradict each other,
+            or devices are too few.
     """
     launcher = find_launcher(variables)
     if slurm.is_task(variables) and launcher != "none":
@@ -91,6 +93,13 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
     if num_devices is None:
         num_devices = _count_devices(variables)
     environment = find(variables)
+    check_numbers(
+        environment.rank,
+        environment.world_size,
+        environment.local_rank,
+        environment.local_world_size,
+        environment.port,
+    )
     return replace(environment, device=_device(environment, variables, num_devices))
 
 
@@ -105,14 +114,16 @@ def find_launcher(variables: Mapping[str, str]) -> str:
         return "torch"
     if slurm.is_task(variables):
         return "slurm"
-    return "mpi" if any(int(variables.get(name, 1)) > 1 for name in mpi.SIZES) else "none"
+    return "mpi" if any(whole_number(variables, name, "1") > 1 for name in mpi.SIZES) else "none"
 
 
 def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
     """Return rank and number of ranks as a launcher set them, unchecked: enough to end by an error before they are known."""
     for rank, size in RANKS_AND_SIZES:
-        if variables.get(rank, "").isdigit() and variables.get(size, "").isdigit():
-            return int(variables[rank]), int(variables[size])
+        if variables.get(rank, "").isdigit() and size in variables:
+            number = int(variables[rank])
+            # A size that is wrong still leaves one rank, the first, to say so.
+            return number, max(number + 1, int(variables[size]) if variables[size].isdigit() else 1)
     return 0, 1
 
 
@@ -123,7 +134,14 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
         environment: of this process.
         timeout: seconds after which a collective that hangs fails.
         threads: CPU threads of this process; by default as many as it has cores to itself.
+
+    Raises:
+        ConfigError: rank 0's address cannot be resolved, or its port is taken.
     """
+    check_address(environment.address)
+    # torchrun listens itself, on behalf of rank 0.
+    if environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        check_port_is_free(environment.port)
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -196,18 +214,20 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
             f"{said} but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or srun, or unset RANK, "
             "WORLD_SIZE and MATEY_LAUNCHER for a single process."
         )
-    world_size = int(variables["WORLD_SIZE"])
+    world_size = whole_number(variables, "WORLD_SIZE")
     # Set by hand under srun there is no number of ranks of this node among them.
     on_node = slurm.tasks_on_this_node(variables) if slurm.is_task(variables) else world_size
-    port = int(variables["MASTER_PORT"])
+    port = whole_number(variables, "MASTER_PORT")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
     return Environment(
         "torch",
-        int(variables["RANK"]),
+        whole_number(variables, "RANK"),
         world_size,
-        int(variables["LOCAL_RANK"]),
-        int(variables.get("LOCAL_WORLD_SIZE") or variables.get("LOCAL_SIZE") or on_node),
+        whole_number(variables, "LOCAL_RANK"),
+        whole_number(
+            variables, "LOCAL_WORLD_SIZE" if variables.get("LOCAL_WORLD_SIZE") else "LOCAL_SIZE", str(on_node)
+        ),
         variables["MASTER_ADDR"],
         port,
     )
@@ -222,14 +242,14 @@ def _from_slurm(variables: Mapping[str, str]) -> Environment:
         slurm.tasks_on_this_node(variables),
         # Set by a job script where the nodes' names do not lead to the right network.
         variables.get("MASTER_ADDR") or slurm.address(variables),
-        int(variables.get("MASTER_PORT") or slurm.port(variables)),
+        whole_number(variables, "MASTER_PORT", str(slurm.port(variables))),
     )
 
 
 def _from_mpi(variables: Mapping[str, str]) -> Environment:
     expected = [slurm.num_tasks(variables)] if slurm.is_task(variables) else []
     world, node = mpi.communicators(
-        expected or [(name, int(variables[name])) for name in mpi.SIZES if name in variables]
+        expected or [(name, whole_number(variables, name)) for name in mpi.SIZES if name in variables]
     )
     here = None
     if world.rank == 0:

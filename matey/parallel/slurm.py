@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from matey.config import ConfigError
+from matey.parallel.contact import whole_number
 
 # The batch script, the shell of salloc and the rest of the job that is no step have the largest step numbers.
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
@@ -55,7 +56,7 @@ def check_agreement(variables: Mapping[str, str]) -> None:
     """Raise ConfigError where WORLD_SIZE or RANK, set by hand, is not what srun started."""
     name, size = num_tasks(variables)
     for theirs, mine, value in (("WORLD_SIZE", name, size), ("RANK", "SLURM_PROCID", int(variables["SLURM_PROCID"]))):
-        if int(variables.get(theirs, value)) != value:
+        if whole_number(variables, theirs, str(value)) != value:
             raise ConfigError(
                 f"{theirs} is {variables[theirs]} but {mine} is {value}: srun started other processes than the script "
                 f"announces; do not set {theirs} in the job script, srun's own numbers are enough."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
@@ -20,7 +20,7 @@ Train = Callable[..., bool]
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the flags of every training run."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = _Parser(description=description)
     parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
     parser.add_argument(
@@ -55,9 +55,15 @@ def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str
         tell(f"Started: {environment}")
         is_done = train(run, deepspeed_config, tell, only_describe=args.describe)
     except (ConfigError, DataError, RunError) as error:
-        # Every rank meets a mistake in the configuration; broken data may be one rank's alone.
-        return end_with_error(rank, world_size, f"error: {error}", is_common=isinstance(error, ConfigError))
+        return end_with_error(rank, world_size, f"error: {error}")
     return stop_processes(0 if is_done else EXIT_CODE)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a flag once for all ranks."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))
 
 
 def _load(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from matey.config import ConfigError
+from matey.parallel.contact import check_address, check_port_is_free
 from matey.parallel.environment import find_environment
 from matey.parallel.slurm import expand_counts, expand_node_list
-from tests.conftest import ROOT, clean_environment, start
+from tests.conftest import ROOT, clean_environment, pretrain, start
 
 BIN = Path(sys.executable).parent
 MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe"]
@@ -197,6 +199,14 @@ def test_launchers_under_srun_start_the_ranks_themselves():
         ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 1, ["8 ranks", "1 device"]),
         ({**STEP, "MATEY_LAUNCHER": "slrum"}, 0, ["'slrum'", "Did you mean 'slurm'"]),
         ({name: value for name, value in STEP.items() if name != "SLURM_LOCALID"}, 0, ["SLURM_LOCALID is not"]),
+        ({**TORCH, "MASTER_PORT": "text"}, 0, ["MASTER_PORT is 'text', not a whole number"]),
+        ({**TORCH, "MASTER_PORT": "99999"}, 0, ["MASTER_PORT is 99999", "between 1 and 65535"]),
+        ({**STEP, "MASTER_PORT": "99999"}, 0, ["MASTER_PORT is 99999"]),
+        ({**TORCH, "WORLD_SIZE": "many"}, 0, ["WORLD_SIZE is 'many'"]),
+        ({**TORCH, "WORLD_SIZE": "0"}, 0, ["WORLD_SIZE is 0"]),
+        ({**TORCH, "RANK": "-1"}, 0, ["rank (RANK) is -1", "WORLD_SIZE is 8"]),
+        ({**TORCH, "RANK": "8"}, 0, ["rank (RANK) is 8", "WORLD_SIZE is 8"]),
+        ({**TORCH, "LOCAL_RANK": "4", "LOCAL_WORLD_SIZE": "4"}, 0, ["LOCAL_RANK) is 4", "LOCAL_WORLD_SIZE is 4"]),
     ],
 )
 def test_a_contradiction_names_both_sides(variables, num_devices, words):
@@ -204,6 +214,42 @@ def test_a_contradiction_names_both_sides(variables, num_devices, words):
         find_environment(variables, num_devices)
     for word in words:
         assert word in str(error.value)
+
+
+def test_an_address_that_cannot_be_resolved_and_a_port_in_use_are_named_within_seconds():
+    with pytest.raises(ConfigError, match="'no such host', cannot be resolved on .*; set MASTER_ADDR"):
+        check_address("no such host")
+    check_address("127.0.0.1")
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"Port {port} of .* is in use by another program; set MASTER_PORT"):
+            check_port_is_free(port)
+    check_port_is_free(port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"MASTER_ADDR": "no.such.host"}, "cannot be resolved"),
+        ({"MASTER_PORT": "in use"}, "in use by another program"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
+        ({"RANK": "-1"}, "rank (RANK) is -1"),
+    ],
+)
+def test_a_run_whose_first_contact_cannot_work_ends_with_one_sentence_and_code_2(run_yaml, wrong, words):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        good = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15123"}
+        variables = {**clean_environment(), **good, **wrong}
+        variables["MASTER_PORT"] = variables["MASTER_PORT"].replace("in use", str(other.getsockname()[1]))
+        result = pretrain(run_yaml(), "--describe", env=variables, timeout=60)
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith("error: ") and words in line
 
 
 def test_ntasks_of_an_older_slurm_is_named_where_it_decides():

@@ -55,7 +55,7 @@ def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_w
 @pytest.mark.parametrize(
     ("launcher", "for_rank_one", "sentence"),
     [
-        ("mpirun", ["--config", "nowhere.yaml"], "nowhere.yaml"),
+        pytest.param("mpirun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
         pytest.param("torchrun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
         ("torchrun", ["--set", "train.seed=7"], "the run's configuration"),
     ],
@@ -67,6 +67,22 @@ def test_a_mistake_that_one_rank_alone_meets_is_said_and_ends_the_job(run_yaml, 
     said = [line for line in result.stderr.splitlines() if "error: " in line and line.startswith("[rank ")]
     assert result.returncode != 0 and len(said) == 1 and sentence in said[0], result.stderr
     assert "Traceback" not in result.stderr.split("elastic")[0], result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--set", "data.history=50"], "error: "),
+        pytest.param(["--set", "nonsense"], "error: ", marks=pytest.mark.slow),
+        pytest.param(["--no_such_flag"], "error: unrecognized arguments: --no_such_flag", marks=pytest.mark.slow),
+    ],
+)
+def test_a_mistake_that_all_ranks_meet_is_said_once_and_ends_with_code_2(run_yaml, flags, sentence):
+    command = ["launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", run_yaml(), *flags]
+    result = start([*LAUNCHERS["mpirun"], *command], timeout=120)
+    said = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert result.returncode == 2 and len(said) == 1 and sentence in said[0], result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize("launcher", launchers("mpirun"))
