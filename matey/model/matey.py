@@ -82,6 +82,7 @@ class MateyModel(PreTrainedModel):
         elif isinstance(module, LocalOperator):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
             nn.init.zeros_(module.field_stencils)
+            nn.init.zeros_(module.field_linear)
             nn.init.zeros_(module.field_out)
             # Products with one: at first half of what is multiplied is linear in the fields.
             nn.init.zeros_(module.modulate.bias)

@@ -36,9 +36,9 @@ class LocalCosts:
     def keeps(self, num_fields: int) -> int:
         """Return the values of a cell that the backward pass waits for.
 
-        The window, what is seen in it, the products, and their mix before and after GELU.
+        What the windows are cut from, what is seen in them, the products, and their mix before and after GELU.
         """
-        return NUM_INPUTS * self.window * num_fields + (2 * self.channels + num_fields) + 3 * self.channels
+        return NUM_INPUTS * num_fields + (2 * self.channels + num_fields) + 3 * self.channels
 
 
 @dataclass(frozen=True)

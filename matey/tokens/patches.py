@@ -43,11 +43,31 @@ def extend(fields: Tensor, cells: Sequence[int], periodic: Sequence[bool], befor
     A periodic axis goes on from its other side, any other with its outermost value.
     """
     for axis, (size, ahead, wraps) in enumerate(zip(cells, before, periodic, strict=True), start=fields.ndim - 3):
-        length = fields.shape[axis]
-        if size != length or ahead:
-            index = torch.arange(-ahead, size, device=fields.device)
-            fields = fields.index_select(axis, index % length if wraps else index.clamp(0, length - 1))
+        if size != fields.shape[axis] or ahead:
+            # Slices side by side are several times as fast as an index, and their gradient is the same on every run.
+            pieces = _turns(fields, axis, -ahead, size) if wraps else _held(fields, axis, -ahead, size)
+            fields = torch.cat(pieces, dim=axis)
     return fields
+
+
+def _turns(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
+    """Return the pieces from ``begin`` to ``end`` of an axis that goes round and round."""
+    length = fields.shape[axis]
+    turns = range(begin // length * length, max(end, begin + 1), length)
+    spans = [(max(begin - turn, 0), min(end - turn, length)) for turn in turns]
+    return [fields.narrow(axis, first, last - first) for first, last in spans]
+
+
+def _held(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
+    """Return the pieces from ``begin`` to ``end`` of an axis whose outermost values go on."""
+    length, sizes = fields.shape[axis], list(fields.shape)
+    first, last = (min(max(place, 0), length) for place in (begin, end))
+    pieces = [fields.narrow(axis, first, last - first)]
+    sizes[axis] = max(-begin, 0)
+    pieces.insert(0, fields.narrow(axis, 0, 1).expand(sizes))
+    sizes[axis] = max(end - max(begin, length), 0)
+    pieces.append(fields.narrow(axis, length - 1, 1).expand(sizes))
+    return pieces
 
 
 def pad(fields: Tensor, cells: Sequence[int]) -> Tensor:

@@ -69,7 +69,9 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
     steps = list(itertools.product(*(range(-reach, reach + 1) for reach in local.halo)))
     for sample in range(num_samples):
         told = local.modulate(F.gelu(local.expand(conditions[sample])))
-        factor, offset, factor_out, factor_stencils = told.split([2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS])
+        factor, offset, factor_linear, factor_out, factor_stencils = told.split(
+            [2 * CHANNELS, 2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS]
+        )
         for cell in itertools.product(*map(range, grid)):
             seen, linear = torch.zeros(2 * CHANNELS, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
             for w, step in enumerate(steps):
@@ -81,7 +83,8 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
             p, q = (seen * (1 + factor) + offset).split(CHANNELS)
             mixed = F.gelu(local.mix(p * q)) * (1 + factor_out)
             for f in range(num_fields):
-                change[sample, f, *cell] = linear[f] + (mixed * local.field_out[rows[f]]).sum()
+                across = (seen * (1 + factor_linear) * local.field_linear[rows[f]]).sum()
+                change[sample, f, *cell] = linear[f] + across + (mixed * local.field_out[rows[f]]).sum()
     return change
 
 
@@ -147,7 +150,8 @@ def test_a_new_operator_predicts_no_change_and_can_learn():
     (predicted,) = local([inputs], [tiles], conditions, [rows])
     assert torch.equal(predicted, torch.zeros_like(predicted))
     (predicted * random(*predicted.shape, seed=2)).sum().backward()
-    assert (local.field_stencils.grad[rows] != 0).all() and (local.field_out.grad[rows] != 0).all()
+    for weight in (local.field_stencils, local.field_linear, local.field_out):
+        assert (weight.grad[rows] != 0).all()
 
 
 def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differences():

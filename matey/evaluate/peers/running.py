@@ -25,6 +25,7 @@ from matey.evaluate.peers.unet import UNet
 from matey.evaluate.records import write_records
 from matey.evaluate.study import StudyError, call
 from matey.evaluate.trained import read_log
+from matey.parallel.allocator import keep_freed_memory
 from matey.train.run_data import loss_scales, open_data
 
 NETWORKS: dict[str, tuple[Callable[[int, int], torch.nn.Module], Settings]] = {
@@ -115,6 +116,7 @@ def run_point(comparison: Comparison, point: Point) -> None:
 
 def _run_peer(comparison: Comparison, point: Point) -> Result:
     run = comparison.run_config(point)
+    keep_freed_memory()  # as MATEY's training does
     try:
         data = open_data(run)
         if point.model == "stencil":

@@ -1,0 +1,27 @@
+"""Has the C library keep the memory that tensors on a CPU leave behind, for the next tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+
+LARGEST_KEPT = 32 << 20
+"""Bytes of the largest block that glibc can keep; larger ones are the system's own mappings."""
+
+
+def keep_freed_memory() -> None:
+    """Keep blocks of up to `LARGEST_KEPT` bytes when they are freed, and the end of the heap with them.
+
+    By default glibc gives them back to the system, which hands them out again page by page and filled with zeros: a tenth
+    of a small model's step, in which the same tensors come again and again. What the user has set in the environment
+    (MALLOC_TRIM_THRESHOLD_ and its like) stays. Elsewhere than with glibc nothing happens.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    libc = ctypes.CDLL(None)
+    for option, value in ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, LARGEST_KEPT)):
+        libc.mallopt(option, value)

@@ -1,0 +1,43 @@
+"""What is freed is kept for the next tensors, beside what a fresh process does."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from matey.parallel import allocator
+
+PAGE_FAULTS = """
+import resource, sys
+import torch
+from matey.parallel.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for round in range(21):
+    if round == 1:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.ones(size, 1 << 18) for size in (2, 9, 17, 4)]  # of MiB
+    del tensors
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(mode, **variables):
+    command = [sys.executable, "-c", PAGE_FAULTS, mode]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | variables).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_the_same_tensors_again_take_few_new_pages():
+    assert page_faults("keep") < page_faults("as it is") / 4
+
+
+def test_what_the_user_has_set_stays():
+    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_TOP_PAD_="0") > 1000
+
+
+def test_elsewhere_than_with_glibc_nothing_happens(monkeypatch):
+    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.delattr(allocator.ctypes, "CDLL")
+    allocator.keep_freed_memory()
