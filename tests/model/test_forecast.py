@@ -56,10 +56,10 @@ def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
     assert largest_after_the_blocks(batch, 1, patches=patches, local=0) > 2
 
 
-def test_the_windows_of_the_local_operator_are_those_of_a_ranks_cells():
+def test_the_local_operator_runs_on_a_ranks_cells_and_makes_no_windows():
     batch = make_batch(num_samples=1, grid=(1, 128, 128))
-    shared, whole = (largest_after_the_blocks(batch, ranks, patches=((1, 1, 8, 8),)) for ranks in (16, 1))
-    assert whole == pytest.approx(16 * shared) and whole == pytest.approx(2 * 25)
+    shared, whole = (largest_after_the_blocks(batch, ranks, patches=((1, 1, 8, 8),), local=16) for ranks in (16, 1))
+    assert whole == pytest.approx(16 * shared) and whole == 2 * 16 + 1  # what is seen in a cell, of one field
 
 
 def test_cells_that_are_not_own_do_not_count_whatever_is_in_them():

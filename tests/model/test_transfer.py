@@ -65,7 +65,7 @@ def test_new_rows_start_as_asked_for(source, rule, expected):
         "embeddings": ["field_weight"],
         "conditions": ["field_weight"],
         "decoders": ["field_weight", "window_weight", "field_bias"],
-        "local": ["field_weight", "field_stencils", "field_out"],
+        "local": ["field_weight", "field_stencils", "field_linear", "field_out"],
     }
     assert checked == {(module, name) for module, names in by_module.items() for name in names}
 
