@@ -152,7 +152,7 @@ def blend(levels: Sequence[Blocks], *, add_levels: bool) -> Tensor:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
     """
     total = weight = 0
-    for blocks in levels:
+    for blocks in levels if add_levels else _by_size(levels):
         grid = blocks.grid
         decoded = grid.fold(blocks.values, grid.sources(blocks.number))
         if add_levels:
@@ -162,6 +162,22 @@ def blend(levels: Sequence[Blocks], *, add_levels: bool) -> Tensor:
             total = total + decoded
             weight = weight + grid.weights(grid.sources(blocks.present) >= 0, decoded.dtype)
     return total if add_levels else total / weight.clamp_min(SMALLEST_WEIGHT)
+
+
+def _by_size(levels: Sequence[Blocks]) -> list[Blocks]:
+    """Join levels whose blocks have one size. Where levels share the domain, no two have a block in the same place."""
+    same: dict[tuple[Sequence[int], Sequence[int]], list[Blocks]] = {}
+    for blocks in levels:
+        same.setdefault((blocks.grid.cells, blocks.grid.margin), []).append(blocks)
+    return [
+        Blocks(
+            torch.cat([blocks.values for blocks in group], dim=-1),
+            torch.cat([blocks.number for blocks in group]),
+            torch.cat([blocks.present for blocks in group]),
+            group[0].grid,
+        )
+        for group in same.values()
+    ]
 
 
 def ramp(cells: Sequence[int], margin: Sequence[int]) -> Tensor:
