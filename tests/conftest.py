@@ -62,15 +62,17 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     """A small model; `trained` fills the zero-initialised last layers, so that its output is not persistence."""
     torch.manual_seed(0)
     settings = {"token_set": "mix" if len(patches) > 1 else "uniform", "refine_amount": 0.3, "history": 2}
-    settings |= {"num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "statistics": True, "predict": "rate"}
+    settings |= {"num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
+    settings |= {"statistics": True, "predict": "rate"}
     config = MateyConfig(VOCABULARY, patches, **settings | kwargs)
     model = MateyModel(config).to(dtype)
     if trained:
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
-        if model.local is not None:
-            torch.nn.init.normal_(model.local.field_stencils, std=0.1)
-            torch.nn.init.normal_(model.local.field_out, std=0.5)
+        for scheme in model.local.schemes if model.local is not None else ():
+            torch.nn.init.normal_(scheme.field_stencils, std=0.1)
+            torch.nn.init.normal_(scheme.field_linear, std=0.1)
+            torch.nn.init.normal_(scheme.field_out, std=0.5)
     return model.eval()
 
 

@@ -46,6 +46,11 @@ class ModelSection(Section):
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )
+    local_scales: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
+        [1, 2, 4, 8],
+        min_length=1,
+        description="cells along each axis whose means it works on, one scale after the other",
+    )
     statistics: bool = Field(
         True,
         description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",

@@ -71,6 +71,7 @@ class Case:
             refine_amount=self.refine,
             history=self.frames,
             local=usual.local,
+            local_scales=usual.local_scales,
             statistics=usual.statistics,
             predict=usual.predict,
         )

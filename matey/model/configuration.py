@@ -45,6 +45,7 @@ class MateyConfig(PretrainedConfig):
         attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.
+        local_scales: cells along each axis that the operator's schemes take the mean of, one after the other.
         statistics: whether the network is told the scales that the normalisation takes out of a sample.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).
@@ -76,6 +77,7 @@ class MateyConfig(PretrainedConfig):
         overlap: int = 2,
         attention: str = "auto",
         local: int = 0,
+        local_scales: Sequence[int] = (1,),
         statistics: bool = False,
         predict: str = "change",
         drop_path: float = 0.0,
@@ -101,6 +103,7 @@ class MateyConfig(PretrainedConfig):
         self.overlap = overlap
         self.attention = attention
         self.local = local
+        self.local_scales = list(local_scales)
         self.statistics = statistics
         self.predict = predict
         self.drop_path = drop_path
@@ -145,6 +148,8 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"predict must be 'rate', 'change' or 'field', got {self.predict!r}.")
         if not isinstance(self.local, int) or self.local < 0:
             raise ValueError(f"local is a number of products per cell, 0 for none, got {self.local!r}.")
+        if not self.local_scales or any(not isinstance(scale, int) or scale < 1 for scale in self.local_scales):
+            raise ValueError(f"local_scales are numbers of cells from 1 on, at least one, got {self.local_scales}.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is a probability below 1, got {self.drop_path:g}.")
         if self.width % self.num_heads:

@@ -1,34 +1,24 @@
-"""The local operator: beside the tokens, and at the resolution of the cells, a numerical scheme that is learnt.
+"""The local operator: beside the tokens, a learnt numerical scheme on the cells and on coarser and coarser means of them.
 
 A token of width 96 cannot carry a rough 8 x 8 patch and its time derivative, and what it cannot carry it cannot predict. What
-happens within a few cells is what a solver's scheme computes from a stencil, so it is learnt as one: from a small window on
-the last frame and on the change since the frame before. The same weights act in every cell; each sample mixes them as its lead
-time and its scales ask for. Per cell of this rank, with a halo:
+happens within a few cells is what a solver's scheme computes from a stencil, so it is learnt as one (`matey.model.stencil`).
+What travels further within a lead time, as a wave or with the flow, the same kind of scheme finds on the means of 2, 4 or 8
+cells along each axis, as on the grids of a multigrid solver; together these cost a third of the finest. For every scale:
 
-    window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions
-      |         |                                      ^
-      |         '--------------> linear --------------->                    what is linear across fields
-      '--> stencil of the field on itself -------------'                    and within one, as diffusion and extrapolation
+    cells of this rank and a halo --> means of s x s cells --> scheme --> linear interpolation to the cells --> added up
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.stencil import Scheme
 from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch, extend
-
-NUM_STENCILS = 4
-"""Linear stencils of a field on itself that each sample mixes."""
-
-NUM_INPUTS = 2
-"""Values of a field in a cell: the last frame, and the change since the one before."""
 
 
 class LocalOperator(nn.Module):
@@ -39,23 +29,18 @@ class LocalOperator(nn.Module):
         num_fields: rows of the vocabulary.
         width: of a sample's conditions.
         channels: products per cell.
+        scales: cells along each axis that a scheme takes the mean of, for each scheme.
     """
 
-    def __init__(self, patches: Sequence[Patch], num_fields: int, width: int, channels: int) -> None:
+    def __init__(
+        self, patches: Sequence[Patch], num_fields: int, width: int, channels: int, scales: Sequence[int] = (1,)
+    ) -> None:
         super().__init__()
         along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
         # In space a window of five cells would be 125 of them.
         self.halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
-        self.channels = channels
-        window = math.prod(2 * reach + 1 for reach in self.halo)
-        self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, 2 * channels))
-        # Zero, as what p and q and their products give: an untrained model predicts no change.
-        self.field_stencils = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS, NUM_STENCILS))
-        self.field_linear = nn.Parameter(torch.zeros(num_fields, 2 * channels))
-        self.field_out = nn.Parameter(torch.zeros(num_fields, channels))
-        self.mix = nn.Linear(channels, channels)
-        self.expand = nn.Linear(width, width // 2)
-        self.modulate = nn.Linear(width // 2, 7 * channels + NUM_STENCILS)
+        self.factors = [[scale if goes else 1 for goes in along] for scale in scales]
+        self.schemes = nn.ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
 
     def forward(
         self,
@@ -76,80 +61,60 @@ class LocalOperator(nn.Module):
             Per group ``(k, f, z, y, x)``, the cells of the tiles; zero beyond the grid.
         """
         # One call for all groups: ranks may have different numbers of them.
-        modulated = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in frames])
-        groups = zip(frames, tiles, modulated, rows, strict=True)
+        told = [scheme.told(conditions).split([len(inputs) for inputs in frames]) for scheme in self.schemes]
+        groups = zip(frames, tiles, zip(*told, strict=True), rows, strict=True)
         return [part.place(self._predict(inputs, part, *of_group)) for inputs, part, *of_group in groups]
 
-    def _predict(self, inputs: Tensor, tiles: Tiles, modulated: Tensor, row: Tensor) -> Tensor:
+    def _predict(self, inputs: Tensor, tiles: Tiles, told: Sequence[Tensor], row: Tensor) -> Tensor:
         """Predict the changes ``(b, f, z, y, x)`` in the box around some tiles."""
         lengths = (len(inputs), *inputs.shape[3:])
-        cells = [side.stop - side.start for side in tiles.box]
+        num_samples, *cells = (side.stop - side.start for side in tiles.box)
         # A rank without cells predicts one and drops it: it has a gradient of zero for every weight, which ZeRO waits for.
         samples, *box = (_not_empty(side, length) for side, length in zip(tiles.box, lengths, strict=True))
-        wide = extend(
-            inputs[samples],
-            [side.stop + reach for side, reach in zip(box, self.halo, strict=True)],
-            tiles.frames.periodic,
-            before=[reach - side.start for side, reach in zip(box, self.halo, strict=True)],
-        )
-        # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
-        wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
-        kernel, offset, out = self._folded(modulated[samples].to(wide.dtype), row)
-        # One sample after the other, so that what belongs together is still in the cache.
-        changes = [self._predict_sample(*sample) for sample in zip(wide, kernel, offset, out, strict=True)]
-        num_samples, z, y, x = cells
-        return rearrange(torch.stack(changes), "b z y x f -> b f z y x")[:num_samples, :, :z, :y, :x]
-
-    def _folded(self, modulated: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the fields' weights come to for each sample.
-
-        All that is linear is folded into one stencil from each field to each: none of it is computed per cell.
-
-        Returns:
-            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` to ``p``, ``q`` and what is linear, offsets ``(b, 2 c + f)``, and the map
-            ``(b, c, f)`` of what comes of the products.
-        """
-        num_fields, channels, dtype = len(row), self.channels, modulated.dtype
-        of_products, offset, of_linear, of_out, of_stencils = modulated.split(
-            [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS], dim=1
-        )
-        weight, stencils, linear, out = (
-            weights[row].to(dtype)
-            for weights in (self.field_weight, self.field_stencils, self.field_linear, self.field_out)
-        )
-        weight = weight / math.sqrt(num_fields)
-        same = torch.eye(num_fields, dtype=dtype, device=row.device)
-        kernel = torch.cat(
-            [
-                torch.einsum("f w i c, b c -> b c i f w", weight, 1 + of_products),
-                torch.einsum("f w i c, b c, g c -> b g i f w", weight, 1 + of_linear, linear)
-                + torch.einsum("f w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
-            ],
-            dim=1,
-        )
-        kernel = kernel.flatten(2, 3).unflatten(3, [2 * reach + 1 for reach in self.halo])
-        return kernel, F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
-
-    def _predict_sample(self, fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor) -> Tensor:
-        """Predict the changes ``(z, y, x, f)`` of one sample from its fields with a halo, ``(z, y, x, i f)``."""
-        seen = _convolve(fields, kernel, offset)
-        p, q, linear = seen.split([self.channels, self.channels, out.shape[1]], dim=-1)
-        mixed = F.gelu(F.linear(p * q, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
-        return linear + mixed @ out
-
-
-def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
-    """Convolve fields ``(z, y, x, c)`` with a kernel ``(o, c, wz, wy, wx)``: ``(z, y, x, o)``, smaller by the window."""
-    if kernel.shape[2] == 1:  # planes, each for itself
-        kernel = kernel[:, :, 0].contiguous(memory_format=torch.channels_last)
-        return F.conv2d(fields.permute(0, 3, 1, 2), kernel, offset).permute(0, 2, 3, 1)
-    kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
-    return F.conv3d(fields.permute(3, 0, 1, 2)[None], kernel, offset)[0].permute(1, 2, 3, 0)
+        change = 0
+        for scheme, factor, of_scheme in zip(self.schemes, self.factors, told, strict=True):
+            # Interpolation asks for one more on either side.
+            around = [side if s == 1 else _coarse(side, s) for side, s in zip(box, factor, strict=True)]
+            wide = extend(
+                _means(inputs[samples], factor),
+                [side.stop + reach for side, reach in zip(around, self.halo, strict=True)],
+                tiles.frames.periodic,
+                before=[reach - side.start for side, reach in zip(around, self.halo, strict=True)],
+            )
+            of_scale = scheme(wide, of_scheme[samples], row)
+            for axis, (s, side) in enumerate(zip(factor, box, strict=True), start=2):
+                of_scale = of_scale if s == 1 else _interpolated(of_scale, axis, s, side)
+            change = change + of_scale
+        z, y, x = cells
+        return change[:num_samples, :, :z, :y, :x]
 
 
 def _not_empty(side: slice, length: int) -> slice:
     start = min(side.start, length - 1)
     return slice(start, max(side.stop, start + 1))
+
+
+def _coarse(side: slice, scale: int) -> slice:
+    """Return the means that linear interpolation to the cells of one side of a box takes."""
+    return slice(side.start // scale - 1, -(-side.stop // scale) + 1)
+
+
+def _means(inputs: Tensor, factor: Sequence[int]) -> Tensor:
+    """Take the means of ``factor`` cells of ``(b, i, f, z, y, x)``; at the far edge, of those that there are."""
+    if all(s == 1 for s in factor):
+        return inputs
+    window = [min(s, size) for s, size in zip(factor, inputs.shape[3:], strict=True)]
+    means = F.avg_pool3d(inputs.flatten(0, 2), window, ceil_mode=True, count_include_pad=False)
+    return means.unflatten(0, inputs.shape[:3])
+
+
+def _interpolated(means: Tensor, axis: int, scale: int, side: slice) -> Tensor:
+    """Interpolate along an axis from the means `_coarse` to the cells of ``side``."""
+    place = (torch.arange(scale, dtype=means.dtype, device=means.device) + 0.5) / scale - 0.5
+    weights = torch.stack([(-place).clamp_min(0), 1 - place.abs(), place.clamp_min(0)])
+    # Of a mean and its neighbours to the cells that it is of, as a matrix: the gradient is the same on every run.
+    cells = (means.unfold(axis, 3, 1) @ weights).movedim(-1, axis + 1).flatten(axis, axis + 1)
+    return cells.narrow(axis, side.start % scale, side.stop - side.start)
 
 
 def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from matey.model.decoding import PatchDecoder, reach_of, tile_of
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
-from matey.model.local import NUM_INPUTS, LocalOperator, local_inputs
+from matey.model.local import LocalOperator, local_inputs
 from matey.model.seam import Seam
+from matey.model.stencil import NUM_INPUTS, Scheme
 from matey.tokens.coverage import Tiles, routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
@@ -61,7 +62,9 @@ class MateyModel(PreTrainedModel):
         self.decoders = nn.ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
         )
-        self.local = LocalOperator(config.patches, num_fields, width, config.local) if config.local else None
+        self.local = None
+        if config.local:
+            self.local = LocalOperator(config.patches, num_fields, width, config.local, config.local_scales)
         self.seam = Seam(config.attention)
         self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
@@ -79,7 +82,7 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_bias)
         elif isinstance(module, ConditionEmbedding):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
-        elif isinstance(module, LocalOperator):
+        elif isinstance(module, Scheme):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
             nn.init.zeros_(module.field_stencils)
             nn.init.zeros_(module.field_linear)

@@ -156,7 +156,7 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
         return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
     for name, parameter in new.named_parameters() if new is not None else ():
         key = f"{part}.{name}"
-        if name in FIELD_ROWS[part]:
+        if name.split(".")[-1] in FIELD_ROWS[part]:
             reused[key] = rows.copy(old.get_parameter(name), parameter)
         else:
             parameter.copy_(old.get_parameter(name))

@@ -36,8 +36,8 @@ def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int
     )
 
 
-def cells_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[int]:
-    """Return on how many cells each rank runs the local operator: those of the box around its tiles.
+def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[int]]:
+    """Return where each rank runs the local operator: samples and cells ``z, y, x`` of the box around its tiles.
 
     Args:
         config: of the model.
@@ -47,7 +47,7 @@ def cells_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
     tile, patches = tile_of(decoders_of(config)), config.patches
     layout, frames = _in_one_group(samples, patches)
     boxes = (tiles_of(layout, part, frames, patches, tile)[0].box for part in own)
-    return [math.prod(side.stop - side.start for side in box) for box in boxes]
+    return [[side.stop - side.start for side in box] for box in boxes]
 
 
 def _side_by_side(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,9 @@ from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
-from matey.model.local import NUM_INPUTS
+from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
+from matey.model.stencil import NUM_INPUTS
 
 
 @dataclass(frozen=True)
@@ -23,22 +25,47 @@ class LocalCosts:
     Attributes:
         window: cells of a window.
         channels: products per cell.
+        factors: cells along ``z, y, x`` that each scale takes the mean of.
     """
 
     window: int
     channels: int
+    factors: tuple[tuple[int, ...], ...]
 
-    def operations(self, num_fields: int) -> int:
-        """Return the operations of a cell in a forward pass: windows to products and stencils, their mix, and the output."""
+    @classmethod
+    def of(cls, local: LocalOperator) -> LocalCosts:
+        """Read them off the operator."""
+        scheme = local.schemes[0]
+        return cls(math.prod(scheme.sides), scheme.channels, tuple(map(tuple, local.factors)))
+
+    def operations(self, num_fields: int, box: Sequence[int]) -> int:
+        """Return the operations of a forward pass on a box.
+
+        Windows to products and stencils, their mix, the output, and the interpolation of coarse ones, axis after axis.
+        """
         seen = NUM_INPUTS * self.window * num_fields * (2 * self.channels + num_fields)
-        return 2 * (seen + self.channels * (self.channels + num_fields))
+        of_cell = seen + self.channels * (self.channels + num_fields)
+        interpolated = 0
+        for factor in self.factors:
+            sides = self._sides(factor, box)
+            for axis, s in enumerate(factor):
+                sides[axis] = box[axis]
+                interpolated += 3 * num_fields * math.prod(sides) * (s > 1)
+        return 2 * (of_cell * sum(self._cells(box)) + interpolated)
 
-    def keeps(self, num_fields: int) -> int:
-        """Return the values of a cell that the backward pass waits for.
+    def keeps(self, num_fields: int, box: Sequence[int]) -> int:
+        """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
         What the windows are cut from, what is seen in them, the products, and their mix before and after GELU.
         """
-        return NUM_INPUTS * num_fields + (2 * self.channels + num_fields) + 3 * self.channels
+        return (NUM_INPUTS * num_fields + (2 * self.channels + num_fields) + 3 * self.channels) * sum(self._cells(box))
+
+    def _cells(self, box: Sequence[int]) -> Iterator[int]:
+        return (math.prod(self._sides(factor, box)) for factor in self.factors)
+
+    def _sides(self, factor: Sequence[int], box: Sequence[int]) -> list[int]:
+        """Return the cells of a scale's scheme along each axis: interpolation takes one more on either side."""
+        return [size if s == 1 else -(-size // s) + 2 for size, s in zip(box, factor, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -89,7 +116,7 @@ def count_operations(config: MateyConfig) -> Operations:
         decode=tuple(of_level[:2] for of_level in decode),
         embed_keeps=tuple(of_level[2:] for of_level in embed),
         decode_keeps=tuple(of_level[2:] for of_level in decode),
-        local=None if model.local is None else LocalCosts(model.local.field_weight.shape[1], model.local.channels),
+        local=None if model.local is None else LocalCosts.of(model.local),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -143,14 +170,15 @@ class Kernels:
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Return what was counted of one process on all schemes and token sets in the plane and in space, to about a quarter."""
-    local, told = bool(config.local), config.statistics
+    cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
+    means = bool(config.local) * len(config.local_scales) - cells
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for decoder in decoders_of(config) for _ in directions(decoder.margin))
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
-        outside_forward=135 + 240 * levels + 5 * pieces + 40 * local + 15 * told,
-        outside_backward=20 + 40 * levels + 4 * pieces + 43 * local + 8 * told,
+        outside_forward=135 + 240 * levels + 5 * pieces + 42 * cells + 68 * means + 15 * told,
+        outside_backward=20 + 40 * levels + 4 * pieces + 50 * cells + 60 * means + 8 * told,
     )
 
 

@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
-from matey.scaling.cells import cells_of_ranks, values_handed_over
+from matey.scaling.cells import boxes_of_ranks, values_handed_over
 from matey.scaling.operations import Operations, count_operations
 from matey.scaling.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
@@ -166,10 +166,12 @@ class Workload:
     def _outside_of_ranks(self, sample: Sample, num_samples: int, ways: int) -> list[tuple[int, int]]:
         """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample."""
         kept = _outside(sample, self.operations.embed_keeps, self.operations.decode_keeps).repeat(num_samples)
-        local, own = self.operations.local, shares(len(kept), ways)
-        cells = [0] * ways if local is None else cells_of_ranks(self.config, [sample] * num_samples, own)
-        of_cell = 0 if local is None else local.keeps(sample.num_fields)
-        return [(int(kept[part].sum()), of_cell * number) for part, number in zip(own, cells, strict=True)]
+        own = shares(len(kept), ways)
+        of_cells = [0] * ways
+        if (local := self.operations.local) is not None:
+            boxes = boxes_of_ranks(self.config, [sample] * num_samples, own)
+            of_cells = [number * local.keeps(sample.num_fields, box) for number, *box in boxes]
+        return [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
 
     def values_handed_over(self, num_samples: int, ways: int) -> float:
         """Values that a rank hands over in a forward pass of a micro-batch, see `matey.scaling.cells`."""
@@ -202,7 +204,7 @@ class Workload:
 
     def _local_operations(self, sample: Sample) -> int:
         local = self.operations.local
-        return 0 if local is None else local.operations(sample.num_fields) * math.prod(sample.window[1:])
+        return 0 if local is None else local.operations(sample.num_fields, sample.window[1:])
 
 
 def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> Tensor:

@@ -12,7 +12,7 @@ from matey.tokens.refinement import check_window
 
 # What the run YAML says of a network, and what `MateyConfig` calls it.
 NAMES = {
-    "model": {name: name for name in ("scheme", "drop_path", "local", "statistics", "predict")},
+    "model": {name: name for name in ("scheme", "drop_path", "local", "local_scales", "statistics", "predict")},
     "tokens": {
         "set": "token_set",
         "patches": "patches",

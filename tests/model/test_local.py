@@ -1,5 +1,6 @@
 """The local operator beside a loop over cells, and its laws."""
 
+import functools
 import itertools
 import math
 from dataclasses import replace
@@ -8,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from matey.model.local import NUM_STENCILS, LocalOperator, local_inputs
+from matey.model.local import LocalOperator, local_inputs
+from matey.model.stencil import NUM_STENCILS
 from matey.tokens.coverage import Frames, Tiles
 from matey.tokens.patches import cover, patchify
 
@@ -26,9 +28,9 @@ CASES = [
 ]
 
 
-def operator(patches):
+def operator(patches, scales=(1,)):
     torch.manual_seed(0)
-    local = LocalOperator(patches, ROWS, WIDTH, CHANNELS).double()
+    local = LocalOperator(patches, ROWS, WIDTH, CHANNELS, scales).double()
     for parameter in local.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return local
@@ -61,36 +63,68 @@ def near(cell, step, length, wraps):
     return (cell + step) % length if wraps else min(max(cell + step, 0), length - 1)
 
 
+def all_scales(test):
+    return pytest.mark.parametrize("scales", [(1,), (3, 1, 8)])(test)
+
+
+def change_of(scheme, halo, inputs, told, rows, cell, periodic):
+    """What the scheme's drawing says of one cell, which may lie beyond the grid."""
+    _, num_fields, *grid = inputs.shape
+    factor, offset, factor_linear, factor_out, factor_stencils = told.split(
+        [2 * CHANNELS, 2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS]
+    )
+    seen, change = torch.zeros(2 * CHANNELS, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
+    for w, step in enumerate(itertools.product(*(range(-reach, reach + 1) for reach in halo))):
+        at = [near(*along) for along in zip(cell, step, grid, periodic, strict=True)]
+        for f, i in itertools.product(range(num_fields), range(2)):
+            value = inputs[i, f, *at]
+            seen += value * scheme.field_weight[rows[f], w, i] / num_fields**0.5
+            change[f] += value * (scheme.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
+    p, q = (seen * (1 + factor) + offset).split(CHANNELS)
+    mixed = F.gelu(scheme.mix(p * q)) * (1 + factor_out)
+    for f in range(num_fields):
+        across = (seen * (1 + factor_linear) * scheme.field_linear[rows[f]]).sum()
+        change[f] += across + (mixed * scheme.field_out[rows[f]]).sum()
+    return change
+
+
+def means_of(inputs, factor):
+    """The means of `factor` cells, one after the other."""
+    grid = [-(-size // s) for size, s in zip(inputs.shape[-3:], factor, strict=True)]
+    means = inputs.new_zeros(*inputs.shape[:-3], *grid)
+    for cell in itertools.product(*map(range, grid)):
+        block = (slice(n * s, (n + 1) * s) for n, s in zip(cell, factor, strict=True))
+        means[..., *cell] = inputs[..., *block].mean(dim=(-3, -2, -1))
+    return means
+
+
 @torch.no_grad()
 def cell_by_cell(local, inputs, conditions, rows, periodic):
     """What the operator's drawing says, for one cell after the other."""
     num_samples, _, num_fields, *grid = inputs.shape
     change = torch.zeros(num_samples, num_fields, *grid, dtype=torch.float64)
-    steps = list(itertools.product(*(range(-reach, reach + 1) for reach in local.halo)))
-    for sample in range(num_samples):
-        told = local.modulate(F.gelu(local.expand(conditions[sample])))
-        factor, offset, factor_linear, factor_out, factor_stencils = told.split(
-            [2 * CHANNELS, 2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS]
-        )
-        for cell in itertools.product(*map(range, grid)):
-            seen, linear = torch.zeros(2 * CHANNELS, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
-            for w, step in enumerate(steps):
-                at = [near(*along) for along in zip(cell, step, grid, periodic, strict=True)]
-                for f, i in itertools.product(range(num_fields), range(2)):
-                    value = inputs[sample, i, f, *at]
-                    seen += value * local.field_weight[rows[f], w, i] / num_fields**0.5
-                    linear[f] += value * (local.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
-            p, q = (seen * (1 + factor) + offset).split(CHANNELS)
-            mixed = F.gelu(local.mix(p * q)) * (1 + factor_out)
-            for f in range(num_fields):
-                across = (seen * (1 + factor_linear) * local.field_linear[rows[f]]).sum()
-                change[sample, f, *cell] = linear[f] + across + (mixed * local.field_out[rows[f]]).sum()
+    for scheme, factor in zip(local.schemes, local.factors, strict=True):
+        means = means_of(inputs, factor)
+        for sample, told in enumerate(scheme.told(conditions)):
+            known = functools.cache(
+                functools.partial(change_of, scheme, local.halo, means[sample], told, rows, periodic=periodic)
+            )
+            for cell in itertools.product(*map(range, grid)):
+                place = [(at + 0.5) / s - 0.5 for at, s in zip(cell, factor, strict=True)]
+                for corner in itertools.product((0, 1), repeat=3):
+                    at = tuple(math.floor(along) + step for along, step in zip(place, corner, strict=True))
+                    weight = math.prod(1 - abs(along - n) for along, n in zip(place, at, strict=True))
+                    if weight > 0:
+                        change[sample, :, *cell] += weight * known(cell=at)
     return change
 
 
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES)
-def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_the_grid(patches, grid, periodic):
-    local, tiles = operator(patches), whole(patches, grid, periodic)
+@all_scales
+def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_the_grid(
+    patches, grid, periodic, scales
+):
+    local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
     (predicted,) = local([inputs], [tiles], conditions, [rows])
     expected = cell_by_cell(local, inputs, conditions, rows, periodic)
@@ -101,8 +135,9 @@ def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_
 
 
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES[:6])
-def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic):
-    local, tiles = operator(patches), whole(patches, grid, periodic)
+@all_scales
+def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales):
+    local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
     (expected,) = local([inputs], [tiles], conditions, [rows])
     for seed, number in enumerate([0, 1, 1, 2, 3, len(tiles.row) - 1]):
@@ -114,7 +149,7 @@ def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, 
 
 
 def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
-    local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False,) * 3)
+    local, tiles = operator(PLANE, (1, 4)), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8))
     (predicted,) = local([inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
     predicted.sum().backward()
@@ -144,18 +179,20 @@ def test_the_order_of_the_fields_does_not_matter():
 
 
 def test_a_new_operator_predicts_no_change_and_can_learn():
-    local, tiles = LocalOperator(PLANE, ROWS, WIDTH, CHANNELS).double(), whole(PLANE, (1, 8, 8), (False,) * 3)
-    torch.nn.init.normal_(local.field_weight)
+    local, tiles = LocalOperator(PLANE, ROWS, WIDTH, CHANNELS, (1, 2)).double(), whole(PLANE, (1, 8, 8), (False,) * 3)
+    for scheme in local.schemes:
+        torch.nn.init.normal_(scheme.field_weight)
     inputs, conditions, rows = inputs_of((1, 8, 8))
     (predicted,) = local([inputs], [tiles], conditions, [rows])
     assert torch.equal(predicted, torch.zeros_like(predicted))
     (predicted * random(*predicted.shape, seed=2)).sum().backward()
-    for weight in (local.field_stencils, local.field_linear, local.field_out):
-        assert (weight.grad[rows] != 0).all()
+    for scheme in local.schemes:
+        for weight in (scheme.field_stencils, scheme.field_linear, scheme.field_out):
+            assert (weight.grad[rows] != 0).all()
 
 
 def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differences():
-    local, tiles = operator(PLANE), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
+    local, tiles = operator(PLANE, (1, 2)), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
     inputs, conditions, rows = inputs_of((1, 4, 5), num_samples=1)
     weights = dict(local.named_parameters())
 

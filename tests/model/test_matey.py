@@ -30,7 +30,7 @@ def test_an_untrained_model_predicts_persistence():
 
 
 def test_the_local_operator_starts_with_what_it_sees_times_what_it_sees_plus_one():
-    offset = make_model(trained=False, local=3).local.modulate.bias[6:12]
+    offset = make_model(trained=False, local=3).local.schemes[0].modulate.bias[6:12]
     assert offset.tolist() == [0, 0, 0, 1, 1, 1]
 
 

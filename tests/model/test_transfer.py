@@ -105,7 +105,7 @@ def test_parts_that_the_pretrained_model_lacks_are_new_and_said_to_be():
         f"Part {part!r} is new: the pretrained model has none, or another." for part in ("conditions", "local")
     )
     assert not any(name.startswith(("conditions", "local")) for name in result.reused)
-    assert torch.equal(target.local.field_out, torch.zeros_like(target.local.field_out))
+    assert all((scheme.field_out == 0).all() for scheme in target.local.schemes)
 
 
 def test_parts_that_the_run_does_without_are_left_out(source):
@@ -117,7 +117,7 @@ def test_parts_that_the_run_does_without_are_left_out(source):
 def test_an_operator_with_other_products_is_new(source):
     _, result = moved(source, local=5)
     assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
-    assert "conditions.field_weight" in result.reused and "local.field_stencils" not in result.reused
+    assert "conditions.field_weight" in result.reused and "local.schemes.0.field_stencils" not in result.reused
 
 
 def test_a_longer_history_needs_no_new_weights(source):

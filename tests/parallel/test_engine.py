@@ -44,8 +44,8 @@ def test_parts_have_rates_and_decay_of_their_own_and_blocks_fall_off_towards_the
     assert found["decoders.1.stages.0.weight"] == (1.0, 0.1)
     assert found["decoders.1.field_weight"] == (4.0, 0.0)
     assert found["conditions.contract.weight"] == (0.125, 0.1)
-    assert found["local.expand.weight"] == (1.0, 0.1)
-    assert found["local.field_stencils"] == (1.0, 0.0)
+    assert found["local.schemes.0.expand.weight"] == (1.0, 0.1)
+    assert found["local.schemes.0.field_stencils"] == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""A learnt numerical scheme on a grid: from a small window on the last frame and on the change since the one before.
+
+The same weights act in every cell; each sample mixes them as its lead time and its scales ask for. Per cell:
+
+    window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions
+      |         |                                      ^
+      |         '--------------> linear ---------------|                    what is linear across fields
+      '--> stencil of the field on itself -------------'                    and within one, as diffusion and extrapolation
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+NUM_STENCILS = 4
+"""Linear stencils of a field on itself that each sample mixes."""
+
+NUM_INPUTS = 2
+"""Values of a field in a cell: the last frame, and the change since the one before."""
+
+
+class Scheme(nn.Module):
+    """Predict the change of every cell of a grid from the window around it.
+
+    Args:
+        halo: how far the window reaches along ``z, y, x``.
+        num_fields: rows of the vocabulary.
+        width: of a sample's conditions.
+        channels: products per cell.
+    """
+
+    def __init__(self, halo: Sequence[int], num_fields: int, width: int, channels: int) -> None:
+        super().__init__()
+        self.sides, self.channels = [2 * reach + 1 for reach in halo], channels
+        window = math.prod(self.sides)
+        self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, 2 * channels))
+        # Zero, as what p and q and their products give: an untrained model predicts no change.
+        self.field_stencils = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS, NUM_STENCILS))
+        self.field_linear = nn.Parameter(torch.zeros(num_fields, 2 * channels))
+        self.field_out = nn.Parameter(torch.zeros(num_fields, channels))
+        self.mix = nn.Linear(channels, channels)
+        self.expand = nn.Linear(width, width // 2)
+        self.modulate = nn.Linear(width // 2, 7 * channels + NUM_STENCILS)
+
+    def told(self, conditions: Tensor) -> Tensor:
+        """Return what conditions ``(b, e)`` ask of the weights, ``(b, 7 c + stencils)``."""
+        return self.modulate(F.gelu(self.expand(conditions)))
+
+    def forward(self, wide: Tensor, told: Tensor, row: Tensor) -> Tensor:
+        """Predict the changes ``(b, f, z, y, x)``.
+
+        Args:
+            wide: ``(b, 2, f, z, y, x)`` with a halo, see `matey.model.local.local_inputs`.
+            told: ``(b, 7 c + stencils)``.
+            row: ``(f,)`` of each field in the vocabulary.
+        """
+        # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
+        wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
+        kernel, offset, out = self._folded(told.to(wide.dtype), row)
+        # One sample after the other, so that what belongs together is still in the cache.
+        changes = [self._predict(*sample) for sample in zip(wide, kernel, offset, out, strict=True)]
+        return rearrange(torch.stack(changes), "b z y x f -> b f z y x")
+
+    def _folded(self, told: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the fields' weights come to for each sample.
+
+        All that is linear is folded into one stencil from each field to each: none of it is computed per cell.
+
+        Returns:
+            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` to ``p``, ``q`` and what is linear, offsets ``(b, 2 c + f)``, and the map
+            ``(b, c, f)`` of what comes of the products.
+        """
+        num_fields, channels, dtype = len(row), self.channels, told.dtype
+        of_products, offset, of_linear, of_out, of_stencils = told.split(
+            [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS], dim=1
+        )
+        weight, stencils, linear, out = (
+            weights[row].to(dtype)
+            for weights in (self.field_weight, self.field_stencils, self.field_linear, self.field_out)
+        )
+        weight = weight / math.sqrt(num_fields)
+        same = torch.eye(num_fields, dtype=dtype, device=row.device)
+        kernel = torch.cat(
+            [
+                torch.einsum("f w i c, b c -> b c i f w", weight, 1 + of_products),
+                torch.einsum("f w i c, b c, g c -> b g i f w", weight, 1 + of_linear, linear)
+                + torch.einsum("f w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
+            ],
+            dim=1,
+        )
+        kernel = kernel.flatten(2, 3).unflatten(3, self.sides)
+        return kernel, F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
+
+    def _predict(self, fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor) -> Tensor:
+        """Predict the changes ``(z, y, x, f)`` of one sample from its fields with a halo, ``(z, y, x, i f)``."""
+        seen = _convolve(fields, kernel, offset)
+        p, q, linear = seen.split([self.channels, self.channels, out.shape[1]], dim=-1)
+        mixed = F.gelu(F.linear(p * q, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
+        return linear + mixed @ out
+
+
+def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
+    """Convolve fields ``(z, y, x, c)`` with a kernel ``(o, c, wz, wy, wx)``: ``(z, y, x, o)``, smaller by the window."""
+    if kernel.shape[2] == 1:  # planes, each for itself
+        kernel = kernel[:, :, 0].contiguous(memory_format=torch.channels_last)
+        return F.conv2d(fields.permute(0, 3, 1, 2), kernel, offset).permute(0, 2, 3, 1)
+    kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
+    return F.conv3d(fields.permute(3, 0, 1, 2)[None], kernel, offset)[0].permute(1, 2, 3, 0)
