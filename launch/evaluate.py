@@ -106,6 +106,8 @@ def run(args: argparse.Namespace) -> None:
     with writing_to(args.out):
         write_records(evaluation.records, args.out / "metrics.json")
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
+    for note in data.notes:
+        print(note)
     print(f"\n{summary_text(evaluation)}\n\nReport: {args.out / 'report.html'}")
 
 
@@ -159,7 +161,10 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     if num_frames is None:
         raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part = args.split or ("all" if args.data else "test")
-    return hold_out([open_dataset(path) for path in paths], part, num_frames, trained.run and trained.run.data)
+    sets = [open_dataset(path) for path in paths]
+    return hold_out(
+        sets, part, num_frames, trained.run and trained.run.data, trained.split, are_of_the_run=not args.data
+    )
 
 
 @contextmanager

@@ -95,6 +95,10 @@ class DataSection(Section):
     trajectories: int | None = Field(
         None, ge=1, description="training trajectories of each set: the first so many of a fixed order; by default all"
     )
+    changed: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="on --resume, files that are not those that were split: refuse, or keep what was held out and train on new",
+    )
     temperature: float = Field(
         0.0, ge=0, description="a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size"
     )
@@ -191,6 +195,9 @@ class FinetuneSection(Section):
     new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
     new_rows_of: dict[str, InitialRow] = Field({}, description="the same for single fields, by name")
     lora_rank: int = Field(8, ge=1, description="of the adapters")
+    allow_seen: bool = Field(
+        False, description="whether pretraining may have trained on trajectories that this run holds out"
+    )
     lora_alpha: float = Field(16.0, gt=0, description="the adapters' product is multiplied by this over their rank")
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from matey.checkpoints.run_files import MODEL, SPLIT
 from matey.config import RunConfig, load_resolved
+from matey.data.split_record import SplitRecord, read_record
 from matey.model.matey import MateyModel
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -29,6 +31,8 @@ class Trained:
         model: with its weights, on the CPU.
         run: configuration of the run; None for a model alone.
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
+        split: what each part of the training's data held, also where a model's folder still lies in that of its run; None
+            where that is not recorded.
         card: the model card of a model alone, empty where there is none.
     """
 
@@ -36,6 +40,7 @@ class Trained:
     model: MateyModel
     run: RunConfig | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
+    split: SplitRecord | None = None
     card: str = ""
 
     @property
@@ -58,6 +63,7 @@ def load_trained(folder: str | Path) -> Trained:
     Raises:
         CheckpointError: there is no such folder, it is neither, or the model in it is damaged.
         ConfigError: the run's ``config.yaml`` is not a run configuration.
+        DataError: the record of how the run split its data is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -73,10 +79,13 @@ def load_trained(folder: str | Path) -> Trained:
             _load_model(folder / "model"),
             load_resolved(folder / "config.yaml"),
             read_log(folder / "metrics.jsonl"),
+            read_record(folder / SPLIT),
         )
     if (folder / "config.json").is_file():
         card = folder / "README.md"
-        return Trained(name, _load_model(folder), card=card.read_text(encoding="utf-8") if card.is_file() else "")
+        text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
+        return Trained(name, _load_model(folder), split=split, card=text)
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."
