@@ -160,7 +160,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     cores = cores_of_rank()
     note_cores(cores)
     torch.set_num_threads(threads or max(1, int(cores)))
-    listen(has_launcher=environment.launcher == "torch")
+    listen()
 
 
 def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:
