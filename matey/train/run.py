@@ -25,6 +25,7 @@ from matey.train.checkpoint import RunError, RunFolder, replace_text
 from matey.train.describe import describe, describe_tokens
 from matey.train.loop import Progress, train
 from matey.train.memory import activation_bytes, smallest_group
+from matey.train.network import check_attention
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
 from matey.train.validation import validate
 
@@ -54,6 +55,7 @@ def train_run(
         notes: to be said after what every run says of itself.
         facts: more fingerprints that all ranks must agree on.
     """
+    check_attention(run.model.attention, is_bf16(deepspeed_config))
     topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
     check_agreement(
         {
