@@ -76,13 +76,28 @@ def train_run(
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
         say(describe_tokens(run, model, topology, sample_of(run, data)))
         return True
+    folder = RunFolder(run.output.dir)
+    with folder.in_use():
+        return _train_in(folder, run, data, model, topology, deepspeed_config, say, notes)
+
+
+def _train_in(
+    folder: RunFolder,
+    run: RunConfig,
+    data: RunData,
+    model: MateyModel,
+    topology: Topology,
+    deepspeed_config: dict[str, Any],
+    say: Callable[[str], None],
+    notes: Sequence[str],
+) -> bool:
+    """Train in a folder that is this run's alone; return whether training is done."""
     windows, scales = validation_windows(run, data), loss_scales(run, data)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
-    # All that a mistake in the configuration or short data can stop lies above: only now is the run's folder touched.
-    folder = RunFolder(run.output.dir)
-    progress = _start_or_resume(run, deepspeed_config, folder, engine, average)
+    # All that a mistake in the configuration or short data can stop lies above: only now does an earlier run move aside.
+    progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say)
     _write_split(folder, data)
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
@@ -118,10 +133,17 @@ def train_run(
 
 
 def _start_or_resume(
-    run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine, average: MovingAverage
+    run: RunConfig,
+    deepspeed_config: dict[str, Any],
+    folder: RunFolder,
+    engine: Engine,
+    average: MovingAverage,
+    say: Callable[[str], None],
 ) -> Progress:
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
+        if run.output.resume == "auto":
+            say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
         folder.start(run, deepspeed_config)
         return Progress()
     folder.go_on(run, deepspeed_config, done)
