@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shlex
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 
 import matey
 from matey.checkpoints.find import latest_tag
+from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.checkpoints.shards import ShardError
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
@@ -96,8 +96,11 @@ class RunFolder:
             self._write_configs(run, deepspeed_config)
         barrier()
 
-    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> None:
+    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> str:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
+
+        Returns:
+            a sentence on lines of metrics that are damaged, which are dropped as well; empty if there are none.
 
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
@@ -112,17 +115,17 @@ class RunFolder:
                         "use the same, or another output.dir."
                     )
         barrier()
+        note = ""
         if rank() == 0:
             if self._old_model.exists() and not self.model.exists():
                 self._old_model.rename(self.model)
             shutil.rmtree(self._old_model, ignore_errors=True)
-            lines = (
-                self.metrics.read_text(encoding="utf-8", errors="replace").splitlines() if self.metrics.exists() else []
-            )
-            kept = [line for line in lines if _step_of(line) <= step]
-            replace_text(self.metrics, "".join(line + "\n" for line in kept))
+            log = read_metrics(self.metrics)
+            replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
             self._write_configs(run, deepspeed_config)
+            note = log.note(self.metrics)
         barrier()
+        return note
 
     def write_about(self, text: str) -> None:
         """Keep what the run says of itself, for who finds the folder and for the card of an exported model."""
@@ -275,15 +278,6 @@ class RunFolder:
 def versions() -> dict[str, str]:
     """Return what wrote a checkpoint, DeepSpeed aside, which notes its own version."""
     return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line of metrics; infinite for one that is damaged, such as the half line that a crash leaves."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return math.inf
-    return step if isinstance(step, int) else math.inf
 
 
 def _free_space(path: Path) -> str:

@@ -146,7 +146,8 @@ def _start_or_resume(
             say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
         folder.start(run, deepspeed_config)
         return Progress()
-    folder.go_on(run, deepspeed_config, done)
+    if note := folder.go_on(run, deepspeed_config, done):
+        say(note)
     state = folder.load(engine, done, average)
     return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
 
