@@ -83,7 +83,8 @@ class FolderLock:
         """Let go of the lock; does nothing where it is not held."""
         if self._file is not None:
             self._ended.set()
-            self._heart.join()
+            if self._heart.is_alive():  # on a full disk it has not begun
+                self._heart.join()
             os.ftruncate(self._file, 0)
             os.close(self._file)
             self._file = None

@@ -1,6 +1,7 @@
 """Which folders a run may use, and what in them it leaves alone."""
 
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -90,6 +91,23 @@ def test_a_mount_point_may_be_a_runs_but_an_earlier_run_in_it_cannot_be_moved_as
         with RunFolder(place).in_use(), pytest.raises(RunError, match="Cannot write to .*busy"):
             RunFolder(place).start(load_config(run_yaml()), {})
         assert (place / "metrics.jsonl").read_text() == "an earlier run's"
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_refuses_a_run_in_a_sentence(tmp_path):
+    place = tmp_path / "mounted"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        (place / "run").mkdir()
+        (place / "run" / LOCK).touch()
+        with (place / "full").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        with pytest.raises(ConfigError, match="Cannot write to .*No space left"), RunFolder(place / "run").in_use():
+            pass
     finally:
         subprocess.run(["umount", str(place)], check=True)
 
