@@ -27,6 +27,7 @@ setup(
         "pydantic>=2.9",
         "safetensors>=0.5",
         "tqdm>=4.66",
+        "psutil>=5.9",
         "matplotlib>=3.9",
         "peft>=0.21",
     ],

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from matey.config import ConfigError
+from matey.config import ConfigError, flags
 from matey.data import DataError, open_dataset
 from matey.evaluate.about import describe
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
@@ -53,11 +53,13 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, metavar="RUN_OR_MODEL", help="folder of a run, or its model/")
+    parser.add_argument(
+        "--checkpoint", required=True, type=flags.path, metavar="RUN_OR_MODEL", help="folder of a run, or its model/"
+    )
     parser.add_argument(
         "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="for metrics.json and report.html")
+    parser.add_argument("--out", required=True, type=flags.path, metavar="DIR", help="for metrics.json and report.html")
     parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
     parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
     parser.add_argument(
@@ -76,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads; by default PyTorch's choice")
+    parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
     return parser.parse_args()
 
 
@@ -90,9 +92,11 @@ def run(args: argparse.Namespace) -> None:
     )
     rollout_lead = parse_rollout_lead(args.rollout_lead, args.rollout)
     if args.threads is not None:
-        torch.set_num_threads(at_least(1, "--threads", args.threads))
+        torch.set_num_threads(args.threads)
     device = find_device(args.device)
     trained = load_trained(args.checkpoint)
+    if trained.note:
+        print(trained.note)
     longest = max(1, min(trained.lead_max or 1, args.rollout))
     protocol = replace(protocol, rollout_lead=rollout_lead or longest)
     data = select_data(args, trained)
@@ -106,14 +110,16 @@ def run(args: argparse.Namespace) -> None:
     with writing_to(args.out):
         write_records(evaluation.records, args.out / "metrics.json")
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
+    for note in data.notes:
+        print(note)
     print(f"\n{summary_text(evaluation)}\n\nReport: {args.out / 'report.html'}")
 
 
 def parse_leads(text: str) -> tuple[int, ...]:
     """Read ``1,5`` as lead times."""
     leads = text.split(",")
-    if not all(lead.strip().isdecimal() and int(lead) > 0 for lead in leads):
-        raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text!r}.")
+    if not all(lead.strip().isdecimal() and len(lead) < 10 and int(lead) > 0 for lead in leads):
+        raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text[:80]!r}.")
     return tuple(sorted({int(lead) for lead in leads}))
 
 
@@ -121,9 +127,9 @@ def parse_rollout_lead(text: str, rollout: int) -> int | None:
     """Read the snapshots of a rollout's steps; None leaves them to the model."""
     if text == "auto":
         return None
-    if not (text.isdecimal() and 1 <= int(text) <= max(1, rollout)):
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= max(1, rollout)):
         raise FlagError(
-            f"--rollout-lead takes a number of snapshots from 1 to the {rollout} of --rollout, or auto; got {text!r}."
+            f"--rollout-lead takes a number of snapshots from 1 to the {rollout} of --rollout, or auto; got {text[:80]!r}."
         )
     return int(text)
 
@@ -159,7 +165,10 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     if num_frames is None:
         raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part = args.split or ("all" if args.data else "test")
-    return hold_out([open_dataset(path) for path in paths], part, num_frames, trained.run and trained.run.data)
+    sets = [open_dataset(path) for path in paths]
+    return hold_out(
+        sets, part, num_frames, trained.run and trained.run.data, trained.split, are_of_the_run=not args.data
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import matey
 from tests.conftest import ROOT
 
 LAYERS = [
-    {"config", "fields", "held_signals"},
+    {"config", "fields", "held_signals", "launchers", "leave_signals"},
     {"tokens"},
     {"model", "data", "simulate"},
     {"train", "evaluate", "parallel", "checkpoints", "scaling"},

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config, load_resolved, parse_config
+from tests.conftest import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
 
@@ -81,3 +82,109 @@ def test_unrolling_further_than_lead_times_reach_is_refused(path):
     with pytest.raises(ConfigError, match=r"train.unroll is 2, .* data.lead_max is 2"):
         load_config(path, ["train.unroll=2", "data.lead_max=2"])
     assert load_config(path, ["train.unroll=1", "data.lead_max=2"]).train.unroll == 1
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: {path: Wärme}".encode("latin-1"), "is not text in UTF-8 .byte 14.; save it in that encoding"),
+        ("train: {steps: 3}".encode("utf-16"), "is not text in UTF-8 .byte 0."),
+        (bytes(range(256)), "is not text in UTF-8"),
+        (b"a: \x00", "is not YAML"),
+        (b"# " + b"x" * 2**23, "is larger than 4 MiB"),
+        (BOMB.encode(), "uses the alias .a; write out what it stands for"),
+        (b"train: " + b"[" * 100_000, "exceeded maximum nesting depth|is nested deeper than 32 levels"),
+        (b"train: " + b"[" * 50 + b"]" * 50, "is nested deeper than 32 levels"),
+        (b"train: {steps: !!python/object:os.system x}", "uses the tag tag:yaml.org,2002:python/object"),
+        (b"train: {steps: 2020-13-45}", "holds a value that cannot be read: month must be in 1..12"),
+        (b"train: {steps: 2020-12-24}", "train.steps: .* integer .got datetime.date.2020, 12, 24.."),
+        (b"train: {steps: " + b"9" * 5000 + b"}", "holds a value that cannot be read"),
+        (b"train: {steps: " + b"9" * 4000 + b"}", r"train.steps: .* \(got 9+\.\.\.9+\)"),
+        (b"1: x", "Keys should be strings"),
+        (b"x" * 1000 + b": 1", "unknown key 'x{80}'"),
+        (b"- a", "must hold sections such as"),
+    ],
+)
+def test_what_is_no_plain_yaml_is_one_short_sentence(tmp_path, content, message):
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path / "run.yaml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 2000
+
+
+def test_text_with_a_byte_order_mark_is_read(path, tmp_path):
+    (tmp_path / "marked.yaml").write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_config(tmp_path / "marked.yaml") == load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        *((f"train.{key}", "1" + "0" * 23, "less than or equal") for key in ("steps", "micro_batch", "accumulation")),
+        ("train.seed", "1" + "0" * 23, "less than 9223372036854775808"),
+        ("train.learning_rate", "1.0e+300", "less than or equal to 10"),
+        ("train.learning_rate", ".nan", "finite number"),
+        ("train.clip_norm", ".inf", "finite number"),
+        ("train.betas", "[0.9, 1]", "train.betas.1: .* less than 1"),
+        ("train.betas", "[.nan, 0.9]", "train.betas.0: .* finite number"),
+        ("data.split", "[2, -1, 0]", "data.split.1: .* greater than or equal to 0"),
+        ("parallel.timeout", "1.0e+30", "less than or equal"),
+        ("parallel.threads", "100000", "less than or equal to 1024"),
+        ("output.dir", "''", "at least 1 character"),
+        ("output.dir", '"a\\ud800"', "holds a value that cannot be read|valid string|is not YAML"),
+        ("tokens.patches", "[]", "at least 1 item"),
+        ("train.steps", "{a: [b", "is not YAML"),
+    ],
+)
+def test_values_beyond_all_sense_are_refused_by_the_schema(path, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [f"{key}={value}"])
+
+
+def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
+    with pytest.raises(ConfigError, match="micro_batch 2048 x train.accumulation 1024 are 2,097,152 samples in a step"):
+        load_config(path, ["train.micro_batch=2048", "train.accumulation=1024"])
+
+
+def test_a_section_of_an_older_run_that_is_no_mapping_is_a_sentence(path):
+    path.write_text(yaml.safe_dump(MINIMAL | {"model": [1]}))
+    with pytest.raises(ConfigError, match="model: Input should be .*dictionary"):
+        load_resolved(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"bf16": true}', "bf16: Input should be .*dictionary"),
+        ('{"fp16": []}', "fp16: Input should be .*dictionary"),
+        ('{"bf16": {"enabled": "yes"}}', "bf16.enabled: .* boolean"),
+        ('{"zero_optimization": [1]}', "zero_optimization: .*dictionary"),
+        ('{"zero_optimization": {"stage": true}}', "zero_optimization.stage: .* integer"),
+        ('{"zero_optimization": {"stage": 4}}', "zero_optimization.stage: .* less than or equal to 3"),
+        (
+            '{"zero_optimization": {"reduce_bucket_size": 1000000000000000}}',
+            "reduce_bucket_size: .* less than or equal",
+        ),
+        ('{"zero_optimization": {"reduce_bucket_size": 1e999}}', "reduce_bucket_size: .* integer|finite"),
+        ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: .*dictionary"),
+        ('{"aio": {"queue_depth": 1000000000}}', "aio.queue_depth: .* less than or equal to 1024"),
+        ('{"data_types": {"grad_accum_dtype": 32}}', "grad_accum_dtype: .* 'fp32'"),
+        ("[" * 100_000, "is nested deeper than 32 levels"),
+        ('{"compile": ' + "[" * 50 + "]" * 50 + "}", "is nested deeper than 32 levels"),
+        ('{"compile": ' + "9" * 5000 + "}", "holds a value that cannot be read"),
+        ('{"bf16": ', "is not JSON"),
+        ("\udcff", "is not text in UTF-8"),
+    ],
+)
+def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tmp_path, text, message):
+    (tmp_path / "ds.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConfigError, match=message):
+        load_deepspeed_config(tmp_path / "ds.json")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.stem)
+def test_the_configurations_that_come_with_the_package_are_taken(path):
+    assert load_deepspeed_config(path) == json.loads(path.read_text())

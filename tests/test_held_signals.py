@@ -13,7 +13,7 @@ import matey.held_signals
 print("importing", flush=True)
 input()
 from matey.parallel.signals import asked_to_leave, listen
-listen(has_launcher=False)
+listen()
 print("asked to leave:", asked_to_leave(), flush=True)
 """
 
@@ -27,3 +27,9 @@ def test_a_signal_during_the_imports_is_heard_after_them(number):
         process.send_signal(number)
         rest, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, rest) == (0, "asked to leave: True\n")
+
+
+def test_training_imported_as_a_library_holds_back_nothing():
+    code = "import matey.train.run, signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "set()"

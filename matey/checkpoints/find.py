@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from matey.checkpoints.shards import ShardError, open_shard
@@ -26,17 +27,35 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
 
 def newest(folder: Path) -> Path:
     """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
+    tag = latest_tag(folder)
+    return folder if tag is None else folder / tag
+
+
+def latest_tag(folder: Path) -> str | None:
+    """Return the name in the file ``latest``, which is that of a folder beside it; None where there is no such file.
+
+    Raises:
+        ShardError: it cannot be read, or there is no such folder.
+    """
     latest = folder / "latest"
-    if not latest.is_file():
-        return folder
-    tag = latest.read_text(encoding="utf-8").strip()
-    if not (folder / tag).is_dir():
-        raise ShardError(f"{latest} names {tag!r}, which is not beside it; name one of the checkpoints that are.")
-    return folder / tag
+    try:
+        tag = latest.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError) and not latest.is_symlink():
+            return None
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ShardError(
+            f"{latest} cannot be read ({why}); write the name of a step_* beside it in its place."
+        ) from None
+    if Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
+        raise ShardError(f"{latest} names {tag[:80]!r}, which is not beside it; name one of the checkpoints that are.")
+    return tag
 
 
 def open_checkpoint(folder: Path) -> Source:
     """Open the checkpoint in a folder of one step, of whatever form."""
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise ShardError(f"{folder} cannot be read (Permission denied); ask its owner, or take an older checkpoint.")
     is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
     path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
     if not path.is_file() and not any(folder.glob("*_states.pt")):

@@ -5,4 +5,5 @@ from __future__ import annotations
 ABOUT = "about.txt"  # what the run said of its data, model and batch before the first step
 COMMANDS = "commands.txt"  # how it was started and resumed, a line each
 MODEL = "model"  # the best weights
-OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, MODEL)
+SPLIT = "split.jsonl"  # what each part of the data held, see `matey.data.split_record`
+OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, SPLIT, MODEL)

@@ -52,11 +52,14 @@ def open_shard(path: Path) -> dict[str, Any]:
                 "run code of whoever wrote the file."
             ) from None
         raise ShardError(_damaged(path)) from None
+    except PermissionError as error:
+        raise ShardError(
+            f"{path} cannot be read ({error.strerror}); ask its owner, or take an older checkpoint."
+        ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError):
         raise ShardError(_damaged(path)) from None
 
 
 def _damaged(path: Path) -> str:
-    return (
-        f"{path} ({path.stat().st_size:,} bytes) is cut short or damaged; copy it again, or take an older checkpoint."
-    )
+    size = path.stat().st_size if path.exists() else 0  # a link may lead to itself
+    return f"{path} ({size:,} bytes) is cut short or damaged; copy it again, or take an older checkpoint."

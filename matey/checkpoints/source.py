@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -211,5 +211,14 @@ def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
 
 
 def universal_file(folder: Path, what: str, name: str) -> Path:
-    """Return the file of a parameter in a universal checkpoint."""
+    """Return the file of a parameter in a universal checkpoint, to write it or to read it.
+
+    Raises:
+        ShardError: a checkpoint calls a parameter by a name that leads out of the folder, or to another parameter's file.
+    """
+    if PurePath(name).name != name or name in ("", "..") or "\0" in name:
+        raise ShardError(
+            f"{folder} would hold a file for the parameter {name[:80]!r}, which is no name of a file: no model of MATEY has "
+            "such a parameter, and it was not used; take the checkpoint from its source again."
+        )
     return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"

@@ -26,7 +26,7 @@ def write_universal(source: Source, folder: Path) -> None:
     for what in quantities:
         _write_quantity(source, folder, what)
     for name in source.shapes:
-        torch.save(torch.tensor(float(source.step)), folder / "zero" / name / "step.pt")
+        torch.save(torch.tensor(float(source.step)), universal_file(folder, "step", name))
     about = {"param_groups": source.param_groups(), "ds_version": source.common["ds_version"]}
     torch.save(about, folder / "zero" / "optimizer_state.pt")
     common = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from matey.config.deepspeed_tree import DeepSpeedTree
+from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
 from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig, Section
 from matey.fields import nearest_name
 
@@ -37,6 +39,10 @@ OWNED_BY_DEEPSPEED = (
 # What a run did before there was a key for it: older runs' ``config.yaml`` does not name these.
 BEFORE_THE_KEY = {"model": {"local": 0, "statistics": False}}
 
+_MAX_NAMED = 5
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
 # Sections that lie in a list, in a mapping, or may be missing.
 _INSIDE = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
 
@@ -62,7 +68,8 @@ def load_resolved(path: str | Path) -> RunConfig:
     """
     tree = read_yaml(path)
     for section, values in BEFORE_THE_KEY.items():
-        tree[section] = values | (tree.get(section) or {})
+        if isinstance(tree.get(section, {}), dict):
+            tree[section] = values | tree.get(section, {})
     return parse_config(tree, str(path))
 
 
@@ -83,7 +90,7 @@ def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{source}: " + "; ".join(_sentence(e) for e in error.errors())) from None
+        raise ConfigError(f"{source}: {sentences(error)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -97,34 +104,37 @@ def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file is missing or not JSON, a key is unknown, or the key's number belongs to the run YAML.
     """
-    try:
-        tree = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the DeepSpeed configuration {path}: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path} is not JSON: {error}.") from None
+    tree = _read(path, parse_json, "the DeepSpeed configuration")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a JSON object, got {type(tree).__name__}.")
     for key in tree:
         if key in OWNED_BY_RUN:
             raise ConfigError(f"{path}: {key!r} is set in the run YAML ({OWNED_BY_RUN[key]}); remove it from the JSON.")
         if key not in OWNED_BY_DEEPSPEED:
-            known = nearest_name(key, OWNED_BY_DEEPSPEED)
-            raise ConfigError(f"{path}: DeepSpeed has no key {key!r}.{known}")
+            known = nearest_name(key[:80], OWNED_BY_DEEPSPEED)
+            raise ConfigError(f"{path}: DeepSpeed has no key {shortened(key)}.{known}")
+    try:
+        DeepSpeedTree.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {sentences(error)}") from None
     return tree
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping."""
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}".replace("\n", " ")) from None
+    tree = _read(path, parse_yaml, "the configuration")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold sections such as 'data:' and 'train:', got {type(tree).__name__}.")
     return tree
+
+
+def _read(path: str | Path, parse: Callable[[str], Any], what: str) -> Any:  # noqa: ANN401
+    try:
+        return parse(read_text(Path(path)))
+    except OSError as error:
+        raise ConfigError(f"Cannot read {what} {path}: {error.strerror}.") from None
+    except ValueError as error:  # not plain text, or a path with a null byte in it
+        raise ConfigError(f"{path} {error}.") from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -137,21 +147,33 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {parent!r} is a value, not a section.")
     try:
-        tree[name] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value.") from None
+        tree[name] = parse_yaml(value)
+    except PlainTextError as error:
+        raise ConfigError(f"--set {key}: {shortened(value)} {error}.") from None
+
+
+def sentences(error: ValidationError) -> str:
+    """Return what is wrong with the values of a tree, one clause for each of the first few."""
+    clauses = [_sentence(each) for each in error.errors(include_url=False)]
+    more = f"; and {len(clauses) - _MAX_NAMED} more" if len(clauses) > _MAX_NAMED else ""
+    return "; ".join(clauses[:_MAX_NAMED]) + more
+
+
+def shortened(value: object) -> str:
+    """Return a value as a message cites it: an item that is large beyond reading, or whose text is, is cut."""
+    return _SHORT.repr(value)
 
 
 def _sentence(error: dict[str, Any]) -> str:
     """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
-    where = ".".join(str(part) for part in error["loc"])
+    where = ".".join(str(part)[:80] for part in error["loc"])
     if error["type"] == "extra_forbidden":
         section = _section_at(error["loc"][:-1])
-        return f"unknown key {where!r}.{nearest_name(str(error['loc'][-1]), section.model_fields)}"
+        return f"unknown key {where!r}.{nearest_name(str(error['loc'][-1])[:80], section.model_fields)}"
     if error["type"] == "missing":
         return f"{where!r} is required"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r})" if where else message
+    return f"{where}: {message} (got {shortened(error['input'])})" if where else message
 
 
 def _section_at(location: Sequence[str | int]) -> type[Section]:

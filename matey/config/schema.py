@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PatchSize = tuple[int, int, int, int]
+# Bounds lie far beyond what makes sense and below what hangs a run, fills memory or overflows.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Rate = Annotated[float, Field(ge=0, le=10)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+FieldName = Annotated[str, Field(min_length=1, max_length=200)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+_Extent = Annotated[int, Field(ge=1, le=4096)]
+PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
+MAX_SAMPLES = 2**20  # of one data-parallel group in a step
 Part = Literal[
     "embedding",
     "embedding_fields",
@@ -27,7 +37,7 @@ InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 class Section(BaseModel):
     """A part of the run YAML; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -59,7 +69,9 @@ class ModelSection(Section):
         "rate",
         description="decode the change in units of the last one times the lead, in deviations of the field, or u",
     )
-    fields: tuple[str, ...] | None = Field(None, description="field vocabulary; by default what the data sets hold")
+    fields: tuple[FieldName, ...] | None = Field(
+        None, description="field vocabulary; by default what the data sets hold"
+    )
 
 
 class TokensSection(Section):
@@ -68,73 +80,88 @@ class TokensSection(Section):
     set: Literal["uniform", "mix", "mul"] = Field(
         "mix", description="one patch size, children that replace their parent, or children beside their parent"
     )
-    patches: tuple[PatchSize, ...] = Field(((1, 1, 32, 32), (1, 1, 8, 8)), description="[t, z, y, x], coarse to fine")
+    patches: tuple[PatchSize, ...] = Field(
+        ((1, 1, 32, 32), (1, 1, 8, 8)), min_length=1, max_length=8, description="[t, z, y, x], coarse to fine"
+    )
     rule: Literal["threshold", "fraction", "budget"] = Field(
         "threshold", description="split above a share of the largest variance, the top share, or until so many tokens"
     )
-    refine: float = Field(0.2, ge=0, description="the rule's threshold gamma, share, or number of tokens of a sample")
+    refine: float = Field(
+        0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
+    )
     values: Literal["normalised", "raw"] = Field("normalised", description="fields whose variance decides")
-    change: float = Field(0.0, ge=0, description="weight of the change between the last two frames beside the variance")
+    change: float = Field(
+        0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the variance"
+    )
 
 
 class DataSet(Section):
     """One data set of the mixture."""
 
-    path: str = Field(description="file, folder or glob")
-    weight: float = Field(1.0, gt=0, description="factor of its share of the samples; see data.temperature")
+    path: PathText = Field(description="file, folder or glob")
+    weight: float = Field(1.0, gt=0, le=1e9, description="factor of its share of the samples; see data.temperature")
 
 
 class DataSection(Section):
     """What to train on."""
 
     sets: tuple[DataSet, ...] = Field(min_length=1, description="the data sets of the mixture")
-    validate_on: tuple[str, ...] = Field(
+    validate_on: tuple[PathText, ...] = Field(
         (), description="more data, never trained on, whose errors are logged; the best weights are chosen without it"
     )
-    history: int = Field(4, ge=1, description="frames of history T")
-    lead_max: int = Field(1, ge=1, description="lead times are drawn from 1 to this, in snapshots")
-    split: tuple[float, float, float] = Field(
+    history: int = Field(4, ge=1, le=1024, description="frames of history T")
+    lead_max: Count = Field(1, description="lead times are drawn from 1 to this, in snapshots")
+    split: tuple[Share, Share, Share] = Field(
         (0.8, 0.1, 0.1), description="shares of train, valid, test; data with splits of its own keeps them"
     )
-    split_seed: int = Field(0, ge=0, description="of the permutation behind the split")
-    trajectories: int | None = Field(
-        None, ge=1, description="training trajectories of each set: the first so many of a fixed order; by default all"
+    split_seed: Seed = Field(0, description="of the permutation behind the split")
+    trajectories: Count | None = Field(
+        None, description="training trajectories of each set: the first so many of a fixed order; by default all"
+    )
+    changed: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="on --resume, files that are not those that were split: refuse, or keep what was held out and train on new",
     )
     temperature: float = Field(
-        0.0, ge=0, description="a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size"
+        0.0,
+        ge=0,
+        le=10,
+        description="a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size",
     )
     same_system: bool = Field(False, description="whether each micro-batch of a rank holds windows of one set only")
     bad_values: Literal["refuse", "skip"] = Field(
         "refuse", description="windows with NaN or infinity stop the run, or others are drawn in their place"
     )
-    workers: int = Field(0, ge=0, description="processes per rank that read ahead; 0 reads in the training process")
+    workers: int = Field(
+        0, ge=0, le=1024, description="processes per rank that read ahead; 0 reads in the training process"
+    )
 
 
 class GroupSection(Section):
     """How a part of the network is trained where it is not as the rest."""
 
-    learning_rate: float | None = Field(None, gt=0, description="at its peak; it follows the schedule of all")
-    weight_decay: float | None = Field(None, ge=0, description="on the part's matrices")
+    learning_rate: Rate | None = Field(None, gt=0, description="at its peak; it follows the schedule of all")
+    weight_decay: float | None = Field(None, ge=0, le=1e3, description="on the part's matrices")
 
 
 class TrainSection(Section):
     """How to train."""
 
-    steps: int = Field(ge=1, description="optimizer steps")
-    micro_batch: int = Field(8, ge=1, description="samples of one data-parallel group per micro-step")
-    accumulation: int = Field(1, ge=1, description="micro-steps per optimizer step")
-    seed: int = Field(0, ge=0, description="of the initial weights and of the stream of samples")
-    learning_rate: float = Field(1e-3, gt=0, description="at its peak")
-    final_learning_rate: float = Field(0.0, ge=0, description="at the last step of the cosine")
+    steps: Count = Field(description="optimizer steps")
+    micro_batch: int = Field(8, ge=1, le=MAX_SAMPLES, description="samples of one data-parallel group per micro-step")
+    accumulation: int = Field(1, ge=1, le=MAX_SAMPLES, description="micro-steps per optimizer step")
+    seed: Seed = Field(0, description="of the initial weights and of the stream of samples")
+    learning_rate: Rate = Field(1e-3, gt=0, description="at its peak")
+    final_learning_rate: Rate = Field(0.0, description="at the last step of the cosine")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decay")
-    weight_decay: float = Field(0.01, ge=0, description="on matrices; never on norms, biases and embeddings")
+    warmup_steps: int = Field(0, ge=0, le=10**9, description="steps of linear warm-up")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moment decay")
+    weight_decay: float = Field(0.01, ge=0, le=1e3, description="on matrices; never on norms, biases and embeddings")
     groups: dict[Part, GroupSection] = Field({}, description="learning rate and weight decay of parts of the network")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before it"
     )
-    clip_norm: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 does not clip")
+    clip_norm: float = Field(1.0, ge=0, le=1e12, description="largest norm of the gradient; 0 does not clip")
     ema: float = Field(
         0.0,
         ge=0,
@@ -146,41 +173,51 @@ class TrainSection(Section):
         description="NRMSE, or NRMSE over persistence's mean on the system at the lead time, so that none outweighs others",
     )
     unroll: int = Field(
-        0, ge=0, description="most steps that the model is rolled out before it is trained on what it made; 0: never"
+        0,
+        ge=0,
+        le=1000,
+        description="most steps that the model is rolled out before it is trained on what it made; 0: never",
     )
     unroll_share: float = Field(0.25, ge=0, le=1, description="share of the micro-steps that are unrolled")
-    log_every: int = Field(1, ge=1, description="steps between lines of metrics.jsonl")
-    validate_every: int = Field(200, ge=1, description="steps between validations; there is one at the end as well")
-    validation_windows: int = Field(32, ge=1, description="windows per system and validation")
-    patience: int | None = Field(
-        None, ge=1, description="validations without a new best after which training ends; by default it goes on"
+    log_every: Count = Field(1, description="steps between lines of metrics.jsonl")
+    validate_every: Count = Field(200, description="steps between validations; there is one at the end as well")
+    validation_windows: int = Field(32, ge=1, le=10**6, description="windows per system and validation")
+    patience: Count | None = Field(
+        None, description="validations without a new best after which training ends; by default it goes on"
     )
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints; there is one at the end as well")
+    checkpoint_every: Count = Field(500, description="steps between checkpoints; there is one at the end as well")
     count_traffic: int = Field(
-        0, ge=0, description="last steps in which communication is counted, which makes collectives wait for their end"
+        0,
+        ge=0,
+        le=10**9,
+        description="last steps in which communication is counted, which makes collectives wait for their end",
     )
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay on disk")
+    keep_checkpoints: Count = Field(2, description="how many of the newest checkpoints stay on disk")
 
 
 class ParallelSection(Section):
     """How a run is spread over processes."""
 
-    sequence_parallel_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    sequence_parallel_size: Count | Literal["auto"] = Field(
         1, description="ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"
     )
-    memory_limit: float | None = Field(None, gt=0, description="GiB that the activations of a rank may take, for auto")
+    memory_limit: float | None = Field(
+        None, gt=0, le=1e6, description="GiB that the activations of a rank may take, for auto"
+    )
     checkpoint_blocks: Literal["none", "all", "every_other"] = Field(
         "none", description="blocks that keep no activations but are computed again in the backward pass"
     )
     offload_activations: bool = Field(False, description="what such blocks keep waits in main memory")
-    threads: int | None = Field(None, ge=1, description="CPU threads per process; by default cores over local ranks")
-    timeout: float = Field(1800, gt=0, description="seconds after which a collective that hangs ends the run")
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="CPU threads per process; by default cores over local ranks"
+    )
+    timeout: float = Field(1800, gt=0, le=1e7, description="seconds after which a collective that hangs ends the run")
 
 
 class OutputSection(Section):
     """What a run leaves behind."""
 
-    dir: str = Field(description="the run's folder")
+    dir: PathText = Field(description="the run's folder")
     resume: Literal["auto", "never"] = Field(
         "never", description="auto goes on from the newest whole checkpoint in dir, if there is one"
     )
@@ -189,14 +226,19 @@ class OutputSection(Section):
 class FinetuneSection(Section):
     """What launch/finetune.py starts from and what it trains."""
 
-    pretrained: str | None = Field(None, description="folder of a run or a model, or none: random initial weights")
+    pretrained: PathText | None = Field(None, description="folder of a run or a model, or none: random initial weights")
     train: Literal["prepost", "all", "lora", "head"] = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )
     new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
-    new_rows_of: dict[str, InitialRow] = Field({}, description="the same for single fields, by name")
-    lora_rank: int = Field(8, ge=1, description="of the adapters")
-    lora_alpha: float = Field(16.0, gt=0, description="the adapters' product is multiplied by this over their rank")
+    new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
+    lora_rank: int = Field(8, ge=1, le=4096, description="of the adapters")
+    allow_seen: bool = Field(
+        False, description="whether pretraining may have trained on trajectories that this run holds out"
+    )
+    lora_alpha: float = Field(
+        16.0, gt=0, le=1e6, description="the adapters' product is multiplied by this over their rank"
+    )
 
 
 class RunConfig(Section):
@@ -232,6 +274,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.unroll is {self.train.unroll}, but a sample with lead time L is rolled out for at most L - 1 steps and "
                 f"data.lead_max is {self.data.lead_max}; lower train.unroll or raise data.lead_max"
+            )
+        if (samples := self.train.micro_batch * self.train.accumulation) > MAX_SAMPLES:
+            raise ValueError(
+                f"train.micro_batch {self.train.micro_batch} x train.accumulation {self.train.accumulation} are {samples:,} "
+                f"samples in a step, more than {MAX_SAMPLES:,}; lower one of them"
             )
         if abs(sum(self.data.split) - 1) > 1e-6:
             raise ValueError(f"data.split must add up to 1, got {list(self.data.split)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
+from matey.data.hdf5 import check_claim
 from matey.data.trajectories import DataError
 
 
@@ -21,6 +22,7 @@ def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False)
         DataError: the dataset is missing, of another size, or does not increase.
     """
     coordinates = file.get(name)
+    check_claim(coordinates)
     shape = coordinates.shape if isinstance(coordinates, h5py.Dataset) else None
     if shape is None or len(shape) != 1 or shape[0] < size or (shape[0] > size and not or_more):
         came = "none" if coordinates is None else str(shape or "a group")

@@ -6,6 +6,7 @@ opened it: a forked child inherits descriptors and the state of the HDF5 library
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import OrderedDict
@@ -18,6 +19,12 @@ import numpy as np
 
 from matey.data.signature import beginning
 from matey.data.trajectories import DataError
+
+# The most by which deflate, the strongest of the usual filters, makes data smaller; and what a dataset without filters may
+# claim over its file's size: frames after the last one that was written take no room.
+_MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
+_LEAST_BYTES = 64 * 2**20  # claims below this are no harm
+_TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
 
 # A data set may be thousands of files, a process is often allowed 1024 open ones.
 _MAX_OPEN_FILES = 64
@@ -86,13 +93,52 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
-        frames = slice(start, stop)
-        return file[dataset][frames if sample is None else (sample, frames)]
+        frames, item = slice(start, stop), file[dataset]
+        check_memory(item, (stop - start) * math.prod(item.shape[1 if sample is None else 2 :]))
+        return item[frames if sample is None else (sample, frames)]
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
             f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "
             f"the file is damaged or was changed: download or copy it again."
         ) from error
+
+
+def check_claim(item: h5py.HLObject | None) -> None:
+    """Raise DataError if a dataset claims more values, or a larger chunk, than its file can hold.
+
+    The shape in a damaged header may call for any amount of memory: it is compared with the size of the file before anything
+    of that shape is read or listed. What is no dataset passes, and one whose values lie in other files.
+    """
+    if not isinstance(item, h5py.Dataset) or item.shape is None or item.is_virtual or item.external:
+        return
+    claimed = item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or ()))
+    factor = _MAX_COMPRESSION if item.id.get_create_plist().get_nfilters() else _MAX_UNWRITTEN
+    held = os.stat(item.file.filename).st_size
+    if claimed > max(_LEAST_BYTES, factor * held):
+        raise DataError(
+            f"{item.file.filename}, {item.name}: a shape of {item.shape} claims {claimed:,} bytes, and the file has {held:,}; "
+            "it is damaged or was never filled: download or write it again."
+        )
+
+
+def check_count(path: Path, num_trajectories: int) -> None:
+    """Raise DataError if a file claims more trajectories than it has room for."""
+    held = path.stat().st_size
+    if num_trajectories * _TRAJECTORY_BYTES > held:
+        raise DataError(
+            f"{path}: claims {num_trajectories:,} trajectories, and the file has {held:,} bytes; it is damaged: download or "
+            "write it again."
+        )
+
+
+def check_memory(item: h5py.Dataset, num_values: int) -> None:
+    """Raise DataError if so many values of a dataset, read at once, would not fit into the machine's memory."""
+    needed, memory = num_values * item.dtype.itemsize, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory // 2:
+        raise DataError(
+            f"{item.file.filename}, {item.name}: of shape {item.shape}, {needed:,} bytes would be read at once, and this "
+            f"machine has {memory:,}; take data of coarser grids or fewer frames."
+        )
 
 
 def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
@@ -109,6 +155,7 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
     sizes: dict[str, int] = {}
     for name, pattern in axes.items():
         item = file.get(name)
+        check_claim(item)
         shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
         expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
         fits = len(shape) == len(expected) and 0 not in shape

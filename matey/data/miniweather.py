@@ -19,7 +19,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
 from matey.data.netcdf import Variable, describe_netcdf, read_netcdf
 from matey.data.signature import is_classic_netcdf
 from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
@@ -113,7 +113,11 @@ def _describe(path: Path) -> dict[str, Variable]:
     if is_classic_netcdf(path):
         return describe_netcdf(path)
     with described_hdf5(path) as file:
-        datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        datasets = {
+            name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.shape is not None
+        }
+        for item in datasets.values():
+            check_claim(item)
         return {name: Variable(_scale_names(item), item.shape) for name, item in datasets.items()}
 
 

@@ -232,8 +232,8 @@ class _MicroBatches(Dataset):
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """Let a worker live on through the signals that ask its run to save and leave: Slurm sends them to every process."""
-    for number in (signal.SIGUSR1, signal.SIGTERM):
+    """Let a worker live on through the signals that ask its run to leave: Slurm and a terminal send them to every process."""
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

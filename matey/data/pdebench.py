@@ -16,7 +16,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_step
-from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
 
@@ -131,6 +131,7 @@ def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[in
             f"{file.filename}, group {name}: expected a dataset 'data' of shape {layout.shape} ({layout.system}), "
             f"found {members or 'nothing'}; remove the group or write the file again."
         )
+    check_claim(group["data"])
     shape, dtype = group["data"].shape, group["data"].dtype
     if len(shape) != 4 or shape[-1] != len(layout.fields) or 0 in shape or dtype.kind not in "fiu":
         raise DataError(

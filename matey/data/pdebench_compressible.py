@@ -9,6 +9,7 @@ paper on MATEY, velocity first. Source: PDEBench (Takamoto et al. 2022, arXiv:22
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import h5py
@@ -16,7 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_step
-from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers
 from matey.data.trajectories import Reader, Trajectory, TrajectorySet
 
@@ -38,6 +39,7 @@ class CompressibleFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, dict.fromkeys(DATASETS, "n t x y"), "PDEBench's compressible flow")
+            check_count(path, sizes["n"])
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
             time_step = stored_step(file, "t-coordinate", sizes["t"], or_more=True)
@@ -85,5 +87,6 @@ def _starts_uniform(file: h5py.File) -> bool:
 
     The two kinds share layout and attributes, and a file may have been renamed; this tells them apart.
     """
+    check_memory(file["density"], math.prod(file["density"].shape[2:]))
     density = file["density"][0, 0]
     return float(np.ptp(density)) <= 1e-5 * abs(float(density.flat[0]))

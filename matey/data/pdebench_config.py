@@ -26,7 +26,7 @@ def read_config(item: h5py.Group) -> dict[str, object]:
         return {}
     try:
         config = yaml.load(text, Loader=_YamlLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
             f"{item.file.filename}, group {item.name}: expected YAML in the attribute 'config', got what cannot be "

@@ -15,7 +15,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_count, described_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
 
@@ -39,6 +39,7 @@ class IncompressibleFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, AXES, SYSTEM)
+            check_count(path, sizes["b"])
             num_frames = _num_written(file, sizes["t"])
             config = read_config(file)
             size_x, size_y = _domain_size(config)

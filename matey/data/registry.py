@@ -34,7 +34,7 @@ def open_dataset(path: str | Path) -> TrajectorySet:
     Raises:
         DataError: nothing is there, a file is damaged or of unknown layout, or there is more than one system.
     """
-    files = _find_files(Path(path).expanduser().absolute())
+    files = _find_files(_absolute(path))
     readers = {file: _reader_of(file) for file in files}
     unknown = [file for file, reader in readers.items() if reader is None]
     if len(unknown) == len(files):
@@ -60,7 +60,7 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     """
     parts: dict[tuple, list[TrajectorySet]] = {}
     errors = []
-    for file in _find_files(Path(path).expanduser().absolute()):
+    for file in _find_files(_absolute(path)):
         try:
             reader = _reader_of(file)
             if reader is None:
@@ -82,6 +82,13 @@ def _reader_of(file: Path) -> Reader | None:
     return next((reader for reader in READERS if reader.recognises(file)), None)
 
 
+def _absolute(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no home folder that ~ could stand for; write the path in full.") from None
+
+
 def _find_files(path: Path) -> list[Path]:
     """Data files that ``path`` stands for, sorted; a file that is named itself is taken whatever its suffix."""
     if path.exists():
@@ -99,7 +106,21 @@ def _find_files(path: Path) -> list[Path]:
             f"{path} holds no data file: expected files ending in {', '.join(_suffixes())} in it or its sub-folders, "
             f"found {_listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
         )
+    for file in files:
+        if not _is_text(str(file)):
+            raise DataError(
+                f"{ascii(str(file))} has a name that is not text in UTF-8, which no log can hold; rename it."
+            )
     return list(dict.fromkeys(files))
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be written; of bytes that are no UTF-8, Python makes half characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _search(folder: Path) -> list[Path]:

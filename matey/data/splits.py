@@ -9,6 +9,7 @@ import numpy as np
 
 from matey.data.trajectories import DataError, TrajectorySet
 
+PARTS = ("train", "valid", "test")
 _ORDER_OF_TRAINING = 1  # beside the seed, so that this permutation is not the one behind the split
 
 
@@ -59,8 +60,8 @@ def _split_whole_set(trajectory_set: TrajectorySet, fractions: Sequence[float], 
             f"{first.label}: expected it to lie in a folder data/train, data/valid or data/test as others of "
             f"{trajectory_set.system} do; open the two kinds as two data sets."
         )
-    split = Split(*(tuple(i for i, part in enumerate(own) if part == name) for name in ("train", "valid", "test")))
-    for name, part, fraction in zip(("train", "valid", "test"), astuple(split), fractions, strict=True):
+    split = Split(*(tuple(i for i, part in enumerate(own) if part == name) for name in PARTS))
+    for name, part, fraction in zip(PARTS, astuple(split), fractions, strict=True):
         if fraction > 0 and not part:
             raise DataError(
                 f"{trajectory_set.system} says itself what is for training, and holds only {', '.join(sorted(set(own)))}: "

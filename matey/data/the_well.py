@@ -12,6 +12,7 @@ Source: The Well (Ohana et al. 2024, arXiv:2412.00568), ``docs/data_format.md``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -23,7 +24,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, check_count, described_hdf5, read_hdf5
 from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajectory, TrajectorySet
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
@@ -66,6 +67,7 @@ class WellFile(TrajectorySet):
                 raise DataError(
                     f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
                 )
+            check_count(path, num_trajectories)
             for field in stored:
                 _check_shape(file, field, [_size(file, axis) for axis in self._axes], num_trajectories)
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
@@ -191,7 +193,7 @@ def _boundary(file: h5py.File, axis: str) -> Boundary:
         axes = [_text(name) for name in _attribute(condition, "associated_dims")]
         if axis in axes:
             kind = _kind(condition)
-            mask = condition["mask"][...]
+            mask = _member(condition, "mask")[...]
             mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # of masks that vary, where all agree
             mask = np.moveaxis(mask, axes.index(axis), 0)
             ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
@@ -213,9 +215,9 @@ def _parameters(file: h5py.File, index: int) -> dict[str, float]:
     found = {}
     for name, item in file.get("scalars", {}).items():
         if item.dtype.kind in "fiu" and not _attribute(item, "time_varying"):
-            value = item[index] if _attribute(item, "sample_varying") else item[()]
-            if np.size(value) == 1:
-                found[name] = float(np.reshape(value, ()))
+            is_own = bool(_attribute(item, "sample_varying"))
+            if math.prod(item.shape[is_own:]) == 1:
+                found[name] = float(np.reshape(item[index] if is_own else item[()], ()))
     return found
 
 
@@ -224,10 +226,13 @@ def _split_of(path: Path) -> Part | None:
     return part if part in get_args(Part) and path.parent.parent.name == "data" else None
 
 
-def _member(file: h5py.File, name: str) -> h5py.Group | h5py.Dataset:
-    item = file.get(name)
+def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    item = group.get(name)
     if item is None:
-        raise DataError(f"{file.filename}: expected {name!r}, as The Well's layout has it, found none; write it again.")
+        raise DataError(
+            f"{group.file.filename}: expected {name!r}, as The Well's layout has it, found none; write it again."
+        )
+    check_claim(item)
     return item
 
 

@@ -54,6 +54,7 @@ def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, com
         for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
             if note := padding_note(grid, config.patches[0]):
                 facts.append(("padding", f"{trajectory_set.system}: {note}"))
+    facts += [("note", note) for note in data.notes]
     facts.append(("device", f"{trained.model.device}, up to {protocol.batch_size} samples at a time"))
     return About(trained.name, facts, trained.log)
 

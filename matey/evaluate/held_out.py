@@ -8,6 +8,7 @@ from typing import Literal
 
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
+from matey.data.split_record import RecordedParts, SplitRecord
 
 Part = Literal["all", "train", "valid", "test"]
 
@@ -21,12 +22,14 @@ class HeldOut:
         trajectories: per set, the trajectories that count.
         num_frames: frames of history ``T`` that the model is given.
         part: which part of each set was selected.
+        notes: sentences on how they were selected, if there is anything to say.
     """
 
     sets: tuple[TrajectorySet, ...]
     trajectories: tuple[tuple[int, ...], ...]
     num_frames: int
     part: Part = "all"
+    notes: tuple[str, ...] = ()
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -34,21 +37,58 @@ class HeldOut:
         return tuple(dict.fromkeys(trajectory_set.system for trajectory_set in self.sets))
 
 
-def hold_out(sets: Sequence[TrajectorySet], part: Part, num_frames: int, split: DataSection | None = None) -> HeldOut:
+def hold_out(
+    sets: Sequence[TrajectorySet],
+    part: Part,
+    num_frames: int,
+    split: DataSection | None = None,
+    record: SplitRecord | None = None,
+    *,
+    are_of_the_run: bool = False,
+) -> HeldOut:
     """Select a part of every data set: all of it, or what a run's own split held back (or trained on).
 
+    Args:
+        sets: the data sets.
+        part: what to select.
+        num_frames: frames of history that the model is given.
+        split: how the run splits its data.
+        record: what each part held when the run trained; data sets that it does not know are split by ``split``.
+        are_of_the_run: whether the sets are all that the run names, so that nothing of the part may be missing.
+
     Raises:
-        DataError: no run says how it split its data, the part is empty, or there are fewer trajectories than parts.
+        DataError: no run says how it split its data, the part is empty, some of it has gone or changed since the training, or
+            there are fewer trajectories than parts.
     """
     if part == "all":
         return HeldOut(tuple(sets), tuple(tuple(range(s.num_trajectories)) for s in sets), num_frames)
     if split is None:
         raise DataError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
-    parts = [getattr(split_set(s, split.split, split.split_seed, split.trajectories), part) for s in sets]
-    for trajectory_set, trajectories in zip(sets, parts, strict=True):
-        if not trajectories:
+    if record is not None and are_of_the_run and (lost := record.lost(sets, part)):
+        raise DataError(
+            f"The {part} part of the run's data is not what it was in training: {lost}. Restore it, or name with --data what "
+            "to take the part from."
+        )
+    chosen, notes = [], []
+    recorded = None if record is None else RecordedParts(record)
+    for index, data in enumerate(sets):
+        parts = [None] if recorded is None else recorded.of(data, index)
+        if any(parts):
+            chosen.append(tuple(number for number, then in enumerate(parts) if then == part))
+            if num_new := parts.count(None):
+                notes.append(
+                    f"{data.system}: {num_new} trajectories are in no part of the run's data and are left out."
+                )
+        else:
+            chosen.append(getattr(split_set(data, split.split, split.split_seed, split.trajectories), part))
+        if not chosen[-1]:
             raise DataError(
-                f"The {part} part of {trajectory_set.system} is empty; data.split of the run is {list(split.split)}. "
+                f"The {part} part of {data.system} is empty; data.split of the run is {list(split.split)}. "
                 "Choose another --split or give --data."
             )
-    return HeldOut(tuple(sets), tuple(parts), num_frames, part)
+    if record is None and are_of_the_run:
+        notes.append(
+            f"How the run split its data is not recorded: the {part} part is found from the files that are there now, and if "
+            "these have changed, the model may have been trained on some of it."
+        )
+    return HeldOut(tuple(sets), tuple(chosen), num_frames, part, tuple(notes))

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from matey.checkpoints.metrics_log import MetricsLog, read_metrics
+from matey.checkpoints.run_files import MODEL, SPLIT
 from matey.config import RunConfig, load_resolved
+from matey.data.split_record import SplitRecord, read_record
+from matey.evaluate.model_folder import CheckpointError, load_model
 from matey.model.matey import MateyModel
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no usable model: one sentence with what was looked for and what to do."""
+__all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +26,19 @@ class Trained:
         model: with its weights, on the CPU.
         run: configuration of the run; None for a model alone.
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
+        split: what each part of the training's data held, also where a model's folder still lies in that of its run; None
+            where that is not recorded.
         card: the model card of a model alone, empty where there is none.
+        note: a sentence on what of the folder could not be read, empty if all could.
     """
 
     name: str
     model: MateyModel
     run: RunConfig | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
+    split: SplitRecord | None = None
     card: str = ""
+    note: str = ""
 
     @property
     def num_frames(self) -> int | None:
@@ -58,6 +60,7 @@ def load_trained(folder: str | Path) -> Trained:
     Raises:
         CheckpointError: there is no such folder, it is neither, or the model in it is damaged.
         ConfigError: the run's ``config.yaml`` is not a run configuration.
+        DataError: the record of how the run split its data is damaged.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -68,15 +71,21 @@ def load_trained(folder: str | Path) -> Trained:
             raise CheckpointError(
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
             )
+        metrics = folder / "metrics.jsonl"
+        log = read_metrics(metrics)
         return Trained(
             name,
-            _load_model(folder / "model"),
+            load_model(folder / "model"),
             load_resolved(folder / "config.yaml"),
-            read_log(folder / "metrics.jsonl"),
+            _by_step(log),
+            read_record(folder / SPLIT),
+            note=log.note(metrics),
         )
     if (folder / "config.json").is_file():
         card = folder / "README.md"
-        return Trained(name, _load_model(folder), card=card.read_text(encoding="utf-8") if card.is_file() else "")
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
+        return Trained(name, load_model(folder), split=split, card=text)
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."
@@ -89,39 +98,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Returns:
         one object per training step and per validation; an empty list without the file.
     """
-    if not path.is_file():
-        return []
-    lines: dict[tuple[int, bool], dict[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-            lines[line["step"], "valid_nrmse" in line] = line
-        except (json.JSONDecodeError, KeyError, TypeError):
-            # A run that was killed while writing leaves half a line, and a run that goes on writes behind it.
-            continue
+    return _by_step(read_metrics(path))
+
+
+def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
+    lines = {(line["step"], "valid_nrmse" in line): line for _, line in log.lines}
     return [lines[key] for key in sorted(lines)]
-
-
-def _load_model(folder: Path) -> MateyModel:
-    for names in (("config.json",), WEIGHTS):
-        if not any((folder / name).is_file() for name in names):
-            raise CheckpointError(f"{folder} has no {' or '.join(names)}; expected what save_pretrained writes.")
-    try:
-        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise CheckpointError(f"{folder / 'config.json'} is damaged; copy the model again.") from None
-    if model_type != MateyModel.config_class.model_type:
-        raise CheckpointError(f"{folder} holds a model of type {model_type!r}, not 'matey'.")
-    try:
-        model, info = MateyModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        sentence = str(error).removesuffix(".")
-        raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
-    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on.
-    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if wrong:
-        raise CheckpointError(
-            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, "
-            f"such as {wrong[0]}; take config.json and weights from one and the same model."
-        )
-    return model

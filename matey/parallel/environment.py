@@ -163,7 +163,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     torch.set_num_threads(threads or max(1, int(cores)))
     if environment.device.type == "cpu":
         keep_freed_memory()
-    listen(has_launcher=environment.launcher == "torch")
+    listen()
 
 
 def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:

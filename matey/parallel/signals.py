@@ -1,4 +1,4 @@
-"""The scheduler's wish that the run leaves: heard as a signal at any time, read once a step, answered by all ranks together."""
+"""The wish that the run leaves: a signal, or the launcher's end; read once a step, answered by all ranks together."""
 
 from __future__ import annotations
 
@@ -6,29 +6,26 @@ import os
 import signal
 from types import FrameType
 
-from matey.held_signals import SIGNALS, release
+from matey.launchers import launcher_has_gone
+from matey.leave_signals import SIGNALS, release
 
 # What a job script sees from a run that saved and left before its end, and may start again with --resume.
 EXIT_CODE = os.EX_TEMPFAIL  # 75
 
-# The terminal's ctrl-C too, once a run listens; while it imports, that ends it at once.
-HEARD = (*SIGNALS, signal.SIGINT)
+# The terminal's ctrl-C and its end too, once a run listens; while it imports, they end it at once.
+HEARD = (*SIGNALS, signal.SIGINT, signal.SIGHUP)
 
 _heard: list[signal.Signals] = []
-_launcher: list[int] = []
+_terminals: list[int] = []
 
 
-def listen(has_launcher: bool) -> None:
-    """Note the signals from now on instead of dying of them.
-
-    Args:
-        has_launcher: whether the parent process started this rank and ends with it. One that died of a signal which it
-            does not pass on (torchrun and deepspeed of SIGUSR1) leaves its ranks behind: they hear that as well.
-    """
+def listen() -> None:
+    """Note the signals from now on instead of dying of them; what nohup lets a process ignore stays ignored."""
+    _terminals[:] = [stream for stream in (1, 2) if os.isatty(stream)]
     for number in HEARD:
-        signal.signal(number, _note)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _note)
     release()
-    _launcher[:] = [os.getppid()] if has_launcher else []
 
 
 def stop_listening() -> None:
@@ -43,8 +40,14 @@ def stop_listening() -> None:
 
 def asked_to_leave() -> bool:
     """Whether this rank has heard a signal, or its launcher has gone."""
-    return bool(_heard) or _launcher not in ([], [os.getppid()])
+    return bool(_heard) or launcher_has_gone()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
     _heard.append(signal.Signals(number))
+    # A terminal that has gone makes an error of the next line of progress.
+    for stream in _terminals:
+        if not os.isatty(stream):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)

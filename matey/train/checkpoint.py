@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
-import re
 import shlex
 import shutil
 import sys
@@ -20,14 +18,20 @@ import torch
 from safetensors import SafetensorError
 
 import matey
+from matey.checkpoints.find import latest_tag
+from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
-from matey.config import RunConfig, dump_config, load_resolved
+from matey.checkpoints.shards import ShardError
+from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.model.lora import plain_weights
 from matey.model.matey import quiet
 from matey.parallel.average import MovingAverage
-from matey.parallel.collectives import barrier, rank, world_size
+from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
+from matey.train.durable import flush, replace_text
+from matey.train.lock import LOCK, FolderLock, LockedError
+from matey.train.own_folder import STEP, check_folder, is_folder
 from matey.train.resume import RunError, first_line, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
@@ -43,31 +47,60 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.model = self.path / MODEL
         self._old_model = self.path / f"{MODEL}.old"
+        self._lock = FolderLock(self.path)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep other runs out of the folder, which is made if it is not there. All ranks must enter.
+
+        Raises:
+            ConfigError: another run is in it, or it must not be a run's.
+        """
+        refusal = from_rank_zero(self._enter() if rank() == 0 else None)
+        if refusal:
+            self._lock.release()
+            raise ConfigError(refusal)
+        try:
+            yield
+        finally:
+            if rank() == 0 and [entry.name for entry in self.path.glob("*")] == [LOCK]:
+                shutil.rmtree(self.path)  # the run never began
+            self._lock.release()
 
     def newest_step(self) -> int | None:
-        """Return the step of the newest whole checkpoint, None if there is none."""
+        """Return the step of the newest whole checkpoint, None if there is none.
+
+        Raises:
+            ConfigError: what should name it names none.
+        """
         try:
-            tag = (self.checkpoints / "latest").read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
-        match = re.fullmatch(r"step_(\d+)", tag)
-        if match is None or not (self.checkpoints / tag).is_dir():
-            raise RunError(
-                f"{self.checkpoints / 'latest'} names {tag!r}, which is no checkpoint beside it; write the name of one "
-                "that is, or start again without --resume."
+            tag = latest_tag(self.checkpoints)
+        except ShardError as error:
+            raise ConfigError(f"{error} Or start again without --resume.") from None
+        if tag is None:
+            # A kill after a checkpoint got its name, before `latest` did.
+            return max(self._steps(), default=None)
+        match = STEP.fullmatch(tag)
+        if match is None:
+            raise ConfigError(
+                f"{self.checkpoints / 'latest'} names {tag!r}, which no run has saved; write the name of a step_* beside it, "
+                "or start again without --resume."
             )
         return int(match[1])
 
     def start(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         """Write the resolved configuration; an earlier run in the same place is moved aside, not overwritten."""
         if rank() == 0:
-            if self.metrics.exists():
-                self.path.rename(self._free_name())
+            if any(os.path.lexists(results) for results in (self.metrics, self.checkpoints, self.model)):
+                self._move_aside()
             self._write_configs(run, deepspeed_config)
         barrier()
 
-    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> None:
+    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> str:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
+
+        Returns:
+            a sentence on lines of metrics that are damaged, which are dropped as well; empty if there are none.
 
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
@@ -82,15 +115,17 @@ class RunFolder:
                         "use the same, or another output.dir."
                     )
         barrier()
+        note = ""
         if rank() == 0:
             if self._old_model.exists() and not self.model.exists():
                 self._old_model.rename(self.model)
             shutil.rmtree(self._old_model, ignore_errors=True)
-            lines = self.metrics.read_text(encoding="utf-8").splitlines() if self.metrics.exists() else []
-            kept = [line for line in lines if _step_of(line) <= step]
-            replace_text(self.metrics, "".join(line + "\n" for line in kept))
+            log = read_metrics(self.metrics)
+            replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
             self._write_configs(run, deepspeed_config)
+            note = log.note(self.metrics)
         barrier()
+        return note
 
     def write_about(self, text: str) -> None:
         """Keep what the run says of itself, for who finds the folder and for the card of an exported model."""
@@ -104,7 +139,12 @@ class RunFolder:
         Raises:
             RunError: it could not be written; earlier checkpoints stand.
         """
-        tag = f"step_{step:06d}"
+        # Under another name until it is whole: what an earlier attempt left behind must not be taken for a part of it.
+        whole = self.checkpoints / f"step_{step:06d}"
+        new = whole.with_name(f"{whole.name}.new")
+        if rank() == 0:
+            shutil.rmtree(new, ignore_errors=True)
+        barrier()
         try:
             about = {
                 "step": step,
@@ -112,17 +152,21 @@ class RunFolder:
                 "trained": trained_names(engine),
                 "versions": versions(),
             }
-            engine.save_checkpoint(str(self.checkpoints), tag=tag, client_state=about | state, save_latest=False)
-            average.save(self.checkpoints / tag, step)
+            engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
+            average.save(new, step)
+            barrier()
+            if rank() == 0:
+                # What `latest` names has to be on the disk before `latest` is.
+                flush(new)
+                if is_folder(whole):
+                    shutil.rmtree(whole)  # of a run that went on from an earlier step than it had come to
+                new.rename(whole)
+                replace_text(self.checkpoints / "latest", whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-            shutil.rmtree(self.checkpoints / tag, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
             let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
-        barrier()
         if rank() == 0:
-            # What `latest` names has to be on the disk before `latest` is.
-            _flush(self.checkpoints / tag)
-            replace_text(self.checkpoints / "latest", tag)
             self._prune(step, keep)
         barrier()
 
@@ -146,7 +190,7 @@ class RunFolder:
                 except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error
-                _flush(new)
+                flush(new)
                 # A kill at any moment leaves the old weights or the new ones, here or aside.
                 if self.model.exists():
                     self.model.rename(self._old_model)
@@ -159,11 +203,50 @@ class RunFolder:
 
         What is not named exactly as `save` names it is somebody else's and stays.
         """
-        matches = ((re.fullmatch(r"step_(\d{6,})", path.name), path) for path in self.checkpoints.iterdir())
-        steps = {int(match[1]): path for match, path in matches if match and path.is_dir() and not path.is_symlink()}
+        steps = self._steps()
         kept = sorted(number for number in steps if number <= step)[-keep:]
         for number in steps.keys() - kept:
             shutil.rmtree(steps[number])
+        for cut_off in self._steps(".new").values():
+            shutil.rmtree(cut_off)
+
+    def _steps(self, suffix: str = "") -> dict[int, Path]:
+        """Return the folders of checkpoints by their step; with ``.new``, those that were cut off while they were written."""
+        paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        matches = (
+            (STEP.fullmatch(path.name.removesuffix(suffix)), path) for path in paths if path.name.endswith(suffix)
+        )
+        return {int(match[1]): path for match, path in matches if match and is_folder(path)}
+
+    def _enter(self) -> str | None:
+        """Take the lock; return a sentence if the folder cannot be used."""
+        try:
+            check_folder(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.take()
+            check_folder(self.path)  # as it is now that nobody else is in it
+        except (ConfigError, LockedError) as error:
+            return str(error)
+        except OSError as error:
+            return self._cannot_write(error)
+        return None
+
+    def _move_aside(self) -> None:
+        """Give the folder another name and make a new one, which is locked before the old one is let go."""
+        whole = self.path.resolve()  # what a link leads to, so that the link leads to the new one
+        number = 1
+        while os.path.lexists(aside := whole.with_name(f"{whole.name}.{number}")):
+            number += 1
+        earlier, self._lock = self._lock, FolderLock(self.path)
+        try:
+            with self._writing():
+                whole.rename(aside)
+                whole.mkdir()
+                self._lock.take()
+        except LockedError as error:
+            raise RunError(f"{error} The earlier run is now in {aside}.") from None
+        finally:
+            earlier.release()
 
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         with self._writing():
@@ -178,13 +261,10 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise RunError(f"Cannot write to {self.path} ({error.strerror}); choose another output.dir.") from None
+            raise RunError(self._cannot_write(error)) from None
 
-    def _free_name(self) -> Path:
-        number = 1
-        while (free := self.path.with_name(f"{self.path.name}.{number}")).exists():
-            number += 1
-        return free
+    def _cannot_write(self, error: OSError) -> str:
+        return f"Cannot write to {self.path} ({error.strerror}); choose another output.dir."
 
     def _cannot_save(self, what: str, error: Exception) -> str:
         step = self.newest_step()
@@ -195,49 +275,9 @@ class RunFolder:
         )
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a file such that a reader, or a crash, sees the old text or the new one."""
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    _flush_folder(path.parent)
-
-
-def _flush(folder: Path) -> None:
-    """Bring a folder, and all files in it, to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        elif path.is_dir():
-            _flush_folder(path)
-    _flush_folder(folder)
-    _flush_folder(folder.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 def versions() -> dict[str, str]:
     """Return what wrote a checkpoint, DeepSpeed aside, which notes its own version."""
     return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a line of metrics; infinite for the half line that a crash leaves."""
-    try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
-        return math.inf
 
 
 def _free_space(path: Path) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from matey.config import ConfigError, FinetuneSection, RunConfig
-from matey.evaluate.trained import CheckpointError, load_trained
+from matey.evaluate.trained import CheckpointError, Trained, load_trained
 from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
 from matey.train.network import check_fit, model_config, with_network_of, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
+from matey.train.run_split import check_unseen
 from matey.train.trained_parts import parts_table, train_only
 
 RANDOM = "none"
@@ -35,10 +36,13 @@ def finetune(
     Raises:
         ConfigError: there is no pretrained model, or it does not fit the run.
     """
-    source = load_source(run)
+    trained = load_source(run)
+    source = None if trained is None else trained.model
     if source is not None:
         run = with_network_of(run, source.config)
     data = open_data(run)
+    if trained is not None and not run.finetune.allow_seen:
+        check_unseen(trained.split, data.sets, data.splits, run.finetune.pretrained)
     pretrained = None if source is None else source.config
     run = with_vocabulary(run, data.all_sets, known=() if pretrained is None else pretrained.fields)
     config = model_config(run, pretrained)
@@ -55,7 +59,7 @@ def finetune(
     return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes, facts=facts)
 
 
-def load_source(run: RunConfig) -> MateyModel | None:
+def load_source(run: RunConfig) -> Trained | None:
     """Load the model to start from; None for random weights.
 
     Raises:
@@ -77,7 +81,7 @@ def load_source(run: RunConfig) -> MateyModel | None:
         return None
     try:
         with quiet():
-            return load_trained(run.finetune.pretrained).model
+            return load_trained(run.finetune.pretrained)
     except CheckpointError as error:
         raise ConfigError(f"--pretrained: {error}") from None
 

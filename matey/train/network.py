@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+
+import torch
 
 from matey.config import ConfigError, RunConfig, parse_config
 from matey.data.trajectories import TrajectorySet
@@ -71,10 +74,31 @@ def check_fit(config: MateyConfig, sets: Sequence[TrajectorySet]) -> None:
     """Raise ConfigError if the histories cannot be cut into tokens as the network asks."""
     for data in sets:
         for trajectory in data.trajectories:
+            for axis, cells, size in zip("zyx", config.patches[0][1:], trajectory.grid, strict=True):
+                if cells > 2 * size:
+                    raise ConfigError(
+                        f"{trajectory.source}: a patch of {cells} cells along {axis} is mostly padding on a grid of {size}; "
+                        f"lower tokens.patches, which are {[list(patch) for patch in config.patches]}."
+                    )
             try:
                 check_window((config.history, *trajectory.grid), config.patches, config.refinement)
             except ValueError as error:
                 raise ConfigError(f"{trajectory.source}: {error}") from None
+
+
+def check_attention(backend: str, is_bf16: bool) -> None:
+    """Raise ConfigError if an attention backend that is asked for by name cannot run here, before anything is computed."""
+    if backend not in ("varlen", "flash_attn"):
+        return
+    missing = ""
+    if not torch.cuda.is_available():
+        missing = "a GPU, and PyTorch sees none"
+    elif not is_bf16:
+        missing = "bf16, which the DeepSpeed configuration does not turn on"
+    elif backend == "flash_attn" and not find_spec("flash_attn"):
+        missing = "the package flash-attn, which is not installed"
+    if missing:
+        raise ConfigError(f"model.attention: {backend!r} needs {missing}; take 'auto', which chooses what there is.")
 
 
 def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from matey.checkpoints.run_files import SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import micro_batches
 from matey.model.blocks import scheme_keys
@@ -20,10 +21,11 @@ from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
-from matey.train.checkpoint import RunFolder
+from matey.train.checkpoint import RunError, RunFolder, replace_text
 from matey.train.describe import describe, describe_tokens
 from matey.train.loop import Progress, train
 from matey.train.memory import activation_bytes, smallest_group
+from matey.train.network import check_attention
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
 from matey.train.validation import validate
 
@@ -53,6 +55,7 @@ def train_run(
         notes: to be said after what every run says of itself.
         facts: more fingerprints that all ranks must agree on.
     """
+    check_attention(run.model.attention, is_bf16(deepspeed_config))
     topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
     check_agreement(
         {
@@ -60,6 +63,7 @@ def train_run(
             "the run's configuration": fingerprint(dump_config(run)),
             "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
             "the data": fingerprint(repr([source.trajectories for source in data.all_sets])),
+            "the split of the data": fingerprint(data.record.text()),
             **(facts or {}),
         }
     )
@@ -67,17 +71,34 @@ def train_run(
         model.seam = SequenceSeam(topology, run.model.attention)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
+    notes = (*data.notes, *notes)
     if only_describe:
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
         say(describe_tokens(run, model, topology, sample_of(run, data)))
         return True
+    folder = RunFolder(run.output.dir)
+    with folder.in_use():
+        return _train_in(folder, run, data, model, topology, deepspeed_config, say, notes)
+
+
+def _train_in(
+    folder: RunFolder,
+    run: RunConfig,
+    data: RunData,
+    model: MateyModel,
+    topology: Topology,
+    deepspeed_config: dict[str, Any],
+    say: Callable[[str], None],
+    notes: Sequence[str],
+) -> bool:
+    """Train in a folder that is this run's alone; return whether training is done."""
     windows, scales = validation_windows(run, data), loss_scales(run, data)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
-    # All that a mistake in the configuration or short data can stop lies above: only now is the run's folder touched.
-    folder = RunFolder(run.output.dir)
-    progress = _start_or_resume(run, deepspeed_config, folder, engine, average)
+    # All that a mistake in the configuration or short data can stop lies above: only now does an earlier run move aside.
+    progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say)
+    _write_split(folder, data)
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
     folder.write_about(opening)
@@ -96,9 +117,8 @@ def train_run(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
     )
-    trained = [source.system for source in data.sets]
     check = partial(
-        validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, trained
+        validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
     )
     progress = train(engine, stream, scales, check, run.train, folder, average, progress)
     if not progress.is_done(run.train):
@@ -113,15 +133,32 @@ def train_run(
 
 
 def _start_or_resume(
-    run: RunConfig, deepspeed_config: dict[str, Any], folder: RunFolder, engine: Engine, average: MovingAverage
+    run: RunConfig,
+    deepspeed_config: dict[str, Any],
+    folder: RunFolder,
+    engine: Engine,
+    average: MovingAverage,
+    say: Callable[[str], None],
 ) -> Progress:
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
+        if run.output.resume == "auto":
+            say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
         folder.start(run, deepspeed_config)
         return Progress()
-    folder.go_on(run, deepspeed_config, done)
+    if note := folder.go_on(run, deepspeed_config, done):
+        say(note)
     state = folder.load(engine, done, average)
     return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
+
+
+def _write_split(folder: RunFolder, data: RunData) -> None:
+    """Keep what each part of the data holds, so that what is held out stays held out."""
+    if rank() == 0:
+        try:
+            replace_text(folder.path / SPLIT, data.record.text())
+        except OSError as error:
+            raise RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.") from None
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from matey.config import ConfigError, RunConfig
 from matey.data import open_dataset
 from matey.data.mixture import Mixture
-from matey.data.splits import Split, split_set
-from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.split_record import SplitRecord
+from matey.data.splits import Split
+from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows, sound_windows, spread_windows
 from matey.fields import FieldBatch
 from matey.train.loss import LossScale
+from matey.train.run_split import split_run
 from matey.train.validation import persistence_by_system
 
 
@@ -26,12 +29,16 @@ class RunData:
         splits: of their trajectories.
         others: only validated on.
         mixture: the stream of samples.
+        record: what each part holds, for the run's folder.
+        notes: sentences on where the splits come from, if there is anything to say.
     """
 
     sets: tuple[TrajectorySet, ...]
     splits: tuple[Split, ...]
     others: tuple[TrajectorySet, ...]
     mixture: Mixture
+    record: SplitRecord
+    notes: tuple[str, ...] = ()
 
     @property
     def all_sets(self) -> tuple[TrajectorySet, ...]:
@@ -45,15 +52,15 @@ class RunData:
 
 
 def open_data(run: RunConfig) -> RunData:
-    """Open and split the data of a run.
+    """Open and split the data of a run; a run that goes on has the split that it started with.
 
     Raises:
-        ConfigError: data to validate on is trained on.
+        ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
         DataError: some of it cannot be used.
     """
     sets = tuple(open_dataset(data.path) for data in run.data.sets)
     others = _open_others(run, sets)
-    splits = tuple(_split(data, run) for data in sets)
+    splits, record, notes = split_run(run, sets)
     mixture = Mixture(
         sets,
         [split.train for split in splits],
@@ -63,7 +70,7 @@ def open_data(run: RunConfig) -> RunData:
         run.train.seed,
         run.data.temperature,
     )
-    return RunData(sets, splits, others, mixture)
+    return RunData(sets, splits, others, mixture, record, notes)
 
 
 def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
@@ -107,22 +114,21 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
 
 def _open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[TrajectorySet, ...]:
     others = tuple(open_dataset(path) for path in run.data.validate_on)
-    known = {source for data in sets for source in data.sources}
-    for path, data in zip(run.data.validate_on, others, strict=True):
-        if both := known.intersection(data.sources):
-            raise ConfigError(
-                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
-                "set is validated on its own valid part."
-            )
+    if others:
+        known = {_identity(source) for data in sets for source in data.sources}
+        for path, data in zip(run.data.validate_on, others, strict=True):
+            if both := [source for source in data.sources if _identity(source) in known]:
+                raise ConfigError(
+                    f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
+                    "set is validated on its own valid part."
+                )
     return others
 
 
-def _split(data: TrajectorySet, run: RunConfig) -> Split:
-    """Split the trajectories of a data set; an error says whose they are."""
-    try:
-        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories)
-    except DataError as error:
-        raise DataError(f"{data.sources[0]}: {error}") from None
+def _identity(source: Path) -> tuple[int, int]:
+    """Return what a file has in common with all links to it, symbolic or hard."""
+    about = source.stat()
+    return about.st_dev, about.st_ino
 
 
 def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:

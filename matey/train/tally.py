@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch
 from matey.model.forecast import Forecast
 from matey.parallel.collectives import sum_over_ranks
 
@@ -23,15 +22,15 @@ class Tally:
         """Count a micro-batch with the error of each of its samples, ``(b,)`` over all its batches in order."""
         start = 0
         for forecast in forecasts:
-            self.add_batch(forecast.batch, per_sample[start : start + forecast.batch.num_samples], forecast.num_tokens)
+            self.add_errors(forecast.batch.system, per_sample[start : start + forecast.batch.num_samples])
+            self._sums[0, -1] += forecast.num_tokens
             start += forecast.batch.num_samples
 
-    def add_batch(self, batch: FieldBatch, errors: Tensor, num_tokens: int = 0) -> None:
-        """Count the samples of one batch."""
-        column = self.systems.index(batch.system)
+    def add_errors(self, system: str, errors: Tensor) -> None:
+        """Count the errors ``(b,)`` of samples of one system."""
+        column = self.systems.index(system)
         self._sums[0, column] += errors.sum()
-        self._sums[1, column] += batch.num_samples
-        self._sums[0, -1] += num_tokens
+        self._sums[1, column] += len(errors)
 
     def reduce(self, leave: bool = False) -> Totals:
         """Add up the ranks, and in the same reduction find out whether any of them wants to ``leave``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -24,33 +25,56 @@ def validate(
     history: int,
     micro_batch: int,
     topology: Topology,
-    trained: Sequence[str],
+    num_trained: int,
 ) -> dict[str, Any]:
-    """Return ``valid_nrmse`` (mean over the systems ``trained``), the same by system, and persistence's by system.
+    """Return ``valid_nrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
 
     Micro-batches go round the sequence groups. All ranks call the model equally often, as ZeRO needs: where the count does not
     come out even, a group repeats the first one and does not count it.
+
+    Args:
+        engine: the model.
+        sets: those trained on, then those only validated on.
+        windows: of all sets, those of one set in a row.
+        history: frames of history.
+        micro_batch: samples predicted together, all of one data set.
+        topology: this rank's place.
+        num_trained: how many of the sets are trained on.
     """
-    chunks = [windows[start : start + micro_batch] for start in range(0, len(windows), micro_batch)]
-    systems = list(dict.fromkeys(data.system for data in sets))
-    model_error, persistence = Tally(systems, engine.device), Tally(systems, engine.device)
+    names = set_names(sets)
+    chunks = [
+        of_set[start : start + micro_batch]
+        for of_set in (list(group) for _, group in groupby(windows, key=lambda window: window.set_index))
+        for start in range(0, len(of_set), micro_batch)
+    ]
+    model_error, persistence = Tally(names, engine.device), Tally(names, engine.device)
     engine.eval()
     for first in range(0, len(chunks), topology.num_data_ranks):
         mine = first + topology.data_rank
-        batches = read_windows(sets, chunks[mine if mine < len(chunks) else 0], history)
+        chunk = chunks[mine if mine < len(chunks) else 0]
+        batches = read_windows(sets, chunk, history)
         forecasts = engine([batch.to(engine.device) for batch in batches])
         errors = nrmse_of(forecasts, engine.module.seam)
         for forecast, error in zip(forecasts, errors, strict=True) if mine < len(chunks) else ():
-            batch = forecast.batch
-            model_error.add_batch(batch, error.mean(dim=1))
-            persistence.add_batch(batch, nrmse(batch.last, batch.target).mean(dim=1))
+            batch, name = forecast.batch, names[chunk[0].set_index]
+            model_error.add_errors(name, error.mean(dim=1))
+            persistence.add_errors(name, nrmse(batch.last, batch.target).mean(dim=1))
     engine.train()
     totals = model_error.reduce()
     return {
-        "valid_nrmse": totals.mean_over(trained),
+        "valid_nrmse": totals.mean_over(names[:num_trained]),
         "valid_nrmse_by_system": totals.by_system,
         "valid_persistence_by_system": persistence.reduce().by_system,
     }
+
+
+def set_names(sets: Sequence[TrajectorySet]) -> list[str]:
+    """Return a name for each data set: its system; of one that came before, the set's number and folder as well."""
+    names: list[str] = []
+    for number, data in enumerate(sets, start=1):
+        more = f" ({number}: {data.sources[0].parent})" if data.system in names else ""
+        names.append(data.system + more)
+    return names
 
 
 def persistence_by_system(

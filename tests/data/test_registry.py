@@ -143,3 +143,14 @@ def test_damage_to_groups_or_attributes_is_named_with_the_file(shallow_water_fil
     shallow_water_file.write_bytes(content.replace(signature, b"\0\0\0\0"))
     with pytest.raises(DataError, match=r"NA\.h5 cannot be described .* damaged: download or copy it again\.$"):
         open_dataset(shallow_water_file)
+
+
+def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
+    (tmp_path / "a\udcff.h5").touch()
+    with pytest.raises(DataError, match=r"a\\udcff.h5' has a name that is not text in UTF-8, .* rename it"):
+        open_dataset(tmp_path)
+
+
+def test_a_home_folder_that_is_not_there_is_a_sentence():
+    with pytest.raises(DataError, match="~nobody-of-this-name/x: there is no home folder that ~ could stand for"):
+        open_dataset("~nobody-of-this-name/x")

@@ -12,6 +12,21 @@ RUN = {
     "output": {"dir": "runs/example"},
 }
 
+DAMAGED_LINES = [
+    b"[1, 2]",
+    b"7",
+    b"null",
+    b'{"loss": 1}',
+    b'{"step": "three"}',
+    b'{"step": 1.5}',
+    b'{"step": true}',
+    b'{"step": -1}',
+    b'{"step": 2, "lo',
+    '{"step": 2, "name": "W\xe4rme"}'.encode("latin-1"),
+    b"[" * 100_000,
+    b'{"step": ' + b"9" * 5000 + b"}",
+]
+
 
 @pytest.fixture
 def run_folder(model, tmp_path):
@@ -104,6 +119,65 @@ def test_the_log_of_a_resumed_run_has_each_step_once_and_half_lines_are_left_out
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '\n{"step": 3, "lo\n')
     assert read_log(tmp_path / "metrics.jsonl") == [lines[0], lines[4], lines[2], lines[3]]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_LINES, ids=range(len(DAMAGED_LINES)))
+def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damage):
+    (run_folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 0.5}\n' + damage + b'\n{"step": 2, "loss": 0.4}\n')
+    trained = load_trained(run_folder)
+    assert [line["step"] for line in trained.log] == [1, 2]
+    assert trained.note == f"{run_folder / 'metrics.jsonl'}: 1 damaged lines are skipped."
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quantization_config": {"load_in_4bit": True}}, "has quantization_config, which is not read here"),
+        ({"auto_map": {"AutoModel": "x--y.z"}}, "has auto_map, which is not read here"),
+        ({"width": 10**30}, "width: .* less than or equal to 65536"),
+        ({"width": 32_768, "num_blocks": 1000}, "asks for 1000 blocks of width 32768, .* but the files hold"),
+        ({"width": "wide"}, "width: .* integer"),
+        ({"width": "24"}, "width: .* integer"),
+        ({"fields": []}, "fields: .* at least 1 item"),
+        ({"num_heads": 0}, "num_heads: .* greater than or equal to 1"),
+        ({"patches": 7}, "patches: .* array"),
+        ({"patches": [[1, 1, 10**9, 8]]}, "patches.0.2: .* less than or equal"),
+        ({"fields": {"a": 1}}, "fields: .* array"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio: .* finite"),
+        ({"dtype": "int3"}, "dtype: .* 'float32'"),
+        ({"model_type": ["matey"]}, "a model of type .*, not 'matey'"),
+        ({"scheme": [1]}, "scheme: .* string"),
+    ],
+)
+def test_a_model_configuration_is_validated_as_a_run_is(change, words, run_folder):
+    edit_model_config(run_folder, **change)
+    with pytest.raises(CheckpointError, match=words):
+        load_trained(run_folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["../weights.safetensors", "/etc/passwd", "https://x.y/z.safetensors", "weights.bin", 3, "away.safetensors"]
+)
+def test_shards_that_an_index_finds_elsewhere_are_refused(file, run_folder):
+    model = run_folder / "model"
+    (model / "model.safetensors").rename(run_folder / "weights.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"norm.weight": file}}))
+    with pytest.raises(
+        CheckpointError, match="weight_map.norm.weight: |names away.safetensors, which is not beside it"
+    ):
+        load_trained(run_folder)
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused(run_folder, model):
+    weights = model.state_dict() | {"norm.weight": torch.full_like(model.norm.weight, torch.nan)}
+    model.save_pretrained(run_folder / "model", state_dict=weights)
+    with pytest.raises(CheckpointError, match="1 of the weights in .* hold NaN or infinity, such as norm.weight"):
+        load_trained(run_folder)
+
+
+def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_folder):
+    edit_model_config(run_folder, attention="flash_attn")
+    assert load_trained(run_folder).model.seam.backend == "auto"
 
 
 def edit_model_config(run_folder, **change):

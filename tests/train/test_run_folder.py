@@ -30,3 +30,28 @@ def test_another_seed_draws_samples_that_skip_otherwise(run_yaml):
         data = open_data(load_config(run_yaml(train={"seed": seed})))
         draws.append([window.draw for window in data.mixture.global_batch(3, 4)])
     assert draws[0] == [12, 13, 14, 15] and not set(draws[0]) & set(draws[1])
+
+
+def test_damaged_metrics_are_dropped_and_counted_when_a_run_goes_on(run_yaml):
+    run = load_config(run_yaml())
+    folder = RunFolder(run.output.dir)
+    folder.start(run, {})
+    damaged = [
+        b"[1]",
+        b"null",
+        b'{"step": "two"}',
+        b'{"loss": 1}',
+        '{"step": 1, "a": "ä"}'.encode("latin-1"),
+        b"[" * 50_000,
+    ]
+    lines = [
+        b'{"step": 1, "loss": 1}',
+        *damaged,
+        b'{"step": 2, "loss": 1}',
+        b'{"step": 3, "loss": 1}',
+        b'{"step": 4, "lo',
+    ]
+    folder.metrics.write_bytes(b"\n".join(lines))
+    assert folder.go_on(run, {}, 2) == f"{folder.metrics}: {len(damaged) + 1} damaged lines are skipped."
+    assert folder.metrics.read_text() == '{"step": 1, "loss": 1}\n{"step": 2, "loss": 1}\n'
+    assert folder.go_on(run, {}, 2) == "", "said once"

@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from matey.train.tally import Tally
-from tests.conftest import make_batch
 
 
 def totals(**errors):
     tally = Tally(errors, torch.device("cpu"))
     for system, values in errors.items():
         if values:
-            tally.add_batch(make_batch(system, num_samples=len(values)), torch.tensor(values))
+            tally.add_errors(system, torch.tensor(values))
     return tally.reduce()
 
 

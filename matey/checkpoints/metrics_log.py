@@ -1,0 +1,48 @@
+"""Reads ``metrics.jsonl`` line by line; what a crash, a full disk or an editor left of a line is skipped and counted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MetricsLog:
+    """The lines of a log that say something of a step.
+
+    Attributes:
+        lines: each as its text and as the object it holds, in the order of the file.
+        num_damaged: lines that are no object with a whole number ``step``.
+    """
+
+    lines: list[tuple[str, dict[str, Any]]]
+    num_damaged: int = 0
+
+    def note(self, path: Path) -> str:
+        """Return a sentence on damaged lines, empty where there are none."""
+        if not self.num_damaged:
+            return ""
+        return f"{path}: {self.num_damaged} damaged lines are skipped."
+
+
+def read_metrics(path: Path) -> MetricsLog:
+    """Read the lines of a run's ``metrics.jsonl``; none where there is no file."""
+    if not path.is_file():
+        return MetricsLog([])
+    texts = path.read_bytes().split(b"\n")
+    texts = [text for text in texts if text.strip()]
+    lines = [line for line in map(_parse, texts) if line is not None]
+    return MetricsLog(lines, len(texts) - len(lines))
+
+
+def _parse(text: bytes) -> tuple[str, dict[str, Any]] | None:
+    try:
+        line = json.loads(text.decode("utf-8"))
+    # Not text, not JSON, an integer of thousands of digits (all ValueError), or nested beyond Python's stack.
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or not 0 <= line["step"] < 2**63:
+        return None
+    return text.decode("utf-8"), line

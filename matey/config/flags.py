@@ -1,0 +1,59 @@
+"""Values of command-line flags, for ``type=`` of argparse: each within bounds, and refused in a sentence beyond them."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from pathlib import Path
+
+
+def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """Return what reads a whole number."""
+
+    def read(text: str) -> int:
+        # Longer texts are beyond all bounds, and thousands of digits beyond Python's own.
+        if len(text) > 20 or not text.strip().removeprefix("-").isdecimal() or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"expected a whole number from {least:,} to {most:,}, got {text[:40]!r}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return what reads a finite number."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # never true of NaN
+            raise ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {text[:40]!r}")
+        return value
+
+    return read
+
+
+def wholes(least: int, most: int = 10**9, counts: tuple[int, ...] | None = None) -> Callable[[str], tuple[int, ...]]:
+    """Return what reads whole numbers between commas, as many of them as one of ``counts`` says."""
+
+    def read(text: str) -> tuple[int, ...]:
+        values = tuple(map(whole(least, most), text.split(",")))
+        if counts is not None and len(values) not in counts:
+            raise ArgumentTypeError(f"expected {' or '.join(map(str, counts))} numbers, got {text[:40]!r}")
+        return values
+
+    return read
+
+
+def path(text: str) -> Path:
+    """Read a path whose name can be printed and written into files, as one of bytes that are no UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ArgumentTypeError(f"expected a name in UTF-8, got {ascii(text)}") from None
+    return Path(text)
+
+
+threads = whole(1, 1024)

@@ -1,0 +1,106 @@
+"""Reads YAML and JSON that people and programs write: text in UTF-8, of moderate size and depth, made of plain values.
+
+What a parser would take literally and a program then chokes on is refused here, for all files alike: aliases, which can stand
+for more than any memory holds, tags, deep nesting, and numbers of thousands of digits.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 4 * 2**20
+MAX_DEPTH = 32
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
+
+
+class PlainTextError(ValueError):
+    """A text that is not plain YAML or JSON: a clause to put after the name of the file."""
+
+
+def read_text(path: Path) -> str:
+    """Return a file's text.
+
+    Raises:
+        PlainTextError: it is not UTF-8, or large beyond any configuration.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:  # not all of what may be a device, or a checkpoint taken for its YAML
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise PlainTextError(f"is larger than {MAX_BYTES // 2**20} MiB, which no configuration is; give another file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PlainTextError(f"is not text in UTF-8 (byte {error.start}); save it in that encoding") from None
+
+
+def parse_yaml(text: str) -> Any:  # noqa: ANN401
+    """Return what a text in YAML says.
+
+    Raises:
+        PlainTextError: it is not YAML, or not plain.
+    """
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise PlainTextError(f"uses the alias *{event.anchor}; write out what it stands for")
+            if getattr(event, "tag", None) is not None:
+                raise PlainTextError(f"uses the tag {event.tag}; write a plain value")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            _check_depth(depth)
+        return yaml.load(text, Loader=_LOADER)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise PlainTextError(f"is not YAML: {_one_line(error)}") from None
+    # Of Python itself: a date such as 2020-13-45, or an integer of thousands of digits.
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, PlainTextError):
+            raise
+        raise PlainTextError(f"holds a value that cannot be read: {_one_line(error)}") from None
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401
+    """Return what a text in JSON says.
+
+    Raises:
+        PlainTextError: it is not JSON, or not plain.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PlainTextError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise PlainTextError(_TOO_DEEP) from None
+    except ValueError as error:  # of Python itself: an integer of thousands of digits
+        raise PlainTextError(f"holds a value that cannot be read: {_one_line(error)}") from None
+    _check_depth(_depth(tree))
+    return tree
+
+
+def _depth(tree: Any) -> int:  # noqa: ANN401
+    """Return how deep lists and mappings lie in each other, level by level, as recursion would not come back."""
+    depth, level = 0, [tree]
+    while level := [
+        value
+        for item in level
+        if isinstance(item, dict | list)
+        for value in (item.values() if isinstance(item, dict) else item)
+    ]:
+        depth += 1
+    return depth
+
+
+def _check_depth(depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise PlainTextError(_TOO_DEEP)
+
+
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

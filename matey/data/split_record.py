@@ -1,0 +1,289 @@
+"""What each part of a run's data held: kept in the run's folder, so that what was held out stays held out.
+
+A split by permutation depends on which files are there, and one more file moves most trajectories to another part. The record
+is text, one JSON object a line: first the settings of the split and the folder of each data set, then each file with the names
+of its trajectories by part.
+
+A file is known again by its path; where a data set was moved as a whole, by its path inside the set's folder. It counts as
+changed if its size is another, or the names, shapes or time steps of its trajectories are. Values are not read: a file that was
+computed again in the same size passes for the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from matey.data.splits import PARTS, Split
+from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+
+_MAX_NAMED = 3
+_GONE = ""  # the content of a file that the record goes on to know, should it come back
+
+
+class SplitSettings(BaseModel):
+    """The first line: what the split was made by, see `matey.config.DataSection`, and the folder of each data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: tuple[float, float, float]
+    split_seed: int
+    trajectories: int | None
+    folders: tuple[str, ...]
+
+
+class _Line(BaseModel):
+    """Any other line: one file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set: int
+    file: str
+    bytes: int
+    content: str
+    train: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileParts:
+    """A file and the part of each of its trajectories.
+
+    Attributes:
+        num_bytes: its size.
+        content: hash of the names, shapes and time steps of its trajectories.
+        parts: from the name of a trajectory to ``train``, ``valid``, ``test`` or ``unused``.
+    """
+
+    num_bytes: int
+    content: str
+    parts: dict[str, str]
+
+    def is_as(self, other: FileParts) -> bool:
+        """Return whether both describe the same trajectories, whatever their parts."""
+        return (self.num_bytes, self.content) == (other.num_bytes, other.content)
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """The parts of all data sets of a run.
+
+    Attributes:
+        settings: what the split was made by.
+        sets: for each data set, from a file's path inside the set's folder to what the file holds.
+    """
+
+    settings: SplitSettings
+    sets: tuple[dict[str, FileParts], ...]
+
+    def text(self) -> str:
+        """Return the lines that `read_record` reads."""
+        lines = [self.settings.model_dump_json()]
+        for index, files in enumerate(self.sets):
+            for label, file in files.items():
+                named: dict[str, list[str]] = {}
+                for name, part in file.parts.items():
+                    named.setdefault(part, []).append(name)
+                about = {"set": index, "file": label, "bytes": file.num_bytes, "content": file.content}
+                lines.append(json.dumps(about | named))
+        return "\n".join(lines) + "\n"
+
+    def by_path(self, index: int) -> dict[str, FileParts]:
+        """Return the files of a data set by their whole paths."""
+        folder = self.settings.folders[index]
+        return {os.path.normpath(f"{folder}/{label}"): file for label, file in self.sets[index].items()}
+
+    def changes(self, now: SplitRecord) -> str:
+        """Say which files came, went and changed; empty where the data is the same."""
+        said = []
+        for index in range(max(len(self.sets), len(now.sets))):
+            before, after = _by_common_name(self, now, index)
+            there = {name for name, file in before.items() if file.content != _GONE}
+            kinds = {
+                "came": after.keys() - there,
+                "gone": there - after.keys(),
+                "changed": {name for name in there & after.keys() if not before[name].is_as(after[name])},
+            }
+            found = [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+            if found:
+                folder = (now if index < len(now.sets) else self).settings.folders[index]
+                said.append(f"data set {index + 1} ({folder}) {', '.join(found)}")
+        return "; ".join(said)
+
+    def lost(self, sets: Sequence[TrajectorySet], part: str) -> str:
+        """Say which files with trajectories of a part are missing from the data sets or have changed; empty if none."""
+        held = [
+            {label: file for label, file in files.items() if part in file.parts.values() and file.content != _GONE}
+            for files in self.sets
+        ]
+        then = replace(self, sets=tuple(held))
+        folders = tuple(_folder_of(data) for data in sets)
+        now = SplitRecord(
+            self.settings.model_copy(update={"folders": folders}),
+            tuple(dict(zip(_labels(data), (file for _, file in _described(data)), strict=True)) for data in sets),
+        )
+        wrong = []
+        for index in range(len(self.sets)):
+            before, after = _by_common_name(then, now, index)
+            wrong += [name for name, file in before.items() if name not in after or not file.is_as(after[name])]
+        return f"gone or changed: {_listed(wrong)}" if wrong else ""
+
+    def with_what_went(self, before: SplitRecord) -> SplitRecord:
+        """Return this record with what only an earlier one knows, so that it keeps its part should it come back."""
+        sets = [dict(files) for files in self.sets]
+        for index in range(min(len(sets), len(before.sets))):
+            known, present = _by_common_name(before, self, index)
+            for name, file in known.items():
+                label = os.path.relpath(name, self.settings.folders[index]) if os.path.isabs(name) else name
+                now = present.get(name, replace(file, content=_GONE))
+                sets[index][label] = replace(now, parts=file.parts | now.parts)
+        return replace(self, sets=tuple(sets))
+
+
+class RecordedParts:
+    """Looks up which part a trajectory was in."""
+
+    def __init__(self, record: SplitRecord) -> None:
+        self._by_path = [record.by_path(index) for index in range(len(record.sets))]
+        self._by_label = record.sets
+
+    def of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
+        """Return the part of each trajectory of a data set, None for one that the record does not know.
+
+        Args:
+            data: the data set.
+            index: of the recorded data set to look in before all others.
+        """
+        folder = _folder_of(data)
+        order = sorted(range(len(self._by_path)), key=lambda number: number != index)
+        files = {
+            source: self._find(folder, label, described, order)
+            for (source, described), label in zip(_described(data), _labels(data), strict=True)
+        }
+        found = ((files[trajectory.source], trajectory.name) for trajectory in data.trajectories)
+        return [None if file is None else file.parts.get(name) for file, name in found]
+
+    def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
+        for number in order:
+            if file := self._by_path[number].get(f"{folder}/{label}"):
+                return file
+        for number in order:
+            file = self._by_label[number].get(label)
+            if file is not None and file.is_as(described):
+                return file
+        return None
+
+
+def record_split(
+    sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
+) -> SplitRecord:
+    """Return what each part of some data sets holds; of each file, its size is asked for and nothing read."""
+    settings = SplitSettings(
+        split=tuple(fractions),
+        split_seed=seed,
+        trajectories=num_train,
+        folders=tuple(_folder_of(data) for data in sets),
+    )
+    return SplitRecord(settings, tuple(_files_of(data, split) for data, split in zip(sets, splits, strict=True)))
+
+
+def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
+    """Split a data set as a record says; what it does not know goes where its files say, or is trained on."""
+    found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
+    for number, (part, trajectory) in enumerate(zip(parts.of(data, index), data.trajectories, strict=True)):
+        found[part or trajectory.split or "train"].append(number)
+    return Split(*(tuple(found[part]) for part in PARTS))
+
+
+def read_record(path: Path) -> SplitRecord | None:
+    """Read a record; None if there is none, as in the folder of a run that was written before there were any.
+
+    Raises:
+        DataError: it is damaged or cannot be read.
+    """
+    try:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        settings = SplitSettings.model_validate_json(first)
+        sets: tuple[dict[str, FileParts], ...] = tuple({} for _ in settings.folders)
+        for text in lines:
+            line = _Line.model_validate_json(text)
+            parts = {name: part for part in (*PARTS, "unused") for name in getattr(line, part)}
+            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); it says what the run held out.") from None
+    except (ValueError, ValidationError, IndexError):
+        raise DataError(
+            f"{path} says what the run held out, and is damaged; restore it, or remove it to split the files that are there "
+            "now anew, by which trajectories that were trained on may come to be held out."
+        ) from None
+    return SplitRecord(settings, sets)
+
+
+def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
+    parts = ["unused"] * data.num_trajectories
+    for part in PARTS:
+        for number in getattr(split, part):
+            parts[number] = part
+    named: dict[Path, dict[str, str]] = {}
+    for trajectory, part in zip(data.trajectories, parts, strict=True):
+        named.setdefault(trajectory.source, {})[trajectory.name] = part
+    return {
+        label: replace(described, parts=named[source])
+        for (source, described), label in zip(_described(data), _labels(data), strict=True)
+    }
+
+
+def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
+    """Yield each file of a set with its size and what it holds, without parts."""
+    of_file: dict[Path, list[Trajectory]] = {}
+    for trajectory in data.trajectories:
+        of_file.setdefault(trajectory.source, []).append(trajectory)
+    for source, trajectories in of_file.items():
+        digest = hashlib.sha256(repr((data.system, data.fields)).encode())
+        for about in trajectories:
+            digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
+        try:
+            yield source, FileParts(os.stat(source).st_size, digest.hexdigest()[:16], {})
+        except OSError as error:
+            raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
+
+
+def _folder_of(data: TrajectorySet) -> str:
+    """Return the folder that holds all files of a set, links followed."""
+    return os.path.realpath(_common(data))
+
+
+def _labels(data: TrajectorySet) -> list[str]:
+    """Return the path of each file of a set inside the set's folder."""
+    start = len(_common(data).rstrip("/")) + 1
+    return [str(source)[start:] for source in data.sources]
+
+
+def _common(data: TrajectorySet) -> str:
+    return os.path.commonpath([os.path.dirname(source) for source in data.sources])
+
+
+def _by_common_name(
+    before: SplitRecord, now: SplitRecord, index: int
+) -> tuple[dict[str, FileParts], dict[str, FileParts]]:
+    """Return the files of a data set in two records, by whole paths or, if none is in both, by those inside its folder."""
+    known, present = ({} if index >= len(each.sets) else each.by_path(index) for each in (before, now))
+    if known and present and not known.keys() & present.keys():
+        return before.sets[index], now.sets[index]
+    return known, present
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    more = f" and {len(others) + 1 - _MAX_NAMED} more" if len(others) >= _MAX_NAMED else ""
+    return ", ".join([first, *others[: _MAX_NAMED - 1]]) + more

@@ -1,0 +1,133 @@
+"""One run at a time in a folder: rank 0 holds a lock there, which ends with its process, however that ends.
+
+The lock is the kernel's, on the file ``matey.lock`` (a POSIX record lock, `fcntl.lockf`): SIGKILL leaves nothing to clean up,
+and processes that read data do not inherit it. The file says who holds it, and is empty after a run that ended in order.
+
+NFS, and Lustre mounted with ``flock``, carry such locks between nodes. Not every mount does, and the lock of a node that died
+stays for a while. The holder therefore touches the file every few seconds, and a node that finds another one's name in it
+looks whether that goes on:
+
+    lock                     the file names     then
+    granted                  nobody             it is ours
+    granted                  this node          it is ours: the kernel has seen the holder end
+    not granted              this node          refused at once
+    granted or not, or the   another node       refused as soon as the file is touched; ours if the lock is granted and
+    file system has none                        nobody touched the file for SILENCE; refused if not granted for LEASE
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+
+LOCK = "matey.lock"  # in a run's folder
+BEAT = 5.0  # seconds between two touches
+SILENCE = 30.0  # seconds without a touch after which a holder on another node has ended
+LEASE = 120.0  # seconds after which NFS and Lustre have let go of the locks of a node that died
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # said by a file system that has none
+
+
+class LockedError(ValueError):
+    """Another run holds the folder: one sentence that says who, and what to do."""
+
+
+class FolderLock:
+    """The lock of a folder, held from `take` until `release` or the end of this process.
+
+    Meanwhile no other code of this process may open the file: the kernel lets go when any descriptor of it is closed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOCK
+        self._file: int | None = None
+        self._ended = Event()
+        self._heart = Thread(target=self._beat, daemon=True)
+
+    def take(self) -> None:
+        """Take the lock; where another node's name is in the file, this takes up to `LEASE` seconds.
+
+        Raises:
+            LockedError: another run holds it.
+            OSError: the folder cannot be written.
+        """
+        node, started, first_touch = socket.gethostname(), time.monotonic(), None
+        while self._file is None:
+            file, is_granted = self._open()
+            holder, touch = _read(file), os.fstat(file).st_mtime_ns
+            first_touch = first_touch or touch
+            is_here, waited = holder.get("node") == node, time.monotonic() - started
+            may_be_ours = is_granted is not False
+            if may_be_ours and (not holder or waited > SILENCE) or is_granted and is_here:
+                self._file = file
+            else:
+                os.close(file)
+                if touch != first_touch or waited > LEASE or is_here and not may_be_ours:
+                    raise LockedError(self._refusal(holder, touch))
+                time.sleep(1)
+        job = os.environ.get("SLURM_JOB_ID")
+        about = {"node": node, "process": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, json.dumps(about | ({"job": job} if job else {})).encode(), 0)
+        os.fsync(self._file)
+        self._heart.start()
+
+    def release(self) -> None:
+        """Let go of the lock; does nothing where it is not held."""
+        if self._file is not None:
+            self._ended.set()
+            if self._heart.is_alive():  # on a full disk it has not begun
+                self._heart.join()
+            os.ftruncate(self._file, 0)
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> tuple[int, bool | None]:
+        """Open the file; return its descriptor and whether its lock was granted, None where the file system has no locks."""
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    return file, None
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    return file, False
+                os.close(file)
+                raise
+            # Meanwhile the file may have been removed, or its folder moved aside with it.
+            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
+                return file, True
+            os.close(file)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT):
+            with suppress(OSError):  # of a file server that is away for a moment
+                os.utime(self._file)
+
+    def _refusal(self, holder: dict[str, str | int], touch: int) -> str:
+        node, process, job = (holder.get(name) for name in ("node", "process", "job"))
+        who = f"process {process} on {node}" + (f", job {job}," if job else "") if holder else "another process"
+        since = f" since {holder['since']}" if "since" in holder else ""
+        age = max(0.0, time.time() - touch / 1e9)
+        end = f"scancel {job}" if job else f"kill {process} on {node}" if holder else "see commands.txt there"
+        return (
+            f"{self.path.parent} is in use: {who} trains there{since} and touched {self.path} {age:.0f} s ago; wait for it, "
+            f"end it ({end}), or choose another output.dir. If there is no such process any more, remove that file."
+        )
+
+
+def _read(file: int) -> dict[str, str | int]:
+    """Return who holds the lock as the file says; empty if it says nobody, or something else."""
+    try:
+        holder = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}

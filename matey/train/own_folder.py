@@ -1,0 +1,80 @@
+"""Whether a folder may be a run's: what is refused, in a sentence, before anything in it is touched.
+
+A run writes to a folder that is new, empty, or marked as a run's, and replaces in it only what has the form that it gives
+things itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from matey.checkpoints.run_files import MODEL, OF_A_RUN
+from matey.config import ConfigError
+from matey.train.lock import LOCK
+
+# DeepSpeed looks for a checkpoint's files by `glob`, in which these are no letters.
+OF_PATTERNS = "*?["
+STEP = re.compile(r"step_(\d{6,})")
+CHECKPOINTS = "checkpoints"
+FOLDERS = (CHECKPOINTS, MODEL, f"{MODEL}.old", f"{MODEL}.new")
+
+
+def check_folder(path: Path) -> None:
+    """Raise ConfigError if a run must not write to a folder."""
+    if letters := [letter for letter in OF_PATTERNS if letter in str(path)]:
+        raise ConfigError(
+            f"output.dir is {path}, and DeepSpeed takes {' and '.join(letters)} for parts of a pattern, so that it would not "
+            f"find the run's checkpoints, or find those of another run; choose a name without {' '.join(OF_PATTERNS)}."
+        )
+    here, whole = Path.cwd(), path.resolve()
+    if whole == here or whole in here.parents:
+        raise ConfigError(
+            f"output.dir is {path}, which is the working folder or one above it; name a folder of the run's own, such as "
+            "runs/demo."
+        )
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir():
+        raise ConfigError(f"output.dir is {path}, which is no folder; choose another one.")
+    if not is_of_a_run(path) and (others := sorted(entry.name for entry in path.iterdir())):
+        raise ConfigError(
+            f"output.dir is {path}, which holds {', '.join(others[:3])}{' and more' if len(others) > 3 else ''} and was not "
+            "made by a run; choose a new or an empty folder."
+        )
+    _check_entries(path)
+
+
+def is_of_a_run(path: Path) -> bool:
+    """Whether a folder is marked as a run's: by its lock, or by the configurations that runs have always written."""
+    return (path / LOCK).is_file() or all((path / name).is_file() for name in ("config.yaml", "ds_config.json"))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _check_entries(path: Path) -> None:
+    """Raise ConfigError if something in a run's folder is not what the run would have put there."""
+    for name in (LOCK, *OF_A_RUN, *FOLDERS):
+        entry = path / name
+        is_right = entry.is_dir() if name in FOLDERS else entry.is_file()
+        # All checkpoints may lie elsewhere; what is replaced as a whole may not.
+        if os.path.lexists(entry) and (not is_right or entry.is_symlink() and name != CHECKPOINTS):
+            raise ConfigError(_no_run_has_made(entry))
+    for entry in (path / CHECKPOINTS).iterdir() if (path / CHECKPOINTS).is_dir() else ():
+        if STEP.fullmatch(entry.name.removesuffix(".new")) and not is_folder(entry):
+            raise ConfigError(_no_run_has_made(entry))
+    model = path / MODEL
+    if model.is_dir() and any(model.iterdir()) and not (model / "config.json").is_file():
+        raise ConfigError(
+            f"{model} holds no model, and the run would put its best weights in its place; move it away, or choose another "
+            "output.dir."
+        )
+
+
+def _no_run_has_made(entry: Path) -> str:
+    what = "a link" if entry.is_symlink() else "a folder" if entry.is_dir() else "a file"
+    return f"{entry} is {what}, which no run has made; move it away, or choose another output.dir."

@@ -1,0 +1,99 @@
+"""Splits the data of a run: as its settings say, or, where the run goes on, as it was split when it started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matey.checkpoints.run_files import SPLIT
+from matey.config import ConfigError, RunConfig
+from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
+from matey.data.splits import Split, split_set
+from matey.data.trajectories import DataError, TrajectorySet
+
+Splits = tuple[Split, ...]
+
+
+def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Split the data sets of a run.
+
+    Returns:
+        the splits; the record of them, for the run's folder; sentences on where they come from, if there is anything to say.
+
+    Raises:
+        ConfigError: the run goes on, and its files or the settings of its split are not those that it started with.
+        DataError: the data cannot be split as asked for, or the record of the split is damaged.
+    """
+    path = Path(run.output.dir) / SPLIT
+    before = read_record(path) if run.output.resume == "auto" else None
+    if before is None:
+        splits = tuple(_split(data, run) for data in sets)
+        is_older = run.output.resume == "auto" and path.with_name("config.yaml").is_file()
+        return splits, _record(run, sets, splits), (_not_recorded(path),) if is_older else ()
+    _check_settings(run, before, path)
+    parts = RecordedParts(before)
+    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
+    now = _record(run, sets, splits)
+    changes = before.changes(now)
+    if changes and run.data.changed == "refuse":
+        raise ConfigError(
+            f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
+            "what was held out stays so, and what came is trained on."
+        )
+    return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
+
+
+def check_unseen(
+    source: SplitRecord | None, sets: Sequence[TrajectorySet], splits: Sequence[Split], pretrained: str
+) -> None:
+    """Raise ConfigError if a fine-tuning run holds out what its pretrained model was trained on.
+
+    Args:
+        source: of the pretraining run; None where that is not known, which passes.
+        sets: of the fine-tuning run.
+        splits: of these.
+        pretrained: the folder of the model.
+    """
+    if source is None:
+        return
+    parts = RecordedParts(source)
+    seen = []
+    for data, split in zip(sets, splits, strict=True):
+        then = parts.of(data)
+        seen += [data.trajectories[number].label for number in (*split.valid, *split.test) if then[number] == "train"]
+    if seen:
+        settings = source.settings
+        raise ConfigError(
+            f"{pretrained} was trained on {len(seen)} of the trajectories that this run holds out, such as {seen[0]}: its "
+            f"errors on them would be too small. Split as it did (data.split {list(settings.split)}, data.split_seed "
+            f"{settings.split_seed}, the same files), or set finetune.allow_seen to true."
+        )
+
+
+def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
+    for key in ("split", "split_seed", "trajectories"):
+        then, now = getattr(before.settings, key), getattr(run.data, key)
+        if then != now:
+            raise ConfigError(
+                f"{path} says that the run was split with data.{key} = {then}, this one asks for {now}; use the same, or "
+                "another output.dir."
+            )
+
+
+def _not_recorded(path: Path) -> str:
+    return (
+        f"{path.parent} has no {path.name}: the run was started before splits were recorded. Its data is split by the files "
+        "that are there now, which are recorded from here on."
+    )
+
+
+def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> SplitRecord:
+    return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
+
+
+def _split(data: TrajectorySet, run: RunConfig) -> Split:
+    """Split the trajectories of a data set; an error says whose they are."""
+    try:
+        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories)
+    except DataError as error:
+        raise DataError(f"{data.sources[0]}: {error}") from None

@@ -1,0 +1,95 @@
+"""Headers that claim more than their file can hold are refused before anything of that size is read or listed."""
+
+import resource
+
+import h5py
+import numpy as np
+import pytest
+
+from matey.data import DataError, hdf5, open_dataset
+from tests.conftest import write_swe
+from tests.data import layout_files as layouts
+
+
+def replace_dataset(path, name, shape, **storage):
+    """Put a dataset of a large shape that was never written in the place of another."""
+    with h5py.File(path, "a") as file:
+        attributes, dtype = dict(file[name].attrs), file[name].dtype
+        del file[name]
+        file.create_dataset(name, shape=shape, dtype=dtype, **storage).attrs.update(attributes)
+    return path
+
+
+CHUNKS = {"chunks": (1, 16, 16, 1), "compression": "gzip"}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "storage"),
+    [
+        ("0000/data", (10**10, 16, 16, 1), CHUNKS),
+        ("0000/data", (12, 10**5, 10**5, 1), {}),
+        ("0000/data", (12, 10**5, 10**5, 1), {"chunks": (1, 100, 100, 1), "compression": "lzf"}),
+        ("0000/grid/t", (10**12,), {"chunks": (100,)}),
+        ("0000/data", (12, 16, 16, 1), {"chunks": (1, 2**14, 2**14, 1), "maxshape": (None,) * 4}),
+    ],
+)
+def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path, name, shape, storage):
+    path = replace_dataset(write_swe(tmp_path / "a.h5", 1), name, shape, **storage)
+    with pytest.raises(DataError, match=rf"a.h5, /{name}: a shape of .* claims [\d,]+ bytes, and the file has [\d,]+;"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["velocity", "t"])
+def test_other_layouts_are_checked_likewise(tmp_path, name):
+    shape = {"velocity": (2, 10**9, 12, 8, 2), "t": (2, 10**11)}[name]
+    path = replace_dataset(layouts.write_incompressible(tmp_path / "a.h5"), name, shape, chunks=True)
+    with pytest.raises(DataError, match=f"a.h5, /{name}: a shape of"):
+        open_dataset(path)
+    path = replace_dataset(layouts.write_compressible(tmp_path / "b.h5"), "Vx", (10**9, 6, 12, 8), chunks=True)
+    with pytest.raises(DataError, match="b.h5, /Vx: a shape of"):
+        open_dataset(path)
+    path = replace_dataset(layouts.write_cavity(tmp_path / "c.h5"), "velocity", (10**9, 8, 12, 2), chunks=True)
+    with pytest.raises(DataError, match="c.h5, /velocity: a shape of"):
+        open_dataset(path)
+
+
+def test_a_well_with_a_billion_trajectories_that_share_all_fields_is_refused(tmp_path):
+    path = layouts.write_the_well(tmp_path / "data" / "test" / "a.hdf5")
+    with h5py.File(path, "a") as file:
+        file.attrs["n_trajectories"] = 10**9
+    with pytest.raises(DataError, match="a.hdf5: claims 1,000,000,000 trajectories, and the file has"):
+        open_dataset(path)
+
+
+def test_a_mask_of_ten_billion_cells_is_refused(tmp_path):
+    path = layouts.write_the_well(tmp_path / "data" / "test" / "a.hdf5")
+    with h5py.File(path, "r") as file:
+        group = next(iter(file["boundary_conditions"]))
+    replace_dataset(path, f"boundary_conditions/{group}/mask", (10**10,), chunks=(1000,))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="mask: a shape of .10000000000,. claims 10,000,000,000 bytes"):
+        open_dataset(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**19  # KiB
+
+
+@pytest.mark.parametrize("storage", [{"chunks": (25, 64, 64, 1), "compression": "gzip"}, {"chunks": (1, 64, 64, 1)}])
+def test_strong_compression_and_frames_not_written_yet_are_no_false_claims(tmp_path, monkeypatch, storage):
+    monkeypatch.setattr(hdf5, "_LEAST_BYTES", 0)
+    path = tmp_path / "a.h5"
+    with (
+        h5py.File(write_swe(tmp_path / "full.h5", 1, num_frames=100, resolution=64)) as full,
+        h5py.File(path, "w") as file,
+    ):
+        full.copy("0000/grid", file, "0000/grid")
+        data = file.create_dataset("0000/data", shape=(100, 64, 64, 1), dtype="f4", **storage)
+        num_written = 100 if "compression" in storage else 2
+        data[:num_written] = np.ones((num_written, 64, 64, 1), "f4")
+    assert path.stat().st_size < 1_638_400 / 20
+    assert open_dataset(path).trajectories[0].num_frames == 100
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path):
+    with h5py.File(write_swe(tmp_path / "a.h5", 1)) as file:
+        hdf5.check_memory(file["0000/data"], 10**6)
+        with pytest.raises(DataError, match="400,000,000,000,000 bytes would be read at once"):
+            hdf5.check_memory(file["0000/data"], 10**14)

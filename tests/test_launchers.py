@@ -1,0 +1,84 @@
+"""A process notices that its launcher has gone, and minds no shell's end, in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from matey.launchers import LAUNCHERS, program_of
+from tests.conftest import ROOT
+
+# Starts what follows, waits for it, and passes nothing on.
+PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+CHILD = """
+import sys
+from matey.launchers import launcher_has_gone
+print("ready", flush=True)
+for _ in sys.stdin:
+    print(launcher_has_gone(), flush=True)
+"""
+
+
+@contextmanager
+def started_through(folder, *names):
+    """A process with ancestors of these names, the outermost first; gives the ancestors' numbers and a question to it."""
+    scripts = []
+    for name in names:
+        script = folder / name
+        script.write_text(f"import os; print(os.getpid(), flush=True)\n{PARENT}")
+        scripts += [sys.executable, str(script)]
+    command = [*scripts, sys.executable, "-c", CHILD]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, start_new_session=True, **streams
+    ) as process:
+        numbers = [int(process.stdout.readline()) for _ in names]
+        assert process.stdout.readline() == "ready\n"
+
+        def has_gone():
+            process.stdin.write("?\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        try:
+            yield numbers, has_gone
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("names", "killed", "expected"),
+    [
+        (["deepspeed"], 0, "True"),
+        (["deepspeed", "launch_script"], 0, "True"),  # the outer one of two
+        (["deepspeed", "launch_script"], 1, "True"),  # what lies between
+        (["a_shell", "torchrun"], 0, "False"),  # above the launcher
+        (["a_shell"], 0, "False"),  # there is none
+    ],
+)
+def test_only_the_end_of_a_launcher_or_of_what_it_started_counts(tmp_path, names, killed, expected):
+    with started_through(tmp_path, *names) as (numbers, has_gone):
+        assert has_gone() == "False"
+        os.kill(numbers[killed], signal.SIGKILL)
+        # A zombie of the test's own process still has its number.
+        assert os.waitpid(numbers[killed], 0) if killed == 0 else True
+        assert has_gone() == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "program"),
+    [
+        ("/usr/bin/python3 -u -m deepspeed.launcher.launch --x train.py", "deepspeed.launcher.launch"),
+        ("/v/bin/python3.11 /v/bin/torchrun --nproc_per_node 2 train.py", "torchrun"),
+        ("/opt/bin/mpirun -np 2 python train.py", "mpirun"),
+        ("slurmstepd: [7.0]", "slurmstepd"),
+    ],
+)
+def test_launchers_are_known_by_their_program(command, program):
+    assert program_of([command] if command.startswith("slurmstepd") else command.split()) == program
+    assert program in LAUNCHERS
+    assert program_of(["tmux", "new", "-s", "deepspeed"]) not in LAUNCHERS and program_of([]) not in LAUNCHERS

@@ -1,0 +1,137 @@
+"""The lock on a run's folder, between real processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from matey.train import lock
+from matey.train.lock import LOCK, FolderLock, LockedError
+from tests.conftest import ROOT
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from matey.train.lock import FolderLock
+held = FolderLock(Path(sys.argv[1]))
+held.take()
+if "with_a_worker" in sys.argv and os.fork() == 0:
+    time.sleep(60)
+print("held", flush=True)
+sys.stdin.readline()
+held.release()
+print("released", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def holder(folder, *more):
+    command = [sys.executable, "-c", HOLDER, str(folder), *more]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, start_new_session=True, **streams) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def name(folder, **about):
+    """Write a holder's name into the file, as one on another node leaves it there."""
+    (folder / LOCK).write_text(json.dumps({"process": 7, "since": "2026-01-01 00:00:00", "job": "77", **about}))
+
+
+def test_a_second_process_is_refused_in_a_sentence_that_says_who_since_when_and_what_to_do(tmp_path):
+    with holder(tmp_path) as process:
+        with pytest.raises(LockedError) as refused:
+            FolderLock(tmp_path).take()
+        said = str(refused.value)
+        for words in (
+            f"process {process.pid} on {socket.gethostname()}",
+            "since 20",
+            f"kill {process.pid}",
+            LOCK,
+            "remove that file",
+        ):
+            assert words in said, said
+        # Refusing it has not let go of the lock.
+        with pytest.raises(LockedError):
+            FolderLock(tmp_path).take()
+
+
+def test_a_lock_that_was_let_go_names_nobody_and_can_be_taken(tmp_path):
+    with holder(tmp_path) as process:
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "released\n" and (tmp_path / LOCK).read_text() == ""
+        own = FolderLock(tmp_path)
+        own.take()
+        own.release()
+
+
+@pytest.mark.parametrize("more", [(), ("with_a_worker",)])
+def test_the_lock_of_a_killed_process_can_be_taken_at_once_even_while_one_that_it_started_lives_on(tmp_path, more):
+    with holder(tmp_path, *more) as process:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert str(process.pid) in (tmp_path / LOCK).read_text()
+        own = FolderLock(tmp_path)
+        own.take()
+        own.release()
+
+
+def test_another_nodes_lock_is_taken_once_nobody_has_touched_it_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SILENCE", 0.5)
+    name(tmp_path, node="elsewhere")
+    own = FolderLock(tmp_path)
+    own.take()
+    assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
+    own.release()
+
+
+def test_another_nodes_lock_that_is_touched_is_refused_where_the_kernel_knows_nothing_of_it(tmp_path):
+    name(tmp_path, node="elsewhere")
+    beat = threading.Timer(0.3, os.utime, [tmp_path / LOCK])
+    beat.start()
+    with pytest.raises(LockedError, match=r"process 7 on elsewhere, job 77, trains there since 2026.*scancel 77"):
+        FolderLock(tmp_path).take()
+    beat.join()
+
+
+def test_the_holder_touches_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    own = FolderLock(tmp_path)
+    own.take()
+    os.utime(tmp_path / LOCK, (0, 0))
+    touched = threading.Event()
+    for _ in range(100):
+        if (tmp_path / LOCK).stat().st_mtime > 0:
+            touched.set()
+            break
+        touched.wait(0.05)
+    own.release()
+    assert touched.is_set()
+
+
+def test_a_file_that_its_owner_removed_is_broken_and_another_process_may_start(tmp_path):
+    with holder(tmp_path):
+        (tmp_path / LOCK).unlink()
+        own = FolderLock(tmp_path)
+        own.take()
+        own.release()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / LOCK).symlink_to(tmp_path / "other")
+    with pytest.raises(OSError):
+        FolderLock(tmp_path).take()
+    assert (tmp_path / "other").read_text() == "mine"

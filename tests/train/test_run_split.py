@@ -1,0 +1,172 @@
+"""What a run holds out stays held out: when it goes on, when it is evaluated, and when it is fine-tuned."""
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from matey.config import ConfigError, load_config
+from matey.data import DataError, open_dataset
+from matey.evaluate.held_out import hold_out
+from matey.train.run_data import open_data, validation_windows
+from matey.train.run_split import check_unseen
+from matey.train.validation import set_names, validate
+from tests.conftest import make_model, pretrain, write_swe
+
+SPLIT = {"split": [0.5, 0.25, 0.25]}
+
+
+@pytest.fixture
+def started(run_yaml, tmp_path):
+    """A run of ten files that has started, and a function that opens its data as ``--resume`` does, with other values."""
+    (tmp_path / "swe" / "2D_rdb_NA_NA.h5").unlink()
+    for name in "abcdefghij":
+        write_swe(tmp_path / "swe" / f"{name}.h5", 1)
+    data = open_data(load_config(run_yaml(data=SPLIT)))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "split.jsonl").write_text(data.record.text())
+    (tmp_path / "run" / "config.yaml").write_text("{}")
+
+    def go_on(**changed):
+        sections = {"data": SPLIT | changed, "output": {"dir": str(tmp_path / "run"), "resume": "auto"}}
+        return open_data(load_config(run_yaml(**sections)))
+
+    return SimpleNamespace(data=data, go_on=go_on, swe=tmp_path / "swe", record=tmp_path / "run" / "split.jsonl")
+
+
+def held(data, part, index=0):
+    about = data.sets[index].trajectories
+    return {about[number].source.name for number in getattr(data.splits[index], part)}
+
+
+def test_a_file_that_came_is_refused_by_name_with_the_key_that_accepts_it(started):
+    write_swe(started.swe / "0.h5", 1)
+    with pytest.raises(
+        ConfigError, match=r"split.jsonl says were split: data set 1 .* came: .*/0.h5\. Restore .* 'keep'"
+    ):
+        started.go_on()
+    data = started.go_on(changed="keep")
+    assert data.notes[0].startswith("Changed since the run was split: data set 1")
+    for part in ("valid", "test"):
+        assert held(data, part) == held(started.data, part)
+    assert held(data, "train") == held(started.data, "train") | {"0.h5"}
+
+
+def test_the_same_files_go_on_without_a_word(started):
+    data = started.go_on()
+    assert data.splits == started.data.splits and data.record == started.data.record and data.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"split_seed": 1}, "data.split_seed = 0, this one asks for 1"),
+        ({"split": [0.6, 0.2, 0.2]}, r"data.split = \(0.5, 0.25, 0.25\), this one asks for \(0.6, 0.2, 0.2\)"),
+        ({"trajectories": 2}, "data.trajectories = None, this one asks for 2"),
+        ({"sets": [{"path": "{swe}/a.h5"}]}, "data set 1 .* gone: .*/b.h5"),
+        ({"sets": [{"path": "{swe}"}, {"path": "{other}"}]}, "data set 2 .* came: .*/other.h5"),
+    ],
+)
+def test_another_split_or_other_sets_are_refused(started, tmp_path, changed, words):
+    other = write_swe(tmp_path / "other" / "other.h5", 4)
+    for data in changed.get("sets", ()):
+        data["path"] = data["path"].format(swe=started.swe, other=other)
+    with pytest.raises(ConfigError, match=words):
+        started.go_on(**changed)
+
+
+def test_a_run_from_before_there_were_records_goes_on_and_says_so(started):
+    started.record.unlink()
+    data = started.go_on()
+    assert "has no split.jsonl: the run was started before splits were recorded" in data.notes[0]
+    assert data.splits == started.data.splits
+
+
+def test_evaluation_scores_what_was_held_out_then(started, run_yaml):
+    section = load_config(run_yaml(data=SPLIT)).data
+    for name in "0123456789":
+        write_swe(started.swe / f"{name}.h5", 1)
+    data = open_dataset(started.swe)
+    fresh = hold_out([data], "test", 2, section, are_of_the_run=True)
+    assert "is not recorded" in fresh.notes[0]
+    then = hold_out([data], "test", 2, section, started.data.record, are_of_the_run=True)
+    names = [{data.trajectories[number].source.name for number in each.trajectories[0]} for each in (fresh, then)]
+    assert names[1] == held(started.data, "test") and names[0] & held(started.data, "train")
+    assert then.notes == ("shallow_water: 10 trajectories are in no part of the run's data and are left out.",)
+
+
+def test_evaluation_refuses_where_what_was_held_out_has_gone(started, run_yaml):
+    section = load_config(run_yaml(data=SPLIT)).data
+    first, *rest = sorted(held(started.data, "test"))
+    (started.swe / first).unlink()
+    data = open_dataset(started.swe)
+    with pytest.raises(
+        DataError, match=f"not what it was in training: gone or changed: .*/{first}. Restore it, or .* --data"
+    ):
+        hold_out([data], "test", 2, section, started.data.record, are_of_the_run=True)
+    named = hold_out([data], "test", 2, section, started.data.record)
+    assert {data.trajectories[number].source.name for number in named.trajectories[0]} == set(rest)
+
+
+def test_fine_tuning_may_not_hold_out_what_its_model_was_trained_on(started, run_yaml):
+    record, same = started.data.record, started.data
+    check_unseen(record, same.sets, same.splits, "old")
+    check_unseen(None, same.sets, same.splits, "old")
+    other = open_data(load_config(run_yaml(data=SPLIT | {"split_seed": 1})))
+    with pytest.raises(
+        ConfigError, match="old was trained on . of the trajectories .* data.split_seed 0, .*allow_seen"
+    ):
+        check_unseen(record, other.sets, other.splits, "old")
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_to_what_is_trained_on_is_no_data_to_validate_on(run_yaml, tmp_path, link):
+    (tmp_path / "other").mkdir()
+    link(tmp_path / "swe" / "2D_rdb_NA_NA.h5", tmp_path / "other" / "fresh.h5")
+    with pytest.raises(ConfigError, match="holds .*fresh.h5, which data.sets trains on"):
+        open_data(load_config(run_yaml(data={"validate_on": [str(tmp_path / "other")]})))
+
+
+class ModelAlone:
+    """What `validate` asks of an engine."""
+
+    def __init__(self, model):
+        self.module, self.device = model, torch.device("cpu")
+        self.eval, self.train = model.eval, model.train
+
+    def __call__(self, batches):
+        return self.module(batches)
+
+
+def test_the_best_weights_are_chosen_without_more_data_of_the_same_system(run_yaml, tmp_path):
+    other = write_swe(tmp_path / "other" / "other.h5", 3, seed=7)
+    run = load_config(run_yaml(data={"validate_on": [str(other)]}, train={"validation_windows": 40}))
+    data = open_data(run)
+    windows = validation_windows(run, data)
+    engine = ModelAlone(make_model(dtype=torch.float32))
+    group = SimpleNamespace(num_data_ranks=1, data_rank=0)
+    both = validate(engine, data.all_sets, windows, 2, 3, group, 1)
+    own = [window for window in windows if window.set_index == 0]
+    alone = validate(engine, data.sets, own, 2, 3, group, 1)
+    assert both["valid_nrmse"] == alone["valid_nrmse"] == both["valid_nrmse_by_system"]["shallow_water"]
+    assert list(both["valid_nrmse_by_system"]) == ["shallow_water", f"shallow_water (2: {other.parent})"]
+    assert len(set(both["valid_nrmse_by_system"].values())) == 2
+    shifted = [replace(window, set_index=0) for window in windows if window.set_index == 1]
+    expected = validate(engine, data.others, shifted, 2, 3, group, 1)["valid_nrmse"]
+    assert both["valid_nrmse_by_system"][f"shallow_water (2: {other.parent})"] == pytest.approx(expected, rel=1e-6)
+    assert set_names(data.sets) == ["shallow_water"]
+
+
+def test_a_run_records_its_split_and_refuses_to_go_on_with_a_file_more(run_yaml, tmp_path):
+    config = run_yaml()
+    assert pretrain(config, "--set", "train.steps=2").returncode == 0
+    assert "2D_rdb_NA_NA.h5" in (tmp_path / "run" / "split.jsonl").read_text()
+    write_swe(tmp_path / "swe" / "later.h5", 10)
+    result = pretrain(config, "--resume")
+    assert result.returncode == 2 and "came: " in result.stderr and "Traceback" not in result.stderr
+    result = pretrain(config, "--resume", "--set", "data.changed=keep")
+    assert result.returncode == 0, result.stderr
+    assert "18/1/1 train/valid/test" in result.stdout
+    assert result.stdout.count("Changed since the run was split: data set 1") == 1

@@ -1,0 +1,75 @@
+"""Two runs in one folder, and saves that were cut off, in real runs."""
+
+import json
+import signal
+import sys
+
+import pytest
+
+from tests.conftest import pretrain
+from tests.launch.test_interruptions import TORCHRUN, running
+from tests.launch.test_pretrain import fail, succeed
+
+MANY = ["--set", "train.steps=100000", "--set", "train.validate_every=100000", "--set", "train.checkpoint_every=3"]
+
+
+def entries(folder):
+    return sorted(str(entry.relative_to(folder)) for entry in (*folder.iterdir(), *(folder / "run").iterdir()))
+
+
+def cut_off(folder):
+    """Write what a killed rank of another number and ZeRO stage leaves behind."""
+    folder.mkdir(parents=True)
+    for shard in ("zero_pp_rank_1_mp_rank_00_model_states.pt", "ema_rank_00001.safetensors"):
+        (folder / shard).write_text("cut off")
+
+
+@pytest.mark.parametrize(
+    "launcher", [[sys.executable], pytest.param(TORCHRUN, marks=pytest.mark.slow)], ids=["one_process", "two_ranks"]
+)
+def test_a_second_run_is_refused_and_the_first_ones_folder_left_alone_until_it_is_killed(run_yaml, tmp_path, launcher):
+    config = run_yaml()
+    with running(tmp_path, launcher, config, MANY) as run:
+        run.wait_for_steps(4)
+        (holder,) = {json.loads((tmp_path / "run" / "matey.lock").read_text())["process"]}
+        before = entries(tmp_path)
+        for flags in ([], ["--resume"]):
+            result = pretrain(config, *flags, launcher=launcher)
+            words = [f"process {holder} on", "trains there since", f"kill {holder}", "choose another output.dir"]
+            if launcher == [sys.executable]:
+                fail(result, *words)
+            else:  # torchrun exits with 1 whatever the ranks do
+                said = [line for line in result.stderr.splitlines() if "error: " in line and line.startswith("[rank ")]
+                assert result.returncode == 1 and len(said) == 1 and all(word in said[0] for word in words), (
+                    result.stderr
+                )
+        assert entries(tmp_path) == before and run.process.poll() is None
+        for process in run.ranks():
+            process.send_signal(signal.SIGKILL)
+        run.wait()
+    latest = (tmp_path / "run" / "checkpoints" / "latest").read_text()
+    step = int(latest.removeprefix("step_"))
+    result = succeed(pretrain(config, "--resume", "--set", f"train.steps={step + 1}", launcher=launcher))
+    assert f"Going on after step {step}." in result.stdout
+    assert (tmp_path / "run" / "matey.lock").read_text() == ""
+
+
+def test_a_run_says_that_there_is_nothing_to_go_on_from_and_takes_nothing_from_a_save_that_was_cut_off(
+    run_yaml, tmp_path
+):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for name in ("step_000002.new", "step_000004.new"):
+        cut_off(checkpoints / name)
+    (tmp_path / "run" / "matey.lock").touch()
+    config = run_yaml(train={"steps": 2})
+    result = succeed(pretrain(config, "--resume"))
+    assert "holds no checkpoint yet: training starts at its first step" in result.stdout
+    assert (tmp_path / "run.1" / "checkpoints" / "step_000004.new").is_dir()  # moved aside, not removed
+    # Again in the place of the whole step, as after going back to an earlier one.
+    for name in ("step_000004", "step_000004.new", "step_000006.new"):
+        cut_off(checkpoints / name)
+    succeed(pretrain(run_yaml(train={"steps": 4}), "--resume"))
+    assert sorted(path.name for path in checkpoints.glob("step_*")) == ["step_000002", "step_000004"]
+    shards = {path.name for path in (checkpoints / "step_000004").iterdir()}
+    assert shards == {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"}
+    assert not (tmp_path / "run.2").exists()
