@@ -37,7 +37,7 @@ OWNED_BY_DEEPSPEED = (
 
 
 # What a run did before there was a key for it: older runs' ``config.yaml`` does not name these.
-BEFORE_THE_KEY = {"model": {"local": 0, "statistics": False}}
+BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False}}
 
 _MAX_NAMED = 5
 _SHORT = reprlib.Repr()
