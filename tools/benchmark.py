@@ -26,6 +26,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.config import flags
 from matey.data import open_dataset
 from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_speed
 from matey.evaluate.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
@@ -68,16 +69,22 @@ def parser() -> argparse.ArgumentParser:
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
     add_data_parser(what)
     spread = what.add_parser("sequence", help="one training step on sequence groups of several sizes")
-    spread.add_argument("--ranks", type=numbers, default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)")
+    spread.add_argument(
+        "--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)"
+    )
     add_case(spread, grid=(256, 256), batch=1, repeat=3)
-    spread.add_argument("--out", type=Path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)")
+    spread.add_argument(
+        "--out", type=flags.path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)"
+    )
     step = what.add_parser("step", help="one training step")
     add_case(step, grid=(128, 128), batch=2, repeat=10)
     step.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of weights and tokens (float32)")
     step.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    step.add_argument("--threads", type=int, default=1, help="CPU threads (1)")
+    step.add_argument("--threads", type=flags.threads, default=1, help="CPU threads (1)")
     step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
-    step.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
+    step.add_argument(
+        "--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)"
+    )
     return top
 
 
@@ -85,12 +92,18 @@ def add_data_parser(what: argparse._SubParsersAction) -> None:
     """Add the parser of ``data``."""
     read = what.add_parser("data", help="reading of each system, beside training")
     read.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
-    read.add_argument("--resolution", type=int, default=128, help="cells along the longest axis (128)")
-    read.add_argument("--workers", type=numbers, default=(0, 1, 2), help="processes that read (0,1,2)")
-    read.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the model (%(default)s)")
+    read.add_argument(
+        "--resolution", type=flags.whole(32, 4096), default=128, help="cells along the longest axis (128)"
+    )
+    read.add_argument("--workers", type=flags.wholes(0, 1024), default=(0, 1, 2), help="processes that read (0,1,2)")
+    read.add_argument(
+        "--threads", type=flags.threads, default=torch.get_num_threads(), help="of the model (%(default)s)"
+    )
     read.add_argument("--device", default="cpu", help="of the model: cpu or cuda (cpu)")
-    read.add_argument("--repeat", type=int, default=10, help="steps of the model that are timed (10)")
-    read.add_argument("--seconds", type=float, default=1.0, help="of reading for each number of workers (1)")
+    read.add_argument("--repeat", type=flags.whole(1), default=10, help="steps of the model that are timed (10)")
+    read.add_argument(
+        "--seconds", type=flags.number(0.01, 3600), default=1.0, help="of reading for each number of workers (1)"
+    )
 
 
 def data(args: argparse.Namespace) -> None:
@@ -144,21 +157,29 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
     parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
     parser.add_argument("--tokens", choices=PATCHES, default="uniform", help="token set (uniform)")
     parser.add_argument(
-        "--patches", type=numbers, help="cells along each axis, coarse to fine (uniform: 8; mix and mul: 32,8)"
+        "--patches",
+        type=flags.wholes(1, 4096),
+        help="cells along each axis, coarse to fine (uniform: 8; mix and mul: 32,8)",
     )
-    parser.add_argument("--refine", type=float, default=0.25, help="share of the patches that is split (0.25)")
-    parser.add_argument("--grid", type=numbers, default=grid, help=f"cells y,x or z,y,x ({grid})")
-    parser.add_argument("--frames", type=int, default=4, help="frames of history (4)")
-    parser.add_argument("--patch_frames", type=int, default=1, help="frames of a patch (1)")
+    parser.add_argument(
+        "--refine", type=flags.number(0, 1), default=0.25, help="share of the patches that is split (0.25)"
+    )
+    parser.add_argument(
+        "--grid", type=flags.wholes(1, 65_536, (2, 3)), default=grid, help=f"cells y,x or z,y,x ({grid})"
+    )
+    parser.add_argument("--frames", type=flags.whole(1, 1024), default=4, help="frames of history (4)")
+    parser.add_argument("--patch_frames", type=flags.whole(1, 1024), default=1, help="frames of a patch (1)")
     parser.add_argument(
         "--checkpoint_blocks",
         choices=RECOMPUTED,
         default="none",
         help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
     )
-    parser.add_argument("--fields", type=int, default=4, help="fields (4)")
-    parser.add_argument("--batch", type=int, default=batch, help=f"samples ({batch})")
-    parser.add_argument("--repeat", type=int, default=repeat, help=f"steps that are timed after a warm-up ({repeat})")
+    parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="fields (4)")
+    parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"samples ({batch})")
+    parser.add_argument(
+        "--repeat", type=flags.whole(1), default=repeat, help=f"steps that are timed after a warm-up ({repeat})"
+    )
 
 
 def sequence(args: argparse.Namespace) -> None:
@@ -191,11 +212,6 @@ def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Read comma-separated integers."""
-    return tuple(int(part) for part in text.split(","))
 
 
 def case_of(args: argparse.Namespace) -> Case:

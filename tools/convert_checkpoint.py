@@ -16,7 +16,7 @@ from matey.checkpoints.convert import ConversionError, convert
 from matey.checkpoints.describe import describe, find_damage
 from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.shards import ShardError
-from matey.config import ConfigError
+from matey.config import ConfigError, flags
 
 
 def main() -> int:
@@ -26,13 +26,15 @@ def main() -> int:
         0 if all went well, 1 if a described checkpoint is damaged, 2 for a mistake that the printed sentence explains.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="a run's folder, or one of its checkpoints")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", type=flags.path, help="a run's folder, or one of its checkpoints"
+    )
     parser.add_argument(
         "--to",
         choices=("huggingface", "fp32", "universal"),
         help="a model for from_pretrained, bare weights, or a run that other ranks and ZeRO stages can go on with",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to make")
+    parser.add_argument("--out", type=flags.path, metavar="DIR", help="folder to make")
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
     parser.add_argument(

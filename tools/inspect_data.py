@@ -20,9 +20,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.config import flags
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.registry import open_each
-from matey.evaluate.plots import to_png
+from matey.evaluate.plots import write_png
 
 VALUES_AT_ONCE = 2**24
 COLUMNS = 5  # of the contact sheet
@@ -69,7 +70,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="data: a file, a folder or a glob")
     parser.add_argument("--plot", action="store_true", help="draw frames of one trajectory of each system")
-    parser.add_argument("--out", type=Path, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)")
+    parser.add_argument(
+        "--out", type=flags.path, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)"
+    )
     args = parser.parse_args()
     sets, faults = open_all(args.paths)
     for data in sets:
@@ -81,7 +84,7 @@ def main() -> int:
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
     if args.plot and (drawn := [rows for data in sets if (rows := first_readable(data))]):
         try:
-            args.out.write_bytes(to_png(contact_sheet(drawn)))
+            write_png(contact_sheet(drawn), args.out)
         except OSError as error:
             print(f"fault: Cannot write {args.out} ({error.strerror}); choose another --out.")
             return 1

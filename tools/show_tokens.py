@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from matey.config import ConfigError, load_config, parse_config, with_overrides
+from matey.config import ConfigError, flags, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
 from matey.data.windows import num_starts
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.plots import mesh_figure, to_png
+from matey.evaluate.plots import mesh_figure, write_png
 from matey.model.matey import MateyModel
 from matey.train.network import check_fit, model_config, with_vocabulary
 
@@ -31,11 +30,11 @@ def main() -> int:
     parser.add_argument("--config", help="run YAML whose tokens and history are taken; by default the schema's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     parser.add_argument("--trajectory", type=int, default=0, help="which trajectory, counted from 0 (0)")
-    parser.add_argument("--out", required=True, type=Path, help="PNG to write")
+    parser.add_argument("--out", required=True, type=flags.path, help="PNG to write")
     args = parser.parse_args()
     try:
         examples = choose(args.file, args.config, args.set, args.trajectory)
-        args.out.write_bytes(to_png(mesh_figure(examples)))
+        write_png(mesh_figure(examples), args.out)
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -17,12 +17,12 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 import torch
 from tqdm import tqdm
 
+from matey.config import flags
 from matey.fields import nearest_name
 from matey.simulate.ensemble import Ensemble, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
@@ -34,6 +34,7 @@ LAYOUTS = {
     "the_well": WELL_LAYOUTS,
     "npy": {"mhd_cavity": ARRAYS},
 }
+MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 
@@ -73,7 +74,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     names = f"{' or '.join(SYSTEMS)}, or a part of one that is in no other"
     parser.add_argument("system", nargs="?", metavar="SYSTEM", help=names)
     parser.add_argument("--list", action="store_true", help="list the systems and stop")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the files, which have their official names")
+    parser.add_argument(
+        "--out", type=flags.path, metavar="DIR", help="folder for the files, which have their official names"
+    )
     sizes = {
         "--trajectories": "how many",
         "--resolution": "cells along the longest axis",
@@ -108,6 +111,8 @@ def requested(options: argparse.Namespace) -> Ensemble:
         raise ValueError(f"--out names a folder, but {options.out} is a file.")
     if options.workers < 1:
         raise ValueError(f"The number of workers must be at least 1, got {options.workers}.")
+    if options.workers > MOST_WORKERS:
+        raise ValueError(f"The number of workers must be at most {MOST_WORKERS}, got {options.workers}.")
     for name, systems in settings().items():
         if getattr(options, name) is not None and options.system not in systems:
             raise ValueError(f"{options.system} has no --{name}, only {' and '.join(systems)} have.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
@@ -50,7 +51,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
         new.rename(out)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, of Python, of torch and of safetensors
         raise ConversionError(
             f"Cannot write {out} ({str(error).splitlines()[0]}); make room, or choose another --out."
         ) from error

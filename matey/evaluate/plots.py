@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -52,6 +53,21 @@ def to_png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     return buffer.getvalue()
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure to a file; where the disk is full, no half picture is left behind.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = to_png(figure)
+    try:
+        path.write_bytes(content)
+    except OSError:
+        if path.is_file():
+            path.unlink()
+        raise
 
 
 @matplotlib.rc_context(STYLE)

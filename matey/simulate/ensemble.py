@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+MOST_SETTING = 10.0
 Trajectory = Mapping[str, np.ndarray]  # what is stored of one trajectory, by the name it has in the file
 
 
@@ -65,17 +66,19 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes and settings that make no data."""
-        for what, value, least in (
-            ("number of trajectories", self.num_trajectories, 1),
-            ("resolution", self.resolution, 8),
-            ("number of frames", self.num_frames, 2),
-            ("first seed", self.first_seed, 0),
+        for what, value, least, most in (
+            ("number of trajectories", self.num_trajectories, 1, 10**8),
+            ("resolution", self.resolution, 8, 2**14),
+            ("number of frames", self.num_frames, 2, 10**7),
+            ("first seed", self.first_seed, 0, 2**62),
         ):
             if value < least:
                 raise ValueError(f"The {what} must be at least {least}, got {value}.")
+            if value > most:
+                raise ValueError(f"The {what} must be at most {most:,}, got {value}.")
         for name, value in self.settings.items():
-            if not 0 < value < float("inf"):
-                raise ValueError(f"The setting {name} must be positive and finite, got {value:g}.")
+            if not 0 < value <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
+                raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {value:g}.")
 
     @property
     def seeds(self) -> range:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from matey.simulate.square_diffusion import NoSlipDiffusion, ScalarDiffusion, SineTransform
+from matey.simulate.time_stepping import check_steps
 
 FRAME_INTERVAL = 0.01  # of the published frames, to t = 20
 HALF_WIDTH = 0.5  # the domain is [-0.5, 0.5]^2
@@ -94,6 +95,7 @@ def drive(cavity: Cavity, resolution: int, num_frames: int, interval: float) -> 
     """
     largest_step = COURANT / ((resolution - 1) * (1 + abs(cavity.field)))  # of the lid and an Alfven wave along it
     num_steps = max(1, math.ceil(interval / largest_step - 1e-6))
+    check_steps(num_steps, 0.0, interval)
     flow = CavityFlow(cavity, resolution, interval / num_steps)
     yield flow.frame()
     for index in range(1, num_frames):

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, ceil, isfinite
 
+MOST_STEPS = 20_000  # from one time to the next; the published systems need some hundred at most
 Rate = Callable[[Tensor], Tensor]
 Scheme = Callable[[Rate, Tensor, Tensor], Tensor]
 
@@ -41,6 +42,7 @@ def integrate(
         remaining = state.new_full((state.shape[0],), end - begin)
         while (remaining > 0).any():
             num_steps = ceil(remaining / largest_step(state, end - remaining)).clamp(min=1)  # (b)
+            check_steps(num_steps.max().item(), begin, end)
             # Equal steps leave no sliver at the end. A trajectory that is done takes steps of zero, to no effect.
             step = remaining / num_steps
             state = scheme(rate, state, step.reshape(per_trajectory))
@@ -48,6 +50,15 @@ def integrate(
             if not isfinite(state).all():
                 raise FloatingPointError(f"The solution stopped being finite between t = {begin:g} and t = {end:g}.")
         yield state
+
+
+def check_steps(num_steps: float, begin: float, end: float) -> None:
+    """Raise FloatingPointError if a solver would take so many steps between two times that it came to no end."""
+    if not num_steps <= MOST_STEPS:
+        raise FloatingPointError(
+            f"From t = {begin:g} to t = {end:g} the solver would take {num_steps:.3g} steps, more than {MOST_STEPS:,}; "
+            "take less extreme settings or a coarser resolution."
+        )
 
 
 def heun(rate: Rate, state: Tensor, step: Tensor) -> Tensor:

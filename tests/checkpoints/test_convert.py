@@ -1,6 +1,7 @@
 """Checkpoints of real engines turned into models and weights."""
 
 import json
+import resource
 import sys
 from dataclasses import replace
 
@@ -118,3 +119,16 @@ def test_universal_files_equal_those_of_deepspeeds_own_converter(two_ranks, tmp_
             expected, got = (torch.load(file) for file in (path, ours / path.relative_to(tmp_path / kind / "zero")))
             expected, got = (value["param"] if isinstance(value, dict) else value for value in (expected, got))
             assert torch.equal(expected.flatten(), got.flatten()), path  # from ZeRO 3 theirs are flat
+
+
+@pytest.mark.parametrize("form", ["huggingface", "fp32", "universal"])
+def test_a_disk_that_is_full_is_a_sentence_and_leaves_no_folder(two_ranks, tmp_path, form):
+    source, run = find_checkpoint(two_ranks[0] / "zero3")
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))  # as a disk with 5000 bytes left
+    try:
+        with pytest.raises(ConversionError, match="Cannot write .*out .*; make room, or choose another --out"):
+            convert(source, run, form, tmp_path / "out", average=False, dtype="float32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

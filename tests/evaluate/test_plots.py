@@ -1,11 +1,14 @@
+import resource
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
 
 from matey.evaluate import plots, rollout_plots
+from matey.evaluate.plots import to_png, write_png
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 
@@ -134,3 +137,17 @@ def test_a_system_that_is_only_validated_on_has_no_training_loss():
 
 def test_a_run_without_validation_has_one_panel():
     assert len(plots.training_figure([{"step": 1, "loss": 0.4}]).axes) == 1
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
+    figure = Figure()
+    write_png(figure, tmp_path / "whole.png")
+    assert (tmp_path / "whole.png").read_bytes() == to_png(figure)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # as a disk with 500 bytes left
+    try:
+        with pytest.raises(OSError):
+            write_png(figure, tmp_path / "half.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.png"]

@@ -52,3 +52,12 @@ def test_legendre_stages_are_of_second_order_and_stable_up_to_their_limit(num_st
     assert after.abs().max() <= 1 + 1e-12
     beyond = runge_kutta_legendre(lambda s: -1.6 * decay[-1] * s, torch.ones(1).double(), torch.tensor(1.0), num_stages)
     assert beyond.abs() > 1
+
+
+@pytest.mark.parametrize("largest", [1e-9, 0.0])
+def test_more_steps_than_come_to_an_end_are_refused(largest):
+    state, times = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.0, 0.5])
+    with pytest.raises(
+        FloatingPointError, match=r"From t = 0 to t = 0.5 the solver would take (5e\+08|inf) steps, more"
+    ):
+        list(integrate(state, times, lambda s: -s, lambda s, t: torch.full((1,), largest), heun))

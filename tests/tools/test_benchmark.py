@@ -33,6 +33,24 @@ def test_a_step_is_one_line_of_json():
     assert 0 < row["outside_blocks_share"] < 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--grid", "0,0"], "--grid: expected a whole number from 1"),
+        (["--fields", "0"], "--fields: expected a whole number from 1"),
+        (["--threads", "0"], "--threads: expected a whole number from 1 to 1,024, got '0'"),
+        (["--threads", "100000"], "--threads: expected a whole number from 1 to 1,024"),
+        (["--refine", "2"], "--refine: expected a number from 0 to 1, got '2'"),
+        (["--refine", "nan"], "--refine: expected a number from 0 to 1, got 'nan'"),
+    ],
+)
+def test_a_senseless_case_is_a_sentence(flags, words, benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "step", *flags])
+    with pytest.raises(SystemExit) as left:
+        benchmark.main()
+    assert left.value.code == 2 and words in capsys.readouterr().err
+
+
 def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     (speed,) = measure([Case("micro", grid=(32, 32), frames=2, fields=2, batch=1)], 1)
     n, e, blocks = 2 * 16, 96, 4

@@ -111,7 +111,7 @@ def test_list_names_every_system(run):
         (["shallow_water", "--out", "OUT", "--mach", "1"], "shallow_water has no --mach, only compressible_rand and"),
         (
             ["compressible_turb", "--out", "OUT", "--mach", "-1"],
-            "The setting mach must be positive and finite, got -1.",
+            "The setting mach must be above 0 and at most 10, got -1.",
         ),
         (
             ["shallow_water", "--out", "OUT", "--layout", "npy"],
@@ -123,7 +123,27 @@ def test_list_names_every_system(run):
         ),
         (["shallow_water", "--out", "FILE"], "--out names a folder, but FILE is a file."),
         (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x: Not a directory;"),
-        (["shallow_water", "--out", "OUT", "--resolution", "1000000"], "GB free."),
+        (["shallow_water", "--out", "OUT", "--resolution", "16000"], "GB free."),
+        (
+            ["shallow_water", "--out", "OUT", "--resolution", "1000000"],
+            "resolution must be at most 16,384, got 1000000.",
+        ),
+        (
+            ["shallow_water", "--out", "OUT", "--workers", "100000"],
+            "number of workers must be at most 1024, got 100000.",
+        ),
+        (["shallow_water", "--out", "\udcff"], "Argument --out: expected a name in UTF-8, got '\\udcff'; see --help."),
+        *(
+            (
+                ["compressible_rand", "--out", "OUT", f"--{name}", "1e9"],
+                f"The setting {name} must be above 0 and at most 10",
+            )
+            for name in ("mach", "viscosity")
+        ),
+        (
+            [*"mhd_cavity --out OUT --trajectories 1 --resolution 128 --interval 1e3".split()],
+            "interval must be above 0 and at most 10",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arguments, message):
