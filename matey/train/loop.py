@@ -31,7 +31,7 @@ def train(
     engine: Engine,
     stream: Iterator[Sequence[FieldBatch]],
     scales: Mapping[str, LossScale],
-    validate: Callable[[], dict[str, Any]],
+    validate: Callable[[], dict[str, Any] | None],
     settings: TrainSection,
     folder: RunFolder,
     average: MovingAverage,
@@ -43,7 +43,8 @@ def train(
         engine: the model and its optimizer.
         stream: this rank's micro-batches, from the one after ``progress.step`` on.
         scales: the NRMSE that counts as a loss of 1, for every system that the stream may bring.
-        validate: returns the validation's numbers, with ``valid_nrmse`` among them; called on all ranks.
+        validate: returns the validation's numbers, with ``valid_nrmse`` among them, or None where a signal asked to leave in
+            the middle; called on all ranks.
         settings: of the training.
         folder: of the run.
         average: of the weights, which validation and the best weights are taken from where there is one.
@@ -53,10 +54,12 @@ def train(
         RunError: the loss is not finite, or a checkpoint cannot be written.
     """
     log = MetricsLog(folder.metrics, engine)
+    if progress.owes_validation:
+        progress = _validate(engine, validate, progress, folder, log, average)
+        if progress.owes_validation or progress.is_done(settings):
+            return progress  # the checkpoint is whole: it is not written again to say that the validation is done
     bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
     meter = Meter(engine.device)
-    if progress.owes_validation:
-        progress = _validate(engine, validate, replace(progress, owes_validation=False), folder, log, average)
     for step in range(progress.step + 1, settings.steps + 1):
         if step > settings.steps - settings.count_traffic:
             count_traffic()
@@ -85,17 +88,18 @@ def train(
         bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
         bar.update()
         progress = replace(progress, step=step)
-        is_last = progress.is_done(settings)
-        if step % settings.validate_every == 0 or is_last:
+        leaves = totals.leave
+        if step % settings.validate_every == 0 or step == settings.steps:
+            progress = replace(progress, owes_validation=True)
             # Asked to leave, the run saves first: the time until it is killed is short. Validation waits for the next one.
-            progress = replace(progress, owes_validation=totals.leave and not is_last)
-            if not progress.owes_validation:
+            if not leaves:
                 progress = _validate(engine, validate, progress, folder, log, average)
+                leaves = progress.owes_validation
         is_done = progress.is_done(settings)
-        if step % settings.checkpoint_every == 0 or is_done or totals.leave:
+        if step % settings.checkpoint_every == 0 or is_done or leaves:
             with during(f"saving step {step}"):
                 folder.save(engine, step, progress.state(), settings.keep_checkpoints, average)
-        if is_done or totals.leave:
+        if is_done or leaves:
             break
     bar.close()
     return progress
@@ -103,15 +107,20 @@ def train(
 
 def _validate(
     engine: Engine,
-    validate: Callable[[], dict[str, Any]],
+    validate: Callable[[], dict[str, Any] | None],
     progress: Progress,
     folder: RunFolder,
     log: MetricsLog,
     average: MovingAverage,
 ) -> Progress:
-    """Validate after the step of ``progress``, keep the weights if they are the best so far, and return the progress."""
+    """Validate after the step of ``progress``, keep the weights if they are the best so far, and return the progress.
+
+    It still owes the validation where a signal asked the run to leave in the middle.
+    """
     with average.in_place(), during(f"the validation after step {progress.step}"):
         numbers = validate()
+        if numbers is None:
+            return progress
         log.write(step=progress.step, **numbers)
         if numbers["valid_nrmse"] < progress.best:
             folder.save_model(engine)
@@ -165,12 +174,12 @@ class Progress:
     def after(self, valid_nrmse: float) -> Progress:
         """Return the progress after a validation."""
         if valid_nrmse < self.best:
-            return replace(self, best=valid_nrmse, stale=0)
-        return replace(self, stale=self.stale + 1)
+            return replace(self, best=valid_nrmse, stale=0, owes_validation=False)
+        return replace(self, stale=self.stale + 1, owes_validation=False)
 
     def is_done(self, settings: TrainSection) -> bool:
-        """Return whether all steps are taken, or ``patience`` is at its end."""
-        return self.step >= settings.steps or self.has_stopped_early(settings)
+        """Return whether all steps are taken and validated, or ``patience`` is at its end."""
+        return self.has_stopped_early(settings) or (self.step >= settings.steps and not self.owes_validation)
 
     def has_stopped_early(self, settings: TrainSection) -> bool:
         """Return whether so many validations brought no new best that training ends."""

@@ -11,7 +11,9 @@ import torch
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows
 from matey.evaluate.metrics import nrmse
+from matey.parallel.collectives import on_any_rank
 from matey.parallel.engine import Engine
+from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
 from matey.train.loss import nrmse_of
 from matey.train.tally import Tally
@@ -26,11 +28,12 @@ def validate(
     micro_batch: int,
     topology: Topology,
     num_trained: int,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Return ``valid_nrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
 
-    Micro-batches go round the sequence groups. All ranks call the model equally often, as ZeRO needs: where the count does not
-    come out even, a group repeats the first one and does not count it.
+    None where a signal asked the run to leave before the last micro-batch. Micro-batches go round the sequence groups. All
+    ranks call the model equally often, as ZeRO needs: where the count does not come out even, a group repeats the first one
+    and does not count it.
 
     Args:
         engine: the model.
@@ -50,6 +53,9 @@ def validate(
     model_error, persistence = Tally(names, engine.device), Tally(names, engine.device)
     engine.eval()
     for first in range(0, len(chunks), topology.num_data_ranks):
+        if on_any_rank(asked_to_leave()):
+            engine.train()
+            return None
         mine = first + topology.data_rank
         chunk = chunks[mine if mine < len(chunks) else 0]
         batches = read_windows(sets, chunk, history)

@@ -165,6 +165,7 @@ def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_sa
     assert losses(folder) == pytest.approx(whole, rel=0 if launcher is PYTHON else 1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_what_it_owes(place):
     base, _ = place
     config = write_run(base / "owed", 1)
@@ -181,3 +182,26 @@ def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_wh
     assert result.returncode == 0, result.stdout + result.stderr
     lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "valid_nrmse" in line] == list(range(1, num_steps + 1))
+
+
+def valid_steps(folder: Path) -> list[int]:
+    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+    return [line["step"] for line in map(json.loads, lines) if "valid_nrmse" in line]
+
+
+@pytest.mark.parametrize("launcher", [PYTHON, pytest.param(MPIRUN, marks=pytest.mark.slow)], ids=["alone", "two_ranks"])
+def test_a_signal_during_the_last_validation_leaves_before_its_end_and_the_next_run_does_it_again(tmp_path, launcher):
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 100)
+    folder = tmp_path / "validating"
+    config = write_run(folder, 2)
+    values = ("steps=2", "validate_every=1", "validation_windows=1000", "micro_batch=1", "accumulation=1")
+    settings = [word for value in values for word in ("--set", f"train.{value}")]
+    with running(folder, launcher, config, settings) as run:
+        run.wait_for_steps(2)
+        one_rank(run, signal.SIGUSR1)
+        assert run.wait() == 75, run.text()
+    assert valid_steps(folder) == [1], "the last validation was done to its end"
+    assert (folder / "run" / "checkpoints" / "latest").read_text() == "step_000002"
+    result = pretrain(config, "--resume", *settings, launcher=launcher)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert valid_steps(folder) == [1, 2] and list(losses(folder)) == [1, 2]

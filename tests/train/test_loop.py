@@ -14,3 +14,4 @@ def test_training_ends_after_so_many_validations_without_a_new_best():
     assert progress.state() == {"best": 0.4, "stale": 2, "owes_validation": False}
     assert not progress.is_done(TrainSection(steps=100))
     assert Progress(step=100).is_done(settings) and not Progress(step=100).has_stopped_early(settings)
+    assert not Progress(step=100, owes_validation=True).is_done(settings)
