@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blending import ramp
+from matey.model.groups import packed
 from matey.tokens.coverage import Frames
 from matey.tokens.patches import Patch, factor_stages, surroundings
 
@@ -60,8 +61,8 @@ class PatchDecoder(nn.Module):
         """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
         return surroundings(frame, frames.covered, self.cells[1:], self.halo, frames.periodic, number)
 
-    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[Tensor]:
-        """Decode the tokens of every group. The list of groups is one call, so that every rank calls every module once.
+    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
             tokens: ``(m, e)``, group after group.
@@ -69,14 +70,13 @@ class PatchDecoder(nn.Module):
             rows: per group ``(f,)`` the row of each field in the vocabulary.
 
         Returns:
-            Per group the blocks ``(f, z, y, x, c)``, with their margins and weighted by `ramp`.
+            The blocks of the groups ``(f, z, y, x, c)``, with their margins and weighted by `ramp`, see `shapes`.
         """
         grid = [1, 1, 1, 1]
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
             tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
             grid = [g * s for g, s in zip(grid, split, strict=True)]
         weight_of_cell = ramp(self.cells[1:], self.margin).to(self.field_weight)
-        z, y, x = weight_of_cell.shape
         field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
         blocks = tokens.split([len(window) for window in windows])
         decoded = []
@@ -84,9 +84,13 @@ class PatchDecoder(nn.Module):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
             seen = window.flatten(1).to(weight.dtype) @ weight
             weight = rearrange(field_weight[row], "f e w -> (f w) e")
-            values = torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T)
-            decoded.append(values.view(len(row), z, y, x, len(window)))
-        return decoded
+            decoded.append(torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T))
+        return packed(decoded)
+
+    def shapes(self, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[tuple[int, ...]]:
+        """Return the shape of each group's blocks, ``(f, z, y, x, c)``."""
+        block = [size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True)]
+        return [(len(row), *block, len(window)) for window, row in zip(windows, rows, strict=True)]
 
 
 def tile_of(decoders: Iterable[PatchDecoder]) -> Patch:

@@ -16,13 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matey.model.groups import unpacked
 from matey.model.stencil import Scheme
 from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch, extend
 
 
 class LocalOperator(nn.Module):
-    """Predict the change of every cell from those around it. The list of groups is one call, as ZeRO asks for.
+    """Predict the change of every cell from those around it.
+
+    It holds the schemes, and is no module that is called: what it returns is a tensor for each group, see `matey.model.groups`.
 
     Args:
         patches: of all levels; the windows extend along the axes that patches extend along.
@@ -42,7 +45,7 @@ class LocalOperator(nn.Module):
         self.factors = [[scale if goes else 1 for goes in along] for scale in scales]
         self.schemes = nn.ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
 
-    def forward(
+    def changes(
         self,
         frames: Sequence[Tensor],
         tiles: Sequence[Tiles],
@@ -60,33 +63,46 @@ class LocalOperator(nn.Module):
         Returns:
             Per group ``(k, f, z, y, x)``, the cells of the tiles; zero beyond the grid.
         """
-        # One call for all groups: ranks may have different numbers of them.
-        told = [scheme.told(conditions).split([len(inputs) for inputs in frames]) for scheme in self.schemes]
-        groups = zip(frames, tiles, zip(*told, strict=True), rows, strict=True)
-        return [part.place(self._predict(inputs, part, *of_group)) for inputs, part, *of_group in groups]
+        boxes = [_box(inputs, part) for inputs, part in zip(frames, tiles, strict=True)]
+        of_samples = conditions.split([len(inputs) for inputs in frames])
+        asked = torch.cat([told[samples] for told, (samples, *_) in zip(of_samples, boxes, strict=True)])
+        changes: list[Tensor | int] = [0] * len(frames)
+        for scheme, factor in zip(self.schemes, self.factors, strict=True):
+            wide = [
+                self._wide(inputs, box, factor, part.frames.periodic)
+                for inputs, box, part in zip(frames, boxes, tiles, strict=True)
+            ]
+            of_scale = unpacked(scheme(wide, asked, rows), scheme.shapes(wide))
+            changes = [
+                change + _refined(values, box, factor)
+                for change, values, box in zip(changes, of_scale, boxes, strict=True)
+            ]
+        # A rank without cells has predicted one, see `_box`: it is dropped here.
+        sizes = [[side.stop - side.start for side in part.box] for part in tiles]
+        return [
+            part.place(change[:number, :, :z, :y, :x])
+            for part, change, (number, z, y, x) in zip(tiles, changes, sizes, strict=True)
+        ]
 
-    def _predict(self, inputs: Tensor, tiles: Tiles, told: Sequence[Tensor], row: Tensor) -> Tensor:
-        """Predict the changes ``(b, f, z, y, x)`` in the box around some tiles."""
-        lengths = (len(inputs), *inputs.shape[3:])
-        num_samples, *cells = (side.stop - side.start for side in tiles.box)
-        # A rank without cells predicts one and drops it: it has a gradient of zero for every weight, which ZeRO waits for.
-        samples, *box = (_not_empty(side, length) for side, length in zip(tiles.box, lengths, strict=True))
-        change = 0
-        for scheme, factor, of_scheme in zip(self.schemes, self.factors, told, strict=True):
-            # Interpolation asks for one more on either side.
-            around = [side if s == 1 else _coarse(side, s) for side, s in zip(box, factor, strict=True)]
-            wide = extend(
-                _means(inputs[samples], factor),
-                [side.stop + reach for side, reach in zip(around, self.halo, strict=True)],
-                tiles.frames.periodic,
-                before=[reach - side.start for side, reach in zip(around, self.halo, strict=True)],
-            )
-            of_scale = scheme(wide, of_scheme[samples], row)
-            for axis, (s, side) in enumerate(zip(factor, box, strict=True), start=2):
-                of_scale = of_scale if s == 1 else _interpolated(of_scale, axis, s, side)
-            change = change + of_scale
-        z, y, x = cells
-        return change[:num_samples, :, :z, :y, :x]
+    def _wide(self, inputs: Tensor, box: Sequence[slice], factor: Sequence[int], periodic: Sequence[bool]) -> Tensor:
+        """Return the means that a scheme takes to predict those of a box and, where these are interpolated, around it."""
+        samples, *cells = box
+        sides = [side if s == 1 else _coarse(side, s) for side, s in zip(cells, factor, strict=True)]
+        return extend(
+            _means(inputs[samples], factor),
+            [side.stop + reach for side, reach in zip(sides, self.halo, strict=True)],
+            periodic,
+            before=[reach - side.start for side, reach in zip(sides, self.halo, strict=True)],
+        )
+
+
+def _box(inputs: Tensor, tiles: Tiles) -> list[slice]:
+    """Return the box around some tiles, or a cell where there are none.
+
+    A rank without cells predicts one and drops it: it has a gradient of zero for every weight, which ZeRO waits for.
+    """
+    lengths = (len(inputs), *inputs.shape[3:])
+    return [_not_empty(side, length) for side, length in zip(tiles.box, lengths, strict=True)]
 
 
 def _not_empty(side: slice, length: int) -> slice:
@@ -106,6 +122,13 @@ def _means(inputs: Tensor, factor: Sequence[int]) -> Tensor:
     window = [min(s, size) for s, size in zip(factor, inputs.shape[3:], strict=True)]
     means = F.avg_pool3d(inputs.flatten(0, 2), window, ceil_mode=True, count_include_pad=False)
     return means.unflatten(0, inputs.shape[:3])
+
+
+def _refined(means: Tensor, box: Sequence[slice], factor: Sequence[int]) -> Tensor:
+    """Bring changes ``(b, f, z, y, x)`` of means to the cells of a box."""
+    for axis, (s, side) in enumerate(zip(factor, box[1:], strict=True), start=2):
+        means = means if s == 1 else _interpolated(means, axis, s, side)
+    return means
 
 
 def _interpolated(means: Tensor, axis: int, scale: int, side: slice) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,6 +21,7 @@ from matey.model.decoding import PatchDecoder, reach_of, tile_of
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
+from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator, local_inputs
 from matey.model.seam import Seam
 from matey.model.stencil import NUM_INPUTS, Scheme
@@ -95,8 +96,13 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
 
-    def forward(self, batches: Sequence[FieldBatch]) -> list[Forecast]:
+    def __call__(self, batches: Sequence[FieldBatch]) -> list[Forecast]:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches."""
+        decoded, put_together = super().__call__(batches)
+        return put_together(decoded)
+
+    def forward(self, batches: Sequence[FieldBatch]) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
+        """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
         rows = [
             torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
         ]
@@ -179,7 +185,7 @@ class MateyModel(PreTrainedModel):
 
     def _decode(
         self, token_batch: TokenBatch, own: slice, tokens: Tensor, conditions: Tensor, rows: Sequence[Tensor]
-    ) -> list[Forecast]:
+    ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
         """Decode own tokens of the last frame, and put together the cells that own leaves stand for."""
         whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
         tile, reach = tile_of(self.decoders), reach_of(self.decoders)
@@ -200,10 +206,11 @@ class MateyModel(PreTrainedModel):
                 local_inputs(fields, normalisation.change / normalisation.std)
                 for fields, normalisation in zip(token_batch.normalised, token_batch.normalisations, strict=True)
             ]
-            changes = self.local(inputs, held, conditions, rows)
+            changes = self.local.changes(inputs, held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
         num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
-        return [
+        shapes = [values.shape for values in handed]
+        return packed(handed), lambda decoded: [
             Forecast(
                 batch=batch,
                 base=_constant(normalisation.mean, batch.grid) if self.config.predict == "field" else batch.last,
@@ -214,7 +221,12 @@ class MateyModel(PreTrainedModel):
                 num_tokens=tokens_of_batch,
             )
             for batch, normalisation, tiles, values, tokens_of_batch in zip(
-                token_batch.batches, token_batch.normalisations, held, handed, num_tokens, strict=True
+                token_batch.batches,
+                token_batch.normalisations,
+                held,
+                unpacked(decoded, shapes),
+                num_tokens,
+                strict=True,
             )
         ]
 
@@ -244,7 +256,7 @@ class MateyModel(PreTrainedModel):
                 decoder.windows(frame, tiles.frames, number)
                 for frame, tiles, number in zip(frames, reached, of_own, strict=True)
             ]
-            values = decoder(tokens[mine - own.start], windows, rows)
+            values = unpacked(decoder(tokens[mine - own.start], windows, rows), decoder.shapes(windows, rows))
             for group, blocks in enumerate(zip(values, of_own, of_all, grids, strict=True)):
                 decoded[group].append(Blocks(*blocks))
         return decoded

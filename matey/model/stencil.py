@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.groups import packed
+
 NUM_STENCILS = 4
 """Linear stencils of a field on itself that each sample mixes."""
 
@@ -48,18 +50,28 @@ class Scheme(nn.Module):
         self.expand = nn.Linear(width, width // 2)
         self.modulate = nn.Linear(width // 2, 7 * channels + NUM_STENCILS)
 
-    def told(self, conditions: Tensor) -> Tensor:
-        """Return what conditions ``(b, e)`` ask of the weights, ``(b, 7 c + stencils)``."""
-        return self.modulate(F.gelu(self.expand(conditions)))
-
-    def forward(self, wide: Tensor, told: Tensor, row: Tensor) -> Tensor:
-        """Predict the changes ``(b, f, z, y, x)``.
+    def forward(self, wide: Sequence[Tensor], conditions: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """Predict the changes of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
-            wide: ``(b, 2, f, z, y, x)`` with a halo, see `matey.model.local.local_inputs`.
-            told: ``(b, 7 c + stencils)``.
-            row: ``(f,)`` of each field in the vocabulary.
+            wide: per group ``(b, 2, f, z, y, x)`` with a halo, see `matey.model.local.local_inputs`.
+            conditions: ``(b, e)`` of the samples, group after group.
+            rows: per group ``(f,)`` the row of each field in the vocabulary.
+
+        Returns:
+            The changes of the groups ``(b, f, z, y, x)``, see `shapes`.
         """
+        told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
+        return packed([self._of_group(*group) for group in zip(wide, told, rows, strict=True)])
+
+    def shapes(self, wide: Sequence[Tensor]) -> list[tuple[int, ...]]:
+        """Return the shape of each group's changes, ``(b, f, z, y, x)``."""
+        return [
+            (len(w), w.shape[2], *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)))
+            for w in wide
+        ]
+
+    def _of_group(self, wide: Tensor, told: Tensor, row: Tensor) -> Tensor:
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
         wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)

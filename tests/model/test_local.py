@@ -105,7 +105,7 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
     change = torch.zeros(num_samples, num_fields, *grid, dtype=torch.float64)
     for scheme, factor in zip(local.schemes, local.factors, strict=True):
         means = means_of(inputs, factor)
-        for sample, told in enumerate(scheme.told(conditions)):
+        for sample, told in enumerate(scheme.modulate(F.gelu(scheme.expand(conditions)))):
             known = functools.cache(
                 functools.partial(change_of, scheme, local.halo, means[sample], told, rows, periodic=periodic)
             )
@@ -126,7 +126,7 @@ def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_
 ):
     local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
-    (predicted,) = local([inputs], [tiles], conditions, [rows])
+    (predicted,) = local.changes([inputs], [tiles], conditions, [rows])
     expected = cell_by_cell(local, inputs, conditions, rows, periodic)
     assert torch.allclose(tiles.put(predicted), expected, atol=1e-12)
     z, y, x = (covered - size for covered, size in zip(tiles.frames.covered, grid, strict=True))
@@ -139,11 +139,11 @@ def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_
 def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales):
     local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
-    (expected,) = local([inputs], [tiles], conditions, [rows])
+    (expected,) = local.changes([inputs], [tiles], conditions, [rows])
     for seed, number in enumerate([0, 1, 1, 2, 3, len(tiles.row) - 1]):
         order = torch.randperm(len(tiles.row), generator=torch.Generator().manual_seed(seed))
         row = order[:number].sort().values
-        (predicted,) = local([inputs], [some(tiles, row)], conditions, [rows])
+        (predicted,) = local.changes([inputs], [some(tiles, row)], conditions, [rows])
         assert predicted.shape == (len(row), *expected.shape[1:])
         assert torch.allclose(predicted, expected[row], atol=1e-12)
 
@@ -151,7 +151,7 @@ def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, 
 def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
     local, tiles = operator(PLANE, (1, 4)), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8))
-    (predicted,) = local([inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
+    (predicted,) = local.changes([inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
     predicted.sum().backward()
     assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in local.parameters())
 
@@ -163,9 +163,9 @@ def test_groups_are_predicted_as_each_by_itself():
     inputs, conditions, rows = zip(
         *(inputs_of(grid, f, n) for n, (grid, f) in enumerate(zip(grids, fields, strict=True), start=1)), strict=True
     )
-    together = local(inputs, tiles, torch.cat(conditions), rows)
+    together = local.changes(inputs, tiles, torch.cat(conditions), rows)
     for group in range(3):
-        (alone,) = local([inputs[group]], [tiles[group]], conditions[group], [rows[group]])
+        (alone,) = local.changes([inputs[group]], [tiles[group]], conditions[group], [rows[group]])
         assert torch.allclose(together[group], alone, atol=1e-12)
 
 
@@ -173,8 +173,8 @@ def test_the_order_of_the_fields_does_not_matter():
     local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
     order = torch.tensor([2, 0, 1])
-    (predicted,) = local([inputs], [tiles], conditions, [rows])
-    (shuffled,) = local([inputs[:, :, order]], [tiles], conditions, [rows[order]])
+    (predicted,) = local.changes([inputs], [tiles], conditions, [rows])
+    (shuffled,) = local.changes([inputs[:, :, order]], [tiles], conditions, [rows[order]])
     assert torch.allclose(shuffled, predicted[:, order], atol=1e-12)
 
 
@@ -183,7 +183,7 @@ def test_a_new_operator_predicts_no_change_and_can_learn():
     for scheme in local.schemes:
         torch.nn.init.normal_(scheme.field_weight)
     inputs, conditions, rows = inputs_of((1, 8, 8))
-    (predicted,) = local([inputs], [tiles], conditions, [rows])
+    (predicted,) = local.changes([inputs], [tiles], conditions, [rows])
     assert torch.equal(predicted, torch.zeros_like(predicted))
     (predicted * random(*predicted.shape, seed=2)).sum().backward()
     for scheme in local.schemes:
@@ -194,14 +194,11 @@ def test_a_new_operator_predicts_no_change_and_can_learn():
 def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differences():
     local, tiles = operator(PLANE, (1, 2)), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
     inputs, conditions, rows = inputs_of((1, 4, 5), num_samples=1)
-    weights = dict(local.named_parameters())
 
-    def predict(inputs, *values):
-        named = dict(zip(weights, values, strict=True))
-        return torch.func.functional_call(local, named, ([inputs], [tiles], conditions, [rows]))[0]
+    def predict(inputs, *_weights):
+        return local.changes([inputs], [tiles], conditions, [rows])[0]
 
-    values = [weight.detach().requires_grad_() for weight in weights.values()]
-    assert torch.autograd.gradcheck(predict, (inputs.requires_grad_(), *values), fast_mode=True)
+    assert torch.autograd.gradcheck(predict, (inputs.requires_grad_(), *local.parameters()), fast_mode=True)
 
 
 def test_it_sees_the_last_frame_and_the_change_in_units_of_its_size():
