@@ -6,6 +6,7 @@ Prints a line per case on rank 0: its name, the losses and norms of the steps, a
 import itertools
 import json
 import sys
+from dataclasses import fields, replace
 
 import torch
 
@@ -23,16 +24,21 @@ SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 
 
 def samples_of(step, accumulation, micro, chunk, data_rank, num_data_ranks):
-    """The share of one data rank of a global batch that is the same however it is cut."""
+    """The share of one data rank of a global batch that is the same however it is cut: of one system or of both."""
     first = (chunk * num_data_ranks + data_rank) * micro
-    batches = []
-    for number in range(first, first + micro):
-        seed = step * GLOBAL_BATCH + number
-        if number % 2:
-            batches.append(make_batch("diffusion_reaction", VOCABULARY[1:], 1, 2, (1, 16, 24), seed=seed))
+    swe, reaction = [], []
+    for seed in range(step * GLOBAL_BATCH + first, step * GLOBAL_BATCH + first + micro):
+        if seed % 3 == 0:
+            reaction.append(make_batch("diffusion_reaction", VOCABULARY[1:], 1, 2, (1, 16, 24), seed=seed))
         else:
-            batches.append(make_batch(num_samples=1, frames=2, grid=(1, 20, 16), seed=seed))
-    return batches
+            swe.append(make_batch(num_samples=1, frames=2, grid=(1, 20, 16), seed=seed))
+    return [together(samples) for samples in (swe, reaction) if samples]
+
+
+def together(samples):
+    first, *_ = samples
+    tensors = [field.name for field in fields(first) if isinstance(getattr(first, field.name), torch.Tensor)]
+    return replace(first, **{name: torch.cat([getattr(sample, name) for sample in samples]) for name in tensors})
 
 
 def train(stage, size, accumulation, clip, offload, recompute, freeze):
@@ -50,7 +56,10 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
     settings = TrainSection(
         steps=STEPS, micro_batch=micro, accumulation=accumulation, clip_norm=clip, learning_rate=1e-3, weight_decay=0.1
     )
-    zero = {"stage": stage, **({"offload_optimizer": {"device": "cpu"}} if offload else {})}
+    # Of a small model, ZeRO 3 would part no weight.
+    zero = {"stage": stage, "stage3_param_persistence_threshold": 0}
+    if offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
     if offload and stage == 3:
         zero["offload_param"] = {"device": "cpu"}
     engine = build_engine(model.train(), settings, {"zero_optimization": zero})
