@@ -75,9 +75,11 @@ class Scheme(nn.Module):
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
         wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
-        # One sample after the other, so that what belongs together is still in the cache.
-        changes = [self._predict(*sample) for sample in zip(wide, kernel, offset, out, strict=True)]
-        return rearrange(torch.stack(changes), "b z y x f -> b f z y x")
+        seen = torch.stack([_convolve(*sample) for sample in zip(wide, kernel, offset, strict=True)])
+        p, q, linear = seen.split([self.channels, self.channels, len(row)], dim=-1)
+        mixed = F.gelu(F.linear(p * q, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
+        change = linear + (mixed.flatten(1, 3) @ out).view_as(linear)
+        return rearrange(change, "b z y x f -> b f z y x")
 
     def _folded(self, told: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the fields' weights come to for each sample.
@@ -108,13 +110,6 @@ class Scheme(nn.Module):
         )
         kernel = kernel.flatten(2, 3).unflatten(3, self.sides)
         return kernel, F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
-
-    def _predict(self, fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor) -> Tensor:
-        """Predict the changes ``(z, y, x, f)`` of one sample from its fields with a halo, ``(z, y, x, i f)``."""
-        seen = _convolve(fields, kernel, offset)
-        p, q, linear = seen.split([self.channels, self.channels, out.shape[1]], dim=-1)
-        mixed = F.gelu(F.linear(p * q, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
-        return linear + mixed @ out
 
 
 def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:

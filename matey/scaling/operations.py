@@ -49,8 +49,8 @@ class LocalCosts:
         for factor in self.factors:
             sides = self._sides(factor, box)
             for axis, s in enumerate(factor):
-                sides[axis] = box[axis]
-                interpolated += 3 * num_fields * math.prod(sides) * (s > 1)
+                means, sides[axis] = sides[axis], box[axis]
+                interpolated += means * num_fields * math.prod(sides) * (s > 1)
         return 2 * (of_cell * sum(self._cells(box)) + interpolated)
 
     def keeps(self, num_fields: int, box: Sequence[int]) -> int:

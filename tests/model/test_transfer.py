@@ -15,7 +15,9 @@ NEW = ("density", "magnetic_x")
 def moved(source, new_rows="zero", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW), "patches": source.config.patches}
-    settings |= {name: getattr(source.config, name) for name in ("local", "local_scales", "statistics", "predict")} | changes
+    settings |= {
+        name: getattr(source.config, name) for name in ("local", "local_scales", "statistics", "predict")
+    } | changes
     token_set = "mix" if len(settings["patches"]) > 1 else "uniform"
     torch.manual_seed(1)
     config = MateyConfig(
