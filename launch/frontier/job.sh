@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the job scripts of this folder share, sourced by them: `run_job SCRIPT PROGRAM FLAGS...` prepares all nodes, runs the program
-# with one task a die, and submits SCRIPT again while there are steps left to do.
+# What the job scripts of this folder share, sourced by them: `run_job PROGRAM FLAGS...` prepares all nodes and runs the program with one
+# task a die, whose exit code is then in `code`, for `end_job`.
 DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/frontier_zero1.json}" # how DeepSpeed runs it
 PACKED="${PACKED:-$PWD/matey_env.tar.gz}"                      # the environment, packed with conda-pack
 MODULES="${MODULES:-PrgEnv-gnu/8.7.0 cpe/26.03 miniforge3/23.11.0-0 rocm/7.1.1}" # modules that it was built with
@@ -9,8 +9,6 @@ DISK="${DISK:-/mnt/bb/$USER}"          # the node's own disk
 MAX_JOBS="${MAX_JOBS:-20}"            # jobs in the chain, this one included; 1 ends it here, as the debug QOS demands
 
 run_job() {
-    local script="$1"
-    shift
     local on_each_node=(srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
     # rccl-net-plugin is the libfabric plug-in that takes RCCL over Slingshot instead of TCP, with HPE's settings for it.
@@ -54,14 +52,8 @@ sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.f
         python -u -c "$first
 runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
         --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume || code=$?
-
-    # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
-    if [[ "$code" == 75 ]] && ((MAX_JOBS > 1)); then
-        export CONFIG DEEPSPEED_CONFIG PACKED MODULES LAUNCHER DISK
-        # Like this one, where options given to sbatch went before those in the script.
-        MAX_JOBS=$((MAX_JOBS - 1)) sbatch -A "$SLURM_JOB_ACCOUNT" -d "afterany:$SLURM_JOB_ID" -N "$SLURM_JOB_NUM_NODES" \
-            -t "$(squeue -h -j "$SLURM_JOB_ID" -o %l)" -p "$SLURM_JOB_PARTITION" ${SLURM_JOB_QOS:+-q "$SLURM_JOB_QOS"} "$script"
-        exit 0
-    fi
-    exit "$code"
+    export CONFIG DEEPSPEED_CONFIG PACKED MODULES LAUNCHER DISK # for the next job
 }
+
+# shellcheck source=launch/next_job.sh
+source launch/next_job.sh

@@ -93,15 +93,9 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
     find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
     if num_devices is None:
         num_devices = _count_devices(variables)
-    environment = find(variables)
-    check_numbers(
-        environment.rank,
-        environment.world_size,
-        environment.local_rank,
-        environment.local_world_size,
-        environment.port,
-    )
-    return replace(environment, device=_device(environment, variables, num_devices))
+    found = find(variables)
+    check_numbers(found.rank, found.world_size, found.local_rank, found.local_world_size, found.port)
+    return replace(found, device=_device(found, variables, num_devices))
 
 
 def find_launcher(variables: Mapping[str, str]) -> str:

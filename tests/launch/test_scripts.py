@@ -17,7 +17,8 @@ from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
 
 BIN = Path(sys.executable).parent
 SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/pretrain.sbatch"]
-FINETUNE, SHARED = "launch/frontier/finetune.sbatch", "launch/frontier/job.sh"
+FINETUNE = "launch/frontier/finetune.sbatch"
+SHARED = ["launch/frontier/job.sh", "launch/next_job.sh"]
 # Each prints what it was called with; srun runs the program that follows its options.
 STAND_INS = {
     "srun": "env | grep -E '^(NCCL_NET|FI_CXI|MIOPEN|MATEY_LAUNCHER)' | sed 's/^/set: /'\n"
@@ -31,7 +32,7 @@ STAND_INS = {
 @pytest.mark.skipif(shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}") is None, reason="needs shellcheck")
 def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
-    result = subprocess.run([shellcheck, *SCRIPTS, FINETUNE, SHARED], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run([shellcheck, *SCRIPTS, FINETUNE, *SHARED], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
@@ -41,7 +42,8 @@ def site(tmp_path):
     commands = tmp_path / "bin"
     commands.mkdir()
     bodies = {name: f'echo "called: {name} $*"\n{body}' for name, body in STAND_INS.items()}
-    for name, body in {**bodies, "squeue": "echo 02:00:00"}.items():
+    told = {"squeue": "echo '02:00:00|nvme|NO|(null)'", "sacct": "echo sbatch --signal USR1@300 --time=2:00:00 x"}
+    for name, body in {**bodies, **told}.items():
         (commands / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (commands / name).chmod(0o755)
     environment = tmp_path / "environment" / "bin"
@@ -93,7 +95,9 @@ def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, 
     assert f"of {NUM_STEPS} is saved" in output
     assert "afterany:1234567" in output and "MAX_JOBS=2" in output, output
     (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
-    assert {"02:00:00", "batch", "high", "abc123"} <= set(re.split("[ =]", submitted)), submitted
+    assert {"02:00:00", "batch", "high", "abc123", "nvme", "USR1@300", "--exclusive"} <= set(
+        re.split("[ =]", submitted)
+    ), submitted
     assert f"CONFIG={site['CONFIG']}" in output
     second = start(["bash", script], env=site)
     assert second.returncode == 0, second.stdout + second.stderr

@@ -1,35 +1,15 @@
-"""The job script for Slurm on a real Slurm, whose virtual nodes are this machine."""
+"""The job script for Slurm on a real Slurm, whose virtual nodes are this machine: what jobs start, and what mistakes give."""
 
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import write_swe
-from tests.launch.slurm_cluster import start_slurm, what_is_missing
-from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
+from tests.launch.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
+from tests.launch.test_interruptions import losses
 
-pytestmark = pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing())
-
-SCRIPT = "launch/slurm/pretrain.sbatch"
-SHAPE = ["--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1", "--time=30"]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slurm")
-    write_swe(folder / "swe" / "2D_rdb_NA_NA.h5", 10)
-    with start_slurm(folder / "cluster") as cluster:
-        cluster.variables |= {
-            "DEEPSPEED_CONFIG": "ds_configs/zero1.json",
-            "VENV": str(Path(sys.executable).parent.parent),
-        }
-        yield cluster
-
-
-def run_in(cluster, name, num_ranks):
-    return write_run(cluster.folder.parent / name, num_ranks), cluster.folder.parent / name
+ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 
 
 def test_two_tasks_on_each_of_two_nodes_train_together(cluster):
@@ -41,6 +21,7 @@ def test_two_tasks_on_each_of_two_nodes_train_together(cluster):
     assert list(losses(folder)) == [1, 2, 3]  # the flag reached the run
 
 
+@pytest.mark.slow
 def test_a_job_of_one_task_without_a_word_of_cores_trains(cluster):
     config, folder = run_in(cluster, "one", 1)
     script = cluster.folder / "plain.sbatch"
@@ -54,38 +35,81 @@ def test_a_job_of_one_task_without_a_word_of_cores_trains(cluster):
     assert list(losses(folder)) == [1, 2]
 
 
-def test_a_chain_of_jobs_asked_to_leave_gives_the_losses_of_one_unbroken_run(cluster):
-    config, unbroken = run_in(cluster, "unbroken", 2)
-    shape = ["--nodes=1", *SHAPE[1:], "--job-name=chained"]
-    state, output = cluster.wait(cluster.submit(*shape, SCRIPT, CONFIG=str(config)))
+@pytest.mark.slow
+def test_a_renamed_script_submits_itself_with_what_its_job_was_given(cluster):
+    config, folder = run_in(cluster, "renamed", 2)
+    script = cluster.folder / "my own.sbatch"
+    shutil.copy(SCRIPT, script)
+    given = [*ONE_NODE, "--job-name=chained", "--mem=1000", "--constraint=nvme"]
+    flags = ["--set", "train.log_every=1"]
+    job = first = cluster.submit(*given, script, *flags, CONFIG=str(config), SBATCH_SIGNAL="USR1@77")
+    wait_for_step(folder, 3, cluster, job)
+    cluster.run("scancel", "--signal=USR1", job)
+    state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0", output
-    config, folder = run_in(cluster, "chained", 2)
-    job = cluster.submit(*shape, SCRIPT, CONFIG=str(config))
-    first = job
-    for at_step in (5, 15):
-        wait_for_step(folder, at_step, cluster, job)
-        assert cluster.run("scancel", "--signal=USR1", job).returncode == 0
-        state, output = cluster.wait(job)
-        assert state == "COMPLETED 0:0" and f"of {NUM_STEPS} is saved" in output, output
-        job = cluster.jobs()[-1]
-        given, now = cluster.fields(first), cluster.fields(job)
-        for name in ("JobName", "NumTasks", "CPUs/Task", "TimeLimit"):
-            assert now[name] == given[name], name
+    job = cluster.jobs("chained")[-1]
     state, output = cluster.wait(job)
-    assert state == "COMPLETED 0:0" and "Going on after step" in output, output
-    assert losses(folder) == losses(unbroken)
+    assert job != first and state == "COMPLETED 0:0" and "Going on after step" in output, output
+    before, now = cluster.fields(first), cluster.fields(job)
+    for name in ("JobName", "NumTasks", "CPUs/Task", "TimeLimit", "MinMemoryNode", "Features", "Requeue", "Command"):
+        assert now[name] == before[name], name
+    assert now["Command"] == str(script).split()[0]  # as `fields` reads it, up to the space
 
 
-def test_a_mistake_in_the_run_ends_the_chain_with_a_sentence(cluster):
-    before = cluster.jobs()
-    job = cluster.submit("--nodes=1", *SHAPE[1:], SCRIPT, CONFIG="nowhere.yaml")
+@pytest.mark.parametrize("shape", [ONE_NODE, pytest.param(SHAPE, marks=pytest.mark.slow)])
+def test_a_mistake_in_the_run_ends_the_chain_with_one_sentence_and_code_2(cluster, shape):
+    job = cluster.submit(*shape, "--job-name=mistaken", SCRIPT, CONFIG="nowhere.yaml")
     state, output = cluster.wait(job)
-    assert state == "FAILED 2:0" and "nowhere.yaml" in output, output
-    assert cluster.jobs() == [*before, job]
+    assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output
+    assert cluster.jobs("mistaken")[-1] == job
 
 
-def wait_for_step(folder, step, cluster, job):
-    deadline = time.monotonic() + 120
-    while not any(done >= step for done in losses(folder)):
-        assert time.monotonic() < deadline, cluster.output(job)
-        time.sleep(0.05)
+@pytest.mark.slow
+def test_a_mistake_that_the_ranks_meet_together_ends_all_with_code_2(cluster):
+    config, _ = run_in(cluster, "mistaken", 4)
+    job = cluster.submit(*SHAPE, SCRIPT, "--set", "data.history=50", CONFIG=str(config))
+    state, output = cluster.wait(job)
+    assert state == "FAILED 2:0" and output.count("error: ") - output.count("srun: error: ") == 1, output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shape", "on_node"),
+    [(["--ntasks-per-node=2"], {0: 2, 1: 2, 2: 2, 3: 2}), (["--ntasks=3"], {0: 2, 1: 2, 2: 1})],
+)
+def test_each_task_of_srun_says_whom_it_takes_itself_for(cluster, shape, on_node):
+    command = [f"{cluster.variables['VENV']}/bin/python", "-m", "matey.parallel.environment"]
+    result = cluster.run("srun", "--nodes=2", *shape, *command, MASTER_ADDR="")
+    assert result.returncode == 0, result.stderr
+    for rank, size in on_node.items():
+        place = rank % 2 if size == 2 else 0
+        words = f"rank {rank} of {len(on_node)} by slurm; {place} of {size} on its node; cpu, gloo; rank 0 at n1:"
+        assert words in result.stdout, result.stdout
+
+
+@pytest.mark.slow
+def test_a_study_submits_its_points_and_reads_what_they_measured(cluster):
+    config, folder = run_in(cluster, "study", 1)
+    machine, script = folder / "machine.yaml", folder / "pretrain.sbatch"
+    tree = yaml.safe_load(Path("matey/scaling/machines/cpu.yaml").read_text())
+    machine.write_text(yaml.safe_dump({**tree, "name": "virtual", "num_nodes": 2, "dies_per_node": 1}))
+    text = Path(SCRIPT).read_text()
+    for option, number in (("ntasks-per-node", 1), ("gpus-per-node", 0), ("cpus-per-task", 1)):
+        text = text.replace(f"--{option}=8", f"--{option}={number}")
+    script.write_text(text)
+    tool, out = [f"{cluster.variables['VENV']}/bin/python", "tools/scaling_study.py"], ["--out", folder / "weak"]
+    run = ["--config", config, "--deepspeed_config", "ds_configs/zero1.json", "--steps", 3, "--warm_up", 1]
+    where = ["--nodes", "1,2", "--machine", machine, "--script", script]
+    planned = cluster.run(*tool, "plan", "--mode", "weak", *where, *run, *out)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    submitted = cluster.run(*tool, "run", "--submit", *out)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    for point in (1, 2):
+        (job,) = cluster.jobs(f"matey-weak-nodes_{point}")
+        state, _ = cluster.wait(job)
+        assert state == "COMPLETED 0:0", [path.read_text() for path in folder.rglob("log.txt")]
+    assert "finished before" in cluster.run(*tool, "run", "--submit", *out).stdout
+    report = cluster.run(*tool, "report", *out)
+    assert report.returncode == 0, report.stderr
+    rows = (folder / "weak" / "points.csv").read_text().splitlines()
+    assert [row.split(",")[2:4] for row in rows if row.startswith("measured")] == [["1", "1"], ["2", "2"]], rows

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Sourced by the job scripts: `end_job CODE FLAGS...` ends the job with the code of its run, or submits the next job of the chain.
+
+end_job() {
+    local code="$1"
+    shift
+    # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
+    [[ "$code" == 75 ]] || exit "$code"
+    if ((MAX_JOBS <= 1)); then
+        echo "The run is saved but not done, and no job is left in the chain (MAX_JOBS): submit the same again to go on."
+        exit "$code"
+    fi
+    local limit features shared script signal
+    IFS='|' read -r limit features shared script <<< "$(squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%o')"
+    # The file that was submitted, whatever its name; where Slurm does not tell, its copy of it, which runs here.
+    [[ -r "$script" ]] || script="$0"
+    # A --signal given to sbatch is known to the accounting alone. SBATCH_SIGNAL, like all variables, reaches the next job by itself.
+    signal="$(sacct --noheader --parsable2 --jobs="$SLURM_JOB_ID" --format=SubmitLine 2> /dev/null |
+        grep --only-matching --max-count=1 -e '--signal[= ][^ ]*' || true)"
+    # What this job was given, by options that went before those in the script.
+    local options=(--dependency="afterany:$SLURM_JOB_ID" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
+        --partition="$SLURM_JOB_PARTITION" --job-name="$SLURM_JOB_NAME"
+        ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"}
+        ${SLURM_JOB_RESERVATION:+--reservation="$SLURM_JOB_RESERVATION"}
+        ${SLURM_NTASKS:+--ntasks="$SLURM_NTASKS"} ${SLURM_NTASKS_PER_NODE:+--ntasks-per-node="$SLURM_NTASKS_PER_NODE"}
+        ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}
+        ${SLURM_GPUS_PER_NODE:+--gpus-per-node="$SLURM_GPUS_PER_NODE"}
+        ${SLURM_MEM_PER_NODE:+--mem="$SLURM_MEM_PER_NODE"} ${SLURM_MEM_PER_CPU:+--mem-per-cpu="$SLURM_MEM_PER_CPU"}
+        ${signal:+--signal="${signal#--signal?}"})
+    [[ "${features:-(null)}" == "(null)" ]] || options+=(--constraint="$features")
+    [[ "$shared" != NO ]] || options+=(--exclusive)
+    MAX_JOBS=$((MAX_JOBS - 1)) sbatch "${options[@]}" "$script" "$@"
+    exit 0
+}

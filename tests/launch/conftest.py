@@ -1,0 +1,23 @@
+"""A private Slurm that all tests of job scripts share; it starts in a second."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_swe
+from tests.launch.slurm_cluster import Cluster, start_slurm, what_is_missing
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory) -> Cluster:
+    if what_is_missing():
+        pytest.skip(what_is_missing())
+    folder = tmp_path_factory.mktemp("slurm")
+    write_swe(folder / "swe" / "2D_rdb_NA_NA.h5", 10)
+    with start_slurm(folder / "cluster") as cluster:
+        cluster.variables |= {
+            "DEEPSPEED_CONFIG": "ds_configs/zero1.json",
+            "VENV": str(Path(sys.executable).parent.parent),
+        }
+        yield cluster

@@ -1,0 +1,64 @@
+"""The job scripts for Frontier on a real Slurm, whose node has eight dies in name only, with its own srun and sbcast."""
+
+import sys
+import tarfile
+
+import pytest
+
+from tests.launch.slurm_cluster import run_in, wait_for_step
+from tests.launch.test_interruptions import losses
+
+pytestmark = pytest.mark.slow
+
+# As Frontier gives whole nodes.
+JOB = ["-A", "abc123", "-N", 1, "--exclusive"]
+# The environment that a job unpacks on a node's disk; its Python is this one.
+PROGRAMS = {"module": 'echo "called: module $*"', "conda-unpack": ":", "python": f'exec {sys.executable} "$@"'}
+
+
+@pytest.fixture
+def site(cluster, tmp_path):
+    """The variables of a job on Frontier, without MPI and without a GPU."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, body in PROGRAMS.items():
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as packed:
+        packed.add(programs, "bin")
+    (tmp_path / "disk").mkdir()
+    return {
+        "PATH": f"{programs}:{cluster.variables['PATH']}",
+        "PACKED": str(tmp_path / "packed.tar.gz"),
+        "DISK": str(tmp_path / "disk"),
+        "LAUNCHER": "slurm",
+        "DS_ACCELERATOR": "cpu",
+    }
+
+
+def test_eight_tasks_of_a_frontier_node_train_save_and_go_on_in_the_next_job(cluster, site):
+    config, folder = run_in(cluster, "frontier", 1)
+    flags = ["--set", "train.accumulation=1", "--set", "train.steps=40"]
+    script = "launch/frontier/pretrain.sbatch"
+    job = cluster.submit(*JOB, "-t", 30, script, *flags, CONFIG=str(config), **site)
+    wait_for_step(folder, 2, cluster, job)
+    cluster.run("scancel", "--signal=USR1", job)
+    state, output = cluster.wait(job)
+    assert state == "COMPLETED 0:0" and "rank 0 of 8 by slurm; 0 of 8 on its node; cpu" in output, output
+    assert "called: module load craype-accel-amd-gfx90a" in output and "of 40 is saved" in output, output
+    later = cluster.jobs("matey")[-1]
+    state, output = cluster.wait(later)
+    assert later != job and state == "COMPLETED 0:0" and "Going on after step" in output, output
+    assert list(losses(folder)) == list(range(1, 41))
+
+
+def test_a_packed_environment_that_is_missing_is_named_and_ends_the_job(cluster, site):
+    site["PACKED"] = "nowhere.tar.gz"
+    state, output = cluster.wait(cluster.submit(*JOB, "launch/frontier/pretrain.sbatch", **site))
+    assert state == "FAILED 1:0" and "sbcast failed: no copy of nowhere.tar.gz on every node" in output, output
+
+
+def test_a_mistake_in_a_fine_tuning_job_of_eight_tasks_is_one_sentence_and_code_2(cluster, site):
+    site |= {"PRETRAINED": "runs/nowhere", "CONFIG": "nowhere.yaml"}
+    state, output = cluster.wait(cluster.submit(*JOB, "launch/frontier/finetune.sbatch", **site))
+    assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output
