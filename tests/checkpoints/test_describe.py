@@ -38,7 +38,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
     for words in (
         "step        3\n",
         f"by 2 ranks with ZeRO stage {stage}",
-        "573,596 trained in 83",
+        "623,728 trained in 114",
         "micro vit, mix patches",
         "data/made_up",
     ):
