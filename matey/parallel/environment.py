@@ -17,7 +17,6 @@ import torch
 from matey.config import ConfigError
 from matey.fields import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
-from matey.parallel.allocator import keep_freed_memory
 from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import end_process, name_failures, set_timeouts
 from matey.parallel.meter import cores_of_rank, note_cores
@@ -155,8 +154,6 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     cores = cores_of_rank()
     note_cores(cores)
     torch.set_num_threads(threads or max(1, int(cores)))
-    if environment.device.type == "cpu":
-        keep_freed_memory()
     listen()
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
+from matey.parallel.allocator import keep_freed_memory
 from matey.parallel.environment import find_environment, likely_place, start_processes, stop_processes
 from matey.parallel.failure import end_with_error, name_failures
 from matey.parallel.signals import EXIT_CODE
@@ -51,6 +52,8 @@ def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str
         rank, world_size = environment.rank, environment.world_size
         run, deepspeed_config = _load(args, overrides)
         start_processes(environment, run.parallel.timeout, run.parallel.threads)
+        if environment.device.type == "cpu":
+            keep_freed_memory()
         tell = _print if rank == 0 else lambda line: None
         tell(f"Started: {environment}")
         is_done = train(run, deepspeed_config, tell, only_describe=args.describe)

@@ -68,7 +68,7 @@ def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_rank
     path = source.folder / MODULE
     path.unlink()
     text = describe(source, run)
-    assert f"{573_596 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
+    assert f"{623_728 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
     assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
 
 
