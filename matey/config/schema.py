@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 _Extent = Annotated[int, Field(ge=1, le=4096)]
 PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
+Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
 MAX_SAMPLES = 2**20  # of one data-parallel group in a step
 Part = Literal[
     "embedding",
@@ -56,10 +57,8 @@ class ModelSection(Section):
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )
-    local_scales: list[Annotated[int, Field(ge=1, le=1024)]] = Field(
-        [1, 2, 4, 8],
-        min_length=1,
-        description="cells along each axis whose means it works on, one scale after the other",
+    local_scales: Scales = Field(
+        [1, 2, 4, 8], description="cells along each axis whose means it works on, one scale after the other"
     )
     statistics: bool = Field(
         True,

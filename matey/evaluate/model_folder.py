@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
-from matey.config.schema import Count, FieldName, PatchSize
+from matey.config.schema import Count, FieldName, PatchSize, Scales
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -48,6 +48,7 @@ class _ModelJson(BaseModel):
     overlap: int = Field(2, ge=0, le=64)
     attention: str = "auto"
     local: int = Field(0, ge=0, le=1024)
+    local_scales: Scales = [1]
     statistics: bool = False
     predict: str = "change"
     drop_path: float = Field(0.0, ge=0, lt=1)

@@ -241,8 +241,12 @@ class MateyModel(PreTrainedModel):
     ) -> list[list[Blocks]]:
         """Decode own tokens of the last frame to blocks of cells, per group and level, beside the last frames themselves."""
         decoded: list[list[Blocks]] = [[] for _ in reached]
+        grids_of_size: dict[tuple[tuple[int, ...], ...], list[BlockGrid]] = {}
         for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
-            grids = [BlockGrid.over(tiles, decoder.cells[1:], decoder.margin) for tiles in reached]
+            size = decoder.cells[1:], decoder.margin
+            if size not in grids_of_size:
+                grids_of_size[size] = [BlockGrid.over(tiles, *size) for tiles in reached]
+            grids = grids_of_size[size]
             present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
             mine = present[(present >= own.start) & (present < own.stop)]
             of_all, of_own = (
