@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 
+import psutil
 import pytest
 
 from matey.launchers import LAUNCHERS, program_of
@@ -63,9 +64,10 @@ def started_through(folder, *names):
 def test_only_the_end_of_a_launcher_or_of_what_it_started_counts(tmp_path, names, killed, expected):
     with started_through(tmp_path, *names) as (numbers, has_gone):
         assert has_gone() == "False"
-        os.kill(numbers[killed], signal.SIGKILL)
-        # A zombie of the test's own process still has its number.
-        assert os.waitpid(numbers[killed], 0) if killed == 0 else True
+        ended = psutil.Process(numbers[killed])
+        ended.kill()
+        # The kill returns before the process has ended. The test's own child keeps its number until it is waited for.
+        ended.wait(timeout=60)
         assert has_gone() == expected
 
 
