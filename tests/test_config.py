@@ -78,12 +78,6 @@ def test_what_an_older_run_did_not_name_is_as_it_was_then(tmp_path):
     assert (load_resolved(path).model.local, load_resolved(path).model.statistics) == (0, False)
 
 
-def test_unrolling_further_than_lead_times_reach_is_refused(path):
-    with pytest.raises(ConfigError, match=r"train.unroll is 2, .* data.lead_max is 2"):
-        load_config(path, ["train.unroll=2", "data.lead_max=2"])
-    assert load_config(path, ["train.unroll=1", "data.lead_max=2"]).train.unroll == 1
-
-
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
 
 

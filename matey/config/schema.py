@@ -269,11 +269,6 @@ class RunConfig(Section):
                 "parallel.offload_activations sends to main memory what checkpointed blocks keep, and "
                 "parallel.checkpoint_blocks is 'none'; set that to 'all'"
             )
-        if self.train.unroll >= self.data.lead_max and self.train.unroll:
-            raise ValueError(
-                f"train.unroll is {self.train.unroll}, but a sample with lead time L is rolled out for at most L - 1 steps and "
-                f"data.lead_max is {self.data.lead_max}; lower train.unroll or raise data.lead_max"
-            )
         if (samples := self.train.micro_batch * self.train.accumulation) > MAX_SAMPLES:
             raise ValueError(
                 f"train.micro_batch {self.train.micro_batch} x train.accumulation {self.train.accumulation} are {samples:,} "

@@ -6,7 +6,8 @@ Nothing here has a state: a step number is all that a run needs to go on where i
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -98,7 +99,12 @@ class Mixture:
             for slot, set_index in enumerate(set_indices.repeat(run_length))
         ]
 
-    def in_place_of(self, window: Window, step: int, slot: int) -> Window:
+    def further(self, window: Window, frames: int) -> Window:
+        """Move the target of a window so many frames on, or to the last frame of its trajectory."""
+        about = self.sets[window.set_index].trajectories[window.trajectory]
+        return replace(window, lead=min(window.lead + frames, about.num_frames - self.num_frames - window.start))
+
+    def in_place_of(self, window: Window, step: int, slot: int, further: int = 0) -> Window:
         """Draw a sound window of the same set in place of one that holds NaN or infinity.
 
         A pure function of ``(seed, step, slot)`` and the data, so it is the same on whatever rank the slot falls.
@@ -107,6 +113,7 @@ class Mixture:
             window: the bad one.
             step: the step.
             slot: the window's place in the global batch.
+            further: frames by which its target moves on, see `further`.
 
         Raises:
             BadValuesError: many draws found none.
@@ -114,7 +121,7 @@ class Mixture:
         for draw in range(_MAX_DRAWS):
             # Never the sequence of ``global_batch``: NumPy takes [seed, step] and [seed, step, 0, 0] for the same.
             random = np.random.default_rng([self._seed, step, slot + 1, draw])
-            other = self._draw(random, window.set_index, window.draw)
+            other = self.further(self._draw(random, window.set_index, window.draw), further)
             if is_sound(self.sets, other, self.num_frames):
                 return other
         source = self.sets[window.set_index]
@@ -143,6 +150,7 @@ def micro_batches(
     start_method: str | None = None,
     same_system: bool = False,
     bad_values: Literal["refuse", "skip"] = "refuse",
+    further: Callable[[int], int] | None = None,
 ) -> Iterator[list[FieldBatch]]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
@@ -163,12 +171,16 @@ def micro_batches(
         start_method: of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
         same_system: whether each micro-batch holds windows of one set only.
         bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
+        further: gives the frames by which the targets of a micro-batch move on, see `Mixture.further`, from its number,
+            counted from the start of the run; none by default. With workers, it is sent to them.
 
     Raises:
         DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
-    reads = _MicroBatches(mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip")
+    reads = _MicroBatches(
+        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further
+    )
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
     if workers == 0:
         items = map(reads.__getitem__, indices)
@@ -200,6 +212,7 @@ class _MicroBatches(Dataset):
         num_ranks: int,
         same_system: bool,
         skip_bad: bool,
+        further: Callable[[int], int] | None,
     ) -> None:
         self.mixture = mixture
         self.micro_batch = micro_batch
@@ -208,6 +221,7 @@ class _MicroBatches(Dataset):
         self.num_ranks = num_ranks
         self.run_length = micro_batch if same_system else 1
         self.skip_bad = skip_bad
+        self.further = further
 
     def __getitem__(self, index: int) -> list[FieldBatch] | DataError:
         try:
@@ -219,7 +233,9 @@ class _MicroBatches(Dataset):
         sets, num_frames = self.mixture.sets, self.mixture.num_frames
         size = self.micro_batch * self.accumulation * self.num_ranks
         first = (chunk * self.num_ranks + self.rank) * self.micro_batch
-        windows = self.mixture.global_batch(step, size, self.run_length)[first : first + self.micro_batch]
+        further = self.further(step * self.accumulation + chunk) if self.further else 0
+        drawn = self.mixture.global_batch(step, size, self.run_length)[first : first + self.micro_batch]
+        windows = [self.mixture.further(window, further) for window in drawn]
         try:
             return read_windows(sets, windows, num_frames)
         except BadValuesError:
@@ -227,7 +243,7 @@ class _MicroBatches(Dataset):
                 raise
         for slot, window in enumerate(windows):
             if not is_sound(sets, window, num_frames):
-                windows[slot] = self.mixture.in_place_of(window, step, first + slot)
+                windows[slot] = self.mixture.in_place_of(window, step, first + slot, further)
         return read_windows(sets, windows, num_frames)
 
 

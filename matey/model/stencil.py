@@ -2,7 +2,7 @@
 
 The same weights act in every cell; each sample mixes them as its lead time and its scales ask for. Per cell:
 
-    window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions
+    window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions,
       |         |                                      ^
       |         '--------------> linear ---------------|                    what is linear across fields
       '--> stencil of the field on itself -------------'                    and within one, as diffusion and extrapolation
@@ -25,6 +25,9 @@ NUM_STENCILS = 4
 
 NUM_INPUTS = 2
 """Values of a field in a cell: the last frame, and the change since the one before."""
+
+MAX_PRODUCT = 10.0
+"""Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
 
 
 class Scheme(nn.Module):
@@ -77,7 +80,8 @@ class Scheme(nn.Module):
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
         seen = torch.stack([_convolve(*sample) for sample in zip(wide, kernel, offset, strict=True)])
         p, q, linear = seen.split([self.channels, self.channels, len(row)], dim=-1)
-        mixed = F.gelu(F.linear(p * q, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
+        products = (p * q).clamp(-MAX_PRODUCT, MAX_PRODUCT)
+        mixed = F.gelu(F.linear(products, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
         change = linear + (mixed.flatten(1, 3) @ out).view_as(linear)
         return rearrange(change, "b z y x f -> b f z y x")
 

@@ -28,6 +28,7 @@ from matey.train.loop import Progress, train
 from matey.train.memory import activation_bytes, smallest_group
 from matey.train.network import check_attention
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
+from matey.train.unroll import num_rolled
 from matey.train.validation import validate
 
 AUTO_DRAWS = 4  # micro-batches of which the one with most tokens decides the size of a sequence group
@@ -117,6 +118,7 @@ def _train_in(
         run.data.workers,
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
+        further=partial(num_rolled, settings=run.train),
     )
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)

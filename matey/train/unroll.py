@@ -1,8 +1,9 @@
 """Training on histories of the model's own making, so that rollouts learn to live with the errors of the steps before.
 
 In a share of the micro-batches the model first predicts a few frames, one after the other and without gradients, and is then
-trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). A sample with lead time L is
-rolled out for fewer than L steps, and what is left of its lead time is predicted at once: no more frames have to be read.
+trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such micro-batches
+lie as many frames further on, see `matey.data.mixture`; near the end of a trajectory fewer frames are rolled out. What is left
+of the lead time is predicted at once.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from seed_group_files import coded_value, write_seed_groups
+from seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.windows import sound_windows
@@ -88,6 +88,20 @@ def test_resuming_at_a_step_goes_on_with_what_would_have_come(mixture):
     through = [samples(part) for part in micro_batches(mixture, 0, 5, 2, 2, rank=1, num_ranks=2)]
     resumed = [samples(part) for part in micro_batches(mixture, 3, 2, 2, 2, rank=1, num_ranks=2)]
     assert len(through) == 10 and resumed == through[6:]
+
+
+def test_targets_move_on_by_what_is_asked_of_a_micro_batch_or_to_the_end_of_the_trajectory(mixture):
+    plain = micro_batches(mixture, 1, 10, 3, 2, rank=1, num_ranks=2)
+    moved = micro_batches(mixture, 1, 10, 3, 2, rank=1, num_ranks=2, further=lambda number: number % 5)
+    lead_max = 0
+    for number, (before, after) in enumerate(zip(plain, moved, strict=True), start=2):
+        for was, came in zip(before, after, strict=True):
+            assert torch.equal(was.history, came.history)
+            last, target = (frames[:, 0, 0, 0, 0] // (NUM_X * NUM_Y) % 50 for frames in (came.last, came.target))
+            assert torch.equal(came.lead_time, target - last)
+            assert torch.equal(target, (last + was.lead_time + number % 5).clamp(max=10))
+            lead_max = max(lead_max, came.lead_time.max())
+    assert lead_max == 8
 
 
 @pytest.mark.parametrize(("workers", "start_method"), [(2, "fork"), (1, "spawn")])

@@ -81,7 +81,7 @@ def change_of(scheme, halo, inputs, told, rows, cell, periodic):
             seen += value * scheme.field_weight[rows[f], w, i] / num_fields**0.5
             change[f] += value * (scheme.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
     p, q = (seen * (1 + factor) + offset).split(CHANNELS)
-    mixed = F.gelu(scheme.mix(p * q)) * (1 + factor_out)
+    mixed = F.gelu(scheme.mix((p * q).clamp(-10, 10))) * (1 + factor_out)
     for f in range(num_fields):
         across = (seen * (1 + factor_linear) * scheme.field_linear[rows[f]]).sum()
         change[f] += across + (mixed * scheme.field_out[rows[f]]).sum()
@@ -132,6 +132,15 @@ def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_
     z, y, x = (covered - size for covered, size in zip(tiles.frames.covered, grid, strict=True))
     padded = F.pad(expected, (0, x, 0, y, 0, z))
     assert torch.allclose(predicted.flatten(1), patchify(padded[:, None], tiles.tile).flatten(1), atol=1e-12)
+
+
+@torch.no_grad()
+def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square():
+    local, tiles = operator(PLANE, (1, 3)), whole(PLANE, (1, 8, 8), (False, False, False))
+    inputs, conditions, rows = inputs_of((1, 8, 8))
+    inputs[..., 4, 4] = 100
+    (change,), (larger,) = (local.changes([scale * inputs], [tiles], conditions, [rows]) for scale in (1, 1000))
+    assert larger.abs().max() < 1100 * change.abs().max()
 
 
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES[:6])
