@@ -7,8 +7,8 @@
 
 `data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, and scores each run
 on the same test trajectories (the paper's figures 5 and 6). It goes on where it was interrupted. The scale `tiny` simulates its
-data and pretrains its model where --pretrained names none; `paper` has the paper's settings and expects its data in data/. Its
-batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
+data and starts from models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its
+data in data/. Its batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
 
     python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
 
@@ -50,7 +50,7 @@ from matey.train.trained_parts import TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {"thermals": "colliding_thermals", "mhd": "mhd_cavity"}
-PRETRAINING = ("shallow_water", "diffusion_reaction")
+IN_THE_BOX = ROOT / "models" / "matey-micro"
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Scale:
         sizes: numbers of training trajectories by system.
         seeds: runs of each point.
         settings: overrides of the YAML.
+        system_settings: overrides of single systems, from the model in the box.
         mode_settings: overrides of single modes.
         max_windows: to score each run on, per lead.
     """
@@ -70,6 +71,7 @@ class Scale:
     sizes: dict[str, str]
     seeds: int
     settings: tuple[str, ...] = ()
+    system_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     max_windows: int = 1000
 
@@ -78,9 +80,13 @@ MIN_SIMULATED = 30  # trajectories of the scale tiny: 24 to train on
 SCALES = {
     "tiny": Scale(
         "launch/runs/finetune_thermals_micro.yaml",
-        sizes=dict.fromkeys(SYSTEMS, "1,4,16"),
-        seeds=2,
-        settings=("model.fields=null", "train.steps=300", "train.checkpoint_every=100"),
+        sizes=dict.fromkeys(SYSTEMS, "1,6,24"),
+        seeds=3,
+        settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100"),
+        system_settings=(
+            ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),
+            ("mhd", ("finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",)),
+        ),
         max_windows=200,
     ),
     "paper": Scale(
@@ -99,11 +105,11 @@ def main() -> int:
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
     study.add_argument("--system", choices=SYSTEMS, default="thermals", help="what is learnt (thermals)")
     study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
-    sizes = "tiny: 1,4,16; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
+    sizes = "tiny: 1,6,24; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
     study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
     study.add_argument("--modes", default="prepost,all", help=f"what is trained: {', '.join(TRAINED)} (prepost,all)")
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
-    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 2; paper: 3)")
+    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (3)")
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="what to start from")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="(%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
@@ -190,9 +196,7 @@ def data_efficiency(args: argparse.Namespace) -> None:
     claim(out, {**study, "trajectories": trajectories, "set": args.set})
     if args.scale == "tiny":
         simulate(out, SYSTEMS[args.system], trajectories, frames=51)
-    pretrained = args.pretrained and str(Path(args.pretrained).absolute())
-    if pretrained is None and "pretrained" in starts:
-        pretrained = pretrain(out)
+    pretrained = str(Path(args.pretrained or IN_THE_BOX).absolute())
     rows = []
     for point in tqdm(points, desc="data_efficiency", unit="run", disable=None):
         if not (out / "points" / point.name / "report.html").exists():
@@ -202,7 +206,7 @@ def data_efficiency(args: argparse.Namespace) -> None:
     print(f"Table: {out / 'data_efficiency.csv'}   plot: {out / 'data_efficiency.png'}")
 
 
-def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> None:
+def run_point(point: Point, args: argparse.Namespace, pretrained: str, out: Path) -> None:
     """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
     folder = out / "points" / point.name
     call(out, point.name, finetuning(point, args, pretrained, out), ROOT)
@@ -212,7 +216,7 @@ def run_point(point: Point, args: argparse.Namespace, pretrained: str | None, ou
     call(out, point.name, command, ROOT)
 
 
-def finetuning(point: Point, args: argparse.Namespace, pretrained: str | None, out: Path) -> list[str]:
+def finetuning(point: Point, args: argparse.Namespace, pretrained: str, out: Path) -> list[str]:
     """Return the command that fine-tunes one point."""
     scale = SCALES[args.scale]
     config = ROOT / scale.config.format(system=args.system)
@@ -220,6 +224,7 @@ def finetuning(point: Point, args: argparse.Namespace, pretrained: str | None, o
         f"output.dir={out / 'points' / point.name}",
         f"train.seed={point.seed}",
         *scale.settings,
+        *(dict(scale.system_settings).get(args.system, ()) if pretrained == str(IN_THE_BOX) else ()),
         *dict(scale.mode_settings).get(point.mode, ()),
         *args.set,
     ]
@@ -228,7 +233,7 @@ def finetuning(point: Point, args: argparse.Namespace, pretrained: str | None, o
     if point.start == "random" and (stated := stated_config(point, out)) is not None:
         config, settings = stated, [setting for setting in settings if not setting.startswith("model.")]
     command = [*shlex.split(args.launcher), "launch/finetune.py", "--deepspeed_config", args.deepspeed_config]
-    command += ["--config", str(config), "--pretrained", "none" if point.start == "random" else str(pretrained)]
+    command += ["--config", str(config), "--pretrained", "none" if point.start == "random" else pretrained]
     command += ["--train", point.mode, "--trajectories", str(point.trajectories), "--resume"]
     return [*command, *(part for setting in settings for part in ("--set", setting))]
 
@@ -248,17 +253,6 @@ def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:
     """Simulate a small set, unless it is there."""
     command = [sys.executable, "tools/simulate.py", system, "--out", str(out / "data" / system), "--resolution", "64"]
     call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)], ROOT)
-
-
-def pretrain(out: Path) -> str:
-    """Pretrain the demo's model, unless that is done; return its folder."""
-    for system in PRETRAINING:
-        simulate(out, system, trajectories=200, frames=101)
-    sets = ", ".join(f"{{path: {out / 'data' / system}}}" for system in PRETRAINING)
-    command = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--resume"]
-    command += ["--config", "launch/runs/demo.yaml", "--set", f"data.sets=[{sets}]"]
-    call(out, "pretrain", [*command, "--set", f"output.dir={out / 'pretrained'}"], ROOT)
-    return str(out / "pretrained")
 
 
 def write(out: Path, rows: Sequence[dict], system: str) -> None:
