@@ -44,8 +44,8 @@ class FieldBatch:
         system: name of the PDE system, such as ``shallow_water``.
         fields: names along axis ``f``.
         history: ``(b, t, f, z, y, x)``, the past frames in physical units, oldest first.
-        lead_time: ``(b,)``, how many snapshots after the last frame the target lies.
-        target: ``(b, f, z, y, x)`` in physical units, or None when only predicting.
+        lead_time: ``(b,)``, number of snapshots from the last frame to the target.
+        target: ``(b, f, z, y, x)``, the frame to predict in physical units; None when there is none to compare with.
         spacing: cell size along ``z, y, x`` in the units of the data set.
         periodic: whether the domain wraps around along ``z, y, x``.
         draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.

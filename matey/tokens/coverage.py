@@ -1,4 +1,4 @@
-"""Which cells of the predicted frame some tokens stand for, and which cells what they decode reaches."""
+"""The cells of the predicted frame that tokens stand for, and the cells that their decoded patches reach."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Frames:
 
     Attributes:
         num_samples: ``b``.
-        window: ``t, z, y, x`` of the history.
+        window: size ``t, z, y, x`` of the history.
         periodic: whether the domain wraps around along ``z, y, x``.
         covered: size ``z, y, x`` of what the coarsest patches cover, at least the grid.
     """
@@ -45,10 +45,11 @@ class Tiles:
     """A part of the predicted frame of one group of samples.
 
     Attributes:
-        frames: of the group.
+        frames: the frames of the batch that the tiles are cut from.
         tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
-        row: ``(k,)``, ascending, the rows of the tiles in ``patchify(frame, tile)`` of what the patches cover.
-        places: ``(k, z, y, x)`` of bool, which equal places of each tile belong to the part.
+        row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of what the patches cover, ascending.
+        places: mask ``(k, Z, Y, X)`` of the places in each tile whose cells belong to the part; a tile is divided into
+            places, boxes of cells of equal size.
     """
 
     frames: Frames
@@ -94,7 +95,7 @@ class Tiles:
         return places(self.row, self.grid)
 
     def cells(self) -> Tensor:
-        """Return which cells ``(k, z, y, x)`` of the tiles lie in its places, and in the grid."""
+        """Return the mask ``(k, z, y, x)`` of the cells that lie in one of the places and inside the grid."""
         sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.places.shape[1:], strict=True)}
         cells = repeat(self.places, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
         if self.frames.covered == self.frames.window[1:]:
@@ -117,7 +118,7 @@ class Tiles:
 def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
-    """Return per group the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
+    """Return, for each batch, the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
     chosen = torch.zeros_like(layout.is_last)
     chosen[own] = layout.is_leaf[own]
     masks = [level.any(dim=0) for level in _by_cell(layout, chosen, frames, patches, tile)]
@@ -132,14 +133,14 @@ def tiles_reached(
     reach: Sequence[int],
     tile: Patch,
 ) -> list[Tiles]:
-    """Return per group the tiles that what the tokens ``own`` decode reaches.
+    """Return, for each batch, the tiles that are reached by the patches decoded from the tokens ``own``.
 
     Args:
-        layout: of all tokens.
-        own: tokens of one rank; those of the last frame are decoded, whether their patches are split or not.
-        frames: of every group.
+        layout: the layout of all tokens, not only of this rank's.
+        own: the tokens of one rank; those of the last frame are decoded, whether their patches are split or not.
+        frames: the frames of each batch.
         patches: levels from coarse to fine.
-        reach: cells ``z, y, x`` that a decoded patch reaches into its neighbours.
+        reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
         tile: size of a tile.
     """
     chosen = torch.zeros_like(layout.is_last)
@@ -163,18 +164,19 @@ def routes(
     reach: Sequence[int],
     tile: Patch,
 ) -> list[Tensor]:
-    """Say which ranks decode something in tiles with cells of which others.
+    """Find the tiles into which one rank decodes and in which another rank holds cells.
 
     Args:
-        layout: of all tokens.
+        layout: the layout of all tokens.
         rank: ``(n,)`` rank of each token.
-        frames: of every group.
+        frames: the frames of each batch.
         patches: levels from coarse to fine.
-        reach: cells ``z, y, x`` that a decoded patch reaches into its neighbours.
+        reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
         tile: size of a tile.
 
     Returns:
-        Per group ``(3, r)``, in ascending order: the rank that decodes, the one that has cells there, and the row of the tile.
+        One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that decodes, the rank that has cells
+        there, and the row of the tile.
     """
     num_ranks = int(rank.max()) + 1
     found = []
@@ -217,7 +219,7 @@ def _by_cell(
     """Write a value ``(n,)`` of each token of the last frame over its patch, and zero elsewhere.
 
     Returns:
-        Per group ``(level, b, Z, Y, X)`` on a grid that divides the finest patch and the tile.
+        One tensor ``(level, b, Z, Y, X)`` per batch, on a grid that divides the finest patch and the tile.
     """
     place = (1, *(math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True)))
     written = []

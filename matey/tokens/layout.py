@@ -31,7 +31,7 @@ class TokenLayout:
         row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its group.
         place: ``(n, 3)`` position z, y, x in the patch grid of its level.
         time: ``(n,)`` position in time, in patches of its level.
-        family: ``(n,)`` the family in its sample, 0 where all tokens are one.
+        family: ``(n,)`` number of the token's family within its sample; 0 for the coarsest tokens, and for all in ``mix``.
         band: ``(n, 4)`` position t, z, y, x on the grid on which the token's family counts times and lines: that of the
             coarsest patches, or of its own level where parents are kept.
         is_last: ``(n,)`` whether the token holds the last frame, and so carries the prediction.
@@ -74,10 +74,11 @@ def layout_tokens(
     """Lay out every sample's refinement as one packed list. Patches that hold none of a grid's cells have no tokens.
 
     Args:
-        shapes: per group ``(b, t, z, y, x)`` of the fields.
-        refined: per group and level but the finest, ``(b, Z, Y, X)`` of bool, true where a patch is split.
+        shapes: shape ``(b, t, z, y, x)`` of the fields of each batch.
+        refined: masks ``(b, Z, Y, X)`` of the patches that are split, one per batch and level; the finest level has
+            none.
         patches: levels from coarse to fine.
-        device: where the layout's tensors shall lie, that of ``refined``.
+        device: the device of the layout's tensors; it must be that of ``refined``.
         keep_parents: whether a patch that is split keeps its tokens.
 
     Raises:

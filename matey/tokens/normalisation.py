@@ -19,7 +19,7 @@ class Normalisation:
     """Statistics of each sample and field, all ``(b, f)`` and in physical units.
 
     Attributes:
-        mean: over time and space.
+        mean: mean over time and space.
         std: standard deviation over time and space.
         change: root mean square of the change between the last two frames; of a single frame, which shows none, the
             standard deviation.

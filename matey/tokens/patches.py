@@ -128,7 +128,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
 
 
 def places(row: Tensor, shape: Sequence[int]) -> tuple[list[Tensor], list[slice]]:
-    """Say where some rows lie on a grid ``b Z Y X``: in the smallest box around them, and where that box is."""
+    """Return the positions of some rows of a grid ``b Z Y X`` inside the smallest box around them, and that box."""
     place = torch.stack(torch.unravel_index(row, tuple(shape)))
     first, last = torch.stack([place.amin(dim=1), place.amax(dim=1)]).tolist() if len(row) else ([0] * 4, [-1] * 4)
     box = [slice(begin, end + 1) for begin, end in zip(first, last, strict=True)]
@@ -146,15 +146,17 @@ def surroundings(
     """Cut a window around some blocks of cells.
 
     Args:
-        frame: ``(b, f, z, y, x)``.
+        frame: ``(b, f, z, y, x)``, the field to cut from.
         covered: size ``z, y, x`` of what the patches cover, at least that of the frame.
         cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
-        halo: how far the window reaches beyond its block on either side of ``z, y, x``; the field goes on as in `extend`.
-        periodic: along ``z, y, x``.
-        number: ``(c,)`` number of each block by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
+        halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block; beyond its
+            ends the field is continued as in `extend`.
+        periodic: whether the domain wraps around along ``z, y, x``.
+        number: ``(c,)``, number of each block, counted by sample, then along ``z, y, x`` on the grid of blocks of what
+            the patches cover.
 
     Returns:
-        ``(c, f, window)``.
+        ``(c, f, window)``, the values in each window, flattened.
     """
     size_of_window = [size + 2 * reach for size, reach in zip(cells, halo, strict=True)]
     if not len(number):

@@ -12,9 +12,10 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
     """Return sines and cosines of values at log-spaced wavelengths (Aurora, arXiv:2405.13063, appendix B).
 
     Args:
-        values: ``(...)``, in the units of the wavelengths.
+        values: ``(...)``, positions, sizes or times in the unit of the wavelengths.
         shortest: the shortest wavelength; values closer than half of it look alike.
-        longest: the longest wavelength; values further apart than it are told apart by the others together.
+        longest: the longest wavelength; values further apart than this are told apart by the other wavelengths
+            together.
         num_wavelengths: number of wavelengths.
 
     Returns:

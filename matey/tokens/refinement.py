@@ -25,7 +25,7 @@ class Refinement:
             splits wherever the field varies at all, 1 nothing. ``fraction`` splits that share of the patches of each level,
             the most variable ones. ``budget`` splits the most variable patch again and again until each sample has exactly
             ``amount`` tokens. Of equally variable patches the first in the order z, y, x is taken.
-        amount: see above.
+        amount: the amount that ``rule`` works with.
         values: the fields whose variance counts: ``normalised``, so that units do not matter, or ``raw``, where the field
             with the largest numbers decides.
         change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
@@ -44,13 +44,13 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     """Decide which patches of each sample are split.
 
     Args:
-        fields: ``(b, t, f, z, y, x)``, the values that the refinement names.
+        fields: ``(b, t, f, z, y, x)``, the values named by ``refinement.values``.
         patches: levels from coarse to fine; with one level there is nothing to split.
         refinement: the rule.
 
     Returns:
-        For every level but the finest, ``(b, Z, Y, X)`` of bool on what the coarsest patches cover; a patch whose parent is
-        whole is never split.
+        One mask ``(b, Z, Y, X)`` of the patches that are split, on what the coarsest patches cover, for every level but
+        the finest; a patch whose parent is whole is never split.
 
     Raises:
         ValueError: a budget that splitting cannot spend exactly.
@@ -82,12 +82,13 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
     """Variance of the values inside each spatial patch, over all frames and its cells, averaged over the fields.
 
     Args:
-        fields: ``(b, t, f, z, y, x)``.
+        fields: ``(b, t, f, z, y, x)``, the values whose variance is taken.
         covered: size ``t, z, y, x`` of what the patches cover; what lies beyond the fields counts for nothing.
-        patch: its spatial extent counts; a patch is split for all frames of the window or for none.
+        patch: the patch, of which only the spatial extent counts; a patch is split for all frames of the window or for
+            none.
 
     Returns:
-        ``(b, Z, Y, X)``.
+        ``(b, Z, Y, X)``, the variance of each patch.
     """
     cells, share = _in_patches(pad(fields, covered[1:]), patch), _share_inside(fields, covered, patch)
     mean = _mean(cells) / share  # (b, f, Z, Y, X)

@@ -20,7 +20,8 @@ class Segmentation:
         queries: ``(m,)`` the query at each packed position, or None where they already lie segment by segment.
         keys: ``(n,)`` the key at each packed position, or None likewise.
         inverse: ``(m,)`` the packed position of each query, or None likewise.
-        runs: ``(count, queries, keys)`` of consecutive segments of equal length, in packed order.
+        runs: tuples ``(count, queries, keys)``: ``count`` consecutive segments of ``queries`` queries and ``keys`` keys
+            each, in packed order.
     """
 
     queries: Tensor | None
@@ -45,8 +46,8 @@ def segment(key: Tensor, queries: slice | None = None) -> Segmentation:
     """Return the segmentation of an integer key ``(n,)``: tokens with equal keys attend to each other.
 
     Args:
-        key: of all tokens, which are the keys of the attention.
-        queries: consecutive tokens that are its queries; by default all.
+        key: ``(n,)``, the integer key of every token; all tokens are keys of the attention.
+        queries: the consecutive tokens that are the queries of the attention; by default all.
     """
     num_tokens = key.shape[0]
     start, stop, _ = (queries or slice(None)).indices(num_tokens)

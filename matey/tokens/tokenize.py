@@ -20,11 +20,12 @@ class TokenBatch:
     """A micro-batch ready to be embedded.
 
     Attributes:
-        batches: the fields, one group of samples each.
-        layout: of all tokens.
-        normalised: per group ``(b, t, f, z, y, x)``, each sample and field with zero mean and unit variance over its history.
-        normalisations: per group, to undo it.
-        covered: per group the size ``z, y, x`` of what the coarsest patches cover, at least the grid.
+        batches: the fields, each batch of one system on one grid.
+        layout: the layout of the tokens of all batches.
+        normalised: fields ``(b, t, f, z, y, x)`` of each batch, each sample and field with zero mean and unit variance
+            over its history.
+        normalisations: the statistics of each batch, which undo the normalisation.
+        covered: size ``z, y, x`` of what the coarsest patches cover, at least the grid, for each batch.
     """
 
     batches: tuple[FieldBatch, ...]
