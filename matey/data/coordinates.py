@@ -13,10 +13,10 @@ def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False)
     """Return the mean distance of the coordinates in dataset ``name``, which must go with ``size`` cells or frames.
 
     Args:
-        file: where the dataset lies.
-        name: of the dataset.
-        size: how many coordinates there must be.
-        or_more: whether there may be more than that; those to spare are ignored.
+        file: the file that holds the dataset.
+        name: path of the dataset in the file.
+        size: number of cells or frames that the coordinates belong to.
+        or_more: whether the dataset may hold more coordinates than that; the surplus is ignored.
 
     Raises:
         DataError: the dataset is missing, of another size, or does not increase.

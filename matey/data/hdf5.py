@@ -62,7 +62,7 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open ``path`` to look at its groups, shapes and attributes, and close it again.
 
     Raises:
-        DataError: as ``open_hdf5``, or damage is met on the way.
+        DataError: the file cannot be opened, see ``open_hdf5``, or turns out to be damaged while it is looked at.
     """
     with open_hdf5(path) as file:
         try:
@@ -84,10 +84,10 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
         dataset: a dataset whose first axis is time, or the second one if ``sample`` is given.
         start: first frame.
         stop: one after the last frame.
-        sample: which entry along the first axis, where that counts trajectories.
+        sample: index of the trajectory along the first axis, where that axis counts trajectories.
 
     Raises:
-        DataError: as ``open_hdf5``, or the dataset has gone or is damaged.
+        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or damaged.
     """
     file = _handles.get(path)
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
@@ -146,8 +146,8 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
 
     Args:
         file: the file.
-        axes: per dataset its axes in order, each a name or a fixed length, such as ``"t y x 2"``.
-        system: what the file is taken for, for the message.
+        axes: the axes of each dataset in order, each a name or a fixed length, such as ``"t y x 2"``.
+        system: name of the system that the file is read as; the message cites it.
 
     Raises:
         DataError: a dataset is missing, holds no numbers, or its shape does not go with those before it.
@@ -173,7 +173,7 @@ def outline_hdf5(path: Path) -> list[str]:
     """Name what lies at the root of a file, with shapes and the members of groups, for a message.
 
     Raises:
-        DataError: as ``described_hdf5``.
+        DataError: the file cannot be read, see ``described_hdf5``.
     """
     with described_hdf5(path) as file:
         return [_outline(name, item) for name, item in file.items()]

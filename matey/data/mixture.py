@@ -39,11 +39,11 @@ class Mixture:
 
         Args:
             sets: the data sets of the run.
-            train_trajectories: per set, the trajectories to draw from.
-            weights: per set, a factor of its share of the samples.
+            train_trajectories: the trajectories of each set to draw from.
+            weights: a factor for each set, which multiplies its share of the samples.
             num_frames: frames of history, ``T``.
             lead_max: largest lead time in snapshots.
-            seed: of all draws.
+            seed: seed of all draws.
             temperature: power of the number of windows in the share of a set: 0 leaves sizes out, 1 goes by size.
 
         Raises:
@@ -85,9 +85,9 @@ class Mixture:
 
         Args:
             step: the step.
-            size: how many windows; a multiple of ``run_length``.
-            run_length: so many in a row come from one set. Sets are then drawn for whole runs, and the counts above are
-                counts of runs.
+            size: number of windows, a multiple of ``run_length``.
+            run_length: number of consecutive windows that come from one set. Sets are then drawn for whole runs of
+                windows, and the counts above are counts of runs.
         """
         assert size % run_length == 0, f"{size} windows in runs of {run_length}"
         num_runs = size // run_length
@@ -110,7 +110,7 @@ class Mixture:
         A pure function of ``(seed, step, slot)`` and the data, so it is the same on whatever rank the slot falls.
 
         Args:
-            window: the bad one.
+            window: the window that holds NaN or infinity.
             step: the step.
             slot: the window's place in the global batch.
             further: frames by which its target moves on, see `further`.
@@ -160,19 +160,20 @@ def micro_batches(
     data-parallel ranks: those of one sequence group pass the same number.
 
     Args:
-        mixture: what to draw from.
+        mixture: the data sets, mixed.
         first_step: number of the first step, the one after the last that was finished.
-        num_steps: how many steps.
+        num_steps: number of steps.
         micro_batch: samples of one micro-batch on one rank.
         accumulation: micro-batches per step.
         rank: this data-parallel rank.
         num_ranks: number of data-parallel ranks.
         workers: processes that read ahead; 0 reads in this process.
-        start_method: of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
+        start_method: start method of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
         same_system: whether each micro-batch holds windows of one set only.
         bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
-        further: gives the frames by which the targets of a micro-batch move on, see `Mixture.further`, from its number,
-            counted from the start of the run; none by default. With workers, it is sent to them.
+        further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
+            number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
+            it is sent to them.
 
     Raises:
         DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker.

@@ -45,7 +45,7 @@ def read_netcdf(path: Path, variables: Sequence[str], start: int, stop: int) -> 
     """Read ``start:stop`` along the first axis of each variable, and nothing else of them.
 
     Raises:
-        DataError: as ``describe_netcdf``, or a variable has gone.
+        DataError: the file cannot be read, see ``describe_netcdf``, or a variable is gone.
     """
     with _opened(path) as file:
         for name in variables:
@@ -58,7 +58,7 @@ def outline_netcdf(path: Path) -> list[str]:
     """Name the variables of a file with their shapes, for a message.
 
     Raises:
-        DataError: as ``describe_netcdf``.
+        DataError: the file cannot be read, see ``describe_netcdf``.
     """
     return [f"{name} {variable.shape}" for name, variable in describe_netcdf(path).items()]
 

@@ -30,9 +30,9 @@ class SeedGroupLayout:
         fields: the channels in the order of the file.
         units: their units.
         disk_axes: axes of ``data`` in the order of the file.
-        boundary: what the ends of ``z, y, x`` are.
+        boundary: kind of boundary at the ends of ``z, y, x``.
         mark: an entry of the YAML that only this system has.
-        parameters: entries of the YAML that are handed on.
+        parameters: entries of the YAML that become parameters of the trajectory.
     """
 
     system: str

@@ -58,9 +58,9 @@ class FileParts:
     """A file and the part of each of its trajectories.
 
     Attributes:
-        num_bytes: its size.
+        num_bytes: size of the file.
         content: hash of the names, shapes and time steps of its trajectories.
-        parts: from the name of a trajectory to ``train``, ``valid``, ``test`` or ``unused``.
+        parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
     """
 
     num_bytes: int
@@ -77,8 +77,8 @@ class SplitRecord:
     """The parts of all data sets of a run.
 
     Attributes:
-        settings: what the split was made by.
-        sets: for each data set, from a file's path inside the set's folder to what the file holds.
+        settings: the settings of the run that made the split.
+        sets: one mapping per data set: path of a file inside the set's folder to what the file holds.
     """
 
     settings: SplitSettings
@@ -160,7 +160,7 @@ class RecordedParts:
 
         Args:
             data: the data set.
-            index: of the recorded data set to look in before all others.
+            index: number of the recorded data set to look in before all others.
         """
         folder = _folder_of(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)

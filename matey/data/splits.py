@@ -28,15 +28,17 @@ def split_set(
     """Split a set as its files say or, where they leave that open, by ``split_trajectories``.
 
     Args:
-        trajectory_set: the set.
-        fractions: of train, valid and test; where the files say, no more than which parts are asked for.
-        seed: of the permutations.
-        num_train: how many trajectories to train on, the first of a permutation, so that fewer are a part of more; None for
-            all. Validation and test stay the same.
+        trajectory_set: the set to split.
+        fractions: shares of train, valid and test; where the files themselves say the split, a share only tells whether
+            that part is asked for.
+        seed: seed of the permutations.
+        num_train: number of trajectories to train on, None for all. They are the first of a permutation, so that a
+            smaller number gives a subset of a larger one; validation and test stay the same.
 
     Raises:
-        DataError: as ``split_trajectories``; or the files say of some trajectories only, or of none in a part asked for; or
-            there are fewer than ``num_train`` to train on.
+        DataError: the fractions or the number of trajectories do not fit, see ``split_trajectories``; or the files say
+            the split of some trajectories only, or of none in a part asked for; or there are fewer than ``num_train``
+            to train on.
     """
     split = _split_whole_set(trajectory_set, fractions, seed)
     if num_train is None:
@@ -74,12 +76,12 @@ def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: 
     """Split trajectories into train, valid and test by a permutation that depends on ``seed`` and the number alone.
 
     Args:
-        num_trajectories: how many there are.
-        fractions: of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
-        seed: of the permutation.
+        num_trajectories: number of trajectories.
+        fractions: shares of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
+        seed: seed of the permutation.
 
     Raises:
-        DataError: ``fractions`` is not three parts of 1, or there are fewer trajectories than parts.
+        DataError: ``fractions`` is not three shares that sum to 1, or there are fewer trajectories than parts.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
         raise DataError(

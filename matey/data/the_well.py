@@ -37,8 +37,8 @@ class StoredField:
 
     Attributes:
         dataset: its name in the file.
-        names: of its components, flattened.
-        per_trajectory: whether its first axis counts trajectories, or one history is that of all.
+        names: names of its components, flattened.
+        per_trajectory: whether its first axis counts trajectories; where not, all trajectories share the same values.
         varies: whether it varies along each grid axis of the file; where not, the axis is left out.
     """
 

@@ -41,10 +41,10 @@ class Trajectory:
         num_frames: number of snapshots.
         grid: number of cells along ``z, y, x``.
         spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).
-        boundary: what the ends of ``z, y, x`` are.
+        boundary: kind of boundary at the ends of ``z, y, x``.
         time_step: time between two snapshots in the units of the data set.
         parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
-        split: what its publisher means it for, None where the files leave that open.
+        split: the part that its publisher meant it for; None where the files leave that open.
     """
 
     source: Path

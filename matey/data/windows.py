@@ -24,11 +24,11 @@ class Window:
     """One sample: history = frames ``start .. start + T - 1``, target = frame ``start + T - 1 + lead``.
 
     Attributes:
-        set_index: which of the data sets of the run.
-        trajectory: which trajectory of that set.
+        set_index: index of the data set among those of the run.
+        trajectory: index of the trajectory in that set.
         start: first frame of the history.
         lead: snapshots from the last frame of the history to the target, at least 1.
-        draw: number of the draw in the training stream that brought it.
+        draw: number of the draw in the training stream that gave this window.
     """
 
     set_index: int
@@ -55,7 +55,7 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     """Number of frames at which a window of ``num_frames``, with ``follow`` frames after it, can start.
 
     Raises:
-        DataError: not even one fits.
+        DataError: the trajectory is too short for a single window.
     """
     starts = trajectory.num_frames - num_frames - follow + 1
     if starts < 1:
@@ -79,13 +79,13 @@ def spread_windows(
     """Spread ``count`` windows evenly over all that fit, for validation and evaluation; nothing is left to chance.
 
     Args:
-        trajectory_set: where they lie.
-        trajectories: which trajectories to take them from.
+        trajectory_set: the set that the windows lie in.
+        trajectories: indices of the trajectories to take windows from.
         num_frames: frames of history, ``T``.
         lead: lead time of every window.
-        count: how many windows; all that fit, if there are fewer.
-        horizon: for rollouts, how many frames must follow the history.
-        set_index: what the windows shall say.
+        count: number of windows; all that fit, if there are fewer.
+        horizon: number of frames that must follow the history, for rollouts.
+        set_index: ``set_index`` of the windows.
 
     Raises:
         DataError: a trajectory is shorter than one window.
@@ -130,7 +130,7 @@ def sound_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_
     """Read windows and return those that are free of NaN and infinity.
 
     Raises:
-        BadValuesError: of one of the sets, none is.
+        BadValuesError: every window of some set holds NaN or infinity.
     """
     sound = [window for window in windows if is_sound(sets, window, num_frames)]
     for index in {window.set_index for window in windows} - {window.set_index for window in sound}:
