@@ -55,7 +55,7 @@ class WellFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: what the layout asks for is missing, or a field does not go with the dimensions.
+            DataError: the file lacks something that the layout requires, or a field does not go with the dimensions.
         """
         with described_hdf5(path) as file:
             self.system = _text(_attribute(file, "dataset_name"))

@@ -85,7 +85,7 @@ def spread_windows(
         lead: lead time of every window.
         count: number of windows; all that fit, if there are fewer.
         horizon: number of frames that must follow the history, for rollouts.
-        set_index: ``set_index`` of the windows.
+        set_index: the ``set_index`` of the windows.
 
     Raises:
         DataError: a trajectory is shorter than one window.

@@ -23,12 +23,12 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
         q: queries ``(m, h, d)``.
         k: keys ``(n, h, d)``.
         v: values ``(n, h, d)``.
-        segmentation: of ``m`` queries and ``n`` keys.
+        segmentation: the segments of the ``m`` queries and ``n`` keys.
         backend: ``grouped`` scaled-dot-product attention, one call for all segments of a length; ``varlen``, variable-length
             flash attention in PyTorch; ``flash_attn``, the package of that name; ``auto`` takes what `choose_backend` says.
 
     Returns:
-        ``(m, h, d)``, in the order of the queries.
+        The attended values ``(m, h, d)``, in the order of the queries.
 
     Raises:
         ValueError: the backend cannot serve this device, precision or installation.

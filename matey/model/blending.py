@@ -33,8 +33,9 @@ class BlockGrid:
         tiles: the part of the frame that is put together.
         cells: size ``z, y, x`` of a block without its margins; it divides tiles and patches.
         margin: cells ``z, y, x`` of a margin, at most half a block.
-        reaching: ``(o, k, B)``, for each of the ``B`` blocks of each of the ``k`` tiles the number of its neighbour in
-            direction ``o`` of `directions`, whose margin reaches into it, or -1 beyond the domain; itself among them.
+        reaching: ``(o, k, B)``, number of the neighbour in each direction ``o`` of `directions` for each of the ``B``
+            blocks of each of the ``k`` tiles; the margin of that neighbour reaches into the block. It is -1 beyond the
+            domain; one direction is the block itself.
     """
 
     tiles: Tiles
@@ -79,7 +80,7 @@ class BlockGrid:
         """Return the numbers ``(m x blocks of a patch,)`` of the blocks of some patches, patch after patch.
 
         Args:
-            patch: of the level.
+            patch: size of the level's patches.
             row: ``(m,)`` rows of the patches in ``patchify`` of a single frame.
         """
         sizes = {f"s{axis}": p // c for axis, p, c in zip("zyx", patch[1:], self.cells, strict=True)}
@@ -87,7 +88,7 @@ class BlockGrid:
         return rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
 
     def sources(self, number: Tensor) -> Tensor:
-        """Say where in a list of blocks ``number`` those of `reaching` are, ``(o, k, B)``; -1 where they are not."""
+        """Return the positions ``(o, k, B)`` of the blocks of `reaching` in a list ``number``; -1 for those not in it."""
         place = number.new_full((self.num_blocks + 1,), -1)  # the last one stands for -1
         place[number] = torch.arange(len(number), device=number.device)
         return place[self.reaching]
@@ -108,8 +109,8 @@ class BlockGrid:
         """Add up the ramps of blocks with their margins, ``(k, 1, z, y, x)``.
 
         Args:
-            there: ``(o, k, B)`` of bool, which blocks of `reaching` there are.
-            dtype: of the result.
+            there: mask ``(o, k, B)`` of the blocks of `reaching` that exist.
+            dtype: precision of the result.
         """
         there = there.flatten(1).to(dtype)
         ramps = ramp(self.cells, self.margin).to(there)[..., None]
@@ -129,9 +130,9 @@ class Blocks:
 
     Attributes:
         values: ``(f, z, y, x, c)``, the blocks with their margins, weighted by `ramp`.
-        number: ``(c,)`` of the blocks in their grid.
+        number: ``(c,)``, number of each block in the grid of blocks.
         present: ``(d,)`` numbers of the blocks that all ranks decode.
-        grid: of the level.
+        grid: the grid of blocks of the level.
     """
 
     values: Tensor

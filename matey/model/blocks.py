@@ -81,9 +81,9 @@ class Block(nn.Module):
         """Map ``(n, e)`` to ``(n, e)``.
 
         Args:
-            tokens: ``(n, e)``.
-            seam: attends.
-            plans: of the scheme's segmentations.
+            tokens: ``(n, e)``, the tokens of this rank.
+            seam: computes the attention, with other ranks where the samples are shared.
+            plans: one plan per segmentation of the scheme, see `Seam.plan`.
             keep: a factor ``(n, 1)`` on each residual, those of drop path; None keeps all as they are.
         """
         for number, (attention, plan) in enumerate(zip(self.attentions, plans, strict=True)):

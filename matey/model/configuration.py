@@ -30,18 +30,19 @@ class MateyConfig(PretrainedConfig):
         token_set: ``uniform`` (one level), ``mix`` (children replace their parent) or ``mul`` (children beside it: the
             coarsest tokens attend to each other, the children of each parent among themselves, and what is decoded for
             children is added to what is for their parent).
-        refine_rule: ``threshold``, ``fraction`` or ``budget``, see `matey.tokens.refinement.Refinement`.
+        refine_rule: rule of refinement, ``threshold``, ``fraction`` or ``budget``, see
+            `matey.tokens.refinement.Refinement`.
         refine_amount: the rule's threshold, share or number of tokens.
-        refine_values: ``normalised`` or ``raw`` fields decide where to refine.
+        refine_values: fields that decide where to refine, ``normalised`` or ``raw``.
         refine_change: weight of the change between the last two frames in that decision.
-        normalisation: of the inputs: ``sample``, every field of a sample by its own mean and deviation over the history,
-            undone on the output; there is no other, and a file that names one is refused.
+        normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
+            over the history, undone on the output; there is no other, and a file that names one is refused.
         history: frames of history it is trained on.
         num_heads: attention heads.
         width: embedding width ``e``, a multiple of the heads.
         num_blocks: transformer blocks.
         mlp_ratio: hidden width of a block's MLP over ``e``.
-        halo: how far beyond a block of cells the decoder sees the last frame, in cells.
+        halo: number of cells by which the decoder sees the last frame beyond the block of cells that it writes.
         attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.

@@ -27,11 +27,13 @@ class PatchDecoder(nn.Module):
     """Decode tokens of one level to the values of a single frame in their patches.
 
     Args:
-        patch: of the level, ``t z y x``.
+        patch: size ``t z y x`` of the level's patches.
         num_fields: rows of the vocabulary.
-        width: of a token.
-        halo: cells that the window on the last frame reaches beyond the cells it is for, on each side.
-        overlap: cells that a decoded block reaches into its neighbours, on each side; at most half a block.
+        width: embedding width of a token.
+        halo: number of cells by which the window on the last frame reaches beyond the block that it is for, on each
+            side.
+        overlap: number of cells by which a decoded block reaches into its neighbours, on each side; at most half a
+            block.
     """
 
     def __init__(self, patch: Patch, num_fields: int, width: int, halo: int, overlap: int) -> None:
@@ -65,9 +67,10 @@ class PatchDecoder(nn.Module):
         """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
-            tokens: ``(m, e)``, group after group.
-            windows: per group ``(c, f, window)`` those of the blocks of its tokens, see `windows`; ``c`` may be 0.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
+            tokens: ``(m, e)``, the tokens to decode, batch after batch.
+            windows: windows ``(c, f, window)`` around the blocks of the tokens of each batch, see `windows`; ``c`` may
+                be 0.
+            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
 
         Returns:
             The blocks of the groups ``(f, z, y, x, c)``, with their margins and weighted by `ramp`, see `shapes`.

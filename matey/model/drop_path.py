@@ -14,9 +14,9 @@ def keep_scale(draw: Tensor, number: int, rate: float) -> Tensor:
     """Return the factor on a residual of each sample, ``(b,)``: 0 with probability ``rate``, else ``1 / (1 - rate)``.
 
     Args:
-        draw: ``(b,)`` int64, what tells samples of the training stream apart.
-        number: of the residual in the network.
-        rate: below 1.
+        draw: ``(b,)`` int64, number of the draw, which tells samples of the training stream apart.
+        number: number of the residual in the network.
+        rate: probability that a sample skips the residual, below 1.
     """
     kept = uniform_hash(draw * 4096 + number) >= rate
     return kept.to(torch.float32) / (1 - rate)

@@ -43,11 +43,11 @@ class PatchEmbedding(nn.Module):
         """Embed the patches of every group.
 
         Args:
-            patches: per group ``(m, f, t, z, y, x)`` normalised values of this level's patches; ``m`` may be 0.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
+            patches: normalised values ``(m, f, t, z, y, x)`` of this level's patches in each batch; ``m`` may be 0.
+            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
 
         Returns:
-            ``(sum of m, e)``.
+            ``(sum of m, e)``, the embedded patches, batch after batch.
         """
         t, z, y, x = self.cells
         parts = []
@@ -124,8 +124,8 @@ class ConditionEmbedding(nn.Module):
         """Map the statistics of the samples of every group to ``(b, e)``, group after group.
 
         Args:
-            normalisations: per group.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
+            normalisations: the statistics of each batch.
+            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
         """
         added = []
         for of_group, row in zip(normalisations, rows, strict=True):

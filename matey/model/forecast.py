@@ -1,4 +1,4 @@
-"""What the network returns: the predicted frame, as far as this rank decoded it."""
+"""The predicted frame that the network returns, as far as this rank decoded it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ class Forecast(NamedTuple):
     backward pass, and counts gradients of all but the last micro-step more than once (bfloat16 with stage 1, `overlap_comm`).
 
     Attributes:
-        batch: what was predicted from.
-        base: ``(b, f, z, y, x)`` in physical units; the last frame when the change is predicted.
-        scale: ``(b, f)`` in physical units.
-        tiles: the ``k`` that hold cells of this rank.
-        own: ``(k, z, y, x)`` of bool, those cells.
-        decoded: ``(k, f, z, y, x)`` in units of the scale, relative to the base; counts in own cells only.
-        num_tokens: tokens of the batch that this rank processed.
+        batch: the histories that the forecast starts from.
+        base: ``(b, f, z, y, x)``, the field that the decoded values are added to, in physical units; the last frame
+            when the change is predicted.
+        scale: ``(b, f)``, the factor on the decoded values, in physical units.
+        tiles: the ``k`` tiles that hold cells of this rank.
+        own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
+        decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
+            only.
+        num_tokens: number of tokens of the batch that this rank processed.
     """
 
     batch: FieldBatch

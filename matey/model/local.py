@@ -28,9 +28,9 @@ class LocalOperator(nn.Module):
     It holds the schemes, and is no module that is called: what it returns is a tensor for each group, see `matey.model.groups`.
 
     Args:
-        patches: of all levels; the windows extend along the axes that patches extend along.
+        patches: patch sizes of all levels; the windows extend along the axes that patches extend along.
         num_fields: rows of the vocabulary.
-        width: of a sample's conditions.
+        width: width of a sample's conditions.
         channels: products per cell.
         scales: cells along each axis that a scheme takes the mean of, for each scheme.
     """
@@ -55,13 +55,13 @@ class LocalOperator(nn.Module):
         """Predict the changes in some tiles of every group.
 
         Args:
-            frames: per group ``(b, 2, f, z, y, x)``, see `local_inputs`.
-            tiles: per group those to predict; there may be none.
-            conditions: ``(b, e)`` of the samples, group after group.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
+            frames: inputs ``(b, 2, f, z, y, x)`` of each batch, see `local_inputs`.
+            tiles: the tiles of each batch to predict; there may be none.
+            conditions: ``(b, e)``, the conditions of the samples, batch after batch.
+            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
 
         Returns:
-            Per group ``(k, f, z, y, x)``, the cells of the tiles; zero beyond the grid.
+            One tensor ``(k, f, z, y, x)`` per batch, the changes in the cells of its tiles; zero beyond the grid.
         """
         boxes = [_box(inputs, part) for inputs, part in zip(frames, tiles, strict=True)]
         of_samples = conditions.split([len(inputs) for inputs in frames])

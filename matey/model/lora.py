@@ -37,8 +37,8 @@ def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> di
 
     Args:
         weights: the whole state of a model with adapters.
-        rank: of the adapters.
-        alpha: their factor times the rank.
+        rank: rank of the adapters.
+        alpha: scale of the adapters, their factor times the rank.
     """
     merged = {}
     for name, value in weights.items():

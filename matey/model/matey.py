@@ -39,8 +39,9 @@ class MateyModel(PreTrainedModel):
     sequence of calls on all ranks.
 
     Attributes:
-        seam: attends and sums; `matey.parallel` puts another in its place for a group of ranks.
-        checkpoint_blocks: ``none``, ``all`` or ``every_other``: blocks that keep no activations but compute them again.
+        seam: computes attention and sums; `matey.parallel` puts another in its place for a group of ranks.
+        checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
+            ``all`` or ``every_other``.
         offload_activations: whether what such blocks keep waits in main memory.
     """
 

@@ -19,7 +19,7 @@ class Seam:
     """One process: it holds all tokens. `matey.parallel` overrides the methods for a group of ranks.
 
     Args:
-        backend: of `segment_attention`.
+        backend: backend of `segment_attention`.
 
     Attributes:
         size: number of ranks that share the samples.
@@ -57,15 +57,16 @@ class Seam:
         """Add up what the ranks have of each row, at the ranks that hold it.
 
         Args:
-            values: per group ``(m, ...)``, what this rank has of the rows that it reaches.
-            reached: per group ``(m,)`` their numbers, ascending.
-            held: per group ``(k,)`` the numbers of the rows that this rank holds, ascending and among ``reached``.
+            values: tensors ``(m, ...)``, one per batch: this rank's part of the rows that it contributes to.
+            reached: the numbers ``(m,)`` of those rows, ascending, one tensor per batch.
+            held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
+                batch.
             num_tokens: length of the packed list.
-            routes: from the rank of each token of it ``(n,)``, per group the rows that change ranks, see
-                `matey.tokens.coverage.routes`.
+            routes: function of the rank of each token ``(n,)`` of the packed list; it returns for each batch the rows
+                that change ranks, see `matey.tokens.coverage.routes`.
 
         Returns:
-            Per group ``(k, ...)``, the sums of the rows that this rank holds.
+            One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.
         """
         rows = zip(values, reached, held, strict=True)
         return [

@@ -34,9 +34,9 @@ class Scheme(nn.Module):
     """Predict the change of every cell of a grid from the window around it.
 
     Args:
-        halo: how far the window reaches along ``z, y, x``.
+        halo: number of cells by which the window reaches along ``z, y, x``.
         num_fields: rows of the vocabulary.
-        width: of a sample's conditions.
+        width: width of a sample's conditions.
         channels: products per cell.
     """
 
@@ -57,9 +57,9 @@ class Scheme(nn.Module):
         """Predict the changes of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
-            wide: per group ``(b, 2, f, z, y, x)`` with a halo, see `matey.model.local.local_inputs`.
-            conditions: ``(b, e)`` of the samples, group after group.
-            rows: per group ``(f,)`` the row of each field in the vocabulary.
+            wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
+            conditions: ``(b, e)``, the conditions of the samples, batch after batch.
+            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
 
         Returns:
             The changes of the groups ``(b, f, z, y, x)``, see `shapes`.
@@ -91,8 +91,8 @@ class Scheme(nn.Module):
         All that is linear is folded into one stencil from each field to each: none of it is computed per cell.
 
         Returns:
-            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` to ``p``, ``q`` and what is linear, offsets ``(b, 2 c + f)``, and the map
-            ``(b, c, f)`` of what comes of the products.
+            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` to ``p``, ``q`` and the linear part, offsets ``(b, 2 c + f)``, and
+            the map ``(b, c, f)`` from the mixed products to the changes of the fields.
         """
         num_fields, channels, dtype = len(row), self.channels, told.dtype
         of_products, offset, of_linear, of_out, of_stencils = told.split(

@@ -21,8 +21,8 @@ class Transfer:
     """What a model got from another.
 
     Attributes:
-        reused: by parameter, how many of its values are the other's.
-        sentences: what is new.
+        reused: name of each parameter mapped to the number of its values that come from the other model.
+        sentences: sentences on the parts that are new.
     """
 
     reused: Mapping[str, int]
@@ -36,7 +36,8 @@ def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]
     Args:
         source: a trained model.
         target: a model with initial weights, which stay where nothing fits.
-        new_rows: per field that only the target has: ``zero``, ``mean`` of the source's rows, or ``copy:FIELD``.
+        new_rows: initial row of each field that only the target has: ``zero``, ``mean`` of the source's rows, or
+            ``copy:FIELD``.
 
     Raises:
         ValueError: the blocks or what is decoded differ, or a row is to be copied from a field that the source lacks.
