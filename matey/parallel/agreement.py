@@ -30,7 +30,7 @@ def check_agreement(facts: Mapping[str, str]) -> None:
     """Raise ConfigError, on every rank, unless all ranks come with equal facts.
 
     Args:
-        facts: from what it is, such as ``the data``, to its fingerprint.
+        facts: name of each fact, such as ``the data``, mapped to its fingerprint.
     """
     if not dist.is_initialized():
         return

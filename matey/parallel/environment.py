@@ -42,14 +42,14 @@ class Environment:
 
     Attributes:
         launcher: ``torch`` (also DeepSpeed's), ``mpi``, ``slurm`` or ``none``.
-        rank: of this process among all.
+        rank: number of this process among all processes.
         world_size: number of processes.
-        local_rank: of this process on its node.
-        local_world_size: processes on this node.
-        address: of rank 0.
-        port: on which rank 0 listens.
-        sees_own_device: whether it was shown a device that no other process of its node sees.
-        device: of this process: a GPU (``cuda`` for NVIDIA and AMD alike) where there is one, else the CPU.
+        local_rank: number of this process on its node.
+        local_world_size: number of processes on this node.
+        address: network address of rank 0.
+        port: the port on which rank 0 listens.
+        sees_own_device: whether this process was shown a device that no other process of its node sees.
+        device: the device of this process: a GPU (``cuda`` for NVIDIA and AMD alike) where there is one, else the CPU.
     """
 
     launcher: str
@@ -79,8 +79,8 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
     """Find out how this process was started: by DeepSpeed's or torch's launcher, ``mpirun``, ``srun``, or by hand.
 
     Args:
-        variables: of the process.
-        num_devices: GPUs that this process sees; by default what torch counts.
+        variables: environment variables of the process.
+        num_devices: number of GPUs that this process sees; by default what torch counts.
 
     Raises:
         ConfigError: a launcher set a part of its variables only, one is no number or out of range, two contradict each other,
@@ -125,7 +125,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     """Join the process group that DeepSpeed will use, and listen to the scheduler.
 
     Args:
-        environment: of this process.
+        environment: the environment of this process.
         timeout: seconds after which a collective that hangs fails.
         threads: CPU threads of this process; by default as many as it has cores to itself.
 

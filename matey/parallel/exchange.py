@@ -18,13 +18,13 @@ def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], gro
     """Send the first ``send[0]`` rows to the first rank of the group, the next ``send[1]`` to the second, and so on.
 
     Args:
-        rows: ``(sum of send, ...)``.
-        send: rows for each rank.
-        receive: rows from each rank.
-        group: every rank of it must call.
+        rows: ``(sum of send, ...)``, the rows to send, ordered by rank.
+        send: number of rows for each rank.
+        receive: number of rows from each rank.
+        group: process group, every rank of which must call.
 
     Returns:
-        ``(sum of receive, ...)``, in the order of the ranks.
+        The received rows ``(sum of receive, ...)``, in the order of the ranks.
     """
     return _Exchange.apply(rows, tuple(send), tuple(receive), group)
 
@@ -33,9 +33,9 @@ def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
     """Return the rows of all ranks of a group, in their order; the gradient is summed over the ranks.
 
     Args:
-        rows: ``(own count, ...)``.
-        counts: rows of each rank; they differ by little.
-        group: every rank of it must call.
+        rows: ``(own count, ...)``, the rows of this rank.
+        counts: number of rows of each rank; they differ by little.
+        group: process group, every rank of which must call.
     """
     return _Gather.apply(rows, tuple(counts), group)
 
@@ -45,12 +45,12 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
 
     Args:
         parts: ``(sum of counts, ...)``, this rank's part of the rows of all.
-        counts: rows of each rank; they differ by little.
-        own: rows of this rank.
-        group: every rank of it must call.
+        counts: number of rows of each rank; they differ by little.
+        own: number of rows of this rank.
+        group: process group, every rank of which must call.
 
     Returns:
-        ``(own, ...)``
+        ``(own, ...)``, the sum of this rank's rows.
     """
     longest = max(counts)
     if min(counts) < longest:

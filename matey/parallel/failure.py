@@ -82,10 +82,10 @@ def say_once(rank: int, world_size: int, text: str, code: int) -> None:
     it has not ended a while later speaks, since rank 0 has not met the error: on its node a file or a device is missing.
 
     Args:
-        rank: of this process.
+        rank: rank of this process.
         world_size: number of ranks.
-        text: what to write.
-        code: with which this process ends if the launcher ends it in the meantime.
+        text: the text to write.
+        code: exit code of this process if the launcher ends it in the meantime.
     """
     is_first = _is_first_to_say(text)
     if is_first is None and rank > 0:

@@ -23,16 +23,19 @@ def hand_over(
     """Send rows to the ranks that hold them, in one exchange, and add up what comes for those that this rank holds.
 
     Args:
-        values: per kind of row ``(m, ...)``, what this rank has of those that it reaches.
-        reached: per kind ``(m,)`` their numbers, ascending.
-        held: per kind ``(k,)`` the numbers of the rows that this rank holds, ascending and among ``reached``.
-        routes: per kind ``(3, r)`` in ascending order, of all rows that change ranks: from which, to which, and their number.
+        values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
+        reached: the numbers ``(m,)`` of those rows, ascending, one tensor per kind.
+        held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
+            kind.
+        routes: tensors ``(3, r)``, one per kind, with a column for each row that changes ranks, in ascending order: the
+            rank that sends it, the rank that receives it, and the row's number.
         me: this rank's place in the group.
-        num_ranks: of the group.
-        group: every rank of it must call.
+        num_ranks: number of ranks in the group.
+        group: process group, every rank of which must call.
 
     Returns:
-        Per kind ``(k, ...)``, the rows that this rank holds: what it had, and then rank by rank what came.
+        One tensor ``(k, ...)`` per kind, the rows that this rank holds: its own part, to which the parts of the other
+        ranks are added rank by rank.
     """
     own = [have[torch.searchsorted(there, rows)] for have, there, rows in zip(values, reached, held, strict=True)]
     leaving = [of_kind[1:, of_kind[0] == me] for of_kind in routes]

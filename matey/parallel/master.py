@@ -22,9 +22,9 @@ class Piece:
     """A stretch of one parameter inside a master tensor.
 
     Attributes:
-        name: of the parameter, as in the module's state dict.
-        start: where the stretch begins in the flattened parameter.
-        offset: where it begins in the flattened master tensor.
+        name: name of the parameter, as in the module's state dict.
+        start: index at which the stretch begins in the flattened parameter.
+        offset: index at which it begins in the flattened master tensor.
         length: number of values.
     """
 
@@ -60,8 +60,8 @@ def masters(engine: Engine) -> list[Master]:
     if stage == 3:
         if optimizer.swap_optimizer:
             raise ConfigError(
-                "zero_optimization.offload_optimizer sends the optimizer to a disk, where neither train.ema nor a universal "
-                "checkpoint reaches it; offload it to 'cpu', or do without."
+                "zero_optimization.offload_optimizer moves the optimizer's state to a disk, where neither train.ema nor a "
+                "universal checkpoint reaches it; offload it to 'cpu', or do without."
             )
         groups = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
         return [Master(flat, tuple(_sliced(optimizer, group))) for flat, group in groups]
@@ -95,9 +95,10 @@ def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> 
     """Set the trained weights, Adam's moments and the counters of steps. All ranks must call.
 
     Args:
-        engine: that has taken no step yet.
-        read: returns the whole ``fp32``, ``exp_avg`` or ``exp_avg_sq`` of a parameter, given that word and the name.
-        step: steps taken.
+        engine: an engine that has taken no step yet.
+        read: function that returns the whole ``fp32``, ``exp_avg`` or ``exp_avg_sq`` of a parameter, given that word
+            and the name.
+        step: number of steps taken.
     """
     inner = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
     for master in masters(engine):

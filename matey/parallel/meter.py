@@ -67,8 +67,9 @@ class Meter:
         """Return what the step took up to its last mark, the same on all ranks but for this rank's seconds; all must call.
 
         Returns:
-            ``seconds_by_part`` of this rank; ``processor_seconds``, ``total_memory_bytes`` and ``num_cores`` summed over the
-            ranks, without the processes that read ahead; ``peak_memory_bytes`` of the rank that held most.
+            A mapping: ``seconds_by_part`` of this rank; ``processor_seconds`` (CPU time), ``total_memory_bytes`` and
+            ``num_cores`` summed over the ranks, without the processes that read ahead; ``peak_memory_bytes`` of the
+            rank that held most.
         """
         memory = peak_memory_bytes()
         own = [time.process_time() - self._processor, memory, _cores[0]]

@@ -34,10 +34,10 @@ class HeadsPlan:
     """Exchange tokens for heads inside the head group, gather keys and values across the query group.
 
     Attributes:
-        segmentation: of the head group's queries, and of all keys.
-        counts: tokens of each rank of the head group.
-        gathered: tokens of each head group, in the order of the query group.
-        num_moved: values that leave a rank in all of a forward pass, over the embedding width.
+        segmentation: the segments of the head group's queries and of all keys.
+        counts: number of tokens of each rank of the head group.
+        gathered: number of tokens of each head group, in the order of the query group.
+        num_moved: number of values that leave a rank in a whole forward pass, divided by the embedding width.
     """
 
     segmentation: Segmentation
@@ -51,12 +51,12 @@ class TokensPlan:
     """Move tokens so that each segment is whole on one rank.
 
     Attributes:
-        segmentation: of the tokens that come to this rank.
-        order: ``(m,)`` this rank's tokens in the order of the ranks that they go to.
-        inverse: ``(m,)`` undoes it.
-        send: tokens that go to each rank.
-        receive: tokens that come from each rank.
-        num_moved: as that of `HeadsPlan`.
+        segmentation: the segments of the tokens that come to this rank.
+        order: ``(m,)``, this rank's tokens in the order of the ranks that they go to.
+        inverse: ``(m,)``, the permutation that undoes ``order``.
+        send: number of tokens that go to each rank.
+        receive: number of tokens that come from each rank.
+        num_moved: number of values moved, counted as in `HeadsPlan`.
     """
 
     segmentation: Segmentation
@@ -71,8 +71,8 @@ class SequenceSeam(Seam):
     """The seam for a group of ranks.
 
     Args:
-        topology: of this rank. All ranks must make their seams together: it makes process groups.
-        backend: of `segment_attention`.
+        topology: the place of this rank. All ranks must make their seams together: it makes process groups.
+        backend: backend of `segment_attention`.
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
@@ -227,8 +227,8 @@ def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None
         ways: number of ranks.
 
     Returns:
-        ``(segments,)``, or None if there are fewer than ranks, or some rank would get more than its share of the tokens, or of
-        the attention's products, by `MOST_IMBALANCE`.
+        The rank of each segment ``(segments,)``; None if there are fewer segments than ranks, or if some rank would get
+        more than its share of the tokens, or of the attention's products, by `MOST_IMBALANCE`.
     """
     num_segments = int(number.max()) + 1 if len(number) else 0
     if num_segments < ways:

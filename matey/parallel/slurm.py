@@ -77,9 +77,10 @@ def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_ta
     """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough.
 
     Args:
-        variables: of the process.
-        num_devices: that this task sees. Where there is one for each task of the node, ``--gpu-bind=none`` shows all to each.
-        num_tasks: of this node.
+        variables: environment variables of the process.
+        num_devices: number of devices that this task sees. Where there is one for each task of the node,
+            ``--gpu-bind=none`` shows all of them to every task.
+        num_tasks: number of tasks on this node.
     """
     if num_devices >= num_tasks:
         return False

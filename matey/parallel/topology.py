@@ -14,10 +14,10 @@ class Topology:
     and P_q ranks with the same heads share the queries.
 
     Attributes:
-        rank: of all.
-        num_ranks: all ranks.
-        sequence_parallel_size: ranks P that share samples.
-        num_heads: of the attention.
+        rank: number of this rank among all ranks.
+        num_ranks: number of all ranks.
+        sequence_parallel_size: number of ranks ``P`` that share samples.
+        num_heads: number of heads of the attention.
     """
 
     rank: int = 0
