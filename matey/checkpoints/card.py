@@ -26,7 +26,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
 
     Args:
         source: the checkpoint that the weights come from.
-        settings: of the run.
+        settings: the settings of the run.
         run: the run's folder, with its log and commands.
         is_average: whether the weights are the moving average.
     """

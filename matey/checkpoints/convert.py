@@ -34,11 +34,11 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
 
     Args:
         source: the checkpoint.
-        run: folder of its run, which ``huggingface`` and ``universal`` need.
-        form: ``huggingface``, ``fp32`` or ``universal``.
-        out: the folder; it appears when all of it is written.
+        run: the folder of its run, which ``huggingface`` and ``universal`` need.
+        form: the form to write, ``huggingface``, ``fp32`` or ``universal``.
+        out: the folder to write; it appears when all of it is written.
         average: whether to take the moving average in place of the weights.
-        dtype: of the weights of ``huggingface``.
+        dtype: precision of the weights, for ``huggingface``.
 
     Raises:
         ShardError: the checkpoint is damaged.

@@ -23,9 +23,9 @@ def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Itera
     """Give what a rank holds as ZeRO 1 and 2 cut it: a flat group in equal parts, with a list of the pieces in a part.
 
     Args:
-        state: of the rank's optimizer.
-        what: ``fp32`` or one of Adam's moments.
-        starts: how much of each parameter the ranks before hold; moved on.
+        state: the state of the rank's optimizer.
+        what: the values to give, ``fp32`` or one of Adam's moments.
+        starts: number of values of each parameter that the ranks before this one hold; it is moved on.
     """
     if what == "fp32":
         flats = state["single_partition_of_fp32_groups"]

@@ -13,8 +13,8 @@ class MetricsLog:
     """The lines of a log that say something of a step.
 
     Attributes:
-        lines: each as its text and as the object it holds, in the order of the file.
-        num_damaged: lines that are no object with a whole number ``step``.
+        lines: the lines in the order of the file, each as its text and as the object it holds.
+        num_damaged: number of lines that are not an object with a whole number ``step``.
     """
 
     lines: list[tuple[str, dict[str, Any]]]

@@ -27,9 +27,10 @@ class Source:
     """A checkpoint on disk.
 
     Attributes:
-        folder: with its files.
-        stage: of ZeRO; None for a universal checkpoint, which has none.
-        common: what every rank would write alike: steps, ranks, shapes, the run's state, and without ZeRO 3 the module.
+        folder: the folder that holds its files.
+        stage: the ZeRO stage; None for a universal checkpoint, which has none.
+        common: the data that every rank would write alike: steps, ranks, shapes, the run's state, and without ZeRO 3
+            the module.
     """
 
     folder: Path
@@ -103,7 +104,8 @@ class Source:
         """Return the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
 
         Args:
-            what: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for Adam's moments, ``ema`` for the average.
+            what: the values to return: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for Adam's moments,
+                ``ema`` for the moving average.
 
         Raises:
             ShardError: a file is missing, damaged, or of another step, or the checkpoint lacks what is asked for.
@@ -202,7 +204,7 @@ def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
     """Return in words how DeepSpeed cuts its files: those of one layout and number of ranks load into each other.
 
     Args:
-        stage: of ZeRO.
+        stage: the ZeRO stage.
         has_bf16_wrapper: whether DeepSpeed wraps the optimizer as for stage 1 in bf16 with float32 gradients.
     """
     if has_bf16_wrapper:
@@ -218,7 +220,7 @@ def universal_file(folder: Path, what: str, name: str) -> Path:
     """
     if PurePath(name).name != name or name in ("", "..") or "\0" in name:
         raise ShardError(
-            f"{folder} would hold a file for the parameter {name[:80]!r}, which is no name of a file: no model of MATEY has "
-            "such a parameter, and it was not used; take the checkpoint from its source again."
+            f"The checkpoint has a parameter called {name[:80]!r}, which is not a valid file name in {folder}: no model of "
+            "MATEY has such a parameter, and it was not used; take the checkpoint from its source again."
         )
     return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"

@@ -64,7 +64,7 @@ def load_resolved(path: str | Path) -> RunConfig:
     """Read the ``config.yaml`` that a run wrote; what an older run did not name is as it was then, not as the default is now.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: the file cannot be read, see `load_config`.
     """
     tree = read_yaml(path)
     for section, values in BEFORE_THE_KEY.items():
@@ -77,7 +77,7 @@ def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
     """Return a tree of sections with overrides such as ``train.steps=200`` applied; values are read as YAML.
 
     Raises:
-        ConfigError: an override is not key=value, or goes through a value.
+        ConfigError: an override is not key=value, or its key continues below a value.
     """
     tree = deepcopy(tree)
     for override in overrides:

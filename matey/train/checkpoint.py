@@ -71,7 +71,7 @@ class RunFolder:
         """Return the step of the newest whole checkpoint, None if there is none.
 
         Raises:
-            ConfigError: what should name it names none.
+            ConfigError: the file ``latest`` names no checkpoint.
         """
         try:
             tag = latest_tag(self.checkpoints)
@@ -100,7 +100,7 @@ class RunFolder:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
 
         Returns:
-            a sentence on lines of metrics that are damaged, which are dropped as well; empty if there are none.
+            A sentence about damaged lines in the metrics, which are dropped as well; empty if there are none.
 
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.

@@ -28,7 +28,7 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, as train.steps=200"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output.dir")
-    parser.add_argument("--describe", action="store_true", help="say what would be done, and leave")
+    parser.add_argument("--describe", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
     return parser
 
@@ -37,13 +37,13 @@ def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str
     """Start the processes, train, and return the exit code.
 
     Args:
-        train: what to run.
-        args: of `training_parser`.
-        overrides: KEY=VALUE that other flags stand for; they come after those of ``--set``.
+        train: the function that trains.
+        args: the arguments, as parsed by `training_parser`.
+        overrides: KEY=VALUE settings that other flags stand for; they come after those of ``--set``.
 
     Returns:
-        0 if training is done; 75 if a signal asked the run to leave, which it did with a whole checkpoint, so that the
-        same command with ``--resume`` goes on; 2 for a mistake that the printed sentence explains.
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint, so that
+        the same command with ``--resume`` continues; 2 for a mistake that the printed sentence explains.
     """
     rank, world_size = likely_place()
     name_failures(rank, world_size)

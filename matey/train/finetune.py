@@ -29,9 +29,9 @@ def finetune(
 
     Args:
         run: the run; where it does not say, network, tokens and history are those of the pretrained model.
-        deepspeed_config: of the engine.
-        say: prints a line on rank 0.
-        only_describe: whether to say what would be done, and leave.
+        deepspeed_config: the configuration of the engine.
+        say: function that prints a line on rank 0.
+        only_describe: whether to say only what would be done, and not to train.
 
     Raises:
         ConfigError: there is no pretrained model, or it does not fit the run.

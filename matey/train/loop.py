@@ -43,12 +43,12 @@ def train(
         engine: the model and its optimizer.
         stream: this rank's micro-batches, from the one after ``progress.step`` on.
         scales: the NRMSE that counts as a loss of 1, for every system that the stream may bring.
-        validate: returns the validation's numbers, with ``valid_nrmse`` among them, or None where a signal asked to leave in
-            the middle; called on all ranks.
-        settings: of the training.
-        folder: of the run.
-        average: of the weights, which validation and the best weights are taken from where there is one.
-        progress: of the run so far.
+        validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None where a
+            signal asked the run to stop in the middle; called on all ranks.
+        settings: the section ``train`` of the run's settings.
+        folder: the run's folder.
+        average: the moving average of the weights; where there is one, it is validated and kept as the best weights.
+        progress: the state that the run has reached.
 
     Raises:
         RunError: the loss is not finite, or a checkpoint cannot be written.
@@ -162,8 +162,9 @@ class Progress:
     Attributes:
         step: the last step taken.
         best: the best ``valid_nrmse``.
-        stale: validations since then.
-        owes_validation: whether the one after that step is still to be done, since a signal asked to leave before it.
+        stale: number of validations since then.
+        owes_validation: whether the validation after that step is still to be done, since a signal asked the run to
+            stop before it.
     """
 
     step: int = 0

@@ -19,8 +19,8 @@ class LossScale:
     """The NRMSE that counts as a loss of 1: a power of the lead time, in snapshots.
 
     Attributes:
-        first: at lead time 1.
-        power: 0 where all lead times count alike.
+        first: the scale at lead time 1.
+        power: the exponent of the lead time; 0 where all lead times count alike.
     """
 
     first: float = 1.0
@@ -42,8 +42,8 @@ def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
     """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.evaluate.metrics.nrmse`, from each rank's cells.
 
     Args:
-        forecasts: of batches with a target.
-        seam: sums over the ranks that share the samples, once for all forecasts.
+        forecasts: forecasts of batches with a target.
+        seam: the seam that sums over the ranks that share the samples, once for all forecasts.
     """
     targets = [forecast.batch.target.to(forecast.scale.dtype) for forecast in forecasts]
     own = [_squared_error(*pair) for pair in zip(forecasts, targets, strict=True)]
@@ -57,9 +57,9 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
     """Return the mean over the samples of a micro-batch, and the loss of each sample ``(b,)``.
 
     Args:
-        forecasts: of the batches of a micro-batch.
-        seam: sums over the ranks that share the samples.
-        scales: per system, the NRMSE that counts as a loss of 1.
+        forecasts: forecasts of the batches of a micro-batch.
+        seam: the seam that sums over the ranks that share the samples.
+        scales: the NRMSE that counts as a loss of 1, for each system.
     """
     errors = zip(forecasts, nrmse_of(forecasts, seam), strict=True)
     per_sample = torch.cat(

@@ -19,11 +19,11 @@ def activation_bytes(
     """Return the bytes that the blocks' activations of ``num_tokens`` tokens take on one rank.
 
     Args:
-        config: of the model.
-        num_tokens: that the rank holds of a micro-batch.
-        num_attentions: attentions of a block: 1 for ``vit``, 2 for ``svit``, 3 or 4 for ``avit``.
-        checkpoint_blocks: as ``parallel.checkpoint_blocks``.
-        value_bytes: of a value: 4 for float32, 2 for bfloat16.
+        config: the model's configuration.
+        num_tokens: number of tokens of a micro-batch that the rank holds.
+        num_attentions: number of attentions in a block: 1 for ``vit``, 2 for ``svit``, 3 or 4 for ``avit``.
+        checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
+        value_bytes: size of a value in bytes: 4 for float32, 2 for bfloat16.
     """
     block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4
     blocks = config.num_blocks

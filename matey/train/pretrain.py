@@ -21,9 +21,9 @@ def pretrain(
 
     Args:
         run: the run; its vocabulary, where not given, is what the data sets hold.
-        deepspeed_config: of the engine.
-        say: prints a line on rank 0.
-        only_describe: whether to say what would be done, and leave.
+        deepspeed_config: the configuration of the engine.
+        say: function that prints a line on rank 0.
+        only_describe: whether to say only what would be done, and not to train.
     """
     if run.finetune is not None:
         raise ConfigError("The run YAML has a section 'finetune': start it with launch/finetune.py, or remove that.")

@@ -51,11 +51,11 @@ def train_run(
         run: the run, resolved.
         data: its data.
         model: its network; what requires a gradient is trained.
-        deepspeed_config: of the engine.
-        say: prints a line on rank 0.
-        only_describe: whether to say what would be done, and leave.
-        notes: to be said after what every run says of itself.
-        facts: more fingerprints that all ranks must agree on.
+        deepspeed_config: the configuration of the engine.
+        say: function that prints a line on rank 0.
+        only_describe: whether to say only what would be done, and not to train.
+        notes: sentences to print after the description that every run prints.
+        facts: further fingerprints that all ranks must agree on.
     """
     check_attention(run.model.attention, is_bf16(deepspeed_config))
     topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)

@@ -25,12 +25,12 @@ class RunData:
     """The data of a run.
 
     Attributes:
-        sets: trained on.
-        splits: of their trajectories.
-        others: only validated on.
+        sets: the data sets that are trained on.
+        splits: the split of the trajectories of each of these sets.
+        others: the data sets that are only validated on.
         mixture: the stream of samples.
-        record: what each part holds, for the run's folder.
-        notes: sentences on where the splits come from, if there is anything to say.
+        record: the trajectories of each part, recorded for the run's folder.
+        notes: sentences about the source of the splits, if there is anything to say.
     """
 
     sets: tuple[TrajectorySet, ...]

@@ -18,7 +18,8 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     """Split the data sets of a run.
 
     Returns:
-        the splits; the record of them, for the run's folder; sentences on where they come from, if there is anything to say.
+        The splits; the record of them, for the run's folder; sentences about the source of the splits, if there is
+        anything to say.
 
     Raises:
         ConfigError: the run goes on, and its files or the settings of its split are not those that it started with.
@@ -49,9 +50,9 @@ def check_unseen(
     """Raise ConfigError if a fine-tuning run holds out what its pretrained model was trained on.
 
     Args:
-        source: of the pretraining run; None where that is not known, which passes.
-        sets: of the fine-tuning run.
-        splits: of these.
+        source: the record of the pretraining run's split; None where that is not known, which passes.
+        sets: the data sets of the fine-tuning run.
+        splits: the splits of these data sets.
         pretrained: the folder of the model.
     """
     if source is None:

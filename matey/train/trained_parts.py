@@ -29,8 +29,8 @@ def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
     """Return a table of parameter counts by part: all, those taken over from a pretrained model, and those trained.
 
     Args:
-        model: frozen as it will be trained, and not yet cut up by an engine.
-        transferred: what it got; None for random weights.
+        model: the model, frozen as it will be trained, and not yet divided by an engine.
+        transferred: the weights that the model took over; None for random weights.
     """
     counts: dict[str, list[int]] = {part: [0, 0, 0] for part in get_args(Part)}
     for name, parameter in model.named_parameters():

@@ -33,9 +33,9 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
     """Replace the newest frames of the histories by predictions. All ranks must call with the same number of steps.
 
     Args:
-        engine: of the model.
-        batches: of a micro-batch.
-        num_steps: frames to predict; of a sample with lead time ``L``, at most ``L - 1``.
+        engine: the engine of the model.
+        batches: the batches of a micro-batch.
+        num_steps: number of frames to predict; at most ``L - 1`` for a sample with lead time ``L``.
 
     Returns:
         The batches with later histories and shorter lead times; the targets are the same.

@@ -37,12 +37,12 @@ def validate(
 
     Args:
         engine: the model.
-        sets: those trained on, then those only validated on.
-        windows: of all sets, those of one set in a row.
-        history: frames of history.
-        micro_batch: samples predicted together, all of one data set.
+        sets: the data sets that are trained on, then those only validated on.
+        windows: the windows of all sets, those of one set in a row.
+        history: number of frames of history.
+        micro_batch: number of samples predicted together, all of one data set.
         topology: this rank's place.
-        num_trained: how many of the sets are trained on.
+        num_trained: number of the sets that are trained on.
     """
     names = set_names(sets)
     chunks = [

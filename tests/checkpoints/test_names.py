@@ -36,7 +36,7 @@ def written(folder):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_parameter_whose_name_leads_elsewhere_writes_nothing(tmp_path, name):
     source = source_with(tmp_path / "from", name, stage=0)
-    with pytest.raises(ShardError, match="which is no name of a file"):
+    with pytest.raises(ShardError, match="which is not a valid file name"):
         write_universal(source, tmp_path / "to" / "universal")
     assert written(tmp_path) == []
 
@@ -47,9 +47,9 @@ def test_a_parameter_whose_name_leads_elsewhere_reads_nothing(tmp_path, name):
     torch.save({"param": torch.ones(3)}, tmp_path / "outside" / "fp32.pt")
     source = source_with(tmp_path / "from", name, stage=None)
     for use in (source.files, lambda: source.parameter(WEIGHTS, name), lambda: source.whole(WEIGHTS)):
-        with pytest.raises(ShardError, match="which is no name of a file"):
+        with pytest.raises(ShardError, match="which is not a valid file name"):
             use()
-    with pytest.raises(ShardError, match="which is no name of a file"):
+    with pytest.raises(ShardError, match="which is not a valid file name"):
         convert(source, None, "fp32", tmp_path / "out", average=False, dtype="float32")
     assert written(tmp_path) == ["outside/fp32.pt"]
 
