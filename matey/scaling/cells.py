@@ -40,9 +40,9 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
     """Return where each rank runs the local operator: samples and cells ``z, y, x`` of the box around its tiles.
 
     Args:
-        config: of the model.
-        samples: of a micro-batch, all of one system and grid.
-        own: tokens of each rank.
+        config: the model's configuration.
+        samples: the samples of a micro-batch, all of one system and grid.
+        own: the tokens of each rank.
     """
     tile, patches = tile_of(decoders_of(config)), config.patches
     layout, frames = _in_one_group(samples, patches)

@@ -103,9 +103,9 @@ def lengths_figure(rows: Sequence[Row], samples: dict[int, list[dict[str, Any]]]
     """Draw the longest sequence that fits against the number of ranks, and the measured samples that it follows from.
 
     Args:
-        rows: with ``longest_tokens``.
-        samples: by ranks, as `matey.scaling.measured.read_lengths` gives them.
-        limit: bytes of activations of a rank.
+        rows: the rows of the report, of which those with ``longest_tokens`` are drawn.
+        samples: number of ranks mapped to the measured samples, as `matey.scaling.measured.read_lengths` gives them.
+        limit: limit on the activations of a rank, in bytes.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     length, memory = figure.subplots(1, 2)

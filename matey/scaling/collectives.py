@@ -26,9 +26,9 @@ class Group:
     """Where the ranks of a collective are.
 
     Attributes:
-        num_ranks: that take part.
-        ranks_on_node: of them on each node, at most.
-        sharing: groups of a node that call at the same time and share its links to other nodes.
+        num_ranks: number of ranks that take part.
+        ranks_on_node: largest number of these ranks on one node.
+        sharing: number of groups of a node that call at the same time and share its links to other nodes.
     """
 
     num_ranks: int
@@ -51,10 +51,10 @@ class Passes:
     """What a collective puts on the links.
 
     Attributes:
-        inside_rounds: one after another inside a node.
-        inside_bytes: that a die sends in them.
-        between_rounds: one after another between nodes.
-        between_bytes: that a node sends in them, those of other groups on it included.
+        inside_rounds: number of rounds inside a node, one after another.
+        inside_bytes: bytes that a device sends in these rounds.
+        between_rounds: number of rounds between nodes, one after another.
+        between_bytes: bytes that a node sends in these rounds, those of other groups on it included.
     """
 
     inside_rounds: float = 0.0
@@ -68,8 +68,8 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
 
     Args:
         kind: one of `KINDS`, as DeepSpeed's communication logger names them.
-        num_bytes: that a rank puts into the call; for ``broadcast``, that the root does.
-        group: of the ranks.
+        num_bytes: bytes that a rank puts into the call; for ``broadcast``, that the root puts in.
+        group: the placement of the ranks.
     """
     n, p, d, nodes = num_bytes, group.num_ranks, group.inside, group.num_nodes
     # Ranks of a node send side by side over its links.
@@ -107,9 +107,9 @@ class Point:
 
     Attributes:
         kind: one of `KINDS`.
-        num_bytes: that a rank put in.
-        group: of the ranks.
-        seconds: of the call.
+        num_bytes: bytes that a rank put in.
+        group: the placement of the ranks.
+        seconds: seconds that the call took.
     """
 
     kind: str
@@ -142,10 +142,10 @@ class Fit:
     """Links fitted to measured collectives.
 
     Attributes:
-        inside: of a node; None where no point has two ranks on a node.
-        between: nodes; None where all points are on one node.
-        factors: per kind, measured over modelled seconds: libraries have other algorithms for some.
-        residuals: per point, modelled over measured seconds, less 1.
+        inside: the link inside a node; None where no point has two ranks on a node.
+        between: the link between nodes; None where all points are on one node.
+        factors: ratio of measured to modelled seconds for each kind, since libraries use other algorithms for some.
+        residuals: relative error of the model at each point, modelled over measured seconds less 1.
     """
 
     inside: Link | None

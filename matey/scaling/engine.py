@@ -14,16 +14,16 @@ class EngineSettings:
     """A DeepSpeed configuration, read.
 
     Attributes:
-        stage: of ZeRO.
-        precision: of weights and activations: ``float32`` or ``bfloat16``.
-        gradient_bytes: of a gradient that is kept for the optimizer.
-        bucket: values that are reduced together.
+        stage: the ZeRO stage.
+        precision: precision of weights and activations, ``float32`` or ``bfloat16``.
+        gradient_bytes: bytes of each gradient value that is kept for the optimizer.
+        bucket: number of values that are reduced together.
         overlap: whether gradients are to be reduced while the backward pass goes on, see `overlaps`.
-        live: values of gathered weights that stage 3 keeps at once.
-        prefetch: values of weights that stage 3 gathers together.
+        live: number of gathered weight values that stage 3 keeps at once.
+        prefetch: number of weight values that stage 3 gathers together.
         persistent: size of a parameter below which stage 3 keeps it whole.
-        offloads_optimizer: whether the optimizer waits in main memory; DeepSpeed lets it from stage 1 on.
-        offloads_weights: whether the weights do; with stage 3 only.
+        offloads_optimizer: whether the optimizer's state is kept in main memory; DeepSpeed allows it from stage 1 on.
+        offloads_weights: whether the weights are kept in main memory; with stage 3 only.
     """
 
     stage: int

@@ -25,9 +25,9 @@ class StepSeconds:
 
     Attributes:
         forward: tokens, network and loss.
-        backward: their gradients.
+        backward: gradients of the forward pass.
         recompute: forward passes of checkpointed blocks once more.
-        waiting: for the ranks whose samples have most tokens.
+        waiting: load imbalance: waiting for the ranks whose samples have most tokens.
         optimizer: AdamW on what this rank owns.
         sequence: exchanges of the ranks that share samples.
         gradients: reduction of gradients beyond what the backward pass hides.
@@ -64,20 +64,20 @@ class Estimate:
     """What a run costs.
 
     Attributes:
-        ranks: of the run.
-        nodes: that they fill.
-        sequence_parallel_size: ranks that share samples.
+        ranks: number of ranks of the run.
+        nodes: number of nodes that they fill.
+        sequence_parallel_size: number of ranks that share samples.
         samples_per_step: the global batch.
-        tokens_per_sample: mean.
-        uniform_tokens_per_sample: mean, were samples cut into the finest patches throughout.
-        num_parameters: of the model.
-        memory: bytes of a rank by part.
+        tokens_per_sample: mean number of tokens.
+        uniform_tokens_per_sample: mean number of tokens if samples were cut into the finest patches throughout.
+        num_parameters: number of parameters of the model.
+        memory: memory of a rank by part, in bytes.
         memory_limit: bytes that a rank has.
         exchanges: messages of a step by kind and purpose.
-        seconds: of a step by part.
-        mfu: model FLOPs utilisation: operations of forward and backward without recomputation, over what all dies of the
-            ranks could do at their peak in that time.
-        days: for all steps of the run.
+        seconds: seconds of a step by part.
+        mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by what
+            all devices of the ranks could do at their peak in that time.
+        days: days that all steps of the run take.
     """
 
     ranks: int
@@ -132,12 +132,13 @@ def estimate(
 
     Args:
         run: the run.
-        deepspeed_config: of the engine.
-        machine: on which it runs.
-        nodes: all dies of so many nodes get a rank; or give ``ranks``.
+        deepspeed_config: the configuration of the engine.
+        machine: the machine on which it runs.
+        nodes: number of nodes, with a rank on each of their devices; or give ``ranks``.
         ranks: number of ranks; they fill nodes one after another.
-        workload: of an earlier call of `load_workload`, so that the data is not read again for every number of ranks. It may
-            be of a run with another size of micro-batch or sequence group: those are taken from ``run``.
+        workload: the result of an earlier call of `load_workload`, so that the data is not read again for every number
+            of ranks. It may belong to a run with another size of micro-batch or sequence group: those are taken from
+            ``run``.
 
     Raises:
         ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does

@@ -21,11 +21,11 @@ class Exchange:
     """Calls of one collective in a step.
 
     Attributes:
-        kind: as DeepSpeed's communication logger names it.
-        purpose: ``gradients``, ``weights`` or ``sequence``.
-        num_calls: in a step.
-        num_bytes: that a rank puts into all calls together, its own share included, as the logger counts.
-        seconds: of all calls together, were nothing else going on.
+        kind: name of the collective in DeepSpeed's communication logger.
+        purpose: the values exchanged, ``gradients``, ``weights`` or ``sequence``.
+        num_calls: number of calls in a step.
+        num_bytes: bytes that a rank puts into all calls together, its own share included, as the logger counts.
+        seconds: seconds that all calls take together if nothing else goes on.
     """
 
     kind: str

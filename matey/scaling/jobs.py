@@ -27,11 +27,11 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
     """Return a job script that runs another one with the nodes, the time and the configuration of a point.
 
     Args:
-        study: that the point belongs to.
-        point: whose job it is.
+        study: the study that the point belongs to.
+        point: the point that the job measures.
         script: a job script such as launch/slurm/pretrain.sbatch, relative to the repository: its `#SBATCH` lines are taken
             over, and it is run with CONFIG, DEEPSPEED_CONFIG and MAX_JOBS set.
-        minutes: after which Slurm ends the job.
+        minutes: time limit of the job in minutes.
 
     Raises:
         ConfigError: the script is missing, or no job script.

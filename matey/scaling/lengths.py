@@ -23,8 +23,8 @@ class Lengths:
 
     Attributes:
         case: the sample on one rank, with the run's model, as `matey.evaluate.speed_cases.Case.to_json` gives it.
-        num_tokens: of the sample.
-        activation_bytes: that it takes on one rank, as far as training knows beforehand.
+        num_tokens: number of tokens of the sample.
+        activation_bytes: bytes of its activations on one rank, as training estimates them beforehand.
         limit: bytes that the activations of a rank may take; None until they have been measured for the sample on one rank.
     """
 
@@ -67,12 +67,12 @@ def lengths_of(
     """Return how the longest sequence of a run is found.
 
     Args:
-        run: whose model, tokenizer and history count. Tokens are refined by a share of the patches, a quarter if the run
-            refines by another rule, since the samples that are measured are not its own.
+        run: the run, whose model, tokenizer and history are used. Tokens are refined by a share of the patches, a
+            quarter if the run refines by another rule, since the samples that are measured are not its own.
         grid: cells of a sample that one rank holds; by default those of the run's first data set.
         limit: bytes that a rank's activations may take; by default what that sample takes on one rank.
-        precision: of weights and activations, as `matey.scaling.engine.EngineSettings` has it.
-        can_measure: whether that is found by measuring it, and not by what training knows beforehand.
+        precision: precision of weights and activations, as in `matey.scaling.engine.EngineSettings`.
+        can_measure: whether that default is measured, rather than estimated as training does beforehand.
 
     Raises:
         ConfigError: the run's patches are not squares, or differ in time.

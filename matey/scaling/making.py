@@ -38,19 +38,19 @@ def make_study(
     """Write a study into a folder and return it with the run at each point, and what that should cost.
 
     Args:
-        folder: that holds no study yet.
-        mode: what stays the same from point to point.
-        run: as it would be at the smallest point.
-        deepspeed_config: of the engine, the same at all points.
-        points: by size.
-        machine_name: of the machine, or the path of its file.
-        machine: that costs are expected on.
-        warm_up: first steps that do not count.
-        timed_steps: steps after them that do.
-        global_batch: in the mode ``strong``; by default that of the smallest point.
-        lengths: in the mode ``sequence``.
-        script: job script that those of the points are made from; none for points on the machine at hand.
-        minutes: that a job may take.
+        folder: a folder that holds no study yet.
+        mode: the quantity that stays the same from point to point.
+        run: the run at the smallest point.
+        deepspeed_config: the configuration of the engine, the same at all points.
+        points: the points, ordered by size.
+        machine_name: name of the machine, or the path of its file.
+        machine: the machine for which costs are estimated.
+        warm_up: number of first steps that are not timed.
+        timed_steps: number of steps after them that are timed.
+        global_batch: samples of a step, for the mode ``strong``; by default those of the smallest point.
+        lengths: the search for the longest sequence, for the mode ``sequence``.
+        script: the job script that the jobs of the points are made from; None for points on this machine.
+        minutes: time limit of a job in minutes.
 
     Raises:
         ConfigError: the folder holds a study, the run does not fit a point, or the script is not one for this machine.

@@ -33,18 +33,21 @@ class Measured:
     """What the steps of a run took, without those of the warm-up; medians over the steps.
 
     Attributes:
-        num_steps: that were timed.
-        seconds: of a step.
-        seconds_by_part: of a step on rank 0: data, forward, backward, optimizer, waiting for other ranks.
-        tokens_per_second: of all ranks together.
-        samples_per_second: of all ranks together.
-        num_tokens: of a step, on all ranks together.
-        processor_seconds: of a step, on all ranks together.
-        num_cores: that all ranks have together.
-        peak_memory_bytes: of the rank that held most.
-        total_memory_bytes: of all ranks.
-        traffic: for each kind of collective, ``bytes``, ``calls`` and ``seconds`` of rank 0 in a step; empty if not counted.
-        communication_share: of the steps that were counted, in which nothing overlaps, None if none were.
+        num_steps: number of steps that were timed.
+        seconds: seconds of a step.
+        seconds_by_part: seconds of a step on rank 0 by part: data, forward, backward, optimizer, waiting for other
+            ranks.
+        tokens_per_second: tokens per second of all ranks together.
+        samples_per_second: samples per second of all ranks together.
+        num_tokens: number of tokens of a step, on all ranks together.
+        processor_seconds: CPU time of a step in seconds, on all ranks together.
+        num_cores: number of cores that all ranks have together.
+        peak_memory_bytes: peak memory of the rank that held most.
+        total_memory_bytes: peak memory of all ranks together.
+        traffic: communication of rank 0 in a step, ``bytes``, ``calls`` and ``seconds`` for each kind of collective; empty
+            if not counted.
+        communication_share: share of a step spent in communication, from the steps that were counted, in which nothing
+            overlaps; None if none were.
     """
 
     num_steps: int
@@ -71,8 +74,8 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
 
     Args:
         metrics: the run's ``metrics.jsonl``.
-        warm_up: first steps that do not count.
-        num_samples: of a step, on all ranks.
+        warm_up: number of first steps that are left out.
+        num_samples: number of samples of a step, on all ranks.
     """
     lines = [line for line in _steps(metrics) if line["step"] > warm_up]
     counted = [line for line in lines if "traffic" in line]

@@ -21,13 +21,13 @@ class MemoryPlan:
     """Bytes of one rank on its die, at the most.
 
     Attributes:
-        weights: of the model; with stage 3 a slice.
-        gradients: those kept for the optimizer, and those that wait to be reduced.
+        weights: weights of the model; with stage 3 this rank's slice.
+        gradients: gradients kept for the optimizer, and gradients that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
-        activations: that the backward pass waits for, and the fields themselves.
-        communication: buckets, and with stage 3 gathered weights.
-        adam: what AdamW needs while it steps, its gradients included; activations and buckets are gone by then.
-        process: what Python, the libraries and the collectives hold before there is a tensor.
+        activations: activations that the backward pass needs, and the fields themselves.
+        communication: buckets of the collectives, and with stage 3 gathered weights.
+        adam: temporaries of AdamW during its step, its gradients included; activations and buckets are gone by then.
+        process: memory that Python, the libraries and the collectives hold before the first tensor is made.
     """
 
     weights: float

@@ -23,10 +23,10 @@ class Model:
     """What costs are computed from.
 
     Attributes:
-        study: whose runs they are.
+        study: the study whose runs are modelled.
         first: the run at the smallest point.
         samples: global batch of that point.
-        deepspeed_config: of the engine.
+        deepspeed_config: the configuration of the engine.
         workload: tokens and operations of the run.
     """
 
@@ -93,7 +93,7 @@ def cost_of(
     """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads.
 
     Raises:
-        ConfigError: as `estimate`.
+        ConfigError: the run has no estimate there, see `estimate`.
     """
     if point.nodes is not None:
         machine.check_nodes(point.nodes)

@@ -73,14 +73,16 @@ class Operations:
     """Operations of a forward pass (a multiplication and an addition are two), and parameters.
 
     Attributes:
-        per_token: of the blocks, products of attention left out.
-        outside_per_token: of positions, per token.
-        embed: per level, of a token's patch: for each of its fields, and beyond.
-        decode: per level, of a token of the last frame: for each of its fields, and beyond.
-        embed_keeps: as ``embed``, values that the backward pass waits for.
-        decode_keeps: as ``decode``, values that the backward pass waits for.
-        local: the local operator, if there is one.
-        parameters: values of each parameter tensor.
+        per_token: operations of the blocks per token, without the products of attention.
+        outside_per_token: operations of the position embedding per token.
+        embed: operations of embedding a token's patch at each level: a pair of those for each of its fields, and all
+            others.
+        decode: operations of decoding a token of the last frame at each level: a pair of those for each of its fields,
+            and all others.
+        embed_keeps: number of values that embedding keeps for the backward pass, in pairs like ``embed``.
+        decode_keeps: number of values that decoding keeps for the backward pass, in pairs like ``decode``.
+        local: costs of the local operator, if there is one.
+        parameters: number of values of each parameter tensor.
     """
 
     per_token: int
@@ -156,10 +158,10 @@ class Kernels:
     """How many operations on tensors a micro-step starts, views left out: on a GPU each takes a while, however small.
 
     Attributes:
-        block_forward: of all blocks, forward.
-        block_backward: of all blocks, backward.
-        outside_forward: tokenizing, embedding, decoding and loss.
-        outside_backward: their gradients.
+        block_forward: number in the forward pass of all blocks.
+        block_backward: number in the backward pass of all blocks.
+        outside_forward: number in tokenizing, embedding, decoding and the loss.
+        outside_backward: number in the gradients of these.
     """
 
     block_forward: int

@@ -31,8 +31,8 @@ def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
     """Write points.csv and report.html into the study's folder and return a line that says where they are.
 
     Args:
-        study: of which at least one point has been measured.
-        also_on: more machines, on whose nodes the run is modelled.
+        study: a study of which at least one point has been measured.
+        also_on: names of further machines on which the run is modelled.
 
     Raises:
         ConfigError: no point has come beyond its warm-up, or a machine is not known.

@@ -19,10 +19,10 @@ class Results:
     """What a report shows.
 
     Attributes:
-        study: that it is about.
-        measured: what was measured at each point.
-        rows: measured, then modelled on the study's machine, then modelled on others.
-        model_note: how the model was made, or why there is none.
+        study: the study that the report is about.
+        measured: the measurements at each point.
+        rows: the rows measured, then those modelled on the study's machine, then those modelled on others.
+        model_note: a note on how the model was made, or why there is none.
     """
 
     study: Study

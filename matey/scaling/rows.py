@@ -21,26 +21,26 @@ class Row:
     """One point, measured or modelled; None stands for what a kind of row does not know.
 
     Attributes:
-        kind: where the numbers come from.
-        machine: they were measured on or are modelled for.
-        ranks: of the point.
-        nodes: that they fill, None on one machine.
-        samples: of a step.
-        steps: that were timed.
-        seconds: of a step: the median, and the quartiles beside it.
+        kind: origin of the numbers.
+        machine: name of the machine that they were measured on or are modelled for.
+        ranks: number of ranks of the point.
+        nodes: number of nodes that they fill, None on one machine.
+        samples: number of samples of a step.
+        steps: number of steps that were timed.
+        seconds: seconds of a step: the median, and the quartiles beside it.
         seconds_low: a quarter of the steps were faster.
         seconds_high: a quarter of the steps were slower.
-        tokens_per_second: of all ranks.
-        samples_per_second: of all ranks.
-        efficiency: tokens per second and rank, over those of the smallest point of the same kind and machine.
-        num_cores: that all ranks have together; None where they are modelled on dies of their own.
-        processor_seconds: of a step, of all ranks.
-        processor_over_first: processor time of a token, over that of the smallest point.
-        peak_memory_bytes: of the rank that held most.
-        total_memory_bytes: of all ranks.
-        communication_share: of a step in which nothing overlaps.
-        bytes_sent: that a rank puts into collectives in a step.
-        longest_tokens: of a sample whose activations fit the study's limit.
+        tokens_per_second: tokens per second of all ranks.
+        samples_per_second: samples per second of all ranks.
+        efficiency: tokens per second and rank, divided by those of the smallest point of the same kind and machine.
+        num_cores: number of cores that all ranks have together; None where each is modelled on a device of its own.
+        processor_seconds: CPU time of a step in seconds, of all ranks.
+        processor_over_first: CPU time of a token, divided by that of the smallest point.
+        peak_memory_bytes: peak memory of the rank that held most.
+        total_memory_bytes: peak memory of all ranks together.
+        communication_share: share of a step spent in communication when nothing overlaps.
+        bytes_sent: bytes that a rank puts into collectives in a step.
+        longest_tokens: number of tokens of the longest sample whose activations fit the study's limit.
     """
 
     kind: Literal["measured", "modelled"]

@@ -29,10 +29,11 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
     """Run every point that is not finished, each for so many seconds at most; return what went wrong, a line a point.
 
     Args:
-        study: whose points have jobs for this machine.
-        root: of the repository.
-        limit: seconds; a run that takes longer is asked to save and leave, and goes on from there next time.
-        say: prints a line.
+        study: a study whose points have jobs for this machine.
+        root: root folder of the repository.
+        limit: time limit in seconds; a run that takes longer is asked to save and stop, and continues from there next
+            time.
+        say: function that prints a line.
 
     Raises:
         ConfigError: the study is one of nodes.
@@ -62,10 +63,10 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
     """Hand the jobs of all points that are neither finished nor submitted to Slurm; each waits for the end of the one before.
 
     Args:
-        study: whose points have job scripts.
-        root: of the repository, from where the jobs are submitted.
-        options: more of ``sbatch``, as ``-A PROJECT``.
-        say: prints a line.
+        study: a study whose points have job scripts.
+        root: root folder of the repository, from where the jobs are submitted.
+        options: further options of ``sbatch``, such as ``-A PROJECT``.
+        say: function that prints a line.
 
     Raises:
         ConfigError: the study is one for this machine, or Slurm does not take a job.

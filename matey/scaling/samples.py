@@ -40,9 +40,9 @@ class Sample:
 
     Attributes:
         system: name of the PDE system; of data that is not at hand, its path.
-        window: ``t, z, y, x``.
-        num_fields: of its system.
-        layout: of its tokens.
+        window: size ``t, z, y, x`` of the sample in frames and cells.
+        num_fields: number of fields of its system.
+        layout: the layout of its tokens.
     """
 
     system: str

@@ -21,10 +21,10 @@ class Choice:
     """What a search varies; the global batch stays as it is.
 
     Attributes:
-        stage: of ZeRO.
-        sequence_parallel_size: ranks that share samples.
-        micro_batch: samples of a sequence group and micro-step.
-        accumulation: micro-steps of a step.
+        stage: the ZeRO stage.
+        sequence_parallel_size: number of ranks that share samples.
+        micro_batch: number of samples of a sequence group in a micro-step.
+        accumulation: number of micro-steps of a step.
         checkpoint_blocks: blocks that are computed again.
         bf16: whether weights and activations are bfloat16.
     """

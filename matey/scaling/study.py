@@ -21,9 +21,9 @@ class Point:
     """A size of the machine.
 
     Attributes:
-        name: of its folder in the study's.
-        ranks: processes.
-        nodes: that they fill; none where they are started on the machine at hand.
+        name: name of its folder in the study's folder.
+        ranks: number of processes.
+        nodes: number of nodes that they fill; None where they are started on this machine.
     """
 
     name: str
@@ -41,13 +41,14 @@ class Study:
     """What ``study.json`` holds.
 
     Attributes:
-        folder: of the study.
-        mode: what stays the same from point to point: the samples of a rank, the global batch, or the one sample.
-        machine: that the points' costs are expected on.
-        warm_up: first steps that do not count.
-        steps: of each run, with those of the warm-up and those whose communication is counted.
-        points: by size.
-        lengths: how the longest sequence is found, in the mode ``sequence``.
+        folder: the folder of the study.
+        mode: the quantity that stays the same from point to point: the samples of a rank, the global batch, or the one
+            sample.
+        machine: the machine for which the points' costs are estimated.
+        warm_up: number of first steps that are not timed.
+        steps: number of steps of each run, the warm-up and the steps whose communication is counted included.
+        points: the points, ordered by size.
+        lengths: the search for the longest sequence, for the mode ``sequence``.
     """
 
     folder: Path
@@ -101,9 +102,9 @@ def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: i
     """Return the run at each point: batch and sequence groups as the mode asks for.
 
     Args:
-        mode: of the study.
-        run: as it would be at the smallest point.
-        points: by size.
+        mode: mode of the study.
+        run: the run at the smallest point.
+        points: the points, ordered by size.
         global_batch: samples of a step in the mode ``strong``; by default those of the smallest point.
 
     Raises:
@@ -137,11 +138,11 @@ def timed(run: RunConfig, folder: Path, warm_up: int, timed_steps: int, threads:
     """Return a run that takes a few steps, logs them all, and leaves what it must in the folder of its point.
 
     Args:
-        run: of the point.
-        folder: of the point.
-        warm_up: steps before those that count.
-        timed_steps: steps that count.
-        threads: of a process; the run's own setting goes before.
+        run: the run at the point.
+        folder: the folder of the point.
+        warm_up: number of steps before those that are timed.
+        timed_steps: number of steps that are timed.
+        threads: number of threads of a process; the run's own setting takes precedence.
     """
     steps = warm_up + timed_steps + COUNTED_STEPS
     train = {

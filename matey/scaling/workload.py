@@ -55,8 +55,8 @@ class Workload:
     """Samples in the proportions of training, and the network that works on them.
 
     Attributes:
-        config: of the model.
-        samples: drawn, or assumed.
+        config: the model's configuration.
+        samples: the samples, drawn or assumed.
     """
 
     config: MateyConfig
@@ -93,8 +93,8 @@ class Workload:
         """Return the operations of the group with most to do in a step over the mean of all, on average over steps.
 
         Args:
-            num_groups: sequence groups, each with samples of its own.
-            num_samples: of a group in a step.
+            num_groups: number of sequence groups, each with samples of its own.
+            num_samples: number of samples of a group in a step.
         """
         if num_groups == 1:
             return 1.0
@@ -149,9 +149,10 @@ class Workload:
         A rank with coarse tokens has more than its share: a patch keeps values by its cells.
 
         Args:
-            num_samples: of the micro-batch.
-            ways: ranks that share it.
-            value_bytes: of a value that is embedded or decoded; the local operator works in the precision of the fields.
+            num_samples: number of samples of the micro-batch.
+            ways: number of ranks that share it.
+            value_bytes: bytes of a value that is embedded or decoded; the local operator works in the precision of the
+                fields.
         """
         if (num_samples, ways) not in self._outside_values:
             self._outside_values[num_samples, ways] = [
