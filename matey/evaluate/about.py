@@ -19,8 +19,8 @@ class About:
     """The head of a report.
 
     Attributes:
-        name: of the run or the model.
-        facts: terms and what there is to say of each, in plain text.
+        name: name of the run or the model.
+        facts: pairs of a term and its text, in plain text.
         log: lines of the run's ``metrics.jsonl``; empty where there is none.
     """
 

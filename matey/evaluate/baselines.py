@@ -20,7 +20,7 @@ def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
         lead: snapshots from the last frame to the one that is predicted; the lead time of the batch plays no part.
 
     Returns:
-        ``(b, f, z, y, x)`` in physical units.
+        The predicted frame ``(b, f, z, y, x)`` in physical units.
     """
     if batch.num_frames == 1:
         return persistence(batch)

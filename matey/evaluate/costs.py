@@ -18,10 +18,11 @@ class BatchCost:
 
     Attributes:
         system: name of the PDE system.
-        num_samples: forecasts in the batch.
-        num_tokens: of all samples together.
-        num_uniform_tokens: of all samples together, had each been cut into the finest patches throughout.
-        seconds: for the whole batch, from the fields in main memory to the prediction there.
+        num_samples: number of forecasts in the batch.
+        num_tokens: number of tokens of all samples together.
+        num_uniform_tokens: number of tokens of all samples together if each were cut into the finest patches
+            throughout.
+        seconds: seconds for the whole batch, from the fields in main memory to the prediction there.
     """
 
     system: str
@@ -40,7 +41,7 @@ class Cost:
         tokens: mean tokens per sample.
         uniform_tokens: mean tokens per sample of the uniform grid of the finest patches.
         seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
-        num_forecasts: how many forecasts this is taken from.
+        num_forecasts: number of forecasts that these means are taken over.
     """
 
     system: str

@@ -28,10 +28,10 @@ class Point:
     """One fine-tuning run of the study.
 
     Attributes:
-        start: ``pretrained`` or ``random`` initial weights.
-        mode: what is trained.
-        trajectories: how many are trained on.
-        seed: of the stream of samples and of random weights.
+        start: initial weights, ``pretrained`` or ``random``.
+        mode: mode of fine-tuning, which says what parts are trained.
+        trajectories: number of training trajectories.
+        seed: seed of the stream of samples and of random weights.
     """
 
     start: str

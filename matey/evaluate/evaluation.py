@@ -45,10 +45,10 @@ class Task:
     """Forecasts of one kind from the windows of one data set.
 
     Attributes:
-        kind: see `matey.evaluate.records.Record`.
-        lead: snapshots to the target, or to the end of a rollout.
-        windows: what to start from.
-        rollout_lead: snapshots of the steps of a rollout.
+        kind: kind of forecast, see `matey.evaluate.records.Record`.
+        lead: number of snapshots to the target, or to the end of a rollout.
+        windows: the windows to start from.
+        rollout_lead: number of snapshots in a step of a rollout.
     """
 
     kind: Kind
@@ -80,7 +80,7 @@ class Evaluation:
         records: errors per system, field, kind and lead.
         costs: tokens and seconds per system.
         examples: a few forecasts per system at the largest lead, along one trajectory.
-        spectra: at the last step of each kind of rollout, per system.
+        spectra: power spectra per system, at the last step of each kind of rollout.
     """
 
     records: list[Record]
@@ -142,10 +142,10 @@ def evaluate(
 
     Args:
         model: the trained model.
-        data: where the windows of ``tasks`` lie.
-        protocol: gives the size of the batches and the lead of the examples.
-        tasks: what to predict.
-        on_forecasts: called with the number of forecasts just made, for a progress bar.
+        data: the trajectories that the windows of ``tasks`` lie in.
+        protocol: the protocol, which gives the size of the batches and the lead of the examples.
+        tasks: the forecasts to make.
+        on_forecasts: function called with the number of forecasts just made, for a progress bar.
 
     Raises:
         DataError: see ``TrajectorySet.read``.

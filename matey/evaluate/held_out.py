@@ -19,10 +19,10 @@ class HeldOut:
 
     Attributes:
         sets: the data sets.
-        trajectories: per set, the trajectories that count.
-        num_frames: frames of history ``T`` that the model is given.
-        part: which part of each set was selected.
-        notes: sentences on how they were selected, if there is anything to say.
+        trajectories: the selected trajectories of each set.
+        num_frames: number of history frames ``T`` that the model is given.
+        part: the part of each set that was selected.
+        notes: sentences about the selection, if there is anything to say.
     """
 
     sets: tuple[TrajectorySet, ...]
@@ -50,10 +50,11 @@ def hold_out(
 
     Args:
         sets: the data sets.
-        part: what to select.
-        num_frames: frames of history that the model is given.
-        split: how the run splits its data.
-        record: what each part held when the run trained; data sets that it does not know are split by ``split``.
+        part: the part to select.
+        num_frames: number of history frames that the model is given.
+        split: the settings by which the run splits its data.
+        record: the trajectories of each part when the run trained; data sets that it does not know are split by
+            ``split``.
         are_of_the_run: whether the sets are all that the run names, so that nothing of the part may be missing.
 
     Raises:

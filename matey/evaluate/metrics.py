@@ -23,12 +23,12 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
     """Root mean square error over the root mean square of the target, ``||p - u|| / ||u||`` over the cells.
 
     Args:
-        prediction: ``(b, f, z, y, x)``.
-        target: ``(b, f, z, y, x)``.
+        prediction: ``(b, f, z, y, x)``, the predicted frames.
+        target: ``(b, f, z, y, x)``, the true frames.
 
     Returns:
-        ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not NaN,
-        where the prediction is exact.
+        The error ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not
+        NaN, where the prediction is exact.
     """
     return _root_mean_square(prediction - target) / (_root_mean_square(target) + NRMSE_EPSILON)
 
@@ -39,11 +39,11 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     As in The Well's code, the variance is the unbiased one and `VRMSE_EPSILON` is added to it.
 
     Args:
-        prediction: ``(b, f, z, y, x)``.
-        target: ``(b, f, z, y, x)``.
+        prediction: ``(b, f, z, y, x)``, the predicted frames.
+        target: ``(b, f, z, y, x)``, the true frames.
 
     Returns:
-        ``(b, f)``, without unit; 1 is as far off as predicting the mean of the target.
+        The error ``(b, f)``, without unit; 1 is as far off as predicting the mean of the target.
     """
     mean_square_error = (prediction - target).square().mean(dim=CELLS)
     return (mean_square_error / (target.var(dim=CELLS) + VRMSE_EPSILON)).sqrt()

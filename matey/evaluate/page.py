@@ -66,9 +66,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1,
 
     Args:
         head: titles of the columns.
-        rows: as long as ``head`` each.
-        num_text: how many columns from the left hold words, which are set flush left; the others hold numbers.
-        best: a column to be set off.
+        rows: rows of text, each as long as ``head``.
+        num_text: number of columns, from the left, that hold words and are set flush left; the others hold numbers.
+        best: index of a column to be set off.
     """
 
     def cells(tag: str, row: Sequence[str]) -> str:

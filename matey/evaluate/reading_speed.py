@@ -23,8 +23,8 @@ class ReadingSpeed:
     Attributes:
         system: name of the PDE system.
         grid: cells along ``z, y, x``.
-        num_fields: fields of a frame.
-        windows_per_second: by number of workers; 0 reads in the training process.
+        num_fields: number of fields of a frame.
+        windows_per_second: windows per second by number of workers; 0 workers reads in the training process.
     """
 
     system: str

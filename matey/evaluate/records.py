@@ -31,15 +31,16 @@ class Record:
         field: name of the field, or ``all`` for the mean over the fields.
         kind: ``lead``, predicted at once; ``rollout``, reached in steps of one snapshot; or ``rollout by N``, reached in steps
             of ``N`` snapshots, with the frames in between predicted from the same histories.
-        lead: snapshots from the last frame of the history to the target.
-        nrmse: of the model.
-        vrmse: of the model.
-        persistence_nrmse: of the last frame again.
-        persistence_vrmse: of the last frame again.
-        num_windows: how many windows the means are over.
+        lead: number of snapshots from the last frame of the history to the target.
+        nrmse: NRMSE of the model.
+        vrmse: VRMSE of the model.
+        persistence_nrmse: NRMSE of persistence, which predicts the last frame again.
+        persistence_vrmse: VRMSE of persistence.
+        num_windows: number of windows that the means are taken over.
         seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
             number for rollouts, and where there are no borders or no errors.
-        extrapolation_nrmse: of the last frame and ``lead`` times its last change; not a number in files of earlier versions.
+        extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change; not a
+            number in files of earlier versions.
     """
 
     system: str

@@ -37,14 +37,15 @@ def rollout(model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1)
     """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
 
     Args:
-        model: predicts a frame from the newest frames known, which are its own predictions as soon as there are any.
-        batch: the histories; its lead time and target play no part.
-        num_steps: how many frames.
-        lead: how many of them are predicted from the same history, the last at this lead time in snapshots. It should
-            be no longer than those that the model was trained on.
+        model: the model; it predicts a frame from the newest frames known, which are its own predictions as soon as
+            there are any.
+        batch: the histories; its lead time and target are ignored.
+        num_steps: number of frames.
+        lead: number of frames that are predicted from the same history, the last of them at this lead time in
+            snapshots. It should be no longer than the lead times that the model was trained on.
 
     Yields:
-        ``(b, f, z, y, x)`` in physical units, on the model's device.
+        Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
     batch = replace(batch.to(model.device), target=None)
     for first in range(0, num_steps, lead):

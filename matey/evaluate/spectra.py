@@ -21,12 +21,12 @@ class Spectra:
     Attributes:
         system: name of the PDE system.
         fields: names along axis ``f``.
-        kind: of the rollout, see `matey.evaluate.records.Record`.
-        lead: snapshots from the last frame of the history.
-        wavenumbers: ``(k,)`` in cycles per unit of length.
-        truth: ``(f, k)``, in the square of the field's unit.
-        forecast: ``(f, k)``.
-        error: ``(f, k)``, of the difference of the two.
+        kind: kind of the rollout, see `matey.evaluate.records.Record`.
+        lead: number of snapshots from the last frame of the history.
+        wavenumbers: ``(k,)``, cycles per unit of length.
+        truth: ``(f, k)``, power of the true frame, in the square of the field's unit.
+        forecast: ``(f, k)``, power of the predicted frame.
+        error: ``(f, k)``, power of the difference of the two.
     """
 
     system: str

@@ -28,17 +28,17 @@ class Speed:
     """What the step of a case costs: medians of seconds, and counts.
 
     Attributes:
-        case: what was timed.
-        num_tokens: per sample.
-        step_seconds: of forward with the loss, backward and AdamW together.
-        forward_seconds: tokenizer, network and loss.
-        backward_seconds: their gradients.
-        optimizer_seconds: AdamW.
+        case: the case that was timed.
+        num_tokens: number of tokens per sample.
+        step_seconds: seconds of forward with the loss, backward and AdamW together.
+        forward_seconds: seconds of tokenizer, network and loss.
+        backward_seconds: seconds of the backward pass.
+        optimizer_seconds: seconds of AdamW.
         peak_memory_bytes: the most that the case held beyond what was there before its model was made.
         model_flops: operations in the matrix products of forward and backward; twice the forward's for the backward.
         matmul_rate: operations per second of a square matrix product, measured between the steps.
-        matmul_share: operations per second of the step over ``matmul_rate``.
-        outside_blocks_share: time of forward and backward outside the transformer blocks, over the step.
+        matmul_share: operations per second of the step, divided by ``matmul_rate``.
+        outside_blocks_share: share of the step that forward and backward spend outside the transformer blocks.
     """
 
     case: Case

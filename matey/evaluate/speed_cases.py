@@ -18,19 +18,19 @@ class Case:
     """What is timed.
 
     Attributes:
-        model: size, see `matey.model.configuration.SIZES`.
-        scheme: of attention.
+        model: size of the model, see `matey.model.configuration.SIZES`.
+        scheme: attention scheme.
         tokens: token set.
         patches: cells of a patch along each axis of space, coarse to fine.
         refine: share of the patches of each level that is split.
         grid: cells along ``y, x`` or ``z, y, x``.
-        frames: of history.
+        frames: number of history frames.
         fields: number of fields.
         batch: number of samples.
-        dtype: of weights and tokens.
-        device: where the step runs.
+        dtype: precision of weights and tokens.
+        device: the device that the step runs on.
         patch_frames: frames of a patch, on every level.
-        checkpoint_blocks: as ``parallel.checkpoint_blocks``.
+        checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
     """
 
     model: str = "Ti"

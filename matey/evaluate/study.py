@@ -38,9 +38,9 @@ def call(
 
     Args:
         out: folder of the study.
-        name: of the log.
-        command: and its arguments.
-        root: of the repository.
+        name: name of the log.
+        command: the command and its arguments.
+        root: root folder of the repository.
         environment: variables on top of those of this process.
 
     Raises:

@@ -22,14 +22,14 @@ class Trained:
     """A trained model and what is known about its training.
 
     Attributes:
-        name: of the run's or the model's folder.
-        model: with its weights, on the CPU.
-        run: configuration of the run; None for a model alone.
+        name: name of the run's or the model's folder.
+        model: the model with its weights, on the CPU.
+        run: the run's configuration; None for a model alone.
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
-        split: what each part of the training's data held, also where a model's folder still lies in that of its run; None
-            where that is not recorded.
+        split: the trajectories of each part of the training's data, also where a model's folder still lies in that of
+            its run; None where that is not recorded.
         card: the model card of a model alone, empty where there is none.
-        note: a sentence on what of the folder could not be read, empty if all could.
+        note: a sentence about what could not be read in the folder, empty if all could.
     """
 
     name: str

@@ -24,9 +24,9 @@ class Point:
     Attributes:
         model: `MATEY` or one of `PEERS`.
         data: name of the system that it is trained on, or ``joint``: all of them.
-        systems: those that it is trained on.
-        seconds: the cost of each of them.
-        seed: of the stream of windows and of random weights.
+        systems: names of the systems that it is trained on.
+        seconds: cost of training on each of them, in seconds.
+        seed: seed of the stream of windows and of random weights.
     """
 
     model: str
@@ -51,9 +51,9 @@ class Result:
     """What a training took.
 
     Attributes:
-        seconds: of the processor, or of the GPU.
-        steps: optimizer steps, or windows that a stencil was fitted to.
-        parameters: how many numbers were trained.
+        seconds: CPU time in seconds, or time on the GPU.
+        steps: number of optimizer steps, or of windows that a stencil was fitted to.
+        parameters: number of trained parameters.
     """
 
     seconds: float

@@ -41,13 +41,13 @@ class Comparison:
     """What is compared, and where.
 
     Attributes:
-        root: of the repository.
+        root: root folder of the repository.
         out: folder of the study.
         config: run YAML with MATEY's settings.
         settings: overrides of the YAML.
-        paths: of the data by system.
-        device: ``cpu`` or ``cuda``.
-        max_windows: to score each model on, per system and lead.
+        paths: path of the data of each system.
+        device: the device to train on, ``cpu`` or ``cuda``.
+        max_windows: largest number of windows to score each model on, per system and lead.
     """
 
     root: Path
@@ -80,8 +80,8 @@ def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | No
     """Return the data sets by the system that each of them holds.
 
     Args:
-        paths: of the data, from the repository's root.
-        root: of the repository.
+        paths: paths of the data, from the repository's root.
+        root: root folder of the repository.
         wanted: systems to compare on, by default all.
 
     Raises:

@@ -36,7 +36,7 @@ class StencilPeer:
     """The fitted stencil as a model that predicts frames.
 
     Attributes:
-        weights: per lead time in snapshots ``(k, f)``; none before it is fitted.
+        weights: weights ``(k, f)`` by lead time in snapshots; empty before the stencil is fitted.
     """
 
     device = torch.device("cpu")
@@ -70,10 +70,10 @@ def fit_stencil(peer: StencilPeer, mixture: Mixture, bad_values: Literal["refuse
     """Fit to windows of the training stream, for at most ``seconds`` of the processor's time or `MAX_WINDOWS` windows.
 
     Args:
-        peer: is fitted in place.
-        mixture: of one system.
-        bad_values: what becomes of windows that are not finite, see `micro_batches`.
-        seconds: what it may cost, reading included.
+        peer: the stencil, which is fitted in place.
+        mixture: a training stream of one system.
+        bad_values: rule for windows that are not finite, see `micro_batches`.
+        seconds: largest CPU time in seconds, reading included.
     """
     start = time.process_time()
     num_fields, num_batches, losses = len(mixture.sets[0].fields), MAX_WINDOWS // BATCH, []

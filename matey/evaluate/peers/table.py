@@ -53,8 +53,8 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
     Points are means over seeds, bars their deviations.
 
     Args:
-        rows: of the points done so far.
-        unit: of the cost, such as ``CPU seconds``.
+        rows: rows of the points done so far.
+        unit: unit of the cost, such as ``CPU seconds``.
     """
     systems = list(dict.fromkeys(row["system"] for row in rows))
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))

@@ -26,8 +26,8 @@ class Settings:
     """How a network is trained.
 
     Attributes:
-        batch: samples of a step.
-        learning_rate: at its peak.
+        batch: number of samples in a step.
+        learning_rate: peak learning rate.
     """
 
     batch: int
@@ -39,9 +39,9 @@ class Training:
     """What a training took and how it went.
 
     Attributes:
-        seconds: of the processor, or of the GPU.
-        steps: optimizer steps.
-        losses: of every step.
+        seconds: CPU time in seconds, or time on the GPU.
+        steps: number of optimizer steps.
+        losses: loss of every step.
     """
 
     seconds: float
@@ -73,11 +73,11 @@ def train_network(
 
     Args:
         peer: the network; trained in place.
-        run: whose data section and seed the windows follow from.
-        data: of the run; its training stream gives the windows.
-        scales: per system, the NRMSE that counts as a loss of 1.
-        settings: of this network.
-        seconds: what it may cost, reading included.
+        run: the run, whose data section and seed determine the windows.
+        data: the data of the run; its training stream gives the windows.
+        scales: the NRMSE that counts as a loss of 1, for each system.
+        settings: the settings of this network.
+        seconds: largest cost in seconds, reading included.
     """
     optimizer = torch.optim.AdamW(
         peer.network.parameters(), settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
