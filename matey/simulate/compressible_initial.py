@@ -23,7 +23,7 @@ def rand(seed: int, resolution: int, mach: float) -> Tensor:
     """Draw waves of density, pressure and velocity, in half of all cases inside a box in gas at rest.
 
     Args:
-        seed: of the draw.
+        seed: seed of the draw.
         resolution: cells along each axis.
         mach: mean speed, before the window, in units of the speed of sound.
 

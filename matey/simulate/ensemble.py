@@ -24,14 +24,16 @@ class System:
     """A system that ``tools/simulate.py`` can make.
 
     Attributes:
-        summary: one line for people.
-        num_trajectories: of the published set where that is known, as are the next two; each is what the user gets
-            without saying more.
-        resolution: cells along the longest axis.
-        num_frames: frames of a trajectory, the initial one included.
-        num_values: float32 numbers stored for each of ``resolution^2`` cells in a frame, for an estimate of the size.
-        solve: from (ensemble, seeds), the trajectory of each seed. Which seeds come together must not matter.
-        layout: how trajectories become files.
+        summary: one line that describes the system.
+        num_trajectories: number of trajectories by default: that of the published set where it is known; the same holds
+            for ``resolution`` and ``num_frames``.
+        resolution: number of cells along the longest axis.
+        num_frames: number of frames of a trajectory, the initial one included.
+        num_values: number of float32 values stored for each of ``resolution^2`` cells in a frame, for an estimate of
+            the size.
+        solve: function of (ensemble, seeds) that returns the trajectory of each seed; the result must not depend on
+            which seeds are solved together.
+        layout: the layout of its files.
         settings: numbers of the physics that the user may choose, and their defaults.
     """
 
@@ -117,11 +119,11 @@ def make(
     """Write the files of an ensemble that are not there yet, going on where an interrupted run stopped.
 
     Args:
-        folder: where the files go; made if need be.
-        ensemble: what to make.
-        num_workers: threads.
-        overwrite: replace files that hold something else.
-        show: wraps the trajectories and takes their number, to draw progress.
+        folder: the folder for the files, which is made if needed.
+        ensemble: the ensemble to make.
+        num_workers: number of threads.
+        overwrite: whether to replace files that hold something else.
+        show: function that wraps the trajectories and takes their number, to draw progress.
 
     Returns:
         The files that were written.

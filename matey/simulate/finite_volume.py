@@ -68,9 +68,9 @@ class FiniteVolume:
     Attributes:
         law: the physics.
         spacing: cell size along each grid axis.
-        boundary: what lies beyond both ends of each grid axis.
-        courant: how far waves may travel in a step, in cells summed over the axes. Up to 1 is stable, but at 0.9 the
-            limiter eats into smooth waves and they converge with first order only.
+        boundary: function for each grid axis that continues the field beyond both of its ends.
+        courant: Courant number: the distance that waves may travel in a step, in cells summed over the axes. Up to 1 is
+            stable, but at 0.9 the limiter damps smooth waves and they converge with first order only.
     """
 
     law: ConservationLaw

@@ -18,11 +18,13 @@ class Hdf5Layout:
     """Files of one kind, made from four functions; see ``ensemble.Layout``.
 
     Attributes:
-        files: from an ensemble, the names of its files and the seeds in each.
-        configs: from (ensemble, seeds), what a file records of how it was made, by which it is known again.
-        read_configs: from an open file, what ``configs`` gave, or something else if something else wrote it.
-        begin: from (open file, ensemble, seeds), write what does not depend on the solution.
-        add: from (open file, position in it, seed, trajectory), write one trajectory.
+        files: function of an ensemble that returns the names of its files and the seeds in each.
+        configs: function of (ensemble, seeds) that returns the settings that a file records, by which it is recognised
+            later.
+        read_configs: function of an open file that returns what ``configs`` returned, or something else if another
+            program wrote it.
+        begin: function of (open file, ensemble, seeds) that writes everything that does not depend on the solution.
+        add: function of (open file, position in it, seed, trajectory) that writes one trajectory.
     """
 
     files: Callable[[Ensemble], Mapping[str, Sequence[int]]]

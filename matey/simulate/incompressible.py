@@ -26,8 +26,9 @@ class Flow:
     """A flow at one or many times.
 
     Attributes:
-        velocity: on the upper face of each cell along x, then y, ``(..., 2, x, y)``; zero on the last faces, the walls.
-        tracer: in the cells, ``(..., x, y)``.
+        velocity: ``(..., 2, x, y)``, velocity on the upper face of each cell along x, then y; zero on the last faces,
+            the walls.
+        tracer: ``(..., x, y)``, concentration of the tracer in the cells.
     """
 
     velocity: Tensor
@@ -43,10 +44,10 @@ def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float, l
 
     Args:
         initial: velocity ``(b, 2, x, y)`` and tracer ``(b, x, y)`` at ``times[0]``; need not be divergence-free.
-        force: on the faces, as the velocity.
+        force: ``(..., 2, x, y)``, force on the faces, placed like the velocity.
         times: ``(t)``, increasing.
-        viscosity: nu, kinematic.
-        lid_speed: of the upper wall in y, along x.
+        viscosity: kinematic viscosity nu.
+        lid_speed: speed along x of the upper wall in y.
 
     Returns:
         Velocity ``(b, t, 2, x, y)`` and tracer ``(b, t, x, y)``, float64; divergence-free from the first frame on.

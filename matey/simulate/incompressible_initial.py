@@ -29,10 +29,10 @@ def noise(generator: np.random.Generator, resolution: int, scale: float, smoothn
     """Draw periodic noise in the unit square with amplitudes that fall as ``k^(-2 smoothness)``.
 
     Args:
-        generator: of the draw.
+        generator: the generator of random numbers.
         resolution: cells along each axis.
         scale: length of the longest waves, roughly.
-        smoothness: how fast short waves get weaker.
+        smoothness: rate at which short waves get weaker.
 
     Returns:
         ``(x, y)``, float64, of mean 0 and standard deviation 1.

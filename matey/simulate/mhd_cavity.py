@@ -59,9 +59,9 @@ def solve(seeds: Sequence[int], resolution: int, num_frames: int, interval: floa
     """Drive the cavity of each seed, one after the other: matrix products of a batch would round in other ways.
 
     Args:
-        seeds: of ``draw_cavity``.
+        seeds: seeds of ``draw_cavity``.
         resolution: nodes along each axis, those on the walls included.
-        num_frames: of each trajectory, the initial one included.
+        num_frames: number of frames of each trajectory, the initial one included.
         interval: time between frames.
 
     Returns:

@@ -40,9 +40,9 @@ def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: floa
     ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the places and times of the frames.
 
     Args:
-        folder: where the file goes. It appears under its name only when it is whole.
-        seed: of the cavity.
-        frames: as solved, ``(t, y, x, f)``.
+        folder: the folder for the file, which appears under its name only when it is whole.
+        seed: seed of the cavity.
+        frames: ``(t, y, x, f)``, the frames as solved.
         interval: time between frames.
 
     Returns:

@@ -40,9 +40,9 @@ def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: floa
     """Write one trajectory of ``thermals.solve`` to a file that appears under its name only when it is whole.
 
     Args:
-        folder: where the file goes.
-        seed: which trajectory of the ensemble it is.
-        frames: as solved, ``(t, f, z, x)``.
+        folder: the folder for the file.
+        seed: seed of the trajectory in the ensemble.
+        frames: ``(t, f, z, x)``, the frames as solved.
         interval: time between frames (s).
 
     Returns:

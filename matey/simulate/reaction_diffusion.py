@@ -26,7 +26,7 @@ def fitzhugh_nagumo(initial: Tensor, times: Tensor) -> Tensor:
     """Let activator and inhibitor react and diffuse; nothing flows through the walls.
 
     Args:
-        initial: ``(b, f, y, x)`` at ``times[0]``, activator first.
+        initial: ``(b, f, y, x)``, the state at ``times[0]``, activator first.
         times: ``(t)``, increasing.
 
     Returns:

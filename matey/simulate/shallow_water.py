@@ -25,9 +25,9 @@ def dam_break(radius: Tensor, resolution: int, num_frames: int) -> Tensor:
     """Release a round column of water at rest in the middle of a shallower square basin without walls.
 
     Args:
-        radius: ``(b)``, of the column, which is 2 deep; the water around it is 1 deep.
+        radius: ``(b)``, radius of the column, which is 2 deep; the water around it is 1 deep.
         resolution: cells along each axis.
-        num_frames: how many frames, 0.01 apart, the first at rest.
+        num_frames: number of frames, 0.01 apart, the first at rest.
 
     Returns:
         Depth of the water ``(b, t, x, y)``, float64.

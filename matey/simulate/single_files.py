@@ -14,10 +14,13 @@ class SingleFiles:
     """Files of one kind, made from four functions; see ``ensemble.Layout``.
 
     Attributes:
-        path: from (folder, seed), where the trajectory goes.
-        config: from (ensemble, seed), what a file records of how it was made, by which it is known again.
-        read_config: from a path, what ``config`` gave, or None if something else wrote it.
-        write_one: from (folder, ensemble, seed, trajectory), write a file that appears only when it is whole.
+        path: function of (folder, seed) that returns the path of the trajectory's file.
+        config: function of (ensemble, seed) that returns the settings that a file records, by which it is recognised
+            later.
+        read_config: function of a path that returns what ``config`` returned, or None if another program wrote the
+            file.
+        write_one: function of (folder, ensemble, seed, trajectory) that writes a file, which appears only when it is
+            whole.
     """
 
     path: Callable[[Path, int], Path]

@@ -17,7 +17,7 @@ class SineTransform:
 
     Attributes:
         num_nodes: interior nodes along each axis.
-        spacing: of the nodes; walls are one spacing beyond the outermost ones.
+        spacing: distance between nodes; walls are one spacing beyond the outermost ones.
         modes: ``(node, mode)``, its own inverse.
         decay: minus the Laplacian's eigenvalues, ``(mode along y, mode along x)``.
     """

@@ -78,8 +78,8 @@ class StratifiedFlow:
     """Steps a batch of slices in place, in memory allocated once.
 
     Args:
-        grid: of every slice.
-        state: ``(f, z, x, b)``, copied.
+        grid: the grid of every slice.
+        state: ``(f, z, x, b)``, the initial state, which is copied.
     """
 
     def __init__(self, grid: Slice, state: Tensor) -> None:

@@ -28,16 +28,17 @@ class Contents:
     """What The Well's layout says of a system.
 
     Attributes:
-        axes: of the grid, as in the shape of the fields.
-        ends: of each axis, where its first and last cell or node begin and end.
-        boundary: ``WALL``, ``OPEN`` or ``PERIODIC`` for each axis.
-        fields: from a trajectory as solved, scalars ``(t, axes ...)`` and vectors ``(t, axes ..., component)`` by name.
+        axes: names of the grid axes, in the order of the fields' shape.
+        ends: lower and upper end of each axis, where its first and last cell or node begin and end.
+        boundary: kind of boundary of each axis, ``WALL``, ``OPEN`` or ``PERIODIC``.
+        fields: function of a trajectory as solved that returns fields by name, scalars ``(t, axes ...)`` and vectors
+            ``(t, axes ..., component)``.
         scalars: names of the fields that are scalars.
         vectors: names of the fields that are vectors.
-        interval: from an ensemble, the time between frames.
-        parameters: from a seed, numbers that set a trajectory apart.
+        interval: function of an ensemble that returns the time between frames.
+        parameters: function of a seed that returns the numbers that set a trajectory apart.
         on_walls: whether values are at nodes, the first and last on the walls, or at the centres of cells.
-        aspect: cells along each axis over ``resolution``.
+        aspect: number of cells along each axis, divided by ``resolution``.
     """
 
     axes: tuple[str, str]

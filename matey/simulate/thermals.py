@@ -29,7 +29,7 @@ class Bubble:
         amplitude: departure in its middle (K).
         x: place of its middle along the slice (m).
         z: height of its middle (m).
-        radius: where the departure ends (m).
+        radius: distance from its middle at which the departure ends (m).
     """
 
     amplitude: float
@@ -59,7 +59,7 @@ def collide(bubbles: Sequence[Sequence[Bubble]], grid: Slice, times: Tensor) -> 
     """Release bubbles in air at rest and return the frames at the given times, as ``solve`` does.
 
     Args:
-        bubbles: of each trajectory.
+        bubbles: the bubbles of each trajectory.
         grid: cells of the slice.
         times: ``(t)``, increasing from 0. Steps between two of them are equal, and at most miniWeather's.
 

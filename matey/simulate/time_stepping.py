@@ -27,11 +27,12 @@ def integrate(
     """Yield the state at each of ``times``, beginning with the given one.
 
     Args:
-        state: ``(b, ...)`` at ``times[0]``.
+        state: ``(b, ...)``, the state at ``times[0]``.
         times: ``(t)``, increasing.
         rate: the time derivative of a state, of the state's shape.
-        largest_step: from a state ``(b, ...)`` and its times ``(b)``, the step ``(b)`` that is safe for each of them.
-        scheme: ``heun`` or ``runge_kutta_4``.
+        largest_step: function of a state ``(b, ...)`` and its times ``(b)`` that returns the largest safe step ``(b)``
+            of each.
+        scheme: the scheme of a step, ``heun`` or ``runge_kutta_4``.
 
     Raises:
         FloatingPointError: the solution stopped being finite.
