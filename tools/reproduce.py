@@ -58,13 +58,13 @@ class Scale:
     """How large a study is.
 
     Attributes:
-        config: the run YAML of every point.
+        config: path of the run YAML of every point.
         sizes: numbers of training trajectories by system.
-        seeds: runs of each point.
+        seeds: number of runs of each point.
         settings: overrides of the YAML.
         system_settings: overrides of single systems, from the model in the box.
         mode_settings: overrides of single modes.
-        max_windows: to score each run on, per lead.
+        max_windows: largest number of windows to score each run on, per lead.
     """
 
     config: str
