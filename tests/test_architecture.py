@@ -73,7 +73,7 @@ def faults(source, package):
     return found
 
 
-def test_imports_point_down_only_and_parallel_alone_touches_torch_distributed_and_deepspeed():
+def test_imports_point_down_and_parallel_alone_uses_deepspeed_and_torch_distributed():
     wrong, num_files = [], 0
     for path in sorted((ROOT / "matey").rglob("*.py")):
         package = path.relative_to(ROOT / "matey").parts[0].removesuffix(".py")

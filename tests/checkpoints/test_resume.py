@@ -47,7 +47,7 @@ def test_the_average_is_that_of_whole_weights_and_leaves_no_trace_in_them(two_ra
     hold_saved(two_ranks[1])
 
 
-def test_a_checkpoint_of_other_ranks_or_stage_is_refused_with_the_command_that_converts_it(two_ranks):
+def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_named(two_ranks):
     root, seen = two_ranks
     said = seen["resume zero1 zero3 1"]["refused"]
     assert "was saved by 2 ranks with ZeRO 3, and this run has 2 ranks with ZeRO 1 or 2" in said
@@ -62,7 +62,7 @@ def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks):
     assert seen[name]["losses"] == seen["save zero3"]["losses"]
 
 
-def test_a_sequence_group_and_one_rank_go_on_from_what_two_ranks_saved_with_another_stage(two_ranks):
+def test_a_sequence_group_and_one_rank_resume_what_two_ranks_saved_in_another_stage(two_ranks):
     root, seen = two_ranks
     name = "resume zero1 zero3_universal 2"
     hold_resumed(root, seen, {name: seen[name]})

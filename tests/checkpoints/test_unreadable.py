@@ -54,7 +54,7 @@ def test_a_shard_or_a_folder_that_may_not_be_read_is_not_called_damaged(step):
     step.chmod(0o755)
 
 
-def test_a_link_that_leads_to_itself_and_a_folder_in_the_place_of_a_shard_are_damaged(tmp_path):
+def test_a_link_to_itself_and_a_folder_in_the_place_of_a_shard_are_damaged(tmp_path):
     (tmp_path / "link.pt").symlink_to("link.pt")
     (tmp_path / "folder.pt").mkdir()
     for name in ("link.pt", "folder.pt"):

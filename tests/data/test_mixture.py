@@ -90,7 +90,7 @@ def test_resuming_at_a_step_goes_on_with_what_would_have_come(mixture):
     assert len(through) == 10 and resumed == through[6:]
 
 
-def test_targets_move_on_by_what_is_asked_of_a_micro_batch_or_to_the_end_of_the_trajectory(mixture):
+def test_targets_move_on_as_asked_for_or_to_the_end_of_the_trajectory(mixture):
     plain = micro_batches(mixture, 1, 10, 3, 2, rank=1, num_ranks=2)
     moved = micro_batches(mixture, 1, 10, 3, 2, rank=1, num_ranks=2, further=lambda number: number % 5)
     lead_max = 0

@@ -75,7 +75,7 @@ def test_trajectories_with_and_without_a_split_are_not_mixed(well, tmp_path):
         split_set(JoinedTrajectories([open_dataset(well), other]), (0.8, 0.1, 0.1), 0)
 
 
-def test_the_first_trajectories_of_a_fixed_order_are_nested_and_leave_the_test_set_alone(tmp_path):
+def test_smaller_training_sets_are_nested_and_leave_the_test_set_alone(tmp_path):
     trajectories = open_dataset(write_swe(tmp_path / "2D_rdb_NA_NA.h5", 20, num_frames=2))
     whole = split_set(trajectories, (0.6, 0.2, 0.2), 3)
     parts = [split_set(trajectories, (0.6, 0.2, 0.2), 3, number) for number in range(1, 13)]

@@ -150,7 +150,7 @@ def test_a_patch_that_does_not_divide_the_history_names_the_file(held_out):
         plan_tasks(make_model(((3, 1, 4, 4),)), held_out, Protocol())
 
 
-def test_a_trajectory_shorter_than_the_rollout_is_an_error_before_anything_is_computed(model, tmp_path):
+def test_a_trajectory_shorter_than_the_rollout_is_refused_before_computing(model, tmp_path):
     data_set = open_dataset(write_waves(tmp_path, "shallow_water", num_frames=8))
     data = HeldOut((data_set,), ((0,),), num_frames=2)
     plan_tasks(model, data, Protocol(leads=(1, 6), rollout_steps=6))

@@ -40,7 +40,7 @@ def test_nrmse_does_not_depend_on_the_unit(unit):
     assert nrmse(unit * prediction, unit * target).item() == pytest.approx(nrmse(prediction, target).item(), rel=1e-6)
 
 
-def test_a_field_that_is_zero_and_predicted_at_the_floor_of_the_normalisation_has_an_error_of_order_one():
+def test_a_zero_field_predicted_at_the_normalisation_floor_has_an_error_of_order_one():
     zero = torch.zeros(1, 1, 1, 4, 4)
     assert nrmse(torch.full_like(zero, TINY), zero).item() == pytest.approx(TINY / NRMSE_EPSILON)
     assert nrmse(zero, zero).item() == 0

@@ -76,7 +76,7 @@ def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(sit
 
 
 @pytest.mark.slow
-def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_and_leave_a_plain_model(site):
+def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_does(site):
     succeed(finetune(site, "one", "--train", "lora"))
     two = {"launcher": LAUNCHERS["torchrun"], "stage": 3, "micro_batch": 2}
     succeed(finetune(site, "two", "--train", "lora", **two))

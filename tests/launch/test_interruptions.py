@@ -142,7 +142,7 @@ ALWAYS = ("python_usr1", "srun_usr1")
 
 
 @pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
-def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_same_losses(place, case):
+def test_a_signal_saves_and_stops_the_run_and_the_next_one_has_the_same_losses(place, case):
     launcher, number, send, expected_code = CASES[case]
     base, whole = place
     folder = base / case
@@ -166,7 +166,7 @@ def test_a_signal_lets_the_run_save_and_leave_and_the_next_one_goes_on_to_the_sa
 
 
 @pytest.mark.slow
-def test_a_run_asked_to_leave_saves_before_it_validates_and_the_next_one_does_what_it_owes(place):
+def test_a_run_asked_to_stop_saves_before_it_validates_and_the_next_one_validates(place):
     base, _ = place
     config = write_run(base / "owed", 1)
     num_steps = 10
@@ -190,7 +190,7 @@ def valid_steps(folder: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("launcher", [PYTHON, pytest.param(MPIRUN, marks=pytest.mark.slow)], ids=["alone", "two_ranks"])
-def test_a_signal_during_the_last_validation_leaves_before_its_end_and_the_next_run_does_it_again(tmp_path, launcher):
+def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp_path, launcher):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 100)
     folder = tmp_path / "validating"
     config = write_run(folder, 2)

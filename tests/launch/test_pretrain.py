@@ -140,7 +140,7 @@ def test_bf16_trains(run_yaml, tmp_path):
         assert decoder.field_weight.abs().min() > 0  # it began as zeros
 
 
-def test_a_run_balances_its_loss_keeps_as_many_checkpoints_as_asked_for_and_computes_blocks_again(run_yaml, tmp_path):
+def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(run_yaml, tmp_path):
     from matey.config import load_config
     from matey.evaluate.metrics import nrmse
     from matey.train.run_data import loss_scales, open_data, sample_of

@@ -157,7 +157,7 @@ def test_the_fine_tuning_job_names_the_model_to_start_from(site):
     assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
 
 
-def test_the_next_fine_tuning_job_starts_from_the_same_model_and_trains_the_same_parts(site):
+def test_the_next_fine_tuning_job_has_the_same_model_and_trains_the_same_parts(site):
     site |= {"PRETRAINED": "runs/old", "TRAIN": "lora"}
     del site["DEEPSPEED_CONFIG"]
     instead_of_python(site, 75)

@@ -70,9 +70,7 @@ def forward_and_backward(checkpoint_blocks, offload):
 
 @pytest.mark.parametrize(("checkpoint_blocks", "again"), [("all", [0, 1, 2, 3]), ("every_other", [0, 2])])
 @pytest.mark.parametrize("offload", [False, True])
-def test_blocks_are_computed_again_from_inputs_that_may_wait_elsewhere_and_give_the_same_gradients(
-    checkpoint_blocks, again, offload
-):
+def test_recomputed_blocks_with_offloaded_inputs_give_the_same_gradients(checkpoint_blocks, again, offload):
     expected, none, on_device = forward_and_backward("none", offload=False)
     assert none == [] and on_device == [0, 1, 2, 3]
     gradients, called, on_device = forward_and_backward(checkpoint_blocks, offload)

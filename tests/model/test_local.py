@@ -121,9 +121,7 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
 
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES)
 @all_scales
-def test_every_cell_is_what_a_loop_over_cells_gives_and_there_is_nothing_beyond_the_grid(
-    patches, grid, periodic, scales
-):
+def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_grid(patches, grid, periodic, scales):
     local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
     (predicted,) = local.changes([inputs], [tiles], conditions, [rows])

@@ -116,7 +116,7 @@ def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(schem
     assert ((model.predict(batch) - batch.last).abs() > 0).all()
 
 
-def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_by_the_uniform_fine_grid():
+def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_on_the_fine_grid():
     batch = make_batch(grid=(1, 22, 29), dtype=torch.float64)
     fine, mixed = make_model(patches=((1, 1, 4, 4),)), make_model(refine_amount=0.0)
     state = {

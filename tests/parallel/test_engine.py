@@ -22,7 +22,7 @@ def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 
-def test_parts_have_rates_and_decay_of_their_own_and_blocks_fall_off_towards_the_input():
+def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_input():
     model = make_model()
     model.position.requires_grad_(False)
     train = TrainSection(

@@ -54,7 +54,7 @@ def test_the_variables_of_torchrun_and_deepspeed_are_taken():
     assert (environment.local_world_size, environment.address, environment.port) == (4, "node1", 29500)
 
 
-def test_two_runs_of_the_deepspeed_launcher_on_one_machine_do_not_share_its_constant_port():
+def test_two_runs_of_the_deepspeed_launcher_do_not_share_its_constant_port():
     assert find_environment({**TORCH, "CROSS_SIZE": "1"}, num_devices=0).port != 29500
     assert find_environment({**TORCH, "CROSS_SIZE": "2"}, num_devices=0).port == 29500
     assert find_environment({**TORCH, "CROSS_SIZE": "1", "MASTER_PORT": "3442"}, num_devices=0).port == 3442
@@ -112,7 +112,7 @@ def test_another_job_and_another_step_of_a_job_listen_on_another_port():
     assert all(15_000 <= port < 25_000 for port in ports)
 
 
-def test_variables_of_torch_that_a_job_script_sets_count_the_ranks_of_a_node_as_srun_does():
+def test_variables_of_torch_set_by_a_job_script_count_the_ranks_of_a_node_as_srun():
     by_hand = {**TORCH, "RANK": "27", "WORLD_SIZE": "32", "LOCAL_RANK": "3"}
     environment = find_environment({**STEP, **by_hand}, num_devices=8)
     assert (environment.launcher, environment.local_world_size, str(environment.device)) == ("torch", 8, "cuda:3")
@@ -216,7 +216,7 @@ def test_a_contradiction_names_both_sides(variables, num_devices, words):
         assert word in str(error.value)
 
 
-def test_an_address_that_cannot_be_resolved_and_a_port_in_use_are_named_within_seconds():
+def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
     with pytest.raises(ConfigError, match="'no such host', cannot be resolved on .*; set MASTER_ADDR"):
         check_address("no such host")
     check_address("127.0.0.1")

@@ -34,7 +34,7 @@ def fail(launcher, way, timeout=300):
 
 
 @pytest.mark.parametrize("launcher", launchers("torchrun", "mpirun"))
-def test_the_traceback_of_the_rank_that_failed_comes_first_and_the_job_ends_within_a_minute(launcher):
+def test_the_failed_ranks_traceback_comes_first_and_the_job_ends_within_a_minute(launcher):
     text, seconds = fail(launcher, "raises")
     assert seconds < 60
     first = text.index("[rank 1] Traceback")
@@ -43,7 +43,7 @@ def test_the_traceback_of_the_rank_that_failed_comes_first_and_the_job_ends_with
 
 
 @pytest.mark.parametrize("launcher", launchers("mpirun"))
-def test_a_rank_that_is_killed_ends_the_job_within_a_minute_and_the_others_say_where_they_were(launcher):
+def test_a_killed_rank_ends_the_job_within_a_minute_and_the_others_say_where(launcher):
     text, seconds = fail(launcher, "is_killed")
     assert seconds < 60
     said = [line for line in text.splitlines() if "[rank 0]" in line]

@@ -22,7 +22,7 @@ def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
         assert "all_gather_into_tensor" not in point[direction]
 
 
-def test_where_heads_do_not_suffice_keys_and_values_are_gathered_and_their_gradients_scattered():
+def test_with_too_few_heads_keys_and_values_are_gathered_and_gradients_scattered():
     point = run_point(Case("micro", grid=(48, 40), frames=3, fields=2, batch=1), 2)
     own = 2 * point["num_tokens"] * point["width"] * 4 * point["num_blocks"] / 2
     assert point["traffic_forward"]["all_gather_into_tensor"]["bytes"] == own

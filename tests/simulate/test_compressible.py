@@ -54,7 +54,7 @@ def test_turbulence_agrees_with_the_published_solver(published_turbulence):
     assert (total_energy(ours) / total_energy(ours)[:, :1] - 1).abs().max() < 1e-12
 
 
-def test_small_sound_wave_travels_with_the_speed_of_sound_and_converges_with_second_order():
+def test_small_sound_wave_travels_at_its_speed_and_converges_with_second_order():
     def error(num_cells):
         place = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells
         wave = 1e-4 * torch.sin(2 * math.pi * place)

@@ -40,7 +40,7 @@ def test_the_cells_of_consecutive_slices_cover_each_cell_once(keep_parents, tile
 
 
 @pytest.mark.parametrize("tile", [TILE, (1, 1, 8, 8)])
-def test_tiles_without_a_cell_of_the_tokens_are_not_among_theirs_and_cells_beyond_the_grid_never(tile):
+def test_tokens_have_only_tiles_with_their_cells_and_no_cells_beyond_the_grid(tile):
     tokens = layout(keep_parents=False)
     ((tiles, cells), (others, other_cells)) = held(tokens, slice(tokens.num_tokens - 1, tokens.num_tokens), tile)
     assert len(tiles.row) == len(cells) == 0 and len(others.row) > 0 and other_cells.any(dim=(1, 2, 3)).all()
@@ -98,7 +98,7 @@ def test_what_a_patch_decodes_reaches_its_neighbours_also_around_a_periodic_doma
         ((1, 14, 32), [0, 1, 2, 7, 8, 9, 10, 15, 16, 17, 18, 23]),
     ],
 )
-def test_a_patch_reaches_one_tile_of_a_block_around_it_but_not_from_padding_to_the_other_end(grid, expected):
+def test_a_patch_reaches_the_tiles_around_it_but_not_across_padding(grid, expected):
     plain = layout_tokens([(1, 1, *grid)], [[torch.zeros(1, 1, 2, 4, dtype=torch.bool)]], PATCHES)
     frames = [Frames(1, (1, *grid), (False, True, True), (1, 16, 32))]
     (tiles,) = tiles_reached(plain, slice(0, 1), frames, PATCHES, (0, 2, 2), TILE)

@@ -24,7 +24,7 @@ def test_the_leaves_of_every_frame_cover_each_cell_once():
     assert torch.equal(covered, torch.ones_like(covered))
 
 
-def test_a_grid_that_patches_do_not_divide_is_covered_and_patches_beyond_it_have_no_tokens():
+def test_a_grid_that_patches_do_not_divide_is_covered_without_tokens_beyond_it():
     layout = layout_tokens([(1, 1, 1, 20, 20)], [[torch.ones(1, 1, 2, 2, dtype=torch.bool)]], LEVELS[:2])
     assert layout.place.tolist() == [
         [0, y, x] for y, x in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2), (2, 0), (2, 1), (2, 2))

@@ -58,7 +58,7 @@ def test_a_patch_that_does_not_divide_the_history_names_the_sizes_that_do():
         cover((6, 1, 64, 64), (4, 1, 16, 16))
 
 
-def test_fields_go_on_at_the_far_edge_around_the_domain_or_with_their_outermost_value():
+def test_fields_go_on_beyond_the_far_edge_periodically_or_with_the_outermost_value():
     field = torch.arange(12.0).reshape(1, 3, 4)
     longer = extend(field, (1, 5, 6), (False, False, True))
     assert torch.equal(longer[0, 4], torch.tensor([8.0, 9, 10, 11, 8, 9]))

@@ -41,7 +41,7 @@ def run_of(command):
     return value_of["--config"], load_config(value_of["--config"], [*settings, *flags])
 
 
-def test_a_run_from_random_weights_has_network_and_rates_of_its_twin_from_the_pretrained_model(tool, tmp_path):
+def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_twin(tool, tmp_path):
     args = argparse.Namespace(
         scale="paper", system="thermals", launcher="python", deepspeed_config="zero1.json", set=["train.accumulation=8"]
     )

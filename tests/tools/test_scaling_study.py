@@ -77,7 +77,7 @@ def test_mistakes_are_one_sentence_each(run_yaml, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_point_that_takes_too_long_saves_and_goes_on_and_one_that_fails_does_not_stop_the_others(run_yaml, tmp_path):
+def test_a_point_out_of_time_goes_on_later_and_one_that_fails_does_not_stop_others(run_yaml, tmp_path):
     out = tmp_path / "study"
     assert plan(run_yaml(), out, "--steps", 4000, sizes=("--ranks", "1")).returncode == 0
     stopped = study("run", "--out", out, "--limit", 0.4)

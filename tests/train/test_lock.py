@@ -49,7 +49,7 @@ def name(folder, **about):
     (folder / LOCK).write_text(json.dumps({"process": 7, "since": "2026-01-01 00:00:00", "job": "77", **about}))
 
 
-def test_a_second_process_is_refused_in_a_sentence_that_says_who_since_when_and_what_to_do(tmp_path):
+def test_a_second_process_is_refused_and_told_who_since_when_and_what_to_do(tmp_path):
     with holder(tmp_path) as process:
         with pytest.raises(LockedError) as refused:
             FolderLock(tmp_path).take()
@@ -78,7 +78,7 @@ def test_a_lock_that_was_let_go_names_nobody_and_can_be_taken(tmp_path):
 
 
 @pytest.mark.parametrize("more", [(), ("with_a_worker",)])
-def test_the_lock_of_a_killed_process_can_be_taken_at_once_even_while_one_that_it_started_lives_on(tmp_path, more):
+def test_the_lock_of_a_killed_process_can_be_taken_while_its_child_lives_on(tmp_path, more):
     with holder(tmp_path, *more) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -97,7 +97,7 @@ def test_another_nodes_lock_is_taken_once_nobody_has_touched_it_for_a_while(tmp_
     own.release()
 
 
-def test_another_nodes_lock_that_is_touched_is_refused_where_the_kernel_knows_nothing_of_it(tmp_path):
+def test_another_nodes_lock_that_is_touched_is_refused_without_help_of_the_kernel(tmp_path):
     name(tmp_path, node="elsewhere")
     beat = threading.Timer(0.3, os.utime, [tmp_path / LOCK])
     beat.start()

@@ -112,7 +112,7 @@ def test_a_full_disk_refuses_a_run_in_a_sentence(tmp_path):
         subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_run_behind_a_link_is_moved_aside_where_it_lies_and_the_link_leads_to_the_next_one(tmp_path, run_yaml):
+def test_a_run_behind_a_link_is_moved_aside_in_its_place_and_the_link_stays(tmp_path, run_yaml):
     (tmp_path / "scratch").mkdir()
     (tmp_path / "link").symlink_to("scratch")
     folder = RunFolder(tmp_path / "link")
@@ -160,7 +160,7 @@ def test_a_latest_that_names_no_checkpoint_is_one_sentence(tmp_path, content, wo
         folder.newest_step()
 
 
-def test_without_latest_the_newest_whole_checkpoint_counts_and_one_that_was_cut_off_does_not(tmp_path):
+def test_without_latest_the_newest_whole_checkpoint_counts_and_not_a_partial_one(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.newest_step() is None
     for name in ("step_000002", "step_000004", "step_000006.new", "step_8"):

@@ -67,7 +67,7 @@ def test_leads_are_cut_to_what_the_trajectories_of_a_set_allow(run_yaml, tmp_pat
     assert drawn == {1, 2} and list(loss_scales(run, opened)) == ["shallow_water"]
 
 
-def test_a_trajectory_too_short_to_validate_on_is_refused_before_the_folder_of_the_run_is_touched(run_yaml, tmp_path):
+def test_a_trajectory_too_short_to_validate_on_leaves_the_runs_folder_untouched(run_yaml, tmp_path):
     path = write_swe(tmp_path / "short" / "2D_rdb_NA_NA.h5", 1, num_frames=2)
     run = load_config(run_yaml(data={"validate_on": [str(path)]}))
     with pytest.raises(DataError, match="expected at least 3 frames, 2 of history and 1 to predict, got 2"):

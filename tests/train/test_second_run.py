@@ -27,7 +27,7 @@ def cut_off(folder):
 @pytest.mark.parametrize(
     "launcher", [[sys.executable], pytest.param(TORCHRUN, marks=pytest.mark.slow)], ids=["one_process", "two_ranks"]
 )
-def test_a_second_run_is_refused_and_the_first_ones_folder_left_alone_until_it_is_killed(run_yaml, tmp_path, launcher):
+def test_a_second_run_is_refused_and_leaves_the_folder_alone_until_the_first_ends(run_yaml, tmp_path, launcher):
     config = run_yaml()
     with running(tmp_path, launcher, config, MANY) as run:
         run.wait_for_steps(4)
@@ -54,9 +54,7 @@ def test_a_second_run_is_refused_and_the_first_ones_folder_left_alone_until_it_i
     assert (tmp_path / "run" / "matey.lock").read_text() == ""
 
 
-def test_a_run_says_that_there_is_nothing_to_go_on_from_and_takes_nothing_from_a_save_that_was_cut_off(
-    run_yaml, tmp_path
-):
+def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_step(run_yaml, tmp_path):
     checkpoints = tmp_path / "run" / "checkpoints"
     for name in ("step_000002.new", "step_000004.new"):
         cut_off(checkpoints / name)

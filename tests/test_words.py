@@ -1,0 +1,81 @@
+"""Docstrings and names of tests in plain English: what a small check can hold of it."""
+
+import ast
+import re
+
+from tests.conftest import ROOT
+
+SECTIONS = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
+# An entry says what a thing is. One that begins with these needs the name before it to become a sentence.
+FRAGMENTS = frozenset(
+    "of in to by for from with without at as on per along over after before between inside into under within through beside "
+    "what which that where when how who whose whom".split()
+)
+LONGEST_NAME = 80
+
+
+def entries(docstring):
+    """The name and the first line of each entry of a docstring's sections; what is returned has no name."""
+    section, begins, found = None, False, []
+    for line in docstring.splitlines():
+        depth = len(line) - len(line.lstrip())
+        if heading := SECTIONS.fullmatch(line):
+            section, begins = heading[1], True
+        elif line and depth == 0:
+            section = None
+        elif section and line:
+            named = section not in ("Returns", "Yields")
+            if depth == 4 and (named or begins):
+                name, _, text = line.strip().partition(": ") if named else ("", "", line.strip())
+                found.append((name, text))
+            begins = False
+    return found
+
+
+def is_fragment(text):
+    """Whether an entry's text begins with a preposition or a relative word, a shape such as ``(b, f)`` before it left out."""
+    words = re.sub(r"^(``[^`]*``,? ?)+", "", text).split()
+    return bool(words) and words[0].strip(",;:.").lower() in FRAGMENTS
+
+
+def documented(tree):
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node)]
+
+
+def test_a_fragment_is_told_from_a_phrase():
+    fragments = (
+        "of bool, which places belong to it",
+        "``(k, z)`` of bool",
+        "whose runs they are",
+        "per group, the rows",
+    )
+    phrases = (
+        "mask ``(k, z)`` of the cells",
+        "whether the grid wraps around",
+        "``(b, f)``, the scale",
+        "``(n,)`` level",
+    )
+    assert all(map(is_fragment, fragments)) and not any(map(is_fragment, phrases))
+    text = "Do it.\n\nArgs:\n    a: the rows, and\n        of them some.\n    b: of all.\n"
+    text += "\nReturns:\n    The rows\n    of all.\n"
+    assert entries(text) == [("a", "the rows, and"), ("b", "of all."), ("", "The rows")]
+
+
+def test_entries_of_docstrings_say_what_a_thing_is():
+    wrong, num_entries = [], 0
+    for path in (path for folder in ("matey", "launch", "tools") for path in sorted((ROOT / folder).rglob("*.py"))):
+        for node in documented(ast.parse(path.read_text(encoding="utf-8"))):
+            for name, text in entries(ast.get_docstring(node)):
+                num_entries += 1
+                if is_fragment(text):
+                    wrong.append(f"{path.relative_to(ROOT)}, {getattr(node, 'name', 'top')}: {name}: {text}")
+    assert wrong == [] and num_entries > 500
+
+
+def test_names_of_tests_are_short_enough_to_read():
+    long = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        names = re.findall(r"^ *def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        long += [f"{path.relative_to(ROOT)}: {name}" for name in names if len(name) > LONGEST_NAME]
+    assert long == []
