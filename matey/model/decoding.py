@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blending import ramp
+from matey.model.embedding import weighted_sums
 from matey.model.groups import packed
 from matey.tokens.coverage import Frames
 from matey.tokens.patches import Patch, factor_stages, surroundings
@@ -85,7 +86,7 @@ class PatchDecoder(nn.Module):
         decoded = []
         for features, window, row in zip(blocks, windows, rows, strict=True):
             weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
-            seen = window.flatten(1).to(weight.dtype) @ weight
+            seen = weighted_sums(window.flatten(1), weight)
             weight = rearrange(field_weight[row], "f e w -> (f w) e")
             decoded.append(torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T))
         return packed(decoded)

@@ -55,7 +55,7 @@ class PatchEmbedding(nn.Module):
             cells = rearrange(values, "m f (T t) (Z z) (Y y) (X x) -> (m T Z Y X) (f t z y x)", t=t, z=z, y=y, x=x)
             weight = rearrange(self.field_weight[row], "f c e -> (f c) e")
             # Divided so that many fields do not outweigh few: each adds unit variance.
-            parts.append(cells.to(weight.dtype) @ weight / math.sqrt(len(row)))
+            parts.append(weighted_sums(cells, weight) / math.sqrt(len(row)))
         embedded = torch.cat(parts) + self.field_bias  # (m T Z Y X, e/4)
         grid = [p // c for p, c in zip(self.patch, self.cells, strict=True)]
         for stage, merge in zip(self.stages, self.merges, strict=True):
@@ -135,6 +135,15 @@ class ConditionEmbedding(nn.Module):
             weight = self.field_weight[row] / math.sqrt(len(row))
             added.append(torch.einsum("b f s, f s e -> b e", statistics.to(weight.dtype), weight))
         return self.contract(F.gelu(torch.cat(added)))
+
+
+def weighted_sums(cells: Tensor, weight: Tensor) -> Tensor:
+    """Multiply values of cells ``(n, w)`` with weights ``(w, e)``, and round what comes out to the type of the weights.
+
+    Cells that differ by less than the rounding of bfloat16 are not to be equal before they are subtracted from each other.
+    """
+    dtype = torch.promote_types(cells.dtype, weight.dtype)
+    return (cells.to(dtype) @ weight.to(dtype)).to(weight.dtype)
 
 
 def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:

@@ -100,10 +100,17 @@ def take_step(engine: Engine) -> float | None:
 
 @contextmanager
 def whole_parameters(engine: Engine) -> Iterator[dict[str, Tensor]]:
-    """Give the complete weights of the module, which stage 3 keeps in slices. All ranks must enter."""
+    """Give the complete weights of the module, which stage 3 keeps in slices. All ranks must enter.
+
+    In bfloat16, those that the optimizer steps, in float32: a step is often smaller than the rounding of a weight.
+    """
+    masters = {}
+    if engine.bfloat16_enabled():
+        trained = ((name, p) for name, p in engine.module.named_parameters() if p.requires_grad)
+        masters = {name: deepspeed.utils.safe_get_full_fp32_param(parameter).cpu() for name, parameter in trained}
     sliced = list(engine.module.parameters()) if engine.zero_optimization_stage() == 3 else []
     with deepspeed.zero.GatheredParameters(sliced, enabled=bool(sliced)):
-        yield engine.module.state_dict()
+        yield engine.module.state_dict() | masters
 
 
 def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:

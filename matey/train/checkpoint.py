@@ -24,7 +24,7 @@ from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.checkpoints.shards import ShardError
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.model.lora import plain_weights
-from matey.model.matey import quiet
+from matey.model.matey import MateyModel, quiet
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
@@ -185,8 +185,11 @@ class RunFolder:
                 new = self.path / "model.new"
                 shutil.rmtree(new, ignore_errors=True)
                 try:
+                    # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
+                    with torch.device("meta"):
+                        model = MateyModel(engine.module.config)
                     with quiet():
-                        engine.module.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
+                        model.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
                 except (OSError, RuntimeError, SafetensorError) as error:
                     shutil.rmtree(new, ignore_errors=True)
                     raise RunError(self._cannot_save("the best weights", error)) from error

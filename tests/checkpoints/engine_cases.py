@@ -131,6 +131,7 @@ def save(kind, root):
         "average_moved": off(history[-1], average),
         "restored": off(history[-1], training.weights()),
     }
+    training.folder.save_model(training.engine)
     if rank() == 0:
         source, run = find_checkpoint(root / kind)
         convert(source, run, "universal", root / f"{kind}_universal", average=False, dtype="float32")

@@ -36,6 +36,15 @@ def test_a_model_and_bare_weights_are_what_the_optimizer_holds(two_ranks, tmp_pa
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["zero0", "zero3", "frozen3", "bf16_1"])
+def test_a_run_writes_its_model_as_the_optimizer_holds_it(two_ranks, kind):
+    source, _ = find_checkpoint(two_ranks[0] / kind)
+    model = MateyModel.from_pretrained(two_ranks[0] / kind / "model")
+    assert model.dtype == torch.float32
+    for name, expected in source.whole(WEIGHTS).items():
+        assert torch.equal(model.get_parameter(name), expected), name
+
+
 def test_a_model_may_hold_the_average_in_bfloat16_and_predicts(two_ranks, tmp_path):
     source = exported(two_ranks[0], "zero3", tmp_path / "model", average=True, dtype="bfloat16")
     model, expected = MateyModel.from_pretrained(tmp_path / "model"), source.whole(AVERAGE)

@@ -1,0 +1,68 @@
+"""What bfloat16 weights may round, and what not: differences of neighbouring cells."""
+
+import math
+
+import pytest
+import torch
+
+from matey.model.decoding import PatchDecoder
+from matey.model.embedding import PatchEmbedding
+from matey.tokens.coverage import Frames
+from matey.tokens.patches import cover
+
+PATCH, SIZE = (1, 1, 8, 8), 512
+
+
+def waves():
+    """Three smooth waves along each axis of a grid of 512 x 512, ``(1, 1, z, y, x)``, of unit deviation."""
+    along = torch.linspace(0, 6 * math.pi, SIZE + 1, dtype=torch.float64)[:-1]
+    return (2 * along.sin()[:, None] * along.cos()[None, :])[None, None, None]
+
+
+def laplacian(sides):
+    """The weights of a window that give its Laplacian at the middle; bfloat16 holds them exactly."""
+    stencil = torch.zeros(*sides, dtype=torch.float64)
+    y, x = (side // 2 for side in sides)
+    stencil[y - 1 : y + 2, x] = stencil[y, x - 1 : x + 2] = 1
+    stencil[y, x] = -4
+    return stencil.flatten()
+
+
+def of_decoder():
+    """A decoder whose every block holds one function of a Laplacian, and what it gives of the waves."""
+    decoder = PatchDecoder(PATCH, num_fields=1, width=96, halo=2, overlap=0).double()
+    for parameter in decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    sides = [size + 2 * reach for size, reach in zip(decoder.cells[2:], decoder.halo[1:], strict=True)]
+    with torch.no_grad():
+        decoder.window_weight[0, :, 0] = laplacian(sides)
+        decoder.field_weight[0, 0] = 1
+    frames = Frames(1, (1, 1, SIZE, SIZE), (False, True, True), cover((1, 1, SIZE, SIZE), PATCH)[1:])
+    blocks = math.prod(SIZE // cells for cells in decoder.cells[2:])
+    windows = decoder.windows(waves(), frames, torch.arange(blocks))
+    tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
+    return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [torch.tensor([0])])
+
+
+def of_embedding():
+    """An embedding of 8 x 8 patches whose first stage takes a Laplacian, and what it gives of the waves."""
+    embedding = PatchEmbedding(PATCH, num_fields=1, width=96).double()
+    for parameter in embedding.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        embedding.field_weight[0, :, 0] = laplacian(embedding.cells[2:])
+        for stage in embedding.stages:
+            stage.weight[0, 0] = 1
+    patches = waves().unfold(3, 8, 8).unfold(4, 8, 8)[0, 0, 0].flatten(0, 1)[:, None, None, None]
+    return lambda dtype, fields: embedding.to(dtype)([patches.to(fields)], [torch.tensor([0])])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("made", [of_decoder, of_embedding])
+def test_bfloat16_weights_difference_cells_in_the_precision_of_the_fields(made):
+    compute = made()
+    expected = compute(torch.float64, torch.float64)
+    kept, lost = (compute(torch.bfloat16, fields).double() for fields in (torch.float32, torch.bfloat16))
+    scale = expected.std()
+    assert (kept - expected).std() < 0.01 * scale, "rounding of what comes out"
+    assert (lost - expected).std() > scale, "were the fields rounded first, nothing would be left"
