@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -17,6 +17,7 @@ from matey.config import ConfigError, GroupSection, TrainSection
 from matey.fields import nearest_name
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
+from matey.parallel.compilation import said_when_locked
 
 Engine = deepspeed.DeepSpeedEngine
 
@@ -33,12 +34,13 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks for what a stage cannot do.
     """
     zero = zero_settings(deepspeed_config)
+    # DeepSpeed's own Adam is compiled on first use; only offload to the CPU needs it.
+    is_compiled = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
     adam = {
         "lr": train.learning_rate,
         "betas": list(train.betas),
         "eps": 1e-8,
-        # DeepSpeed's own Adam is compiled on first use; only offload to the CPU needs it.
-        "torch_adam": zero.offload_optimizer is None or zero.offload_optimizer.device == "none",
+        "torch_adam": not is_compiled,
     }
     config = {
         **deepspeed_config,
@@ -48,7 +50,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 10**9,
     }
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
+    with said_when_locked() if is_compiled else nullcontext():
+        engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
     return engine
 
 

@@ -1,0 +1,44 @@
+"""Finds the lock that a killed compilation of DeepSpeed's Adam for the CPU left: torch waits for it for ever, in silence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch.utils.cpp_extension import get_default_build_root
+
+CPU_ADAM = "cpu_adam"
+"""The name under which DeepSpeed compiles it."""
+
+
+@contextmanager
+def said_when_locked(patience: float = 60.0) -> Iterator[None]:
+    """Say once on standard error what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
+
+    The process that compiles removes the lock when it is done; one that was killed has left it. Which of the two it is cannot
+    be told from here, so that the run goes on waiting.
+    """
+    timer = threading.Timer(patience, _say_if_locked, [patience])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _say_if_locked(patience: float) -> None:
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob(f"**/{CPU_ADAM}/lock"):
+        age = time.time() - lock.stat().st_mtime
+        if age >= patience and os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(
+                f"Waiting for another process, which has been compiling DeepSpeed's Adam for the CPU for {age:.0f} s. If "
+                f"there is none (it may have been killed), end this run, delete {lock} and start the run again.\n"
+            )
+            sys.stderr.flush()
