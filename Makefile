@@ -14,7 +14,6 @@ BIN := .venv/bin
 data/demo: .venv/installed
 	$(BIN)/python tools/simulate.py shallow_water --out $@/shallow_water --trajectories 200 --resolution 64 --frames 101 --seed 0
 	$(BIN)/python tools/simulate.py diffusion_reaction --out $@/diffusion_reaction --trajectories 200 --resolution 64 --frames 101 --seed 0
-	$(BIN)/python tools/simulate.py colliding_thermals --out $@/thermals --trajectories 30 --resolution 64 --frames 51 --seed 0
 
 demo: data/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/pretrain.py \
