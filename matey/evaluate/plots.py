@@ -20,6 +20,7 @@ from torch import Tensor
 
 from matey.evaluate.about import patch_text
 from matey.evaluate.examples import Example
+from matey.tokens.layout import TokenLayout
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and one of Tol's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -97,16 +98,19 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
 def forecast_figure(example: Example) -> Figure:
     """Draw, for each field, the last known frame, the truth, the prediction and its error."""
     num_fields = len(example.fields)
-    figure = Figure(figsize=(10, 2.0 * _height_over_width(example) * num_fields + 0.6), layout="constrained")
+    figure = Figure(
+        figsize=(10, 2.0 * height_over_width(example.last.shape[1:], example.spacing) * num_fields + 0.6),
+        layout="constrained",
+    )
     grid = figure.subplots(num_fields, 4, squeeze=False, sharex=True, sharey=True)
     for row, name in enumerate(example.fields):
         last, target, prediction = (plane(f[row]) for f in (example.last, example.target, example.prediction))
         error = prediction - target
         for axes, field in zip(grid[row], (last, target, prediction), strict=False):
-            image = show_field(axes, field, example, "viridis", target.min(), target.max())
+            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max())
         _add_colour_bar(figure, image, grid[row, :3])
         largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
-        image = show_field(grid[row, 3], error, example, "RdBu_r", -largest, largest)
+        image = show_field(grid[row, 3], error, example.spacing, "RdBu_r", -largest, largest)
         _add_colour_bar(figure, image, grid[row, 3:])
         grid[row, 0].set_ylabel(_with_unit(name, example.units[row]) + "\n\ny")
     titles = (
@@ -125,13 +129,14 @@ def forecast_figure(example: Example) -> Figure:
 @matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
     """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
-    height = 3.2 * _height_over_width(examples[0]) + 0.9
+    height = 3.2 * height_over_width(examples[0].last.shape[1:], examples[0].spacing) + 0.9
     figure = Figure(figsize=(10 * len(examples) / 3, height), layout="constrained")
     for axes, example in zip(figure.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
         field = plane(example.last[0])
-        show_field(axes, field, example, "Greys_r", field.min(), field.max())
+        show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max())
         for level, patch in enumerate(example.patches):
-            outlines = [Rectangle(corner, *size) for corner, size in _patches_in_plane(example, level)]
+            own = example.layout.select(example.layout.level == level)
+            outlines = patches_in_plane(own, example.last.shape[1:], example.spacing)
             colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
             axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
             axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
@@ -152,9 +157,11 @@ def plane(field: Tensor) -> np.ndarray:
     return field[field.shape[0] // 2].numpy()
 
 
-def show_field(axes: Axes, field: np.ndarray, example: Example, colours: str, low: float, high: float) -> AxesImage:
-    """Draw a plane ``(y, x)`` with x to the right and y upwards."""
-    _, dy, dx = example.spacing
+def show_field(
+    axes: Axes, field: np.ndarray, spacing: tuple[float, float, float], colours: str, low: float, high: float
+) -> AxesImage:
+    """Draw a plane ``(y, x)`` of cells of size ``spacing`` along ``z, y, x``, with x to the right and y upwards."""
+    _, dy, dx = spacing
     height, width = field.shape
     image = axes.imshow(
         field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=(0, width * dx, 0, height * dy)
@@ -165,18 +172,23 @@ def show_field(axes: Axes, field: np.ndarray, example: Example, colours: str, lo
     return image
 
 
-def _patches_in_plane(example: Example, level: int) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Lower left corner and size of the patches of the last frame at ``level`` that cut the plane that is drawn."""
-    layout = example.layout
-    own = layout.select(layout.is_last & (layout.level == level))
-    num_z, num_y, num_x = example.last.shape[1:]
+def patches_in_plane(layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float]) -> list[Rectangle]:
+    """Return the outlines of the last frame's patches that cut the plane that is drawn, the middle one.
+
+    Args:
+        layout: tokens of one sample.
+        grid: number of cells along ``z, y, x``.
+        spacing: cell size along ``z, y, x``.
+    """
+    own = layout.select(layout.is_last)
+    num_z, num_y, num_x = grid
     middle = (num_z // 2 + 0.5) / num_z
-    domain = (num_x * example.spacing[2], num_y * example.spacing[1])
+    domain = (num_x * spacing[2], num_y * spacing[1])
     patches = []
     for (_, z, y, x), (_, depth, height, width) in zip(own.centre.tolist(), own.extent.tolist(), strict=True):
         if abs(z - middle) < depth / 2:
             corner = ((x - width / 2) * domain[0], (y - height / 2) * domain[1])
-            patches.append((corner, (width * domain[0], height * domain[1])))
+            patches.append(Rectangle(corner, width * domain[0], height * domain[1]))
     return patches
 
 
@@ -208,10 +220,10 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
 
 
-def _height_over_width(example: Example) -> float:
+def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float]) -> float:
     """Proportions of the plane that is drawn, within what a page can show."""
-    num_y, num_x = example.last.shape[-2:]
-    return min(2.0, max(0.25, num_y * example.spacing[1] / (num_x * example.spacing[2])))
+    _, num_y, num_x = grid
+    return min(2.0, max(0.25, num_y * spacing[1] / (num_x * spacing[2])))
 
 
 def _add_colour_bar(figure: Figure, image: AxesImage, beside: Sequence[Axes]) -> None:

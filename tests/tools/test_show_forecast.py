@@ -1,0 +1,45 @@
+"""The picture of a rollout beside the truth."""
+
+import re
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, start, write_swe
+
+
+def show(tmp_path, *more):
+    data = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 2, resolution=64)
+    command = [sys.executable, "tools/show_forecast.py", "--checkpoint", "models/matey-micro", "--data", data]
+    return start([*command, "--out", tmp_path / "forecast.png", *more])
+
+
+def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
+    result = show(tmp_path, "--start", "3", "--steps", "5,2")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    known, *forecasts = result.stdout.splitlines()
+    assert re.fullmatch(r" +0 snapshots later: \d+ tokens, known", known)
+    assert [line.split()[0] for line in forecasts] == ["2", "5"]
+    errors = [re.search(r"NRMSE (\S+), persistence (\S+)", line) for line in forecasts]
+    assert all(0 < float(error[1]) < 1 and 0 < float(error[2]) < 1 for error in errors)
+    tokens = [int(line.split()[3]) for line in result.stdout.splitlines()]
+    assert all(16 <= number <= 64 for number in tokens)  # 4 x 4 coarse patches, 8 x 8 fine ones
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--start", "8", "--steps", "5"), "expected a first frame from 0 to 5, got 8"),
+        (("--trajectory", "2", "--steps", "5"), "2 trajectories here, numbered from 0; got 2"),
+        (("--field", "tracer", "--steps", "5"), "no field 'tracer'; its fields are water_height"),
+    ],
+)
+def test_what_is_not_in_the_data_is_one_sentence(flags, sentence, tmp_path):
+    result = show(tmp_path, *flags)
+    assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr
+    assert not (tmp_path / "forecast.png").exists()
+
+
+def test_the_picture_of_the_readme_is_small():
+    assert (ROOT / "docs" / "images" / "forecast.png").stat().st_size < 150_000
