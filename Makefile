@@ -1,9 +1,9 @@
-# `make demo` and `make test` work from a clean clone: each makes .venv first, if it is not there yet.
+# `make demo`, `make test` and `make docs` work from a clean clone: each makes .venv first, if it is not there yet.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all clean
+.PHONY: demo lint test test-all docs clean
 
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -20,11 +20,24 @@ demo: data/demo
 		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml --set train.micro_batch=8
 	$(BIN)/python launch/evaluate.py --checkpoint runs/demo --out runs/demo
 
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest
 
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+# Strictly: a broken link, or a docstring that cannot be read, ends it.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "site/index.html"
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

