@@ -18,7 +18,7 @@ PAGES = (
 )
 
 
-def test_the_python_of_the_readme_runs_as_it_stands_and_gives_the_error_that_it_names(tmp_path):
+def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (tmp_path / "models").symlink_to(ROOT / "models")
     result = start([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"])

@@ -27,8 +27,8 @@ class Snapshot:
         step: snapshots after the last known frame; 0 is that frame itself.
         fields: names along axis ``f``.
         spacing: cell size along ``z, y, x``.
-        forecast: ``(f, z, y, x)`` in physical units; the known frame at step 0.
-        truth: ``(f, z, y, x)`` in physical units.
+        forecast: predicted frame ``(f, z, y, x)`` in physical units; the known frame at step 0.
+        truth: true frame ``(f, z, y, x)`` in physical units.
         layout: tokens of the frames up to this one, from which the model forecasts the next.
         error: NRMSE of the forecast, mean over the fields.
         persistence: NRMSE of the last known frame, mean over the fields.
@@ -51,11 +51,11 @@ def forecast_snapshots(
 
     Args:
         model: the trained model.
-        data: where the trajectory lies.
-        trajectory: which trajectory, counted from 0.
+        data: the data set that holds the trajectory.
+        trajectory: number of the trajectory, counted from 0.
         start: first frame that the model is given.
-        num_frames: how many frames it is given.
-        steps: which of the forecast frames to keep, counted from 1 for the first.
+        num_frames: number of frames that it is given.
+        steps: numbers of the forecast frames to keep, counted from 1 for the first.
 
     Raises:
         DataError: the model cannot take the data, or there is no such trajectory or no such stretch of it.
