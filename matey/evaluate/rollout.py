@@ -8,6 +8,10 @@ history:
     lead 3    t0 -> t1,  t0 -> t2,  t0 -> t3;  t3 -> t4,  t3 -> t5,  t3 -> t6
 
 Every frame is there in both, for as many forecasts; errors are passed on ``lead`` times less often in the second.
+
+A model that has left what it was trained on may amplify its own errors without end. The change of a field from one snapshot to
+the next is therefore limited by what the given history says of its size, so that the error grows in proportion to the number of
+steps at the most.
 """
 
 from __future__ import annotations
@@ -20,6 +24,12 @@ import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
+
+MAX_GROWTH = 4.0
+"""How many times as large as in the history a change may become; in the seven systems simulated here it is 2.2 times."""
+
+LEAST_SHARE = 0.1
+"""Share of a field's deviation that counts as a change of the history if its own is smaller, as where a motion only begins."""
 
 
 class Forecaster(Protocol):
@@ -48,10 +58,42 @@ def rollout(model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1)
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
     batch = replace(batch.to(model.device), target=None)
+    largest = largest_change(batch.history)
     for first in range(0, num_steps, lead):
         frames = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
-            frames.append(model.predict(replace(batch, lead_time=torch.full_like(batch.lead_time, ahead))))
+            frame = model.predict(replace(batch, lead_time=torch.full_like(batch.lead_time, ahead)))
+            frames.append(limited(frame, batch.last, ahead * largest))
             yield frames[-1]
         known = torch.cat([batch.history, torch.stack(frames, dim=1)], dim=1)
         batch = replace(batch, history=known[:, -batch.num_frames :])
+
+
+def largest_change(history: Tensor) -> Tensor:
+    """Return the root mean square of the largest change from one snapshot to the next that a rollout may make.
+
+    Args:
+        history: the given frames ``(b, t, f, z, y, x)``.
+
+    Returns:
+        ``(b, f)``; infinite where a single frame or constant fields say nothing of it.
+    """
+    if history.shape[1] == 1:
+        return history.new_full((history.shape[0], history.shape[2]), torch.inf)
+    changes = root_mean_square(history.diff(dim=1)).amax(dim=1)
+    deviation = history.std(dim=(1, 3, 4, 5), correction=0)
+    size = MAX_GROWTH * torch.maximum(changes, LEAST_SHARE * deviation)
+    return size.where(size > 0, torch.inf)
+
+
+def limited(frame: Tensor, last: Tensor, largest: Tensor) -> Tensor:
+    """Scale the change from the last known frame down to the largest one, ``(b, f)``, in the fields where it is larger."""
+    change = frame - last
+    size = root_mean_square(change)
+    share = (largest / size)[..., None, None, None]
+    return frame.where(share >= 1, last + share * change)
+
+
+def root_mean_square(values: Tensor) -> Tensor:
+    """Return the root mean square of fields ``(..., z, y, x)`` over their cells."""
+    return values.square().mean(dim=(-3, -2, -1)).sqrt()

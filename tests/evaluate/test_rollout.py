@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from matey import FieldBatch
@@ -51,7 +52,9 @@ def test_frames_are_predicted_one_by_one_as_they_are_asked_for():
     assert len(model.batches) == 1
 
 
-def test_two_steps_are_the_forecast_of_the_forecast(model):
+def test_two_steps_are_the_forecast_of_the_forecast(model, monkeypatch):
+    # The untrained model changes what it is given by more than any that is trained.
+    monkeypatch.setattr("matey.evaluate.rollout.MAX_GROWTH", torch.inf)
     batch = make_batch()
     first, second = rollout(model, batch, 2)
     at_lead_one = replace(batch, lead_time=torch.ones(3))
@@ -82,3 +85,30 @@ def test_a_history_longer_than_the_lead_keeps_known_frames():
     model, batch = LeadTimes(), make_batch(num_frames=4)
     list(rollout(model, replace(batch, history=torch.zeros_like(batch.history)), 3, lead=2))
     assert model.batches[2].history[0, :, 0, 0, 0, 0].tolist() == [0, 0, 1, 2]
+
+
+class Runaway(Fibonacci):
+    """Predicts that the last change is a hundred times as large in every step, and per snapshot of the lead time."""
+
+    def predict(self, batch):
+        return batch.last + 100 * batch.lead_time.view(-1, 1, 1, 1, 1) * (batch.last - batch.history[:, -2])
+
+
+@pytest.mark.parametrize("lead", [1, 3])
+def test_a_model_that_amplifies_its_own_errors_goes_on_by_steps_of_limited_size(lead):
+    batch = make_batch()
+    frames = torch.stack(list(rollout(Runaway(), batch, 60, lead)))
+    changes = (batch.last - batch.history[:, 0]).square().mean(dim=(-3, -2, -1)).sqrt()
+    distances = (frames - batch.last).square().mean(dim=(-3, -2, -1)).sqrt()
+    steps = torch.arange(1, 61)[:, None, None]
+    assert torch.allclose(distances, 4 * changes * steps, rtol=1e-3)
+
+
+def test_a_field_at_rest_may_begin_to_move_and_a_constant_one_as_well():
+    batch = make_batch()
+    still = replace(batch, history=batch.history[:, :1].expand(-1, 2, -1, -1, -1, -1))
+    (first,) = rollout(LeadTimes(), still, 1)
+    # A tenth of its deviation is what a field at rest has for a change; steps are limited to four of them.
+    assert torch.allclose(first - still.last, 0.4 * still.last.std(dim=(-3, -2, -1), correction=0, keepdim=True))
+    (first,) = rollout(LeadTimes(), replace(still, history=torch.ones_like(still.history)), 1)
+    assert torch.equal(first, torch.full_like(first, 2))
