@@ -81,7 +81,7 @@ def largest_change(history: Tensor) -> Tensor:
     if history.shape[1] == 1:
         return history.new_full((history.shape[0], history.shape[2]), torch.inf)
     changes = root_mean_square(history.diff(dim=1)).amax(dim=1)
-    deviation = history.std(dim=(1, 3, 4, 5), correction=0)
+    deviation = history.double().std(dim=(1, 3, 4, 5), correction=0)
     size = MAX_GROWTH * torch.maximum(changes, LEAST_SHARE * deviation)
     return size.where(size > 0, torch.inf)
 
@@ -91,9 +91,9 @@ def limited(frame: Tensor, last: Tensor, largest: Tensor) -> Tensor:
     change = frame - last
     size = root_mean_square(change)
     share = (largest / size)[..., None, None, None]
-    return frame.where(share >= 1, last + share * change)
+    return frame.where(share >= 1, last + share.to(change.dtype) * change)
 
 
 def root_mean_square(values: Tensor) -> Tensor:
-    """Return the root mean square of fields ``(..., z, y, x)`` over their cells."""
-    return values.square().mean(dim=(-3, -2, -1)).sqrt()
+    """Return the root mean square of fields ``(..., z, y, x)`` over their cells; squares may overflow float32."""
+    return values.double().square().mean(dim=(-3, -2, -1)).sqrt()
