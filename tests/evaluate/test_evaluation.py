@@ -87,7 +87,7 @@ def test_a_rollout_that_overflows_is_reported_as_diverged(rule, tmp_path, shallo
     amount = 8 if rule == "budget" else 0.3
     model = make_model(PATCHES, torch.float32, refine_rule=rule, refine_amount=amount)
     with torch.no_grad():
-        model.local.schemes[0].field_out *= 1e38  # a single forecast overflows
+        model.local.schemes[0].field_out *= torch.inf
     data = HeldOut((shallow_water,), ((0,),), num_frames=2)
     evaluation = run(model, data, leads=(1,), rollout_steps=9, rollout_lead=3, max_windows=2)
     assert summary_text(evaluation).count("diverged") == 2
