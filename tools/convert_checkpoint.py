@@ -23,7 +23,7 @@ def main() -> int:
     """Run from the command line.
 
     Returns:
-        0 if all went well, 1 if a described checkpoint is damaged, 2 for a mistake that the printed sentence explains.
+        0 if all went well, 1 if a described checkpoint is corrupt, 2 for a mistake that the printed sentence explains.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
     parser.add_argument(
-        "--describe", action="store_true", help="say what it holds and what is damaged; changes nothing"
+        "--describe", action="store_true", help="say what it holds and what is corrupt; changes nothing"
     )
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
@@ -60,7 +60,7 @@ def tell(checkpoint: Path) -> int:
     print(describe(source, run))
     damage = find_damage(source)
     for sentence in damage:
-        print(f"damaged: {sentence}")
+        print(f"corrupt: {sentence}")
     print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")
     return 1 if damage else 0
 

@@ -20,7 +20,7 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
     """Return the step of a rank's part of the average, and its stretches.
 
     Raises:
-        ShardError: it is missing or damaged.
+        ShardError: it is missing or corrupt.
     """
     try:
         file = safe_open(path, "pt")
@@ -28,5 +28,5 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
     except FileNotFoundError:
         raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
     except (SafetensorError, OSError):
-        raise ShardError(f"{path} is cut short or damaged; copy it again, or take an older checkpoint.") from None
+        raise ShardError(f"{path} is cut short or corrupt; copy it again, or take an older checkpoint.") from None
     return int(metadata["step"]), ((name, int(metadata[name]), file.get_tensor(name)) for name in file.keys())  # noqa: SIM118

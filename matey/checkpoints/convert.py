@@ -41,7 +41,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
         dtype: precision of the weights, for ``huggingface``.
 
     Raises:
-        ShardError: the checkpoint is damaged.
+        ShardError: the checkpoint is corrupt.
         ConversionError: it lacks what is asked for, the folder exists, or cannot be written.
     """
     _check(source, run, form, out, average, dtype)

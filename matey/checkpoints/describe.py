@@ -1,4 +1,4 @@
-"""Says what a checkpoint holds, and which of its files are missing, damaged, or of another step."""
+"""Says what a checkpoint holds, and which of its files are missing, corrupt, or of another step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def describe(source: Source, run: Path | None) -> str:
 
 
 def find_damage(source: Source) -> list[str]:
-    """Read every file and return a sentence for each that is missing, damaged, or of another step."""
+    """Read every file and return a sentence for each that is missing, corrupt, or of another step."""
     files = tqdm(source.files(), desc="Checking", unit="file", leave=False)
     return [sentence for path in files for sentence in _damage_of(source, path)]
 
@@ -52,7 +52,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
         # Opening maps the tensors; that their bytes are as they were written is in the archive's checksums.
         with ZipFile(path) as archive:
             if wrong := archive.testzip():
-                yield f"{path} is damaged: the bytes of its record {wrong} do not match their checksum."
+                yield f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum."
                 return
         if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
             source.check_step(path, adam_step(shard["optimizer_state_dict"]))
@@ -61,7 +61,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
     except ShardError as error:
         yield str(error)
     except BadZipFile:
-        yield f"{path} ({path.stat().st_size:,} bytes) is cut short or damaged; copy it again, or take an older checkpoint."
+        yield f"{path} ({path.stat().st_size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."
 
 
 def _of_run(run: Path) -> list[tuple[str, str]]:

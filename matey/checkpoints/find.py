@@ -16,7 +16,7 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
         the checkpoint, and the folder of its run, None if it lies outside of one.
 
     Raises:
-        ShardError: there is none, or the file that says what is in it is missing or damaged.
+        ShardError: there is none, or the file that says what is in it is missing or corrupt.
     """
     if not path.is_dir():
         raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")

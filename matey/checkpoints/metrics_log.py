@@ -21,10 +21,10 @@ class MetricsLog:
     num_damaged: int = 0
 
     def note(self, path: Path) -> str:
-        """Return a sentence on damaged lines, empty where there are none."""
+        """Return a sentence on corrupt lines, empty where there are none."""
         if not self.num_damaged:
             return ""
-        return f"{path}: {self.num_damaged} damaged lines are skipped."
+        return f"{path}: {self.num_damaged} corrupt lines are skipped."
 
 
 def read_metrics(path: Path) -> MetricsLog:

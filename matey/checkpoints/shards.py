@@ -62,4 +62,4 @@ def open_shard(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path) -> str:
     size = path.stat().st_size if path.exists() else 0  # a link may lead to itself
-    return f"{path} ({size:,} bytes) is cut short or damaged; copy it again, or take an older checkpoint."
+    return f"{path} ({size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."

@@ -108,7 +108,7 @@ class Source:
                 ``ema`` for the moving average.
 
         Raises:
-            ShardError: a file is missing, damaged, or of another step, or the checkpoint lacks what is asked for.
+            ShardError: a file is missing, corrupt, or of another step, or the checkpoint lacks what is asked for.
         """
         whole = {name: torch.empty(shape) for name, shape in self.shapes.items()}
         missing = {name: values.numel() for name, values in whole.items()}
@@ -153,7 +153,7 @@ class Source:
         """Open a rank's part of the optimizer.
 
         Raises:
-            ShardError: it is missing or damaged, or of another step than the module.
+            ShardError: it is missing or corrupt, or of another step than the module.
         """
         path = self.optimizer_file(rank)
         state = open_shard(path)["optimizer_state_dict"]

@@ -62,7 +62,7 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open ``path`` to look at its groups, shapes and attributes, and close it again.
 
     Raises:
-        DataError: the file cannot be opened, see ``open_hdf5``, or turns out to be damaged while it is looked at.
+        DataError: the file cannot be opened, see ``open_hdf5``, or turns out to be corrupt while it is looked at.
     """
     with open_hdf5(path) as file:
         try:
@@ -72,7 +72,7 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
         # With bytes of the metadata overwritten, h5py was seen to raise each of these.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{path} cannot be described ({_one_line(error)}); the file is damaged: download or copy it again."
+                f"{path} cannot be described ({_one_line(error)}); the file is corrupt: download or copy it again."
             ) from error
 
 
@@ -87,7 +87,7 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
         sample: index of the trajectory along the first axis, where that axis counts trajectories.
 
     Raises:
-        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or damaged.
+        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or corrupt.
     """
     file = _handles.get(path)
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
@@ -99,14 +99,14 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
             f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "
-            f"the file is damaged or was changed: download or copy it again."
+            f"the file is corrupt or was changed: download or copy it again."
         ) from error
 
 
 def check_claim(item: h5py.HLObject | None) -> None:
     """Raise DataError if a dataset claims more values, or a larger chunk, than its file can hold.
 
-    The shape in a damaged header may call for any amount of memory: it is compared with the size of the file before anything
+    The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
     of that shape is read or listed. What is no dataset passes, and one whose values lie in other files.
     """
     if not isinstance(item, h5py.Dataset) or item.shape is None or item.is_virtual or item.external:
@@ -117,7 +117,7 @@ def check_claim(item: h5py.HLObject | None) -> None:
     if claimed > max(_LEAST_BYTES, factor * held):
         raise DataError(
             f"{item.file.filename}, {item.name}: a shape of {item.shape} claims {claimed:,} bytes, and the file has {held:,}; "
-            "it is damaged or was never filled: download or write it again."
+            "it is corrupt or was never filled: download or write it again."
         )
 
 
@@ -126,7 +126,7 @@ def check_count(path: Path, num_trajectories: int) -> None:
     held = path.stat().st_size
     if num_trajectories * _TRAJECTORY_BYTES > held:
         raise DataError(
-            f"{path}: claims {num_trajectories:,} trajectories, and the file has {held:,} bytes; it is damaged: download or "
+            f"{path}: claims {num_trajectories:,} trajectories, and the file has {held:,} bytes; it is corrupt: download or "
             "write it again."
         )
 

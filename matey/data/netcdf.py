@@ -35,7 +35,7 @@ def describe_netcdf(path: Path) -> dict[str, Variable]:
     """Return the variables of a file.
 
     Raises:
-        DataError: the file is missing, truncated, damaged, or of the 64-bit format CDF-5.
+        DataError: the file is missing, truncated, corrupt, or of the 64-bit format CDF-5.
     """
     with _opened(path) as file:
         return {name: Variable(item.dimensions, item.shape) for name, item in file.variables.items()}
@@ -73,7 +73,7 @@ def _opened(path: Path) -> Iterator[netcdf_file]:
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} cannot be read as classic netCDF ({reason}); it is truncated or damaged: copy it again."
+            f"{path} cannot be read as classic netCDF ({reason}); it is truncated or corrupt: copy it again."
         ) from error
     with file:
         yield file

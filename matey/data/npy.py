@@ -14,7 +14,7 @@ def map_npy(path: Path) -> np.ndarray:
     """Return an array whose values are read from the file when they are used; drop it to let go of the file.
 
     Raises:
-        DataError: the file is missing, unreadable, truncated or damaged.
+        DataError: the file is missing, unreadable, truncated or corrupt.
     """
     first_bytes(path)
     try:
@@ -23,7 +23,7 @@ def map_npy(path: Path) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} cannot be read as a NumPy array ({reason}); it is truncated or damaged: copy it again."
+            f"{path} cannot be read as a NumPy array ({reason}); it is truncated or corrupt: copy it again."
         ) from error
 
 

@@ -32,7 +32,7 @@ def open_dataset(path: str | Path) -> TrajectorySet:
     Several files of one system are joined in the order of their sorted paths.
 
     Raises:
-        DataError: nothing is there, a file is damaged or of unknown layout, or there is more than one system.
+        DataError: nothing is there, a file is corrupt or of unknown layout, or there is more than one system.
     """
     files = _find_files(_absolute(path))
     readers = {file: _reader_of(file) for file in files}

@@ -207,7 +207,7 @@ def read_record(path: Path) -> SplitRecord | None:
     """Read a record; None if there is none, as in the folder of a run that was written before there were any.
 
     Raises:
-        DataError: it is damaged or cannot be read.
+        DataError: it is corrupt or cannot be read.
     """
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()
@@ -223,7 +223,7 @@ def read_record(path: Path) -> SplitRecord | None:
         raise DataError(f"{path} cannot be read ({error.strerror}); it says what the run held out.") from None
     except (ValueError, ValidationError, IndexError):
         raise DataError(
-            f"{path} says what the run held out, and is damaged; restore it, or remove it to split the files that are there "
+            f"{path} says what the run held out, and is corrupt; restore it, or remove it to split the files that are there "
             "now anew, by which trajectories that were trained on may come to be held out."
         ) from None
     return SplitRecord(settings, sets)

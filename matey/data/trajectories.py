@@ -103,7 +103,7 @@ class TrajectorySet(ABC):
             float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
 
         Raises:
-            DataError: the file has gone or is damaged.
+            DataError: the file has gone or is corrupt.
             BadValuesError: a value is NaN or infinite.
         """
         about = self.trajectories[trajectory]
@@ -158,7 +158,7 @@ class Reader:
     Attributes:
         layout: the format and what is in a file of it, in a few words, for the message about an unknown file.
         suffixes: endings of the files to look at when a folder is searched.
-        recognises: whether a file is of this format; raises DataError if it could be, but is damaged.
+        recognises: whether a file is of this format; raises DataError if it could be, but is corrupt.
         open: describes the trajectories of one file.
     """
 

@@ -69,7 +69,7 @@ def load_model(folder: Path) -> MateyModel:
     """Load a model on the CPU; its attention is what suits the device, as a backend is no part of what it computes.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another kind, or some of its weights are not finite.
+        CheckpointError: it is missing, corrupt, of another kind, or some of its weights are not finite.
     """
     tree = _read_config(folder)
     files = _weight_files(folder)
@@ -101,7 +101,7 @@ def _read_config(folder: Path) -> _ModelJson:
     tree = _read_json(folder / "config.json")
     kind = tree.get("model_type")
     if kind is None:
-        raise CheckpointError(f"{folder / 'config.json'} is damaged: it names no model_type; copy the model again.")
+        raise CheckpointError(f"{folder / 'config.json'} is corrupt: it names no model_type; copy the model again.")
     if kind != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     for key in _REFUSED:
@@ -150,9 +150,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         tree = parse_json(read_text(path))
     except (OSError, PlainTextError) as error:
-        raise CheckpointError(f"{path} is damaged: it {error}; copy the model again.") from None
+        raise CheckpointError(f"{path} is corrupt: it {error}; copy the model again.") from None
     if not isinstance(tree, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object; copy the model again.")
+        raise CheckpointError(f"{path} is corrupt: it holds no JSON object; copy the model again.")
     return tree
 
 

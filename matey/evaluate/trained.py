@@ -58,9 +58,9 @@ def load_trained(folder: str | Path) -> Trained:
     """Load a run folder (``config.yaml``, ``model/``, ``metrics.jsonl``) or a model folder (``config.json``, weights).
 
     Raises:
-        CheckpointError: there is no such folder, it is neither, or the model in it is damaged.
+        CheckpointError: there is no such folder, it is neither, or the model in it is corrupt.
         ConfigError: the run's ``config.yaml`` is not a run configuration.
-        DataError: the record of how the run split its data is damaged.
+        DataError: the record of how the run split its data is corrupt.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -100,7 +100,7 @@ class RunFolder:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
 
         Returns:
-            A sentence about damaged lines in the metrics, which are dropped as well; empty if there are none.
+            A sentence about corrupt lines in the metrics, which are dropped as well; empty if there are none.
 
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
@@ -174,7 +174,7 @@ class RunFolder:
         """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it.
 
         Raises:
-            RunError: it is damaged, or DeepSpeed's and of other ranks or another ZeRO stage.
+            RunError: it is corrupt, or DeepSpeed's and of other ranks or another ZeRO stage.
         """
         return load_checkpoint(engine, self.checkpoints / f"step_{step:06d}", average)
 

@@ -28,7 +28,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     """Load the checkpoint in a folder ``step_*`` and return the state saved with it. All ranks must call.
 
     Raises:
-        RunError: it is damaged, or was saved by other ranks or another ZeRO stage and is not universal.
+        RunError: it is corrupt, or was saved by other ranks or another ZeRO stage and is not universal.
     """
     older = f"an older one can be named in {folder.parent / 'latest'}."
     try:
@@ -38,7 +38,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
         if (source.num_ranks, source.layout) != (world_size(), layout):
             raise RunError(_convert_first(source, layout))
-        # DeepSpeed would not say which file is damaged, nor mind one of another step.
+        # DeepSpeed would not say which file is corrupt, nor mind one of another step.
         if source.stage == 3:
             source.module(rank())
         if source.stage:

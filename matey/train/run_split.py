@@ -23,7 +23,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
 
     Raises:
         ConfigError: the run goes on, and its files or the settings of its split are not those that it started with.
-        DataError: the data cannot be split as asked for, or the record of the split is damaged.
+        DataError: the data cannot be split as asked for, or the record of the split is corrupt.
     """
     path = Path(run.output.dir) / SPLIT
     before = read_record(path) if run.output.resume == "auto" else None

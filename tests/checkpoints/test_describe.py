@@ -111,7 +111,7 @@ class Payload:
     ("write", "words"),
     [
         (torch.save, "holds posix.mkdir, which is no part of a checkpoint"),
-        (lambda value, path: path.write_bytes(pickle.dumps(value)), "damaged"),
+        (lambda value, path: path.write_bytes(pickle.dumps(value)), "corrupt"),
     ],
 )
 def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, write, words):

@@ -58,5 +58,5 @@ def test_a_link_to_itself_and_a_folder_in_the_place_of_a_shard_are_damaged(tmp_p
     (tmp_path / "link.pt").symlink_to("link.pt")
     (tmp_path / "folder.pt").mkdir()
     for name in ("link.pt", "folder.pt"):
-        with pytest.raises(ShardError, match=f"{name} .* is cut short or damaged"):
+        with pytest.raises(ShardError, match=f"{name} .* is cut short or corrupt"):
             open_shard(tmp_path / name)

@@ -34,9 +34,9 @@ def damaged_file(tmp_path):
 
 
 def test_a_window_is_read_without_touching_other_frames(damaged_file, diffusion_reaction_file):
-    damaged, sound = open_dataset(damaged_file), open_dataset(diffusion_reaction_file)
+    corrupt, sound = open_dataset(damaged_file), open_dataset(diffusion_reaction_file)
     for start, stop in ((5, 8), (9, 11)):
-        np.testing.assert_array_equal(damaged.read(1, start, stop), sound.read(1, start, stop))
+        np.testing.assert_array_equal(corrupt.read(1, start, stop), sound.read(1, start, stop))
 
 
 def test_damaged_frames_are_named_when_they_are_read(damaged_file):

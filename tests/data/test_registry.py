@@ -141,7 +141,7 @@ def test_damage_to_groups_or_attributes_is_named_with_the_file(shallow_water_fil
     content = shallow_water_file.read_bytes()
     assert signature in content
     shallow_water_file.write_bytes(content.replace(signature, b"\0\0\0\0"))
-    with pytest.raises(DataError, match=r"NA\.h5 cannot be described .* damaged: download or copy it again\.$"):
+    with pytest.raises(DataError, match=r"NA\.h5 cannot be described .* corrupt: download or copy it again\.$"):
         open_dataset(shallow_water_file)
 
 

@@ -93,7 +93,7 @@ def test_a_damaged_record_says_what_it_was_for(folder, tmp_path, damage):
     path = tmp_path / "split.jsonl"
     text = record_of(folder).text().splitlines(keepends=True)[0] + damage if damage else damage
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DataError, match="split.jsonl says what the run held out, and is damaged; restore it"):
+    with pytest.raises(DataError, match="split.jsonl says what the run held out, and is corrupt; restore it"):
         read_record(path)
 
 

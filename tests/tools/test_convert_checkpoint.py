@@ -33,7 +33,7 @@ def test_a_mistake_is_one_sentence_and_damage_is_named(run_yaml, tmp_path):
     shard = tmp_path / "run" / "checkpoints" / "step_000001" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     shard.write_bytes(shard.read_bytes()[:-100])
     result = convert("--describe", tmp_path / "run")
-    assert result.returncode == 1 and f"damaged: {shard}" in result.stdout
+    assert result.returncode == 1 and f"corrupt: {shard}" in result.stdout
     result = pretrain(run_yaml(train={"steps": 2}), "--resume")
     assert result.returncode == 2 and str(shard) in result.stderr and "Traceback" not in result.stderr
 

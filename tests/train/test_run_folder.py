@@ -36,7 +36,7 @@ def test_damaged_metrics_are_dropped_and_counted_when_a_run_goes_on(run_yaml):
     run = load_config(run_yaml())
     folder = RunFolder(run.output.dir)
     folder.start(run, {})
-    damaged = [
+    corrupt = [
         b"[1]",
         b"null",
         b'{"step": "two"}',
@@ -46,12 +46,12 @@ def test_damaged_metrics_are_dropped_and_counted_when_a_run_goes_on(run_yaml):
     ]
     lines = [
         b'{"step": 1, "loss": 1}',
-        *damaged,
+        *corrupt,
         b'{"step": 2, "loss": 1}',
         b'{"step": 3, "loss": 1}',
         b'{"step": 4, "lo',
     ]
     folder.metrics.write_bytes(b"\n".join(lines))
-    assert folder.go_on(run, {}, 2) == f"{folder.metrics}: {len(damaged) + 1} damaged lines are skipped."
+    assert folder.go_on(run, {}, 2) == f"{folder.metrics}: {len(corrupt) + 1} corrupt lines are skipped."
     assert folder.metrics.read_text() == '{"step": 1, "loss": 1}\n{"step": 2, "loss": 1}\n'
     assert folder.go_on(run, {}, 2) == "", "said once"
