@@ -59,17 +59,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"
     )
-    parser.add_argument("--out", required=True, type=flags.path, metavar="DIR", help="for metrics.json and report.html")
+    parser.add_argument(
+        "--out", required=True, type=flags.path, metavar="DIR", help="folder for metrics.json and report.html"
+    )
     parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
-    parser.add_argument("--rollout", type=int, default=10, metavar="N", help="steps of the rollout; 0 for none (10)")
+    parser.add_argument(
+        "--rollout",
+        type=int,
+        default=10,
+        metavar="N",
+        help="forecast horizon of the rollout in snapshots; 0 for none (10)",
+    )
     parser.add_argument(
         "--rollout-lead",
         default="auto",
         metavar="N|auto",
-        help="snapshots of the steps of a second rollout; 1 for none; auto: the longest lead trained on, as far as that is "
-        "known and fits into --rollout (auto)",
+        help="step of a second rollout in snapshots; 1 for none; auto: the longest lead trained on, if that is known, and no "
+        "more than --rollout (auto)",
     )
-    parser.add_argument("--max-windows", type=int, default=200, metavar="N", help="per system and lead (200)")
+    parser.add_argument("--max-windows", type=int, default=200, metavar="N", help="windows per system and lead (200)")
     parser.add_argument(
         "--split",
         choices=("all", "train", "valid", "test"),
@@ -77,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (auto)")
+    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:1 (auto)")
     parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
     return parser.parse_args()
 

@@ -20,9 +20,11 @@ def main() -> int:
         "--pretrained", metavar="RUN_OR_MODEL", help="folder of a run or a model, or none: random initial weights"
     )
     parser.add_argument(
-        "--train", choices=TRAINED, help="what is trained: all but the blocks, all, adapters, the decoder"
+        "--train", choices=TRAINED, help="parts that are trained: all but the blocks, all, adapters, the decoder"
     )
-    parser.add_argument("--trajectories", type=int, metavar="N", help="train on the first N of a fixed order")
+    parser.add_argument(
+        "--trajectories", type=int, metavar="N", help="train on the first N trajectories of a fixed order"
+    )
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
     return run_training(finetune, args, [f"{key}={json.dumps(value)}" for key, value in given.items()])

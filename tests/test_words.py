@@ -1,4 +1,4 @@
-"""Docstrings and names of tests in plain English: what a small check can hold of it."""
+"""Docstrings, help texts and names of tests in plain English: what a small check can hold of it."""
 
 import ast
 import re
@@ -12,6 +12,7 @@ FRAGMENTS = frozenset(
     "what which that where when how who whose whom".split()
 )
 LONGEST_NAME = 80
+SOURCES = [path for folder in ("matey", "launch", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def entries(docstring):
@@ -64,13 +65,28 @@ def test_a_fragment_is_told_from_a_phrase():
 
 def test_entries_of_docstrings_say_what_a_thing_is():
     wrong, num_entries = [], 0
-    for path in (path for folder in ("matey", "launch", "tools") for path in sorted((ROOT / folder).rglob("*.py"))):
+    for path in SOURCES:
         for node in documented(ast.parse(path.read_text(encoding="utf-8"))):
             for name, text in entries(ast.get_docstring(node)):
                 num_entries += 1
                 if is_fragment(text):
                     wrong.append(f"{path.relative_to(ROOT)}, {getattr(node, 'name', 'top')}: {name}: {text}")
     assert wrong == [] and num_entries > 500
+
+
+def explained(tree):
+    """The texts of ``help`` and ``description`` that calls are given, without what is filled in."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        for keyword in (keyword for keyword in call.keywords if keyword.arg in ("help", "description")):
+            parts = getattr(keyword.value, "values", [keyword.value])
+            if isinstance(parts[0], ast.Constant) and isinstance(parts[0].value, str):
+                yield parts[0].value
+
+
+def test_help_texts_say_what_a_flag_or_a_key_is():
+    texts = [(path, text) for path in SOURCES for text in explained(ast.parse(path.read_text(encoding="utf-8")))]
+    wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
+    assert wrong == [] and len(texts) > 100
 
 
 def test_names_of_tests_are_short_enough_to_read():

@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
     add_data_parser(what)
-    spread = what.add_parser("sequence", help="one training step on sequence groups of several sizes")
+    spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
     spread.add_argument(
         "--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)"
     )
@@ -76,10 +76,12 @@ def parser() -> argparse.ArgumentParser:
     spread.add_argument(
         "--out", type=flags.path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)"
     )
-    step = what.add_parser("step", help="one training step")
+    step = what.add_parser("step", help="benchmark of a training step")
     add_case(step, grid=(128, 128), batch=2, repeat=10)
-    step.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of weights and tokens (float32)")
-    step.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    step.add_argument(
+        "--dtype", choices=PRECISIONS, default="float32", help="precision of weights and tokens (float32)"
+    )
+    step.add_argument("--device", default="cpu", help="device, cpu or cuda (cpu)")
     step.add_argument("--threads", type=flags.threads, default=1, help="CPU threads (1)")
     step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
     step.add_argument(
@@ -90,19 +92,22 @@ def parser() -> argparse.ArgumentParser:
 
 def add_data_parser(what: argparse._SubParsersAction) -> None:
     """Add the parser of ``data``."""
-    read = what.add_parser("data", help="reading of each system, beside training")
+    read = what.add_parser("data", help="benchmark of reading each system, beside training")
     read.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
     read.add_argument(
         "--resolution", type=flags.whole(32, 4096), default=128, help="cells along the longest axis (128)"
     )
     read.add_argument("--workers", type=flags.wholes(0, 1024), default=(0, 1, 2), help="processes that read (0,1,2)")
     read.add_argument(
-        "--threads", type=flags.threads, default=torch.get_num_threads(), help="of the model (%(default)s)"
+        "--threads", type=flags.threads, default=torch.get_num_threads(), help="CPU threads of the model (%(default)s)"
     )
-    read.add_argument("--device", default="cpu", help="of the model: cpu or cuda (cpu)")
+    read.add_argument("--device", default="cpu", help="device of the model: cpu or cuda (cpu)")
     read.add_argument("--repeat", type=flags.whole(1), default=10, help="steps of the model that are timed (10)")
     read.add_argument(
-        "--seconds", type=flags.number(0.01, 3600), default=1.0, help="of reading for each number of workers (1)"
+        "--seconds",
+        type=flags.number(0.01, 3600),
+        default=1.0,
+        help="seconds of reading for each number of workers (1)",
     )
 
 
@@ -175,8 +180,8 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
         default="none",
         help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
     )
-    parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="fields (4)")
-    parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"samples ({batch})")
+    parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
+    parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
     parser.add_argument(
         "--repeat", type=flags.whole(1), default=repeat, help=f"steps that are timed after a warm-up ({repeat})"
     )
@@ -187,7 +192,7 @@ def sequence(args: argparse.Namespace) -> None:
     sizes = sorted(set(args.ranks))
     if sizes[0] != 1:
         raise ValueError(
-            f"All sizes are set beside one process, got --ranks {','.join(map(str, sizes))}: begin with 1."
+            f"All sizes are compared with one process: --ranks must begin with 1, got {','.join(map(str, sizes))}."
         )
     case = case_of(args)
     args.out.mkdir(parents=True, exist_ok=True)

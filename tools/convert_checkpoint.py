@@ -32,13 +32,17 @@ def main() -> int:
     parser.add_argument(
         "--to",
         choices=("huggingface", "fp32", "universal"),
-        help="a model for from_pretrained, bare weights, or a run that other ranks and ZeRO stages can go on with",
+        help="a model for from_pretrained, bare weights, or a run that other ranks and ZeRO stages can resume",
     )
     parser.add_argument("--out", type=flags.path, metavar="DIR", help="folder to make")
     parser.add_argument("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights (float32)")
     parser.add_argument(
-        "--describe", action="store_true", help="say what it holds and what is corrupt; changes nothing"
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of the weights (float32)"
+    )
+    parser.add_argument(
+        "--describe",
+        action="store_true",
+        help="print what the checkpoint holds and which files are corrupt; change nothing",
     )
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):

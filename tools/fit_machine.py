@@ -24,10 +24,10 @@ from matey.scaling.machine import load_machine
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--machine", required=True, help="whose other values are taken: a name or a YAML file")
+    parser.add_argument("--machine", required=True, help="machine whose other values are taken: a name or a YAML file")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--ranks", type=int, help="time collectives on so many ranks here")
-    source.add_argument("--points", nargs="+", type=Path, help="files of lines that collective_speed printed")
+    source.add_argument("--ranks", type=int, help="number of ranks to time collectives on, on this machine")
+    source.add_argument("--points", nargs="+", type=Path, help="files with the lines that collective_speed printed")
     parser.add_argument("--out", required=True, type=Path, help="machine file to write")
     args = parser.parse_args()
     try:

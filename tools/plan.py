@@ -2,7 +2,7 @@
 
     python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier [--search]
 
-Tokens are counted on windows of the run's data. Where that is not at hand, --grid and --refined say what is taken in its place;
+Tokens are counted on windows of the run's data. Where that is not there yet, --grid and --refined say what to assume;
 --grid may be given once for each data set, in their order. A machine is one of matey/scaling/machines/ or a YAML file of yours.
 The exit code is 1 if the run does not fit.
 """
@@ -21,6 +21,7 @@ from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
 from matey.scaling.workload import Workload, load_workload
 
 GIB = 2**30
+PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own
 
 
 def main() -> int:
@@ -56,18 +57,18 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     top.add_argument("--machine", required=True, help="frontier, dgx-h100, cpu, or a YAML file")
     size = top.add_mutually_exclusive_group(required=True)
-    size.add_argument("--nodes", type=positive, help="nodes, with a rank on each die")
-    size.add_argument("--ranks", type=positive, help="ranks, in place of --nodes")
+    size.add_argument("--nodes", type=positive, help="number of nodes, with a rank on each GPU (GCD, core)")
+    size.add_argument("--ranks", type=positive, help="number of ranks, in place of --nodes")
     top.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     top.add_argument("--search", action="store_true", help="rank the other ways to run the same global batch")
-    top.add_argument("--top", type=positive, default=10, help="how many of them are printed (10)")
+    top.add_argument("--top", type=positive, default=10, help="number of them to print (10)")
     top.add_argument(
-        "--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not at hand (128,128)"
+        "--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not there yet (128,128)"
     )
     top.add_argument(
         "--refined", type=share, default=0.2, help="share of its patches that the rule threshold splits (0.2)"
     )
-    top.add_argument("--fields", type=positive, default=4, help="fields of its systems (4)")
+    top.add_argument("--fields", type=positive, default=4, help="number of fields of its systems (4)")
     return top
 
 
@@ -94,7 +95,7 @@ def share(text: str) -> float:
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return what is taken in place of the data; None where all of it is at hand and no grid is given."""
+    """Return what is assumed in place of the data; None where all of it is there and no grid is given."""
     if args.grid is None and is_at_hand(run):
         return None
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
@@ -123,7 +124,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         ),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",
-        *(f"  {name:22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
+        *(f"  {PART_NAMES.get(name, name):22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
         f"  {'communication share':22}{planned.seconds.communication / planned.seconds.total:10.1%}",
         "",
         f"model FLOPs utilisation {planned.mfu:10.1%}",
@@ -146,7 +147,7 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
         how = f"{amount:.0%} of the patches split, as tokens.refine says (--grid)"
     else:
         how = f"exactly {amount:,.0f} tokens a sample, as tokens.refine says (--grid)"
-    return f"not counted on data but taken: {grids} (z y x), {how}"
+    return f"not counted on data but assumed: {grids} (z y x), {how}"
 
 
 def _parts(planned: Estimate) -> list[tuple[str, float]]:

@@ -103,20 +103,28 @@ def main() -> int:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="STUDY")
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
-    study.add_argument("--system", choices=SYSTEMS, default="thermals", help="what is learnt (thermals)")
+    study.add_argument("--system", choices=SYSTEMS, default="thermals", help="system to learn (thermals)")
     study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
     sizes = "tiny: 1,6,24; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
     study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
-    study.add_argument("--modes", default="prepost,all", help=f"what is trained: {', '.join(TRAINED)} (prepost,all)")
+    study.add_argument(
+        "--modes", default="prepost,all", help=f"parts that are trained: {', '.join(TRAINED)} (prepost,all)"
+    )
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
     study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (3)")
-    study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="what to start from")
-    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="(%(default)s)")
+    study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="run or model to start from")
+    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
     study.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
     )
-    study.add_argument("--out", type=Path, default=Path("runs/data_efficiency"), metavar="DIR", help="(%(default)s)")
+    study.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/data_efficiency"),
+        metavar="DIR",
+        help="folder of the study (%(default)s)",
+    )
     study.set_defaults(run=data_efficiency)
     add_peers(what)
     args = top.parse_args()
@@ -135,20 +143,22 @@ def add_peers(what: argparse._SubParsersAction) -> None:
     """Add the flags of the comparison with other models."""
     study = what.add_parser("peers", help="MATEY beside a stencil, a U-Net and an FNO of the same cost")
     data = "data/demo/shallow_water,data/demo/diffusion_reaction"
-    study.add_argument("--seconds", default="110", metavar="S,S", help="costs of training per system (110)")
+    study.add_argument("--seconds", default="110", metavar="S,S", help="seconds of training per system (110)")
     study.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each point (3)")
-    study.add_argument("--data", default=data, metavar="PATH,PATH", help="a set for each system (%(default)s)")
-    study.add_argument("--systems", metavar="NAME,NAME", help="those of the data to compare on (all)")
+    study.add_argument("--data", default=data, metavar="PATH,PATH", help="one data set for each system (%(default)s)")
+    study.add_argument("--systems", metavar="NAME,NAME", help="systems of the data to compare on (all)")
     study.add_argument(
         "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
     )
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     study.add_argument(
-        "--max-windows", type=int, default=200, metavar="N", help="to score on, per system and lead (200)"
+        "--max-windows", type=int, default=200, metavar="N", help="windows to score on, per system and lead (200)"
     )
-    devices = "cpu: costs are processor seconds, on one thread; cuda: GPU seconds (cpu)"
+    devices = "cpu: costs are CPU seconds, on one thread; cuda: GPU seconds (cpu)"
     study.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=devices)
-    study.add_argument("--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="(%(default)s)")
+    study.add_argument(
+        "--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="folder of the study (%(default)s)"
+    )
     study.set_defaults(run=peers)
 
 

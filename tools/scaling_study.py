@@ -45,36 +45,40 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = whole.add_subparsers(dest="what", required=True)
     make = what.add_parser("plan", help="write the points")
-    make.add_argument("--mode", choices=("weak", "strong", "sequence"), required=True, help="what stays the same: the samples "
+    make.add_argument("--mode", choices=("weak", "strong", "sequence"), required=True, help="quantity kept the same: samples "
                       "of a rank, the global batch, or one sample that all ranks share")  # fmt: skip
     sizes = make.add_mutually_exclusive_group(required=True)
-    sizes.add_argument("--ranks", type=numbers, help="sizes on this machine, as 1,2,4")
-    sizes.add_argument("--nodes", type=numbers, help="sizes on a cluster, with all dies of each node")
+    sizes.add_argument("--ranks", type=numbers, help="numbers of ranks on this machine, such as 1,2,4")
+    sizes.add_argument(
+        "--nodes", type=numbers, help="numbers of nodes of a cluster, with a rank on every GPU of each node"
+    )
     make.add_argument("--config", required=True, help="YAML of the run at the smallest point")
-    make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of it")
+    make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of that YAML")
     make.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine")
-    make.add_argument("--machine", help="name or file of the machine that costs are expected on (cpu; nodes: frontier)")
-    make.add_argument("--script", type=Path, help="job script that the points' are made from (by the machine)")
+    make.add_argument(
+        "--machine", help="name or file of the machine for which costs are estimated (cpu; with --nodes: frontier)"
+    )
+    make.add_argument(
+        "--script", type=Path, help="job script that the jobs of the points are made from (that of the machine)"
+    )
     make.add_argument("--limit", type=int, default=30, help="minutes that Slurm gives a job (30)")
-    make.add_argument("--steps", type=int, default=10, help="steps that are timed (10)")
-    make.add_argument("--warm_up", type=int, default=3, help="steps before them (3)")
+    make.add_argument("--steps", type=int, default=10, help="number of timed steps (10)")
+    make.add_argument("--warm_up", type=int, default=3, help="number of steps before them that are not timed (3)")
     make.add_argument("--global_batch", type=int, help="strong: samples of a step (those of the smallest point)")
     make.add_argument("--grid", type=numbers, help="sequence: cells y,x or z,y,x of a sample that one rank holds")
     make.add_argument("--memory_limit", type=float, help="sequence: GiB that the activations of a rank may take "
                       "(parallel.memory_limit, or what that sample takes on one rank)")  # fmt: skip
     start = what.add_parser("run", help="run the points, or submit their jobs")
     where = start.add_mutually_exclusive_group()
-    where.add_argument(
-        "--local", action="store_true", help="on this machine, one after another (so without --submit, too)"
-    )
-    where.add_argument("--submit", action="store_true", help="by sbatch, each after the one before")
+    where.add_argument("--local", action="store_true", help="run them on this machine, one after another (the default)")
+    where.add_argument("--submit", action="store_true", help="submit them by sbatch, each after the one before")
     start.add_argument("--limit", type=float, default=15, help="minutes for each point on this machine (15)")
     start.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="one more of sbatch, as -APROJECT"
+        "--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch, such as -APROJECT"
     )
     show = what.add_parser("report", help="write points.csv and report.html")
     show.add_argument(
-        "--machine", action="append", default=[], help="one more machine that the run is modelled on (frontier)"
+        "--machine", action="append", default=[], help="one more machine on which the run is modelled (frontier)"
     )
     for command in (make, start, show):
         command.add_argument("--out", type=Path, required=True, help="folder of the study")

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("file", metavar="FILE", help="data set: a file, a folder or a glob")
     parser.add_argument("--config", help="run YAML whose tokens and history are taken; by default the schema's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
-    parser.add_argument("--trajectory", type=int, default=0, help="which trajectory, counted from 0 (0)")
+    parser.add_argument("--trajectory", type=int, default=0, help="number of the trajectory, counted from 0 (0)")
     parser.add_argument("--out", required=True, type=flags.path, help="PNG to write")
     args = parser.parse_args()
     try:

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("simulate.py: interrupted; the same command goes on from here.", file=sys.stderr, flush=True)
+        print("simulate.py: interrupted; the same command continues from here.", file=sys.stderr, flush=True)
         return INTERRUPTED
     return 0
 
@@ -86,7 +86,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for flag, text in sizes.items():
         number = float if flag[2:] in settings() else int
         parser.add_argument(flag, type=number, help=f"{text} (default: as published)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first trajectory; the next ones count up")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first trajectory; the next ones count up")
     layouts = (
         "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
     )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the job scripts of this folder share, sourced by them: `run_job PROGRAM FLAGS...` prepares all nodes and runs the program with one
-# task a die, whose exit code is then in `code`, for `end_job`.
+# task a GCD, whose exit code is then in `code`, for `end_job`.
 DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/frontier_zero1.json}" # how DeepSpeed runs it
 PACKED="${PACKED:-$PWD/matey_env.tar.gz}"                      # the environment, packed with conda-pack
 MODULES="${MODULES:-PrgEnv-gnu/8.7.0 cpe/26.03 miniforge3/23.11.0-0 rocm/7.1.1}" # modules that it was built with
@@ -37,7 +37,7 @@ run_job() {
     export MIOPEN_USER_DB_PATH="$DISK/miopen" MIOPEN_CUSTOM_CACHE_DIR="$DISK/miopen"
     export OMP_NUM_THREADS=7
     export MATEY_LAUNCHER="$LAUNCHER"
-    export SLURM_GPUS_PER_TASK=1 # srun's option below, which the tasks read too: each sees one die, as device 0
+    export SLURM_GPUS_PER_TASK=1 # srun's option below, which the tasks read too: each sees one GCD, as device 0
 
     # mpi4py comes before torch: after it, Cray MPICH cannot choose the network card near the task (PyTorch on Frontier).
     # An error before the program takes care of its own, as in an import, ends the task at once: MPI_Finalize would wait.

@@ -65,7 +65,7 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         raise ConversionError(f"{out} exists already; choose another --out, or remove it.")
     if average and form == "universal":
         raise ConversionError(
-            "--ema chooses weights; a universal checkpoint takes weights and average along, without --ema."
+            "A universal checkpoint always holds both the weights and their moving average; leave --ema out."
         )
     if average and not source.has_average:
         raise ConversionError(f"{source.folder} has no moving average; train with train.ema set, or leave --ema out.")
@@ -73,8 +73,8 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         raise ConversionError(f"--to {form} keeps float32; --dtype {dtype} is for --to huggingface.")
     if run is None and form != "fp32":
         raise ConversionError(
-            f"{source.folder} does not lie in a run's checkpoints/, whose config.yaml {form} needs; put it back, or use "
-            "--to fp32."
+            f"{source.folder} does not lie in a run's checkpoints/, and --to {form} needs the run's config.yaml; "
+            "put it back, or use --to fp32."
         )
 
 

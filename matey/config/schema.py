@@ -52,7 +52,7 @@ class ModelSection(Section):
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
     )
     attention: Literal["auto", "grouped", "varlen", "flash_attn"] = Field(
-        "auto", description="what computes it: the fastest there is, or one by name"
+        "auto", description="implementation of attention: the fastest available, or one by name"
     )
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
@@ -69,7 +69,7 @@ class ModelSection(Section):
         description="decode the change in units of the last one times the lead, in deviations of the field, or u",
     )
     fields: tuple[FieldName, ...] | None = Field(
-        None, description="field vocabulary; by default what the data sets hold"
+        None, description="field vocabulary; by default the fields of the data sets"
     )
 
 
@@ -109,11 +109,11 @@ class DataSection(Section):
         (), description="more data, never trained on, whose errors are logged; the best weights are chosen without it"
     )
     history: int = Field(4, ge=1, le=1024, description="frames of history T")
-    lead_max: Count = Field(1, description="lead times are drawn from 1 to this, in snapshots")
+    lead_max: Count = Field(1, description="longest lead time in snapshots; lead times are drawn from 1 to this")
     split: tuple[Share, Share, Share] = Field(
         (0.8, 0.1, 0.1), description="shares of train, valid, test; data with splits of its own keeps them"
     )
-    split_seed: Seed = Field(0, description="of the permutation behind the split")
+    split_seed: Seed = Field(0, description="seed of the permutation behind the split")
     trajectories: Count | None = Field(
         None, description="training trajectories of each set: the first so many of a fixed order; by default all"
     )
@@ -139,8 +139,10 @@ class DataSection(Section):
 class GroupSection(Section):
     """How a part of the network is trained where it is not as the rest."""
 
-    learning_rate: Rate | None = Field(None, gt=0, description="at its peak; it follows the schedule of all")
-    weight_decay: float | None = Field(None, ge=0, le=1e3, description="on the part's matrices")
+    learning_rate: Rate | None = Field(
+        None, gt=0, description="peak learning rate of the part; it follows the schedule of all"
+    )
+    weight_decay: float | None = Field(None, ge=0, le=1e3, description="weight decay of the part's matrices")
 
 
 class TrainSection(Section):
@@ -149,13 +151,15 @@ class TrainSection(Section):
     steps: Count = Field(description="optimizer steps")
     micro_batch: int = Field(8, ge=1, le=MAX_SAMPLES, description="samples of one data-parallel group per micro-step")
     accumulation: int = Field(1, ge=1, le=MAX_SAMPLES, description="micro-steps per optimizer step")
-    seed: Seed = Field(0, description="of the initial weights and of the stream of samples")
-    learning_rate: Rate = Field(1e-3, gt=0, description="at its peak")
-    final_learning_rate: Rate = Field(0.0, description="at the last step of the cosine")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    seed: Seed = Field(0, description="seed of the initial weights and of the stream of samples")
+    learning_rate: Rate = Field(1e-3, gt=0, description="peak learning rate")
+    final_learning_rate: Rate = Field(0.0, description="learning rate at the last step of the cosine")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup_steps: int = Field(0, ge=0, le=10**9, description="steps of linear warm-up")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moment decay")
-    weight_decay: float = Field(0.01, ge=0, le=1e3, description="on matrices; never on norms, biases and embeddings")
+    weight_decay: float = Field(
+        0.01, ge=0, le=1e3, description="weight decay of matrices; norms, biases and embeddings have none"
+    )
     groups: dict[Part, GroupSection] = Field({}, description="learning rate and weight decay of parts of the network")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="factor on the learning rate from each block to the one before it"
@@ -182,7 +186,7 @@ class TrainSection(Section):
     validate_every: Count = Field(200, description="steps between validations; there is one at the end as well")
     validation_windows: int = Field(32, ge=1, le=10**6, description="windows per system and validation")
     patience: Count | None = Field(
-        None, description="validations without a new best after which training ends; by default it goes on"
+        None, description="validations without a new best after which training ends; by default it never does"
     )
     checkpoint_every: Count = Field(500, description="steps between checkpoints; there is one at the end as well")
     count_traffic: int = Field(
@@ -191,7 +195,7 @@ class TrainSection(Section):
         le=10**9,
         description="last steps in which communication is counted, which makes collectives wait for their end",
     )
-    keep_checkpoints: Count = Field(2, description="how many of the newest checkpoints stay on disk")
+    keep_checkpoints: Count = Field(2, description="number of the newest checkpoints that stay on disk")
 
 
 class ParallelSection(Section):
@@ -206,7 +210,7 @@ class ParallelSection(Section):
     checkpoint_blocks: Literal["none", "all", "every_other"] = Field(
         "none", description="blocks that keep no activations but are computed again in the backward pass"
     )
-    offload_activations: bool = Field(False, description="what such blocks keep waits in main memory")
+    offload_activations: bool = Field(False, description="whether the inputs that such blocks keep wait in main memory")
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads per process; by default cores over local ranks"
     )
@@ -218,7 +222,7 @@ class OutputSection(Section):
 
     dir: PathText = Field(description="the run's folder")
     resume: Literal["auto", "never"] = Field(
-        "never", description="auto goes on from the newest whole checkpoint in dir, if there is one"
+        "never", description="auto continues from the newest whole checkpoint in dir, if there is one"
     )
 
 
@@ -231,7 +235,7 @@ class FinetuneSection(Section):
     )
     new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
-    lora_rank: int = Field(8, ge=1, le=4096, description="of the adapters")
+    lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(
         False, description="whether pretraining may have trained on trajectories that this run holds out"
     )
@@ -249,7 +253,7 @@ class RunConfig(Section):
     train: TrainSection
     parallel: ParallelSection = ParallelSection()
     output: OutputSection
-    finetune: FinetuneSection | None = Field(None, description="for launch/finetune.py alone")
+    finetune: FinetuneSection | None = Field(None, description="settings of launch/finetune.py alone")
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
@@ -266,7 +270,7 @@ class RunConfig(Section):
             raise ValueError("parallel.sequence_parallel_size is 'auto', which needs parallel.memory_limit in GiB")
         if self.parallel.offload_activations and self.parallel.checkpoint_blocks == "none":
             raise ValueError(
-                "parallel.offload_activations sends to main memory what checkpointed blocks keep, and "
+                "parallel.offload_activations moves the inputs of checkpointed blocks to main memory, but "
                 "parallel.checkpoint_blocks is 'none'; set that to 'all'"
             )
         if (samples := self.train.micro_batch * self.train.accumulation) > MAX_SAMPLES:

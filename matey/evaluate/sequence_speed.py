@@ -90,14 +90,14 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
 
 
 def sequence_figure(rows: Sequence[Point]) -> Figure:
-    """Draw memory per rank, longest sequence and processor time against the number of ranks, beside the ideal."""
+    """Draw memory per rank, longest sequence and CPU time against the number of ranks, beside the ideal."""
     chart = Figure(figsize=(11, 3.4), layout="constrained")
     ranks = [row["ranks"] for row in rows]
     one = rows[0]["activation_bytes"]
     panels = (
         ("activations of a rank, MiB", [r["activation_bytes"] / 2**20 for r in rows], [one / 2**20 / p for p in ranks]),
         ("longest sequence over one process's", [r["longest_over_one"] for r in rows], ranks),
-        ("processor time over one process's", [r["processor_over_one"] for r in rows], [1] * len(ranks)),
+        ("CPU time over one process's", [r["processor_over_one"] for r in rows], [1] * len(ranks)),
     )
     for axes, (title, values, ideal) in zip(chart.subplots(1, 3), panels, strict=True):
         axes.plot(ranks, ideal, "--", color="0.6", label="ideal")

@@ -56,7 +56,7 @@ def call(
     if result.returncode:
         last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
         raise StudyError(
-            f"{name} ended with code {result.returncode}: {last} (all of it in {log}); the same command goes on from here."
+            f"{name} ended with code {result.returncode}: {last} (all of it in {log}); the same command continues from here."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a step takes: seconds by part on this rank; processor time, memory and cores of all ranks."""
+"""What a step takes: seconds by part on this rank; CPU time, memory and cores of all ranks."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def step(model: MateyModel, batch: FieldBatch) -> None:
 
 
 def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float, float, float]:
-    """Return the seconds and the processor seconds of a step, and those that rank 0 takes for it alone: medians.
+    """Return the seconds and the CPU seconds of a step, and those that rank 0 takes for it alone: medians.
 
     Group and one process take turns, since the clock of a processor that others share changes within minutes.
     """

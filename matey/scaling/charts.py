@@ -49,7 +49,7 @@ def scaling_figure(rows: Sequence[Row]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> Figure:
-    """Draw the parts of a step, and processor time and memory of all ranks together over those of the smallest point."""
+    """Draw the parts of a step, and CPU time and memory of all ranks together over those of the smallest point."""
     figure = Figure(figsize=(10, 3.3), layout="constrained")
     parts, total = figure.subplots(1, 2)
     names = [str(point.ranks) for point in measured]
@@ -69,7 +69,7 @@ def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> F
         [row.processor_over_first for row in processor],
         "o-",
         color=COLOURS[2],
-        label="processor time of a token",
+        label="CPU time of a token",
     )
     total.plot(ranks, memory, "s-", color=COLOURS[3], label="memory of all ranks")
     total.set(title="all ranks together, over the smallest point", ylim=(0, None))

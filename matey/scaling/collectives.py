@@ -90,7 +90,7 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
         case "broadcast":  # a binomial tree of nodes, then of ranks
             rounds = math.ceil(math.log2(d))
             return Passes(rounds, n * rounds, log_nodes, n * log_nodes * group.sharing)
-    raise ValueError(f"There is no model of the collective {kind!r}; there is of {', '.join(KINDS)}.")
+    raise ValueError(f"There is no model of the collective {kind!r}, only of {', '.join(KINDS)}.")
 
 
 def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
@@ -133,7 +133,7 @@ def read_points(text: str) -> list[Point]:
         except (json.JSONDecodeError, KeyError, TypeError):  # no JSON, other keys, no keys at all
             continue
     if not points:
-        raise ValueError("There is no line of matey.parallel.collective_speed in what was given.")
+        raise ValueError("The files hold no line that matey.parallel.collective_speed printed.")
     return points
 
 
@@ -178,7 +178,8 @@ def fit(points: Sequence[Point]) -> Fit:
     one_size = len({point.num_bytes for point in points}) == 1
     if one_size or np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
         raise ValueError(
-            "Links are fitted to messages of several sizes, on one node and, for those between, on several."
+            "Links can only be fitted to messages of several sizes: measured on one node, and for the links between nodes "
+            "on several."
         )
     kinds = sorted({point.kind for point in points})
     member = np.array([[point.kind == kind for kind in kinds] for point in points], dtype=float)

@@ -82,7 +82,7 @@ def lengths_of(
     grid = grid or tuple(data.trajectories[0].grid[-2 if data.trajectories[0].grid[0] == 1 else -3 :])
     if any(patch[2] != patch[3] or patch[0] != patches[0][0] for patch in patches):
         raise ConfigError(
-            "A study of sequence lengths takes patches that are square and as long in time on every level, got "
+            "A study of sequence lengths needs square patches with the same number of frames on every level, got "
             f"{[list(patch) for patch in patches]}."
         )
     case = Case(

@@ -1,4 +1,4 @@
-"""A machine as planning sees it: rates and sizes of a die, a node and the network, from a small YAML file with sources."""
+"""A machine as planning sees it: rates and sizes of a device, a node and the network, from a YAML file with sources."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ class Link(Section):
 
 
 class Machine(Section):
-    """Rates of a machine. A die is what one rank computes on: a GPU, half an MI250X, a core."""
+    """Rates of a machine. A device, "die" in the keys, is what one rank computes on: a GPU, a GCD (half an MI250X), a core."""
 
-    name: str = Field(description="of the machine")
-    num_nodes: int = Field(ge=1, description="nodes that there are")
-    dies_per_node: int = Field(ge=1, description="dies of a node")
+    name: str = Field(description="name of the machine")
+    num_nodes: int = Field(ge=1, description="number of nodes")
+    dies_per_node: int = Field(ge=1, description="number of devices of a node")
     shared_dies: bool = Field(
-        False, description="whether ranks of a node share its dies and memory, as cores are shared"
+        False, description="whether ranks of a node share its devices and memory, as cores are shared"
     )
-    memory: float = Field(gt=0, description="bytes of a die")
-    reserved_memory: float = Field(ge=0, description="bytes of it that a process holds before it makes a tensor")
-    memory_bandwidth: float = Field(gt=0, description="bytes a second of a die")
-    peak: dict[str, float] = Field(description="operations a second of a die's matrix products, by precision")
+    memory: float = Field(gt=0, description="memory of a device in bytes")
+    reserved_memory: float = Field(
+        ge=0, description="bytes of it that a process holds before it makes a tensor, for Python and libraries"
+    )
+    memory_bandwidth: float = Field(gt=0, description="memory bandwidth of a device in bytes a second")
+    peak: dict[str, float] = Field(description="operations a second of a device's matrix products, by precision")
     achieved: dict[str, float] = Field(description="share of the peak that large matrix products reach, by precision")
     kernel_seconds: float = Field(ge=0, description="seconds that starting an operation takes at least")
-    inside: Link = Field(description="between two dies of a node, of each die")
-    between: Link = Field(description="between nodes, of all links of a node together")
+    inside: Link = Field(description="link between two devices of a node, for each device")
+    between: Link = Field(description="link between nodes, all links of a node together")
     factors: dict[str, float] = Field({}, description="seconds of a collective over the model's, by kind, if measured")
 
     def nodes_of(self, num_ranks: int) -> int:
-        """Return how many nodes a number of ranks fills, one rank a die; those that share dies all fit on one node."""
+        """Return how many nodes a number of ranks fills, one rank a device; those that share devices all fit on one node."""
         return 1 if self.shared_dies and self.num_nodes == 1 else -(-num_ranks // self.dies_per_node)
 
     def check_nodes(self, nodes: int) -> None:
@@ -54,11 +56,11 @@ class Machine(Section):
         return -(-num_ranks // self.nodes_of(num_ranks))
 
     def dies_of_rank(self, num_ranks: int) -> float:
-        """Return what one rank has of a node, in dies: 1, or its share of what is shared."""
+        """Return how many devices of a node one rank has: 1, or its share of those that are shared."""
         return self.dies_per_node / self.ranks_on_node(num_ranks) if self.shared_dies else 1.0
 
     def rate(self, precision: str) -> float:
-        """Return the operations a second that large matrix products reach on a die."""
+        """Return the operations a second that large matrix products reach on a device."""
         return self.peak[precision] * self.achieved[precision]
 
 

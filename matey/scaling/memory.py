@@ -18,7 +18,7 @@ ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of one rank on its die, at the most.
+    """Peak memory of one rank on its device, in bytes.
 
     Attributes:
         weights: weights of the model; with stage 3 this rank's slice.

@@ -24,7 +24,7 @@ LENGTHS_CAPTION = (
     "Filled: measured; hollow: by what training knows beforehand, the blocks' activations, shared out evenly; dashed: in "
     "proportion to the ranks, from the smallest measured point. Right: the samples that were measured."
 )
-LITTLE_ACTIVITY = 0.7  # processor time over wall-clock time below which a report says so
+LITTLE_ACTIVITY = 0.7  # CPU time over wall-clock time below which a report says so
 
 
 def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
@@ -59,7 +59,7 @@ def _sections(results: Results) -> list[str]:
         _rows_table(here),
         paragraph(
             "Step: median, and between which seconds the middle half of the steps lay. Efficiency: tokens per second and rank "
-            "over those of the smallest point. Processor: of all ranks in a step.",
+            "over those of the smallest point. CPU time: that of all ranks in a step.",
             "soft",
         ),
         *_parts(results.measured, rows),
@@ -97,18 +97,18 @@ def _warnings(rows: Sequence[Row]) -> list[str]:
     if shared := [row for row in rows if row.shares_cores]:
         notes.append(
             f"{' and '.join(f'{row.ranks} ranks share {row.num_cores:g} cores' for row in shared)}: there, wall-clock time and "
-            "efficiency are not meaningful (crossed). What counts is the processor time and the memory of all ranks together."
+            "efficiency are not meaningful (crossed). What counts is the CPU time and the memory of all ranks together."
         )
     if idle := [row for row in rows if not row.shares_cores and row.activity < LITTLE_ACTIVITY]:
         notes.append(
-            f"Processors worked for {', '.join(f'{row.activity:.0%} (ranks: {row.ranks})' for row in idle)} of the time only: "
-            "the machine did other things, the ranks waited for each other, or a GPU computed."
+            f"CPUs were busy for {', '.join(f'{row.activity:.0%} (ranks: {row.ranks})' for row in idle)} of the time only: the "
+            "machine did other things, the ranks waited for each other, or a GPU computed."
         )
     return [paragraph(note) for note in notes]
 
 
 def _rows_table(rows: Sequence[Row]) -> str:
-    head = ("", "ranks", "samples", "step", "tokens/s", "efficiency", "processor", "memory: rank, all", "communication")
+    head = ("", "ranks", "samples", "step", "tokens/s", "efficiency", "CPU time", "memory: rank, all", "communication")
     return table(head, [_cells(row) for row in rows])
 
 
@@ -198,7 +198,7 @@ def _elsewhere(rows: list[Row], machine: str) -> list[str]:
     return [
         heading(2, f"Modelled on {machine}"),
         paragraph(
-            f"Nothing of this was measured: rates and links are those of {machine}'s file, with a rank on every die."
+            f"Nothing of this was measured: rates and links are those of {machine}'s file, with a rank on every GPU."
         ),
         figure(to_png(charts.scaling_figure(rows)), "Hollow: modelled."),
         _rows_table(rows),

@@ -71,7 +71,7 @@ class Row:
 
     @property
     def activity(self) -> float:
-        """Processor time over wall-clock time, of a measured rank in the mean."""
+        """CPU time over wall-clock time, of a measured rank in the mean."""
         return self.processor_seconds / self.seconds / self.ranks
 
 

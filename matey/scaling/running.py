@@ -121,7 +121,7 @@ def _run_job(folder: Path, root: Path, limit: float) -> None:
         except subprocess.TimeoutExpired:
             _stop(job)
             raise RuntimeError(
-                f"not finished in {limit / 60:g} minutes; its steps so far count, and `run` with a larger --limit goes on."
+                f"not finished in {limit / 60:g} minutes; its steps so far count, and `run` with a larger --limit continues."
             ) from None
         except KeyboardInterrupt:
             _stop(job)

@@ -1,4 +1,4 @@
-"""Samples that a plan is made for: drawn from a run's data or, where that is not at hand, made in its place."""
+"""Samples that a plan is made for: drawn from a run's data or, where that is not there yet, made in its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from matey.train.run_data import open_data
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is taken of data that is not at hand.
+    """What is assumed of data that is not there yet.
 
     Attributes:
         grids: cells ``z, y, x`` of each data set in the run's order; the last one counts for all that follow.
@@ -39,7 +39,7 @@ class Sample:
     """One sample as the network sees it.
 
     Attributes:
-        system: name of the PDE system; of data that is not at hand, its path.
+        system: name of the PDE system; the path of data that is not there yet.
         window: size ``t, z, y, x`` of the sample in frames and cells.
         num_fields: number of fields of its system.
         layout: the layout of its tokens.
@@ -75,7 +75,7 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
     """Return the network of a run, and noise on the assumed grids; the shares of the sets go by their weights."""
     if run.model.fields is None:
         raise ConfigError(
-            "The fields of a run whose data is not at hand must be named: set model.fields, for instance "
+            "The data of this run is not there, so its fields must be named: set model.fields, for instance "
             "--set 'model.fields=[density, pressure]'."
         )
     network = config = model_config(run)

@@ -86,7 +86,7 @@ def search(
 ) -> list[tuple[Choice, Estimate]]:
     """Estimate every choice with the ranks and the global batch of ``planned``, fastest first.
 
-    Sequence groups have up to as many ranks as a node has dies; stage 0 comes without bfloat16, with which it is refused.
+    Sequence groups have up to as many ranks as a node has devices; stage 0 comes without bfloat16, with which it is refused.
     What the configuration offloads is offloaded with every stage that can.
     """
     found = []

@@ -87,7 +87,7 @@ def load_study(folder: Path) -> Study:
 
 
 def make_points(sizes: Sequence[int], dies_per_node: int | None) -> list[Point]:
-    """Return the points of these numbers of ranks, or of nodes where it is given how many dies a node has."""
+    """Return the points of these numbers of ranks, or of nodes where it is given how many devices a node has."""
     if wrong := [size for size in sizes if size < 1]:
         raise ConfigError(f"A point has at least one rank or node, got {wrong[0]}.")
     unit = "ranks" if dies_per_node is None else "nodes"
@@ -128,7 +128,7 @@ def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: i
     batch = global_batch or run.train.micro_batch * run.train.accumulation * groups[0]
     if wrong := [count for count in groups if batch % count]:
         raise ConfigError(
-            f"A global batch of {batch} samples cannot be shared out evenly to the {wrong[0]} groups of a point; give a "
+            f"A global batch of {batch} samples cannot be divided evenly among the {wrong[0]} groups of a point; give a "
             f"multiple of {math.lcm(*groups)} as --global_batch, or leave that point out."
         )
     return [_with(run, size, *_micro_steps(batch // count, run.train.micro_batch)) for count in groups]

@@ -1,6 +1,6 @@
 """What a step works on: the tokens of samples, and which of them attend to each other.
 
-Samples are those that training would draw or, where the data is not at hand, grids of which a given share is split.
+Samples are those that training would draw or, where the data is not there yet, grids of which a given share is split.
 """
 
 from __future__ import annotations

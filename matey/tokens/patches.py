@@ -25,7 +25,7 @@ def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
     if window[0] % patch[0]:
         divisors = [str(d) for d in range(1, window[0] + 1) if window[0] % d == 0]
         raise ValueError(
-            f"Patch t={patch[0]} does not divide t={window[0]} that the history has; sizes that do are "
+            f"Patch t={patch[0]} does not divide the t={window[0]} frames of the history; sizes that do are "
             f"{', '.join(divisors)} (tokens.patches in the run YAML)."
         )
     return tuple(-(-size // cells) * cells for size, cells in zip(window, patch, strict=True))

@@ -25,9 +25,9 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, as train.steps=200"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as train.steps=200"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in output.dir")
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output.dir")
     parser.add_argument("--describe", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
     return parser

@@ -67,7 +67,7 @@ def load_source(run: RunConfig) -> Trained | None:
     """
     if run.finetune is None or run.finetune.pretrained is None:
         raise ConfigError(
-            "Name what to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
+            "Name the run or model to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
             "(finetune.pretrained in the run YAML)."
         )
     if run.finetune.pretrained == RANDOM:
@@ -75,8 +75,8 @@ def load_source(run: RunConfig) -> Trained | None:
             for key in keys:
                 if key not in getattr(run, section).model_fields_set:
                     raise ConfigError(
-                        f"--pretrained none takes no network from a model, so that the run YAML has to state {section}.{key}; "
-                        "the config.yaml of a run from a pretrained model states all, its vocabulary too."
+                        "With --pretrained none there is no model to take the network from: the run YAML has to state "
+                        f"{section}.{key}; the config.yaml of a run from a pretrained model states all, its vocabulary too."
                     )
         return None
     try:

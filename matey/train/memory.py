@@ -41,7 +41,7 @@ def smallest_group(activations: int, limit: float, num_ranks: int) -> int:
         if activations / size <= limit:
             return size
     raise ConfigError(
-        f"The activations of a micro-batch take {activations / 2**30:.3g} GiB, and {num_ranks} ranks with "
-        f"parallel.memory_limit {limit / 2**30:g} GiB each do not hold them; raise it, start more ranks, or set "
-        "parallel.checkpoint_blocks to 'all' or a smaller train.micro_batch."
+        f"The activations of a micro-batch take {activations / 2**30:.3g} GiB, which {num_ranks} ranks with "
+        f"parallel.memory_limit {limit / 2**30:g} GiB each cannot hold; raise it, start more ranks, set "
+        "parallel.checkpoint_blocks to 'all', or lower train.micro_batch."
     )

@@ -98,7 +98,9 @@ def check_attention(backend: str, is_bf16: bool) -> None:
     elif backend == "flash_attn" and not find_spec("flash_attn"):
         missing = "the package flash-attn, which is not installed"
     if missing:
-        raise ConfigError(f"model.attention: {backend!r} needs {missing}; take 'auto', which chooses what there is.")
+        raise ConfigError(
+            f"model.attention: {backend!r} needs {missing}; use 'auto', which chooses among those available."
+        )
 
 
 def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:

@@ -126,7 +126,7 @@ def _train_in(
     progress = train(engine, stream, scales, check, run.train, folder, average, progress)
     if not progress.is_done(run.train):
         say(
-            f"Asked to leave: step {progress.step} of {run.train.steps} is saved. The same command with --resume goes on."
+            f"Asked to stop: step {progress.step} of {run.train.steps} is saved. The same command with --resume continues."
         )
         return False
     if progress.step < run.train.steps:

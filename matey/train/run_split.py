@@ -39,7 +39,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     if changes and run.data.changed == "refuse":
         raise ConfigError(
             f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
-            "what was held out stays so, and what came is trained on."
+            "what was held out stays held out, and new files are trained on."
         )
     return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
 

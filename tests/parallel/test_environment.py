@@ -76,7 +76,7 @@ def test_a_task_of_srun_finds_its_rank_node_and_device():
     assert (environment.launcher, environment.rank, environment.world_size) == ("slurm", 27, 32)
     assert (environment.local_rank, environment.local_world_size) == (3, 8)
     assert environment.address == "frontier00098"
-    # Each task sees its own die only, as number 0; without the binding it counts along the node's.
+    # Each task sees its own GCD only, as number 0; without the binding it counts along the node's.
     assert (str(environment.device), environment.backend) == ("cuda:0", "nccl")
     assert str(find_environment({**STEP, "SLURM_TRES_PER_TASK": "cpu:7,gres/gpu:1"}, num_devices=1).device) == "cuda:0"
     assert str(find_environment({**STEP, "SLURM_GPUS_ON_NODE": "8"}, num_devices=1).device) == "cuda:0"

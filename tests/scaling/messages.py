@@ -1,7 +1,7 @@
 """A small simulation of messages: what closed forms are compared with.
 
-Dies send and receive one message at a time inside a node; what leaves a node goes one after another over its link. Rounds are
-in step, or a rank enters a round as soon as its own messages of the round before are sent and received.
+Devices send and receive one message at a time inside a node; what leaves a node goes one after another over its link. Rounds
+are in step, or a rank enters a round as soon as its own messages of the round before are sent and received.
 """
 
 from collections import defaultdict

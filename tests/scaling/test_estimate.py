@@ -31,7 +31,7 @@ def plan(run, workload, nodes=92, config="frontier_zero1"):
     return estimate(run, engine(config), FRONTIER, nodes=nodes, workload=workload)
 
 
-def test_the_papers_run_has_the_papers_batch_and_fits_its_dies():
+def test_the_papers_run_has_the_papers_batch_and_fits_its_gpus():
     planned = plan(*paper())
     assert planned.ranks == 736 and planned.samples_per_step == 1472
     assert planned.fits and 0.02 < planned.mfu < 0.35
@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     assert nearest_that_fits(current, [(current, planned)]) is None
 
 
-def test_only_stages_that_can_offload_hold_less_on_the_die():
+def test_only_stages_that_can_offload_hold_less_on_the_device():
     run, workload = paper()
     config = load_deepspeed_config("ds_configs/zero3_offload.json")
     planned = estimate(run, config, FRONTIER, nodes=1, workload=workload)

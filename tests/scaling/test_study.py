@@ -35,7 +35,7 @@ def test_strong_keeps_the_global_batch_in_micro_batches_no_larger_than_the_runs(
 
 
 def test_a_global_batch_that_cannot_be_shared_out_names_the_nearest_that_can(run):
-    with pytest.raises(ConfigError, match="96 samples cannot be shared out evenly to the 736 groups.*multiple of 736"):
+    with pytest.raises(ConfigError, match="96 samples cannot be divided evenly among the 736 groups.*multiple of 736"):
         runs_of("strong", run, make_points([1, 92], 8))
 
 

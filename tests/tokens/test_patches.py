@@ -54,7 +54,7 @@ def test_padding_is_said_where_there_is_any():
 
 
 def test_a_patch_that_does_not_divide_the_history_names_the_sizes_that_do():
-    with pytest.raises(ValueError, match=r"Patch t=4 does not divide t=6 that the history has; .* 1, 2, 3, 6"):
+    with pytest.raises(ValueError, match=r"Patch t=4 does not divide the t=6 frames of the history; .* 1, 2, 3, 6"):
         cover((6, 1, 64, 64), (4, 1, 16, 16))
 
 

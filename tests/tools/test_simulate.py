@@ -184,7 +184,7 @@ def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "simulate.py: interrupted; the same command goes on from here.\n")
+    assert (process.returncode, errors) == (130, "simulate.py: interrupted; the same command continues from here.\n")
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".2D_diff-react_NA_NA.h5.unfinished"]
 
     for folder in ("stopped", "whole"):

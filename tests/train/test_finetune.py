@@ -94,7 +94,7 @@ def test_random_weights_want_the_network_stated(described):
     ("overrides", "message"),
     [
         (["finetune.pretrained=nowhere"], "--pretrained: There is no folder nowhere"),
-        (["finetune.pretrained=null"], "Name what to start from: --pretrained RUN_OR_MODEL"),
+        (["finetune.pretrained=null"], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["model.size=Ti"], "has width 96, the run asks for 192"),
         (["model.scheme=avit"], "has scheme vit, the run asks for avit"),
         (["finetune.new_rows_of={pressure: zero}"], "names 'pressure', which is no new field; new are activator"),

@@ -45,5 +45,5 @@ def test_checkpointed_blocks_are_planned_to_keep_their_input_and_one_block_at_wo
 def test_the_smallest_group_that_fits_is_taken_among_the_divisors():
     assert smallest_group(1000, 1000, 6) == 1
     assert smallest_group(1000, 400, 6) == 3
-    with pytest.raises(ConfigError, match="6 ranks with parallel.memory_limit .* do not hold them"):
+    with pytest.raises(ConfigError, match="6 ranks with parallel.memory_limit .* cannot hold"):
         smallest_group(1000, 100, 6)

@@ -179,7 +179,7 @@ def _steps_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def _cost(line: Mapping[str, Any], device: str) -> float:
-    """Return what a step took: processor seconds, or on a GPU seconds."""
+    """Return what a step took: CPU seconds, or on a GPU seconds."""
     return line["seconds"] if device == "cuda" else line["processor_seconds"]
 
 

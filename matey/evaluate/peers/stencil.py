@@ -67,7 +67,7 @@ class StencilPeer:
 
 
 def fit_stencil(peer: StencilPeer, mixture: Mixture, bad_values: Literal["refuse", "skip"], seconds: float) -> Training:
-    """Fit to windows of the training stream, for at most ``seconds`` of the processor's time or `MAX_WINDOWS` windows.
+    """Fit to windows of the training stream, for at most ``seconds`` of CPU time or `MAX_WINDOWS` windows.
 
     Args:
         peer: the stencil, which is fitted in place.

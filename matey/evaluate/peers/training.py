@@ -50,7 +50,7 @@ class Training:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return what tells the cost so far: processor seconds of this process or, on a GPU, seconds until it has done its work."""
+    """Return what tells the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
     if device.type != "cuda":
         return time.process_time
 
