@@ -119,7 +119,7 @@ class DataSection(Section):
     )
     changed: Literal["refuse", "keep"] = Field(
         "refuse",
-        description="on --resume, files that are not those that were split: refuse, or keep what was held out and train on new",
+        description="rule on --resume for files that came, went or changed: refuse, or keep what was held out and train on new",
     )
     temperature: float = Field(
         0.0,

@@ -15,7 +15,7 @@ with said_when_locked(2):
 """
 
 
-def test_a_run_that_waits_for_a_compilation_that_was_killed_says_which_file_holds_it_up(tmp_path):
+def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(tmp_path):
     lock = tmp_path / "cpu_adam" / "lock"
     lock.parent.mkdir()
     lock.touch()
