@@ -1,4 +1,4 @@
-"""Turns a checkpoint into a model folder, bare float32 weights, or a run's folder that any engine can go on with."""
+"""Turns a checkpoint into a model folder, bare float32 weights, or a run's folder that any engine can resume."""
 
 from __future__ import annotations
 

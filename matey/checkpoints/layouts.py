@@ -1,4 +1,4 @@
-"""Where DeepSpeed puts what: the stretches of parameters in the optimizer's state, without ZeRO, cut by groups, or sliced."""
+"""How DeepSpeed lays parameters out in a shard of the optimizer's state: without ZeRO, with ZeRO 1 and 2, and with ZeRO 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The universal form: whole parameters and moments, from which any ranks, ZeRO stage and sequence groups can go on.
+"""The universal form: whole parameters and moments, which any number of ranks and any ZeRO stage can resume.
 
 The layout is DeepSpeed's own, ``zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt``, with ``ema/<parameter>.pt`` beside it.
 DeepSpeed's converter is not used: it has no way from ZeRO 0, unpickles whatever the files hold, and knows no average.

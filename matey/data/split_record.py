@@ -1,4 +1,4 @@
-"""What each part of a run's data held: kept in the run's folder, so that what was held out stays held out.
+"""Which trajectories are in each part of a run's data: recorded in its folder, so that what was held out stays held out.
 
 A split by permutation depends on which files are there, and one more file moves most trajectories to another part. The record
 is text, one JSON object a line: first the settings of the split and the folder of each data set, then each file with the names

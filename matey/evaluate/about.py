@@ -1,4 +1,4 @@
-"""What a report says of itself: the model, the data and how the one was tried on the other, in words."""
+"""The head of a report, in words: the model, the data, and how the model was evaluated on it."""
 
 from __future__ import annotations
 

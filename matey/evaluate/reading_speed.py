@@ -1,4 +1,4 @@
-"""Measures how many windows a second are read of a data set, to be set beside those that a model trains on."""
+"""Benchmarks how many windows a second are read from a data set, for comparison with those that a model trains on."""
 
 from __future__ import annotations
 

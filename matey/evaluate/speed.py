@@ -1,4 +1,4 @@
-"""Measures what a training step of one process costs, and how near it comes to the machine's matrix-product rate."""
+"""Benchmarks a training step of one process, and compares it with the machine's matrix-product rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens back to the values in their patches: the mirror of the stem, with a view of the last frame around each cell.
+"""Decodes tokens to the values in their patches: the mirror of the stem, with a view of the last frame around each cell.
 
 What a token carries of its patch is limited by its width, so a decoder that saw nothing else could not even repeat a rough
 field, let alone difference it across the border to the next patch. It therefore sees the last frame itself, in a small window

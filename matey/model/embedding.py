@@ -1,4 +1,4 @@
-"""Patches of any set of fields to tokens by a hierarchical stem, and what else is added to a token.
+"""Embeds patches of any set of fields as tokens by a hierarchical stem, and adds position, lead time and scales.
 
 After the stem of Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
 stage sees beyond its patch. Departures: weights of the cells belong to field names, and there are no norms between stages,

@@ -1,4 +1,4 @@
-"""Weights of a trained model into one with other fields, patches or levels: what fits is copied, the rest stays new."""
+"""Copies weights of a trained model into one with different fields, patches or levels; what does not fit stays new."""
 
 from __future__ import annotations
 

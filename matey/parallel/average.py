@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights: every rank keeps it of the master weights that it owns, and no more."""
+"""The exponential moving average of the weights; every rank keeps it only for the master weights that it owns."""
 
 from __future__ import annotations
 

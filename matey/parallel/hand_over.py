@@ -1,4 +1,4 @@
-"""Rows that several ranks have a part of are added up at the ranks that hold them."""
+"""The halo exchange of decoded blocks: rows that several ranks have a part of are added up at the ranks that hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether ranks are numbered node by node, as sequence groups of consecutive ranks want it."""
+"""Checks that ranks are numbered node by node, as sequence groups of consecutive ranks need it."""
 
 from __future__ import annotations
 

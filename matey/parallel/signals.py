@@ -1,4 +1,4 @@
-"""The wish that the run leaves: a signal, or the launcher's end; read once a step, answered by all ranks together."""
+"""Requests to stop the run: a signal, or the end of the launcher; checked once a step, and acted on by all ranks together."""
 
 from __future__ import annotations
 

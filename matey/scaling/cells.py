@@ -1,4 +1,4 @@
-"""Which cells the ranks of a sequence group have, and what they decode in those of each other, and so send."""
+"""The cells that each rank of a sequence group holds, and its halo exchange: what it decodes in cells of other ranks."""
 
 from __future__ import annotations
 

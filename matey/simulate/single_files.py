@@ -1,4 +1,4 @@
-"""A layout with a file for each trajectory: what is done of an ensemble is the files that are there."""
+"""A layout with one file for each trajectory: the trajectories whose files exist are done."""
 
 from __future__ import annotations
 

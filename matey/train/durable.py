@@ -1,4 +1,4 @@
-"""Writes that a crash cannot halve: what a name leads to is on the disk before the name is."""
+"""Writes that a crash cannot leave half done: a file's content is on the disk before its name is."""
 
 from __future__ import annotations
 

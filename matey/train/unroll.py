@@ -1,4 +1,4 @@
-"""Training on histories of the model's own making, so that rollouts learn to live with the errors of the steps before.
+"""Training on histories that the model itself predicted, so that rollouts stay accurate despite errors of earlier steps.
 
 In a share of the micro-batches the model first predicts a few frames, one after the other and without gradients, and is then
 trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such micro-batches

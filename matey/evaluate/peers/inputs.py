@@ -1,4 +1,4 @@
-"""What every network among the peers is given, and how its output becomes a frame: as MATEY has it, so that none is worse off.
+"""The inputs of the peer networks, and how an output becomes a frame: as for MATEY, so that the comparison is fair.
 
 Fields are normalised per sample over the history; the change between the last two frames goes in beside the last frame, in
 units of its size; the lead time and the scales that the normalisation takes out are conditions; what comes out is the change of
