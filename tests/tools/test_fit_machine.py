@@ -62,7 +62,7 @@ def test_what_no_links_can_be_fitted_to_is_one_sentence(fit_machine, tmp_path):
         (("--ranks", 1), "at least two ranks, got --ranks 1."),
         (("--ranks", 0), "at least two ranks, got --ranks 0."),
         (("--points", few), "fitted to messages of several sizes"),
-        (("--points", none), "no line of matey.parallel.collective_speed"),
+        (("--points", none), "no line that matey.parallel.collective_speed printed"),
         (("--points", tmp_path / "nowhere.jsonl"), "Cannot open"),
     ):
         code, _, errors = fit_machine("--machine", "cpu", *source, "--out", out)
