@@ -44,7 +44,9 @@ def parse_arguments() -> argparse.Namespace:
         "--checkpoint", required=True, type=flags.path, metavar="RUN_OR_MODEL", help="folder of a run, or its model/"
     )
     parser.add_argument("--data", required=True, metavar="PATH", help="data set: a file, a folder or a glob")
-    parser.add_argument("--trajectory", type=flags.whole(0), default=0, help="which trajectory, counted from 0 (0)")
+    parser.add_argument(
+        "--trajectory", type=flags.whole(0), default=0, help="number of the trajectory, counted from 0 (0)"
+    )
     parser.add_argument("--start", type=flags.whole(0), default=0, help="first frame that the model is given (0)")
     parser.add_argument(
         "--steps",
