@@ -6,9 +6,14 @@ import os
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # ranks of a test may outnumber the GPUs; it is read on first import
 
+import functools
+import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +26,7 @@ import torch
 import yaml
 
 from matey import FieldBatch, MateyConfig, MateyModel
+from tests.support.preloaded import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -154,13 +160,59 @@ def kill(process: subprocess.Popen) -> None:
             each.kill()
 
 
+@functools.cache
+def preloaded() -> Server:
+    """The process that programs of this Python are forked from, with all slow imports done."""
+    return Server(ROOT, clean_environment())
+
+
 def start(command, timeout=240, limit_file_bytes=None, env=None) -> subprocess.CompletedProcess:
     """Run a command of this environment from the repository's root and return what it printed."""
+    command, env = [*map(str, command)], env or clean_environment()
+    if preloaded().can_run(command, env) and limit_file_bytes is None:
+        return run_together([(command, env)], timeout)
     prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with in_background([*prefix, *command], env, **streams) as process:
         printed = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
+def start_ranks(num_ranks, *command, timeout=240) -> subprocess.CompletedProcess:
+    """Run a program of this Python on so many ranks, as torchrun does; the first failure ends them all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [
+        {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
+        | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for rank in range(num_ranks)
+    ]
+    command = [sys.executable, *map(str, command)]
+    return run_together([(command, clean_environment() | variables) for variables in ranks], timeout)
+
+
+def run_together(commands, timeout) -> subprocess.CompletedProcess:
+    """Run commands of `preloaded` side by side until all have ended well or one has not; return all that they printed."""
+    running = []
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        try:
+            running += [preloaded().start(*command, stdout, stderr) for command in commands]
+            pending, code, until = [*running], 0, time.monotonic() + timeout
+            while pending and code == 0:
+                ended, *_ = select.select(pending, [], [], max(0, until - time.monotonic()))
+                if not ended:
+                    raise subprocess.TimeoutExpired(commands[0][0], timeout)
+                code = next((code for code in (program.wait() for program in ended) if code), 0)
+                pending = [program for program in pending if program not in ended]
+        finally:
+            for program in running:
+                kill(program)
+        printed = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            printed.append(stream.read().decode())
+    return subprocess.CompletedProcess(commands[0][0], code, *printed)
 
 
 def pretrain(config, *more, launcher=(sys.executable,), deepspeed_config="ds_configs/zero1.json", **kwargs):

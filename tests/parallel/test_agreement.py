@@ -3,7 +3,7 @@
 import pytest
 
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
-from tests.parallel.test_sequence import torchrun
+from tests.conftest import start_ranks
 
 SCRIPT = """
 import sys
@@ -25,7 +25,7 @@ stop_processes()
 @pytest.mark.parametrize("data", ["same", "other"])
 def test_every_rank_says_what_differs_and_on_which_rank(tmp_path, data):
     (tmp_path / "agree.py").write_text(SCRIPT)
-    result = torchrun(2, tmp_path / "agree.py", data)
+    result = start_ranks(2, tmp_path / "agree.py", data)
     assert result.returncode == 0, result.stderr[-2000:]
     for rank in (0, 1):
         expected = f"rank {rank} agrees" if data == "same" else f"rank {rank}: Rank 1 has the data with fingerprint b"

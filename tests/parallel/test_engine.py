@@ -7,8 +7,7 @@ import pytest
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
 from matey.parallel.engine import build_engine, parameter_groups
-from tests.conftest import make_model
-from tests.parallel.test_sequence import torchrun
+from tests.conftest import make_model, start_ranks
 
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
@@ -67,7 +66,7 @@ def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(t
 
 def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce():
     # Two ranks: alone, what stage 1 reduces too early is not yet wrong.
-    result = torchrun(2, "-m", "tests.parallel.accumulation_cases")
+    result = start_ranks(2, "-m", "tests.parallel.accumulation_cases")
     assert result.returncode == 0, result.stderr[-3000:]
     cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
     assert len(cases) == 5

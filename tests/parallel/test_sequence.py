@@ -12,7 +12,7 @@ from matey.evaluate.sequence_speed import run_point
 from matey.evaluate.speed_cases import Case
 from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
-from tests.conftest import PROVED, start
+from tests.conftest import PROVED, start_ranks
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
@@ -21,13 +21,9 @@ def torchrun_launcher(num_ranks):
     return (Path(sys.executable).parent / "torchrun", "--nproc_per_node", num_ranks)
 
 
-def torchrun(num_ranks, *command, **kwargs):
-    return start([*torchrun_launcher(num_ranks), *command], **kwargs)
-
-
 def compare(num_ranks, heads, dtype):
     """Run the cases on so many ranks and hold every one to the tolerance."""
-    result = torchrun(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
+    result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
     assert result.returncode == 0 and "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
     assert len(cases) == 34 * len(heads.split(",")) + 1

@@ -4,8 +4,7 @@ import pytest
 
 from matey.scaling.collectives import KINDS, Fit, Group, Point, fit, passes, read_points, seconds
 from matey.scaling.machine import Link, load_machine
-from tests.conftest import PROVED
-from tests.parallel.test_sequence import torchrun
+from tests.conftest import PROVED, start_ranks
 from tests.scaling.messages import at_the_same_time, halving_and_doubling, pairwise, ring, run
 
 INSIDE, BETWEEN = Link(latency=3e-6, bandwidth=5e10), Link(latency=2e-5, bandwidth=1e10)
@@ -93,7 +92,7 @@ def test_points_of_one_size_do_not_tell_latency_from_bandwidth():
 
 @pytest.mark.slow
 def test_timed_gloo_collectives_are_fitted_to_a_factor_of_two_in_the_median():
-    result = torchrun(2, "-m", "matey.parallel.collective_speed")
+    result = start_ranks(2, "-m", "matey.parallel.collective_speed")
     points = read_points(result.stdout)
     assert len(points) == 5 * 8, result.stderr
     found: Fit = fit(points)

@@ -14,8 +14,7 @@ from matey.scaling.machine import load_machine
 from matey.scaling.memory import _adam_temporaries, plan_memory
 from matey.scaling.samples import samples_of
 from matey.scaling.workload import Workload
-from tests.conftest import PROVED
-from tests.parallel.test_sequence import torchrun
+from tests.conftest import PROVED, start_ranks
 from tests.scaling.memory_cases import SAMPLE
 
 COUNT = {"comms_logger": {"enabled": True, "prof_all": True}}
@@ -54,7 +53,7 @@ def workload_of(case):
 def check_engines(size, ranks, settings):
     """Compare what each engine holds between steps, its peaks and messages, on one token of a model."""
     settings = [{**each, **COUNT} for each in settings]
-    result = torchrun(ranks, "-m", "tests.scaling.memory_cases", json.dumps([size, settings]), timeout=1500)
+    result = start_ranks(ranks, "-m", "tests.scaling.memory_cases", json.dumps([size, settings]), timeout=1500)
     points = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
     assert len(points) == len(settings), result.stderr
     workload, topology = workload_of(Case(size, **SAMPLE)), Topology(0, ranks, 1, 1)

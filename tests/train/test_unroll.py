@@ -8,8 +8,7 @@ import torch
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
 from matey.train.unroll import num_rolled, push_forward
-from tests.conftest import make_model
-from tests.parallel.test_sequence import torchrun
+from tests.conftest import make_model, start_ranks
 from tests.train.unroll_cases import batches
 
 
@@ -41,7 +40,7 @@ def test_histories_are_pushed_forward_alike_by_every_stage_and_group(monkeypatch
     assert len({lead for of_batch in expected_lead for lead in of_batch}) > 1, "all samples are alike"
     losses = []
     for num_ranks in (1, 2):
-        result = torchrun(num_ranks, "-m", "tests.train.unroll_cases")
+        result = start_ranks(num_ranks, "-m", "tests.train.unroll_cases")
         assert result.returncode == 0, result.stderr[-3000:]
         cases = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
         assert len(cases) == 4
