@@ -160,6 +160,9 @@ def kill(process: subprocess.Popen) -> None:
             each.kill()
 
 
+TWO_RANKS = ("two ranks",)  # in place of a launcher, where it does not matter which: see `start_ranks`
+
+
 @functools.cache
 def preloaded() -> Server:
     """The process that programs of this Python are forked from, with all slow imports done."""
@@ -168,6 +171,8 @@ def preloaded() -> Server:
 
 def start(command, timeout=240, limit_file_bytes=None, env=None) -> subprocess.CompletedProcess:
     """Run a command of this environment from the repository's root and return what it printed."""
+    if command[0] == TWO_RANKS[0]:
+        return start_ranks(2, *command[1:], timeout=timeout)
     command, env = [*map(str, command)], env or clean_environment()
     if preloaded().can_run(command, env) and limit_file_bytes is None:
         return run_together([(command, env)], timeout)

@@ -9,9 +9,9 @@ import yaml
 
 from matey import MateyConfig, MateyModel
 from matey.evaluate.trained import load_trained
-from tests.conftest import start
+from tests.conftest import TWO_RANKS, start
 from tests.evaluate.conftest import write_waves
-from tests.launch.test_pretrain import LAUNCHERS, fail, metrics, succeed
+from tests.launch.test_pretrain import fail, metrics, succeed
 
 OLD = ("inhibitor", "water_height")
 
@@ -78,7 +78,7 @@ def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(sit
 @pytest.mark.slow
 def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_does(site):
     succeed(finetune(site, "one", "--train", "lora"))
-    two = {"launcher": LAUNCHERS["torchrun"], "stage": 3, "micro_batch": 2}
+    two = {"launcher": TWO_RANKS, "stage": 3, "micro_batch": 2}
     succeed(finetune(site, "two", "--train", "lora", **two))
     assert metrics(site / "two") == pytest.approx(metrics(site / "one"), rel=1e-5)
     one, two, old = (weights(site / name) for name in ("one", "two", "old"))
@@ -108,7 +108,7 @@ def test_every_stage_and_sequence_groups_train_each_part_as_one_process(site, mo
     for stage in (0, 1, 2, 3):
         for size, micro_batch in ((1, 2), (2, 4)):
             name, more = f"{stage}-{size}", ["--set", f"parallel.sequence_parallel_size={size}"]
-            ranks = {"launcher": LAUNCHERS["deepspeed"], "stage": stage, "micro_batch": micro_batch}
+            ranks = {"launcher": TWO_RANKS, "stage": stage, "micro_batch": micro_batch}
             succeed(finetune(site, name, "--train", mode, *more, **ranks))
             assert metrics(site / name) == pytest.approx(expected, rel=1e-5), name
 

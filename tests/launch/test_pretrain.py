@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import ROOT, pretrain, write_swe
+from tests.conftest import ROOT, TWO_RANKS, pretrain, write_swe
 from tests.data.layout_files import write_the_well
 
 BIN = Path(sys.executable).parent
@@ -117,7 +117,7 @@ def test_two_ranks_under_any_launcher_give_the_losses_of_one_process(run_yaml, t
 def test_every_zero_stage_gives_the_losses_of_one_process(run_yaml, tmp_path, stage):
     succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "one")})))
     two = run_yaml(train={"micro_batch": 2})
-    succeed(pretrain(two, launcher=LAUNCHERS["deepspeed"], deepspeed_config=f"ds_configs/zero{stage}.json"))
+    succeed(pretrain(two, launcher=TWO_RANKS, deepspeed_config=f"ds_configs/zero{stage}.json"))
     assert metrics(tmp_path / "run") == pytest.approx(metrics(tmp_path / "one"), rel=1e-5)
     assert metrics(tmp_path / "run", "grad_norm") == pytest.approx(metrics(tmp_path / "one", "grad_norm"), rel=1e-4)
     from matey import MateyModel
@@ -244,7 +244,7 @@ def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_beh
         parallel={"sequence_parallel_size": "auto", "memory_limit": 0.001},
     )
     # In float32 the activations would need four ranks.
-    how = {"launcher": LAUNCHERS["torchrun"], "deepspeed_config": "ds_configs/bf16_zero1.json"}
+    how = {"launcher": TWO_RANKS, "deepspeed_config": "ds_configs/bf16_zero1.json"}
     result = succeed(pretrain(config, "--describe", **how))
     assert "1 sequence groups of 2 ranks: attention exchanges tokens for heads among 1" in result.stdout
     assert "Attention 1 of a block: segments come whole to one rank" in result.stdout
@@ -264,7 +264,7 @@ def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for
         train={"steps": 4, "schedule": "constant"},
         model={"size": "micro", "drop_path": 0.2},
     )
-    settings = {"launcher": LAUNCHERS["torchrun"], "deepspeed_config": f"ds_configs/zero{stage}.json"}
+    settings = {"launcher": TWO_RANKS, "deepspeed_config": f"ds_configs/zero{stage}.json"}
     whole, halves = (["--set", f"output.dir={tmp_path / name}"] for name in ("whole", "halves"))
     succeed(pretrain(config, *whole, **settings))
     succeed(pretrain(config, *halves, "--set", "train.steps=2", **settings))

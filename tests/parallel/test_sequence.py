@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,10 +13,6 @@ from matey.parallel.topology import Topology, shares
 from tests.conftest import PROVED, start_ranks
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-
-
-def torchrun_launcher(num_ranks):
-    return (Path(sys.executable).parent / "torchrun", "--nproc_per_node", num_ranks)
 
 
 def compare(num_ranks, heads, dtype):

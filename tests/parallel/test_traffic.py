@@ -6,9 +6,8 @@ import pytest
 
 from matey.evaluate.sequence_speed import longer, longest, run_point, summarise
 from matey.evaluate.speed_cases import Case
-from tests.conftest import pretrain
+from tests.conftest import TWO_RANKS, pretrain
 from tests.launch.test_pretrain import succeed
-from tests.parallel.test_sequence import torchrun_launcher
 
 
 def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
@@ -66,7 +65,7 @@ def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
     counting = {"zero_optimization": {"stage": 1}, "comms_logger": {"enabled": True, "prof_all": True}}
     (tmp_path / "ds.json").write_text(json.dumps(counting))
     config = run_yaml(parallel={"sequence_parallel_size": 2}, train={"steps": 2})
-    succeed(pretrain(config, launcher=torchrun_launcher(2), deepspeed_config=tmp_path / "ds.json"))
+    succeed(pretrain(config, launcher=TWO_RANKS, deepspeed_config=tmp_path / "ds.json"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line["traffic"] for line in lines if "traffic" in line]
     assert len(steps) == 2

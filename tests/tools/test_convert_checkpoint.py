@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import pretrain, start
-from tests.launch.test_pretrain import LAUNCHERS, metrics, succeed
+from tests.conftest import TWO_RANKS, pretrain, start
+from tests.launch.test_pretrain import metrics, succeed
 
 
 def convert(*arguments):
@@ -41,7 +41,7 @@ def test_a_mistake_is_one_sentence_and_damage_is_named(run_yaml, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_with_zero3_go_on_as_one_with_zero1_and_as_a_sequence_group(run_yaml, tmp_path):
     settings = {"steps": 4, "schedule": "constant", "micro_batch": 2, "ema": 0.9}
-    two = {"launcher": LAUNCHERS["torchrun"]}
+    two = {"launcher": TWO_RANKS}
     config, zero3 = run_yaml(train=settings), {"deepspeed_config": "ds_configs/zero3.json"}
     succeed(pretrain(config, "--set", "train.steps=2", **two, **zero3))
     for name in ("one", "group"):

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, pretrain
-from tests.launch.test_pretrain import LAUNCHERS, succeed
+from tests.conftest import ROOT, TWO_RANKS, pretrain
+from tests.launch.test_pretrain import succeed
 
 
 @pytest.mark.slow
@@ -36,7 +36,7 @@ def test_a_lost_rank_is_not_taken_for_a_full_disk_or_a_damaged_file(tmp_path, wh
 
 @pytest.mark.slow
 def test_a_ranks_own_slice_of_the_module_of_another_step_is_refused(run_yaml, tmp_path):
-    ranks = {"launcher": LAUNCHERS["torchrun"], "deepspeed_config": "ds_configs/zero3.json"}
+    ranks = {"launcher": TWO_RANKS, "deepspeed_config": "ds_configs/zero3.json"}
     succeed(pretrain(run_yaml(), **ranks))
     name = "zero_pp_rank_1_mp_rank_00_model_states.pt"
     older, newer = (tmp_path / "run" / "checkpoints" / f"step_{step:06d}" / name for step in (2, 4))
