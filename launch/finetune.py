@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import get_args
 
 import matey.held_signals  # noqa: F401 (before the imports that take seconds)
-from matey.train.command import run_training, training_parser
-from matey.train.finetune import finetune
-from matey.train.trained_parts import TRAINED
+from matey.config import TrainedParts
+from matey.train.command import read_settings, training_parser
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 
@@ -20,14 +20,18 @@ def main() -> int:
         "--pretrained", metavar="RUN_OR_MODEL", help="folder of a run or a model, or none: random initial weights"
     )
     parser.add_argument(
-        "--train", choices=TRAINED, help="parts that are trained: all but the blocks, all, adapters, the decoder"
-    )
-    parser.add_argument(
-        "--trajectories", type=int, metavar="N", help="train on the first N trajectories of a fixed order"
+        "--train",
+        choices=get_args(TrainedParts),
+        help="what is trained: all but the blocks, all, adapters, the decoder",
     )
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
-    return run_training(finetune, args, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    run, deepspeed_config = read_settings(args, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
+    from matey.train.finetune import finetune
+    from matey.train.start import run_training
+
+    return run_training(finetune, run, deepspeed_config, only_describe=args.describe)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,19 @@ from __future__ import annotations
 import sys
 
 import matey.held_signals  # noqa: F401 (before the imports that take seconds)
-from matey.train.command import run_training, training_parser
-from matey.train.pretrain import pretrain
+from matey.train.command import read_settings, training_parser
+
+
+def main() -> int:
+    """Run from the command line; the exit codes are those of `matey.train.start.run_training`."""
+    args = training_parser(__doc__).parse_args()
+    run, deepspeed_config = read_settings(args)
+    # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
+    from matey.train.pretrain import pretrain
+    from matey.train.start import run_training
+
+    return run_training(pretrain, run, deepspeed_config, only_describe=args.describe)
+
 
 if __name__ == "__main__":
-    sys.exit(run_training(pretrain, training_parser(__doc__).parse_args()))
+    sys.exit(main())

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from matey.model.registration import register_with_transformers
+
+if TYPE_CHECKING:
+    from matey.data import open_dataset
+    from matey.evaluate.rollout import rollout
+    from matey.fields import FieldBatch
+    from matey.model.configuration import MateyConfig
+    from matey.model.matey import MateyModel
 
 __version__ = "0.1.0"
 __all__ = ["FieldBatch", "MateyConfig", "MateyModel", "open_dataset", "rollout"]
@@ -24,6 +32,10 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'matey' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]
 
 
 # Threads of PyTorch that wait for each other go to sleep soon. Spinning on, as is libgomp's default, makes a step several times

@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
+    import torch
+    from torch import Tensor
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

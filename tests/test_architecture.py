@@ -7,18 +7,19 @@ import sys
 import pytest
 
 import matey
-from tests.conftest import ROOT
+from tests.conftest import ROOT, write_swe
 
 LAYERS = [
-    {"config", "fields", "held_signals", "launchers", "leave_signals"},
+    {"config", "ending", "fields", "held_signals", "launchers", "leave_signals", "likely_place"},
     {"tokens"},
     {"model", "data", "simulate"},
     {"train", "evaluate", "parallel", "checkpoints", "scaling"},
+    {"commands"},
 ]
 DOWN = {name: depth for depth, layer in enumerate(LAYERS) for name in layer}
 STRANGERS = [{"model", "data"}]
 OF_PARALLEL = ("torch.distributed", "deepspeed")  # which no other package touches
-OF_TOOLS = ("simulate",)  # which nothing but tools/ and tests/ imports
+OF_TOOLS = ("simulate",)  # which nothing but tools/, what they do, and tests/ imports
 
 
 def names_used(source):
@@ -66,7 +67,7 @@ def faults(source, package):
         other = package_of(name)
         if other and other != package:
             strangers = any({package, other} <= group for group in STRANGERS)
-            if DOWN[other] > DOWN[package] or strangers or other in OF_TOOLS:
+            if DOWN[other] > DOWN[package] or strangers or (other in OF_TOOLS and package != "commands"):
                 found.append(name)
         if package != "parallel" and f"{name}.".startswith(tuple(f"{module}." for module in OF_PARALLEL)):
             found.append(name)
@@ -84,8 +85,77 @@ def test_imports_point_down_and_parallel_alone_uses_deepspeed_and_torch_distribu
 
 
 def test_launchers_do_not_import_the_simulations():
-    used = {package_of(name) for path in (ROOT / "launch").glob("*.py") for name in names_used(path.read_text())}
+    paths = [*(ROOT / "launch").glob("*.py"), ROOT / "matey" / "commands" / "evaluate.py"]
+    names = [name for path in paths for name in names_used(path.read_text())]
+    used = {package_of(name) for name in names}
     assert "train" in used and used.isdisjoint(OF_TOOLS)
+    assert [name for name in names if package_of(name) == "commands"] == ["matey.commands.evaluate.main"]
+
+
+COMMANDS = sorted([*(ROOT / "launch").glob("*.py"), *(ROOT / "tools").glob("*.py")])
+IMPORTS_OF = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("imported:", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def imports_of(*command):
+    """Exit code of a command, all that it prints, and the packages that it had imported by then."""
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTS_OF, *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    *_, line = result.stdout.splitlines()
+    assert line.startswith("imported: ")
+    return result.returncode, result.stdout + result.stderr, set(line.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_help_and_an_unknown_flag_are_answered_before_pytorch_or_deepspeed_is_imported(path):
+    for flag, expected, words in (("--help", 0, "usage: "), ("--no-such-flag", 2, "rror: ")):
+        code, printed, imported = imports_of(path, flag)
+        assert code == expected and (words in printed or path.stem == "simulate"), printed
+        assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/zero1.json"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["launch/pretrain.py", *RUN, "--config", "nowhere.yaml"], "Cannot read the configuration nowhere.yaml"),
+        (["launch/pretrain.py", *RUN, "--set", "train.stepz=3"], "unknown key 'train.stepz'"),
+        (
+            ["launch/finetune.py", *RUN, "--deepspeed_config", "no.json"],
+            "Cannot read the DeepSpeed configuration no.json",
+        ),
+        (["launch/evaluate.py", "--checkpoint", "nowhere", "--out", "x"], "There is no folder nowhere"),
+        (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
+        (["tools/fit_machine.py", "--machine", "nowhere.yaml", "--ranks", "2", "--out", "x"], "nowhere.yaml"),
+        (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
+        (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes takes all, prepost, lora, head"),
+        (["tools/scaling_study.py", "run", "--out", "nowhere"], "nowhere holds no study"),
+        (["tools/show_tokens.py", "nowhere", "--out", "x.png"], "nowhere does not exist"),
+        (["tools/simulate.py", "moon", "--out", "x"], "No system 'moon'"),
+        (["tools/benchmark.py", "step", "--tokens", "mul", "--patches", "8"], "splits patches"),
+    ],
+    ids=lambda value: value[0].split("/")[1] if isinstance(value, list) else None,
+)
+def test_a_mistake_is_told_before_pytorch_or_deepspeed_is_imported(command, words):
+    code, printed, imported = imports_of(*command)
+    assert code == 2 and words in printed and "Traceback" not in printed, printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+def test_data_is_inspected_without_pytorch_or_deepspeed(tmp_path):
+    path = write_swe(tmp_path / "data" / "a.h5", 2)
+    code, printed, imported = imports_of("tools/inspect_data.py", path, "--plot", "--out", tmp_path / "sheet.png")
+    assert code == 0 and "shallow_water" in printed and (tmp_path / "sheet.png").exists(), printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
 
 
 @pytest.mark.parametrize(

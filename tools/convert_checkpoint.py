@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from matey.checkpoints.convert import ConversionError, convert
-from matey.checkpoints.describe import describe, find_damage
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.shards import ShardError
-from matey.config import ConfigError, flags
+from matey.checkpoints.newest import ShardError, step_folder
+from matey.config import flags
 
 
 def main() -> int:
@@ -48,25 +44,13 @@ def main() -> int:
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
         parser.error("give either --describe, or --to and --out")
     try:
-        if args.describe:
-            return tell(args.checkpoint)
-        source, run = find_checkpoint(args.checkpoint)
-        print(convert(source, run, args.to, args.out, average=args.ema, dtype=args.dtype))
-    except (ShardError, ConversionError, ConfigError) as error:
+        step_folder(args.checkpoint)  # raises where there is none
+    except ShardError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    from matey.commands.convert_checkpoint import main as convert_checkpoint
 
-
-def tell(checkpoint: Path) -> int:
-    """Print what a checkpoint holds, then what is wrong with it."""
-    source, run = find_checkpoint(checkpoint)
-    print(describe(source, run))
-    damage = find_damage(source)
-    for sentence in damage:
-        print(f"corrupt: {sentence}")
-    print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")
-    return 1 if damage else 0
+    return convert_checkpoint(args)
 
 
 if __name__ == "__main__":

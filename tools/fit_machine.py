@@ -10,14 +10,10 @@ are fitted too:  srun -N 4 ... python -m matey.parallel.collective_speed > point
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from matey.config import ConfigError
-from matey.scaling.collectives import Fit, Point, fit, read_points
 from matey.scaling.machine import load_machine
 
 
@@ -32,51 +28,12 @@ def main() -> int:
     args = parser.parse_args()
     try:
         machine = load_machine(args.machine)
-        points = read_points(
-            time_here(args.ranks) if args.points is None else "\n".join(map(Path.read_text, args.points))
-        )
-        found = fit(points)
-        tree = found.on(machine).model_dump() | {"name": f"{machine.name}, links fitted to {len(points)} collectives"}
-        args.out.write_text(yaml.safe_dump(tree, sort_keys=False))
-    except (ConfigError, ValueError) as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: Cannot open {error.filename} ({error.strerror}).", file=sys.stderr)
-        return 2
-    print(text(points, found))
-    print(f"\nMachine: {args.out}")
-    return 0
+    from matey.commands.fit_machine import main as fit_machine
 
-
-def time_here(ranks: int) -> str:
-    """Return what `matey.parallel.collective_speed` prints on ranks of this machine."""
-    if ranks < 2:
-        raise ValueError(f"Collectives are timed on at least two ranks, got --ranks {ranks}.")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-    result = subprocess.run([*command, "-m", "matey.parallel.collective_speed"], capture_output=True, text=True)
-    if result.returncode:
-        raise ValueError(f"Collectives on {ranks} ranks failed:\n{result.stderr[-2000:]}")
-    return result.stdout
-
-
-def text(points: list[Point], found: Fit) -> str:
-    """Lay the points out beside the model."""
-    head = f"{'collective':24}{'ranks':>7}{'nodes':>7}{'bytes':>12}{'measured':>14}{'modelled':>14}{'off':>8}"
-    lines = [head, "-" * len(head)]
-    for point, residual in zip(points, found.residuals, strict=True):
-        lines.append(
-            f"{point.kind:24}{point.group.num_ranks:7}{point.group.num_nodes:7}{point.num_bytes:12}"
-            f"{point.seconds * 1e6:11.1f} us{point.seconds * (1 + residual) * 1e6:11.1f} us{residual:+8.0%}"
-        )
-    lines.append("")
-    for name, link in (("inside a node", found.inside), ("between nodes", found.between)):
-        if link:
-            lines.append(f"{name}: latency {link.latency * 1e6:.1f} us, bandwidth {link.bandwidth / 1e9:.2f} GB/s")
-    lines.append("factors: " + ", ".join(f"{kind} {factor:.2f}" for kind, factor in found.factors.items()))
-    off = sorted(abs(residual) for residual in found.residuals)
-    lines.append(f"off by {off[len(off) // 2]:.0%} in the median, {off[-1]:.0%} at the most")
-    return "\n".join(lines)
+    return fit_machine(machine, args.ranks, args.points, args.out)
 
 
 if __name__ == "__main__":

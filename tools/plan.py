@@ -12,16 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
-from matey.data import DataError
-from matey.scaling.estimate import Estimate, estimate
-from matey.scaling.machine import Machine, load_machine
-from matey.scaling.samples import Assumed, is_at_hand
-from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
-from matey.scaling.workload import Workload, load_workload
-
-GIB = 2**30
-PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.scaling.machine import load_machine
 
 
 def main() -> int:
@@ -31,23 +23,12 @@ def main() -> int:
         run = load_config(args.config, args.set)
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         machine = load_machine(args.machine)
-        assumed = assumed_of(args, run)
-        workload = load_workload(run, assumed)
-        size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
-        planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
-        print(text(planned, workload, assumed, run, machine))
-        if planned.fits and not args.search:
-            return 0
-        found = search(run, deepspeed_config, machine, planned, workload)
-    except (ConfigError, DataError) as error:
+    except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    current = choice_of(run, deepspeed_config, planned)
-    if not planned.fits:
-        print(f"\n{advice(current, found)}")
-    if args.search:
-        print(f"\n{table(current, found, args.top)}")
-    return 0 if planned.fits else 1
+    from matey.commands.plan import main as plan
+
+    return plan(args, run, deepspeed_config, machine)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,102 +73,6 @@ def share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"a share lies between 0 and 1, got {text}")
     return float(text)
-
-
-def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return what is assumed in place of the data; None where all of it is there and no grid is given."""
-    if args.grid is None and is_at_hand(run):
-        return None
-    return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
-
-
-def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
-    """Lay an estimate out as lines."""
-    lines = [
-        f"{run.model.size} {run.model.scheme}, {planned.num_parameters:,} parameters; ranks {planned.ranks}, nodes of "
-        f"{machine.name} {planned.nodes}, ranks of a sequence group {planned.sequence_parallel_size}; global batch "
-        f"{planned.samples_per_step} samples",
-        "",
-        f"tokens per sample       {planned.tokens_per_sample:10,.0f}   {_source(workload, assumed)}",
-        f"  of a uniform grid of the finest patches {planned.uniform_tokens_per_sample:,.0f}: "
-        f"{planned.tokens_per_sample / planned.uniform_tokens_per_sample:.1%}",
-        "",
-        f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
-        *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
-        "",
-        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
-        if planned.exchanges
-        else "no communication",
-        *(
-            f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
-            for e in planned.exchanges
-        ),
-        "",
-        f"step, ms                {planned.seconds.total * 1e3:10.1f}",
-        *(f"  {PART_NAMES.get(name, name):22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
-        f"  {'communication share':22}{planned.seconds.communication / planned.seconds.total:10.1%}",
-        "",
-        f"model FLOPs utilisation {planned.mfu:10.1%}",
-        f"tokens per second       {planned.tokens_per_second:10,.0f}",
-        f"days for {run.train.steps:,} steps {planned.days:.3g}, node hours {planned.days * 24 * planned.nodes:,.1f}",
-    ]
-    return "\n".join(lines)
-
-
-def _source(workload: Workload, assumed: Assumed | None) -> str:
-    if assumed is None:
-        return f"counted on {len(workload.samples)} windows of the data"
-    grids = ", ".join("x".join(map(str, cells)) for cells in assumed.grids)
-    rule, amount = workload.config.refine_rule, workload.config.refine_amount
-    if len(workload.config.patches) == 1:
-        how = "one patch size (--grid)"
-    elif rule == "threshold":  # depends on the data
-        how = f"{assumed.refined:.0%} of the patches split (--grid, --refined)"
-    elif rule == "fraction":
-        how = f"{amount:.0%} of the patches split, as tokens.refine says (--grid)"
-    else:
-        how = f"exactly {amount:,.0f} tokens a sample, as tokens.refine says (--grid)"
-    return f"not counted on data but assumed: {grids} (z y x), {how}"
-
-
-def _parts(planned: Estimate) -> list[tuple[str, float]]:
-    memory = planned.memory
-    parts = [(name, getattr(memory, name)) for name in ("weights", "gradients", "optimizer", "activations")]
-    # The two peaks do not come at once: AdamW's is in place of gradients, activations and buffers.
-    parts += [("communication buffers", memory.communication), ("process", memory.process)]
-    return [*parts, ("AdamW's step instead", memory.adam)]
-
-
-def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
-    """Say what to change so that the run fits."""
-    nearest = nearest_that_fits(current, found)
-    if nearest is None:
-        return (
-            "It does not fit, nor does any other way to run this global batch here: take more nodes or larger patches."
-        )
-    choice, planned = nearest
-    return (
-        f"It does not fit. The nearest that does: {', '.join(choice.changes(current))} "
-        f"({planned.memory.total / GIB:.1f} GiB, {planned.seconds.total * 1e3:.0f} ms a step)."
-    )
-
-
-def table(current: Choice, found: list[tuple[Choice, Estimate]], top: int) -> str:
-    """Lay the fastest choices that fit out as a table, and say where the current one stands."""
-    fitting = [pair for pair in found if pair[1].fits]
-    names = f"{'':3}{'ZeRO':>5}{'bf16':>6}{'P':>4}{'micro':>7}{'accum':>7}  {'recompute':12}"
-    head = names + f"{'GiB':>7}{'ms':>9}{'MFU':>7}{'days':>8}"
-    lines = [f"{len(fitting)} of {len(found)} ways to run this global batch fit; the fastest:", head, "-" * len(head)]
-    ranked = list(enumerate(fitting, start=1))
-    own = [pair for pair in ranked[top:] if pair[1][0] == current]
-    for number, (choice, planned) in [*ranked[:top], *own]:
-        mark = "*" if choice == current else ""
-        lines.append(
-            f"{number:>2}{mark:1}{choice.stage:5}{'yes' if choice.bf16 else 'no':>6}{choice.sequence_parallel_size:4}"
-            f"{choice.micro_batch:7}{choice.accumulation:7}  {choice.checkpoint_blocks:12}{planned.memory.total / GIB:7.1f}"
-            f"{planned.seconds.total * 1e3:9.1f}{planned.mfu:7.1%}{planned.days:8.2f}"
-        )
-    return "\n".join([*lines, "* as configured; P: ranks to a sequence group"])
 
 
 if __name__ == "__main__":

@@ -12,28 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import NoReturn
-
-import torch
-from tqdm import tqdm
 
 from matey.config import flags
 from matey.fields import nearest_name
-from matey.simulate.ensemble import Ensemble, Trajectory, make
-from matey.simulate.mhd_layout import ARRAYS
-from matey.simulate.systems import SYSTEMS
-from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
+from matey.simulate.catalogue import CATALOGUE, LAYOUTS, settings
 
-LAYOUTS = {
-    "official": {name: system.layout for name, system in SYSTEMS.items()},
-    "the_well": WELL_LAYOUTS,
-    "npy": {"mhd_cavity": ARRAYS},
-}
 MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
@@ -43,10 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
         if options.list:
-            for name, system in SYSTEMS.items():
+            for name, system in CATALOGUE.items():
                 print(f"{name:20s} {system.summary}")
-        else:
-            simulate(options)
+            return 0
+        check(options)
+        from matey.commands.simulate import main as simulate
+
+        simulate(options)
     except (ValueError, ArithmeticError) as error:
         print(f"simulate.py: {error}", file=sys.stderr)
         return 2
@@ -71,7 +60,7 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; raise ValueError if it is not one."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = f"{' or '.join(SYSTEMS)}, or a part of one that is in no other"
+    names = f"{' or '.join(CATALOGUE)}, or a part of one that is in no other"
     parser.add_argument("system", nargs="?", metavar="SYSTEM", help=names)
     parser.add_argument("--list", action="store_true", help="list the systems and stop")
     parser.add_argument(
@@ -91,95 +80,38 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
     )
     parser.add_argument("--layout", choices=LAYOUTS, default="official", help=f"{layouts} (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=torch.get_num_threads(), help="threads (default: %(default)s)")
+    parser.add_argument("--workers", type=int, help="threads (default: as many as PyTorch takes)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
 
 
-def settings() -> dict[str, list[str]]:
-    """Return what can be set of any system's physics, and the systems that have it."""
-    names = dict.fromkeys(name for system in SYSTEMS.values() for name in system.settings)
-    return {name: [key for key, system in SYSTEMS.items() if name in system.settings] for name in names}
-
-
-def requested(options: argparse.Namespace) -> Ensemble:
-    """Return the ensemble that the options ask for; raise ValueError if they make no sense."""
+def check(options: argparse.Namespace) -> None:
+    """Write the system's name out in full; raise ValueError where options contradict each other or the system."""
     options.system = full_name(options.system)
     if options.out is None:
         raise ValueError("Name the folder for the file: --out DIR.")
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out names a folder, but {options.out} is a file.")
-    if options.workers < 1:
+    if options.workers is not None and options.workers < 1:
         raise ValueError(f"The number of workers must be at least 1, got {options.workers}.")
-    if options.workers > MOST_WORKERS:
+    if options.workers is not None and options.workers > MOST_WORKERS:
         raise ValueError(f"The number of workers must be at most {MOST_WORKERS}, got {options.workers}.")
     for name, systems in settings().items():
         if getattr(options, name) is not None and options.system not in systems:
             raise ValueError(f"{options.system} has no --{name}, only {' and '.join(systems)} have.")
-    sizes = {
-        "num_trajectories": options.trajectories,
-        "resolution": options.resolution,
-        "num_frames": options.frames,
-        "first_seed": options.seed,
-    }
-    chosen = {name: getattr(options, name) for name in settings()}
     layouts = LAYOUTS[options.layout]
     if options.system not in layouts:
         raise ValueError(f"{options.system} has no --layout {options.layout}, only {' and '.join(layouts)} has.")
-    system = replace(SYSTEMS[options.system], layout=layouts[options.system])
-    return system.ensemble(given(chosen), **given(sizes))
 
 
 def full_name(system: str | None) -> str:
     """Return the system that a name, or the part of one that is in no other, stands for; ValueError if there is none."""
     if system is None:
-        raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
-    meant = [name for name in SYSTEMS if system in name]
-    if system in SYSTEMS or len(meant) == 1:
-        return system if system in SYSTEMS else meant[0]
-    raise ValueError(f"No system {system!r}.{nearest_name(system, SYSTEMS)} See --list.")
-
-
-def given(choices: dict) -> dict:
-    """Leave out what the user did not say."""
-    return {name: value for name, value in choices.items() if value is not None}
-
-
-def simulate(options: argparse.Namespace) -> None:
-    """Write the files that the options ask for, unless they are there.
-
-    Raises:
-        ValueError: the options make no sense, or something else lies where a file should go.
-    """
-    ensemble = requested(options)
-    there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if free < ensemble.num_bytes:
-        size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
-        raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
-    keep_freed_memory()
-    torch.set_num_threads(1)  # threads take whole batches instead
-
-    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> tqdm:
-        return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory", disable=None)
-
-    written = make(options.out, ensemble, options.workers, options.overwrite, show)
-    if not written:
-        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
-    if len(written) == 1:
-        print(f"Wrote {written[0]}: {size}")
-    elif written:
-        print(f"Wrote {len(written)} files to {options.out}: {size}")
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed blocks of up to 32 MB for reuse rather than hand them back to the kernel.
-
-    Otherwise every temporary of the solvers costs page faults anew, which doubles the time. glibc raises its threshold
-    to the largest mapped block that was freed (mallopt(3), M_MMAP_THRESHOLD), so freeing one block is enough.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+        raise ValueError(f"Name a system: {' or '.join(CATALOGUE)}.")
+    meant = [name for name in CATALOGUE if system in name]
+    if system in CATALOGUE or len(meant) == 1:
+        return system if system in CATALOGUE else meant[0]
+    raise ValueError(f"No system {system!r}.{nearest_name(system, CATALOGUE)} See --list.")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.newest import ShardError, step_folder
+from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES, Source
 
 
@@ -18,38 +19,9 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
     Raises:
         ShardError: there is none, or the file that says what is in it is missing or corrupt.
     """
-    if not path.is_dir():
-        raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
-    folder = newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    folder = step_folder(path)
     run = folder.resolve().parent.parent
     return open_checkpoint(folder), run if (run / "config.yaml").is_file() else None
-
-
-def newest(folder: Path) -> Path:
-    """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
-    tag = latest_tag(folder)
-    return folder if tag is None else folder / tag
-
-
-def latest_tag(folder: Path) -> str | None:
-    """Return the name in the file ``latest``, which is that of a folder beside it; None where there is no such file.
-
-    Raises:
-        ShardError: it cannot be read, or there is no such folder.
-    """
-    latest = folder / "latest"
-    try:
-        tag = latest.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, FileNotFoundError) and not latest.is_symlink():
-            return None
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ShardError(
-            f"{latest} cannot be read ({why}); write the name of a step_* beside it in its place."
-        ) from None
-    if Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
-        raise ShardError(f"{latest} names {tag[:80]!r}, which is not beside it; name one of the checkpoints that are.")
-    return tag
 
 
 def open_checkpoint(folder: Path) -> Source:

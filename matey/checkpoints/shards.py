@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-
-class ShardError(ValueError):
-    """A checkpoint that cannot be read: one sentence that names the file and says what to do."""
+from matey.checkpoints.newest import ShardError
 
 
 class FragmentAddress:

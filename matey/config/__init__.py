@@ -11,6 +11,7 @@ from matey.config.loading import (
     with_overrides,
 )
 from matey.config.schema import (
+    CheckpointBlocks,
     DataSection,
     DataSet,
     FinetuneSection,
@@ -20,11 +21,14 @@ from matey.config.schema import (
     ParallelSection,
     Part,
     RunConfig,
+    TokenSet,
     TokensSection,
+    TrainedParts,
     TrainSection,
 )
 
 __all__ = [
+    "CheckpointBlocks",
     "ConfigError",
     "DataSection",
     "DataSet",
@@ -35,8 +39,10 @@ __all__ = [
     "ParallelSection",
     "Part",
     "RunConfig",
+    "TokenSet",
     "TokensSection",
     "TrainSection",
+    "TrainedParts",
     "dump_config",
     "load_config",
     "load_deepspeed_config",

@@ -8,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+class FlagError(ValueError):
+    """A flag whose value cannot be used: one sentence that says what can."""
+
+
 def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return what reads a whole number."""
 
@@ -45,6 +49,17 @@ def wholes(least: int, most: int = 10**9, counts: tuple[int, ...] | None = None)
         return values
 
     return read
+
+
+def at_least(least: int, flag: str, value: int) -> int:
+    """Return a number of the command line if it is not too small.
+
+    Raises:
+        FlagError: it is smaller than ``least``.
+    """
+    if value < least:
+        raise FlagError(f"{flag} must be {least} or more, got {value}.")
+    return value
 
 
 def path(text: str) -> Path:

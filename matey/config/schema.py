@@ -32,6 +32,10 @@ Part = Literal[
     "local_fields",
 ]
 """A part of the network, see `matey.model.parts`."""
+TokenSet = Literal["uniform", "mix", "mul"]
+CheckpointBlocks = Literal["none", "every_other", "all"]
+TrainedParts = Literal["all", "prepost", "lora", "head"]
+"""What fine-tuning trains, see `matey.train.trained_parts`."""
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
 
@@ -76,7 +80,7 @@ class ModelSection(Section):
 class TokensSection(Section):
     """The tokenizer."""
 
-    set: Literal["uniform", "mix", "mul"] = Field(
+    set: TokenSet = Field(
         "mix", description="one patch size, children that replace their parent, or children beside their parent"
     )
     patches: tuple[PatchSize, ...] = Field(
@@ -207,7 +211,7 @@ class ParallelSection(Section):
     memory_limit: float | None = Field(
         None, gt=0, le=1e6, description="GiB that the activations of a rank may take, for auto"
     )
-    checkpoint_blocks: Literal["none", "all", "every_other"] = Field(
+    checkpoint_blocks: CheckpointBlocks = Field(
         "none", description="blocks that keep no activations but are computed again in the backward pass"
     )
     offload_activations: bool = Field(False, description="whether the inputs that such blocks keep wait in main memory")
@@ -230,7 +234,7 @@ class FinetuneSection(Section):
     """What launch/finetune.py starts from and what it trains."""
 
     pretrained: PathText | None = Field(None, description="folder of a run or a model, or none: random initial weights")
-    train: Literal["prepost", "all", "lora", "head"] = Field(
+    train: TrainedParts = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )
     new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")

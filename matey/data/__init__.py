@@ -1,10 +1,17 @@
 """Readers, windows and the training stream; meets the model in ``matey.fields.FieldBatch`` alone."""
 
-from matey.data.mixture import Mixture, micro_batches
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from matey.data.registry import open_dataset
 from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
-from matey.data.windows import Rollout, Window, read_rollouts, read_windows, spread_windows
+
+if TYPE_CHECKING:
+    from matey.data.mixture import Mixture, micro_batches
+    from matey.data.windows import Rollout, Window, read_rollouts, read_windows, spread_windows
 
 __all__ = [
     "DataError",
@@ -22,3 +29,22 @@ __all__ = [
     "split_trajectories",
     "spread_windows",
 ]
+
+# Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
+_HOME = {
+    **dict.fromkeys(("Mixture", "micro_batches"), "matey.data.mixture"),
+    **dict.fromkeys(
+        ("Rollout", "Window", "read_rollouts", "read_windows", "spread_windows"),
+        "matey.data.windows",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'matey.data' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

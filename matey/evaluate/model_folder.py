@@ -13,16 +13,13 @@ from safetensors import SafetensorError, safe_open
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.config.schema import Count, FieldName, PatchSize, Scales
+from matey.evaluate.trained_folder import CheckpointError
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 # Keys by which Hugging Face would run other code, or read weights in another form than MATEY writes.
 _REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers_weights")
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no usable model: one sentence with what was looked for and what to do."""
 
 
 class _ModelJson(BaseModel):

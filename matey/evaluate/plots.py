@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -45,30 +42,6 @@ STYLE = {
 }
 PICTURE_STYLE = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
-DOTS_PER_INCH = 160
-
-
-def to_png(figure: Figure) -> bytes:
-    """Render a figure, without any display."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure)
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    return buffer.getvalue()
-
-
-def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure to a file; where the disk is full, no half picture is left behind.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    content = to_png(figure)
-    try:
-        path.write_bytes(content)
-    except OSError:
-        if path.is_file():
-            path.unlink()
-        raise
 
 
 @matplotlib.rc_context(STYLE)

@@ -11,6 +11,7 @@ from matey.evaluate.about import About, patch_text
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.page import definitions, figure, folded, heading, page, paragraph, table
+from matey.evaluate.png import to_png
 from matey.evaluate.records import Record
 from matey.evaluate.summary import (
     error_text,
@@ -67,7 +68,7 @@ def _summary(records: Sequence[Record]) -> list[str]:
 def _rollouts(evaluation: Evaluation) -> list[str]:
     if not any(record.is_rollout for record in evaluation.records):
         return []
-    png = plots.to_png(rollout_plots.rollout_figure(evaluation.records))
+    png = to_png(rollout_plots.rollout_figure(evaluation.records))
     parts = [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
     for system in dict.fromkeys(spectra.system for spectra in evaluation.spectra):
         own = [spectra for spectra in evaluation.spectra if spectra.system == system]
@@ -75,7 +76,7 @@ def _rollouts(evaluation: Evaluation) -> list[str]:
             f"Power of each field by wavenumber after {own[0].lead} snapshots, mean over directions and windows. Dotted: of "
             "the error, which is as large as the truth at scales of which the forecast knows nothing any more."
         )
-        parts += [heading(3, system), figure(plots.to_png(rollout_plots.spectra_figure(own)), caption)]
+        parts += [heading(3, system), figure(to_png(rollout_plots.spectra_figure(own)), caption)]
     return parts
 
 
@@ -90,7 +91,7 @@ def _forecasts(examples: Sequence[Example]) -> list[str]:
         )
         if example.last.shape[1] > 1:
             caption += " The middle plane of z is shown."
-        parts += [heading(3, example.system), figure(plots.to_png(plots.forecast_figure(example)), caption)]
+        parts += [heading(3, example.system), figure(to_png(plots.forecast_figure(example)), caption)]
     return parts
 
 
@@ -116,7 +117,7 @@ def _meshes(examples: Sequence[Example]) -> list[str]:
             for example in own
         ]
         caption = f"{own[0].trajectory}. The tokens counted are those of the whole history."
-        png = plots.to_png(plots.mesh_figure(own))
+        png = to_png(plots.mesh_figure(own))
         parts += [heading(3, own[0].system), figure(png, caption), table(head, rows)]
     return parts
 
@@ -159,7 +160,7 @@ def _training(log: Sequence[dict[str, Any]]) -> list[str]:
     caption = "Thin: every logged step; thick: its running mean."
     return [
         heading(2, "Training"),
-        figure(plots.to_png(plots.training_figure(log)), caption),
+        figure(to_png(plots.training_figure(log)), caption),
         definitions(list(facts.items())),
     ]
 

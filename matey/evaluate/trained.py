@@ -11,7 +11,8 @@ from matey.checkpoints.metrics_log import MetricsLog, read_metrics
 from matey.checkpoints.run_files import MODEL, SPLIT
 from matey.config import RunConfig, load_resolved
 from matey.data.split_record import SplitRecord, read_record
-from matey.evaluate.model_folder import CheckpointError, load_model
+from matey.evaluate.model_folder import load_model
+from matey.evaluate.trained_folder import CheckpointError, is_run
 from matey.model.matey import MateyModel
 
 __all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
@@ -63,14 +64,8 @@ def load_trained(folder: str | Path) -> Trained:
         DataError: the record of how the run split its data is corrupt.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
     name = folder.resolve().name
-    if (folder / "config.yaml").is_file():
-        if not (folder / "model").is_dir():
-            raise CheckpointError(
-                f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
-            )
+    if is_run(folder):
         metrics = folder / "metrics.jsonl"
         log = read_metrics(metrics)
         return Trained(
@@ -81,15 +76,10 @@ def load_trained(folder: str | Path) -> Trained:
             read_record(folder / SPLIT),
             note=log.note(metrics),
         )
-    if (folder / "config.json").is_file():
-        card = folder / "README.md"
-        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-        split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
-        return Trained(name, load_model(folder), split=split, card=text)
-    raise CheckpointError(
-        f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
-        "give the folder that output.dir names in the run YAML, or its model/."
-    )
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
+    return Trained(name, load_model(folder), split=split, card=text)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -15,10 +15,12 @@ from datetime import timedelta
 import torch
 
 from matey.config import ConfigError
+from matey.ending import end_process
 from matey.fields import nearest_name
+from matey.likely_place import is_task
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
-from matey.parallel.failure import end_process, name_failures, set_timeouts
+from matey.parallel.failure import name_failures, set_timeouts
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
@@ -28,12 +30,6 @@ from matey.parallel.signals import listen, stop_listening
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
 OF_TORCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-RANKS_AND_SIZES = (
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-)
 
 
 @dataclass(frozen=True)
@@ -87,7 +83,7 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
             or devices are too few.
     """
     launcher = find_launcher(variables)
-    if slurm.is_task(variables) and launcher != "none":
+    if is_task(variables) and launcher != "none":
         slurm.check_agreement(variables)
     find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
     if num_devices is None:
@@ -106,19 +102,9 @@ def find_launcher(variables: Mapping[str, str]) -> str:
         return chosen
     if "WORLD_SIZE" in variables and "RANK" in variables:
         return "torch"
-    if slurm.is_task(variables):
+    if is_task(variables):
         return "slurm"
     return "mpi" if any(whole_number(variables, name, "1") > 1 for name in mpi.SIZES) else "none"
-
-
-def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Return rank and number of ranks as a launcher set them, unchecked: enough to end by an error before they are known."""
-    for rank, size in RANKS_AND_SIZES:
-        if variables.get(rank, "").isdigit() and size in variables:
-            number = int(variables[rank])
-            # A size that is wrong still leaves one rank, the first, to say so.
-            return number, max(number + 1, int(variables[size]) if variables[size].isdigit() else 1)
-    return 0, 1
 
 
 def start_processes(environment: Environment, timeout: float, threads: int | None = None) -> None:
@@ -210,7 +196,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
         )
     world_size = whole_number(variables, "WORLD_SIZE")
     # Set by hand under srun there is no number of ranks of this node among them.
-    on_node = slurm.tasks_on_this_node(variables) if slurm.is_task(variables) else world_size
+    on_node = slurm.tasks_on_this_node(variables) if is_task(variables) else world_size
     port = whole_number(variables, "MASTER_PORT")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
@@ -241,7 +227,7 @@ def _from_slurm(variables: Mapping[str, str]) -> Environment:
 
 
 def _from_mpi(variables: Mapping[str, str]) -> Environment:
-    expected = [slurm.num_tasks(variables)] if slurm.is_task(variables) else []
+    expected = [slurm.num_tasks(variables)] if is_task(variables) else []
     world, node = mpi.communicators(
         expected or [(name, whole_number(variables, name)) for name in mpi.SIZES if name in variables]
     )
@@ -258,7 +244,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
     if num_devices == 0:
         return torch.device("cpu")
     num_ranks = environment.local_world_size
-    if slurm.is_task(variables) and slurm.has_device_of_its_own(variables, num_devices, num_ranks):
+    if is_task(variables) and slurm.has_device_of_its_own(variables, num_devices, num_ranks):
         return torch.device("cuda", 0)
     if num_ranks > num_devices:
         if environment.sees_own_device:
@@ -273,7 +259,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
 def _count_devices(variables: Mapping[str, str]) -> int:
     if CPU_WAS_CHOSEN:
         return 0
-    if slurm.is_task(variables):
+    if is_task(variables):
         slurm.check_devices(variables, torch.cuda.device_count())
     return torch.cuda.device_count()
 

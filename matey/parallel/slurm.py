@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
 from matey.config import ConfigError
 from matey.parallel.contact import whole_number
 
-# The batch script, the shell of salloc and the rest of the job that is no step have the largest step numbers.
-FIRST_SPECIAL_STEP = 0xFFFFFFF0
-# Set by torchrun, by DeepSpeed's launcher, by Open MPI's mpirun and by MPICH's, each of which may run under srun itself.
-STARTERS = ("TORCHELASTIC_RUN_ID", "CROSS_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 # Below the ports that Linux gives to outgoing connections (32768 on) and above those of services, Slurm's own among them.
 FIRST_PORT, NUM_PORTS = 15_000, 10_000
-
-
-def is_task(variables: Mapping[str, str]) -> bool:
-    """Whether srun started this process: not a shell, and not a launcher that srun, or such a shell, had started."""
-    if any(name in variables for name in STARTERS):
-        return False
-    if "SLURM_PROCID" not in variables or int(variables.get("SLURM_STEP_ID", FIRST_SPECIAL_STEP)) >= FIRST_SPECIAL_STEP:
-        return False
-    # The shell of `srun --pty` is a task, what is typed in it is not. A step started from there inherits the variable,
-    # but has no terminal.
-    return not ("SLURM_PTY_PORT" in variables and os.isatty(0))
 
 
 def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matey.config import RunConfig
+from matey.config import CheckpointBlocks, RunConfig
 from matey.parallel.topology import Topology
 from matey.scaling.collectives import Group, seconds
 from matey.scaling.engine import EngineSettings
@@ -12,7 +12,7 @@ from matey.scaling.machine import Machine
 from matey.scaling.memory import ALL_REDUCE_BUCKET
 from matey.scaling.workload import Workload
 
-RECOMPUTED = {"none": 0.0, "every_other": 0.5, "all": 1.0}
+RECOMPUTED: dict[CheckpointBlocks, float] = {"none": 0.0, "every_other": 0.5, "all": 1.0}
 """Share of the blocks whose forward pass is computed again, by ``parallel.checkpoint_blocks``."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matey.config import load_config
 from matey.evaluate.page import definitions, figure, heading, page, paragraph, table
-from matey.evaluate.plots import to_png
+from matey.evaluate.png import to_png
 from matey.scaling import charts
 from matey.scaling.measured import Measured, read_lengths
 from matey.scaling.results import Results, collect

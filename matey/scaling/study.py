@@ -7,10 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from matey.config import ConfigError, RunConfig
 from matey.scaling.lengths import Lengths
+from matey.scaling.study_file import STUDY, read_study
 
 Mode = Literal["weak", "strong", "sequence"]
 COUNTED_STEPS = 3  # at the end of a run: their communication is counted, which slows them down, so they are not timed
@@ -66,7 +67,7 @@ class Study:
     def write(self) -> None:
         """Write ``study.json``."""
         tree = {name: value for name, value in asdict(self).items() if name != "folder"}
-        (self.folder / "study.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+        (self.folder / STUDY).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
 
 
 def load_study(folder: Path) -> Study:
@@ -75,12 +76,7 @@ def load_study(folder: Path) -> Study:
     Raises:
         ConfigError: there is none in this folder.
     """
-    try:
-        tree: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{folder} holds no study; make one with `tools/scaling_study.py plan --out {folder}`."
-        ) from None
+    tree = read_study(folder)
     points = tuple(Point(**point) for point in tree.pop("points"))
     lengths = tree.pop("lengths")
     return Study(folder, points=points, lengths=Lengths(**lengths) if lengths else None, **tree)

@@ -15,36 +15,25 @@ from typing import Protocol
 
 import numpy as np
 
+from matey.simulate.catalogue import Published
+
 MOST_SETTING = 10.0
 Trajectory = Mapping[str, np.ndarray]  # what is stored of one trajectory, by the name it has in the file
+Solve = Callable[["Ensemble", Sequence[int]], Sequence[Trajectory]]
 
 
-@dataclass(frozen=True)
-class System:
+@dataclass(frozen=True, kw_only=True)
+class System(Published):
     """A system that ``tools/simulate.py`` can make.
 
     Attributes:
-        summary: one line that describes the system.
-        num_trajectories: number of trajectories by default: that of the published set where it is known; the same holds
-            for ``resolution`` and ``num_frames``.
-        resolution: number of cells along the longest axis.
-        num_frames: number of frames of a trajectory, the initial one included.
-        num_values: number of float32 values stored for each of ``resolution^2`` cells in a frame, for an estimate of
-            the size.
         solve: function of (ensemble, seeds) that returns the trajectory of each seed; the result must not depend on
             which seeds are solved together.
         layout: the layout of its files.
-        settings: numbers of the physics that the user may choose, and their defaults.
     """
 
-    summary: str
-    num_trajectories: int
-    resolution: int
-    num_frames: int
-    num_values: int
-    solve: Callable[[Ensemble, Sequence[int]], Sequence[Trajectory]]
+    solve: Solve
     layout: Layout
-    settings: Mapping[str, float] = field(default_factory=dict)
 
     def ensemble(self, settings: Mapping[str, float] | None = None, **sizes: int) -> Ensemble:
         """Return an ensemble of the published sizes and settings, except for those given."""

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from matey.simulate.catalogue import CAVITY_INTERVAL
 from matey.simulate.square_diffusion import NoSlipDiffusion, ScalarDiffusion, SineTransform
 from matey.simulate.time_stepping import check_steps
 
-FRAME_INTERVAL = 0.01  # of the published frames, to t = 20
+FRAME_INTERVAL = CAVITY_INTERVAL
 HALF_WIDTH = 0.5  # the domain is [-0.5, 0.5]^2
 COURANT = 0.8
 FIELDS, REYNOLDS_NUMBERS = range(5, 31), range(50, 201)  # of the ensemble: applied field in hundredths, and Re_m

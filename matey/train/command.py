@@ -1,22 +1,15 @@
-"""The command line that pretraining and fine-tuning share: its flags, starting the ranks, and how a run ends."""
+"""The command line that pretraining and fine-tuning share: its flags and both files, read before PyTorch is imported."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
-from matey.data.trajectories import DataError
-from matey.parallel.allocator import keep_freed_memory
-from matey.parallel.environment import find_environment, likely_place, start_processes, stop_processes
-from matey.parallel.failure import end_with_error, name_failures
-from matey.parallel.signals import EXIT_CODE
-from matey.train.checkpoint import RunError
-
-Train = Callable[..., bool]
-"""`matey.train.pretrain.pretrain` or `matey.train.finetune.finetune`."""
+from matey.ending import end_with_error
+from matey.likely_place import likely_place
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -33,33 +26,21 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def run_training(train: Train, args: argparse.Namespace, overrides: Sequence[str] = ()) -> int:
-    """Start the processes, train, and return the exit code.
+def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tuple[RunConfig, dict[str, Any]]:
+    """Return the run and the DeepSpeed configuration that the command line asks for; end with a sentence if they are wrong.
 
     Args:
-        train: the function that trains.
         args: the arguments, as parsed by `training_parser`.
         overrides: KEY=VALUE settings that other flags stand for; they come after those of ``--set``.
-
-    Returns:
-        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint, so that
-        the same command with ``--resume`` continues; 2 for a mistake that the printed sentence explains.
     """
-    rank, world_size = likely_place()
-    name_failures(rank, world_size)
     try:
-        environment = find_environment()
-        rank, world_size = environment.rank, environment.world_size
-        run, deepspeed_config = _load(args, overrides)
-        start_processes(environment, run.parallel.timeout, run.parallel.threads)
-        if environment.device.type == "cpu":
-            keep_freed_memory()
-        tell = _print if rank == 0 else lambda line: None
-        tell(f"Started: {environment}")
-        is_done = train(run, deepspeed_config, tell, only_describe=args.describe)
-    except (ConfigError, DataError, RunError) as error:
-        return end_with_error(rank, world_size, f"error: {error}")
-    return stop_processes(0 if is_done else EXIT_CODE)
+        run = load_config(args.config, [*args.set, *overrides])
+        deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+    except ConfigError as error:
+        sys.exit(end_with_error(*likely_place(), f"error: {error}"))
+    if args.resume:
+        run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
+    return run, deepspeed_config
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,15 +48,3 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))
-
-
-def _load(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
-    run = load_config(args.config, [*args.set, *overrides])
-    if args.resume:
-        run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
-    return run, load_deepspeed_config(args.deepspeed_config)
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

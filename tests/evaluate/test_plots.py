@@ -8,7 +8,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 
 from matey.evaluate import plots, rollout_plots
-from matey.evaluate.plots import to_png, write_png
+from matey.evaluate.png import to_png, write_png
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 
@@ -85,7 +85,7 @@ def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
     assert [axes.get_title() for axes in figure.axes] == ["density", "pressure"]
     assert curve(figure.axes[1], "MATEY").get_ydata().tolist() == pytest.approx([2.0, 0.2])
     assert np.isnan(curve(figure.axes[1], "error of MATEY by 5").get_ydata()).all()
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert to_png(figure).startswith(b"\x89PNG")
 
 
 def test_every_system_has_a_panel_and_there_is_none_too_many():
@@ -97,15 +97,15 @@ def test_every_system_has_a_panel_and_there_is_none_too_many():
 def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
     figure = rollout_plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
     assert figure.axes[0].get_yscale() == "log"
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert to_png(figure).startswith(b"\x89PNG")
 
 
 def test_a_constant_field_and_a_prediction_that_blew_up_can_be_drawn(evaluation):
     example = evaluation.examples[0]
     flat = torch.ones_like(example.last)
     blown_up = torch.full_like(flat, torch.inf)
-    assert plots.to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=blown_up)))
-    assert plots.to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=flat)))
+    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=blown_up)))
+    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=flat)))
 
 
 def test_three_dimensional_fields_are_cut_in_the_middle():

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from matey.commands.benchmark import case_of
 from matey.evaluate.speed import measure
 from matey.evaluate.speed_cases import Case, cases_of_sweep
 from matey.simulate.systems import SYSTEMS
@@ -111,7 +112,9 @@ def benchmark():
 
 def test_sets_of_several_levels_have_patches_to_split(benchmark):
     def case(*flags):
-        return benchmark.case_of(benchmark.parser().parse_args(["sequence", *flags]))
+        args = benchmark.parser().parse_args(["sequence", *flags])
+        benchmark.check(args)
+        return case_of(args)
 
     assert case().patches == (8,) and case("--tokens", "mix").patches == case("--tokens", "mul").patches == (32, 8)
     assert case("--tokens", "mix", "--patches", "16,4").patches == (16, 4)
@@ -128,7 +131,7 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
 def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_path):
     args = benchmark.parser().parse_args(["sequence", "--ranks", "4,2", "--out", str(tmp_path / "out")])
     with pytest.raises(ValueError, match="got --ranks 2,4: begin with 1"):
-        benchmark.sequence(args)
+        benchmark.check(args)
     assert not (tmp_path / "out").exists()
 
 

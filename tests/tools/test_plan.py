@@ -1,10 +1,10 @@
 """tools/plan.py from the command line."""
 
-import importlib.util
 import sys
 
 import pytest
 
+from matey.commands.plan import text
 from matey.config import load_config
 from matey.scaling.estimate import estimate
 from matey.scaling.machine import load_machine
@@ -37,13 +37,10 @@ def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked():
     ],
 )
 def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words):
-    spec = importlib.util.spec_from_file_location("plan_tool", ROOT / "tools" / "plan.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     run, assumed = load_config(PAPER[1], overrides), Assumed()
     workload = load_workload(run, assumed, num_samples=1)
-    text = tool.text(estimate(run, {}, CPU, ranks=1, workload=workload), workload, assumed, run, CPU)
-    assert f"not counted on data but taken: 1x128x128 (z y x), {words}\n" in text
+    said = text(estimate(run, {}, CPU, ranks=1, workload=workload), workload, assumed, run, CPU)
+    assert f"not counted on data but taken: 1x128x128 (z y x), {words}\n" in said
     if "496" in words:
         assert workload.num_tokens == 496
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.commands.reproduce import finetuning
 from matey.config import dump_config, load_config
 from matey.evaluate.data_efficiency import points_of
 from tests.conftest import ROOT, start, write_swe
@@ -41,14 +42,14 @@ def run_of(command):
     return value_of["--config"], load_config(value_of["--config"], [*settings, *flags])
 
 
-def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_twin(tool, tmp_path):
+def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_twin(tmp_path):
     args = argparse.Namespace(
         scale="paper", system="thermals", launcher="python", deepspeed_config="zero1.json", set=["train.accumulation=8"]
     )
     points = points_of(["pretrained", "random"], ["all", "prepost"], [1, 6], 2)
     rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}
     for point in points:
-        config, run = run_of(tool.finetuning(point, args, "runs/old", tmp_path))
+        config, run = run_of(finetuning(point, args, "runs/old", tmp_path))
         folder = tmp_path / "points" / point.name
         assert (run.train.learning_rate, run.train.weight_decay) == rates[point.mode], point
         assert (run.train.accumulation, run.train.seed, run.output.dir) == (8, point.seed, str(folder))

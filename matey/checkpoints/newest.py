@@ -1,0 +1,47 @@
+"""Which folder holds the checkpoint that a user means; opens none of its files, and needs no PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ShardError(ValueError):
+    """A checkpoint that cannot be read: one sentence that names the file and says what to do."""
+
+
+def step_folder(path: Path) -> Path:
+    """Return the folder of one step: the newest of a run's folder or of its ``checkpoints/``, or ``path`` itself.
+
+    Raises:
+        ShardError: there is no such folder, or it does not say which of its checkpoints is the newest.
+    """
+    if not path.is_dir():
+        raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
+    return newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+
+
+def newest(folder: Path) -> Path:
+    """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
+    tag = latest_tag(folder)
+    return folder if tag is None else folder / tag
+
+
+def latest_tag(folder: Path) -> str | None:
+    """Return the name in the file ``latest``, which is that of a folder beside it; None where there is no such file.
+
+    Raises:
+        ShardError: it cannot be read, or there is no such folder.
+    """
+    latest = folder / "latest"
+    try:
+        tag = latest.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError) and not latest.is_symlink():
+            return None
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ShardError(
+            f"{latest} cannot be read ({why}); write the name of a step_* beside it in its place."
+        ) from None
+    if Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
+        raise ShardError(f"{latest} names {tag[:80]!r}, which is not beside it; name one of the checkpoints that are.")
+    return tag

@@ -1,0 +1,180 @@
+"""Measures what a training step costs and how fast data is read, for tools/benchmark.py."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from matey.data import open_dataset
+from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_speed
+from matey.evaluate.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
+from matey.evaluate.speed import measure
+from matey.evaluate.speed_cases import Case, cases_of_sweep
+from matey.simulate.ensemble import make
+from matey.simulate.systems import SYSTEMS
+
+
+def main(args: argparse.Namespace) -> int:
+    """Measure; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    threads = getattr(args, "threads", 1)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        if args.what == "data":
+            data(args)
+        elif args.what == "sequence":
+            sequence(args)
+        elif args.sweep:
+            sweep(args.out, args.repeat)
+        else:
+            (speed,) = measure([case_of(args)], args.repeat)
+            print(json.dumps(speed.as_row()))
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def data(args: argparse.Namespace) -> None:
+    """Print how fast each system is read beside the speed of training."""
+    grid = (args.resolution, args.resolution)
+    # The paper's patches, few of them refined: a step with fewer tokens takes in more windows.
+    case = Case(args.model, tokens="mix", patches=(32, 8), refine=0.15, grid=grid, device=args.device)
+    trained = training_speed(case, args.repeat)
+    speeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for system in (bar := tqdm(SYSTEMS, desc="data", unit=" systems", disable=None)):
+            bar.set_postfix_str(system)
+            ensemble = SYSTEMS[system].ensemble(num_trajectories=2, resolution=args.resolution, num_frames=8)
+            make(Path(folder) / system, ensemble)
+            speeds.append(reading_speed(open_dataset(Path(folder) / system), args.workers, seconds=args.seconds))
+    print(data_text(speeds, trained, args))
+    row = {"model": args.model, "trained_windows_per_second": trained, "read": [asdict(speed) for speed in speeds]}
+    print(json.dumps(row))
+
+
+def data_text(speeds: list[ReadingSpeed], trained: float, args: argparse.Namespace) -> str:
+    """Lay the windows per second out as a plain table."""
+    head = f"{'windows per second':20}{'grid':>10}{'fields':>8}" + "".join(
+        f"{f'{n} workers':>12}" for n in args.workers
+    )
+    head += f"{'over training':>15}"
+    lines = [head, "-" * len(head)]
+    for speed in speeds:
+        rates = speed.windows_per_second.values()
+        size = f"{speed.grid[1]}x{speed.grid[2]}"
+        lines.append(
+            f"{speed.system:20}{size:>10}{speed.num_fields:8}"
+            + "".join(f"{rate:12.0f}" for rate in rates)
+            + f"{rate_of_most(speed) / trained:14.0f}x"
+        )
+    size = f"{args.resolution}x{args.resolution}"
+    lines.append(
+        f"{args.model} trains on {trained:.1f} windows of {size} a second; {max(args.workers)} workers are compared."
+    )
+    return "\n".join(lines)
+
+
+def rate_of_most(speed: ReadingSpeed) -> float:
+    """Return the windows per second that the largest number of workers reads."""
+    return speed.windows_per_second[max(speed.windows_per_second)]
+
+
+def sequence(args: argparse.Namespace) -> None:
+    """Measure every size of the group; write and print the table."""
+    sizes = sorted(set(args.ranks))
+    case = case_of(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for ranks in tqdm(sizes, desc="sequence", unit=" sizes", disable=None):
+        point = run_point(case, ranks, args.repeat)
+        if not rows:
+            base = point
+        limit = base["activation_bytes"][0]
+        around = [run_point(longer(case, ranks * factor), ranks) for factor in LENGTHS]
+        rows.append(summarise(base, point, longest(around, limit)))
+    write_csv(args.out / "sequence.csv", rows)
+    sequence_figure(rows).savefig(args.out / "sequence.png", dpi=150)
+    for row in rows:
+        print(json.dumps(row))
+    print(f"Table: {args.out / 'sequence.csv'}   plot: {args.out / 'sequence.png'}")
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows with the same columns."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def case_of(args: argparse.Namespace) -> Case:
+    """Return the case that the command line describes."""
+    names = {field.name for field in fields(Case)} & set(vars(args)) - {"dtype"}
+    dtype = getattr(torch, getattr(args, "dtype", "float32"))
+    return Case(**{name: getattr(args, name) for name in names}, dtype=dtype)
+
+
+def sweep(folder: Path, repeat: int) -> None:
+    """Time all cases of the sweep, group by group; write and print their table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    groups = cases_of_sweep()
+    with tqdm(total=sum(map(len, groups)), desc="sweep", unit=" cases", disable=None) as bar:
+        for cases in groups:
+            speeds = measure(cases, repeat)
+            rows += [speed.as_row() | {"over_uniform": speed.step_seconds / speeds[0].step_seconds} for speed in speeds]
+            bar.update(len(cases))
+    write_csv(folder / "step.csv", rows)
+    figure(rows).savefig(folder / "step.png", dpi=150)
+    print(text(rows))
+    print(f"\nTable: {folder / 'step.csv'}   plot: {folder / 'step.png'}")
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return what sets a row apart from others of its grid."""
+    precision = "" if row["dtype"] == "float32" else f" {row['dtype']}"
+    return f"{row['scheme']} {row['tokens']} {row['patches'].replace(',', ' to ')}{precision}"
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    """Lay the most telling columns out as a plain table."""
+    head = f"{'grid':10}{'case':26}{'tokens':>8}{'step':>10}{'of uniform':>12}{'of matmul':>11}{'outside':>9}{'memory':>10}"
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        lines.append(
+            f"{row['grid'].replace(',', 'x'):10}{name_of(row):26}{row['num_tokens']:8.0f}{row['step_seconds']:8.3f} s"
+            f"{row['over_uniform']:12.3f}{row['matmul_share']:11.2f}{row['outside_blocks_share']:9.3f}"
+            f"{row['peak_memory_bytes'] / 2**20:6.0f} MiB"
+        )
+    return "\n".join(lines)
+
+
+def figure(rows: list[dict[str, Any]]) -> Figure:
+    """Draw the step time of each case over that of its uniform grid, beside the share of tokens."""
+    adaptive = [row for row in rows if row["tokens"] != "uniform"]
+    chart = Figure(figsize=(9, 0.42 * len(adaptive) + 1.4), layout="constrained")
+    axes = chart.subplots()
+    places = range(len(adaptive))
+    uniform = {(row["grid"], row["batch"]): row["num_tokens"] for row in rows if row["tokens"] == "uniform"}
+    axes.barh(places, [row["over_uniform"] for row in adaptive], color="#4c78a8", label="step time")
+    shares = [row["num_tokens"] / uniform[row["grid"], row["batch"]] for row in adaptive]
+    axes.plot(shares, places, "o", color="#f58518", label="tokens")
+    axes.set_yticks(places, [f"{name_of(row)}, {row['grid'].replace(',', 'x')}" for row in adaptive])
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the uniform grid of the finest patches")
+    axes.legend()
+    return chart

@@ -1,0 +1,207 @@
+"""Reads whole data sets and says what is in them and what is wrong with them, for tools/inspect_data.py; needs no PyTorch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from matey.data import DataError, Trajectory, TrajectorySet
+from matey.data.registry import open_each
+from matey.evaluate.png import write_png
+
+VALUES_AT_ONCE = 2**24
+COLUMNS = 5  # of the contact sheet
+
+
+@dataclass
+class Range:
+    """What the values of the fields are, gathered block by block; each array is ``(f)``."""
+
+    low: np.ndarray
+    high: np.ndarray
+    total: np.ndarray
+    squares: np.ndarray
+    count: int = 0
+
+    @classmethod
+    def of(cls, num_fields: int) -> Range:
+        """Return the range of nothing."""
+        nothing = np.zeros(num_fields)
+        return cls(nothing + np.inf, nothing - np.inf, nothing.copy(), nothing.copy())
+
+    def add(self, frames: np.ndarray) -> None:
+        """Count in frames of ``(t, f, z, y, x)``."""
+        values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1).astype(np.float64)  # (f, t z y x)
+        self.low = np.minimum(self.low, values.min(axis=1))
+        self.high = np.maximum(self.high, values.max(axis=1))
+        self.total += values.sum(axis=1)
+        self.squares += (values**2).sum(axis=1)
+        self.count += values.shape[1]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean over all cells of all frames."""
+        return self.total / self.count
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviation over all cells of all frames."""
+        return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
+
+
+def main(paths: Sequence[str], sheet: Path | None) -> int:
+    """Print what is in the data and every fault; return 0 if there is none, else 1.
+
+    Args:
+        paths: files, folders or globs.
+        sheet: path of a PNG of frames to write, or None.
+    """
+    sets, faults = open_all(paths)
+    for data in sets:
+        values, found = check(data)
+        faults += found
+        print(describe(data, values, len(found)), end="\n\n")
+    for fault in faults:
+        print(f"fault: {fault}")
+    print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
+    if sheet is not None and (drawn := [rows for data in sets if (rows := first_readable(data))]):
+        try:
+            write_png(contact_sheet(drawn), sheet)
+        except OSError as error:
+            print(f"fault: Cannot write {sheet} ({error.strerror}); choose another --out.")
+            return 1
+        print(f"contact sheet: {sheet}")
+    return 1 if faults else 0
+
+
+def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
+    """Open all systems under all paths; what cannot be opened is a fault."""
+    sets, faults = [], []
+    for path in paths:
+        try:
+            found, errors = open_each(path)
+        except DataError as error:
+            found, errors = [], [error]
+        sets += found
+        faults += [str(error) for error in errors]
+    return sets, faults
+
+
+def check(data: TrajectorySet) -> tuple[Range, list[str]]:
+    """Read every frame; of a trajectory that has a fault, count the frames before it."""
+    values, faults = Range.of(len(data.fields)), []
+    for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
+        try:
+            for frames in read_in_blocks(data, index):
+                values.add(frames)
+        except DataError as error:
+            faults.append(str(error))
+    return values, faults
+
+
+def read_in_blocks(data: TrajectorySet, index: int) -> Iterator[np.ndarray]:
+    """Yield all frames of a trajectory, as many at once as fit comfortably into memory."""
+    about = data.trajectories[index]
+    block = max(1, VALUES_AT_ONCE // (len(data.fields) * int(np.prod(about.grid))))
+    for start in range(0, about.num_frames, block):
+        yield data.read(index, start, min(start + block, about.num_frames))
+
+
+def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
+    """Return the table of what the reader says of a data set and of what its values are."""
+    rows = [
+        (
+            "files",
+            f"{len(data.sources)}: {os.path.relpath(data.sources[0])}" + (" ..." if len(data.sources) > 1 else ""),
+        ),
+        ("trajectories", f"{data.num_trajectories} of {spread(a.num_frames for a in data.trajectories)} frames"),
+        *((f"along {axis}", along(data.trajectories, number)) for number, axis in enumerate("zyx")),
+        ("time step", spread(about.time_step for about in data.trajectories)),
+    ]
+    names = dict.fromkeys(name for about in data.trajectories for name in about.parameters)
+    for name in names:
+        rows.append((name, spread(a.parameters[name] for a in data.trajectories if name in a.parameters)))
+    parts = [about.split for about in data.trajectories]
+    if any(parts):
+        own = ", ".join(f"{parts.count(part)} {part}" for part in ("train", "valid", "test"))
+        rows.append(("own split", own))
+    rows.append(("all frames", "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"))
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join([data.system, *(f"  {name:<{width}}{text}" for name, text in rows), *field_table(data, values)])
+
+
+def field_table(data: TrajectorySet, values: Range) -> list[str]:
+    """Return a line per field with its unit and range."""
+    if values.count == 0:
+        return []
+    width = max(len(name) for name in data.fields) + 2
+    lines = [f"  {'field':<{width}}{'unit':<8}" + "".join(f"{h:>13}" for h in ("least", "mean", "most", "deviation"))]
+    columns = zip(data.fields, data.units, values.low, values.mean, values.high, values.deviation, strict=True)
+    for name, unit, *numbers in columns:
+        lines.append(f"  {name:<{width}}{unit:<8}" + "".join(f"{number:>13.5g}" for number in numbers))
+    return lines
+
+
+def along(trajectories: Sequence[Trajectory], axis: int) -> str:
+    """Say what a grid axis is: cells, their size and the ends; one entry for each that occurs."""
+    kinds = dict.fromkeys((a.grid[axis], f"{a.spacing[axis]:.6g}", a.boundary[axis]) for a in trajectories)
+    return "; ".join("no axis" if end == "none" else f"{n} cells of {size}, {end}" for n, size, end in kinds)
+
+
+def spread(numbers: Iterable[float]) -> str:
+    """Say one number, or from where to where several go."""
+    numbers = list(numbers)
+    low, high = f"{min(numbers):.6g}", f"{max(numbers):.6g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def first_readable(data: TrajectorySet) -> tuple[TrajectorySet, Trajectory, list[int], np.ndarray] | None:
+    """Read the frames to draw of the first trajectory that has no fault in them, None if all do."""
+    for index, about in enumerate(data.trajectories):
+        times = sorted({round(t) for t in np.linspace(0, about.num_frames - 1, COLUMNS)})
+        try:
+            return data, about, times, np.concatenate([data.read(index, t, t + 1) for t in times])
+        except DataError:
+            continue
+    return None
+
+
+def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np.ndarray]]) -> Figure:
+    """Draw a row of frames for each field of each data set, all of a row on one colour scale."""
+    rows = [(data, about, times, frames, f) for data, about, times, frames in drawn for f in range(len(data.fields))]
+    heights = [float(np.clip(shape[0] / shape[1], 0.3, 1.0)) for shape in (size(about) for _, about, *_ in rows)]
+    figure = Figure(figsize=(2.2 * COLUMNS, 2.0 * sum(heights) + 0.3 * len(drawn)), layout="constrained")
+    panels = figure.subplots(len(rows), COLUMNS, squeeze=False, height_ratios=heights)
+    for panel, (data, about, times, frames, number) in zip(panels, rows, strict=True):
+        draw_row(panel, about, times, frames[:, number, about.grid[0] // 2])  # the middle of a grid in three dimensions
+        panel[0].set_ylabel(f"{data.fields[number]}\n[{data.units[number]}]", fontsize=7)
+        if number == 0:
+            panel[0].set_title(f"{data.system}, {about.name}\nframe {times[0]}", fontsize=8, loc="left")
+    return figure
+
+
+def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.ndarray) -> None:
+    """Draw frames ``(t, y, x)`` of one field beside each other."""
+    height, width = size(about)
+    # Most systems start from noise or a jump and calm down: with frame 0 in the scale, the rest would be one colour.
+    low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
+    scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
+    for axes in panel:
+        axes.set(xticks=[], yticks=[])
+    for axes, time, frame in zip(panel, times, values, strict=False):
+        image = axes.imshow(frame, aspect="auto" if about.grid[1] == 1 else "equal", **scale)
+        axes.set_title(f"frame {time}", fontsize=8, loc="left")
+    bar = panel[0].figure.colorbar(image, ax=list(panel), fraction=0.02)
+    bar.ax.tick_params(labelsize=7)
+
+
+def size(about: Trajectory) -> tuple[float, float]:
+    """Height and width of the domain; a line is drawn as a strip."""
+    height, width = (count * step for count, step in zip(about.grid[1:], about.spacing[1:], strict=True))
+    return (0.3 * width if about.grid[1] == 1 else height), width

@@ -1,0 +1,103 @@
+"""Plans, runs and reports a study of how a run scales, for tools/scaling_study.py."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from matey.commands import ROOT
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.data.trajectories import DataError
+from matey.scaling.engine import read_engine
+from matey.scaling.lengths import lengths_of
+from matey.scaling.machine import load_machine
+from matey.scaling.making import make_study
+from matey.scaling.report import write_report
+from matey.scaling.running import run_here, submit
+from matey.scaling.study import load_study, make_points
+
+SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit code of the tool."""
+    try:
+        return {"plan": plan, "run": run, "report": report}[args.what](args)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
+    return 2
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Write the study and print what its points should cost."""
+    name = args.machine or ("frontier" if args.nodes else "cpu")
+    machine = load_machine(name)
+    name = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
+    run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
+    points = make_points(args.nodes or args.ranks, machine.dies_per_node if args.nodes else None)
+    lengths = None
+    if args.mode == "sequence":
+        limit = args.memory_limit or run.parallel.memory_limit
+        precision = read_engine(deepspeed_config).precision
+        lengths = lengths_of(run, args.grid, limit and limit * 2**30, precision, can_measure=not args.nodes)
+    script = None
+    if args.nodes:
+        script = args.script or ROOT / SCRIPTS.get(name, Path("launch/slurm/pretrain.sbatch"))
+    study, runs, costs = make_study(
+        args.out,
+        args.mode,
+        run,
+        deepspeed_config,
+        points,
+        name,
+        machine,
+        warm_up=args.warm_up,
+        timed_steps=args.steps,
+        global_batch=args.global_batch,
+        lengths=lengths,
+        script=script,
+        minutes=args.limit,
+    )
+    print(
+        f"{'point':12}{'ranks':>7}{'samples':>9}{'of a rank':>11}{'step':>10}{'tokens/s':>12}{'memory':>12}{'node hours':>12}"
+    )
+    for point, own, cost in zip(study.points, runs, costs, strict=True):
+        micro = f"{own.train.accumulation} x {own.train.micro_batch}"
+        hours = cost.nodes * study.steps * cost.seconds.total / 3600
+        memory = f"{cost.memory.total / 2**30:.2f} GiB"
+        print(
+            f"{point.name:12}{point.ranks:7}{cost.samples_per_step:9}{micro:>11}{cost.seconds.total:8.3g} s"
+            f"{cost.tokens_per_second:12,.0f}{memory:>12}{hours:12.3g}{'' if cost.fits else '   does not fit'}"
+        )
+    largest = max(own.train.micro_batch for own in runs)
+    small = [
+        own.train.micro_batch for own in runs if own.train.accumulation > 1 and own.train.micro_batch < largest / 2
+    ]
+    if small:
+        print(
+            f"Micro-batches shrink from {largest} samples to {min(small)}, since no larger number up to train.micro_batch "
+            "divides a rank's share, and that is slow; choose both such that it does."
+        )
+    print(f"Expected on {machine.name}. Next: python tools/scaling_study.py run --out {args.out}")
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run or submit the points that are not finished."""
+    study = load_study(args.out)
+    if args.submit:
+        submit(study, ROOT, args.sbatch, print)
+        return 0
+    failures = run_here(study, ROOT, args.limit * 60, lambda line: print(line, flush=True))
+    for failure in failures:
+        print(f"error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write the table and the page."""
+    print(write_report(load_study(args.out), args.machine))
+    return 0

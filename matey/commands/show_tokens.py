@@ -1,0 +1,68 @@
+"""Draws the mesh of a tokenizer over a field, for tools/show_tokens.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from matey.config import ConfigError, RunConfig
+from matey.data import DataError, TrajectorySet
+from matey.data.windows import num_starts
+from matey.evaluate.examples import Example, make_examples
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.plots import mesh_figure
+from matey.evaluate.png import write_png
+from matey.model.matey import MateyModel
+from matey.train.network import check_fit, model_config, with_vocabulary
+
+
+def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_history_given: bool) -> int:
+    """Draw and count the tokens of three windows of a trajectory.
+
+    Args:
+        data: the data set to draw.
+        run: the run whose tokens and history are taken.
+        trajectory: number of the trajectory, counted from 0.
+        out: path of the PNG to write.
+        is_history_given: whether the run's history is asked for; if not, a short trajectory is drawn with a shorter one.
+
+    Returns:
+        0 if all went well, 2 for a mistake that the printed sentence explains.
+    """
+    try:
+        examples = choose(data, run, trajectory, is_history_given=is_history_given)
+        write_png(mesh_figure(examples), out)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot write {out} ({error.strerror}); choose another --out.", file=sys.stderr)
+        return 2
+    print(count(examples))
+    return 0
+
+
+def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_given: bool) -> list[Example]:
+    """Tokenize three windows of a trajectory as the run would."""
+    run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update={"fields": None})}), [data])
+    about = data.trajectories[trajectory]
+    if not is_history_given:
+        history = max(1, min(run.data.history, about.num_frames - 1))
+        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
+    num_starts(about, run.data.history, follow=1)  # raises where the trajectory is too short
+    check_fit(model_config(run), [data])
+    # The mesh depends on the fields alone, so a model that has learnt nothing chooses it as well as any.
+    model = MateyModel(model_config(run)).eval()
+    return make_examples(model, HeldOut((data,), ((trajectory,),), run.data.history), lead=1)
+
+
+def count(examples: list[Example]) -> str:
+    """Return the table of tokens per level."""
+    patches = [f"patch {'x'.join(map(str, patch))}" for patch in examples[0].patches]
+    rows = [["last frame", *patches, "tokens", "uniform", "share"]]
+    for example in examples:
+        tokens = example.tokens_per_level
+        share = f"{sum(tokens) / example.num_uniform_tokens:.0%}"
+        rows.append([str(example.frame), *map(str, tokens), str(sum(tokens)), str(example.num_uniform_tokens), share])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

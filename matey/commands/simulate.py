@@ -1,0 +1,80 @@
+"""Simulates an ensemble and writes its files, for tools/simulate.py."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from tqdm import tqdm
+
+from matey.simulate.catalogue import settings
+from matey.simulate.ensemble import Ensemble, Trajectory, make
+from matey.simulate.mhd_layout import ARRAYS
+from matey.simulate.systems import SYSTEMS
+from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
+
+LAYOUTS = {
+    "official": {name: system.layout for name, system in SYSTEMS.items()},
+    "the_well": WELL_LAYOUTS,
+    "npy": {"mhd_cavity": ARRAYS},
+}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Write the files that the options ask for, unless they are there.
+
+    Raises:
+        ValueError: the options make no sense, or something else lies where a file should go.
+    """
+    ensemble = requested(options)
+    there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < ensemble.num_bytes:
+        size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
+        raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
+    keep_freed_memory()
+    workers = options.workers or torch.get_num_threads()
+    torch.set_num_threads(1)  # threads take whole batches instead
+
+    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> tqdm:
+        return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory", disable=None)
+
+    written = make(options.out, ensemble, workers, options.overwrite, show)
+    if not written:
+        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
+    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
+    if len(written) == 1:
+        print(f"Wrote {written[0]}: {size}")
+    elif written:
+        print(f"Wrote {len(written)} files to {options.out}: {size}")
+
+
+def requested(options: argparse.Namespace) -> Ensemble:
+    """Return the ensemble that the options ask for; raise ValueError if they make no sense."""
+    sizes = {
+        "num_trajectories": options.trajectories,
+        "resolution": options.resolution,
+        "num_frames": options.frames,
+        "first_seed": options.seed,
+    }
+    chosen = {name: getattr(options, name) for name in settings()}
+    layout = LAYOUTS[options.layout][options.system]
+    system = replace(SYSTEMS[options.system], layout=layout)
+    return system.ensemble(given(chosen), **given(sizes))
+
+
+def given(choices: dict) -> dict:
+    """Leave out what the user did not say."""
+    return {name: value for name, value in choices.items() if value is not None}
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks of up to 32 MB for reuse rather than hand them back to the kernel.
+
+    Otherwise every temporary of the solvers costs page faults anew, which doubles the time. glibc raises its threshold
+    to the largest mapped block that was freed (mallopt(3), M_MMAP_THRESHOLD), so freeing one block is enough.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)

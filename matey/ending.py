@@ -1,0 +1,89 @@
+"""How a process ends by a mistake, before PyTorch is imported and after: it is said once for all ranks, and all end."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+
+# A rank that only lost the others waits before it speaks: theirs is the cause.
+GRACE_SECONDS = 5.0
+# For this long a rank that has spoken stays, so that others with the same words hear of it.
+LINGER_SECONDS = 1.0
+
+
+def end_with_error(rank: int, world_size: int, text: str) -> int:
+    """Say what went wrong, once for all ranks, and end, where there are other ranks at once; return the exit code 2."""
+    say_once(rank, world_size, text, code=2)
+    if world_size > 1:
+        end_process(2)
+    _end_workers()
+    return 2
+
+
+def say_once(rank: int, world_size: int, text: str, code: int) -> None:
+    """Write to the standard error what no other rank has written yet.
+
+    Before the ranks have met, most errors are common to all of them: rank 0 speaks, and the launcher ends the others. One that
+    it has not ended a while later speaks, since rank 0 has not met the error: on its node a file or a device is missing.
+
+    Args:
+        rank: rank of this process.
+        world_size: number of ranks.
+        text: the text to write.
+        code: exit code of this process if the launcher ends it in the meantime.
+    """
+    is_first = _is_first_to_say(text)
+    if is_first is None and rank > 0:
+        _wait_for_the_launcher(code)
+    if is_first is not False:
+        say(rank, world_size, text)
+    if world_size > 1:
+        # Rank 0 keeps the note, and with it the answer to the others, for as long as it is there.
+        time.sleep(LINGER_SECONDS)
+
+
+def say(rank: int, world_size: int, text: str) -> None:
+    """Write to the standard error in one piece, each line with the rank in front where there are several."""
+    prefix = f"[rank {rank}] " if world_size > 1 else ""
+    sys.stderr.write("\n" + "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines()))
+    sys.stderr.flush()
+
+
+def _is_first_to_say(text: str) -> bool | None:
+    """Whether no other rank has said it before; None where that cannot be found out: they have not met, or rank 0 has ended."""
+    dist = sys.modules.get("torch.distributed")  # not imported here: without it, the ranks have not met
+    if dist is None or not dist.is_initialized():
+        return None
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        store.set_timeout(timedelta(seconds=GRACE_SECONDS))
+        return store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _wait_for_the_launcher(code: int) -> None:
+    """Wait for the launcher to end this process, which then ends without a word and with the same code as the others."""
+    signal.signal(signal.SIGTERM, lambda number, frame: end_process(code))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    deadline = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(0.1)  # in short pieces: another thread may take the signal, which does not end a sleep
+
+
+def end_process(code: int) -> None:
+    """End this process, and those that read data for it, without waiting for other ranks; its launcher then ends theirs."""
+    _end_workers()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _end_workers() -> None:
+    for worker in multiprocessing.active_children():
+        worker.kill()

@@ -1,0 +1,52 @@
+"""Systems and sizes of the study of data efficiency; needs no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SYSTEMS = {"thermals": "colliding_thermals", "mhd": "mhd_cavity"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is.
+
+    Attributes:
+        config: path of the run YAML of every point.
+        sizes: numbers of training trajectories by system.
+        seeds: number of runs of each point.
+        settings: overrides of the YAML.
+        system_settings: overrides of single systems, from the model in the box.
+        mode_settings: overrides of single modes.
+        max_windows: largest number of windows to score each run on, per lead.
+    """
+
+    config: str
+    sizes: dict[str, str]
+    seeds: int
+    settings: tuple[str, ...] = ()
+    system_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    max_windows: int = 1000
+
+
+MIN_SIMULATED = 30  # trajectories of the scale tiny: 24 to train on
+SCALES = {
+    "tiny": Scale(
+        "launch/runs/finetune_thermals_micro.yaml",
+        sizes=dict.fromkeys(SYSTEMS, "1,6,24"),
+        seeds=3,
+        settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100"),
+        system_settings=(
+            ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),
+            ("mhd", ("finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",)),
+        ),
+        max_windows=200,
+    ),
+    "paper": Scale(
+        "launch/runs/finetune_{system}.yaml",
+        sizes={"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"},
+        seeds=3,
+        mode_settings=(("all", ("train.learning_rate=5.0e-5", "train.weight_decay=0")),),
+    ),
+}

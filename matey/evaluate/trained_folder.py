@@ -1,0 +1,31 @@
+"""Tells a run's folder from a model's, and says in a sentence when a folder is neither; opens no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no usable trained model: one sentence that says what to do."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run (it has a ``config.yaml``), or else that of a model (it has a ``config.json``).
+
+    Raises:
+        CheckpointError: there is no such folder, it is neither, or the run has written no model yet.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
+    if (folder / "config.yaml").is_file():
+        if not (folder / "model").is_dir():
+            raise CheckpointError(
+                f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
+            )
+        return True
+    if (folder / "config.json").is_file():
+        return False
+    raise CheckpointError(
+        f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
+        "give the folder that output.dir names in the run YAML, or its model/."
+    )

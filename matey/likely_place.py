@@ -1,0 +1,42 @@
+"""Which rank this process is and among how many, read from its variables alone: for mistakes found before PyTorch is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+RANKS_AND_SIZES = (
+    ("RANK", "WORLD_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+)
+# The batch script, the shell of salloc and the rest of the job that is no step have the largest step numbers.
+FIRST_SPECIAL_STEP = 0xFFFFFFF0
+# Set by torchrun, by DeepSpeed's launcher, by Open MPI's mpirun and by MPICH's, each of which may run under srun itself.
+STARTERS = ("TORCHELASTIC_RUN_ID", "CROSS_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
+
+
+def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return rank and number of ranks as a launcher set them, unchecked: enough to end by an error before they are known."""
+    if variables.get("MATEY_LAUNCHER") == "none":
+        return 0, 1
+    for rank, size in RANKS_AND_SIZES:
+        if rank == "SLURM_PROCID" and not is_task(variables):
+            continue
+        if variables.get(rank, "").isdigit() and size in variables:
+            number = int(variables[rank])
+            # A size that is wrong still leaves one rank, the first, to say so.
+            return number, max(number + 1, int(variables[size]) if variables[size].isdigit() else 1)
+    return 0, 1
+
+
+def is_task(variables: Mapping[str, str]) -> bool:
+    """Whether srun started this process: not a shell, and not a launcher that srun, or such a shell, had started."""
+    if any(name in variables for name in STARTERS):
+        return False
+    if "SLURM_PROCID" not in variables or int(variables.get("SLURM_STEP_ID", FIRST_SPECIAL_STEP)) >= FIRST_SPECIAL_STEP:
+        return False
+    # The shell of `srun --pty` is a task, what is typed in it is not. A step started from there inherits the variable,
+    # but has no terminal.
+    return not ("SLURM_PTY_PORT" in variables and os.isatty(0))

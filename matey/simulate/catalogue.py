@@ -1,0 +1,100 @@
+"""The systems that ``tools/simulate.py`` can make, as its command line names them; solvers and layouts are in ``systems``.
+
+Nothing here needs PyTorch, so that a command line is read, and a mistake in it told, before the solvers are imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+CAVITY_INTERVAL = 0.01  # between the published frames of the cavity, to t = 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is known of a system without its solver.
+
+    Attributes:
+        summary: one line that describes the system.
+        num_trajectories: number of trajectories by default: that of the published set where it is known; the same holds
+            for ``resolution`` and ``num_frames``.
+        resolution: number of cells along the longest axis.
+        num_frames: number of frames of a trajectory, the initial one included.
+        num_values: number of float32 values stored for each of ``resolution^2`` cells in a frame, for an estimate of
+            the size.
+        settings: numbers of the physics that the user may choose, and their defaults.
+    """
+
+    summary: str
+    num_trajectories: int
+    resolution: int
+    num_frames: int
+    num_values: int
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+CATALOGUE = {
+    "shallow_water": Published(
+        summary="Radial dam break: water depth, waves from a released column, open sides.",
+        num_trajectories=1000,
+        resolution=128,
+        num_frames=101,
+        num_values=1,
+    ),
+    "diffusion_reaction": Published(
+        summary="FitzHugh-Nagumo diffusion-reaction: activator and inhibitor, patterns from noise, closed walls.",
+        num_trajectories=1000,
+        resolution=128,
+        num_frames=101,
+        num_values=2,
+    ),
+    "compressible_rand": Published(
+        summary="Viscous gas: density, pressure and velocity, from random waves of all four, periodic.",
+        num_trajectories=10000,
+        resolution=128,
+        num_frames=21,
+        num_values=4,
+        settings={"mach": 0.1, "viscosity": 0.01},
+    ),
+    "compressible_turb": Published(
+        summary="Nearly inviscid gas: density, pressure and velocity, from random waves of velocity, periodic.",
+        num_trajectories=1000,
+        resolution=512,
+        num_frames=21,
+        num_values=4,
+        settings={"mach": 1.0, "viscosity": 1e-8},
+    ),
+    "incompressible": Published(
+        summary="Incompressible flow in a closed box: velocity and the tracer on which a static force acts.",
+        num_trajectories=1096,
+        resolution=512,
+        num_frames=1000,
+        num_values=3,
+        settings={"viscosity": 0.01},
+    ),
+    "colliding_thermals": Published(
+        summary="A warm bubble of air meets a cold one: density, temperature and wind, periodic along x, closed along z.",
+        num_trajectories=96,
+        resolution=256,
+        num_frames=51,
+        num_values=4,  # twice as long as float32, on half as many cells
+    ),
+    "mhd_cavity": Published(
+        summary="Conducting fluid under a moving lid: velocity and magnetic field, closed and conducting walls.",
+        num_trajectories=96,
+        resolution=128,
+        num_frames=2001,
+        num_values=4,
+        settings={"interval": CAVITY_INTERVAL},
+    ),
+}
+
+LAYOUTS = {"official": tuple(CATALOGUE), "the_well": tuple(CATALOGUE), "npy": ("mhd_cavity",)}
+"""The forms in which files are written, and the systems that each of them is made for."""
+
+
+def settings() -> dict[str, list[str]]:
+    """Return what can be set of any system's physics, and the systems that have it."""
+    names = dict.fromkeys(name for system in CATALOGUE.values() for name in system.settings)
+    return {name: [key for key, system in CATALOGUE.items() if name in system.settings] for name in names}

@@ -1,0 +1,54 @@
+"""Starts the ranks of a training run, trains, and ends them: the part of a command that needs PyTorch and DeepSpeed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from matey.config import ConfigError, RunConfig
+from matey.data.trajectories import DataError
+from matey.ending import end_with_error
+from matey.likely_place import likely_place
+from matey.parallel.allocator import keep_freed_memory
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.failure import name_failures
+from matey.parallel.signals import EXIT_CODE
+from matey.train.checkpoint import RunError
+
+Train = Callable[..., bool]
+"""`matey.train.pretrain.pretrain` or `matey.train.finetune.finetune`."""
+
+
+def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any], *, only_describe: bool) -> int:
+    """Start the processes, train, and return the exit code.
+
+    Args:
+        train: the function that trains.
+        run: the run's configuration.
+        deepspeed_config: the configuration of the DeepSpeed engine.
+        only_describe: whether to say what would be done, and stop.
+
+    Returns:
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint, so that
+        the same command with ``--resume`` continues; 2 for a mistake that the printed sentence explains.
+    """
+    rank, world_size = likely_place()
+    name_failures(rank, world_size)
+    try:
+        environment = find_environment()
+        rank, world_size = environment.rank, environment.world_size
+        start_processes(environment, run.parallel.timeout, run.parallel.threads)
+        if environment.device.type == "cpu":
+            keep_freed_memory()
+        tell = _print if rank == 0 else lambda line: None
+        tell(f"Started: {environment}")
+        is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
+    except (ConfigError, DataError, RunError) as error:
+        return end_with_error(rank, world_size, f"error: {error}")
+    return stop_processes(0 if is_done else EXIT_CODE)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
