@@ -23,6 +23,7 @@ def main() -> int:
     """Run from the command line; 0 if all is well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
     try:
+        # Each raises where there is a mistake in what it reads.
         if args.what == "plan":
             load_config(args.config, args.set)
             load_deepspeed_config(args.deepspeed_config)
@@ -30,6 +31,9 @@ def main() -> int:
             read_study(args.out)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: Cannot read {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
         return 2
     from matey.commands.scaling_study import main as scaling_study
 

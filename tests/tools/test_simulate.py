@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from matey.commands import simulate
 from matey.data import open_dataset
+from matey.simulate.catalogue import LAYOUTS
 from matey.simulate.systems import SYSTEMS
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
@@ -74,6 +76,12 @@ def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
     assert run("shallow_water", "--out", tmp_path, *SMALL, "--layout", "the_well")[0] == 0
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert found == [*(f"data/{part}/shallow_water.hdf5" for part in ("test", "train", "valid")), "stats.yaml"]
+
+
+def test_the_command_line_names_the_systems_of_each_layout():
+    assert {name: set(layouts) for name, layouts in simulate.LAYOUTS.items()} == {
+        name: set(systems) for name, systems in LAYOUTS.items()
+    }
 
 
 def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):

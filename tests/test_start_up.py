@@ -1,0 +1,73 @@
+"""Commands answer soon: what they say of arguments and files needs neither PyTorch nor DeepSpeed, which take seconds."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, write_swe
+
+COMMANDS = sorted([*(ROOT / "launch").glob("*.py"), *(ROOT / "tools").glob("*.py")])
+IMPORTS_OF = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("imported:", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def imports_of(*command):
+    """Exit code of a command, all that it prints, and the packages that it had imported by then."""
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTS_OF, *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    *_, line = result.stdout.splitlines()
+    assert line.startswith("imported: ")
+    return result.returncode, result.stdout + result.stderr, set(line.split())
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_help_and_an_unknown_flag_need_neither_pytorch_nor_deepspeed(path):
+    for flag, expected in (("--help", 0), ("--no-such-flag", 2)):
+        code, printed, imported = imports_of(path, flag)
+        assert code == expected and "Traceback" not in printed, printed
+        assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/zero1.json"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["launch/pretrain.py", *RUN, "--config", "nowhere.yaml"], "Cannot read the configuration nowhere.yaml"),
+        (["launch/pretrain.py", *RUN, "--set", "train.stepz=3"], "unknown key 'train.stepz'"),
+        (
+            ["launch/finetune.py", *RUN, "--deepspeed_config", "no.json"],
+            "Cannot read the DeepSpeed configuration no.json",
+        ),
+        (["launch/evaluate.py", "--checkpoint", "nowhere", "--out", "x"], "There is no folder nowhere"),
+        (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
+        (["tools/fit_machine.py", "--machine", "nowhere.yaml", "--ranks", "2", "--out", "x"], "nowhere.yaml"),
+        (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
+        (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes takes all, prepost, lora, head"),
+        (["tools/scaling_study.py", "run", "--out", "nowhere"], "nowhere holds no study"),
+        (["tools/show_tokens.py", "nowhere", "--out", "x.png"], "nowhere does not exist"),
+        (["tools/simulate.py", "moon", "--out", "x"], "No system 'moon'"),
+        (["tools/benchmark.py", "step", "--tokens", "mul", "--patches", "8"], "splits patches"),
+    ],
+    ids=lambda value: value[0].split("/")[1] if isinstance(value, list) else None,
+)
+def test_a_mistake_is_told_before_pytorch_or_deepspeed_is_imported(command, words):
+    code, printed, imported = imports_of(*command)
+    assert code == 2 and words in printed and "Traceback" not in printed, printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+def test_data_is_inspected_without_pytorch_or_deepspeed(tmp_path):
+    path = write_swe(tmp_path / "data" / "a.h5", 2)
+    code, printed, imported = imports_of("tools/inspect_data.py", path, "--plot", "--out", tmp_path / "sheet.png")
+    assert code == 0 and "shallow_water" in printed and (tmp_path / "sheet.png").exists(), printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
