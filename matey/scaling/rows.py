@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from matey.config import load_config
+from matey.config import ConfigError, load_config
 from matey.scaling.estimate import Estimate
 from matey.scaling.machine import Machine
 from matey.scaling.measured import Measured, read_lengths, read_measured
@@ -77,8 +77,14 @@ class Row:
 
 def samples_of_step(study: Study, point: Point) -> int:
     """Return the global batch of a point."""
-    run = load_config(study.of(point) / "run.yaml")
-    return run.train.micro_batch * run.train.accumulation * point.ranks // run.parallel.sequence_parallel_size
+    path = study.of(point) / "run.yaml"
+    run = load_config(path)
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":
+        raise ConfigError(
+            f"{path}: parallel.sequence_parallel_size is 'auto'; set the number that the study was made with."
+        )
+    return run.train.micro_batch * run.train.accumulation * point.ranks // size
 
 
 def read_points(study: Study) -> dict[Point, Measured]:

@@ -150,6 +150,7 @@ def _step(
         grad_norm = take_step(engine)
         meter.mark("optimizer")
         tally.add(forecasts, per_sample)
+    assert grad_norm is not None, "the engine steps its optimizer in the last micro-step"
     totals = tally.reduce(leave=asked_to_leave())
     meter.mark("waiting")
     return totals, grad_norm
