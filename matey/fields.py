@@ -88,7 +88,8 @@ class FieldBatch:
     @property
     def grid(self) -> tuple[int, int, int]:
         """Number of cells along ``z, y, x``."""
-        return tuple(self.history.shape[3:])
+        z, y, x = self.history.shape[3:]
+        return z, y, x
 
     @property
     def last(self) -> Tensor:

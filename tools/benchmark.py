@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_data_parser(what: argparse._SubParsersAction) -> None:
+def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of ``data``."""
     read = what.add_parser("data", help="benchmark of reading each system, beside training")
     read.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")

@@ -66,7 +66,7 @@ def main() -> int:
     return reproduce(args)
 
 
-def add_peers(what: argparse._SubParsersAction) -> None:
+def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
     study = what.add_parser("peers", help="MATEY beside a stencil, a U-Net and an FNO of the same cost")
     data = "data/demo/shallow_water,data/demo/diffusion_reaction"

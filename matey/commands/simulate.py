@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -39,7 +40,7 @@ def main(options: argparse.Namespace) -> None:
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads take whole batches instead
 
-    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> tqdm:
+    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> Iterable[Trajectory]:
         return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory", disable=None)
 
     written = make(options.out, ensemble, workers, options.overwrite, show)
@@ -66,7 +67,7 @@ def requested(options: argparse.Namespace) -> Ensemble:
     return system.ensemble(given(chosen), **given(sizes))
 
 
-def given(choices: dict) -> dict:
+def given(choices: dict[str, Any]) -> dict[str, Any]:
     """Leave out what the user did not say."""
     return {name: value for name, value in choices.items() if value is not None}
 

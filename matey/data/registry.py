@@ -58,7 +58,7 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     Raises:
         DataError: nothing is there.
     """
-    parts: dict[tuple, list[TrajectorySet]] = {}
+    parts: dict[tuple[object, ...], list[TrajectorySet]] = {}
     errors = []
     for file in _find_files(_absolute(path)):
         try:

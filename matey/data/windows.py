@@ -155,7 +155,7 @@ def read_rollouts(
 
 def _alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list[Window]]:
     """Windows that can share one FieldBatch, in order of first appearance."""
-    groups: dict[tuple, list[Window]] = {}
+    groups: dict[tuple[object, ...], list[Window]] = {}
     for window in windows:
         source = sets[window.set_index]
         about = source.trajectories[window.trajectory]

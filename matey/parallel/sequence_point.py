@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from typing import Any
 
 import deepspeed.comm
 import torch
@@ -27,7 +28,7 @@ from matey.parallel.traffic import take_traffic
 from matey.train.loss import LossScale, training_loss
 
 
-def main(settings: dict) -> None:
+def main(settings: dict[str, Any]) -> None:
     """Measure the case on all ranks and print what rank 0 gathers."""
     repeat = settings.pop("repeat")  # steps that are timed; 0 leaves their times out
     case = Case.from_json(settings)
@@ -45,7 +46,7 @@ def main(settings: dict) -> None:
     times = step_times(model, batch, repeat) if repeat else None
     num_tokens = int(model.count_tokens(batch).sum())
     own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
-    everyone: list[tuple] = [()] * size
+    everyone: list[tuple[Any, ...]] = [()] * size
     dist.all_gather_object(everyone, (activations, traffic, times))
     if rank == 0:
         point = {
@@ -64,7 +65,7 @@ def main(settings: dict) -> None:
     stop_processes()
 
 
-def mean_traffic(of_ranks: list[dict]) -> dict:
+def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
     """Return calls and bytes of each kind, on average over the ranks; all make the same calls."""
     return {
         kind: {"calls": sent["calls"], "bytes": statistics.mean(of_rank[kind]["bytes"] for of_rank in of_ranks)}
@@ -104,7 +105,7 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
     return seconds, processor, alone
 
 
-def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict]:
+def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict[str, Any]]:
     """Return the peak of memory in a step over what there was before, and the exchanges of tokens forward and backward."""
     deepspeed.comm.configure(enabled=True, prof_all=True)
     before = memory("cpu")

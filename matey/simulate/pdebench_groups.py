@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import numpy as np
@@ -30,7 +31,7 @@ class _Square:
 
     half_width: float
     frame_interval: float
-    config: Callable[[int, int, int], dict]  # from (seed, resolution, number of frames)
+    config: Callable[[int, int, int], dict[str, Any]]  # from (seed, resolution, number of frames)
 
     def layout(self, file_name: str) -> Hdf5Layout:
         """Return the layout of one file of that name."""
@@ -86,7 +87,7 @@ def solve_diffusion_reaction(ensemble: Ensemble, seeds: Sequence[int]) -> list[T
     return [{"data": one.movedim(1, -1).contiguous().numpy()} for one in fields]
 
 
-def _dam_break_config(seed: int, resolution: int, num_frames: int) -> dict:
+def _dam_break_config(seed: int, resolution: int, num_frames: int) -> dict[str, Any]:
     sim = {
         "T_end": round((num_frames - 1) * shallow_water.FRAME_INTERVAL, 9),
         "n_time_steps": num_frames - 1,
@@ -99,7 +100,7 @@ def _dam_break_config(seed: int, resolution: int, num_frames: int) -> dict:
     return {"name": "2d_rdb", "generator": shallow_water.__name__, "sim": sim}
 
 
-def _diffusion_reaction_config(seed: int, resolution: int, num_frames: int) -> dict:
+def _diffusion_reaction_config(seed: int, resolution: int, num_frames: int) -> dict[str, Any]:
     sim = {
         "Du": reaction_diffusion.DIFFUSIVITY_U,
         "Dv": reaction_diffusion.DIFFUSIVITY_V,

@@ -28,13 +28,15 @@ def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
             f"Patch t={patch[0]} does not divide the t={window[0]} frames of the history; sizes that do are "
             f"{', '.join(divisors)} (tokens.patches in the run YAML)."
         )
-    return tuple(-(-size // cells) * cells for size, cells in zip(window, patch, strict=True))
+    t, z, y, x = (-(-size // cells) * cells for size, cells in zip(window, patch, strict=True))
+    return t, z, y, x
 
 
 def patch_grid(covered: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
     """Return how many patches lie along ``t, z, y, x`` of what they cover (t, z, y, x)."""
     assert not any(size % cells for size, cells in zip(covered, patch, strict=True)), f"{covered} by {patch}"
-    return tuple(size // cells for size, cells in zip(covered, patch, strict=True))
+    t, z, y, x = (size // cells for size, cells in zip(covered, patch, strict=True))
+    return t, z, y, x
 
 
 def extend(fields: Tensor, cells: Sequence[int], periodic: Sequence[bool], before: Sequence[int] = (0, 0, 0)) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise, product
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange, repeat
@@ -187,7 +187,7 @@ def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int
     return children * fine[0] - (0 if keep_parents else coarse[0])
 
 
-def _at(values: list, place: tuple[int, int, int]) -> float:
+def _at(values: list[Any], place: tuple[int, int, int]) -> float:
     z, y, x = place
     return values[z][y][x]
 
