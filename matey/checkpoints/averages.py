@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from matey.checkpoints.layouts import Stretch
-from matey.checkpoints.shards import ShardError
+from matey.checkpoints.newest import ShardError
 
 
 def average_file(rank: int) -> str:

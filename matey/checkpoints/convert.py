@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
+from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import MODEL, OF_A_RUN
-from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved

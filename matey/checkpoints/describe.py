@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.newest import ShardError
+from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
 from matey.config import load_resolved
 

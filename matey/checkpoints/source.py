@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.newest import ShardError
+from matey.checkpoints.shards import open_shard
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")

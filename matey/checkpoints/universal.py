@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from matey.checkpoints.shards import ShardError
+from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import AVERAGE, MODEL_STATES, MOMENTS, WEIGHTS, Source, universal_file
 
 

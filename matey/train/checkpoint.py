@@ -18,10 +18,9 @@ import torch
 from safetensors import SafetensorError
 
 import matey
-from matey.checkpoints.find import latest_tag
 from matey.checkpoints.metrics_log import read_metrics
+from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
-from matey.checkpoints.shards import ShardError
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet

@@ -20,8 +20,9 @@ from matey.parallel.failure import during
 from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import RunFolder
 from matey.train.loss import LossScale, training_loss
+from matey.train.resume import RunError
 from matey.train.schedule import learning_rate
 from matey.train.tally import Tally, Totals
 from matey.train.unroll import num_rolled, push_forward

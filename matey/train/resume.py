@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.shards import ShardError
+from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import AVERAGE, Source, layout_of
 from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import rank, world_size

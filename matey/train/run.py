@@ -21,12 +21,13 @@ from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import RunFolder
 from matey.train.describe import describe, describe_tokens
 from matey.train.durable import replace_text
 from matey.train.loop import Progress, train
 from matey.train.memory import activation_bytes, smallest_group
 from matey.train.network import check_attention
+from matey.train.resume import RunError
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate

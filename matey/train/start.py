@@ -14,7 +14,7 @@ from matey.parallel.allocator import keep_freed_memory
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.failure import name_failures
 from matey.parallel.signals import EXIT_CODE
-from matey.train.checkpoint import RunError
+from matey.train.resume import RunError
 
 Train = Callable[..., bool]
 """`matey.train.pretrain.pretrain` or `matey.train.finetune.finetune`."""

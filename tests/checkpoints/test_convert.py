@@ -13,8 +13,8 @@ from matey import MateyModel
 from matey.checkpoints import convert as module
 from matey.checkpoints.convert import ConversionError, convert
 from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import ABOUT
-from matey.checkpoints.shards import ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS
 from tests.conftest import make_batch, start
 

@@ -11,7 +11,8 @@ import torch
 
 from matey.checkpoints.describe import describe, find_damage
 from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.newest import ShardError
+from matey.checkpoints.shards import open_shard
 
 SHARD = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 MODULE = "zero_pp_rank_1_mp_rank_00_model_states.pt"

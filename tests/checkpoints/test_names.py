@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey.checkpoints.convert import convert
-from matey.checkpoints.shards import ShardError
+from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.shards import ShardError, open_shard
+from matey.checkpoints.newest import ShardError
+from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES
 
 NOBODY = 65534

@@ -6,9 +6,10 @@ from contextlib import suppress
 import pytest
 
 from matey.config import ConfigError, load_config
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import RunFolder
 from matey.train.lock import LOCK
 from matey.train.own_folder import check_folder
+from matey.train.resume import RunError
 
 
 def refuse(path, words):
