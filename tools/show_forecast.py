@@ -12,29 +12,20 @@ import argparse
 import sys
 
 from matey.config import flags
+from matey.evaluate.trained_folder import CheckpointError, is_run
 
 
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-
-    # PyTorch and transformers are imported here, so that --help and mistakes in flags do not wait for them.
-    from transformers.utils import logging as transformers_logging
-
-    from matey.config import ConfigError
-    from matey.data import DataError
-    from matey.evaluate.trained import CheckpointError
-
-    transformers_logging.disable_progress_bar()
     try:
-        draw(args)
-    except (CheckpointError, ConfigError, DataError) as error:
+        is_run(args.checkpoint)  # raises where it holds nothing that could forecast
+    except CheckpointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"error: Cannot write {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
-    return 0
+    from matey.commands.show_forecast import main as show_forecast
+
+    return show_forecast(args)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -58,29 +49,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--history", type=flags.whole(1, 1000), metavar="T", help="frames given; by default as trained")
     parser.add_argument("--out", required=True, type=flags.path, metavar="PNG", help="picture to write")
     return parser.parse_args()
-
-
-def draw(args: argparse.Namespace) -> None:
-    """Forecast, write the picture and print tokens and errors."""
-    from matey.data import DataError, open_dataset
-    from matey.evaluate.plots import write_png
-    from matey.evaluate.snapshot_plots import snapshots_figure
-    from matey.evaluate.snapshots import forecast_snapshots
-    from matey.evaluate.trained import CheckpointError, load_trained
-
-    trained = load_trained(args.checkpoint)
-    num_frames = args.history or trained.num_frames
-    if num_frames is None:
-        raise CheckpointError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
-    data = open_dataset(args.data)
-    field = args.field or data.fields[0]
-    if field not in data.fields:
-        raise DataError(f"{args.data} has no field {field!r}; its fields are {', '.join(data.fields)}.")
-    snapshots = forecast_snapshots(trained.model, data, args.trajectory, args.start, num_frames, sorted({*args.steps}))
-    write_png(snapshots_figure(snapshots, data.fields.index(field)), args.out)
-    for snapshot in snapshots:
-        errors = f"NRMSE {snapshot.error:.4f}, persistence {snapshot.persistence:.4f}" if snapshot.step else "known"
-        print(f"{snapshot.step:5d} snapshots later: {snapshot.layout.num_tokens} tokens, {errors}")
 
 
 if __name__ == "__main__":

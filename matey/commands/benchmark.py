@@ -98,7 +98,7 @@ def sequence(args: argparse.Namespace) -> None:
     sizes = sorted(set(args.ranks))
     case = case_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for ranks in tqdm(sizes, desc="sequence", unit=" sizes", disable=None):
         point = run_point(case, ranks, args.repeat)
         if not rows:

@@ -28,7 +28,7 @@ from matey.evaluate.peers.points import rows_of
 from matey.evaluate.peers.running import Comparison, paths_by_system
 from matey.evaluate.peers.running import run_point as run_peer
 from matey.evaluate.peers.table import peers_figure, peers_table
-from matey.evaluate.study import StudyError, call, claim, write_table
+from matey.evaluate.study import Row, StudyError, call, claim, write_table
 from matey.evaluate.study_scales import MIN_SIMULATED, SCALES, SYSTEMS
 
 IN_THE_BOX = ROOT / "models" / "matey-micro"
@@ -143,7 +143,7 @@ def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:
     call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)], ROOT)
 
 
-def write(out: Path, rows: Sequence[dict], system: str) -> None:
+def write(out: Path, rows: Sequence[Row], system: str) -> None:
     """Write table and plot."""
     write_table(out / "data_efficiency.csv", rows)
     study_figure(rows, system).savefig(out / "data_efficiency.png", dpi=150)

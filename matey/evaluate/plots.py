@@ -23,7 +23,7 @@ from matey.tokens.layout import TokenLayout
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 ALL_SYSTEMS = "#000000"
 PERSISTENCE = "#7A7A7A"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -40,7 +40,7 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
-PICTURE_STYLE = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
+PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 
 

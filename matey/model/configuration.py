@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from matey.model.attention import BACKENDS
-from matey.tokens.patches import check_levels
+from matey.tokens.patches import Patch, check_levels
 from matey.tokens.refinement import Refinement
 
 SIZES = {
@@ -87,7 +87,7 @@ class MateyConfig(PretrainedConfig):
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
         self.fields = list(fields)
-        self.patches = [tuple(patch) for patch in patches]
+        self.patches: list[Patch] = [tuple(patch) for patch in patches]  # type: ignore[misc]  # lengths are checked below
         self.scheme = scheme
         self.token_set = token_set
         self.refine_rule = refine_rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import deepspeed
 import torch
@@ -19,7 +19,7 @@ from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.compilation import said_when_locked
 
-Engine = deepspeed.DeepSpeedEngine
+Engine: TypeAlias = deepspeed.DeepSpeedEngine
 
 
 def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -67,9 +67,9 @@ class Ensemble:
                 raise ValueError(f"The {what} must be at least {least}, got {value}.")
             if value > most:
                 raise ValueError(f"The {what} must be at most {most:,}, got {value}.")
-        for name, value in self.settings.items():
-            if not 0 < value <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
-                raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {value:g}.")
+        for name, setting in self.settings.items():
+            if not 0 < setting <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
+                raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {setting:g}.")
 
     @property
     def seeds(self) -> range:
@@ -149,7 +149,7 @@ def solve(
     """
     fair_share = -(-len(seeds) // num_workers)
     batch_size = max(1, min(cells_per_batch // ensemble.resolution**2, fair_share))
-    pending = deque()
+    pending: deque[Future[Sequence[Trajectory]]] = deque()
     pool = ThreadPoolExecutor(num_workers)
     try:
         for start in range(0, len(seeds), batch_size):

@@ -37,23 +37,25 @@ def finetune(
         ConfigError: there is no pretrained model, or it does not fit the run.
     """
     trained = load_source(run)
+    settings = run.finetune
+    assert settings is not None and settings.pretrained is not None, "load_source refuses a run that names no source"
     source = None if trained is None else trained.model
     if source is not None:
         run = with_network_of(run, source.config)
     data = open_data(run)
-    if trained is not None and not run.finetune.allow_seen:
-        check_unseen(trained.split, data.sets, data.splits, run.finetune.pretrained)
+    if trained is not None and not settings.allow_seen:
+        check_unseen(trained.split, data.sets, data.splits, settings.pretrained)
     pretrained = None if source is None else source.config
     run = with_vocabulary(run, data.all_sets, known=() if pretrained is None else pretrained.fields)
     config = model_config(run, pretrained)
     check_fit(config, data.all_sets)
     torch.manual_seed(run.train.seed)
     model = MateyModel(config)
-    moved = None if source is None else move_weights(source, model, run.finetune)
-    if run.finetune.train == "lora":
-        add_adapters(model, run.finetune.lora_rank, run.finetune.lora_alpha)
-    train_only(model, run.finetune.train)
-    notes = ["Initial weights are random."] if moved is None else [f"From {run.finetune.pretrained}:", *moved.sentences]
+    moved = None if source is None else move_weights(source, model, settings)
+    if settings.train == "lora":
+        add_adapters(model, settings.lora_rank, settings.lora_alpha)
+    train_only(model, settings.train)
+    notes = ["Initial weights are random."] if moved is None else [f"From {settings.pretrained}:", *moved.sentences]
     notes.append(parts_table(model, moved))
     facts = {"the initial weights": weights_fingerprint(model)}
     return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes, facts=facts)
