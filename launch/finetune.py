@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument(
         "--train",
         choices=get_args(TrainedParts),
-        help="what is trained: all but the blocks, all, adapters, the decoder",
+        help="parts that are trained: all but the blocks, all, adapters, the decoder",
     )
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}

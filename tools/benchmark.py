@@ -49,7 +49,7 @@ def check(args: argparse.Namespace) -> None:
         )
     if args.what == "sequence" and min(args.ranks) != 1:
         sizes = ",".join(map(str, sorted(set(args.ranks))))
-        raise FlagError(f"All sizes are set beside one process, got --ranks {sizes}: begin with 1.")
+        raise FlagError(f"All sizes are compared with one process: --ranks must begin with 1, got {sizes}.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +88,7 @@ def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     read.add_argument("--workers", type=flags.wholes(0, 1024), default=(0, 1, 2), help="processes that read (0,1,2)")
     read.add_argument("--threads", type=flags.threads, help="CPU threads of the model; by default PyTorch's choice")
-    read.add_argument("--device", default="cpu", help="of the model: cpu or cuda (cpu)")
+    read.add_argument("--device", default="cpu", help="device of the model: cpu or cuda (cpu)")
     read.add_argument("--repeat", type=flags.whole(1), default=10, help="steps of the model that are timed (10)")
     read.add_argument(
         "--seconds",

@@ -42,7 +42,9 @@ def main() -> int:
     sizes = "tiny: 1,6,24; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
     study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
     study.add_argument(
-        "--modes", default="prepost,all", help=f"what is trained: {', '.join(get_args(TrainedParts))} (prepost,all)"
+        "--modes",
+        default="prepost,all",
+        help=f"parts that are trained: {', '.join(get_args(TrainedParts))} (prepost,all)",
     )
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
     study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (3)")
@@ -52,7 +54,13 @@ def main() -> int:
     study.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
     )
-    study.add_argument("--out", type=Path, default=Path("runs/data_efficiency"), metavar="DIR", help="(%(default)s)")
+    study.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/data_efficiency"),
+        metavar="DIR",
+        help="folder of the study (%(default)s)",
+    )
     study.set_defaults(check=check_data_efficiency)
     add_peers(what)
     args = top.parse_args()
@@ -83,7 +91,9 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     devices = "cpu: costs are CPU seconds, on one thread; cuda: GPU seconds (cpu)"
     study.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=devices)
-    study.add_argument("--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="(%(default)s)")
+    study.add_argument(
+        "--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="folder of the study (%(default)s)"
+    )
     study.set_defaults(check=check_peers)
 
 

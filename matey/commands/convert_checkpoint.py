@@ -32,6 +32,6 @@ def tell(checkpoint: Path) -> int:
     print(describe(source, run))
     damage = find_damage(source)
     for sentence in damage:
-        print(f"damaged: {sentence}")
+        print(f"corrupt: {sentence}")
     print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")
     return 1 if damage else 0

@@ -15,6 +15,7 @@ from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
 from matey.scaling.workload import Workload, load_workload
 
 GIB = 2**30
+PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own
 
 
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return what is taken in place of the data; None where all of it is at hand and no grid is given."""
+    """Return what is assumed in place of the data; None where all of it is there and no grid is given."""
     if args.grid is None and is_at_hand(run):
         return None
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
@@ -69,7 +70,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         ),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",
-        *(f"  {name:22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
+        *(f"  {PART_NAMES.get(name, name):22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
         f"  {'communication share':22}{planned.seconds.communication / planned.seconds.total:10.1%}",
         "",
         f"model FLOPs utilisation {planned.mfu:10.1%}",
@@ -92,7 +93,7 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
         how = f"{amount:.0%} of the patches split, as tokens.refine says (--grid)"
     else:
         how = f"exactly {amount:,.0f} tokens a sample, as tokens.refine says (--grid)"
-    return f"not counted on data but taken: {grids} (z y x), {how}"
+    return f"not counted on data but assumed: {grids} (z y x), {how}"
 
 
 def _parts(planned: Estimate) -> list[tuple[str, float]]:
