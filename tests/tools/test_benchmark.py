@@ -130,7 +130,7 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
 
 def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_path):
     args = benchmark.parser().parse_args(["sequence", "--ranks", "4,2", "--out", str(tmp_path / "out")])
-    with pytest.raises(ValueError, match="got --ranks 2,4: begin with 1"):
+    with pytest.raises(ValueError, match="--ranks must begin with 1, got 2,4"):
         benchmark.check(args)
     assert not (tmp_path / "out").exists()
 
