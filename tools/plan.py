@@ -55,10 +55,11 @@ def parser() -> argparse.ArgumentParser:
 
 def grid(text: str) -> tuple[int, int, int]:
     """Read ``y,x`` or ``z,y,x``."""
-    cells = tuple(int(part) for part in text.split(","))
+    cells = [int(part) for part in text.split(",")]
     if len(cells) not in (2, 3) or min(cells) < 1:
         raise argparse.ArgumentTypeError(f"a grid is y,x or z,y,x in cells, got {text}")
-    return (1, *cells) if len(cells) == 2 else cells
+    z, y, x = [1, *cells] if len(cells) == 2 else cells
+    return z, y, x
 
 
 def positive(text: str) -> int:

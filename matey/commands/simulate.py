@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 from tqdm import tqdm
 
 from matey.simulate.catalogue import settings
-from matey.simulate.ensemble import Ensemble, Trajectory, make
+from matey.simulate.ensemble import Ensemble, Layout, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
 from matey.simulate.systems import SYSTEMS
 from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
 
-LAYOUTS = {
+LAYOUTS: dict[str, Mapping[str, Layout]] = {
     "official": {name: system.layout for name, system in SYSTEMS.items()},
     "the_well": WELL_LAYOUTS,
     "npy": {"mhd_cavity": ARRAYS},
