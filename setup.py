@@ -15,7 +15,7 @@ setup(
     project_urls={"Paper": "https://arxiv.org/abs/2412.20601"},
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
-    package_data={"matey.scaling": ["machines/*.yaml"]},
+    package_data={"matey.planning": ["machines/*.yaml"]},
     install_requires=[
         "torch>=2.10,<2.14",
         "deepspeed>=0.19,<0.20",

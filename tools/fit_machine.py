@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from matey.config import ConfigError
-from matey.scaling.machine import load_machine
+from matey.planning.machine import load_machine
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
     python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier [--search]
 
 Tokens are counted on windows of the run's data. Where that is not there yet, --grid and --refined say what to assume;
---grid may be given once for each data set, in their order. A machine is one of matey/scaling/machines/ or a YAML file of yours.
-The exit code is 1 if the run does not fit.
+--grid may be given once for each data set, in their order. A machine is one of matey/planning/machines/ or a YAML file of
+yours. The exit code is 1 if the run does not fit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.scaling.machine import load_machine
+from matey.planning.machine import load_machine
 
 
 def main() -> int:

@@ -28,8 +28,8 @@ from typing import get_args
 
 from matey.commands import ROOT
 from matey.config import ConfigError, TrainedParts, load_config
-from matey.evaluate.study import StudyError
-from matey.evaluate.study_scales import SCALES, SYSTEMS
+from matey.studies.folder import StudyError
+from matey.studies.scales import SCALES, SYSTEMS
 
 
 def main() -> int:

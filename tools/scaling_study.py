@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.scaling.study_file import read_study
+from matey.studies.scaling.study_file import read_study
 
 
 def main() -> int:

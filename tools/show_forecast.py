@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from matey.checkpoints.trained_folder import CheckpointError, is_run
 from matey.config import flags
-from matey.evaluate.trained_folder import CheckpointError, is_run
 
 
 def main() -> int:

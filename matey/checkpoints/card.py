@@ -9,8 +9,8 @@ import yaml
 
 from matey.checkpoints.run_files import ABOUT, COMMANDS
 from matey.checkpoints.source import Source
+from matey.checkpoints.trained import read_log
 from matey.config import RunConfig
-from matey.evaluate.trained import read_log
 
 LOADING = """```python
 from matey import MateyModel

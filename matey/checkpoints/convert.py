@@ -18,9 +18,9 @@ from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
 from matey.model.configuration import MateyConfig
+from matey.model.from_run import model_config
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
-from matey.train.network import model_config
 
 MAX_SHARD = "5GB"  # of safetensors, as the Hugging Face Hub recommends
 

@@ -15,11 +15,11 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.benchmark.reading_speed import ReadingSpeed, reading_speed, training_speed
+from matey.benchmark.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
+from matey.benchmark.speed import measure
+from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
-from matey.evaluate.reading_speed import ReadingSpeed, reading_speed, training_speed
-from matey.evaluate.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
-from matey.evaluate.speed import measure
-from matey.evaluate.speed_cases import Case, cases_of_sweep
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 

@@ -14,16 +14,16 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError
 from matey.config.flags import FlagError, at_least
 from matey.data import DataError, open_dataset
-from matey.evaluate.about import describe
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.evaluate.records import write_records
-from matey.evaluate.report import write_report
-from matey.evaluate.summary import summary_text
-from matey.evaluate.trained import CheckpointError, Trained, load_trained
+from matey.report.about import describe
+from matey.report.evaluation import write_report
+from matey.report.summary import summary_text
 
 
 def main(args: argparse.Namespace) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from matey.scaling.collectives import Fit, Point, fit, read_points
-from matey.scaling.machine import Machine
+from matey.planning.collectives import Fit, Point, fit, read_points
+from matey.planning.machine import Machine
 
 
 def main(machine: Machine, ranks: int, files: Sequence[Path] | None, out: Path) -> int:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.registry import open_each
-from matey.evaluate.png import write_png
+from matey.report.png import write_png
 
 VALUES_AT_ONCE = 2**24
 COLUMNS = 5  # of the contact sheet

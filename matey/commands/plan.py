@@ -8,11 +8,11 @@ from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.data import DataError
-from matey.scaling.estimate import Estimate, estimate
-from matey.scaling.machine import Machine
-from matey.scaling.samples import Assumed, is_at_hand
-from matey.scaling.search import Choice, choice_of, nearest_that_fits, search
-from matey.scaling.workload import Workload, load_workload
+from matey.planning.estimate import Estimate, estimate
+from matey.planning.machine import Machine
+from matey.planning.samples import Assumed, is_at_hand
+from matey.planning.search import Choice, choice_of, nearest_that_fits, search
+from matey.planning.workload import Workload, load_workload
 
 GIB = 2**30
 PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own

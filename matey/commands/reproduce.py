@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from matey.commands import ROOT
 from matey.config import ConfigError, load_config, load_resolved
-from matey.evaluate.data_efficiency import (
+from matey.studies.data_efficiency import (
     Point,
     check_data,
     points_of,
@@ -22,14 +22,14 @@ from matey.evaluate.data_efficiency import (
     study_figure,
     trajectories_for,
 )
-from matey.evaluate.peers.fno import fno_class
-from matey.evaluate.peers.points import points_of as peer_points
-from matey.evaluate.peers.points import rows_of
-from matey.evaluate.peers.running import Comparison, paths_by_system
-from matey.evaluate.peers.running import run_point as run_peer
-from matey.evaluate.peers.table import peers_figure, peers_table
-from matey.evaluate.study import Row, StudyError, call, claim, write_table
-from matey.evaluate.study_scales import MIN_SIMULATED, SCALES, SYSTEMS
+from matey.studies.folder import Row, StudyError, call, claim, write_table
+from matey.studies.peers.fno import fno_class
+from matey.studies.peers.points import points_of as peer_points
+from matey.studies.peers.points import rows_of
+from matey.studies.peers.running import Comparison, paths_by_system
+from matey.studies.peers.running import run_point as run_peer
+from matey.studies.peers.table import peers_figure, peers_table
+from matey.studies.scales import MIN_SIMULATED, SCALES, SYSTEMS
 
 IN_THE_BOX = ROOT / "models" / "matey-micro"
 

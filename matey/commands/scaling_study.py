@@ -9,13 +9,13 @@ from pathlib import Path
 from matey.commands import ROOT
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.data.trajectories import DataError
-from matey.scaling.engine import read_engine
-from matey.scaling.lengths import lengths_of
-from matey.scaling.machine import load_machine
-from matey.scaling.making import make_study
-from matey.scaling.report import write_report
-from matey.scaling.running import run_here, submit
-from matey.scaling.study import load_study, make_points
+from matey.planning.engine import read_engine
+from matey.planning.machine import load_machine
+from matey.studies.scaling.lengths import lengths_of
+from matey.studies.scaling.making import make_study
+from matey.studies.scaling.report import write_report
+from matey.studies.scaling.running import run_here, submit
+from matey.studies.scaling.study import load_study, make_points
 
 SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
 

@@ -7,13 +7,13 @@ import sys
 
 from transformers.utils import logging as transformers_logging
 
+from matey.checkpoints.trained import load_trained
+from matey.checkpoints.trained_folder import CheckpointError
 from matey.config import ConfigError
 from matey.data import DataError, open_dataset
-from matey.evaluate.png import write_png
-from matey.evaluate.snapshot_plots import snapshots_figure
 from matey.evaluate.snapshots import forecast_snapshots
-from matey.evaluate.trained import load_trained
-from matey.evaluate.trained_folder import CheckpointError
+from matey.report.png import write_png
+from matey.report.snapshot_plots import snapshots_figure
 
 
 def main(args: argparse.Namespace) -> int:

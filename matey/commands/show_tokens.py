@@ -10,10 +10,11 @@ from matey.data import DataError, TrajectorySet
 from matey.data.windows import num_starts
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.plots import mesh_figure
-from matey.evaluate.png import write_png
+from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
-from matey.train.network import check_fit, model_config, with_vocabulary
+from matey.report.plots import mesh_figure
+from matey.report.png import write_png
+from matey.train.network import check_fit, with_vocabulary
 
 
 def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_history_given: bool) -> int:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from matey.evaluate.baselines import extrapolation, persistence
-from matey.evaluate.metrics import NRMSE_EPSILON, nrmse, vrmse
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
+from matey.metrics import NRMSE_EPSILON, nrmse, vrmse
 
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""

@@ -12,8 +12,8 @@ from matey.data import DataError, TrajectorySet, Window
 from matey.data.windows import num_starts, read_rollouts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.metrics import nrmse
 from matey.evaluate.rollout import rollout
+from matey.metrics import nrmse
 from matey.model.matey import MateyModel
 from matey.tokens.layout import TokenLayout
 from matey.tokens.tokenize import tokenize

@@ -1,6 +1,6 @@
 """Time collectives on all ranks: ``torchrun --nproc_per_node 2 -m matey.parallel.collective_speed`` (or under srun, mpirun).
 
-Rank 0 prints a line of JSON for each kind and size: what `matey.scaling.collectives` fits its links to.
+Rank 0 prints a line of JSON for each kind and size: what `matey.planning.collectives` fits its links to.
 """
 
 from __future__ import annotations

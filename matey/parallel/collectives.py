@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -47,13 +49,18 @@ def from_rank_zero(value: object) -> object:
     return box[0]
 
 
+def from_all_ranks(value: object) -> list[Any]:
+    """Return the values of all ranks, in their order."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 def on_any_rank(flag: bool) -> bool:
     """Return whether the flag is set on any rank."""
-    if not dist.is_initialized():
-        return flag
-    flags = [False] * dist.get_world_size()
-    dist.all_gather_object(flags, flag)
-    return any(flags)
+    return any(from_all_ranks(flag))
 
 
 def peak_memory_bytes() -> int:

@@ -16,6 +16,11 @@ def count_traffic() -> None:
     deepspeed.comm.configure(enabled=True, prof_all=True)
 
 
+def stop_counting() -> None:
+    """Turn the logger off."""
+    deepspeed.comm.configure(enabled=False)
+
+
 def take_traffic() -> Traffic | None:
     """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None where nothing is counted.
 

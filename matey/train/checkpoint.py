@@ -24,10 +24,10 @@ from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
-from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
+from matey.train.average import MovingAverage
 from matey.train.durable import flush, replace_text
 from matey.train.lock import LOCK, FolderLock, LockedError
 from matey.train.own_folder import STEP, check_folder, is_folder

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, RunConfig
-from matey.evaluate.trained import CheckpointError, Trained, load_trained
+from matey.model.from_run import model_config, with_network_of
 from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
-from matey.train.network import check_fit, model_config, with_network_of, with_vocabulary
+from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
 from matey.train.run_split import check_unseen

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
-from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.parallel.failure import during
 from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
+from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.loss import LossScale, training_loss
 from matey.train.resume import RunError

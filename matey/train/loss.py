@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.evaluate.metrics import NRMSE_EPSILON
+from matey.metrics import NRMSE_EPSILON
 from matey.model.forecast import Forecast
 from matey.model.seam import Seam
 
@@ -39,7 +39,7 @@ class LossScale:
 
 
 def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
-    """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.evaluate.metrics.nrmse`, from each rank's cells.
+    """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.metrics.nrmse`, from each rank's cells.
 
     Args:
         forecasts: forecasts of batches with a target.

@@ -1,4 +1,4 @@
-"""The network that a run asks for, and whether it fits the data."""
+"""Whether a run's network fits its data and the machine."""
 
 from __future__ import annotations
 
@@ -7,49 +7,11 @@ from importlib.util import find_spec
 
 import torch
 
-from matey.config import ConfigError, RunConfig, parse_config
+from matey.config import ConfigError, RunConfig
 from matey.data.trajectories import TrajectorySet
 from matey.fields import field_rows
-from matey.model.configuration import SIZES, MateyConfig
+from matey.model.configuration import MateyConfig
 from matey.tokens.refinement import check_window
-
-# What the run YAML says of a network, and what `MateyConfig` calls it.
-NAMES = {
-    "model": {name: name for name in ("scheme", "drop_path", "local", "local_scales", "statistics", "predict")},
-    "tokens": {
-        "set": "token_set",
-        "patches": "patches",
-        "rule": "refine_rule",
-        "refine": "refine_amount",
-        "values": "refine_values",
-        "change": "refine_change",
-    },
-    "data": {"history": "history"},
-}
-# What the run YAML does not say.
-FIXED = ("mlp_ratio", "halo", "overlap", "num_wavelengths", "longest_lead")
-
-
-def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
-    """Fill in what the run does not state from a pretrained model; the vocabulary is left to `with_vocabulary`.
-
-    Raises:
-        ConfigError: the model has none of the named sizes, or what the run states contradicts the rest.
-    """
-    tree = run.model_dump(mode="json")
-    for section, names in NAMES.items():
-        stated = getattr(run, section).model_fields_set
-        tree[section] |= {key: getattr(pretrained, name) for key, name in names.items() if key not in stated}
-    shape = (pretrained.num_heads, pretrained.width, pretrained.num_blocks)
-    size = next((name for name, numbers in SIZES.items() if numbers == shape), None)
-    if size is None:
-        raise ConfigError(
-            f"The pretrained model has {shape[0]} heads, width {shape[1]} and {shape[2]} blocks, which is none of the sizes "
-            f"{', '.join(SIZES)}."
-        )
-    if "size" not in run.model.model_fields_set:
-        tree["model"]["size"] = size
-    return parse_config(tree, "the run YAML with what it leaves to the pretrained model")
 
 
 def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], known: Sequence[str] = ()) -> RunConfig:
@@ -101,12 +63,3 @@ def check_attention(backend: str, is_bf16: bool) -> None:
         raise ConfigError(
             f"model.attention: {backend!r} needs {missing}; use 'auto', which chooses among those available."
         )
-
-
-def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:
-    """Return the architecture that the run asks for; what a run YAML does not say is as in the pretrained model."""
-    stated = {name: getattr(getattr(run, section), key) for section in NAMES for key, name in NAMES[section].items()}
-    fixed = {} if pretrained is None else {name: getattr(pretrained, name) for name in FIXED}
-    return MateyConfig.from_size(
-        run.model.size, fields=run.model.fields, attention=run.model.attention, **stated, **fixed
-    )

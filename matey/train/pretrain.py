@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from matey.config import ConfigError, RunConfig
+from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
-from matey.train.network import check_fit, model_config, with_vocabulary
+from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
 

@@ -12,12 +12,12 @@ from safetensors import SafetensorError
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import AVERAGE, Source, layout_of
-from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
 from matey.parallel.failure import lost_contact
 from matey.parallel.loading import load_deepspeed
 from matey.parallel.master import set_frozen, set_whole
+from matey.train.average import MovingAverage
 
 
 class RunError(ValueError):

@@ -14,13 +14,13 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
-from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, build_engine, is_bf16
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
+from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.describe import describe, describe_tokens
 from matey.train.durable import replace_text

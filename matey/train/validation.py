@@ -10,7 +10,7 @@ import torch
 
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows
-from matey.evaluate.metrics import nrmse
+from matey.metrics import nrmse
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.engine import Engine
 from matey.parallel.signals import asked_to_leave

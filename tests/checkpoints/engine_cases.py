@@ -13,17 +13,17 @@ import torch
 from matey.checkpoints.convert import convert
 from matey.checkpoints.find import find_checkpoint
 from matey.config import parse_config
+from matey.model.from_run import model_config
 from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel
-from matey.parallel.average import MovingAverage
 from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
+from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.loss import training_loss
-from matey.train.network import model_config
 from matey.train.resume import RunError
 from matey.train.trained_parts import train_only
 from tests.conftest import VOCABULARY

@@ -3,11 +3,11 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.data import DataError, open_dataset
-from matey.evaluate.about import About
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.report import write_report
-from matey.evaluate.summary import summary_text
+from matey.report.about import About
+from matey.report.evaluation import write_report
+from matey.report.summary import summary_text
 from tests.conftest import SHARED, make_model
 from tests.evaluate.conftest import PATCHES, write_waves
 

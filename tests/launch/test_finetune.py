@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from matey import MateyConfig, MateyModel
-from matey.evaluate.trained import load_trained
+from matey.checkpoints.trained import load_trained
 from tests.conftest import TWO_RANKS, start
 from tests.evaluate.conftest import write_waves
 from tests.launch.test_pretrain import fail, metrics, succeed

@@ -142,7 +142,7 @@ def test_bf16_trains(run_yaml, tmp_path):
 
 def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(run_yaml, tmp_path):
     from matey.config import load_config
-    from matey.evaluate.metrics import nrmse
+    from matey.metrics import nrmse
     from matey.train.run_data import loss_scales, open_data, sample_of
 
     config = run_yaml(

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from matey.evaluate.sequence_speed import run_point
-from matey.evaluate.speed_cases import Case
+from matey.benchmark.sequence_speed import run_point
+from matey.benchmark.speed_cases import Case
 from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.conftest import PROVED, start_ranks

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from matey.evaluate.sequence_speed import longer, longest, run_point, summarise
-from matey.evaluate.speed_cases import Case
+from matey.benchmark.sequence_speed import longer, longest, run_point, summarise
+from matey.benchmark.speed_cases import Case
 from tests.conftest import TWO_RANKS, pretrain
 from tests.launch.test_pretrain import succeed
 

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
+from matey.benchmark.speed import measure
+from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.commands.benchmark import case_of
-from matey.evaluate.speed import measure
-from matey.evaluate.speed_cases import Case, cases_of_sweep
 from matey.simulate.systems import SYSTEMS
 from matey.tokens.tokenize import tokenize
 from tests.conftest import ROOT, start

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from matey.scaling.collectives import KINDS, Group, seconds
-from matey.scaling.machine import load_machine
+from matey.planning.collectives import KINDS, Group, seconds
+from matey.planning.machine import load_machine
 from tests.conftest import ROOT
 
 FRONTIER = load_machine("frontier")

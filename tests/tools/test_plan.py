@@ -6,10 +6,10 @@ import pytest
 
 from matey.commands.plan import text
 from matey.config import load_config
-from matey.scaling.estimate import estimate
-from matey.scaling.machine import load_machine
-from matey.scaling.samples import Assumed
-from matey.scaling.workload import load_workload
+from matey.planning.estimate import estimate
+from matey.planning.machine import load_machine
+from matey.planning.samples import Assumed
+from matey.planning.workload import load_workload
 from tests.conftest import ROOT, start
 
 CPU = load_machine("cpu")

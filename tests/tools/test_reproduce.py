@@ -11,7 +11,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.commands.reproduce import finetuning
 from matey.config import dump_config, load_config
-from matey.evaluate.data_efficiency import points_of
+from matey.studies.data_efficiency import points_of
 from tests.conftest import ROOT, start, write_swe
 
 

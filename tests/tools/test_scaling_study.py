@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from matey.config import load_config
-from matey.scaling.running import run_here
-from matey.scaling.study import load_study
+from matey.studies.scaling.running import run_here
+from matey.studies.scaling.study import load_study
 from tests.conftest import ROOT, start
 
 

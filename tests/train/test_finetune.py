@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError, load_config
-from matey.evaluate.trained import load_trained
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from matey.train.trained_parts import train_only

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matey.evaluate.metrics import nrmse
+from matey.metrics import nrmse
 from matey.model.seam import Seam
 from matey.train.loss import LossScale, nrmse_of, training_loss
 from tests.conftest import VOCABULARY, make_batch, make_model

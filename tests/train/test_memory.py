@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError
-from matey.evaluate.speed_cases import Case
 from matey.train.loss import LossScale, training_loss
 from matey.train.memory import activation_bytes, smallest_group
 

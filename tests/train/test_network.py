@@ -5,7 +5,8 @@ import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import open_dataset
-from matey.train.network import check_attention, check_fit, model_config, with_vocabulary
+from matey.model.from_run import model_config
+from matey.train.network import check_attention, check_fit, with_vocabulary
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

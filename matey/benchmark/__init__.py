@@ -1,0 +1,1 @@
+"""Times what a run consists of: a step, reading, a sequence group."""

@@ -1,0 +1,122 @@
+"""One point of the sequence-parallel benchmark, in processes of its own: ``torchrun -m matey.benchmark.sequence_point JSON``.
+
+Rank 0 prints a line of JSON. The ranks form one sequence group; with one rank the model runs as without any.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from matey.benchmark.machine import memory, return_freed_memory
+from matey.benchmark.speed_cases import Case
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.model.seam import Seam
+from matey.parallel import collectives
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology, shares
+from matey.parallel.traffic import count_traffic, stop_counting, take_traffic
+from matey.train.loss import LossScale, training_loss
+
+
+def main(settings: dict[str, Any]) -> None:
+    """Measure the case on all ranks and print what rank 0 gathers."""
+    repeat = settings.pop("repeat")  # steps that are timed; 0 leaves their times out
+    case = Case.from_json(settings)
+    start_processes(find_environment(), timeout=600, threads=1)
+    rank, size = collectives.rank(), collectives.world_size()
+    model = case.make_model().train()
+    if size > 1:
+        model.seam = SequenceSeam(Topology(rank, size, size, model.config.num_heads))
+    batch = case.make_batch()
+    return_freed_memory(at_once=True)
+    # A step first makes the gradients, and reads in the libraries' code for these sizes: neither is activations.
+    step(model, batch)
+    activations, traffic = activations_and_traffic(model, batch)
+    return_freed_memory(at_once=False)
+    times = step_times(model, batch, repeat) if repeat else None
+    num_tokens = int(model.count_tokens(batch).sum())
+    own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
+    everyone = collectives.from_all_ranks((activations, traffic, times))
+    if rank == 0:
+        point = {
+            "ranks": size,
+            "num_tokens": num_tokens,
+            "tokens_of_ranks": own,
+            "activation_bytes": [of_rank[0] for of_rank in everyone],
+            **{way: mean_traffic([of_rank[1][way] for of_rank in everyone]) for way in traffic},
+            "width": model.config.width,
+            "num_blocks": model.config.num_blocks,
+        }
+        if times:
+            seconds, processor, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
+            point |= {"step_seconds": max(seconds), "processor_seconds": processor, "processor_alone": alone[0]}
+        sys.stdout.write(f"point {json.dumps(point)}\n")
+    stop_processes()
+
+
+def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return calls and bytes of each kind, on average over the ranks; all make the same calls."""
+    return {
+        kind: {"calls": sent["calls"], "bytes": statistics.mean(of_rank[kind]["bytes"] for of_rank in of_ranks)}
+        for kind, sent in of_ranks[0].items()
+    }
+
+
+def loss_of(model: MateyModel, batch: FieldBatch) -> Tensor:
+    """Return the training loss."""
+    return training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0]
+
+
+def step(model: MateyModel, batch: FieldBatch) -> None:
+    """Run forward and backward; gradients stay allocated."""
+    loss_of(model, batch).backward()
+    model.zero_grad(set_to_none=False)
+
+
+def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float, float, float]:
+    """Return the seconds and the CPU seconds of a step, and those that rank 0 takes for it alone: medians.
+
+    Group and one process take turns, since the clock of a processor that others share changes within minutes.
+    """
+    seams = model.seam, Seam()
+    times: list[list[tuple[float, float]]] = [[], []]
+    for turn in range(repeat + 1):
+        for seam, measured in zip(seams, times, strict=True):
+            model.seam = seam
+            collectives.barrier()
+            wall, used = time.perf_counter(), time.process_time()
+            if seam is seams[0] or collectives.rank() == 0:
+                step(model, batch)
+            if turn:  # the first makes the heap
+                measured.append((time.perf_counter() - wall, time.process_time() - used))
+    model.seam = seams[0]
+    (seconds, processor), (_, alone) = (map(statistics.median, zip(*measured, strict=True)) for measured in times)
+    return seconds, processor, alone
+
+
+def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict[str, Any]]:
+    """Return the peak of memory in a step over what there was before, and the exchanges of tokens forward and backward."""
+    count_traffic()
+    before = memory("cpu")
+    loss = loss_of(model, batch)
+    forward = take_traffic()
+    loss.backward()
+    backward = take_traffic()
+    peak = memory("cpu", peak=True) - before
+    model.zero_grad(set_to_none=False)
+    stop_counting()
+    return peak, {"traffic_forward": forward, "traffic_backward": backward}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,160 @@
+"""Benchmarks a training step of one process, and compares it with the machine's matrix-product rate."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from matey.benchmark.machine import matmul_rate, memory, now
+from matey.benchmark.speed_cases import Case
+from matey.config import TrainSection
+from matey.model.matey import MateyModel
+from matey.parallel.engine import parameter_groups
+from matey.train.loss import LossScale, training_loss
+
+WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the step of a case costs: medians of seconds, and counts.
+
+    Attributes:
+        case: the case that was timed.
+        num_tokens: number of tokens per sample.
+        step_seconds: seconds of forward with the loss, backward and AdamW together.
+        forward_seconds: seconds of tokenizer, network and loss.
+        backward_seconds: seconds of the backward pass.
+        optimizer_seconds: seconds of AdamW.
+        peak_memory_bytes: the most that the case held beyond what was there before its model was made.
+        model_flops: operations in the matrix products of forward and backward; twice the forward's for the backward.
+        matmul_rate: operations per second of a square matrix product, measured between the steps.
+        matmul_share: operations per second of the step, divided by ``matmul_rate``.
+        outside_blocks_share: share of the step that forward and backward spend outside the transformer blocks.
+    """
+
+    case: Case
+    num_tokens: float
+    step_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+    peak_memory_bytes: int
+    model_flops: int
+    matmul_rate: float
+    matmul_share: float
+    outside_blocks_share: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return everything in one level, as JSON and CSV can hold it."""
+        row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
+        for name in ("patches", "grid"):
+            row[name] = ",".join(map(str, row[name]))
+        return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
+
+
+def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:
+    """Time the cases in turns, so that whatever else the machine does falls on all alike.
+
+    Raises:
+        ValueError: a case that no model can be made for.
+    """
+    stands = [_Stand(case) for case in cases]
+    for _ in range(repeat):
+        for stand in stands:
+            stand.run()
+            stand.rates.append(matmul_rate(stand.case.device, stand.case.dtype))
+    return [stand.speed() for stand in stands]
+
+
+class _Stand:
+    """A case with its model, and the times of its steps."""
+
+    def __init__(self, case: Case) -> None:
+        before = memory(case.device)
+        self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
+        groups = parameter_groups(self.model, TrainSection(steps=1))
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4)
+        self.marks: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        for _ in range(WARM_UP):
+            self.run()
+        self.peak = memory(case.device, peak=True) - before
+        self.marks.clear()
+        self.flops = 3 * self._forward_flops()
+        self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
+
+    def run(self) -> None:
+        """Take a step and keep the time at which each part of it ended."""
+        mark = {"start": now(self.case.device)}
+        with _blocks_marked(self.model, mark, self.case):
+            loss = self._loss()
+            mark["forward"] = now(self.case.device)
+            loss.backward()
+            mark["backward"] = now(self.case.device)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mark["optimizer"] = now(self.case.device)
+        self.marks.append(mark)
+
+    def speed(self) -> Speed:
+        """Return the medians."""
+        step = self._median("start", "optimizer")
+        forward, backward = self._median("start", "forward"), self._median("forward", "backward")
+        in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
+        rate = statistics.median(self.rates)
+        return Speed(
+            case=self.case,
+            num_tokens=self.num_tokens,
+            step_seconds=step,
+            forward_seconds=forward,
+            backward_seconds=backward,
+            optimizer_seconds=self._median("backward", "optimizer"),
+            peak_memory_bytes=self.peak,
+            model_flops=self.flops,
+            matmul_rate=rate,
+            matmul_share=self.flops / step / rate,
+            outside_blocks_share=(forward + backward - in_blocks) / step,
+        )
+
+    def _loss(self) -> Tensor:
+        return training_loss(self.model([self.batch]), self.model.seam, {self.batch.system: LossScale()})[0]
+
+    def _forward_flops(self) -> int:
+        # The counter knows attention by the matrix products that it consists of.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            self._loss()
+        return counter.get_total_flops()
+
+    def _median(self, start: str, end: str) -> float:
+        return statistics.median(mark[end] - mark[start] for mark in self.marks)
+
+
+@contextmanager
+def _blocks_marked(model: MateyModel, mark: dict[str, float], case: Case) -> Iterator[None]:
+    """Mark when forward and backward enter and leave the transformer blocks."""
+
+    def note(name: str) -> None:
+        mark[name] = now(case.device)
+
+    def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].requires_grad:
+            args[0].register_hook(lambda _: note("leave backward"))
+        note("enter")
+
+    def leave(_module: nn.Module, _args: tuple[Tensor, ...], tokens: Tensor) -> None:
+        note("leave")
+        tokens.register_hook(lambda _: note("enter backward"))
+
+    hooks = [model.blocks[0].register_forward_pre_hook(enter), model.blocks[-1].register_forward_hook(leave)]
+    yield
+    for hook in hooks:
+        hook.remove()

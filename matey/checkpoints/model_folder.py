@@ -1,0 +1,162 @@
+"""Loads the folder that ``save_pretrained`` wrote, and refuses what is not whole, not plain or not ours in a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from matey.checkpoints.trained_folder import CheckpointError
+from matey.config.loading import sentences, shortened
+from matey.config.plain_text import PlainTextError, parse_json, read_text
+from matey.config.schema import Count, FieldName, PatchSize, Scales
+from matey.model.matey import MateyModel
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+# Keys by which Hugging Face would run other code, or read weights in another form than MATEY writes.
+_REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers_weights")
+
+
+class _ModelJson(BaseModel):
+    """What ``config.json`` may say, see `matey.model.configuration.MateyConfig`; other keys are Hugging Face's."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
+    patches: Annotated[tuple[PatchSize, ...], Field(min_length=1, max_length=8)] = ((1, 1, 16, 16),)
+    scheme: str = "vit"
+    token_set: str = "uniform"
+    refine_rule: str = "threshold"
+    refine_amount: float = Field(0.2, ge=0, le=1e9)
+    refine_values: str = "normalised"
+    refine_change: float = Field(0.0, ge=0, le=1e6)
+    normalisation: str = "sample"
+    history: Count = 1
+    num_heads: int = Field(3, ge=1, le=1024)
+    width: int = Field(192, ge=4, le=65_536)
+    num_blocks: int = Field(12, ge=1, le=1024)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
+    halo: int = Field(2, ge=0, le=64)
+    overlap: int = Field(2, ge=0, le=64)
+    attention: str = "auto"
+    local: int = Field(0, ge=0, le=1024)
+    local_scales: Scales = [1]
+    statistics: bool = False
+    predict: str = "change"
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    num_wavelengths: int = Field(16, ge=1, le=1024)
+    longest_lead: float = Field(256.0, gt=0, le=1e9)
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
+
+
+class _Index(BaseModel):
+    """Which file holds which weight, where there are several."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    weight_map: Annotated[dict[str, Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]], Field(min_length=1)]
+
+
+def load_model(folder: Path) -> MateyModel:
+    """Load a model on the CPU; its attention is what suits the device, as a backend is no part of what it computes.
+
+    Raises:
+        CheckpointError: it is missing, corrupt, of another kind, or some of its weights are not finite.
+    """
+    tree = _read_config(folder)
+    files = _weight_files(folder)
+    _check_size(folder, tree, files)
+    try:
+        model, info = MateyModel.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, attention="auto", local_files_only=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        sentence = str(error).removesuffix(".")
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
+    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on.
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, "
+            f"such as {wrong[0]}; take config.json and weights from one and the same model."
+        )
+    bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: whatever it predicted would be "
+            "worthless; take the model of an earlier checkpoint (tools/convert_checkpoint.py)."
+        )
+    return model
+
+
+def _read_config(folder: Path) -> _ModelJson:
+    tree = _read_json(folder / "config.json")
+    kind = tree.get("model_type")
+    if kind is None:
+        raise CheckpointError(f"{folder / 'config.json'} is corrupt: it names no model_type; copy the model again.")
+    if kind != MateyModel.config_class.model_type:
+        raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
+    for key in _REFUSED:
+        if tree.get(key) is not None:
+            raise CheckpointError(f"{folder / 'config.json'} has {key}, which is not read here; take a plain model.")
+    return _validated(_ModelJson, tree, folder / "config.json")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files with the weights, all of which lie in the folder itself."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS} or {INDEX}; expected what save_pretrained writes.")
+    index = _validated(_Index, _read_json(folder / INDEX), folder / INDEX)
+    files = [folder / name for name in sorted(set(index.weight_map.values()))]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{folder / INDEX} names {file.name}, which is not beside it; copy the model again.")
+    return files
+
+
+def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
+    """Refuse a configuration that asks for far more weights than the files hold, before memory is set aside for them."""
+    num_bytes = sum(file.stat().st_size for file in files)
+    least = 4 * tree.width**2 * tree.num_blocks  # of the attentions alone, at one byte
+    if least > 16 * num_bytes:
+        raise CheckpointError(
+            f"{folder / 'config.json'} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
+            f"but the files hold {num_bytes:,} bytes; take config.json and weights from one and the same model."
+        )
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            sentence = " ".join(str(error).split())
+            raise CheckpointError(
+                f"The model in {folder} cannot be loaded: {file.name}: {sentence}; copy the model again."
+            ) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} has no {path.name}; expected what save_pretrained writes.")
+    try:
+        tree = parse_json(read_text(path))
+    except (OSError, PlainTextError) as error:
+        raise CheckpointError(f"{path} is corrupt: it {error}; copy the model again.") from None
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path} is corrupt: it holds no JSON object; copy the model again.")
+    return tree
+
+
+def _validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
+    try:
+        return schema.model_validate_json(
+            json.dumps(tree), strict=True
+        )  # strict JSON: "3" is no number, but a list a tuple
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {sentences(error)}; copy the model again.") from None

@@ -1,0 +1,96 @@
+"""Finds what was trained in a folder: a run with its configuration and log, or a model alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matey.checkpoints.metrics_log import MetricsLog, read_metrics
+from matey.checkpoints.model_folder import load_model
+from matey.checkpoints.run_files import MODEL, SPLIT
+from matey.checkpoints.trained_folder import CheckpointError, is_run
+from matey.config import RunConfig, load_resolved
+from matey.data.split_record import SplitRecord, read_record
+from matey.model.matey import MateyModel
+
+__all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what is known about its training.
+
+    Attributes:
+        name: name of the run's or the model's folder.
+        model: the model with its weights, on the CPU.
+        run: the run's configuration; None for a model alone.
+        log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
+        split: the trajectories of each part of the training's data, also where a model's folder still lies in that of
+            its run; None where that is not recorded.
+        card: the model card of a model alone, empty where there is none.
+        note: a sentence about what could not be read in the folder, empty if all could.
+    """
+
+    name: str
+    model: MateyModel
+    run: RunConfig | None = None
+    log: list[dict[str, Any]] = field(default_factory=list)
+    split: SplitRecord | None = None
+    card: str = ""
+    note: str = ""
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of history that the model was trained with, if that is known."""
+        return self.run.data.history if self.run else getattr(self.model.config, "history", None)
+
+    @property
+    def lead_max(self) -> int | None:
+        """Longest lead time in snapshots that the model was trained on, if the run or the model card says."""
+        if self.run:
+            return self.run.data.lead_max
+        stated = re.search(r"leads of 1 to (\d+) snapshots", self.card)
+        return int(stated[1]) if stated else None
+
+
+def load_trained(folder: str | Path) -> Trained:
+    """Load a run folder (``config.yaml``, ``model/``, ``metrics.jsonl``) or a model folder (``config.json``, weights).
+
+    Raises:
+        CheckpointError: there is no such folder, it is neither, or the model in it is corrupt.
+        ConfigError: the run's ``config.yaml`` is not a run configuration.
+        DataError: the record of how the run split its data is corrupt.
+    """
+    folder = Path(folder)
+    name = folder.resolve().name
+    if is_run(folder):
+        metrics = folder / "metrics.jsonl"
+        log = read_metrics(metrics)
+        return Trained(
+            name,
+            load_model(folder / "model"),
+            load_resolved(folder / "config.yaml"),
+            _by_step(log),
+            read_record(folder / SPLIT),
+            note=log.note(metrics),
+        )
+    card = folder / "README.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
+    return Trained(name, load_model(folder), split=split, card=text)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read ``metrics.jsonl`` in the order of steps; where a resumed run logged a step again, the newer line counts.
+
+    Returns:
+        one object per training step and per validation; an empty list without the file.
+    """
+    return _by_step(read_metrics(path))
+
+
+def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
+    lines = {(line["step"], "valid_nrmse" in line): line for _, line in log.lines}
+    return [lines[key] for key in sorted(lines)]

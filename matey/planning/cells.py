@@ -1,0 +1,69 @@
+"""The cells that each rank of a sequence group holds, and its halo exchange: what it decodes in cells of other ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from matey.model.configuration import MateyConfig
+from matey.model.decoding import reach_of, tile_of
+from matey.parallel.topology import shares
+from matey.planning.operations import decoders_of
+from matey.planning.samples import Sample
+from matey.tokens.coverage import Frames, routes, tiles_of
+from matey.tokens.layout import TokenLayout, joined
+from matey.tokens.patches import Patch, cover, patch_grid
+
+
+def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int) -> float:
+    """Return the values that a rank of ``ways`` hands over in a forward pass of a micro-batch, on average over the ranks.
+
+    Domains count as not periodic.
+    """
+    decoders, patches = decoders_of(config), config.patches
+    tile = tile_of(decoders)
+    layout, frames = _side_by_side(samples, patches)
+    lengths = torch.tensor([own.stop - own.start for own in shares(layout.num_tokens, ways)])
+    rank = torch.arange(ways).repeat_interleave(lengths)
+    found = routes(layout, rank, frames, patches, reach_of(decoders), tile)
+    return (
+        sum(of_sample.shape[1] * s.num_fields for of_sample, s in zip(found, samples, strict=True))
+        * math.prod(tile)
+        / ways
+    )
+
+
+def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[int]]:
+    """Return where each rank runs the local operator: samples and cells ``z, y, x`` of the box around its tiles.
+
+    Args:
+        config: the model's configuration.
+        samples: the samples of a micro-batch, all of one system and grid.
+        own: the tokens of each rank.
+    """
+    tile, patches = tile_of(decoders_of(config)), config.patches
+    layout, frames = _in_one_group(samples, patches)
+    boxes = (tiles_of(layout, part, frames, patches, tile)[0].box for part in own)
+    return [[side.stop - side.start for side in box] for box in boxes]
+
+
+def _side_by_side(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
+    """Return the layout of a micro-batch in which each sample is a group of its own."""
+    parts = [replace(s.layout, group=torch.full_like(s.layout.group, number)) for number, s in enumerate(samples)]
+    return joined(parts), [_frames(1, s, patches) for s in samples]
+
+
+def _in_one_group(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
+    """Return the layout of a micro-batch whose samples are one group."""
+    frames = _frames(len(samples), samples[0], patches)
+    window = (frames.window[0], *frames.covered)
+    rows = torch.tensor([math.prod(patch_grid(window, patch)) for patch in patches])
+    parts = [replace(s.layout, row=s.layout.row + number * rows[s.layout.level]) for number, s in enumerate(samples)]
+    return joined(parts), [frames]
+
+
+def _frames(num_samples: int, sample: Sample, patches: Sequence[Patch]) -> Frames:
+    return Frames(num_samples, sample.window, (False, False, False), cover(sample.window, patches[0])[1:])

@@ -1,0 +1,231 @@
+"""What a run costs on a number of ranks of a machine: memory, communication, seconds a step, days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matey.config import ConfigError, RunConfig
+from matey.model.configuration import SIZES
+from matey.parallel.topology import Topology
+from matey.planning.engine import EngineSettings, read_engine
+from matey.planning.exchanges import RECOMPUTED, Exchange, plan_exchanges
+from matey.planning.machine import Machine
+from matey.planning.memory import MemoryPlan, plan_memory
+from matey.planning.operations import count_kernels
+from matey.planning.workload import Workload, load_workload
+from matey.train.memory import activation_bytes, smallest_group
+
+ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of a step by part; their sum is the step.
+
+    Attributes:
+        forward: tokens, network and loss.
+        backward: gradients of the forward pass.
+        recompute: forward passes of checkpointed blocks once more.
+        waiting: load imbalance: waiting for the ranks whose samples have most tokens.
+        optimizer: AdamW on what this rank owns.
+        sequence: exchanges of the ranks that share samples.
+        gradients: reduction of gradients beyond what the backward pass hides.
+        weights: gathering of weights.
+    """
+
+    forward: float
+    backward: float
+    recompute: float
+    waiting: float
+    optimizer: float
+    sequence: float
+    gradients: float
+    weights: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of a step."""
+        return self.compute + self.communication
+
+    @property
+    def compute(self) -> float:
+        """Seconds in which a rank computes, or waits for another that does."""
+        return self.forward + self.backward + self.recompute + self.waiting + self.optimizer
+
+    @property
+    def communication(self) -> float:
+        """Seconds in which a rank waits for messages."""
+        return self.sequence + self.gradients + self.weights
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run costs.
+
+    Attributes:
+        ranks: number of ranks of the run.
+        nodes: number of nodes that they fill.
+        sequence_parallel_size: number of ranks that share samples.
+        samples_per_step: the global batch.
+        tokens_per_sample: mean number of tokens.
+        uniform_tokens_per_sample: mean number of tokens if samples were cut into the finest patches throughout.
+        num_parameters: number of parameters of the model.
+        memory: memory of a rank by part, in bytes.
+        memory_limit: bytes that a rank has.
+        exchanges: messages of a step by kind and purpose.
+        seconds: seconds of a step by part.
+        mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by what
+            all devices of the ranks could do at their peak in that time.
+        days: days that all steps of the run take.
+    """
+
+    ranks: int
+    nodes: int
+    sequence_parallel_size: int
+    samples_per_step: int
+    tokens_per_sample: float
+    uniform_tokens_per_sample: float
+    num_parameters: int
+    memory: MemoryPlan
+    memory_limit: float
+    exchanges: tuple[Exchange, ...]
+    seconds: StepSeconds
+    mfu: float
+    days: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether a rank's memory suffices."""
+        return self.memory.total <= self.memory_limit
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all ranks a second."""
+        return self.samples_per_step * self.tokens_per_sample / self.seconds.total
+
+    def bytes_by_kind(self) -> dict[str, float]:
+        """Return the bytes that a rank puts into each kind of collective in a step."""
+        return self._by_kind("num_bytes")
+
+    def seconds_by_kind(self) -> dict[str, float]:
+        """Return how long each kind of collective takes in a step, were nothing else going on."""
+        return self._by_kind("seconds")
+
+    def _by_kind(self, what: str) -> dict[str, float]:
+        totals: dict[str, float] = {}
+        for exchange in self.exchanges:
+            totals[exchange.kind] = totals.get(exchange.kind, 0.0) + getattr(exchange, what)
+        return totals
+
+
+def estimate(
+    run: RunConfig,
+    deepspeed_config: dict[str, Any],
+    machine: Machine,
+    *,
+    nodes: int | None = None,
+    ranks: int | None = None,
+    workload: Workload | None = None,
+) -> Estimate:
+    """Estimate a run.
+
+    Args:
+        run: the run.
+        deepspeed_config: the configuration of the engine.
+        machine: the machine on which it runs.
+        nodes: number of nodes, with a rank on each of their devices; or give ``ranks``.
+        ranks: number of ranks; they fill nodes one after another.
+        workload: the result of an earlier call of `load_workload`, so that the data is not read again for every number
+            of ranks. It may belong to a run with another size of micro-batch or sequence group: those are taken from
+            ``run``.
+
+    Raises:
+        ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does
+            not divide the ranks.
+        DataError: data cannot be opened.
+    """
+    if (nodes is None) == (ranks is None):
+        raise ValueError("Give either nodes or ranks.")
+    if nodes is not None:
+        machine.check_nodes(nodes)
+        ranks = nodes * machine.dies_per_node
+    if machine.nodes_of(ranks) > machine.num_nodes:
+        raise ConfigError(
+            f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."
+        )
+    engine = read_engine(deepspeed_config)
+    workload = load_workload(run) if workload is None else workload
+    topology = _topology(run, workload, engine, ranks)
+    exchanges = plan_exchanges(run, workload, engine, topology, machine)
+    seconds = _seconds(run, workload, engine, topology, machine, exchanges)
+    samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
+    operations = 3 * workload.forward_operations * samples
+    peak = machine.peak[engine.precision] * machine.dies_of_rank(ranks) * ranks
+    return Estimate(
+        ranks=ranks,
+        nodes=machine.nodes_of(ranks),
+        sequence_parallel_size=topology.sequence_parallel_size,
+        samples_per_step=samples,
+        tokens_per_sample=workload.num_tokens,
+        uniform_tokens_per_sample=workload.num_uniform_tokens,
+        num_parameters=workload.operations.num_parameters,
+        memory=plan_memory(run, workload, engine, topology, machine),
+        memory_limit=machine.memory * machine.dies_of_rank(ranks),
+        exchanges=exchanges,
+        seconds=seconds,
+        mfu=operations / seconds.total / peak,
+        days=seconds.total * run.train.steps / 86400,
+    )
+
+
+def _topology(run: RunConfig, workload: Workload, engine: EngineSettings, ranks: int) -> Topology:
+    size = run.parallel.sequence_parallel_size
+    if size == "auto":  # as training decides it
+        tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
+        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute, engine.value_bytes)
+        size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
+    try:
+        return Topology(0, ranks, size, SIZES[run.model.size][0])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _seconds(
+    run: RunConfig,
+    workload: Workload,
+    engine: EngineSettings,
+    topology: Topology,
+    machine: Machine,
+    exchanges: tuple[Exchange, ...],
+) -> StepSeconds:
+    dies = machine.dies_of_rank(topology.num_ranks)
+    rate = machine.rate(engine.precision) * dies
+    times, samples = run.train.accumulation, run.train.micro_batch / topology.sequence_parallel_size
+    again = RECOMPUTED[run.parallel.checkpoint_blocks]
+
+    def seconds(operations: float, num_kernels: float) -> float:
+        return times * max(operations * samples / rate, num_kernels * machine.kernel_seconds)
+
+    kernels = count_kernels(workload.config, workload.num_attentions)
+    blocks, outside = workload.block_operations, workload.outside_operations
+    forward = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
+    backward = seconds(2 * blocks, kernels.block_backward) + seconds(2 * outside, kernels.outside_backward)
+    by_purpose = {"sequence": 0.0, "gradients": 0.0, "weights": 0.0}
+    for exchange in exchanges:
+        by_purpose[exchange.purpose] += exchange.seconds
+    if engine.overlaps:
+        # The last bucket is full when the backward pass ends.
+        last = by_purpose["gradients"] / -(-workload.operations.num_parameters // engine.bucket)
+        by_purpose["gradients"] = max(last, by_purpose["gradients"] - backward)
+    owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
+    recompute = again * seconds(blocks, kernels.block_forward)
+    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch)
+    return StepSeconds(
+        forward=forward,
+        backward=backward,
+        recompute=recompute,
+        waiting=(imbalance - 1) * (forward + backward + recompute),
+        optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * dies),
+        **by_purpose,
+    )

@@ -1,0 +1,116 @@
+"""What a rank sends in a step, by kind and purpose: the messages that DeepSpeed and the sequence seam will make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matey.config import CheckpointBlocks, RunConfig
+from matey.parallel.topology import Topology
+from matey.planning.collectives import Group, seconds
+from matey.planning.engine import EngineSettings
+from matey.planning.machine import Machine
+from matey.planning.memory import ALL_REDUCE_BUCKET
+from matey.planning.workload import Workload
+
+RECOMPUTED: dict[CheckpointBlocks, float] = {"none": 0.0, "every_other": 0.5, "all": 1.0}
+"""Share of the blocks whose forward pass is computed again, by ``parallel.checkpoint_blocks``."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Calls of one collective in a step.
+
+    Attributes:
+        kind: name of the collective in DeepSpeed's communication logger.
+        purpose: the values exchanged, ``gradients``, ``weights`` or ``sequence``.
+        num_calls: number of calls in a step.
+        num_bytes: bytes that a rank puts into all calls together, its own share included, as the logger counts.
+        seconds: seconds that all calls take together if nothing else goes on.
+    """
+
+    kind: str
+    purpose: str
+    num_calls: float
+    num_bytes: float
+    seconds: float
+
+
+def plan_exchanges(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> tuple[Exchange, ...]:
+    """Return the exchanges of a step, accumulation included. Those of a few numbers only are left out."""
+    sequence = _of_sequence(run, workload, engine, topology, machine)
+    return (*_of_engine(run, workload, engine, topology, machine), *sequence)
+
+
+def _exchange(kind: str, purpose: str, calls: float, num_bytes: float, group: Group, machine: Machine) -> Exchange:
+    took = calls * seconds(kind, num_bytes / calls, group, machine) if calls else 0.0
+    return Exchange(kind, purpose, calls, num_bytes, took)
+
+
+def _of_engine(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> list[Exchange]:
+    """Gradients are reduced and weights gathered over all ranks."""
+    ranks, num, size = topology.num_ranks, workload.operations.num_parameters, engine.value_bytes
+    if ranks == 1:
+        return []
+    group = Group(ranks, machine.ranks_on_node(ranks))
+    bucket = ALL_REDUCE_BUCKET if engine.stage == 0 or engine.reduces_after_backward else engine.bucket
+    # Stages 2 and 3 reduce after every micro-step, the others once.
+    times = run.train.accumulation if engine.stage > 1 else 1
+    calls = times * -(-num // bucket)
+    if engine.stage < 3:
+        reduced = _exchange("all_reduce", "gradients", calls, times * size * num, group, machine)
+        if engine.stage == 0:
+            return [reduced]
+        # One call for each of AdamW's two groups.
+        return [reduced, _exchange("all_gather_into_tensor", "weights", 2, size * num / ranks, group, machine)]
+    persistent = [values for values in workload.operations.parameters if values < engine.persistent]
+    sliced = num - sum(persistent)
+    # What is not kept until the backward pass is gathered again in it.
+    times_gathered = run.train.accumulation * (1 if sliced <= engine.live else 2)
+    calls_gathered = times_gathered * -(-sliced // max(1, engine.prefetch))
+    gather = "all_gather_into_tensor", "weights"
+    return [
+        _exchange("reduce_scatter_tensor", "gradients", calls, times * size * num, group, machine),
+        _exchange(*gather, calls_gathered, times_gathered * size * sliced / ranks, group, machine),
+        _exchange(*gather, len(persistent), size * sum(persistent) / ranks, group, machine),
+    ]
+
+
+def _of_sequence(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> list[Exchange]:
+    """Attention of the ranks that share samples, and what they decode of each other: see `matey.parallel.sequence`."""
+    size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
+    if size == 1:
+        return []
+    on_node = machine.ranks_on_node(topology.num_ranks)
+    of_group = min(size, on_node)
+    whole = Group(size, on_node, sharing=max(1, on_node // size))
+    heads = Group(ways, on_node, sharing=max(1, on_node // ways))
+    spread = Group(queries, max(1, of_group // ways), sharing=on_node // max(1, of_group // ways))
+    # Bytes of one value of the embedding's width of all of a rank's tokens.
+    unit = workload.num_tokens * run.train.micro_batch / size * workload.config.width * engine.value_bytes
+    forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
+    backward = workload.config.num_blocks * run.train.accumulation
+    both = forward + backward
+    handed_over = engine.value_bytes * workload.values_handed_over(run.train.micro_batch, size)
+    times = 2 * run.train.accumulation  # and the gradients back
+    exchanges = [_exchange("all_to_all_single", "sequence", times, handed_over * times, whole, machine)]
+    for plan in workload.sequence_plans(run.train.micro_batch, topology):
+        group = whole if plan.by_tokens else heads
+        if (plan.by_tokens and plan.num_moved) or (not plan.by_tokens and ways > 1):
+            # Queries, keys and values together there, what was gathered back.
+            exchanges.append(_exchange("all_to_all_single", "sequence", 2 * both, 4 * unit * both, group, machine))
+        if not plan.by_tokens and queries > 1:
+            # Keys and values are gathered again for the backward pass instead of kept, and their gradients scattered.
+            gathered = 2 * unit
+            # Cores talk over gloo, see `matey.parallel.exchange.exchange_and_sum`.
+            scatter = "all_to_all_single" if machine.shared_dies else "reduce_scatter_tensor"
+            exchanges += [
+                _exchange("all_gather_into_tensor", "sequence", both, gathered * both, spread, machine),
+                _exchange(scatter, "sequence", backward, gathered * queries * backward, spread, machine),
+            ]
+    return exchanges

@@ -1,0 +1,102 @@
+"""A machine as planning sees it: rates and sizes of a device, a node and the network, from a YAML file with sources."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from matey.config import ConfigError, read_yaml
+from matey.config.schema import Section
+from matey.fields import nearest_name
+
+MACHINES = files("matey.planning") / "machines"
+
+
+class Link(Section):
+    """What carries messages: a message of n bytes takes ``latency + n / bandwidth``."""
+
+    latency: float = Field(ge=0, description="seconds from one rank to another, alpha")
+    bandwidth: float = Field(gt=0, description="bytes a second in one direction, 1 / beta")
+
+
+class Machine(Section):
+    """Rates of a machine. A device, "die" in the keys, is what one rank computes on: a GPU, a GCD (half an MI250X), a core."""
+
+    name: str = Field(description="name of the machine")
+    num_nodes: int = Field(ge=1, description="number of nodes")
+    dies_per_node: int = Field(ge=1, description="number of devices of a node")
+    shared_dies: bool = Field(
+        False, description="whether ranks of a node share its devices and memory, as cores are shared"
+    )
+    memory: float = Field(gt=0, description="memory of a device in bytes")
+    reserved_memory: float = Field(
+        ge=0, description="bytes of it that a process holds before it makes a tensor, for Python and libraries"
+    )
+    memory_bandwidth: float = Field(gt=0, description="memory bandwidth of a device in bytes a second")
+    peak: dict[str, float] = Field(description="operations a second of a device's matrix products, by precision")
+    achieved: dict[str, float] = Field(description="share of the peak that large matrix products reach, by precision")
+    kernel_seconds: float = Field(ge=0, description="seconds that starting an operation takes at least")
+    inside: Link = Field(description="link between two devices of a node, for each device")
+    between: Link = Field(description="link between nodes, all links of a node together")
+    factors: dict[str, float] = Field({}, description="seconds of a collective over the model's, by kind, if measured")
+
+    def nodes_of(self, num_ranks: int) -> int:
+        """Return how many nodes a number of ranks fills, one rank a device; those that share devices all fit on one node."""
+        return 1 if self.shared_dies and self.num_nodes == 1 else -(-num_ranks // self.dies_per_node)
+
+    def check_nodes(self, nodes: int) -> None:
+        """Raise ConfigError where there are not so many nodes."""
+        if nodes > self.num_nodes:
+            raise ConfigError(f"{nodes} nodes are asked for and {self.name} has {self.num_nodes}; ask for fewer.")
+
+    def ranks_on_node(self, num_ranks: int) -> int:
+        """Return the ranks of a full node."""
+        return -(-num_ranks // self.nodes_of(num_ranks))
+
+    def dies_of_rank(self, num_ranks: int) -> float:
+        """Return how many devices of a node one rank has: 1, or its share of those that are shared."""
+        return self.dies_per_node / self.ranks_on_node(num_ranks) if self.shared_dies else 1.0
+
+    def rate(self, precision: str) -> float:
+        """Return the operations a second that large matrix products reach on a device."""
+        return self.peak[precision] * self.achieved[precision]
+
+
+def load_machine(name_or_path: str | Path) -> Machine:
+    """Read a machine by its name (see `machine_names`) or from a file of your own.
+
+    Raises:
+        ConfigError: there is no such machine or file, or the file does not describe one.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name_or_path) not in machine_names():
+            raise ConfigError(
+                f"There is no machine {str(name_or_path)!r}; take one of {', '.join(machine_names())}, or the path of a "
+                "YAML file like those in matey/planning/machines/."
+            )
+        path = Path(str(MACHINES / f"{name_or_path}.yaml"))
+    try:
+        machine = Machine.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from None
+    for precision in ("float32", "bfloat16"):
+        if precision not in machine.peak or precision not in machine.achieved:
+            raise ConfigError(f"{path}: peak and achieved must each give a number for {precision}.")
+    return machine
+
+
+def machine_names() -> list[str]:
+    """Return the machines that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in MACHINES.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{key}: {first['msg']}."
+    known = (Link if len(first["loc"]) > 1 else Machine).model_fields
+    return f"unknown key {key!r}.{nearest_name(str(first['loc'][-1]), known)}"

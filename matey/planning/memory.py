@@ -1,0 +1,124 @@
+"""Memory of a rank by part, as DeepSpeed's stages hold it. Found by measuring DeepSpeed 0.19 stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from matey.config import RunConfig
+from matey.parallel.topology import Topology
+from matey.planning.engine import EngineSettings
+from matey.planning.machine import Machine
+from matey.planning.workload import Workload
+from matey.train.memory import activation_bytes
+
+ADAM_TEMPORARIES = 12  # bytes a parameter: three float32 values while torch's AdamW works on a flat slice
+ADAM_TEMPORARIES_IN_PLACE = 8  # where stages 1 and 2 of bfloat16 keep float32 gradients: these are not copied again
+ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where a stage has no bucket of its own
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Peak memory of one rank on its device, in bytes.
+
+    Attributes:
+        weights: weights of the model; with stage 3 this rank's slice.
+        gradients: gradients kept for the optimizer, and gradients that wait to be reduced.
+        optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
+        activations: activations that the backward pass needs, and the fields themselves.
+        communication: buckets of the collectives, and with stage 3 gathered weights.
+        adam: temporaries of AdamW during its step, its gradients included; activations and buckets are gone by then.
+        process: memory that Python, the libraries and the collectives hold before the first tensor is made.
+    """
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    communication: float
+    adam: float
+    process: float
+
+    @property
+    def total(self) -> float:
+        """The larger of the peaks of the backward pass and of the optimizer's step."""
+        backward = self.gradients + self.activations + self.communication
+        return self.process + self.weights + self.optimizer + max(backward, self.adam)
+
+
+def plan_memory(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> MemoryPlan:
+    """Return what one rank holds during a step."""
+    num, ranks = workload.operations.num_parameters, topology.num_ranks
+    weights = engine.value_bytes * num
+    optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
+    whole_buckets = not machine.shared_dies
+    adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks
+    if engine.reduces_after_backward:
+        adam += engine.value_bytes * num  # gradients in bfloat16, which wait for the end of the step
+    if engine.stage == 3:
+        weights /= ranks
+        adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps
+    return MemoryPlan(
+        weights=0 if engine.offloads_weights else weights,
+        gradients=_kept_gradients(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
+        optimizer=0 if engine.offloads_optimizer else optimizer,
+        activations=_activations(run, workload, engine, topology),
+        communication=_communication(num, engine, whole_buckets),
+        adam=adam,
+        process=machine.reserved_memory,
+    )
+
+
+def _adam_temporaries(engine: EngineSettings) -> int:
+    if engine.stage == 0 or engine.offloads_optimizer:
+        return 0  # AdamW goes from one parameter to the next, or works in main memory
+    in_place = engine.stage < 3 and engine.precision == "bfloat16" and engine.gradient_bytes == 4
+    return ADAM_TEMPORARIES_IN_PLACE if in_place else ADAM_TEMPORARIES
+
+
+def _kept_gradients(num: int, engine: EngineSettings, ranks: int) -> float:
+    if engine.stage == 0 or engine.reduces_after_backward:
+        return 4 * num
+    return engine.gradient_bytes * num / ranks
+
+
+def _waiting_gradients(num: int, engine: EngineSettings, accumulation: int) -> float:
+    if engine.stage == 0:
+        return 0
+    # Stages 2 and 3 give gradients up as soon as a bucket is full; stage 1 does where it overlaps, once they have added up.
+    gives_up = engine.stage > 1 or (engine.overlaps and accumulation == 1)
+    return engine.value_bytes * (min(num, engine.bucket) if gives_up else num)
+
+
+def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> float:
+    together = min(num, ALL_REDUCE_BUCKET)
+    if engine.stage == 0:
+        return 4 * together
+    if engine.reduces_after_backward:
+        return (4 + 2) * together  # flattened, then in the precision that is sent
+    if engine.stage < 3:
+        return _bucket(num, engine, whole_buckets, 2 if engine.overlap else 1)
+    return _bucket(num, engine, whole_buckets) + engine.value_bytes * min(num, engine.live)
+
+
+def _bucket(num: int, engine: EngineSettings, whole_buckets: bool, times: int = 1) -> float:
+    # They are made in full; what is never written takes no memory on a CPU.
+    return engine.value_bytes * (times * engine.bucket if whole_buckets else min(num, times * engine.bucket))
+
+
+def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:
+    share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
+    recompute = run.parallel.checkpoint_blocks
+    kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
+    outside = workload.most_outside_bytes(run.train.micro_batch, topology.sequence_parallel_size, engine.value_bytes)
+    return kept + outside + run.train.micro_batch * _fields(workload)
+
+
+def _fields(workload: Workload) -> float:
+    """History, target and the last normalised frame in float32, which every rank of a sequence group has whole."""
+    values = 0
+    for sample in workload.samples:
+        t, z, y, x = sample.window
+        values = max(values, (t + 2) * sample.num_fields * z * y * x)
+    return 4 * values

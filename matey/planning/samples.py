@@ -1,0 +1,120 @@
+"""Samples that a plan is made for: drawn from a run's data or, where that is not there yet, made in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+
+import numpy as np
+import torch
+
+from matey.config import ConfigError, RunConfig
+from matey.data.windows import read_windows
+from matey.fields import FieldBatch
+from matey.model.configuration import MateyConfig
+from matey.model.from_run import model_config
+from matey.tokens.layout import TokenLayout
+from matey.tokens.tokenize import tokenize
+from matey.train.network import check_fit, with_vocabulary
+from matey.train.run_data import open_data
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What is assumed of data that is not there yet.
+
+    Attributes:
+        grids: cells ``z, y, x`` of each data set in the run's order; the last one counts for all that follow.
+        refined: share of the patches of each level that is split.
+        num_fields: fields of a system.
+    """
+
+    grids: tuple[tuple[int, int, int], ...] = ((1, 128, 128),)
+    refined: float = 0.2
+    num_fields: int = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as the network sees it.
+
+    Attributes:
+        system: name of the PDE system; the path of data that is not there yet.
+        window: size ``t, z, y, x`` of the sample in frames and cells.
+        num_fields: number of fields of its system.
+        layout: the layout of its tokens.
+    """
+
+    system: str
+    window: tuple[int, int, int, int]
+    num_fields: int
+    layout: TokenLayout
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of its tokens."""
+        return self.layout.num_tokens
+
+
+def is_at_hand(run: RunConfig) -> bool:
+    """Whether there is a file or folder for each of the run's data sets."""
+    return all(glob(data.path) for data in run.data.sets)
+
+
+def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
+    """Return the network of a run, and windows of its data as training would draw them."""
+    data = open_data(run)
+    run = with_vocabulary(run, data.all_sets)
+    config = model_config(run)
+    check_fit(config, data.all_sets)
+    batches = read_windows(data.sets, data.mixture.global_batch(0, num_samples), run.data.history)
+    return config, _spread([sample for batch in batches for sample in samples_of(batch, config)])
+
+
+def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
+    """Return the network of a run, and noise on the assumed grids; the shares of the sets go by their weights."""
+    if run.model.fields is None:
+        raise ConfigError(
+            "The data of this run is not there, so its fields must be named: set model.fields, for instance "
+            "--set 'model.fields=[density, pressure]'."
+        )
+    network = config = model_config(run)
+    if config.refine_rule == "threshold":
+        config = _with_share(config, assumed.refined)
+    random = torch.Generator().manual_seed(0)
+    weights = torch.tensor([data.weight for data in run.data.sets])
+    points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
+    samples = []
+    for index in torch.searchsorted(weights.cumsum(0), points).tolist():
+        grid = assumed.grids[min(index, len(assumed.grids) - 1)]
+        noise = torch.rand(1, run.data.history, 1, *grid, generator=random)
+        batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
+        try:
+            samples += samples_of(batch, config, assumed.num_fields)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    return network, _spread(samples)
+
+
+def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = None) -> list[Sample]:
+    """Tokenize every sample of a batch by itself; ``num_fields`` where the batch stands for one with other fields."""
+    samples = []
+    for number in range(batch.num_samples):
+        part = slice(number, number + 1)
+        single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
+        layout = tokenize([single], config.patches, config.refinement).layout
+        window = (batch.num_frames, *batch.grid)
+        samples.append(Sample(batch.system, window, num_fields or len(batch.fields), layout))
+    return samples
+
+
+def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Mix samples that came system by system, so that samples in a row are like a micro-batch of training."""
+    order = np.random.default_rng(0).permutation(len(samples))
+    return tuple(samples[number] for number in order)
+
+
+def _with_share(config: MateyConfig, share: float) -> MateyConfig:
+    """Return the configuration with a share of all patches split, whatever the fields are."""
+    return MateyConfig.from_dict(config.to_dict() | {"refine_rule": "fraction", "refine_amount": share})

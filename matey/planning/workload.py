@@ -1,0 +1,228 @@
+"""What a step works on: the tokens of samples, and which of them attend to each other.
+
+Samples are those that training would draw or, where the data is not there yet, grids of which a given share is split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import cycle, islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matey.config import RunConfig
+from matey.model.blocks import scheme_keys
+from matey.model.configuration import MateyConfig
+from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
+from matey.parallel.topology import Topology, shares
+from matey.planning.cells import boxes_of_ranks, values_handed_over
+from matey.planning.operations import Operations, count_operations
+from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
+from matey.tokens.patches import cover, patch_grid
+from matey.tokens.segments import segment
+
+NUM_SAMPLES = 32  # windows that tokens are counted on
+DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their work is
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """How an attention crosses the ranks of a sequence group, see `matey.parallel.sequence`.
+
+    Attributes:
+        by_tokens: whether whole segments move to one rank each; otherwise tokens are exchanged for heads.
+        num_moved: values that leave a rank in a forward pass over the embedding width, summed over the group.
+    """
+
+    by_tokens: bool
+    num_moved: float
+
+
+def _plan(key: Tensor, topology: Topology) -> SequencePlan:
+    tokens = cheaper_tokens_plan(key, topology)
+    if tokens is None:
+        return SequencePlan(False, heads_plan_moves(len(key), topology))
+    return SequencePlan(True, tokens.num_moved)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Samples in the proportions of training, and the network that works on them.
+
+    Attributes:
+        config: the model's configuration.
+        samples: the samples, drawn or assumed.
+    """
+
+    config: MateyConfig
+    samples: tuple[Sample, ...]
+
+    @cached_property
+    def operations(self) -> Operations:
+        """Operations and parameters of the network."""
+        return count_operations(self.config)
+
+    @property
+    def num_attentions(self) -> int:
+        """Attentions of a block."""
+        return len(scheme_keys(self.config.scheme, self.config.patches))
+
+    @property
+    def num_tokens(self) -> float:
+        """Mean tokens per sample."""
+        return sum(sample.num_tokens for sample in self.samples) / len(self.samples)
+
+    @property
+    def num_uniform_tokens(self) -> float:
+        """Mean tokens per sample, were it cut into the finest patches throughout."""
+        finest = self.config.patches[-1]
+        counts = [math.prod(patch_grid(cover(sample.window, finest), finest)) for sample in self.samples]
+        return sum(counts) / len(counts)
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the largest sample: a long run meets micro-batches of nothing else."""
+        return max(sample.num_tokens for sample in self.samples)
+
+    def imbalance(self, num_groups: int, num_samples: int) -> float:
+        """Return the operations of the group with most to do in a step over the mean of all, on average over steps.
+
+        Args:
+            num_groups: number of sequence groups, each with samples of its own.
+            num_samples: number of samples of a group in a step.
+        """
+        if num_groups == 1:
+            return 1.0
+        costs = np.add(self._block_costs, self._outside_costs)
+        num_steps = max(1, DRAWS // (num_groups * num_samples))
+        drawn = np.random.default_rng(0).choice(costs, (num_steps, num_groups, num_samples))
+        of_groups = drawn.mean(axis=2)
+        return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
+
+    def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
+        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
+        place = num_samples, topology.sequence_parallel_size
+        if place not in self._plans:
+            keys = self.keys(list(islice(cycle(self.samples), num_samples)))
+            self._plans[place] = [_plan(key, replace(topology, num_ranks=place[1], rank=0)) for key in keys]
+        return self._plans[place]
+
+    @cached_property
+    def _plans(self) -> dict[tuple[int, int], list[SequencePlan]]:
+        return {}
+
+    def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Return the key of each attention of a block for a micro-batch, ``(n,)`` each."""
+        keys = []
+        for key in scheme_keys(self.config.scheme, self.config.patches):
+            parts, first = [], 0
+            for sample in samples:
+                part = key(sample.layout)
+                parts.append(part + first)
+                first += int(part.max()) + 1
+            keys.append(torch.cat(parts))
+        return keys
+
+    @property
+    def forward_operations(self) -> float:
+        """Mean operations of a sample's forward pass in matrix products, those of attention included."""
+        return self.block_operations + self.outside_operations
+
+    @property
+    def block_operations(self) -> float:
+        """The part of `forward_operations` in the transformer blocks."""
+        return sum(self._block_costs) / len(self.samples)
+
+    @property
+    def outside_operations(self) -> float:
+        """The other part: embedding, positions, decoding, the local operator."""
+        return sum(self._outside_costs) / len(self.samples)
+
+    def most_outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> int:
+        """Bytes that all but the blocks keeps for the backward pass on one of the ranks of a micro-batch, at the most.
+
+        A rank with coarse tokens has more than its share: a patch keeps values by its cells.
+
+        Args:
+            num_samples: number of samples of the micro-batch.
+            ways: number of ranks that share it.
+            value_bytes: bytes of a value that is embedded or decoded; the local operator works in the precision of the
+                fields.
+        """
+        if (num_samples, ways) not in self._outside_values:
+            self._outside_values[num_samples, ways] = [
+                of_rank for sample in self.samples for of_rank in self._outside_of_ranks(sample, num_samples, ways)
+            ]
+        return max(value_bytes * tokens + 4 * cells for tokens, cells in self._outside_values[num_samples, ways])
+
+    @cached_property
+    def _outside_values(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
+        return {}
+
+    def _outside_of_ranks(self, sample: Sample, num_samples: int, ways: int) -> list[tuple[int, int]]:
+        """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample."""
+        kept = _outside(sample, self.operations.embed_keeps, self.operations.decode_keeps).repeat(num_samples)
+        own = shares(len(kept), ways)
+        of_cells = [0] * ways
+        if (local := self.operations.local) is not None:
+            boxes = boxes_of_ranks(self.config, [sample] * num_samples, own)
+            of_cells = [number * local.keeps(sample.num_fields, box) for number, *box in boxes]
+        return [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
+
+    def values_handed_over(self, num_samples: int, ways: int) -> float:
+        """Values that a rank hands over in a forward pass of a micro-batch, see `matey.planning.cells`."""
+        if (num_samples, ways) not in self._handed_over:
+            samples = list(islice(cycle(self.samples), num_samples))
+            self._handed_over[num_samples, ways] = values_handed_over(self.config, samples, ways)
+        return self._handed_over[num_samples, ways]
+
+    @cached_property
+    def _handed_over(self) -> dict[tuple[int, int], float]:
+        return {}
+
+    @cached_property
+    def _block_costs(self) -> list[int]:
+        costs = []
+        for sample in self.samples:
+            runs = (run for key in self.keys([sample]) for run in segment(key).runs)
+            products = sum(count * queries * keys for count, queries, keys in runs)
+            attention = 4 * self.config.width * self.config.num_blocks * products
+            costs.append(attention + sample.num_tokens * self.operations.per_token)
+        return costs
+
+    @cached_property
+    def _outside_costs(self) -> list[int]:
+        embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
+        return [
+            int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token + self._local_operations(sample)
+            for sample in self.samples
+        ]
+
+    def _local_operations(self, sample: Sample) -> int:
+        local = self.operations.local
+        return 0 if local is None else local.operations(sample.num_fields, sample.window[1:])
+
+
+def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> Tensor:
+    """Return what each token ``(n,)`` of a sample costs for all of its fields and beyond."""
+    of_embedding, of_decoder = (
+        torch.tensor([of_field * sample.num_fields + rest for of_field, rest in of_level])[sample.layout.level]
+        for of_level in (embed, decode)
+    )
+    return of_embedding + of_decoder * sample.layout.is_last
+
+
+def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:
+    """Count the tokens of a run on windows of its data or, with ``assumed``, on what is taken in its place.
+
+    Raises:
+        ConfigError: the run does not fit the data or the assumed grids, or names no fields where there is no data.
+        DataError: data cannot be opened.
+    """
+    config, samples = draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples)
+    return Workload(config, samples)

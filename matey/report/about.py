@@ -1,0 +1,78 @@
+"""The head of a report, in words: the model, the data, and how the model was evaluated on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matey.checkpoints.trained import Trained
+from matey.evaluate.evaluation import Protocol
+from matey.evaluate.held_out import HeldOut
+from matey.model.configuration import MateyConfig
+from matey.tokens.patches import Patch, padding_note
+
+
+@dataclass(frozen=True)
+class About:
+    """The head of a report.
+
+    Attributes:
+        name: name of the run or the model.
+        facts: pairs of a term and its text, in plain text.
+        log: lines of the run's ``metrics.jsonl``; empty where there is none.
+    """
+
+    name: str
+    facts: Sequence[tuple[str, str]]
+    log: Sequence[dict[str, Any]] = field(default_factory=tuple)
+
+
+def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
+    """Say what was evaluated, on what and how."""
+    config = trained.model.config
+    facts = [
+        ("date", date),
+        ("command", command),
+        (
+            "model",
+            f"{trained.model.num_parameters():,} parameters: {config.num_blocks} blocks of {config.scheme} attention, "
+            f"{config.num_heads} heads, {config.width} wide; decodes the {config.predict}",
+        ),
+        ("tokens", _tokens(config)),
+        ("history", f"{data.num_frames} frames"),
+    ]
+    if trained.run is not None:
+        facts.append(
+            ("training", f"{trained.run.train.steps} steps, leads of 1 to {trained.run.data.lead_max} snapshots")
+        )
+    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
+        share = f"{data.part}, {len(trajectories)} of {trajectory_set.num_trajectories} trajectories"
+        names = ", ".join(trajectory_set.fields)
+        facts.append(("data", f"{trajectory_set.system} ({share}): {names}; {_files(trajectory_set.sources)}"))
+        for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
+            if note := padding_note(grid, config.patches[0]):
+                facts.append(("padding", f"{trajectory_set.system}: {note}"))
+    facts += [("note", note) for note in data.notes]
+    facts.append(("device", f"{trained.model.device}, up to {protocol.batch_size} samples at a time"))
+    return About(trained.name, facts, trained.log)
+
+
+def patch_text(patch: Patch) -> str:
+    """Return the size of a patch in space, such as 8×8, or 8×8×8 in three dimensions."""
+    _, z, y, x = patch
+    return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))
+
+
+def _tokens(config: MateyConfig) -> str:
+    sizes = " to ".join(patch_text(patch) for patch in config.patches)
+    if len(config.patches) == 1:
+        return f"{config.token_set}, patches of {sizes}"
+    return f"{config.token_set}, patches of {sizes}, split by {config.refine_rule} {config.refine_amount:g}"
+
+
+def _files(sources: Sequence[Path]) -> str:
+    if len(sources) == 1:
+        return str(sources[0].resolve())
+    return f"{len(sources)} files such as {sources[0].resolve()}"

@@ -1,0 +1,191 @@
+"""The report of an evaluation: one HTML file to see how good the model is, and where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matey.evaluate.evaluation import Evaluation
+from matey.evaluate.examples import Example
+from matey.evaluate.records import Record
+from matey.report import plots, rollout_plots
+from matey.report.about import About, patch_text
+from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
+from matey.report.png import to_png
+from matey.report.summary import (
+    error_text,
+    forecast_text,
+    known_text,
+    ratio_text,
+    seams_text,
+    seconds_text,
+    summary_records,
+)
+
+ERRORS = ("NRMSE", "of persistence", "of extrapolation", "ratio", "VRMSE", "of persistence", "seams", "windows")
+
+
+def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
+    """Write the report; it needs no other file and no network to be read."""
+    sections = [
+        heading(1, about.name),
+        paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
+        definitions(about.facts),
+        *_summary(evaluation.records),
+        *_rollouts(evaluation),
+        *_forecasts(evaluation.examples),
+        *_meshes(evaluation.examples),
+        *_costs(evaluation),
+        *_training(about.log),
+        *_records(evaluation.records),
+    ]
+    path.write_text(page(f"{about.name} - MATEY", sections), encoding="utf-8")
+
+
+def _summary(records: Sequence[Record]) -> list[str]:
+    head = ("system", "forecast", *ERRORS)
+    rows = [(record.system, forecast_text(record), *_errors(record)) for record in summary_records(records)]
+    return [
+        heading(2, "Errors"),
+        paragraph(
+            "Mean over the fields and over windows spread evenly over the trajectories. Persistence is the last known "
+            "frame again; a ratio below 1 is better than that. Extrapolation lets every cell go on changing as between the "
+            "last two frames. A forecast at a lead is made at once, a rollout goes there over the model's own predictions: in "
+            "steps of one snapshot or, where it says by N, from every N-th frame, with those in between predicted from "
+            "the same histories."
+        ),
+        table(head, rows, num_text=2, best=4),
+        paragraph(
+            "NRMSE: root mean square error over the root mean square of the true field. VRMSE: the same over the true "
+            "field's standard deviation, as in The Well. Seams: mean jump of the error between neighbouring cells across the "
+            "borders of patches over that inside them; 1 shows no patches.",
+            "soft",
+        ),
+    ]
+
+
+def _rollouts(evaluation: Evaluation) -> list[str]:
+    if not any(record.is_rollout for record in evaluation.records):
+        return []
+    png = to_png(rollout_plots.rollout_figure(evaluation.records))
+    parts = [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
+    for system in dict.fromkeys(spectra.system for spectra in evaluation.spectra):
+        own = [spectra for spectra in evaluation.spectra if spectra.system == system]
+        caption = (
+            f"Power of each field by wavenumber after {own[0].lead} snapshots, mean over directions and windows. Dotted: of "
+            "the error, which is as large as the truth at scales of which the forecast knows nothing any more."
+        )
+        parts += [heading(3, system), figure(to_png(rollout_plots.spectra_figure(own)), caption)]
+    return parts
+
+
+def _forecasts(examples: Sequence[Example]) -> list[str]:
+    parts = [heading(2, "Forecasts")]
+    for own in _by_system(examples):
+        example = own[len(own) // 2]
+        caption = (
+            f"From frame {example.frame} of {example.trajectory}, to {example.lead} snapshots later (a time of "
+            f"{example.lead * example.time_step:.3g}). One colour scale for the first three pictures; the error has a "
+            "scale of its own, white where it vanishes."
+        )
+        if example.last.shape[1] > 1:
+            caption += " The middle plane of z is shown."
+        parts += [heading(3, example.system), figure(to_png(plots.forecast_figure(example)), caption)]
+    return parts
+
+
+def _meshes(examples: Sequence[Example]) -> list[str]:
+    parts = [
+        heading(2, "Adaptive mesh"),
+        paragraph(
+            "Patches of the last known frame, drawn over its first field, at the beginning, the middle and the end of "
+            "a trajectory. Each outline is a token; the same patches cut every frame of the history."
+        ),
+    ]
+    for own in _by_system(examples):
+        patches = [f"patch {patch_text(patch)}" for patch in own[0].patches]
+        head = ("last known frame", *patches, "tokens", "uniform fine grid", "share")
+        rows = [
+            (
+                str(example.frame),
+                *(str(count) for count in example.tokens_per_level),
+                str(example.layout.num_tokens),
+                str(example.num_uniform_tokens),
+                f"{example.layout.num_tokens / example.num_uniform_tokens:.0%}",
+            )
+            for example in own
+        ]
+        caption = f"{own[0].trajectory}. The tokens counted are those of the whole history."
+        png = to_png(plots.mesh_figure(own))
+        parts += [heading(3, own[0].system), figure(png, caption), table(head, rows)]
+    return parts
+
+
+def _costs(evaluation: Evaluation) -> list[str]:
+    rows = [
+        (
+            cost.system,
+            f"{cost.tokens:.1f}",
+            f"{cost.uniform_tokens:.0f}",
+            f"{cost.share:.1%}",
+            seconds_text(cost.seconds),
+            str(cost.num_forecasts),
+        )
+        for cost in evaluation.costs
+    ]
+    head = ("system", "tokens per sample", "uniform fine grid", "share", "time per forecast", "forecasts")
+    return [
+        heading(2, "Tokens and time"),
+        table(head, rows),
+        paragraph(
+            "Time is the median over batches of the time per sample, from the history in main memory to the prediction "
+            "there.",
+            "soft",
+        ),
+    ]
+
+
+def _training(log: Sequence[dict[str, Any]]) -> list[str]:
+    steps = [line for line in log if "loss" in line]
+    if not steps:
+        return []
+    seconds = sum(line.get("seconds", 0) for line in steps)
+    facts = {"steps": str(steps[-1]["step"]), "loss at the end": error_text(steps[-1]["loss"])}
+    if seconds:
+        facts["tokens per second"] = f"{sum(line.get('num_tokens', 0) for line in steps) / seconds:,.0f}"
+    memory = max(line.get("peak_memory_bytes") or 0 for line in steps)
+    if memory:
+        facts["peak memory"] = f"{memory / 2**30:.2f} GiB"
+    caption = "Thin: every logged step; thick: its running mean."
+    return [
+        heading(2, "Training"),
+        figure(to_png(plots.training_figure(log)), caption),
+        definitions(list(facts.items())),
+    ]
+
+
+def _records(records: Sequence[Record]) -> list[str]:
+    head = ("system", "field", "forecast", *ERRORS)
+    rows = [(r.system, r.field, forecast_text(r), *_errors(r)) for r in records]
+    content = table(head, rows, num_text=3, best=5)
+    return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
+
+
+def _errors(record: Record) -> tuple[str, ...]:
+    """Return the cells under `ERRORS`."""
+    return (
+        error_text(record.nrmse),
+        error_text(record.persistence_nrmse),
+        known_text(record.extrapolation_nrmse),
+        ratio_text(record),
+        error_text(record.vrmse),
+        error_text(record.persistence_vrmse),
+        seams_text(record),
+        str(record.num_windows),
+    )
+
+
+def _by_system(examples: Sequence[Example]) -> list[list[Example]]:
+    systems = dict.fromkeys(example.system for example in examples)
+    return [[example for example in examples if example.system == system] for system in systems]

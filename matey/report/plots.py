@@ -1,0 +1,211 @@
+"""Figures of an evaluation: curves of training, fields beside each other, the mesh of tokens."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from matey.evaluate.examples import Example
+from matey.report.about import patch_text
+from matey.tokens.layout import TokenLayout
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, and one of Tol's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+ALL_SYSTEMS = "#000000"
+PERSISTENCE = "#7A7A7A"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.labelcolor": "#333333",
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
+LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
+
+
+@matplotlib.rc_context(STYLE)
+def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
+    training = [line for line in log if "loss" in line]
+    validations = [line for line in log if "valid_nrmse" in line]
+    by_system = [line.get("loss_by_system", {}) for line in training]
+    by_system += [line.get("valid_nrmse_by_system", {}) for line in validations]
+    systems = list(dict.fromkeys(system for line in by_system for system in line))
+    colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
+    _draw_log(panels[0], training, "loss", colours, smooth=True)
+    panels[0].set(title="training loss", xlabel="step", yscale="log")
+    if validations:
+        _draw_log(panels[1], validations, "valid_nrmse", colours, smooth=False)
+        for system, error in validations[-1].get("valid_persistence_by_system", {}).items():
+            panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
+        panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
+    for axes in panels:
+        axes.legend(fontsize=8)
+    return figure
+
+
+@matplotlib.rc_context(PICTURE_STYLE)
+def forecast_figure(example: Example) -> Figure:
+    """Draw, for each field, the last known frame, the truth, the prediction and its error."""
+    num_fields = len(example.fields)
+    figure = Figure(
+        figsize=(10, 2.0 * height_over_width(example.last.shape[1:], example.spacing) * num_fields + 0.6),
+        layout="constrained",
+    )
+    grid = figure.subplots(num_fields, 4, squeeze=False, sharex=True, sharey=True)
+    for row, name in enumerate(example.fields):
+        last, target, prediction = (plane(f[row]) for f in (example.last, example.target, example.prediction))
+        error = prediction - target
+        for axes, field in zip(grid[row], (last, target, prediction), strict=False):
+            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max())
+        _add_colour_bar(figure, image, grid[row, :3])
+        largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
+        image = show_field(grid[row, 3], error, example.spacing, "RdBu_r", -largest, largest)
+        _add_colour_bar(figure, image, grid[row, 3:])
+        grid[row, 0].set_ylabel(_with_unit(name, example.units[row]) + "\n\ny")
+    titles = (
+        "last known frame",
+        f"truth, {example.lead} snapshots later",
+        "prediction",
+        "prediction \N{MINUS SIGN} truth",
+    )
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title)
+    for axes in grid[-1]:
+        axes.set_xlabel("x")
+    return figure
+
+
+@matplotlib.rc_context(PICTURE_STYLE)
+def mesh_figure(examples: Sequence[Example]) -> Figure:
+    """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
+    height = 3.2 * height_over_width(examples[0].last.shape[1:], examples[0].spacing) + 0.9
+    figure = Figure(figsize=(10 * len(examples) / 3, height), layout="constrained")
+    for axes, example in zip(figure.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
+        field = plane(example.last[0])
+        show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max())
+        for level, patch in enumerate(example.patches):
+            own = example.layout.select(example.layout.level == level)
+            outlines = patches_in_plane(own, example.last.shape[1:], example.spacing)
+            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
+            axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
+        axes.set_title(f"frame {example.frame}: {example.layout.num_tokens} of {example.num_uniform_tokens} tokens")
+        axes.set_xlabel("x")
+    figure.axes[0].set_ylabel("y")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
+    return figure
+
+
+def words(name: str) -> str:
+    """Return a name as words."""
+    return name.replace("_", " ")
+
+
+def plane(field: Tensor) -> np.ndarray:
+    """Return the ``(y, x)`` plane of a field ``(z, y, x)`` that is drawn: the middle one."""
+    return field[field.shape[0] // 2].numpy()
+
+
+def show_field(
+    axes: Axes, field: np.ndarray, spacing: tuple[float, float, float], colours: str, low: float, high: float
+) -> AxesImage:
+    """Draw a plane ``(y, x)`` of cells of size ``spacing`` along ``z, y, x``, with x to the right and y upwards."""
+    _, dy, dx = spacing
+    height, width = field.shape
+    image = axes.imshow(
+        field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=(0, width * dx, 0, height * dy)
+    )
+    axes.locator_params(nbins=4)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def patches_in_plane(layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float]) -> list[Rectangle]:
+    """Return the outlines of the last frame's patches that cut the plane that is drawn, the middle one.
+
+    Args:
+        layout: tokens of one sample.
+        grid: number of cells along ``z, y, x``.
+        spacing: cell size along ``z, y, x``.
+    """
+    own = layout.select(layout.is_last)
+    num_z, num_y, num_x = grid
+    middle = (num_z // 2 + 0.5) / num_z
+    domain = (num_x * spacing[2], num_y * spacing[1])
+    patches = []
+    for (_, z, y, x), (_, depth, height, width) in zip(own.centre.tolist(), own.extent.tolist(), strict=True):
+        if abs(z - middle) < depth / 2:
+            corner = ((x - width / 2) * domain[0], (y - height / 2) * domain[1])
+            patches.append(Rectangle(corner, width * domain[0], height * domain[1]))
+    return patches
+
+
+def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, smooth: bool) -> None:
+    """Draw a number of the log by system and, where there are several, over all of them."""
+    series = [
+        (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
+        for name, colour in colours.items()
+    ]
+    if len(series) != 1:
+        series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
+    for name, colour, values in series:
+        # A step need not have had a sample of every system.
+        known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
+        if not known:  # a system that is only validated on has no training loss
+            continue
+        steps, values = np.array(known, dtype=float).reshape(-1, 2).T
+        if smooth:
+            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)
+            values = _smooth(values)
+        axes.plot(steps, values, color=colour, label=name, marker=None if smooth else "o", ms=3)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Average over a window of a fiftieth of the curve, on a logarithmic scale, shorter at the ends."""
+    half = max(1, len(values) // 100)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(values)
+    return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
+
+
+def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float]) -> float:
+    """Proportions of the plane that is drawn, within what a page can show."""
+    _, num_y, num_x = grid
+    return min(2.0, max(0.25, num_y * spacing[1] / (num_x * spacing[2])))
+
+
+def _add_colour_bar(figure: Figure, image: AxesImage, beside: Sequence[Axes]) -> None:
+    bar = figure.colorbar(image, ax=list(beside), fraction=0.06 / len(beside), pad=0.02, aspect=22)
+    bar.ax.tick_params(length=2)
+    bar.ax.locator_params(nbins=5)
+    bar.outline.set_visible(False)
+    bar.formatter.set_powerlimits((-3, 4))
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return words(name) if unit in ("", "1") else f"{words(name)} [{unit}]"

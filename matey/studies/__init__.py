@@ -1,0 +1,1 @@
+"""Runs of many points, what each gave, and their tables and plots."""

@@ -1,0 +1,136 @@
+"""Error against the number of training trajectories: the data and points of the study, what each scored, and the plot."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from matey.config import DataSection
+from matey.data import DataError, open_dataset
+from matey.data.splits import split_set, split_trajectories
+from matey.evaluate.records import ALL_FIELDS
+from matey.studies.folder import Row, StudyError
+
+COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
+LINES = {"pretrained": "-", "random": ":"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One fine-tuning run of the study.
+
+    Attributes:
+        start: initial weights, ``pretrained`` or ``random``.
+        mode: mode of fine-tuning, which says what parts are trained.
+        trajectories: number of training trajectories.
+        seed: seed of the stream of samples and of random weights.
+    """
+
+    start: str
+    mode: str
+    trajectories: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.start}-{self.mode}-{self.trajectories}-{self.seed}"
+
+
+def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int], seeds: int) -> list[Point]:
+    """Return all points, those from pretrained weights first and of one seed after the other."""
+    order = itertools.product(sorted(starts), range(seeds), sizes, modes)
+    return [Point(start, mode, size, seed) for start, seed, size, mode in order]
+
+
+def trajectories_for(size: int, data: DataSection) -> int:
+    """Return the smallest number of trajectories whose split leaves ``size`` to train on."""
+    counts = itertools.count(max(3, size))
+    return next(n for n in counts if len(split_trajectories(n, data.split, data.split_seed).train) >= size)
+
+
+def check_data(data: DataSection, root: Path, size: int) -> int:
+    """Return the number of trajectories in a run's data, whose paths count from ``root``.
+
+    Raises:
+        StudyError: it cannot be read, or leaves fewer than ``size`` to train on, or some are too short to be scored on.
+    """
+    total = 0
+    for entry in data.sets:
+        try:
+            opened = open_dataset(root / Path(entry.path).expanduser())
+            num_train = len(split_set(opened, data.split, data.split_seed).train)
+        except DataError as error:
+            raise StudyError(str(error)) from None
+        if num_train < size:
+            raise StudyError(
+                f"{entry.path} holds {opened.num_trajectories} trajectories, {num_train} of them to train on; --sizes asks "
+                f"for {size}, which needs {trajectories_for(size, data)} in all."
+            )
+        shortest, needed = min(each.num_frames for each in opened.trajectories), data.history + data.lead_max
+        if shortest < needed:
+            raise StudyError(
+                f"{entry.path} has a trajectory of {shortest} frames; a history of {data.history} and the lead "
+                f"{data.lead_max}, at which runs are scored, need {needed}."
+            )
+        total += opened.num_trajectories
+    return total
+
+
+def scores(point: Point, metrics: Path) -> list[Row]:
+    """Return a row for each lead of an evaluated point, from its ``metrics.json``."""
+    records = json.loads(metrics.read_text(encoding="utf-8"))
+    return [
+        {**asdict(point), **{key: record[key] for key in ("lead", "nrmse", "persistence_nrmse", "num_windows")}}
+        for record in records
+        if record["kind"] == "lead" and record["field"] == ALL_FIELDS
+    ]
+
+
+def study_figure(rows: Sequence[Row], system: str) -> Figure:
+    """Draw the test error against the number of trajectories, a panel a lead; bars are the deviation over seeds."""
+    leads = sorted({row["lead"] for row in rows})
+    chart = Figure(figsize=(4.6 * len(leads) + 1.6, 3.8), layout="constrained")
+    for axes, lead in zip(chart.subplots(1, len(leads), squeeze=False)[0], leads, strict=True):
+        _panel(axes, [row for row in rows if row["lead"] == lead])
+        axes.set_title(f"{system}, lead {lead}", fontsize=10)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return chart
+
+
+def _panel(axes: Axes, rows: Sequence[Row]) -> None:
+    sizes = sorted({row["trajectories"] for row in rows})
+    for start, mode in sorted({(row["start"], row["mode"]) for row in rows}):
+        own = [row for row in rows if (row["start"], row["mode"]) == (start, mode)]
+        errors = {size: [row["nrmse"] for row in own if row["trajectories"] == size] for size in sizes}
+        there = [size for size in sizes if errors[size]]
+        means, deviations = ([of(errors[size]) for size in there] for of in (np.mean, np.std))
+        line = LINES[start]
+        axes.errorbar(
+            there,
+            means,
+            deviations,
+            label=f"{start}, {mode}",
+            color=COLOURS[mode],
+            ls=line,
+            marker="o",
+            ms=4,
+            capsize=3,
+        )
+    axes.axhline(np.mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter("{x:.3g}")
+    axes.set_xlabel("training trajectories")
+    axes.set_ylabel("NRMSE on the test set")

@@ -1,0 +1,122 @@
+"""The inputs of the peer networks, and how an output becomes a frame: as for MATEY, so that the comparison is fair.
+
+Fields are normalised per sample over the history; the change between the last two frames goes in beside the last frame, in
+units of its size; the lead time and the scales that the normalisation takes out are conditions; what comes out is the change of
+each field in units of the last change times the lead time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from matey.fields import FieldBatch
+from matey.studies.folder import StudyError
+from matey.tokens.normalisation import Normalisation, normalisation_of
+
+LARGEST_LOG = 16.0  # logarithms of deviations beyond this tell of rounding, not of physics
+
+
+@dataclass(frozen=True)
+class PeerInputs:
+    """A batch as networks on a plane see it.
+
+    Attributes:
+        maps: ``(b, t f, y, x)``: the last frame normalised, then the changes that led to it, the newest first, in units of the
+            size of the last one.
+        conditions: ``(b, 2 + 3 f)``: the lead time and its logarithm, then of every field its mean over its deviation, its
+            deviation, and its last change over its deviation, the latter two as logarithms.
+        periodic: whether the plane wraps around along ``y`` and ``x``.
+        base: ``(b, f, z, y, x)``, the last frame in physical units.
+        scale: ``(b, f)``, the unit of what is predicted: the size of the last change times the lead time.
+    """
+
+    maps: Tensor
+    conditions: Tensor
+    periodic: tuple[bool, bool]
+    base: Tensor
+    scale: Tensor
+
+    def frame(self, change: Tensor) -> Tensor:
+        """Return the frame ``(b, f, z, y, x)`` in physical units that a network's output ``(b, f, y, x)`` stands for."""
+        return self.base + self.scale[..., None, None, None] * change[:, :, None]
+
+
+def num_maps(num_frames: int, num_fields: int) -> int:
+    """Return the number of maps of a history."""
+    return num_frames * num_fields
+
+
+def num_conditions(num_fields: int) -> int:
+    """Return the number of conditions of a sample."""
+    return 2 + 3 * num_fields
+
+
+def peer_inputs(batch: FieldBatch) -> PeerInputs:
+    """Prepare the histories of a batch; its target plays no part.
+
+    Raises:
+        StudyError: the batch is three-dimensional.
+    """
+    if batch.grid[0] > 1:
+        raise StudyError(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
+    statistics = normalisation_of(batch.history)
+    frames = statistics.apply(batch.history)[:, :, :, 0]  # (b, t, f, y, x)
+    changes = frames.diff(dim=1).flip(1) / (statistics.change / statistics.std)[:, None, :, None, None]
+    return PeerInputs(
+        maps=torch.cat([frames[:, -1:], changes], dim=1).flatten(1, 2),
+        conditions=_conditions(statistics, batch.lead_time),
+        periodic=tuple(batch.periodic[1:]),
+        base=batch.last,
+        scale=statistics.change * batch.lead_time[:, None],
+    )
+
+
+def _conditions(statistics: Normalisation, lead_time: Tensor) -> Tensor:
+    mean, std, change = statistics.mean, statistics.std, statistics.change
+    log = std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+    of_fields = torch.cat([(mean / std).asinh(), log, (change / std).log()], dim=1) / 2
+    return torch.cat([lead_time[:, None] / 4, lead_time[:, None].log(), of_fields], dim=1)
+
+
+class NetworkPeer:
+    """A network on the plane as a model that predicts frames.
+
+    Args:
+        network: maps ``(b, t f, y, x)``, conditions and the periodic axes to the change ``(b, f, y, x)``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained; a complex weight counts twice."""
+        return sum((2 if p.is_complex() else 1) * p.numel() for p in self.network.parameters())
+
+    def forecast(self, batch: FieldBatch) -> Tensor:
+        """Predict the frame ``(b, f, z, y, x)`` at the batch's lead time, with gradients."""
+        inputs = peer_inputs(batch)
+        return inputs.frame(self.network(inputs.maps, inputs.conditions, inputs.periodic))
+
+    @torch.no_grad()
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Predict the frame ``(b, f, z, y, x)`` at the batch's lead time."""
+        self.network.eval()
+        return self.forecast(batch.to(self.device))
+
+
+def pad_plane(maps: Tensor, before: Sequence[int], after: Sequence[int], periodic: Sequence[bool]) -> Tensor:
+    """Extend maps ``(b, c, y, x)`` around the plane: an axis that wraps around by its other end, others by zeros."""
+    for axis, (low, high, wraps) in enumerate(zip(before, after, periodic, strict=True)):
+        around = [0, 0, low, high] if axis == 0 else [low, high, 0, 0]
+        maps = nn.functional.pad(maps, around, mode="circular" if wraps else "constant")
+    return maps

@@ -1,0 +1,104 @@
+"""The points of a comparison: which model is trained on which systems at which cost, and what each of them scored."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.report.summary import forecast_text, summary_records
+from matey.studies.folder import Row
+
+MATEY = "MATEY"
+PEERS = ("stencil", "U-Net", "FNO")
+JOINT = "joint"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training.
+
+    Attributes:
+        model: `MATEY` or one of `PEERS`.
+        data: name of the system that it is trained on, or ``joint``: all of them.
+        systems: names of the systems that it is trained on.
+        seconds: cost of training on each of them, in seconds.
+        seed: seed of the stream of windows and of random weights.
+    """
+
+    model: str
+    data: str
+    systems: tuple[str, ...]
+    seconds: float
+    seed: int
+
+    @property
+    def budget(self) -> float:
+        """What the training may cost: joint training has as much for each system as training on that alone."""
+        return self.seconds * len(self.systems)
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.model.lower().replace('-', '')}-{self.data}-{self.seconds:g}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training took.
+
+    Attributes:
+        seconds: CPU time in seconds, or time on the GPU.
+        steps: number of optimizer steps, or of windows that a stencil was fitted to.
+        parameters: number of trained parameters.
+    """
+
+    seconds: float
+    steps: int
+    parameters: int
+
+
+def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
+    """Return all points, one seed after the other: each peer and MATEY on each system, and MATEY on all of them."""
+    points = []
+    for seed, budget in itertools.product(range(seeds), sorted(seconds)):
+        for model, system in itertools.product((*PEERS, MATEY), systems):
+            points.append(Point(model, system, (system,), budget, seed))
+        if len(systems) > 1:
+            points.append(Point(MATEY, JOINT, tuple(systems), budget, seed))
+    return points
+
+
+def rows_of(point: Point, folder: Path) -> list[Row]:
+    """Return a row for each system and kind of forecast of a finished point, from the two files in its folder."""
+    result = Result(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    overall = [r for r in read_records(folder / "metrics.json") if r.field == ALL_FIELDS]
+    return [
+        {
+            "model": label_of(point),
+            "budget": point.seconds,
+            "seed": point.seed,
+            "system": record.system,
+            "forecast": forecast_text(record),
+            "ratio": record.ratio,
+            "nrmse": record.nrmse,
+            "persistence_nrmse": record.persistence_nrmse,
+            "extrapolation_nrmse": record.extrapolation_nrmse,
+            "num_windows": record.num_windows,
+            # Joint training serves all systems; each bears its share.
+            "seconds": result.seconds / len(point.systems),
+            "steps": result.steps,
+            "parameters": result.parameters,
+        }
+        for record in summary_records(overall)
+    ]
+
+
+def label_of(point: Point) -> str:
+    """Return what a model is called in table and plot."""
+    if point.model != MATEY:
+        return point.model
+    return f"{MATEY} {'joint' if point.data == JOINT else 'per system'}"

@@ -1,0 +1,120 @@
+"""The table and the plot of a comparison: NRMSE over persistence's, mean and deviation over seeds, and who is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.studies.folder import Row
+from matey.studies.peers.points import MATEY, PEERS
+
+OWN = (f"{MATEY} per system", f"{MATEY} joint")
+WIDTH = 17
+
+
+def peers_table(rows: Sequence[Row]) -> str:
+    """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer.
+
+    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast.
+    """
+    rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)]
+    own = [label for label in OWN if any(row["model"] == label for row in rows)]
+    columns = [*PEERS, *own]
+    heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
+    lines = [_line("NRMSE / persistence", "", heads)]
+    lines.append("-" * len(lines[0]))
+    previous = None
+    for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
+        alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
+        ratios = {label: [row["ratio"] for row in alike if row["model"] == label] for label in columns}
+        best = min((mean for label in PEERS if math.isfinite(mean := mean_of(ratios[label]))), default=math.nan)
+        extrapolated = alike[0]["extrapolation_nrmse"] / alike[0]["persistence_nrmse"]
+        cells = [_number(extrapolated), *(_ratio_text(ratios[label]) for label in columns)]
+        cells += [_verdict(mean_of(ratios[label]) / best) for label in own]
+        lines.append(_line("" if system == previous else system, forecast, cells))
+        previous = system
+    done = [[row for row in rows if row["model"] == label] for label in columns]
+    costs = [f"{np.mean([row['seconds'] for row in own]):.1f} s" if own else "-" for own in done]
+    sizes = [f"{max(row['parameters'] for row in own):,}" if own else "-" for own in done]
+    lines += [_line("cost per system", "", ["", *costs]), _line("trained numbers", "", ["", *sizes])]
+    return "\n".join(lines)
+
+
+@matplotlib.rc_context(STYLE)
+def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
+    """Draw NRMSE over that of persistence against the cost per system, a panel a system and forecast.
+
+    Points are means over seeds, bars their deviations.
+
+    Args:
+        rows: rows of the points done so far.
+        unit: unit of the cost, such as ``CPU seconds``.
+    """
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
+    figure = Figure(figsize=(3.2 * len(forecasts), 2.9 * len(systems) + 0.6), layout="constrained")
+    grid = figure.subplots(len(systems), len(forecasts), squeeze=False, sharex=True)
+    for line, system in zip(grid, systems, strict=True):
+        for axes, forecast in zip(line, forecasts, strict=True):
+            _panel(axes, [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)])
+            axes.set_title(f"{system}, {forecast}")
+        line[0].set_ylabel("NRMSE / persistence")
+    for axes in grid[-1]:
+        axes.set_xlabel(f"{unit} per system")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(PEERS) + len(OWN))
+    return figure
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean; not a number for none, or where a run diverged."""
+    return float(np.mean(values)) if values else math.nan
+
+
+def _line(system: str, forecast: str, cells: Sequence[str]) -> str:
+    return f"{system:20}{forecast:16}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:.2g}"
+
+
+def _ratio_text(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    if not math.isfinite(mean_of(values)):
+        return "diverged"
+    return f"{_number(mean_of(values))} ± {_number(float(np.std(values)))}" if len(values) > 1 else _number(values[0])
+
+
+def _verdict(share: float) -> str:
+    if not math.isfinite(share):
+        return "-"
+    return f"{share:.2f} {'<=' if share <= 1 else '> '} 1"
+
+
+def _panel(axes: Axes, rows: Sequence[Row]) -> None:
+    for label, colour in zip((*PEERS, *OWN), COLOURS, strict=False):
+        own = [row for row in rows if row["model"] == label]
+        budgets = sorted({row["budget"] for row in own})
+        groups = [[row for row in own if row["budget"] == budget] for budget in budgets]
+        cost, error = ([[row[key] for row in group] for group in groups] for key in ("seconds", "ratio"))
+        axes.errorbar(
+            [np.mean(values) for values in cost],
+            [np.mean(values) for values in error],
+            yerr=[np.std(values) for values in error],
+            xerr=[np.std(values) for values in cost],
+            label=label,
+            color=colour,
+            ls="-" if label in OWN else ":",
+            marker="o" if label in OWN else "s",
+            ms=4,
+            capsize=3,
+        )
+    axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)
+    axes.set(xscale="log", yscale="log")

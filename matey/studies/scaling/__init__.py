@@ -1,0 +1,1 @@
+"""Scaling studies: how runs are made, measured and drawn beside their plan."""

@@ -1,0 +1,154 @@
+"""The figures of a scaling study: measured points filled, modelled points hollow, ideals dashed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from matey.report.plots import COLOURS, STYLE
+from matey.studies.scaling.measured import Measured
+from matey.studies.scaling.rows import Row
+from matey.studies.scaling.study import Point
+
+MEASURED, MODELLED, IDEAL = COLOURS[0], COLOURS[1], "#7A7A7A"
+PARTS = ("data", "forward", "backward", "optimizer", "waiting")
+
+
+@matplotlib.rc_context(STYLE)
+def scaling_figure(rows: Sequence[Row]) -> Figure:
+    """Draw throughput, efficiency, memory per rank and share of communication against the number of ranks."""
+    figure = Figure(figsize=(10, 6.6), layout="constrained")
+    (throughput, efficiency), (memory, communication) = figure.subplots(2, 2)
+    _draw(throughput, rows, lambda row: row.tokens_per_second)
+    first = rows[0]
+    ends = [min(row.ranks for row in rows), max(row.ranks for row in rows)]
+    own = first.tokens_per_second / first.ranks
+    throughput.plot(ends, [own * ranks for ranks in ends], "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
+    throughput.set(title="tokens per second", yscale="log")
+    _draw(efficiency, rows, lambda row: row.efficiency, is_doubtful=lambda row: row.shares_cores)
+    efficiency.axhline(1, linestyle="--", color=IDEAL, linewidth=1)
+    doubtful = any(row.shares_cores for row in rows)
+    efficiency.set(title="efficiency" + (" (crossed: ranks share cores, not meaningful)" if doubtful else ""))
+    _draw(memory, rows, lambda row: row.peak_memory_bytes / 2**30)
+    memory.set(title="memory of the fullest rank, GiB")
+    _draw(communication, rows, lambda row: row.communication_share)
+    communication.set(title="communication's share of a step, nothing overlapping")
+    for axes in (efficiency, memory, communication):
+        axes.set_ylim(0, 1.1 * max(axes.get_ylim()[1], 0.01))
+    for axes in (throughput, efficiency, memory, communication):
+        _ranks_axis(axes, rows)
+    throughput.legend(fontsize=8)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> Figure:
+    """Draw the parts of a step, and CPU time and memory of all ranks together over those of the smallest point."""
+    figure = Figure(figsize=(10, 3.3), layout="constrained")
+    parts, total = figure.subplots(1, 2)
+    names = [str(point.ranks) for point in measured]
+    base = [0.0] * len(names)
+    for part, colour in zip(PARTS, COLOURS, strict=False):
+        seconds = [seen.seconds_by_part.get(part, 0.0) for seen in measured.values()]
+        parts.bar(names, seconds, 0.6, bottom=base, color=colour, label=part)
+        base = [low + high for low, high in zip(base, seconds, strict=True)]
+    for name, seen in zip(names, measured.values(), strict=True):
+        parts.vlines(name, seen.seconds.low, seen.seconds.high, color="#222222", linewidth=1.2)
+    parts.set(title="seconds of a step on rank 0 (line: middle half of the steps)", xlabel="ranks")
+    parts.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    ranks = [row.ranks for row in processor]
+    memory = [row.total_memory_bytes / processor[0].total_memory_bytes for row in processor]
+    total.plot(
+        ranks,
+        [row.processor_over_first for row in processor],
+        "o-",
+        color=COLOURS[2],
+        label="CPU time of a token",
+    )
+    total.plot(ranks, memory, "s-", color=COLOURS[3], label="memory of all ranks")
+    total.set(title="all ranks together, over the smallest point", ylim=(0, None))
+    total.legend(fontsize=8)
+    _ranks_axis(total, processor)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def agreement_figure(measured: Sequence[Row], modelled: Sequence[Row]) -> Figure:
+    """Draw step time and memory as modelled against those measured at the same points."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = (
+        ("seconds of a step", lambda row: row.seconds),
+        ("memory of the fullest rank, GiB", lambda row: row.peak_memory_bytes / 2**30),
+    )
+    by_ranks = {row.ranks: row for row in modelled}
+    pairs = [(row, by_ranks[row.ranks]) for row in measured if row.ranks in by_ranks]
+    for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
+        for seen, model in pairs:
+            axes.plot(value(seen), value(model), "x" if seen.shares_cores else "o", color=MEASURED)
+            axes.annotate(f" {seen.ranks}", (value(seen), value(model)), fontsize=8)
+        largest = 1.15 * max(max(value(seen), value(model)) for seen, model in pairs)
+        axes.plot([0, largest], [0, largest], "--", color=IDEAL, linewidth=1)
+        axes.set(title=title, xlabel="measured", ylabel="modelled", xlim=(0, largest), ylim=(0, largest))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def lengths_figure(rows: Sequence[Row], samples: dict[int, list[dict[str, Any]]], limit: float) -> Figure:
+    """Draw the longest sequence that fits against the number of ranks, and the measured samples that it follows from.
+
+    Args:
+        rows: the rows of the report, of which those with ``longest_tokens`` are drawn.
+        samples: number of ranks mapped to the measured samples, as `matey.studies.scaling.measured.read_lengths` gives them.
+        limit: limit on the activations of a rank, in bytes.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    length, memory = figure.subplots(1, 2)
+    _draw(length, rows, lambda row: row.longest_tokens)
+    if first := next((row for row in rows if row.kind == "measured" and row.longest_tokens), None):
+        ranks = [first.ranks, max(row.ranks for row in rows)]
+        ideal = [first.longest_tokens / first.ranks * number for number in ranks]
+        length.plot(ranks, ideal, "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
+    length.set(title="tokens of the longest sequence that fits", ylim=(0, None))
+    _ranks_axis(length, rows)
+    length.legend(fontsize=8)
+    for (ranks, points), colour in zip(samples.items(), itertools.cycle(COLOURS), strict=False):
+        tokens = [point["num_tokens"] for point in points]
+        taken = [max(point["activation_bytes"]) / 2**20 for point in points]
+        memory.plot(tokens, taken, "o-", color=colour, label=f"{ranks} rank{'s' * (ranks > 1)}")
+    memory.axhline(limit / 2**20, linestyle="--", color=IDEAL, linewidth=1, label="limit")
+    memory.set(title="activations of a rank, MiB", xlabel="tokens", ylim=(0, None))
+    memory.legend(fontsize=8)
+    return figure
+
+
+def _draw(
+    axes: Axes,
+    rows: Sequence[Row],
+    value: Callable[[Row], float | None],
+    is_doubtful: Callable[[Row], bool] = lambda row: False,
+) -> None:
+    """Draw a number of the rows that know it, with a cross on those that say little."""
+    for kind, colour, fill in (("modelled", MODELLED, "white"), ("measured", MEASURED, MEASURED)):
+        own = [row for row in rows if row.kind == kind and value(row) is not None]
+        if not own:
+            continue
+        ranks = [row.ranks for row in own]
+        values = [value(row) for row in own]
+        size = 7 if kind == "modelled" else 4.5
+        axes.plot(ranks, values, "-o", color=colour, markerfacecolor=fill, markersize=size, linewidth=1.2, label=kind)
+        crossed = [row for row in own if is_doubtful(row)]
+        axes.plot([r.ranks for r in crossed], [value(r) for r in crossed], "x", color="black", markersize=9, zorder=3)
+
+
+def _ranks_axis(axes: Axes, rows: Sequence[Row]) -> None:
+    ranks = sorted({row.ranks for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ranks, [str(number) for number in ranks], rotation=45 if len(ranks) > 8 else 0, fontsize=8)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("ranks")

@@ -1,0 +1,80 @@
+"""The job of a point: a command for the machine at hand, or a job script made from one of those under launch/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from shlex import quote
+
+from matey.config import ConfigError
+from matey.studies.scaling.study import Point, Study
+
+# Options that a point sets itself; the site's others stay as they stand in the script.
+OWN_OPTIONS = ("-J", "--job-name", "-N", "--nodes", "-t", "--time", "-o", "--output", "--open-mode", "--signal")
+
+
+def local_job(study: Study, point: Point) -> str:
+    """Return a script that starts the ranks of a point on the machine at hand."""
+    folder = study.of(point)
+    return (
+        f"#!/usr/bin/env bash\n# A {study.mode} study at {point}, on this machine; from the repository.\n"
+        f"RANKS={point.ranks} DEEPSPEED_CONFIG={quote(str(folder / 'ds_config.json'))} "
+        f'exec launch/local.sh {quote(str(folder / "run.yaml"))} "$@"\n'
+    )
+
+
+def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
+    """Return a job script that runs another one with the nodes, the time and the configuration of a point.
+
+    Args:
+        study: the study that the point belongs to.
+        point: the point that the job measures.
+        script: a job script such as launch/slurm/pretrain.sbatch, relative to the repository: its `#SBATCH` lines are taken
+            over, and it is run with CONFIG, DEEPSPEED_CONFIG and MAX_JOBS set.
+        minutes: time limit of the job in minutes.
+
+    Raises:
+        ConfigError: the script is missing, or no job script.
+    """
+    lines = [line for line in _read(script).splitlines() if line.startswith("#SBATCH")]
+    if not lines:
+        raise ConfigError(f"{script} has no #SBATCH lines; take launch/slurm/pretrain.sbatch or one made from it.")
+    folder = study.of(point)
+    own = (
+        f"--job-name=matey-{study.mode}-{point.name}",
+        f"--nodes={point.nodes}",
+        f"--time={minutes}",
+        f"--output={quote(str(folder / 'log.txt'))}",  # Slurm reads quotes as a shell does
+    )
+    kept = [line for line in lines if _option(line) not in OWN_OPTIONS]
+    return "\n".join(
+        [
+            "#!/usr/bin/env bash",
+            f"# A {study.mode} study at {point}; submit from the repository.",
+            *(f"#SBATCH {option}" for option in own),
+            *kept,
+            f"export CONFIG={quote(str(folder / 'run.yaml'))}",
+            f"export DEEPSPEED_CONFIG={quote(str(folder / 'ds_config.json'))}",
+            "export MAX_JOBS=1 # a job that does not finish in time is left as it is",
+            f"exec bash {quote(str(script))}",
+            "",
+        ]
+    )
+
+
+def tasks_per_node(script: Path) -> int | None:
+    """Return how many tasks a node the options of a job script ask for, None where they leave that to its commands."""
+    found = re.search(r"^#SBATCH\s+--ntasks-per-node=(\d+)", _read(script), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _read(script: Path) -> str:
+    try:
+        return script.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read the job script {script}: {error.strerror}.") from None
+
+
+def _option(line: str) -> str:
+    """Return the name of the option on a line such as `#SBATCH --nodes=4  # nodes`."""
+    return re.split(r"[\s=]+", line.removeprefix("#SBATCH").strip(), maxsplit=1)[0]

@@ -1,0 +1,106 @@
+"""The longest sequence that fits a memory limit: which samples are measured on how many ranks, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from matey.benchmark.sequence_speed import longer, longest, run_point
+from matey.benchmark.speed_cases import Case
+from matey.config import ConfigError, RunConfig
+from matey.data import open_dataset
+from matey.model.blocks import scheme_keys
+from matey.tokens.tokenize import tokenize
+from matey.train.memory import activation_bytes
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How the longest sequence is found.
+
+    Attributes:
+        case: the sample on one rank, with the run's model, as `matey.benchmark.speed_cases.Case.to_json` gives it.
+        num_tokens: number of tokens of the sample.
+        activation_bytes: bytes of its activations on one rank, as training estimates them beforehand.
+        limit: bytes that the activations of a rank may take; None until they have been measured for the sample on one rank.
+    """
+
+    case: dict[str, Any]
+    num_tokens: int
+    activation_bytes: int
+    limit: float | None
+
+    def expected(self, ranks: int) -> float | None:
+        """Return how many tokens should fit on so many ranks, were activations shared out evenly."""
+        return None if self.limit is None else self.num_tokens * self.limit / self.activation_bytes * ranks
+
+    def measure_limit(self, seconds: float) -> Lengths:
+        """Take as the limit what the sample takes on one rank; measure that within so many seconds."""
+        return replace(self, limit=max(run_point(Case.from_json(self.case), 1, limit=seconds)["activation_bytes"]))
+
+    def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
+        """Measure two samples on so many ranks: one that should fit, and one that fits by what the first one took.
+
+        Raises:
+            RuntimeError: a rank failed, or one of them took more than so many seconds.
+        """
+        case = Case.from_json(self.case)
+        first = longer(case, self.expected(ranks) / self.num_tokens)
+        taken = run_point(first, ranks, limit=seconds)
+        second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
+        if second.grid == first.grid:
+            second = replace(first, grid=(first.grid[0] + case.patches[0], *first.grid[1:]))
+        return [taken, run_point(second, ranks, limit=seconds)]
+
+    def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
+        """Return how many tokens fit, on a line through two points; None where a rank exceeds the limit without any."""
+        tokens = longest(points, self.limit)
+        return tokens if tokens > 0 else None
+
+
+def lengths_of(
+    run: RunConfig, grid: tuple[int, ...] | None, limit: float | None, precision: str, *, can_measure: bool
+) -> Lengths:
+    """Return how the longest sequence of a run is found.
+
+    Args:
+        run: the run, whose model, tokenizer and history are used. Tokens are refined by a share of the patches, a
+            quarter if the run refines by another rule, since the samples that are measured are not its own.
+        grid: cells of a sample that one rank holds; by default those of the run's first data set.
+        limit: bytes that a rank's activations may take; by default what that sample takes on one rank.
+        precision: precision of weights and activations, as in `matey.planning.engine.EngineSettings`.
+        can_measure: whether that default is measured, rather than estimated as training does beforehand.
+
+    Raises:
+        ConfigError: the run's patches are not squares, or differ in time.
+    """
+    data = open_dataset(run.data.sets[0].path)
+    patches = run.tokens.patches
+    grid = grid or tuple(data.trajectories[0].grid[-2 if data.trajectories[0].grid[0] == 1 else -3 :])
+    if any(patch[2] != patch[3] or patch[0] != patches[0][0] for patch in patches):
+        raise ConfigError(
+            "A study of sequence lengths needs square patches with the same number of frames on every level, got "
+            f"{[list(patch) for patch in patches]}."
+        )
+    case = Case(
+        model=run.model.size,
+        scheme=run.model.scheme,
+        tokens=run.tokens.set,
+        patches=tuple(patch[2] for patch in patches),
+        refine=run.tokens.refine if run.tokens.rule == "fraction" else Case.refine,
+        grid=grid,
+        frames=run.data.history,
+        fields=len(data.fields),
+        batch=1,
+        patch_frames=patches[0][0],
+        checkpoint_blocks=run.parallel.checkpoint_blocks,
+        dtype=getattr(torch, precision),
+    )
+    config = case.make_config()
+    num_tokens = tokenize([case.make_batch()], config.patches, config.refinement).layout.num_tokens
+    attentions = len(scheme_keys(config.scheme, config.patches))
+    kept = activation_bytes(config, num_tokens, attentions, case.checkpoint_blocks, case.dtype.itemsize)
+    return Lengths(case.to_json(), num_tokens, kept, limit or (None if can_measure else kept))

@@ -1,0 +1,108 @@
+"""Writes a study: for each point its run, its DeepSpeed configuration, its job, and what it should cost."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matey.config import ConfigError, RunConfig, dump_config
+from matey.planning.estimate import Estimate
+from matey.planning.machine import Machine
+from matey.planning.workload import load_workload
+from matey.studies.scaling.jobs import local_job, slurm_job, tasks_per_node
+from matey.studies.scaling.lengths import Lengths
+from matey.studies.scaling.model import cost_of
+from matey.studies.scaling.study import COUNTED_STEPS, Mode, Point, Study, runs_of, timed
+
+
+def make_study(
+    folder: Path,
+    mode: Mode,
+    run: RunConfig,
+    deepspeed_config: dict[str, Any],
+    points: Sequence[Point],
+    machine_name: str,
+    machine: Machine,
+    *,
+    warm_up: int,
+    timed_steps: int,
+    global_batch: int | None = None,
+    lengths: Lengths | None = None,
+    script: Path | None = None,
+    minutes: int = 30,
+) -> tuple[Study, list[RunConfig], list[Estimate]]:
+    """Write a study into a folder and return it with the run at each point, and what that should cost.
+
+    Args:
+        folder: a folder that holds no study yet.
+        mode: the quantity that stays the same from point to point.
+        run: the run at the smallest point.
+        deepspeed_config: the configuration of the engine, the same at all points.
+        points: the points, ordered by size.
+        machine_name: name of the machine, or the path of its file.
+        machine: the machine for which costs are estimated.
+        warm_up: number of first steps that are not timed.
+        timed_steps: number of steps after them that are timed.
+        global_batch: samples of a step, for the mode ``strong``; by default those of the smallest point.
+        lengths: the search for the longest sequence, for the mode ``sequence``.
+        script: the job script that the jobs of the points are made from; None for points on this machine.
+        minutes: time limit of a job in minutes.
+
+    Raises:
+        ConfigError: the folder holds a study, the run does not fit a point, or the script is not one for this machine.
+    """
+    if (folder / "study.json").exists():
+        raise ConfigError(f"{folder} holds a study already; choose another --out, or remove it.")
+    if timed_steps < 1 or warm_up < 0:
+        raise ConfigError(f"A study times at least one step after its warm-up, got {timed_steps} after {warm_up}.")
+    if script is not None and (tasks := tasks_per_node(script)) not in (None, machine.dies_per_node):
+        raise ConfigError(
+            f"{script} starts {tasks} tasks on a node and {machine.name} has {machine.dies_per_node} GPUs; change the script, "
+            "or choose the machine that it is for."
+        )
+    study = Study(folder, mode, machine_name, warm_up, warm_up + timed_steps + COUNTED_STEPS, tuple(points), lengths)
+    # The same at all points, or a rank would be faster at those with fewer ranks.
+    threads = max(1, _num_cores() // points[-1].ranks) if script is None else None
+    runs = runs_of(mode, run, points, global_batch)
+    runs = [timed(own, study.of(point), warm_up, timed_steps, threads) for own, point in zip(runs, points, strict=True)]
+    workload = load_workload(run)
+    costs = []
+    for point, own in zip(points, runs, strict=True):
+        costs.append(cost_of(own, deepspeed_config, machine, point, workload))
+        job = local_job(study, point) if script is None else slurm_job(study, point, script, minutes)
+        files = {
+            "run.yaml": dump_config(own),
+            "ds_config.json": json.dumps(deepspeed_config, indent=2) + "\n",
+            "job.sh" if script is None else "job.sbatch": job,
+            "expected.json": json.dumps(expected(costs[-1], study.steps), indent=2) + "\n",
+        }
+        study.of(point).mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (study.of(point) / name).write_text(text, encoding="utf-8")
+    study.write()
+    return study, runs, costs
+
+
+def expected(cost: Estimate, steps: int) -> dict[str, Any]:
+    """Return what a point is expected to cost, as JSON holds it."""
+    return {
+        "ranks": cost.ranks,
+        "nodes": cost.nodes,
+        "samples_per_step": cost.samples_per_step,
+        "tokens_per_sample": cost.tokens_per_sample,
+        "seconds_per_step": cost.seconds.total,
+        "seconds_by_part": asdict(cost.seconds),
+        "bytes_by_kind": cost.bytes_by_kind(),
+        "memory_bytes": cost.memory.total,
+        "memory_by_part": asdict(cost.memory),
+        "fits": cost.fits,
+        "node_hours": cost.nodes * steps * cost.seconds.total / 3600,
+    }
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

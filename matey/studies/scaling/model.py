@@ -1,0 +1,106 @@
+"""The model beside the measurements: a machine fitted to a study's points, and what it says of these and of larger ones."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matey.config import ConfigError, RunConfig, load_config
+from matey.planning.estimate import Estimate, estimate
+from matey.planning.machine import Machine
+from matey.planning.workload import Workload, load_workload
+from matey.studies.scaling.measured import Measured
+from matey.studies.scaling.study import Point, Study, make_points, runs_of
+
+NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # of which a machine may have fewer
+
+
+@dataclass(frozen=True)
+class Model:
+    """What costs are computed from.
+
+    Attributes:
+        study: the study whose runs are modelled.
+        first: the run at the smallest point.
+        samples: global batch of that point.
+        deepspeed_config: the configuration of the engine.
+        workload: tokens and operations of the run.
+    """
+
+    study: Study
+    first: RunConfig
+    samples: int
+    deepspeed_config: dict[str, Any]
+    workload: Workload
+
+    @classmethod
+    def of(cls, study: Study, samples: int) -> Model:
+        """Read a study's run and its data, whose tokens are counted; ``samples`` is the global batch of its first point."""
+        place = study.of(study.points[0])
+        run = load_config(place / "run.yaml")
+        deepspeed_config = json.loads((place / "ds_config.json").read_text(encoding="utf-8"))
+        return cls(study, run, samples, deepspeed_config, load_workload(run))
+
+    def costs(self, points: Sequence[Point], machine: Machine) -> list[Estimate]:
+        """Return the cost of each point that the machine and the batch allow."""
+        found = []
+        for point in points:
+            try:
+                (run,) = runs_of(self.study.mode, self.first, [point], self.samples)
+                found.append(cost_of(run, self.deepspeed_config, machine, point, self.workload))
+            except ConfigError:  # the global batch cannot be shared out, or the machine has fewer nodes
+                continue
+        return found
+
+    def extended(self, machine: Machine) -> list[Estimate]:
+        """Return the costs on a machine's nodes, beyond what was measured."""
+        return self.costs(make_points(NODES, machine.dies_per_node), machine)
+
+    def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
+        """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.
+
+        Each is one factor, the median over the points of measured over modelled seconds. Points whose ranks share cores count
+        only where there are no others: there, a rank waits for its turn as well.
+        """
+        own = {point: seen for point, seen in measured.items() if seen.num_cores >= point.ranks} or measured
+        computing: list[float] = []
+        by_kind: dict[str, list[float]] = {}
+        for point, seen in own.items():
+            for cost in self.costs([point], machine):
+                share = seen.communication_share.median if seen.communication_share else 0.0
+                computing.append(seen.seconds.median * (1 - share) / cost.seconds.compute)
+                for kind, modelled in cost.seconds_by_kind().items():
+                    if modelled > 0 and kind in seen.traffic:
+                        by_kind.setdefault(kind, []).append(seen.traffic[kind]["seconds"] / modelled)
+        slower = statistics.median(computing) if computing else 1.0
+        factors = {kind: machine.factors.get(kind, 1.0) * statistics.median(ratios) for kind, ratios in by_kind.items()}
+        return machine.model_copy(
+            update={
+                "achieved": {precision: share / slower for precision, share in machine.achieved.items()},
+                "memory_bandwidth": machine.memory_bandwidth / slower,
+                "kernel_seconds": machine.kernel_seconds * slower,
+                "factors": machine.factors | factors,
+            }
+        )
+
+
+def cost_of(
+    run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine, point: Point, workload: Workload
+) -> Estimate:
+    """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads.
+
+    Raises:
+        ConfigError: the run has no estimate there, see `estimate`.
+    """
+    if point.nodes is not None:
+        machine.check_nodes(point.nodes)
+    if machine.shared_dies:
+        cores = machine.dies_per_node
+        dies = min(cores, point.ranks * (run.parallel.threads or cores))
+        # Ranks that leave cores idle still share all of the node's memory.
+        memory = machine.memory * cores / dies
+        machine = machine.model_copy(update={"dies_per_node": dies, "memory": memory})
+    return estimate(run, deepspeed_config, machine, ranks=point.ranks, workload=workload)

@@ -1,0 +1,192 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from matey.checkpoints.trained import CheckpointError, load_trained, read_log
+
+RUN = {
+    "data": {"sets": [{"path": "data/swe"}], "history": 3},
+    "train": {"steps": 10},
+    "output": {"dir": "runs/example"},
+}
+
+DAMAGED_LINES = [
+    b"[1, 2]",
+    b"7",
+    b"null",
+    b'{"loss": 1}',
+    b'{"step": "three"}',
+    b'{"step": 1.5}',
+    b'{"step": true}',
+    b'{"step": -1}',
+    b'{"step": 2, "lo',
+    '{"step": 2, "name": "W\xe4rme"}'.encode("latin-1"),
+    b"[" * 100_000,
+    b'{"step": ' + b"9" * 5000 + b"}",
+]
+
+
+@pytest.fixture
+def run_folder(model, tmp_path):
+    folder = tmp_path / "example"
+    model.save_pretrained(folder / "model")
+    (folder / "config.yaml").write_text(yaml.safe_dump(RUN))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    return folder
+
+
+def test_a_run_brings_its_weights_its_configuration_and_its_log(run_folder, model):
+    trained = load_trained(run_folder)
+    assert (trained.name, trained.num_frames, trained.log) == ("example", 3, [{"step": 1, "loss": 0.5}])
+    for name, weight in model.state_dict().items():
+        assert torch.equal(trained.model.state_dict()[name], weight)
+
+
+def test_a_model_folder_knows_its_history_and_no_run(run_folder):
+    trained = load_trained(run_folder / "model")
+    assert (trained.run, trained.num_frames, trained.log) == (None, 2, [])
+
+
+def test_a_run_in_the_making_has_no_log_yet(run_folder):
+    (run_folder / "metrics.jsonl").unlink()
+    assert load_trained(run_folder).log == []
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="There is no folder .*/nowhere"):
+        load_trained(tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_neither_says_what_was_looked_for(tmp_path):
+    with pytest.raises(CheckpointError, match=r"neither a run \(it has no config.yaml\) nor a model"):
+        load_trained(tmp_path)
+
+
+def test_a_run_without_weights_says_when_there_are_some(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(RUN))
+    with pytest.raises(CheckpointError, match="has no model/ yet"):
+        load_trained(tmp_path)
+
+
+def test_a_model_without_weights_says_what_is_missing(run_folder):
+    (run_folder / "model" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="has no model.safetensors"):
+        load_trained(run_folder)
+
+
+def test_truncated_weights_are_refused(run_folder):
+    weights = run_folder / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="model cannot be loaded: .*; copy the model again"):
+        load_trained(run_folder)
+
+
+@pytest.mark.parametrize("change", [{"num_blocks": 3}, {"width": 48}])
+def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(change, run_folder):
+    edit_model_config(run_folder, **change)
+    with pytest.raises(CheckpointError, match="are missing from .*/model or of another shape"):
+        load_trained(run_folder)
+
+
+def test_a_model_configuration_that_contradicts_itself_is_refused(run_folder):
+    edit_model_config(run_folder, num_heads=5)
+    with pytest.raises(CheckpointError, match=r"cannot be loaded: width 24 is not a multiple of the 5 heads;"):
+        load_trained(run_folder)
+
+
+def test_a_model_of_another_kind_is_refused(run_folder):
+    edit_model_config(run_folder, model_type="bert")
+    with pytest.raises(CheckpointError, match="a model of type 'bert', not 'matey'"):
+        load_trained(run_folder)
+
+
+def test_a_damaged_model_configuration_is_refused(run_folder):
+    (run_folder / "model" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="config.json is corrupt"):
+        load_trained(run_folder)
+
+
+def test_the_log_of_a_resumed_run_has_each_step_once_and_half_lines_are_left_out(tmp_path):
+    lines = [
+        {"step": 1, "loss": 0.9},
+        {"step": 2, "loss": 0.8},
+        {"step": 2, "valid_nrmse": 0.7},
+        {"step": 3, "loss": 0.6},
+        {"step": 2, "loss": 0.5},
+    ]
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text + '\n{"step": 3, "lo\n')
+    assert read_log(tmp_path / "metrics.jsonl") == [lines[0], lines[4], lines[2], lines[3]]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_LINES, ids=range(len(DAMAGED_LINES)))
+def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damage):
+    (run_folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 0.5}\n' + damage + b'\n{"step": 2, "loss": 0.4}\n')
+    trained = load_trained(run_folder)
+    assert [line["step"] for line in trained.log] == [1, 2]
+    assert trained.note == f"{run_folder / 'metrics.jsonl'}: 1 corrupt lines are skipped."
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"quantization_config": {"load_in_4bit": True}}, "has quantization_config, which is not read here"),
+        ({"auto_map": {"AutoModel": "x--y.z"}}, "has auto_map, which is not read here"),
+        ({"width": 10**30}, "width: .* less than or equal to 65536"),
+        ({"width": 32_768, "num_blocks": 1000}, "asks for 1000 blocks of width 32768, .* but the files hold"),
+        ({"width": "wide"}, "width: .* integer"),
+        ({"width": "24"}, "width: .* integer"),
+        ({"fields": []}, "fields: .* at least 1 item"),
+        ({"num_heads": 0}, "num_heads: .* greater than or equal to 1"),
+        ({"patches": 7}, "patches: .* array"),
+        ({"patches": [[1, 1, 10**9, 8]]}, "patches.0.2: .* less than or equal"),
+        ({"fields": {"a": 1}}, "fields: .* array"),
+        ({"mlp_ratio": float("nan")}, "mlp_ratio: .* finite"),
+        ({"dtype": "int3"}, "dtype: .* 'float32'"),
+        ({"model_type": ["matey"]}, "a model of type .*, not 'matey'"),
+        ({"scheme": [1]}, "scheme: .* string"),
+    ],
+)
+def test_a_model_configuration_is_validated_as_a_run_is(change, words, run_folder):
+    edit_model_config(run_folder, **change)
+    with pytest.raises(CheckpointError, match=words):
+        load_trained(run_folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["../weights.safetensors", "/etc/passwd", "https://x.y/z.safetensors", "weights.bin", 3, "away.safetensors"]
+)
+def test_shards_that_an_index_finds_elsewhere_are_refused(file, run_folder):
+    model = run_folder / "model"
+    (model / "model.safetensors").rename(run_folder / "weights.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"norm.weight": file}}))
+    with pytest.raises(
+        CheckpointError, match="weight_map.norm.weight: |names away.safetensors, which is not beside it"
+    ):
+        load_trained(run_folder)
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused(run_folder, model):
+    weights = model.state_dict() | {"norm.weight": torch.full_like(model.norm.weight, torch.nan)}
+    model.save_pretrained(run_folder / "model", state_dict=weights)
+    with pytest.raises(CheckpointError, match="1 of the weights in .* hold NaN or infinity, such as norm.weight"):
+        load_trained(run_folder)
+
+
+def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_folder):
+    edit_model_config(run_folder, attention="flash_attn")
+    assert load_trained(run_folder).model.seam.backend == "auto"
+
+
+@pytest.mark.parametrize("scales", [5, [], [0], ["2"], [10**9], [1] * 1000])
+def test_scales_of_a_model_that_no_run_has_are_a_sentence(scales, run_folder):
+    edit_model_config(run_folder, local=16, local_scales=scales)
+    with pytest.raises(CheckpointError, match="local_scales"):
+        load_trained(run_folder)
+
+
+def edit_model_config(run_folder, **change):
+    path = run_folder / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))

@@ -1,0 +1,168 @@
+"""Estimates of whole runs, and the search among other ways to run them."""
+
+from itertools import pairwise
+
+import pytest
+
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.parallel.engine import zero_settings
+from matey.planning.estimate import estimate
+from matey.planning.exchanges import Exchange
+from matey.planning.machine import load_machine
+from matey.planning.samples import Assumed
+from matey.planning.search import Choice, choice_of, nearest_that_fits, search
+from matey.planning.workload import load_workload
+from tests.conftest import ROOT
+
+PAPER = ROOT / "launch" / "runs" / "paper_pretrain_vit_b.yaml"
+FRONTIER = load_machine("frontier")
+
+
+def paper(*overrides, grid=(1, 128, 128), refined=0.2):
+    run = load_config(PAPER, overrides)
+    return run, load_workload(run, Assumed((grid,), refined), num_samples=4)
+
+
+def engine(name="frontier_zero1"):
+    return load_deepspeed_config(ROOT / "ds_configs" / f"{name}.json")
+
+
+def plan(run, workload, nodes=92, config="frontier_zero1"):
+    return estimate(run, engine(config), FRONTIER, nodes=nodes, workload=workload)
+
+
+def test_the_papers_run_has_the_papers_batch_and_fits_its_gpus():
+    planned = plan(*paper())
+    assert planned.ranks == 736 and planned.samples_per_step == 1472
+    assert planned.fits and 0.02 < planned.mfu < 0.35
+    assert plan(*paper("train.steps=400_000")).days == pytest.approx(2 * planned.days) and 0.05 < planned.days < 0.5
+    assert planned.tokens_per_sample < 0.25 * planned.uniform_tokens_per_sample
+
+
+def test_blocks_that_are_computed_again_make_a_step_longer_by_most_of_a_forward_pass():
+    # With more samples than the paper's, so that operations decide and not the start of kernels outside the blocks.
+    samples = "train.micro_batch=8"
+    run, workload = paper("parallel.checkpoint_blocks=all", samples)
+    plain, again = plan(*paper(samples)).seconds, plan(run, workload).seconds
+    assert plain.recompute == 0 and 0.5 * plain.forward < again.recompute < plain.forward
+    longer = again.recompute + again.waiting - plain.waiting
+    assert again.total - plain.total == pytest.approx(longer, rel=1e-9)
+
+
+def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other():
+    run, workload = paper()
+    one, many = plan(run, workload, nodes=1), plan(run, workload, nodes=9408)
+    assert many.ranks == 75_264 and many.samples_per_step == 9408 * one.samples_per_step
+    assert many.seconds.forward == one.seconds.forward
+    assert many.seconds.communication > one.seconds.communication
+    assert many.mfu < one.mfu
+    with pytest.raises(ConfigError, match="9857 nodes are asked for and Frontier has 9856"):
+        plan(run, workload, nodes=9857)
+    with pytest.raises(ConfigError, match="92 nodes are asked for and cpu has 1"):
+        estimate(run, {}, load_machine("cpu"), nodes=92, workload=workload)
+
+
+def test_refining_less_costs_less():
+    run, coarse = paper(refined=0.0)
+    _, fine = paper(refined=1.0)
+    cheap, dear = plan(run, coarse), plan(run, fine)
+    assert dear.tokens_per_sample == 16 * cheap.tokens_per_sample == dear.uniform_tokens_per_sample
+    assert dear.seconds.total > 8 * (cheap.seconds.forward + cheap.seconds.backward)
+    assert dear.memory.activations > 10 * cheap.memory.activations
+
+
+def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
+    run, workload = paper(grid=(1, 256, 256))
+    config = engine()
+    assert zero_settings(config).overlap_comm
+    after = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    config["zero_optimization"]["stage"] = 2
+    in_one_bucket = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    assert after.seconds.gradients == pytest.approx(in_one_bucket.seconds.gradients) and after.seconds.gradients > 0
+    config["zero_optimization"]["reduce_bucket_size"] = 10_000_000
+    in_ten = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    (reduction,) = [exchange for exchange in in_ten.exchanges if exchange.purpose == "gradients"]
+    assert in_ten.seconds.gradients == pytest.approx(reduction.seconds / 10)
+
+
+def test_ranks_that_share_cores_take_as_long_together_as_one():
+    run, workload = paper()
+    cpu, config = load_machine("cpu"), engine("zero1")
+    one, two = (estimate(run, config, cpu, ranks=ranks, workload=workload) for ranks in (1, 2))
+    assert two.seconds.forward == pytest.approx(2 * one.seconds.forward)
+    assert two.memory_limit == one.memory_limit / 2
+
+
+def test_a_sequence_group_sends_what_its_plan_moves():
+    run, workload = paper("train.micro_batch=1", "parallel.sequence_parallel_size=4")
+    planned = plan(run, workload)
+    borders, exchange = [e for e in planned.exchanges if e.purpose == "sequence"]
+    assert isinstance(exchange, Exchange) and exchange.kind == borders.kind == "all_to_all_single"
+    # Twice forward and twice backward in each of 12 blocks, 4 n e / P values of bfloat16 each way.
+    assert exchange.num_calls == 4 * 12
+    assert exchange.num_bytes == pytest.approx(2 * 12 * 4 * planned.tokens_per_sample * 768 / 4 * 2)
+    # Once forward and once backward, far less than the tokens of all blocks.
+    assert borders.num_calls == 2 and 0 < borders.num_bytes < 0.02 * exchange.num_bytes
+    assert planned.seconds.sequence == exchange.seconds + borders.seconds > 0
+
+
+def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
+    run, workload = paper()
+    config = engine()
+    planned = plan(run, workload)
+    found = search(run, config, FRONTIER, planned, workload)
+    assert {estimate.samples_per_step for _, estimate in found} == {1472}
+    assert {choice.stage for choice, _ in found} == {0, 1, 2, 3} and any(choice.bf16 for choice, _ in found)
+    totals = [estimate.seconds.total for _, estimate in found]
+    # Three figures are compared, since the model can tell no more.
+    assert len(totals) > 100 and all(before <= 1.01 * after for before, after in pairwise(totals))
+    current = choice_of(run, config, planned)
+    assert [estimate for choice, estimate in found if choice == current] == [planned]
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
+    run, workload = paper("train.micro_batch=16", grid=(1, 512, 512))
+    config = engine()
+    planned = plan(run, workload)
+    assert not planned.fits
+    current = choice_of(run, config, planned)
+    choice, fitting = nearest_that_fits(current, search(run, config, FRONTIER, planned, workload))
+    assert fitting.fits and choice.changes(current) == ["parallel.checkpoint_blocks=every_other"]
+    assert nearest_that_fits(current, [(current, planned)]) is None
+
+
+def test_only_stages_that_can_offload_hold_less_on_the_device():
+    run, workload = paper()
+    config = load_deepspeed_config("ds_configs/zero3_offload.json")
+    planned = estimate(run, config, FRONTIER, nodes=1, workload=workload)
+    assert planned.memory.weights == planned.memory.optimizer == 0
+    for choice, other in search(run, config, FRONTIER, planned, workload):
+        assert (other.memory.weights == 0) == (choice.stage == 3), choice
+        assert (other.memory.optimizer == 0) == (choice.stage > 0), choice
+        settings = choice.settings(run, config)[1]["zero_optimization"]
+        assert ("offload_param" in settings, "offload_optimizer" in settings) == (choice.stage == 3, choice.stage > 0)
+    # A configuration that asks for more than its stage does is read as DeepSpeed will.
+    config["zero_optimization"]["stage"] = 1
+    assert estimate(run, config, FRONTIER, nodes=1, workload=workload).memory.weights > 0
+
+
+def test_a_choice_says_what_to_set():
+    one = Choice(1, 1, 2, 1, "none", True)
+    assert Choice(2, 4, 2, 4, "all", False).changes(one) == [
+        "zero_optimization.stage=2",
+        "parallel.sequence_parallel_size=4",
+        "train.accumulation=4",
+        "parallel.checkpoint_blocks=all",
+        "bf16.enabled=false",
+    ]
+    assert one.changes(one) == []
+
+
+def test_auto_takes_the_smallest_group_that_fits():
+    limit = ["parallel.sequence_parallel_size=auto", "train.micro_batch=1"]
+    run, workload = paper(*limit, "parallel.memory_limit=40")
+    assert plan(run, workload).sequence_parallel_size == 1
+    run, workload = paper(*limit, "parallel.memory_limit=0.15")
+    assert plan(run, workload).sequence_parallel_size == 2
+    assert plan(run, workload, config="zero1").sequence_parallel_size == 4

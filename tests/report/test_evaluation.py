@@ -1,0 +1,140 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from matey.checkpoints.trained import Trained
+from matey.evaluate.evaluation import Evaluation, Protocol
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.records import Record
+from matey.report.about import About, describe
+from matey.report.evaluation import write_report
+from matey.report.page import page, paragraph, table
+from matey.report.summary import error_text, forecast_text, seams_text, summary_records, summary_text
+
+LOG = [
+    {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}
+    for step in (1, 2, 3)
+]
+
+
+class Reader(HTMLParser):
+    """Collects what a page says and what it refers to, and checks that every element is closed."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words, self.sources, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and self.open[-1] != "style":
+            self.words.append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def report(evaluation, model, held_out, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    about = describe(Trained("a & b", model, log=LOG), held_out, Protocol(), "2026-01-02", "python evaluate.py <here>")
+    write_report(path, evaluation, about)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_report_needs_no_other_file_and_no_network(report):
+    reader = Reader(report)
+    assert reader.sources
+    assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+    assert not {"script", "link", "iframe", "object"} & set(reader.tags)
+    assert not re.search(r"https?://|url\(|@import", report)
+
+
+def test_the_report_names_each_system_and_shows_it(report):
+    words = Reader(report).words
+    for system in ("shallow_water", "diffusion_reaction"):
+        assert words.count(system) >= 4
+    # Curves of training and rollouts, and for both systems spectra, a forecast and a mesh.
+    assert Reader(report).tags.count("img") == 2 + 2 * 3
+
+
+def test_the_report_holds_every_record(report, evaluation):
+    cells = "|".join(Reader(report).words)
+    for record in evaluation.records:
+        row = [record.system, record.field, forecast_text(record), f"{record.nrmse:.4f}"]
+        assert "|".join(row) in cells
+
+
+def test_what_others_named_is_text_and_not_markup(report):
+    words = Reader(report).words
+    assert "a & b" in words
+    assert "python evaluate.py <here>" in words
+    assert Reader(page("<i>", [paragraph("<b>"), table(["<u>"], [["<s>"]])])).words.count("<s>") == 1
+
+
+def test_two_data_sets_of_one_system_are_both_described(model, shallow_water):
+    data = HeldOut((shallow_water, shallow_water), ((0,), (1, 2)), num_frames=2, part="valid")
+    facts = describe(Trained("x", model), data, Protocol(), "", "").facts
+    texts = [text for term, text in facts if term == "data"]
+    assert [text.split(":")[0] for text in texts] == [
+        "shallow_water (valid, 1 of 3 trajectories)",
+        "shallow_water (valid, 2 of 3 trajectories)",
+    ]
+
+
+def test_a_model_alone_without_rollout_has_no_curves(evaluation, tmp_path):
+    leads_only = [record for record in evaluation.records if record.kind == "lead"]
+    write_report(tmp_path / "r.html", Evaluation(leads_only, evaluation.costs, evaluation.examples), About("m", []))
+    words = Reader((tmp_path / "r.html").read_text(encoding="utf-8")).words
+    assert "Training" not in words
+    assert "Rollouts" not in words
+
+
+def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):
+    chosen = [(r.system, r.field, r.kind, r.lead) for r in summary_records(evaluation.records)]
+    assert chosen == [
+        (system, "all", kind, lead)
+        for system in ("shallow_water", "diffusion_reaction")
+        for kind, lead in (("lead", 1), ("lead", 3), ("rollout", 4), ("rollout by 3", 4))
+    ]
+
+
+def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_columns(evaluation):
+    lines = summary_text(evaluation).splitlines()
+    assert max(map(len, lines)) <= 100
+    first = summary_records(evaluation.records)[0]
+    row = [
+        first.system,
+        "lead",
+        "1",
+        f"{first.nrmse:.4f}",
+        f"{first.persistence_nrmse:.4f}",
+        f"{first.extrapolation_nrmse:.4f}",
+        f"{first.ratio:.3f}",
+        seams_text(first),
+        "5",
+    ]
+    assert lines[2].split() == row
+    cost = evaluation.costs[1]
+    assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
+
+
+def test_a_forecast_says_how_far_it_goes_and_how():
+    records = [Record("gas", "all", kind, 10, *4 * [0.0], 1) for kind in ("lead", "rollout", "rollout by 5")]
+    assert [forecast_text(record) for record in records] == ["lead 10", "rollout 10", "rollout 10 by 5"]
+
+
+def test_a_rollout_that_blew_up_is_called_so():
+    assert error_text(float("nan")) == error_text(float("inf")) == "diverged"
+    record = Record("gas", "all", "rollout", 9, float("nan"), 0.0, 0.5, 0.5, 1)
+    assert "diverged" in summary_text(Evaluation([record], [], []))

@@ -1,0 +1,153 @@
+import resource
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+
+from matey.evaluate.records import Record
+from matey.evaluate.spectra import Spectra
+from matey.report import plots, rollout_plots
+from matey.report.png import to_png, write_png
+
+
+def pictures(figure):
+    return [image for axes in figure.axes for image in axes.images]
+
+
+def curve(axes, label):
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    return line
+
+
+def rollout_records(errors, persistence, system="gas", kind="rollout"):
+    return [
+        Record(system, "all", kind, step + 1, error, error, other, other, 1)
+        for step, (error, other) in enumerate(zip(errors, persistence, strict=True))
+    ]
+
+
+def test_truth_and_prediction_share_their_colours_and_the_error_is_symmetric(evaluation):
+    for example in evaluation.examples:
+        shown = pictures(plots.forecast_figure(example))
+        assert len(shown) == 4 * len(example.fields)
+        for row, target in enumerate(example.target):
+            last, truth, prediction, error = shown[4 * row : 4 * row + 4]
+            assert last.get_clim() == truth.get_clim() == prediction.get_clim() == (target.min(), target.max())
+            low, high = error.get_clim()
+            assert low == -high < 0
+
+
+def test_x_runs_to_the_right_and_y_upwards(evaluation):
+    example = evaluation.examples[0]
+    last = example.last.clone()
+    last[0, 0, 0, 15] = 99.0  # the lower right corner
+    image = pictures(plots.forecast_figure(replace(example, last=last)))[0]
+    assert image.origin == "lower"
+    assert np.argwhere(image.get_array() == 99).tolist() == [[0, 15]]
+    assert image.get_extent() == pytest.approx([0, 1, 0, 1])
+
+
+def test_the_mesh_covers_the_domain_once_with_the_tokens_of_the_last_frame(evaluation):
+    examples = evaluation.examples[:3]
+    figure = plots.mesh_figure(examples)
+    for axes, example in zip(figure.axes, examples, strict=True):
+        outlines = [c for c in axes.collections if isinstance(c, PatchCollection)]
+        boxes = [path.get_extents() for outline in outlines for path in outline.get_paths()]
+        assert len(boxes) == int(example.layout.is_last.sum())
+        assert sum(box.width * box.height for box in boxes) == pytest.approx(1.0)
+        assert f"{example.layout.num_tokens} of {example.num_uniform_tokens} tokens" in axes.get_title()
+    assert {round(box.width, 6) for box in boxes} == {0.5, 0.25}
+
+
+def test_a_rollout_is_drawn_beside_persistence():
+    figure = rollout_plots.rollout_figure(rollout_records([0.1, 0.2], [0.3, 0.5]))
+    (axes,) = figure.axes
+    assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
+    assert curve(axes, "persistence").get_ydata().tolist() == [0.3, 0.5]
+    assert axes.get_yscale() == "linear"
+
+
+def test_both_kinds_of_rollout_are_drawn_together():
+    records = rollout_records([0.1, 0.2], [0.3, 0.5]) + rollout_records([0.1, 0.15], [0.3, 0.5], kind="rollout by 5")
+    (axes,) = rollout_plots.rollout_figure(records).axes
+    assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
+    assert curve(axes, "MATEY by 5").get_ydata().tolist() == [0.1, 0.15]
+
+
+def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
+    power = torch.tensor([[1.0, 0.1], [2.0, 0.2]])
+    whole = Spectra("gas", ("density", "pressure"), "rollout", 9, torch.tensor([1.0, 2.0]), power, power, power / 10)
+    blown = replace(whole, kind="rollout by 5", forecast=power * torch.nan, error=power * torch.inf)
+    figure = rollout_plots.spectra_figure([whole, blown])
+    assert [axes.get_title() for axes in figure.axes] == ["density", "pressure"]
+    assert curve(figure.axes[1], "MATEY").get_ydata().tolist() == pytest.approx([2.0, 0.2])
+    assert np.isnan(curve(figure.axes[1], "error of MATEY by 5").get_ydata()).all()
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_every_system_has_a_panel_and_there_is_none_too_many():
+    records = [record for system in ("gas", "plasma", "fluid") for record in rollout_records([0.1], [0.3], system)]
+    shown = [axes.get_title() for axes in rollout_plots.rollout_figure(records).axes if axes.get_visible()]
+    assert shown == ["gas", "plasma", "fluid"]
+
+
+def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
+    figure = rollout_plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
+    assert figure.axes[0].get_yscale() == "log"
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+def test_a_constant_field_and_a_prediction_that_blew_up_can_be_drawn(evaluation):
+    example = evaluation.examples[0]
+    flat = torch.ones_like(example.last)
+    blown_up = torch.full_like(flat, torch.inf)
+    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=blown_up)))
+    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=flat)))
+
+
+def test_three_dimensional_fields_are_cut_in_the_middle():
+    field = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
+    assert np.array_equal(plots.plane(field), np.full((2, 3), 2.0))
+
+
+def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
+    log = [
+        {"step": 1, "loss": 0.4, "loss_by_system": {"gas": 0.4}},
+        {"step": 2, "loss": 0.3, "loss_by_system": {"gas": 0.2, "plasma": 0.4}},
+        {"step": 2, "valid_nrmse": 0.3, "valid_nrmse_by_system": {"gas": 0.2, "plasma": 0.4}},
+    ]
+    loss, validation = plots.training_figure(log).axes
+    assert curve(loss, "plasma").get_xdata().tolist() == [2]
+    assert curve(loss, "all that are trained on").get_xdata().tolist() == [1, 2]
+    assert curve(validation, "gas").get_ydata().tolist() == [0.2]
+
+
+def test_a_system_that_is_only_validated_on_has_no_training_loss():
+    log = [
+        {"step": 1, "loss": 0.5, "loss_by_system": {"gas": 0.5}},
+        {"step": 1, "valid_nrmse": 0.4, "valid_nrmse_by_system": {"gas": 0.4, "plasma": 0.9}},
+    ]
+    loss, error = plots.training_figure(log).axes
+    assert [line.get_label() for line in loss.lines if line.get_label()[0] != "_"] == ["gas", "all that are trained on"]
+    assert curve(error, "plasma").get_ydata().tolist() == [0.9]
+
+
+def test_a_run_without_validation_has_one_panel():
+    assert len(plots.training_figure([{"step": 1, "loss": 0.4}]).axes) == 1
+
+
+def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
+    figure = Figure()
+    write_png(figure, tmp_path / "whole.png")
+    assert (tmp_path / "whole.png").read_bytes() == to_png(figure)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))  # as a disk with 500 bytes left
+    try:
+        with pytest.raises(OSError):
+            write_png(figure, tmp_path / "half.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.png"]

@@ -1,0 +1,103 @@
+"""The comparison's points, table and plot."""
+
+import json
+
+import pytest
+
+from matey.evaluate.records import Record, write_records
+from matey.studies.peers.points import Point, points_of, rows_of
+from matey.studies.peers.table import peers_figure, peers_table
+
+RATIOS = {"stencil": 0.4, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
+
+
+def make_rows(budgets=(10,), ratios=RATIOS):
+    return [
+        {"model": model, "budget": budget, "seed": seed, "system": system, "forecast": forecast}
+        | {"ratio": ratio * (0.9, 1.1)[seed] * 10 / budget, "persistence_nrmse": 0.5, "extrapolation_nrmse": 0.4}
+        | {"seconds": budget + seed, "parameters": 1234}
+        for budget in budgets
+        for seed in (0, 1)
+        for model, ratio in ratios.items()
+        for system in ("gas", "plasma")
+        for forecast in ("lead 1", "rollout 10")
+    ]
+
+
+def test_each_model_is_trained_on_each_system_and_matey_on_all_of_them_too():
+    points = points_of(("gas", "plasma"), (110, 30), 3)
+    assert len({point.name for point in points}) == len(points) == 3 * 2 * (4 * 2 + 1)
+    assert [point.name for point in points[:9]] == [
+        *(
+            "stencil-gas-30-0",
+            "stencil-plasma-30-0",
+            "unet-gas-30-0",
+            "unet-plasma-30-0",
+            "fno-gas-30-0",
+            "fno-plasma-30-0",
+        ),
+        *("matey-gas-30-0", "matey-plasma-30-0", "matey-joint-30-0"),
+    ]
+    assert [point.budget for point in points[7:9]] == [30, 60]
+
+
+def test_one_system_has_no_joint_training():
+    assert [point.data for point in points_of(("gas",), (10,), 1)] == 4 * ["gas"]
+
+
+def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shared(tmp_path):
+    records = [
+        Record(system, field, kind, lead, 0.1, 0.1, 0.5, 0.5, 9, extrapolation_nrmse=0.4)
+        for system in ("gas", "plasma")
+        for field in ("density", "all")
+        for kind, lead in (("lead", 1), ("rollout by 5", 1), ("rollout by 5", 2))
+    ]
+    write_records(records, tmp_path / "metrics.json")
+    (tmp_path / "result.json").write_text(json.dumps({"seconds": 22.0, "steps": 7, "parameters": 5}))
+    rows = rows_of(Point("MATEY", "joint", ("gas", "plasma"), 10, 0), tmp_path)
+    assert [(row["system"], row["forecast"]) for row in rows] == [
+        *(("gas", "lead 1"), ("gas", "rollout 2 by 5"), ("plasma", "lead 1"), ("plasma", "rollout 2 by 5"))
+    ]
+    assert {(row["model"], row["seconds"], row["ratio"]) for row in rows} == {("MATEY joint", 11.0, 0.2)}
+
+
+def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer():
+    lines = peers_table(make_rows()).splitlines()
+    assert lines[2].split() == [
+        *("gas", "lead", "1", "0.800", "0.400", "±", "0.040", "0.200", "±", "0.020", "0.300", "±", "0.030"),
+        *("0.100", "±", "0.010", "0.250", "±", "0.025", "0.50", "<=", "1", "1.25", ">", "1"),
+    ]
+    assert lines[3].split()[:2] == ["rollout", "10"]
+    assert lines[-2].split() == ["cost", "per", "system", *5 * ["10.5", "s"]]
+    assert lines[-1].split() == ["trained", "numbers", *5 * ["1,234"]]
+
+
+def test_the_table_is_of_the_largest_cost():
+    assert peers_table(make_rows(budgets=(10, 100))) == peers_table(make_rows(budgets=(100,)))
+
+
+def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
+    lines = peers_table(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1})).splitlines()
+    assert lines[2].split()[3:] == [
+        *("0.800", "diverged", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
+    ]
+    assert lines[-2].split() == ["cost", "per", "system", "10.5", "s", "10.5", "s", "-", "10.5", "s"]
+
+
+def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():
+    rows = [row for row in make_rows(ratios={**RATIOS, "stencil": 19722.4}) if row["seed"] == 0]
+    lines = peers_table(rows).splitlines()
+    assert lines[2].split()[:6] == ["gas", "lead", "1", "0.800", "1.8e+04", "0.180"]
+    assert len({len(line) for line in lines[:3]}) == 1
+
+
+def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
+    figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
+    titles = ["gas, lead 1", "gas, rollout 10", "plasma, lead 1", "plasma, rollout 10"]
+    assert [axes.get_title() for axes in figure.axes] == titles
+    line, _, (across, along) = figure.axes[0].containers[0]
+    assert list(line.get_xdata()) == [10.5, 100.5]
+    assert list(line.get_ydata()) == pytest.approx([0.4, 0.04])
+    assert along.get_segments()[0][:, 1] == pytest.approx([0.36, 0.44])
+    assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
+    assert figure.axes[-1].get_xlabel() == "CPU seconds per system"

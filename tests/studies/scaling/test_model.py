@@ -1,0 +1,111 @@
+"""The model that is fitted to a study's points, and what is said of larger ones."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from matey.config import dump_config, load_config
+from matey.planning.machine import load_machine
+from matey.studies.scaling.measured import Measured, Spread
+from matey.studies.scaling.model import Model
+from matey.studies.scaling.report import _cells
+from matey.studies.scaling.results import _note
+from matey.studies.scaling.rows import modelled_row, with_efficiency
+from matey.studies.scaling.study import Study, make_points
+
+
+@pytest.fixture
+def model(run_yaml, tmp_path):
+    study = Study(tmp_path / "study", "weak", "cpu", 1, 5, tuple(make_points([1, 2, 4], None)))
+    place = study.of(study.points[0])
+    place.mkdir(parents=True)
+    (place / "run.yaml").write_text(dump_config(load_config(run_yaml(parallel={"threads": 1}))))
+    (place / "ds_config.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    return Model.of(study, 4)
+
+
+def as_if_measured(cost, num_cores):
+    """What a run would log that takes exactly what the model says."""
+    seconds, share = cost.seconds.total, cost.seconds.communication / cost.seconds.total
+    traffic = {kind: {"bytes": 1, "calls": 1, "seconds": value} for kind, value in cost.seconds_by_kind().items()}
+    spread = Spread(seconds, seconds, seconds)
+    rate = Spread(1.0, 1.0, 1.0)
+    return Measured(3, spread, {}, rate, 1.0, 1.0, 1.0, num_cores, 1, 1, traffic, Spread(share, share, share))
+
+
+def test_fitted_to_a_slower_machines_steps_it_is_that_machine(model):
+    given = load_machine("cpu")
+    slower = given.model_copy(
+        update={
+            "achieved": {name: share / 3 for name, share in given.achieved.items()},
+            "memory_bandwidth": given.memory_bandwidth / 3,
+            "kernel_seconds": given.kernel_seconds * 3,
+            "factors": {kind: 5 * factor for kind, factor in given.factors.items()},
+        }
+    )
+    points = model.study.points
+    measured = {point: as_if_measured(cost, 4) for point, cost in zip(points, model.costs(points, slower), strict=True)}
+    fitted = model.fitted(given, measured)
+    for cost, expected in zip(model.costs(points, fitted), model.costs(points, slower), strict=True):
+        assert cost.seconds.total == pytest.approx(expected.seconds.total)
+        assert cost.seconds.communication == pytest.approx(expected.seconds.communication)
+
+
+def test_points_whose_ranks_share_cores_do_not_count_where_there_are_others(model):
+    given = load_machine("cpu")
+    measured = {
+        point: as_if_measured(cost, num_cores=2)
+        for point, cost in zip(model.study.points, model.costs(model.study.points, given), strict=True)
+    }
+    last = model.study.points[-1]
+    measured[last] = replace(measured[last], seconds=Spread(99.0, 99.0, 99.0))
+    assert model.fitted(given, measured).kernel_seconds == pytest.approx(given.kernel_seconds)
+
+
+def test_ranks_that_leave_cores_idle_have_the_nodes_memory_and_less_of_its_speed(model):
+    cpu = load_machine("cpu")
+    one, two, four = model.costs(model.study.points, cpu)
+    assert one.memory_limit == 2 * two.memory_limit == 4 * four.memory_limit == 2 * cpu.memory
+    # A rank has one thread, so one alone leaves a core idle.
+    assert one.seconds.forward == pytest.approx(two.seconds.forward)
+    assert four.seconds.forward > 1.2 * two.seconds.forward
+    assert model.costs(make_points([92], 2), cpu) == []
+
+
+def test_modelled_ranks_that_share_cores_are_marked_as_measured_ones_are(model):
+    cpu = load_machine("cpu")
+    costs = model.costs(model.study.points, cpu)
+    rows = [modelled_row(model.study, "cpu", cost, cpu, on_nodes=False) for cost in costs]
+    assert [(row.num_cores, row.shares_cores) for row in rows] == [(2, False), (2, False), (2, True)]
+    assert [_cells(row)[5] for row in with_efficiency(rows)][2] == "shared cores"
+    frontier = load_machine("frontier")
+    (cost,) = model.costs(make_points([92], 8), frontier)
+    assert not modelled_row(model.study, "frontier", cost, frontier, on_nodes=True).shares_cores
+
+
+def test_what_was_fitted_is_said_of_a_machine_whose_operations_start_in_no_time(model):
+    given = load_machine("cpu").model_copy(update={"kernel_seconds": 0.0})
+    slower = given.model_copy(
+        update={
+            "achieved": {name: share / 3 for name, share in given.achieved.items()},
+            "memory_bandwidth": given.memory_bandwidth / 3,
+        }
+    )
+    assert "computing takes 3.00 times what the file of cpu gives" in _note(given, slower)
+
+
+def test_it_goes_beyond_92_nodes_and_leaves_out_what_a_machine_does_not_have(model):
+    frontier = load_machine("frontier")
+    costs = model.extended(frontier)
+    assert {92, 184} <= {cost.nodes for cost in costs} and costs[-1].nodes <= frontier.num_nodes
+    rows = with_efficiency([modelled_row(model.study, "frontier", cost, frontier, on_nodes=True) for cost in costs])
+    assert rows[0].efficiency == 1 and all(before.efficiency > after.efficiency for before, after in pairwise(rows))
+    assert [row.samples for row in rows] == [4 * row.ranks for row in rows]
+    assert model.costs(make_points([10**6], 8), frontier) == []
+
+
+def test_a_strong_study_is_extended_to_where_its_batch_can_be_shared_out(model):
+    strong = replace(model, study=replace(model.study, mode="strong"), samples=128)
+    assert [cost.nodes for cost in strong.extended(load_machine("frontier"))] == [1, 2, 4, 8, 16]

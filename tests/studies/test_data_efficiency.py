@@ -1,0 +1,49 @@
+"""The study of data efficiency: its points, their scores, and the plot."""
+
+import json
+
+import pytest
+
+from matey.config import DataSection, DataSet
+from matey.data.splits import split_trajectories
+from matey.studies.data_efficiency import Point, points_of, scores, study_figure, trajectories_for
+
+
+def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_own():
+    points = points_of(["random", "pretrained"], ["prepost", "all"], [1, 6], 3)
+    assert len({point.name for point in points}) == len(points) == 24
+    assert [point.start for point in points] == ["pretrained"] * 12 + ["random"] * 12
+    assert points[0].name == "pretrained-prepost-1-0"
+
+
+@pytest.mark.parametrize(("size", "needed"), [(1, 3), (16, 20), (24, 30), (48, 60), (96, 120), (25, 31)])
+def test_so_many_trajectories_are_needed_to_train_on_a_number_of_them(size, needed):
+    assert trajectories_for(size, DataSection(sets=(DataSet(path="data/thermals"),))) == needed
+    left = [len(split_trajectories(number, (0.8, 0.1, 0.1), 0).train) for number in (needed - 1, needed) if number > 2]
+    assert left[-1] >= size and (len(left) == 1 or left[0] < size)
+
+
+def test_a_point_has_a_row_for_each_lead_over_all_fields(tmp_path):
+    record = {"field": "all", "kind": "lead", "lead": 1, "nrmse": 0.1, "persistence_nrmse": 0.2, "num_windows": 9}
+    others = [{**record, "field": "density"}, {**record, "kind": "rollout"}, {**record, "lead": 50, "nrmse": 0.4}]
+    (tmp_path / "metrics.json").write_text(json.dumps([record, *others]))
+    rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json")
+    assert [(row["lead"], row["nrmse"]) for row in rows] == [(1, 0.1), (50, 0.4)]
+    assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2
+
+
+def test_the_plot_shows_means_and_deviations_over_seeds_for_each_lead():
+    rows = [
+        {"start": start, "mode": "all", "trajectories": size, "seed": seed, "lead": lead}
+        | {"nrmse": 0.1 * (1 + seed) / size, "persistence_nrmse": 0.5}
+        for start in ("pretrained", "random")
+        for size in (1, 4)
+        for seed in (0, 1)
+        for lead in (1, 5)
+    ]
+    chart = study_figure(rows, "thermals")
+    assert [axes.get_title() for axes in chart.axes] == ["thermals, lead 1", "thermals, lead 5"]
+    line, caps, (bars,) = chart.axes[0].containers[0]
+    assert list(line.get_xdata()) == [1, 4]
+    assert list(line.get_ydata()) == pytest.approx([0.15, 0.0375])
+    assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.1, 0.2])

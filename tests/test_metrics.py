@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+
+from matey.metrics import NRMSE_EPSILON, VRMSE_EPSILON, nrmse, vrmse
+from matey.tokens.normalisation import TINY
+
+
+def field(*cells):
+    return torch.tensor(cells, dtype=torch.float64).reshape(1, 1, 1, 1, -1)
+
+
+def test_nrmse_is_the_norm_of_the_error_over_the_norm_of_the_target():
+    assert nrmse(field(3.3, 4.4), field(3, 4)).item() == pytest.approx(0.5 / 5)
+
+
+def test_vrmse_is_the_error_over_the_standard_deviation_of_the_target():
+    assert vrmse(field(1, 3), field(0, 2)).item() == pytest.approx(math.sqrt(1 / (2 + VRMSE_EPSILON)), rel=1e-12)
+
+
+def test_vrmse_forgets_the_mean_of_the_field_and_nrmse_does_not():
+    prediction, target = field(1, 3, 5), field(0, 2, 7)
+    assert vrmse(prediction + 100, target + 100).item() == pytest.approx(vrmse(prediction, target).item())
+    assert nrmse(prediction + 100, target + 100).item() < 0.05 * nrmse(prediction, target).item()
+
+
+@pytest.mark.parametrize("metric", [nrmse, vrmse])
+def test_each_sample_and_field_has_an_error_of_its_own(metric):
+    torch.manual_seed(0)
+    prediction, target = torch.randn(2, 3, 4, 2, 5, 6)
+    errors = metric(prediction, target)
+    assert errors.shape == (3, 4)
+    assert torch.allclose(errors[1:2, 2:3], metric(prediction[1:2, 2:3], target[1:2, 2:3]))
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_nrmse_does_not_depend_on_the_unit(unit):
+    prediction, target = field(1, 2, 4), field(1, 3, 5)
+    assert nrmse(unit * prediction, unit * target).item() == pytest.approx(nrmse(prediction, target).item(), rel=1e-6)
+
+
+def test_a_zero_field_predicted_at_the_normalisation_floor_has_an_error_of_order_one():
+    zero = torch.zeros(1, 1, 1, 4, 4)
+    assert nrmse(torch.full_like(zero, TINY), zero).item() == pytest.approx(TINY / NRMSE_EPSILON)
+    assert nrmse(zero, zero).item() == 0
+
+
+def test_nrmse_of_an_exact_prediction_has_a_finite_gradient():
+    prediction = torch.ones(1, 1, 1, 2, 2, requires_grad=True)
+    nrmse(prediction, torch.ones(1, 1, 1, 2, 2)).sum().backward()
+    assert prediction.grad.isfinite().all()
