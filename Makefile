@@ -23,6 +23,7 @@ demo: data/demo
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
