@@ -28,6 +28,8 @@ import yaml
 from matey import FieldBatch, MateyConfig, MateyModel
 from tests.support.preloaded import Server
 
+pytest_plugins = ["tests.support.evaluations"]
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 VOCABULARY = ("water_height", "activator", "inhibitor")

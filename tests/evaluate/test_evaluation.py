@@ -9,7 +9,7 @@ from matey.report.about import About
 from matey.report.evaluation import write_report
 from matey.report.summary import summary_text
 from tests.conftest import SHARED, make_model
-from tests.evaluate.conftest import PATCHES, write_waves
+from tests.support.evaluations import PATCHES, write_waves
 
 
 def run(model, data, **protocol):
@@ -146,7 +146,7 @@ def test_an_unknown_field_is_named_with_its_system(held_out):
 
 
 def test_a_patch_that_does_not_divide_the_history_names_the_file(held_out):
-    with pytest.raises(DataError, match=r"2D_rdb_NA_NA.h5: Patch t=3 does not divide t=2"):
+    with pytest.raises(DataError, match=r"2D_rdb_NA_NA.h5: Patch t=3 does not divide the t=2 frames of the history"):
         plan_tasks(make_model(((3, 1, 4, 4),)), held_out, Protocol())
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from matey.data import split_trajectories
 from tests.conftest import ROOT, make_model, start
-from tests.evaluate.conftest import PATCHES, write_waves
+from tests.support.evaluations import PATCHES, write_waves
 
 NUM_FRAMES = 12
 RUN = {

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, start
-from tests.evaluate.conftest import write_waves
+from tests.support.evaluations import write_waves
 
 
 def compare(out, *flags, **kwargs):

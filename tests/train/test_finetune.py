@@ -10,7 +10,7 @@ from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from matey.train.trained_parts import train_only
 from tests.conftest import VOCABULARY, make_batch, make_model
-from tests.evaluate.conftest import write_waves
+from tests.support.evaluations import write_waves
 
 OLD = ("inhibitor", "water_height")
 

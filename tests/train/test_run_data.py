@@ -13,7 +13,7 @@ from matey.train.loss import LossScale
 from matey.train.pretrain import pretrain
 from matey.train.run_data import loss_scales, open_data, validation_windows
 from tests.conftest import write_swe
-from tests.evaluate.conftest import write_waves
+from tests.support.evaluations import write_waves
 
 
 def still(path, trajectories=slice(None)):

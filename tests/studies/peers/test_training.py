@@ -20,7 +20,7 @@ from matey.studies.peers.training import Settings, rate_factor, train_network
 from matey.studies.peers.unet import UNet
 from matey.train.run_data import loss_scales, open_data
 from tests.conftest import ROOT, make_batch
-from tests.evaluate.conftest import NAMES, SIMULATION, write_waves
+from tests.support.evaluations import NAMES, SIMULATION, write_waves
 
 NETWORKS = {"unet": UNet, "fno": FourierOperator}
 COUPLING, DIFFUSION = 0.03, 0.1
