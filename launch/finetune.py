@@ -24,6 +24,9 @@ def main() -> int:
         choices=get_args(TrainedParts),
         help="parts that are trained: all but the blocks, all, adapters, the decoder",
     )
+    parser.add_argument(
+        "--trajectories", type=int, metavar="N", help="train on the first N trajectories of a fixed order"
+    )
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
     run, deepspeed_config = read_settings(args, [f"{key}={json.dumps(value)}" for key, value in given.items()])
