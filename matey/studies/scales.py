@@ -36,7 +36,7 @@ SCALES = {
         "launch/runs/finetune_thermals_micro.yaml",
         sizes=dict.fromkeys(SYSTEMS, "1,6,24"),
         seeds=3,
-        settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100"),
+        settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100", "train.unroll=0"),
         system_settings=(
             ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),
             ("mhd", ("finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",)),
