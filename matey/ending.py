@@ -8,12 +8,17 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
+
+from matey.leave_signals import END_READING
 
 # A rank that only lost the others waits before it speaks: theirs is the cause.
 GRACE_SECONDS = 5.0
 # For this long a rank that has spoken stays, so that others with the same words hear of it.
 LINGER_SECONDS = 1.0
+# For this long a process that reads data may take to end, on a file system that answers slowly.
+WORKER_SECONDS = 2.0
 
 
 def end_with_error(rank: int, world_size: int, text: str) -> int:
@@ -21,7 +26,7 @@ def end_with_error(rank: int, world_size: int, text: str) -> int:
     say_once(rank, world_size, text, code=2)
     if world_size > 1:
         end_process(2)
-    _end_workers()
+    end_workers()
     return 2
 
 
@@ -78,12 +83,19 @@ def _wait_for_the_launcher(code: int) -> None:
 
 def end_process(code: int) -> None:
     """End this process, and those that read data for it, without waiting for other ranks; its launcher then ends theirs."""
-    _end_workers()
+    end_workers()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _end_workers() -> None:
-    for worker in multiprocessing.active_children():
+def end_workers() -> None:
+    """End the processes that read data: each removes its temporary files; one that does not hear that it should is killed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
+    workers, deadline = multiprocessing.active_children(), time.monotonic() + WORKER_SECONDS
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, END_READING)
+    for worker in workers:
+        worker.join(max(0, deadline - time.monotonic()))
         worker.kill()

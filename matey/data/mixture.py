@@ -6,9 +6,11 @@ Nothing here has a state: a step number is all that a run needs to go on where i
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
+from types import FrameType
+from typing import Literal, NoReturn
 
 import numpy as np
 from torch import Generator
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, is_sound, num_starts, read_windows
 from matey.fields import FieldBatch
+from matey.leave_signals import END_READING
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
@@ -252,6 +255,11 @@ def _leave_signals_to_the_run(worker: int) -> None:
     """Let a worker live on through the signals that ask its run to leave: Slurm and a terminal send them to every process."""
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(END_READING, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit()
 
 
 def _as_it_is(item: list[FieldBatch] | DataError) -> list[FieldBatch] | DataError:

@@ -1,6 +1,9 @@
 """The training stream: pure, fair to the weights, the same on any number of ranks and workers."""
 
+import signal
+import tempfile
 from collections import Counter
+from multiprocessing import active_children
 
 import h5py
 import numpy as np
@@ -10,6 +13,7 @@ from seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.windows import sound_windows
+from matey.ending import end_workers
 
 
 @pytest.fixture
@@ -116,6 +120,18 @@ def test_workers_give_the_stream_of_one_process_and_leave_torch_random_numbers_a
             assert batch.system == same.system
             assert torch.equal(batch.history, same.history) and torch.equal(batch.target, same.target)
             assert torch.equal(batch.lead_time, same.lead_time)
+
+
+def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2, start_method="fork")
+    next(stream), next(stream)
+    assert list((tmp_path / "tmp").iterdir()) and len(active_children()) == 2
+    handler = signal.getsignal(signal.SIGCHLD)
+    end_workers()
+    signal.signal(signal.SIGCHLD, handler)  # the loader's, for the tests that follow
+    assert list((tmp_path / "tmp").iterdir()) == [] and active_children() == []
 
 
 @pytest.mark.parametrize("workers", [0, 1])
