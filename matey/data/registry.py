@@ -83,6 +83,7 @@ def _reader_of(file: Path) -> Reader | None:
 
 
 def _absolute(path: str | Path) -> Path:
+    _check_name(str(path))
     try:
         return Path(path).expanduser().absolute()
     except RuntimeError:
@@ -107,20 +108,20 @@ def _find_files(path: Path) -> list[Path]:
             f"found {_listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
         )
     for file in files:
-        if not _is_text(str(file)):
-            raise DataError(
-                f"{ascii(str(file))} has a name that is not text in UTF-8, which no log can hold; rename it."
-            )
+        _check_name(str(file))
     return list(dict.fromkeys(files))
 
 
-def _is_text(name: str) -> bool:
-    """Return whether a name can be written; of bytes that are no UTF-8, Python makes half characters."""
+def _check_name(name: str) -> None:
+    """Raise DataError if a name cannot be written on a line; of bytes that are no UTF-8, Python makes half characters."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        raise DataError(
+            f"{ascii(name)} has a name that is not text in UTF-8, which no log can hold; rename it."
+        ) from None
+    if len(name.splitlines()) > 1 or "\0" in name:
+        raise DataError(f"{name!r} has line breaks or null bytes in its name, which no log can hold; rename it.")
 
 
 def _search(folder: Path) -> list[Path]:

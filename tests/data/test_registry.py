@@ -149,6 +149,11 @@ def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
     (tmp_path / "a\udcff.h5").touch()
     with pytest.raises(DataError, match=r"a\\udcff.h5' has a name that is not text in UTF-8, .* rename it"):
         open_dataset(tmp_path)
+    (tmp_path / "a\udcff.h5").rename(tmp_path / "a\nb.h5")
+    for path in (tmp_path, tmp_path / "c\nd", "e\0f"):
+        with pytest.raises(DataError, match="has line breaks or null bytes in its name") as refused:
+            open_dataset(path)
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_a_home_folder_that_is_not_there_is_a_sentence():
