@@ -69,8 +69,9 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
         except DataError:
             raise
-        # With bytes of the metadata overwritten, h5py was seen to raise each of these.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        # With bytes of the metadata overwritten, h5py was seen to raise each of these; the last one comes of a link that leads
+        # nowhere, or of a group in the place of a dataset.
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{path} cannot be described ({_one_line(error)}); the file is corrupt: download or copy it again."
             ) from error

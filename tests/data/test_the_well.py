@@ -122,6 +122,19 @@ def test_what_does_not_keep_to_the_layout_is_named(path, change, words):
         open_dataset(path)
 
 
+@pytest.mark.parametrize("place", ["scalars/viscosity", "boundary_conditions/below"])
+@pytest.mark.parametrize("kind", ["broken link", "group"])
+def test_a_broken_link_or_a_group_in_the_place_of_what_is_read_is_a_sentence(path, place, kind):
+    with h5py.File(path, "a") as file:
+        del file[place]
+        if kind == "group":
+            file.create_group(place)
+        else:
+            file[place] = h5py.SoftLink("/nowhere")
+    with pytest.raises(DataError, match=r"a\.hdf5.*(corrupt|write it again)"):
+        open_dataset(path)
+
+
 def test_the_real_dam_break_has_the_heights_of_pdebench(real_file):
     trajectories = open_dataset(real_file("the_well/pdebench_radial_dam_break"))
     assert (trajectories.system, trajectories.fields) == ("pdebench_radial_dam_break", ("height",))
