@@ -9,11 +9,15 @@ from pathlib import Path
 def replace_text(path: Path, text: str) -> None:
     """Write a file such that a reader, or a crash, sees the old text or the new one."""
     new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    try:
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:  # on a full disk, which is not to keep the half of it
+        new.unlink(missing_ok=True)
+        raise
     _flush_folder(path.parent)
 
 

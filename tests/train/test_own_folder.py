@@ -7,6 +7,7 @@ import pytest
 
 from matey.config import ConfigError, load_config
 from matey.train.checkpoint import RunFolder
+from matey.train.durable import replace_text
 from matey.train.lock import LOCK
 from matey.train.own_folder import check_folder
 from matey.train.resume import RunError
@@ -109,6 +110,9 @@ def test_a_full_disk_refuses_a_run_in_a_sentence(tmp_path):
                 pass
         with pytest.raises(ConfigError, match="Cannot write to .*No space left"), RunFolder(place / "run").in_use():
             pass
+        with pytest.raises(OSError, match="No space left"):
+            replace_text(place / "run" / "config.yaml", "steps: 3")
+        assert [entry.name for entry in (place / "run").iterdir()] == [LOCK]
     finally:
         subprocess.run(["umount", str(place)], check=True)
 
