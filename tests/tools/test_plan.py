@@ -40,14 +40,14 @@ def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words
     run, assumed = load_config(PAPER[1], overrides), Assumed()
     workload = load_workload(run, assumed, num_samples=1)
     said = text(estimate(run, {}, CPU, ranks=1, workload=workload), workload, assumed, run, CPU)
-    assert f"not counted on data but taken: 1x128x128 (z y x), {words}\n" in said
+    assert f"not counted on data but assumed: 1x128x128 (z y x), {words}\n" in said
     if "496" in words:
         assert workload.num_tokens == 496
 
 
 def test_what_does_not_fit_ends_with_1_and_the_nearest_change(tmp_path):
     machine = tmp_path / "small.yaml"
-    text = (ROOT / "matey" / "scaling" / "machines" / "frontier.yaml").read_text()
+    text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
     machine.write_text(text.replace("memory: 64.0e+9", "memory: 3.9e+9"))
     result = plan(*PAPER, "--nodes", "92", "--machine", machine)
     assert result.returncode == 1
@@ -66,5 +66,5 @@ def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml):
 
 def test_patches_that_do_not_fit_the_assumed_window_end_with_2():
     result = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", "tokens.patches=[[3,1,32,32],[1,1,8,8]]")
-    assert result.returncode == 2 and "Patch t=3 does not divide t=16" in result.stderr
+    assert result.returncode == 2 and "Patch t=3 does not divide the t=16 frames" in result.stderr
     assert "Traceback" not in result.stderr

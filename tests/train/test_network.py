@@ -13,7 +13,7 @@ from matey.train.network import check_attention, check_fit, with_vocabulary
 @pytest.mark.parametrize("backend", ["varlen", "flash_attn"])
 def test_an_attention_that_needs_a_gpu_is_refused_without_one(backend):
     with pytest.raises(
-        ConfigError, match=f"model.attention: '{backend}' needs a GPU, and PyTorch sees none; take 'auto'"
+        ConfigError, match=f"model.attention: '{backend}' needs a GPU, and PyTorch sees none; use 'auto'"
     ):
         check_attention(backend, is_bf16=True)
     check_attention("auto", is_bf16=False)

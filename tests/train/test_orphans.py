@@ -79,7 +79,7 @@ def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
             if select.select([here], [], [], 0.1)[0]:
                 os.read(here, 4096)
         os.close(here)
-        assert process.wait(30) == 75
+        assert process.wait(120) == 75
     done = len(losses(folder))
     assert (folder / "run" / "checkpoints" / "latest").read_text() == f"step_{done:06d}"
 
