@@ -96,6 +96,12 @@ class FieldBatch:
         """The last known frame, ``(b, f, z, y, x)``: what persistence predicts."""
         return self.history[:, -1]
 
+    @property
+    def known_target(self) -> Tensor:
+        """The frame to predict, of a batch that has one."""
+        assert self.target is not None, f"this batch of {self.system} has no target"
+        return self.target
+
     def to(self, device: torch.device | str) -> FieldBatch:
         """Return the batch with its tensors on ``device``."""
         target = None if self.target is None else self.target.to(device, non_blocking=True)

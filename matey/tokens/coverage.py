@@ -76,11 +76,11 @@ class Tiles:
     def box(self) -> tuple[slice, slice, slice, slice]:
         """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; there may be none."""
         _, (samples, *sides) = self._in_box
-        cells = (
+        z, y, x = (
             slice(min(side.start * size, length), min(side.stop * size, length))
             for side, size, length in zip(sides, self.tile[1:], self.frames.window[1:], strict=True)
         )
-        return samples, *cells
+        return samples, z, y, x
 
     def place(self, values: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of what lies in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
@@ -221,7 +221,7 @@ def _by_cell(
     Returns:
         One tensor ``(level, b, Z, Y, X)`` per batch, on a grid that divides the finest patch and the tile.
     """
-    place = (1, *(math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True)))
+    z, y, x = (math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True))
     written = []
     for number, group in enumerate(frames):
         levels = []
@@ -230,7 +230,7 @@ def _by_cell(
             at_level = value.new_zeros(group.num_samples * Z * Y * X)
             index = layout.is_last & (layout.level == level) & (layout.group == number)
             at_level[layout.row[index] // (group.window[0] // patch[0])] = value[index]
-            levels.append(to_children(at_level.view(group.num_samples, Z, Y, X), patch, place))
+            levels.append(to_children(at_level.view(group.num_samples, Z, Y, X), patch, (1, z, y, x)))
         written.append(torch.stack(levels))
     return written
 

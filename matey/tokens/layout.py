@@ -184,9 +184,10 @@ class _Group:
         return first + parent
 
 
-def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
+def _ratio(coarse: Patch, fine: Patch) -> tuple[int, int, int]:
     """How many fine patches lie along ``z, y, x`` of a coarse one."""
-    return tuple(c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
+    z, y, x = (c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
+    return z, y, x
 
 
 def joined(parts: Sequence[TokenLayout]) -> TokenLayout:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from matey.tokens.patches import Patch, cover, holds_cells, pad, patch_grid
 
+Rule = Literal["threshold", "fraction", "budget"]
+Values = Literal["normalised", "raw"]
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -33,9 +36,9 @@ class Refinement:
         keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
     """
 
-    rule: Literal["threshold", "fraction", "budget"]
+    rule: Rule
     amount: float
-    values: Literal["normalised", "raw"] = "normalised"
+    values: Values = "normalised"
     change: float = 0.0
     keep_parents: bool = False
 
@@ -63,7 +66,9 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     criteria = [_criterion(fields, covered, patch, refinement.change) for patch in patches[:-1]]
     if refinement.rule == "budget":
         grids = [patch_grid(covered, patch) for patch in patches]
-        num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(*grids[:2], refinement.keep_parents)
+        num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(
+            grids[0], grids[1], refinement.keep_parents
+        )
         return _split_most_variable(criteria, grids, num_splits)
     refined: list[Tensor] = []
     for level, (patch, criterion) in enumerate(zip(patches, criteria, strict=False)):
@@ -187,7 +192,7 @@ def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int
     return children * fine[0] - (0 if keep_parents else coarse[0])
 
 
-def _at(values: list[Any], place: tuple[int, int, int]) -> float:
+def _at(values: list[Any], place: Sequence[int]) -> float:
     z, y, x = place
     return values[z][y][x]
 
