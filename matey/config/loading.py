@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
@@ -15,6 +15,9 @@ from matey.config.deepspeed_tree import DeepSpeedTree
 from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
 from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig, Section
 from matey.fields import nearest_name
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 # The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.
 OWNED_BY_RUN = {
@@ -44,7 +47,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 # Sections that lie in a list, in a mapping, or may be missing.
-_INSIDE = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
+_INSIDE: dict[str, type[Section]] = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
 
 
 class ConfigError(ValueError):
@@ -164,7 +167,7 @@ def shortened(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def _sentence(error: dict[str, Any]) -> str:
+def _sentence(error: ErrorDetails) -> str:
     """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
     where = ".".join(str(part)[:80] for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -180,6 +183,8 @@ def _section_at(location: Sequence[str | int]) -> type[Section]:
     """Return the section that a pydantic location leads to; indices and keys of mappings on the way are passed over."""
     section: type[Section] = RunConfig
     for part in location:
-        if part in section.model_fields:
-            section = _INSIDE.get(part, section.model_fields[part].annotation)
+        if isinstance(part, str) and part in section.model_fields:
+            inside = _INSIDE.get(part) or section.model_fields[part].annotation
+            if isinstance(inside, type) and issubclass(inside, Section):
+                section = inside
     return section

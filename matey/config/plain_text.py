@@ -49,8 +49,8 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
         for event in yaml.parse(text, Loader=_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise PlainTextError(f"uses the alias *{event.anchor}; write out what it stands for")
-            if getattr(event, "tag", None) is not None:
-                raise PlainTextError(f"uses the tag {event.tag}; write a plain value")
+            if (tag := getattr(event, "tag", None)) is not None:
+                raise PlainTextError(f"uses the tag {tag}; write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             _check_depth(depth)
         return yaml.load(text, Loader=_LOADER)

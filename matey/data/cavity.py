@@ -33,13 +33,13 @@ from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
 from matey.data.npy import map_npy
 from matey.data.pdebench_config import numbers
 from matey.data.signature import is_npy
-from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"
 AXES = {"velocity": "t y x 2", "magnetic": "t y x 2"}
 _NUMPY_NAME = re.compile(r"numpy_Bx_([-+.\de]+)_Re_([-+.\de]+)\.npy")
 _NUMPY_INTERVAL = 0.01
-_BOUNDARY = ("none", "wall", "wall")
+_BOUNDARY: tuple[Boundary, Boundary, Boundary] = ("none", "wall", "wall")
 
 
 class CavityFile(TrajectorySet):
@@ -99,7 +99,9 @@ class CavityArray(TrajectorySet):
         num_frames, num_y, num_x, _ = shape
         if min(num_y, num_x) < 2:
             raise DataError(f"{path}: expected a grid with points on all walls, got {num_y} x {num_x}.")
-        applied_field, reynolds = _NUMPY_NAME.fullmatch(path.name).groups()
+        name = _NUMPY_NAME.fullmatch(path.name)
+        assert name is not None, f"{path.name} is no name of this format"
+        applied_field, reynolds = name.groups()
         self.trajectories = (
             Trajectory(
                 source=path,

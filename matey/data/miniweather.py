@@ -124,7 +124,8 @@ def _describe(path: Path) -> dict[str, Variable]:
 def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
     """Names of a dataset's dimensions, empty where the file does not name them."""
     names = [scales[0].name if len(scales) else None for scales in dataset.dims]
-    return tuple(name.rpartition("/")[2] for name in names) if all(names) else ()
+    named = [name for name in names if name]
+    return tuple(name.rpartition("/")[2] for name in named) if len(named) == len(names) else ()
 
 
 def _read(path: Path, names: Sequence[str], start: int, stop: int) -> list[np.ndarray]:

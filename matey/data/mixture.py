@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from types import FrameType
 from typing import Literal, NoReturn
 
 import numpy as np
-from torch import Generator
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
@@ -154,7 +154,7 @@ def micro_batches(
     same_system: bool = False,
     bad_values: Literal["refuse", "skip"] = "refuse",
     further: Callable[[int], int] | None = None,
-) -> Iterator[list[FieldBatch]]:
+) -> Generator[list[FieldBatch], None, None]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
     The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
@@ -186,6 +186,7 @@ def micro_batches(
         mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further
     )
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
+    items: Iterable[list[FieldBatch] | DataError]
     if workers == 0:
         items = map(reads.__getitem__, indices)
     else:
@@ -199,12 +200,12 @@ def micro_batches(
             collate_fn=_as_it_is,
             # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
             # differ from one without.
-            generator=Generator(),
+            generator=torch.Generator(),
         )
     return _or_raise(items)
 
 
-class _MicroBatches(Dataset):
+class _MicroBatches(Dataset[list[FieldBatch] | DataError]):
     """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it."""
 
     def __init__(
@@ -266,7 +267,7 @@ def _as_it_is(item: list[FieldBatch] | DataError) -> list[FieldBatch] | DataErro
     return item
 
 
-def _or_raise(items: Iterator[list[FieldBatch] | DataError]) -> Iterator[list[FieldBatch]]:
+def _or_raise(items: Iterable[list[FieldBatch] | DataError]) -> Generator[list[FieldBatch], None, None]:
     for item in items:
         if isinstance(item, DataError):
             raise item

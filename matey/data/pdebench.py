@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -157,7 +158,7 @@ def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], la
     )
 
 
-def _simulation(group: h5py.Group) -> dict[str, object]:
+def _simulation(group: h5py.Group) -> dict[str, Any]:
     """The ``sim`` section of a group's ``config``, empty if there is none."""
     simulation = read_config(group).get("sim")
     return simulation if isinstance(simulation, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import h5py
 import yaml
@@ -13,7 +14,7 @@ from matey.data.trajectories import DataError
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_config(item: h5py.Group) -> dict[str, object]:
+def read_config(item: h5py.Group) -> dict[str, Any]:
     """Return the mapping in the attribute ``config`` of a file or group, empty if there is none.
 
     Raises:
@@ -35,7 +36,7 @@ def read_config(item: h5py.Group) -> dict[str, object]:
     return config if isinstance(config, dict) else {}
 
 
-def numbers(entries: Mapping[str, object], keys: Iterable[str]) -> dict[str, float]:
+def numbers(entries: Mapping[str, Any], keys: Iterable[str]) -> dict[str, float]:
     """Return the entries that are numbers; OmegaConf writes ``???`` for one never set, YAML reads ``1e-3`` as text."""
     found = {}
     for key in keys:

@@ -9,6 +9,7 @@ among the fields. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``d
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -94,7 +95,7 @@ def _num_written(file: h5py.File, num_stored: int) -> int:
     return num_written
 
 
-def _domain_size(config: dict[str, object]) -> tuple[float, float]:
+def _domain_size(config: dict[str, Any]) -> tuple[float, float]:
     """Length of the domain along x and y; 1 in the release, whose generator otherwise makes no initial state."""
     try:
         size_x, size_y = (float(size) for size in config.get("domain_size", ()))

@@ -56,17 +56,18 @@ def _split_whole_set(trajectory_set: TrajectorySet, fractions: Sequence[float], 
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
     if not any(own):
         return split_trajectories(trajectory_set.num_trajectories, fractions, seed)
-    if not all(own):
+    if None in own:
         first = trajectory_set.trajectories[own.index(None)]
         raise DataError(
             f"{first.label}: expected it to lie in a folder data/train, data/valid or data/test as others of "
             f"{trajectory_set.system} do; open the two kinds as two data sets."
         )
+    held = ", ".join(sorted({part for part in own if part}))
     split = Split(*(tuple(i for i, part in enumerate(own) if part == name) for name in PARTS))
     for name, part, fraction in zip(PARTS, astuple(split), fractions, strict=True):
         if fraction > 0 and not part:
             raise DataError(
-                f"{trajectory_set.system} says itself what is for training, and holds only {', '.join(sorted(set(own)))}: "
+                f"{trajectory_set.system} says itself what is for training, and holds only {held}: "
                 f"expected some for {name}; give the folder that holds data/{name} too, or set its fraction to 0."
             )
     return split

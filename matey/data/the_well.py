@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -29,6 +29,7 @@ from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajector
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
+_NO_AXIS: Boundary = "none"
 
 
 @dataclass(frozen=True)
@@ -159,15 +160,17 @@ def _describe(
     file: h5py.File, path: Path, axes: tuple[str, ...], ours: tuple[str, ...], num_trajectories: int
 ) -> Iterator[Trajectory]:
     along = [axes[ours.index(axis)] if axis in ours else None for axis in "zyx"]  # None where the file has no such axis
-    boundary = tuple("none" if axis is None else _boundary(file, axis) for axis in along)
+    grid_z, grid_y, grid_x = (1 if axis is None else _size(file, axis) for axis in along)
+    boundary_z, boundary_y, boundary_x = (_NO_AXIS if axis is None else _boundary(file, axis) for axis in along)
     for index in range(num_trajectories):
+        step_z, step_y, step_x = (1.0 if axis is None else _step(file, axis, index) for axis in along)
         yield Trajectory(
             source=path,
             name=str(index),
             num_frames=_size(file, "time"),
-            grid=tuple(1 if axis is None else _size(file, axis) for axis in along),
-            spacing=tuple(1.0 if axis is None else _step(file, axis, index) for axis in along),
-            boundary=boundary,
+            grid=(grid_z, grid_y, grid_x),
+            spacing=(step_z, step_y, step_x),
+            boundary=(boundary_z, boundary_y, boundary_x),
             time_step=_step(file, "time", index),
             parameters=_parameters(file, index),
             split=_split_of(path),
@@ -222,8 +225,9 @@ def _parameters(file: h5py.File, index: int) -> dict[str, float]:
 
 
 def _split_of(path: Path) -> Part | None:
-    part = path.parent.name
-    return part if part in get_args(Part) and path.parent.parent.name == "data" else None
+    parts: tuple[Part, ...] = get_args(Part)
+    named = (part for part in parts if part == path.parent.name)
+    return next(named, None) if path.parent.parent.name == "data" else None
 
 
 def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
@@ -236,7 +240,7 @@ def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
     return item
 
 
-def _attribute(item: h5py.HLObject, name: str) -> object:
+def _attribute(item: h5py.HLObject, name: str) -> Any:  # noqa: ANN401 (an attribute is of any type)
     if name not in item.attrs:
         raise DataError(
             f"{item.file.filename}, {item.name}: expected the attribute {name!r}, as The Well's layout has it, found "
