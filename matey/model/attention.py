@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,12 +83,19 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend:
         )
     if not segmentation.runs:
         return q
-    if backend == "varlen":
-        from torch.nn.attention.varlen import varlen_attn as attend
-    elif find_spec("flash_attn"):
-        from flash_attn import flash_attn_varlen_func as attend
-    else:
-        raise ValueError("The package flash-attn is not installed; install it or set model.attention to auto.")
     longest = (max(run[of] for run in segmentation.runs) for of in (1, 2))
     offsets = (segmentation.offsets(of, q.device) for of in (0, 1))
-    return attend(q, k, v, *offsets, *longest)
+    return _kernel(backend)(q, k, v, *offsets, *longest)
+
+
+def _kernel(backend: str) -> Callable[..., Any]:
+    """Return the function of variable-length flash attention, imported on use; both have the arguments that we give."""
+    if backend == "varlen":
+        from torch.nn.attention.varlen import varlen_attn
+
+        return varlen_attn
+    if find_spec("flash_attn"):
+        from flash_attn import flash_attn_varlen_func
+
+        return flash_attn_varlen_func
+    raise ValueError("The package flash-attn is not installed; install it or set model.attention to auto.")

@@ -39,12 +39,12 @@ class BlockGrid:
     """
 
     tiles: Tiles
-    cells: tuple[int, int, int]
-    margin: tuple[int, int, int]
+    cells: tuple[int, ...]
+    margin: tuple[int, ...]
     reaching: Tensor
 
     @classmethod
-    def over(cls, tiles: Tiles, cells: tuple[int, int, int], margin: tuple[int, int, int]) -> BlockGrid:
+    def over(cls, tiles: Tiles, cells: tuple[int, ...], margin: tuple[int, ...]) -> BlockGrid:
         """Cut what the patches cover into blocks."""
         shape = _shape(tiles, cells)
         number = torch.arange(math.prod(shape), device=tiles.row.device).view(shape)
@@ -152,7 +152,7 @@ def blend(levels: Sequence[Blocks], *, add_levels: bool) -> Tensor:
     Returns:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
     """
-    total = weight = 0
+    total = weight = levels[0].values.new_zeros(())
     for blocks in levels if add_levels else _by_size(levels):
         grid = blocks.grid
         decoded = grid.fold(blocks.values, grid.sources(blocks.number))
@@ -253,5 +253,5 @@ def _columns(values: Tensor, index: Tensor, missing: Tensor) -> Tensor:
 
 
 def _shape(tiles: Tiles, cells: Sequence[int]) -> tuple[int, int, int, int]:
-    along = (size // block for size, block in zip(tiles.frames.covered, cells, strict=True))
-    return (tiles.frames.num_samples, *along)
+    z, y, x = (size // block for size, block in zip(tiles.frames.covered, cells, strict=True))
+    return tiles.frames.num_samples, z, y, x

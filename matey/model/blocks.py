@@ -49,7 +49,8 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor, seam: Seam, plan: Plan) -> Tensor:
         """Return what tokens ``(n, e)`` gathered from their segments."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
-        gathered = seam.attend(*qkv.unbind(1), plan)
+        q, k, v = qkv.unbind(1)
+        gathered = seam.attend(q, k, v, plan)
         return self.out(rearrange(gathered, "n h d -> n (h d)"))
 
 

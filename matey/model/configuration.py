@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from matey.model.attention import BACKENDS
 from matey.tokens.patches import Patch, check_levels
-from matey.tokens.refinement import Refinement
+from matey.tokens.refinement import Refinement, Rule, Values
 
 SIZES = {
     # heads, width, blocks; micro is for tests and the demo, the others are the paper's
@@ -64,9 +64,9 @@ class MateyConfig(PretrainedConfig):
         patches: Sequence[Sequence[int]] = ((1, 1, 16, 16),),
         scheme: str = "vit",
         token_set: str = "uniform",
-        refine_rule: str = "threshold",
+        refine_rule: Rule = "threshold",
         refine_amount: float = 0.2,
-        refine_values: str = "normalised",
+        refine_values: Values = "normalised",
         refine_change: float = 0.0,
         normalisation: str = "sample",
         history: int = 1,

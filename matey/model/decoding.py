@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from matey.model.blending import ramp
 from matey.model.embedding import weighted_sums
 from matey.model.groups import packed
+from matey.model.module_list import ModuleList
 from matey.tokens.coverage import Frames
 from matey.tokens.patches import Patch, factor_stages, surroundings
 
@@ -49,7 +50,7 @@ class PatchDecoder(nn.Module):
         block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
         hidden = width // 2
         widths = [width] + [width // 4] * (len(self.splits) - 1) + [hidden]
-        self.stages = nn.ModuleList(
+        self.stages = ModuleList(
             [
                 nn.Linear(w_in, math.prod(split) * w_out)
                 for split, (w_in, w_out) in zip(self.splits, pairwise(widths), strict=True)
@@ -99,7 +100,8 @@ class PatchDecoder(nn.Module):
 
 def tile_of(decoders: Iterable[PatchDecoder]) -> Patch:
     """Return the smallest tile, of one frame, that the blocks of every level divide."""
-    return (1, *(math.lcm(*along) for along in zip(*(decoder.cells[1:] for decoder in decoders), strict=True)))
+    z, y, x = (math.lcm(*along) for along in zip(*(decoder.cells[1:] for decoder in decoders), strict=True))
+    return 1, z, y, x
 
 
 def reach_of(decoders: Iterable[PatchDecoder]) -> list[int]:

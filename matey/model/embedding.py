@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.module_list import ModuleList
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, factor_stages
 from matey.tokens.positions import fourier_features
@@ -32,7 +33,7 @@ class PatchEmbedding(nn.Module):
         self.field_weight = nn.Parameter(torch.empty(num_fields, math.prod(cells), stage_width))
         self.field_bias = nn.Parameter(torch.zeros(stage_width))
         widths = [stage_width] * len(self.merges) + [width]
-        self.stages = nn.ModuleList(
+        self.stages = ModuleList(
             [
                 nn.Linear(math.prod(merge) * w_in, w_out)
                 for merge, (w_in, w_out) in zip(self.merges, pairwise(widths), strict=True)

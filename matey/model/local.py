@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matey.model.groups import unpacked
+from matey.model.module_list import ModuleList
 from matey.model.stencil import Scheme
 from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch, extend
@@ -43,7 +44,7 @@ class LocalOperator(nn.Module):
         # In space a window of five cells would be 125 of them.
         self.halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
         self.factors = [[scale if goes else 1 for goes in along] for scale in scales]
-        self.schemes = nn.ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
+        self.schemes = ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
 
     def changes(
         self,
@@ -66,7 +67,7 @@ class LocalOperator(nn.Module):
         boxes = [_box(inputs, part) for inputs, part in zip(frames, tiles, strict=True)]
         of_samples = conditions.split([len(inputs) for inputs in frames])
         asked = torch.cat([told[samples] for told, (samples, *_) in zip(of_samples, boxes, strict=True)])
-        changes: list[Tensor | int] = [0] * len(frames)
+        changes = [inputs.new_zeros(()) for inputs in frames]
         for scheme, factor in zip(self.schemes, self.factors, strict=True):
             wide = [
                 self._wide(inputs, box, factor, part.frames.periodic)

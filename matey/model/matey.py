@@ -23,6 +23,7 @@ from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEm
 from matey.model.forecast import Forecast
 from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator, local_inputs
+from matey.model.module_list import ModuleList
 from matey.model.seam import Seam
 from matey.model.stencil import NUM_INPUTS, Scheme
 from matey.tokens.coverage import Tiles, routes, tiles_of, tiles_reached
@@ -52,16 +53,16 @@ class MateyModel(PreTrainedModel):
         super().__init__(config)
         width, num_fields = config.width, len(config.fields)
         self.keys = scheme_keys(config.scheme, config.patches)
-        self.embeddings = nn.ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
+        self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
         self.position = PositionEmbedding(width, config.num_wavelengths)
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         hidden = int(width * config.mlp_ratio)
-        self.blocks = nn.ModuleList(
+        self.blocks = ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
         )
         self.norm = nn.LayerNorm(width)
-        self.decoders = nn.ModuleList(
+        self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
         )
         self.local = None
@@ -138,7 +139,7 @@ class MateyModel(PreTrainedModel):
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
             return None
-        draw = torch.cat([batch.draw for batch in batches])
+        draw = torch.cat([_draw_of(batch) for batch in batches])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
         return [scale[layout.sample, None].to(dtype) for scale in scales]
@@ -289,6 +290,11 @@ def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Ten
 def _constant(value: Tensor, grid: Sequence[int]) -> Tensor:
     """See values ``(b, f)`` as fields ``(b, f, z, y, x)``."""
     return value[..., None, None, None].expand(*value.shape, *grid)
+
+
+def _draw_of(batch: FieldBatch) -> Tensor:
+    assert batch.draw is not None, f"drop path in training needs the draws of the samples; {batch.system} has none"
+    return batch.draw
 
 
 def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tensor]:

@@ -38,13 +38,14 @@ class _Waiting(MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = find_spec(name)
+        assert spec is not None and spec.loader is not None, f"{name} is about to be imported"
         run = spec.loader.exec_module
 
         def run_and_register(module: ModuleType) -> None:
             run(module)
             REGISTER[name](module)
 
-        spec.loader.exec_module = run_and_register
+        spec.loader.exec_module = run_and_register  # type: ignore[method-assign]  # of this one loader
         return spec
 
 
