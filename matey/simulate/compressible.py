@@ -13,7 +13,9 @@ initial states are in ``compressible_initial.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -61,16 +63,21 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
     law = IdealGas()
     spacing = tuple(1 / num_cells for num_cells in initial.shape[2:])
     flow = FiniteVolume(law, spacing, (periodic, periodic))
-    largest_step, scheme = flow.largest_step, heun
+    largest_step: Callable[[Tensor, Tensor], Tensor] = flow.largest_step
+    scheme = heun
     if gas.longitudinal_viscosity > LEAST_VISCOSITY * TYPICAL_SOUND * max(spacing):
         viscosity = _Viscosity(gas, spacing)
-        largest_step = lambda state, time: flow.largest_step(state).clamp(max=viscosity.largest_step)  # noqa: E731
         scheme = viscosity.around
+        largest_step = partial(_viscous_step, flow, viscosity)
     frames = initial.new_empty(initial.shape[0], len(times), *initial.shape[1:])  # (b, t, f, x, y)
     states = integrate(law.conserved(initial), times, flow.rate, largest_step, scheme)
     for index, state in enumerate(states):
         frames[:, index] = law.primitive(state)
     return frames
+
+
+def _viscous_step(flow: FiniteVolume, viscosity: _Viscosity, state: Tensor, time: Tensor) -> Tensor:
+    return flow.largest_step(state).clamp(max=viscosity.largest_step)
 
 
 @dataclass(frozen=True)

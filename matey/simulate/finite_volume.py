@@ -94,7 +94,10 @@ class FiniteVolume:
     def largest_step(self, state: Tensor, time: Tensor | None = None) -> Tensor:
         """Return the largest stable step of each trajectory, ``(b)``; ``time`` does not matter."""
         primitive = self.law.primitive(state)
-        crossings = sum(self.law.speed(primitive, axis) / spacing for axis, spacing in enumerate(self.spacing))
+        crossings = sum(
+            (self.law.speed(primitive, axis) / spacing for axis, spacing in enumerate(self.spacing)),
+            start=primitive.new_zeros(()),
+        )
         return self.courant / crossings.flatten(1).amax(1)
 
 

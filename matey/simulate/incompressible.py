@@ -88,7 +88,8 @@ class _Box:
         velocity = velocity.clone()
         for face, dim in _by_axis(velocity):
             face.select(dim, -1).zero_()
-        divergence = sum(face - _lower(face, dim) for face, dim in _by_axis(velocity)) / self.spacing
+        differences = (face - _lower(face, dim) for face, dim in _by_axis(velocity))
+        divergence = sum(differences, start=velocity.new_zeros(())) / self.spacing
         pressure = inverse_cosine(cosine(divergence) / self.eigenvalues)
         for face, dim in _by_axis(velocity):
             face.narrow(dim, 0, face.shape[dim] - 1).sub_(pressure.diff(dim=dim) / self.spacing)

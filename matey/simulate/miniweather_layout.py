@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,8 @@ def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: floa
 def config(seed: int, resolution: int, num_frames: int, interval: float = thermals.FRAME_INTERVAL) -> str:
     """Return the YAML text by which a file records what is in it; equal settings give equal text."""
     warm, cold = (asdict(bubble) for bubble in thermals.draw_bubbles(seed))
-    sim = {"seed": seed, "nx": resolution, "nz": resolution // 2, "num_frames": num_frames, "out_freq": interval}
+    sim: dict[str, Any] = {"seed": seed, "nx": resolution, "nz": resolution // 2}
+    sim |= {"num_frames": num_frames, "out_freq": interval}
     sim |= {"xlen": WIDTH, "zlen": HEIGHT, "warm_bubble": warm, "cold_bubble": cold}
     return yaml.safe_dump({"name": "thermals", "generator": thermals.__name__, "sim": sim}, sort_keys=False)
 

@@ -168,7 +168,7 @@ def statistics(field: h5py.Dataset, is_vector: bool) -> dict[str, float | list[f
         for kind, values in (("", frames), ("_delta", np.diff(frames, axis=0))):
             parts = (values[..., 0].size, values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1)))
             sums[kind] = [total + part for total, part in zip(sums[kind], parts, strict=True)]
-    found = {}
+    found: dict[str, float | list[float]] = {}
     for kind, (count, total, squares) in sums.items():
         mean, square = total / count, squares / count
         numbers = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "rms": np.sqrt(square)}
