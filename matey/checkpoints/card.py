@@ -60,7 +60,7 @@ def _model(settings: RunConfig) -> str:
         f"* patches [t, z, y, x]: {', '.join(str(list(patch)) for patch in tokens.patches)}; {tokens.set}, split by "
         f"{tokens.rule} {tokens.refine:g}\n"
         f"* history of {settings.data.history} frames, leads of 1 to {settings.data.lead_max} snapshots\n"
-        f"* fields: {', '.join(model.fields)}"
+        f"* fields: {', '.join(model.fields or ())}"
     )
 
 

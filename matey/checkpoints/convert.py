@@ -90,7 +90,8 @@ def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch
     return weights
 
 
-def _huggingface(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
+def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
+    assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_resolved(run / "config.yaml")
     best = run / MODEL
     # The YAML does not say all of a network that was pretrained elsewhere.
@@ -117,7 +118,8 @@ def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.d
     return "Weights: {out}, by the names of the module's state dict."
 
 
-def _universal(source: Source, run: Path, new: Path, what: str, dtype: torch.dtype) -> str:
+def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
+    assert run is not None, "_check refuses a checkpoint without a run"
     write_universal(source, new / "checkpoints" / f"step_{source.step:06d}")
     (new / "checkpoints" / "latest").write_text(f"step_{source.step:06d}", encoding="utf-8")
     for path in (run / name for name in OF_A_RUN):
@@ -140,7 +142,7 @@ def _batch_note(source: Source, run: RunConfig) -> str:
     )
 
 
-_WRITERS: dict[str, Callable[[Source, Path, Path, str, torch.dtype], str]] = {
+_WRITERS: dict[str, Callable[[Source, Path | None, Path, str, torch.dtype], str]] = {
     "huggingface": _huggingface,
     "fp32": _fp32,
     "universal": _universal,

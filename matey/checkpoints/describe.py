@@ -71,7 +71,7 @@ def _of_run(run: Path) -> list[tuple[str, str]]:
     return [
         ("run", str(run)),
         ("model", f"{model.size} {model.scheme}, {tokens.set} patches {[list(patch) for patch in tokens.patches]}"),
-        ("fields", ", ".join(model.fields)),
+        ("fields", ", ".join(model.fields or ())),
         ("history", f"{data.history} frames, leads of 1 to {data.lead_max} snapshots"),
         ("data", ", ".join(entry.path for entry in data.sets)),
         ("sequence", f"groups of {settings.parallel.sequence_parallel_size} ranks share samples"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,7 +26,7 @@ class Ignored:
 
 # All that is neither a tensor nor plain Python in DeepSpeed 0.19's files. Simple classes of our own take the place of
 # DeepSpeed's, so that nothing of it is imported, let alone run.
-STAND_INS = [
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (FragmentAddress, "deepspeed.utils.tensor_fragment.fragment_address"),
     (Ignored, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
     (int, "deepspeed.runtime.zero.config.ZeroStageEnum"),

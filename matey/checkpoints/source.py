@@ -201,7 +201,7 @@ class Source:
         return plain(self.common["optimizer"], self.common["trained"], what)
 
 
-def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
+def layout_of(stage: int | None, has_bf16_wrapper: bool) -> str:
     """Return in words how DeepSpeed cuts its files: those of one layout and number of ranks load into each other.
 
     Args:
@@ -210,7 +210,8 @@ def layout_of(stage: int, has_bf16_wrapper: bool) -> str:
     """
     if has_bf16_wrapper:
         return "with ZeRO 1 in bf16 and gradients in float32"
-    return {0: "without ZeRO", 3: "with ZeRO 3"}.get(stage, "with ZeRO 1 or 2")
+    names: dict[int | None, str] = {0: "without ZeRO", 3: "with ZeRO 3"}
+    return names.get(stage, "with ZeRO 1 or 2")
 
 
 def universal_file(folder: Path, what: str, name: str) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 
@@ -28,16 +29,7 @@ def main() -> None:
         num_bytes = -(-num_bytes // (4 * ranks)) * 4 * ranks  # what is shared out has a part for each rank
         whole = torch.ones(num_bytes // 4, device=environment.device)
         part, gathered = whole[: len(whole) // ranks].clone(), whole.new_empty(len(whole) * ranks)
-        calls: dict[str, Callable[[], object]] = {
-            "all_reduce": lambda whole=whole: dist.all_reduce(whole, op=dist.ReduceOp.MAX),
-            "reduce_scatter_tensor": lambda whole=whole, part=part: dist.reduce_scatter_tensor(part, whole),
-            "all_gather_into_tensor": lambda whole=whole, gathered=gathered: dist.all_gather_into_tensor(
-                gathered, whole
-            ),
-            "all_to_all_single": lambda whole=whole: dist.all_to_all_single(torch.empty_like(whole), whole),
-            "broadcast": lambda whole=whole: dist.broadcast(whole, src=0),
-        }
-        for kind, call in calls.items():
+        for kind, call in _calls(whole, part, gathered).items():
             seconds = least_seconds(call, environment.device)
             if environment.rank == 0:
                 point = {
@@ -49,6 +41,16 @@ def main() -> None:
                 }
                 sys.stdout.write(f"{json.dumps(point)}\n")
     stop_processes()
+
+
+def _calls(whole: Tensor, part: Tensor, gathered: Tensor) -> dict[str, Callable[[], object]]:
+    return {
+        "all_reduce": lambda: dist.all_reduce(whole, op=dist.ReduceOp.MAX),
+        "reduce_scatter_tensor": lambda: dist.reduce_scatter_tensor(part, whole),
+        "all_gather_into_tensor": lambda: dist.all_gather_into_tensor(gathered, whole),
+        "all_to_all_single": lambda: dist.all_to_all_single(torch.empty_like(whole), whole),
+        "broadcast": lambda: dist.broadcast(whole, src=0),
+    }
 
 
 def least_seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def rank() -> int:
@@ -41,7 +43,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def from_rank_zero(value: object) -> object:
+def from_rank_zero(value: Value) -> Value:
     """Return rank 0's value on every rank."""
     box = [value]
     if dist.is_initialized():

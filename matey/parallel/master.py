@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import deepspeed
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from matey.config import ConfigError
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
+
+Optimizer = Any  # one of DeepSpeed's, which says nothing of its types
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -154,7 +157,7 @@ def gather_shares(master: Master) -> None:
     flat.copy_(whole[: flat.numel()])
 
 
-def _mapped(optimizer: object, group: Iterable[torch.nn.Parameter]) -> Iterator[Piece]:
+def _mapped(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:
     """Stages 1 and 2: DeepSpeed links the parameters that this rank's part of a group cuts."""
     for parameter in group:
         if (link := parameter._hp_mapping) is not None:
@@ -162,7 +165,7 @@ def _mapped(optimizer: object, group: Iterable[torch.nn.Parameter]) -> Iterator[
             yield Piece(optimizer.param_names[parameter], start, address.start, address.numel)
 
 
-def _sliced(optimizer: object, group: Iterable[torch.nn.Parameter]) -> Iterator[Piece]:
+def _sliced(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:
     """Stage 3: every parameter is cut into equal slices, of which the last ones may be padding."""
     offset, own = 0, dist.get_rank(optimizer.dp_process_group)
     for parameter in group:

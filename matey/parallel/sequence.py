@@ -95,8 +95,9 @@ class SequenceSeam(Seam):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
-        attend = self._attend_by_heads if isinstance(plan, HeadsPlan) else self._attend_by_tokens
-        return attend(q, k, v, plan)
+        if isinstance(plan, HeadsPlan):
+            return self._attend_by_heads(q, k, v, plan)
+        return self._attend_by_tokens(q, k, v, plan)
 
     def of_recomputed_blocks(self) -> Seam:
         """Return the seam that keeps what it gathers: saved tensors are those of a block that is computed again."""
@@ -153,7 +154,8 @@ class SequenceSeam(Seam):
             if not segmentation.runs:
                 # Without a query here, the others still need this rank in the exchanges of the backward pass.
                 return q + 0 * gathered.square().sum()
-            return segment_attention(q, *gathered.unbind(1), packed, self.backend)
+            all_keys, all_values = gathered.unbind(1)
+            return segment_attention(q, all_keys, all_values, packed, self.backend)
 
     def _attend_by_tokens(self, q: Tensor, k: Tensor, v: Tensor, plan: TokensPlan) -> Tensor:
         if not plan.num_moved:

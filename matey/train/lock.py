@@ -108,6 +108,7 @@ class FolderLock:
             os.close(file)
 
     def _beat(self) -> None:
+        assert self._file is not None, "the heart begins after the lock is taken, and ends before it is released"
         while not self._ended.wait(BEAT):
             with suppress(OSError):  # of a file server that is away for a moment
                 os.utime(self._file)

@@ -45,7 +45,7 @@ def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
         forecasts: forecasts of batches with a target.
         seam: the seam that sums over the ranks that share the samples, once for all forecasts.
     """
-    targets = [forecast.batch.target.to(forecast.scale.dtype) for forecast in forecasts]
+    targets = [forecast.batch.known_target.to(forecast.scale.dtype) for forecast in forecasts]
     own = [_squared_error(*pair) for pair in zip(forecasts, targets, strict=True)]
     summed = seam.reduce(torch.cat([errors.flatten() for errors in own])).split([errors.numel() for errors in own])
     return [

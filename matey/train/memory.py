@@ -14,7 +14,7 @@ of the hidden width, which is counted as four. Measured beside this in docs/para
 
 
 def activation_bytes(
-    config: MateyConfig, num_tokens: int, num_attentions: int, checkpoint_blocks: str = "none", value_bytes: int = 4
+    config: MateyConfig, num_tokens: float, num_attentions: int, checkpoint_blocks: str = "none", value_bytes: int = 4
 ) -> int:
     """Return the bytes that the blocks' activations of ``num_tokens`` tokens take on one rank.
 

@@ -22,7 +22,7 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], known: Sequen
     """
     names = run.model.fields
     if names is None:
-        names = [name for data in sets for name in data.fields]
+        names = tuple(name for data in sets for name in data.fields)
     vocabulary = tuple(dict.fromkeys([*known, *names]))
     for data in sets:
         try:

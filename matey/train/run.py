@@ -184,6 +184,7 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
         most = max(tokenize(batches, config.patches, config.refinement).layout.num_tokens for batches in samples)
         attentions = len(scheme_keys(config.scheme, config.patches))
         kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks, value_bytes)
+        assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
     try:
         topology = Topology(rank(), world_size(), size, config.num_heads)

@@ -64,7 +64,7 @@ def validate(
         for forecast, error in zip(forecasts, errors, strict=True) if mine < len(chunks) else ():
             batch, name = forecast.batch, names[chunk[0].set_index]
             model_error.add_errors(name, error.mean(dim=1))
-            persistence.add_errors(name, nrmse(batch.last, batch.target).mean(dim=1))
+            persistence.add_errors(name, nrmse(batch.last, batch.known_target).mean(dim=1))
     engine.train()
     totals = model_error.reduce()
     return {
@@ -91,7 +91,7 @@ def persistence_by_system(
     for window in windows:
         (batch,) = read_windows(sets, [window], history)
         of_lead = errors.setdefault(batch.system, {}).setdefault(window.lead, [])
-        of_lead.append(nrmse(batch.last, batch.target).mean().item())
+        of_lead.append(nrmse(batch.last, batch.known_target).mean().item())
     return {
         system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
         for system, of_system in errors.items()
