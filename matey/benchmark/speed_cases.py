@@ -51,7 +51,7 @@ class Case:
     def from_json(cls, settings: dict[str, Any]) -> Case:
         """Take what JSON made of `to_json`."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        return cls(**{**values, "dtype": getattr(torch, values["dtype"])})
+        return cls(**{**values, "dtype": getattr(torch, settings["dtype"])})
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as JSON can hold it."""

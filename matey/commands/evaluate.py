@@ -19,7 +19,7 @@ from matey.config import ConfigError
 from matey.config.flags import FlagError, at_least
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
-from matey.evaluate.held_out import HeldOut, hold_out
+from matey.evaluate.held_out import HeldOut, Part, hold_out
 from matey.evaluate.records import write_records
 from matey.report.about import describe
 from matey.report.evaluation import write_report
@@ -84,17 +84,19 @@ def find_device(name: str) -> torch.device:
 
 def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     """Open the data of the command line or of the run, and select the trajectories."""
-    if not args.data and trained.run is None:
+    of_the_run = None if trained.run is None else trained.run.data
+    if args.data:
+        paths = args.data
+    elif of_the_run is not None:
+        paths = [data.path for data in of_the_run.sets]
+    else:
         raise FlagError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
-    paths = args.data or [data.path for data in trained.run.data.sets]
     num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
     if num_frames is None:
         raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
-    part = args.split or ("all" if args.data else "test")
+    part: Part = args.split or ("all" if args.data else "test")
     sets = [open_dataset(path) for path in paths]
-    return hold_out(
-        sets, part, num_frames, trained.run and trained.run.data, trained.split, are_of_the_run=not args.data
-    )
+    return hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
 
 
 @contextmanager

@@ -196,5 +196,5 @@ def _score_lead(
         prediction = model.predict(batch).cpu()
         costs.append(batch_cost(model, batch, time.perf_counter() - start))
         patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
-        sums.add(batch, task.kind, task.lead, prediction, batch.target, patch_of_cell)
+        sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell)
     return costs

@@ -83,7 +83,7 @@ def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         time_step=trajectory.time_step,
         spacing=batch.spacing,
         last=batch.last[0],
-        target=batch.target[0],
+        target=batch.known_target[0],
         prediction=model.predict(batch)[0].cpu(),
         layout=tokenize([batch], model.config.patches, model.config.refinement).layout,
         patches=tuple(model.config.patches),

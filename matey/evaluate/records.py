@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,10 +104,10 @@ class ErrorSums:
             # In units of the target's size, so that they can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
             errors += list(jumps(prediction - target, patch_of_cell) / size)
-        errors = torch.stack(errors).double()
+        of_fields = torch.stack(errors).double()
         for row, field in enumerate(batch.fields):
-            self._add((batch.system, field, kind, lead), errors[:, :, row])
-        self._add((batch.system, ALL_FIELDS, kind, lead), errors.mean(dim=2))
+            self._add((batch.system, field, kind, lead), of_fields[:, :, row])
+        self._add((batch.system, ALL_FIELDS, kind, lead), of_fields.mean(dim=2))
 
     def records(self) -> list[Record]:
         """Return the means, in the order in which their first windows came."""
@@ -149,9 +150,8 @@ def write_records(records: Sequence[Record], path: Path) -> None:
 
 def read_records(path: Path) -> list[Record]:
     """Read what `write_records` wrote, now or in an earlier version; null becomes a number that is not finite."""
-    rows = json.loads(path.read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Record)}
-    return [
-        Record(**{name: math.nan if value is None else value for name, value in row.items() if name in known})
-        for row in rows
-    ]
+    for row in rows:
+        row |= {name: math.nan for name, value in row.items() if value is None}
+    return [Record(**{name: value for name, value in row.items() if name in known}) for row in rows]

@@ -172,7 +172,7 @@ def fit(points: Sequence[Point]) -> Fit:
         raise ValueError("A collective of one rank sends nothing: links are fitted to those of at least two ranks.")
     measured = np.array([point.seconds for point in points])
     rows = np.array([astuple(passes(p.kind, p.num_bytes, p.group)) for p in points])
-    used = rows.any(axis=0)
+    used = np.asarray(rows.any(axis=0))
     rows = rows[:, used]
     # Kinds differ in rounds and bytes, but have factors as well: they alone do not tell latency from bandwidth.
     one_size = len({point.num_bytes for point in points}) == 1
@@ -195,10 +195,13 @@ def fit(points: Sequence[Point]) -> Fit:
     ).x
     values = np.zeros(4)
     values[used] = np.exp(found[: rows.shape[1]])
-    links = [Link(latency=values[first], bandwidth=1 / values[first + 1]) if used[first] else None for first in (0, 2)]
+    inside, between = (
+        Link(latency=values[first], bandwidth=1 / values[first + 1]) if used[first] else None for first in (0, 2)
+    )
     factors = np.exp(found[rows.shape[1] :] - found[rows.shape[1] :].mean())
     return Fit(
-        *links,
+        inside,
+        between,
         factors=dict(zip(kinds, factors.tolist(), strict=True)),
         residuals=tuple((np.exp(logarithms(found)) / measured - 1).tolist()),
     )

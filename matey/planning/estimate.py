@@ -145,11 +145,11 @@ def estimate(
             not divide the ranks.
         DataError: data cannot be opened.
     """
-    if (nodes is None) == (ranks is None):
-        raise ValueError("Give either nodes or ranks.")
-    if nodes is not None:
+    if nodes is not None and ranks is None:
         machine.check_nodes(nodes)
         ranks = nodes * machine.dies_per_node
+    elif nodes is not None or ranks is None:
+        raise ValueError("Give either nodes or ranks.")
     if machine.nodes_of(ranks) > machine.num_nodes:
         raise ConfigError(
             f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."
@@ -184,6 +184,7 @@ def _topology(run: RunConfig, workload: Workload, engine: EngineSettings, ranks:
     if size == "auto":  # as training decides it
         tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
         kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute, engine.value_bytes)
+        assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
         size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
     try:
         return Topology(0, ranks, size, SIZES[run.model.size][0])

@@ -50,7 +50,7 @@ def plan_memory(
 ) -> MemoryPlan:
     """Return what one rank holds during a step."""
     num, ranks = workload.operations.num_parameters, topology.num_ranks
-    weights = engine.value_bytes * num
+    weights: float = engine.value_bytes * num
     optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
     whole_buckets = not machine.shared_dies
     adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks

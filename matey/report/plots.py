@@ -13,6 +13,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import ScalarFormatter
 from torch import Tensor
 
 from matey.evaluate.examples import Example
@@ -178,11 +179,11 @@ def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: di
         known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
         if not known:  # a system that is only validated on has no training loss
             continue
-        steps, values = np.array(known, dtype=float).reshape(-1, 2).T
+        steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
         if smooth:
-            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)
-            values = _smooth(values)
-        axes.plot(steps, values, color=colour, label=name, marker=None if smooth else "o", ms=3)
+            axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
+            shown = _smooth(shown)
+        axes.plot(steps, shown, color=colour, label=name, marker=None if smooth else "o", ms=3)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -199,11 +200,12 @@ def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float]) 
     return min(2.0, max(0.25, num_y * spacing[1] / (num_x * spacing[2])))
 
 
-def _add_colour_bar(figure: Figure, image: AxesImage, beside: Sequence[Axes]) -> None:
+def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> None:
     bar = figure.colorbar(image, ax=list(beside), fraction=0.06 / len(beside), pad=0.02, aspect=22)
     bar.ax.tick_params(length=2)
     bar.ax.locator_params(nbins=5)
     bar.outline.set_visible(False)
+    assert isinstance(bar.formatter, ScalarFormatter)
     bar.formatter.set_powerlimits((-3, 4))
 
 

@@ -47,7 +47,6 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
         axes.plot(spectra[0].wavenumbers, truth, color="black", label="truth")
         for colour, own in zip(itertools.cycle(COLOURS), spectra):
             for power, style, what in ((own.forecast[row], "-", ""), (own.error[row], ":", "error of ")):
-                power = power.numpy()
                 shown = np.where(np.isfinite(power), power, np.nan)  # a rollout that blew up has no power to draw
                 axes.plot(own.wavenumbers, shown, style, color=colour, label=f"{what}{label_of(own.kind)}")
         axes.set(title=words(name), xlabel="cycles per unit of length", ylabel="power", xscale="log", yscale="log")
@@ -84,5 +83,5 @@ def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
         own = [record for record in records if (record.field, record.kind) == (name, kinds[0])]
         label = f"{label_of(kinds[0])}, {words(name)}"
         axes.plot([r.lead for r in own], [r.nrmse for r in own], color=colour, linewidth=1, label=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.legend(fontsize=8)
