@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ class FourierOperator(nn.Module):
         self.network = fno_class()(
             tuple(modes), in_channels=channels, out_channels=num_fields, hidden_channels=width, n_layers=4
         )
-        last = self.network.projection.fcs[-1]
+        projection: Any = self.network.projection
+        last = projection.fcs[-1]
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 

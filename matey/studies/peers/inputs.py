@@ -69,7 +69,7 @@ def peer_inputs(batch: FieldBatch) -> PeerInputs:
     return PeerInputs(
         maps=torch.cat([frames[:, -1:], changes], dim=1).flatten(1, 2),
         conditions=_conditions(statistics, batch.lead_time),
-        periodic=tuple(batch.periodic[1:]),
+        periodic=batch.periodic[1:],
         base=batch.last,
         scale=statistics.change * batch.lead_time[:, None],
     )

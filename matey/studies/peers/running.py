@@ -119,6 +119,7 @@ def _run_peer(comparison: Comparison, point: Point) -> Result:
     keep_freed_memory()  # as MATEY's training does
     try:
         data = open_data(run)
+        peer: StencilPeer | NetworkPeer
         if point.model == "stencil":
             peer = StencilPeer()
             training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)

@@ -37,5 +37,5 @@ def score(model: Forecaster, data: HeldOut, protocol: Protocol) -> list[Record]:
                 score_rollout(model, data, task, windows, sums, spectra)
                 continue
             for batch in read_windows(data.sets, windows, data.num_frames):
-                sums.add(batch, task.kind, task.lead, model.predict(batch).cpu(), batch.target)
+                sums.add(batch, task.kind, task.lead, model.predict(batch).cpu(), batch.known_target)
     return sums.records()

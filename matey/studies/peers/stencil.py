@@ -119,8 +119,8 @@ def _leads(batch: FieldBatch) -> list[int]:
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
     """Add a batch to the weighted sums of products, per lead ``(f, k + f, k + f)``; return the NRMSE before, ``(b, f)``."""
     features = stencil_features(batch.history, batch.periodic)
-    change = rearrange(batch.target - batch.last, "b f z y x -> b (z y x) f").double()
-    size = batch.target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)
+    change = rearrange(batch.known_target - batch.last, "b f z y x -> b (z y x) f").double()
+    size = batch.known_target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)
     missed = change if is_first else change - peer._change(batch, features)
     error = missed.square().mean(dim=1).sqrt() / size
     weight = size**-2 if is_first else size**-2 / error.clamp_min(LEAST_ERROR)

@@ -84,7 +84,8 @@ def train_network(
     )
     stream = micro_batches(data.mixture, 0, sys.maxsize, settings.batch, 1, 0, 1, bad_values=run.data.bad_values)
     now = clock(peer.device)
-    start, spent, longest, losses = now(), 0.0, 0.0, []
+    losses: list[float] = []
+    start, spent, longest = now(), 0.0, 0.0
     peer.network.train()
     while not losses or spent + longest < seconds:
         for group in optimizer.param_groups:
@@ -92,7 +93,7 @@ def train_network(
         errors = []
         for batch in next(stream):
             batch = batch.to(peer.device)
-            relative = nrmse(peer.forecast(batch), batch.target).mean(dim=1)
+            relative = nrmse(peer.forecast(batch), batch.known_target).mean(dim=1)
             errors.append(relative / scales[batch.system].at(batch.lead_time))
         loss = torch.cat(errors).mean()
         optimizer.zero_grad()

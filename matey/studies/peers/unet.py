@@ -38,6 +38,7 @@ class UNet(nn.Module):
         )
         self.out = nn.Conv2d(widths[0] + inputs[0], num_fields, 3)
         nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
 
     def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> F
     parts.set(title="seconds of a step on rank 0 (line: middle half of the steps)", xlabel="ranks")
     parts.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     ranks = [row.ranks for row in processor]
-    memory = [row.total_memory_bytes / processor[0].total_memory_bytes for row in processor]
+    totals = [row.total_memory_bytes or math.nan for row in processor]
+    memory = [total_bytes / totals[0] for total_bytes in totals]
     total.plot(
         ranks,
         [row.processor_over_first for row in processor],
@@ -110,17 +112,18 @@ def lengths_figure(rows: Sequence[Row], samples: dict[int, list[dict[str, Any]]]
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     length, memory = figure.subplots(1, 2)
     _draw(length, rows, lambda row: row.longest_tokens)
-    if first := next((row for row in rows if row.kind == "measured" and row.longest_tokens), None):
-        ranks = [first.ranks, max(row.ranks for row in rows)]
-        ideal = [first.longest_tokens / first.ranks * number for number in ranks]
+    if known := [(row.ranks, row.longest_tokens) for row in rows if row.kind == "measured" and row.longest_tokens]:
+        first_ranks, first_tokens = known[0]
+        ranks = [first_ranks, max(row.ranks for row in rows)]
+        ideal = [first_tokens / first_ranks * number for number in ranks]
         length.plot(ranks, ideal, "--", color=IDEAL, linewidth=1, label="ideal", zorder=1)
     length.set(title="tokens of the longest sequence that fits", ylim=(0, None))
     _ranks_axis(length, rows)
     length.legend(fontsize=8)
-    for (ranks, points), colour in zip(samples.items(), itertools.cycle(COLOURS), strict=False):
+    for (num_ranks, points), colour in zip(samples.items(), itertools.cycle(COLOURS), strict=False):
         tokens = [point["num_tokens"] for point in points]
         taken = [max(point["activation_bytes"]) / 2**20 for point in points]
-        memory.plot(tokens, taken, "o-", color=colour, label=f"{ranks} rank{'s' * (ranks > 1)}")
+        memory.plot(tokens, taken, "o-", color=colour, label=f"{num_ranks} rank{'s' * (num_ranks > 1)}")
     memory.axhline(limit / 2**20, linestyle="--", color=IDEAL, linewidth=1, label="limit")
     memory.set(title="activations of a rank, MiB", xlabel="tokens", ylim=(0, None))
     memory.legend(fontsize=8)
@@ -135,15 +138,17 @@ def _draw(
 ) -> None:
     """Draw a number of the rows that know it, with a cross on those that say little."""
     for kind, colour, fill in (("modelled", MODELLED, "white"), ("measured", MEASURED, MEASURED)):
-        own = [row for row in rows if row.kind == kind and value(row) is not None]
+        own = [(row, number) for row in rows if row.kind == kind and (number := value(row)) is not None]
         if not own:
             continue
-        ranks = [row.ranks for row in own]
-        values = [value(row) for row in own]
+        ranks = [row.ranks for row, _ in own]
+        values = [number for _, number in own]
         size = 7 if kind == "modelled" else 4.5
         axes.plot(ranks, values, "-o", color=colour, markerfacecolor=fill, markersize=size, linewidth=1.2, label=kind)
-        crossed = [row for row in own if is_doubtful(row)]
-        axes.plot([r.ranks for r in crossed], [value(r) for r in crossed], "x", color="black", markersize=9, zorder=3)
+        crossed = [(row.ranks, number) for row, number in own if is_doubtful(row)]
+        axes.plot(
+            [r for r, _ in crossed], [number for _, number in crossed], "x", color="black", markersize=9, zorder=3
+        )
 
 
 def _ranks_axis(axes: Axes, rows: Sequence[Row]) -> None:

@@ -48,7 +48,9 @@ class Lengths:
             RuntimeError: a rank failed, or one of them took more than so many seconds.
         """
         case = Case.from_json(self.case)
-        first = longer(case, self.expected(ranks) / self.num_tokens)
+        expected = self.expected(ranks)
+        assert expected is not None and self.limit is not None, "the limit is measured first"
+        first = longer(case, expected / self.num_tokens)
         taken = run_point(first, ranks, limit=seconds)
         second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
         if second.grid == first.grid:
@@ -57,6 +59,7 @@ class Lengths:
 
     def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
         """Return how many tokens fit, on a line through two points; None where a rank exceeds the limit without any."""
+        assert self.limit is not None, "the limit is measured before any point"
         tokens = longest(points, self.limit)
         return tokens if tokens > 0 else None
 

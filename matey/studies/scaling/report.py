@@ -170,6 +170,7 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
     if not cells:
         return []
     lengths = study.lengths
+    assert lengths.limit is not None, "it is measured before any point"
     found = {point.ranks: read_lengths(study.of(point) / LENGTHS_FILE) for point in study.points}
     samples = {ranks: points for ranks, points in found.items() if points}
     return [

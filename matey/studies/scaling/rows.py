@@ -72,6 +72,7 @@ class Row:
     @property
     def activity(self) -> float:
         """CPU time over wall-clock time, of a measured rank in the mean."""
+        assert self.processor_seconds is not None, "measured rows have it"
         return self.processor_seconds / self.seconds / self.ranks
 
 
@@ -119,7 +120,7 @@ def measured_row(study: Study, point: Point, measured: Measured) -> Row:
         total_memory_bytes=measured.total_memory_bytes,
         communication_share=measured.communication_share.median if measured.communication_share else None,
         bytes_sent=sum(kind["bytes"] for kind in measured.traffic.values()) if measured.traffic else None,
-        longest_tokens=study.lengths.longest(lengths) if lengths else None,
+        longest_tokens=study.lengths.longest(lengths) if study.lengths and lengths else None,
     )
 
 
@@ -171,4 +172,5 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _per_token(row: Row) -> float:
+    assert row.processor_seconds is not None, "measured rows have it"
     return row.processor_seconds / (row.tokens_per_second * row.seconds)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from matey.config import ConfigError
+from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.measured import last_step
 from matey.studies.scaling.study import Point, Study
 
@@ -51,9 +52,12 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
         try:
             _run_job(study.of(point), root, limit)
             if study.lengths is not None:
-                study = _with_limit(study, limit)
-                lengths = study.lengths.measure(point.ranks, limit)
-                (study.of(point) / LENGTHS_FILE).write_text(json.dumps(lengths, indent=1) + "\n", encoding="utf-8")
+                lengths = _with_limit(study.lengths, limit)
+                if lengths != study.lengths:
+                    study = replace(study, lengths=lengths)
+                    study.write()
+                samples = lengths.measure(point.ranks, limit)
+                (study.of(point) / LENGTHS_FILE).write_text(json.dumps(samples, indent=1) + "\n", encoding="utf-8")
         except RuntimeError as error:
             failures.append(f"{point.name}: {error}")
     return failures
@@ -130,7 +134,7 @@ def _run_job(folder: Path, root: Path, limit: float) -> None:
         raise RuntimeError(f"failed with exit code {code}: {_last_error(folder / 'log.txt')}")
 
 
-def _stop(job: subprocess.Popen) -> None:
+def _stop(job: subprocess.Popen[bytes]) -> None:
     """Ask a run to leave. Its launcher passes SIGTERM on to the ranks; killed at once it would leave them behind."""
     job.terminate()
     try:
@@ -140,12 +144,9 @@ def _stop(job: subprocess.Popen) -> None:
         job.wait()
 
 
-def _with_limit(study: Study, seconds: float) -> Study:
-    """Return the study with a limit of memory, which is measured if it has none, and kept."""
-    if study.lengths.limit is None:
-        study = replace(study, lengths=study.lengths.measure_limit(seconds))
-        study.write()
-    return study
+def _with_limit(lengths: Lengths, seconds: float) -> Lengths:
+    """Return how the longest sequence is found, with a limit of memory: measured if there is none yet."""
+    return lengths.measure_limit(seconds) if lengths.limit is None else lengths
 
 
 def _last_error(log: Path) -> str:

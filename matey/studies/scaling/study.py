@@ -122,9 +122,9 @@ def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: i
     if mode == "weak":
         return [_with(run, size, run.train.micro_batch, run.train.accumulation) for _ in points]
     batch = global_batch or run.train.micro_batch * run.train.accumulation * groups[0]
-    if wrong := [count for count in groups if batch % count]:
+    if uneven := [count for count in groups if batch % count]:
         raise ConfigError(
-            f"A global batch of {batch} samples cannot be divided evenly among the {wrong[0]} groups of a point; give a "
+            f"A global batch of {batch} samples cannot be divided evenly among the {uneven[0]} groups of a point; give a "
             f"multiple of {math.lcm(*groups)} as --global_batch, or leave that point out."
         )
     return [_with(run, size, *_micro_steps(batch // count, run.train.micro_batch)) for count in groups]
