@@ -40,6 +40,10 @@ setup(
         "well": ["the-well>=1.2"],
         "test": [
             "pytest>=8",
+            "mypy>=2,<3",
+            "types-psutil",
+            "types-PyYAML",
+            "types-tqdm",
             "ruff>=0.9",
             "import-linter>=2.6",
             "openmpi>=5",
