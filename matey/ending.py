@@ -94,6 +94,7 @@ def end_workers() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
     workers, deadline = multiprocessing.active_children(), time.monotonic() + WORKER_SECONDS
     for worker in workers:
+        assert worker.pid is not None, "those that are active have been started"
         with suppress(ProcessLookupError):
             os.kill(worker.pid, END_READING)
     for worker in workers:
