@@ -67,7 +67,7 @@ def _is_first_to_say(text: str) -> bool | None:
     try:
         store = dist.distributed_c10d._get_default_store()
         store.set_timeout(timedelta(seconds=GRACE_SECONDS))
-        return store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
+        return bool(store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1)
     except (RuntimeError, ValueError):
         return None
 

@@ -194,7 +194,8 @@ def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int
 
 def _at(values: list[Any], place: Sequence[int]) -> float:
     z, y, x = place
-    return values[z][y][x]
+    value: float = values[z][y][x]
+    return value
 
 
 def to_children(parents: Tensor, coarse: Patch, fine: Patch) -> Tensor:
