@@ -25,8 +25,10 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
     try:
         file = safe_open(path, "pt")
         metadata = file.metadata()
+        step, starts = int(metadata["step"]), {name: int(metadata[name]) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
-    except (SafetensorError, OSError):
+    # The last three: metadata that is not there, lacks a name, or has text for a number.
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         raise ShardError(f"{path} is cut short or corrupt; copy it again, or take an older checkpoint.") from None
-    return int(metadata["step"]), ((name, int(metadata[name]), file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
+    return step, ((name, start, file.get_tensor(name)) for name, start in starts.items())

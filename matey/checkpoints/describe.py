@@ -12,22 +12,23 @@ from tqdm import tqdm
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
 from matey.config import load_resolved
 
 
 def describe(source: Source, run: Path | None) -> str:
     """Return the facts of a checkpoint, one a line."""
-    common, shapes = source.common, source.shapes
-    versions = {"deepspeed": common["ds_version"], **common["versions"]}
-    trained = sum(map(math.prod, shapes.values()))
+    with laid_out(source.folder):
+        common, shapes = source.common, source.shapes
+        versions = {"deepspeed": common["ds_version"], **common["versions"]}
+        trained, num_frozen = sum(map(math.prod, shapes.values())), source.num_frozen
     stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
     facts = [
         ("checkpoint", str(source.folder)),
         ("step", f"{source.step}"),
         ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
-        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {source.num_frozen:,} frozen"),
+        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {num_frozen:,} frozen"),
         ("average", "moving average of the weights" if source.has_average else "none"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         *(_of_run(run) if run else [("run", "none: the checkpoint does not lie in a run's checkpoints/")]),
@@ -45,8 +46,9 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
     try:
         if path.suffix == ".safetensors":
             step, stretches = average_stretches(path)
-            for _ in stretches:
-                pass
+            with laid_out(path):
+                for _ in stretches:
+                    pass
             source.check_step(path, step)
             return
         shard = open_shard(path)
@@ -55,10 +57,11 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
             if wrong := archive.testzip():
                 yield f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum."
                 return
-        if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
-            source.check_step(path, adam_step(shard["optimizer_state_dict"]))
-        elif "global_steps" in shard:
-            source.check_step(path, shard["global_steps"])
+        with laid_out(path):
+            if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
+                source.check_step(path, adam_step(shard["optimizer_state_dict"]))
+            elif "global_steps" in shard:
+                source.check_step(path, shard["global_steps"])
     except ShardError as error:
         yield str(error)
     except BadZipFile:

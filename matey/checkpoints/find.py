@@ -9,6 +9,17 @@ from matey.checkpoints.newest import ShardError, step_folder
 from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES, Source
 
+MAX_RANKS = 2**20  # more than any machine has
+WRITTEN = {
+    "zero_stage": int,
+    "global_steps": int,
+    "dp_world_size": int,
+    "param_shapes": (list, type(None)),
+    "ds_version": str,
+    "versions": dict,
+}
+"""What every checkpoint says of itself, and of which type."""
+
 
 def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
     """Open the checkpoint of a run folder (its newest), of its ``checkpoints/``, or of a folder of one step.
@@ -33,6 +44,17 @@ def open_checkpoint(folder: Path) -> Source:
     if not path.is_file() and not any(folder.glob("*_states.pt")):
         raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
     common = open_shard(path)
-    if "zero_stage" not in common:
+    if not isinstance(common, dict) or "zero_stage" not in common:
         raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")
+    for key, kinds in WRITTEN.items():
+        if not isinstance(common.get(key), kinds):
+            raise ShardError(
+                f"{path} says {str(common.get(key))[:80]!r} of {key}, which no run has written; copy it again, or take an "
+                "older checkpoint."
+            )
+    if not (0 <= common["zero_stage"] <= 3 and 1 <= common["dp_world_size"] <= MAX_RANKS):
+        raise ShardError(
+            f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which cannot be; "
+            "copy it again, or take an older checkpoint."
+        )
     return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)

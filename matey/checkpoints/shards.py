@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from matey.checkpoints.newest import ShardError
 
@@ -57,6 +59,24 @@ def open_shard(path: Path) -> dict[str, Any]:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError):
         raise ShardError(_damaged(path)) from None
+
+
+@contextmanager
+def laid_out(path: Path) -> Iterator[None]:
+    """Say in a sentence that a file, or a folder of them, can be opened but holds other things than a checkpoint does.
+
+    Raises:
+        ShardError: what is looked up there is missing, or of another type or size.
+    """
+    try:
+        yield
+    except ShardError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, SafetensorError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ShardError(
+            f"{path} does not hold what a checkpoint has there ({what}); copy it again, or take an older checkpoint."
+        ) from None
 
 
 def _damaged(path: Path) -> str:

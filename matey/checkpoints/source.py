@@ -15,10 +15,11 @@ from tqdm import tqdm
 from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.shards import laid_out, open_shard
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 MODEL_STATES = "mp_rank_00_model_states.pt"
 OPTIMIZER = "mp_rank_00_optim_states.pt"
 
@@ -111,30 +112,44 @@ class Source:
         Raises:
             ShardError: a file is missing, corrupt, or of another step, or the checkpoint lacks what is asked for.
         """
-        whole = {name: torch.empty(shape) for name, shape in self.shapes.items()}
-        missing = {name: values.numel() for name, values in whole.items()}
-        for name, start, values in self._stretches(what):
-            whole[name].view(-1)[start : start + len(values)] = values
-            missing[name] -= len(values)
+        with laid_out(self.folder):
+            missing = {name: math.prod(shape) for name, shape in self.shapes.items()}
+            self._check_claim(4 * sum(missing.values()))
+            whole = {name: torch.empty(shape) for name, shape in self.shapes.items()}
+            for name, start, values in self._stretches(what):
+                whole[name].view(-1)[start : start + len(values)] = values
+                missing[name] -= len(values)
         if wrong := [name for name, count in missing.items() if count]:
             raise ShardError(f"The shards in {self.folder} do not add up to {wrong[0]}; copy the checkpoint again.")
         return whole
 
+    def _check_claim(self, claimed: int) -> None:
+        """Raise ShardError if the parameters claim more bytes than the files have, moments and all."""
+        held = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        if claimed > max(LEAST_BYTES, held):
+            raise ShardError(
+                f"The parameters in {self.folder} claim {claimed:,} bytes, and its files have {held:,}; it is corrupt: copy it "
+                "again, or take an older checkpoint."
+            )
+
     def parameter(self, what: str, name: str) -> Tensor:
         """Return ``fp32``, ``exp_avg``, ``exp_avg_sq`` or ``ema`` of one parameter of a universal checkpoint."""
-        return open_shard(universal_file(self.folder, what, name))["param"]
+        path = universal_file(self.folder, what, name)
+        with laid_out(path):
+            return open_shard(path)["param"]
 
     def frozen(self) -> dict[str, Tensor]:
         """Return by name what is not trained: frozen parameters and buffers, as the engine held them."""
-        trained, module = self.shapes, self.common["module"]
-        if self.stage != 3:
-            return {name: values for name, values in module.items() if name not in trained}
-        frozen = {name: module[name] for name in self.common["buffer_names"]}
-        shapes = self.common["frozen_param_shapes"]
-        parts = [self.module(rank)["frozen_param_fragments"] for rank in range(self.num_ranks if shapes else 0)]
-        for name, shape in shapes.items():
-            frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
-        return frozen
+        with laid_out(self.folder):
+            trained, module = self.shapes, self.common["module"]
+            if self.stage != 3:
+                return {name: values for name, values in module.items() if name not in trained}
+            frozen = {name: module[name] for name in self.common["buffer_names"]}
+            shapes = self.common["frozen_param_shapes"]
+            parts = [self.module(rank)["frozen_param_fragments"] for rank in range(self.num_ranks if shapes else 0)]
+            for name, shape in shapes.items():
+                frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
+            return frozen
 
     def param_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups with their learning rates and weight decays."""
@@ -146,8 +161,9 @@ class Source:
     def module(self, rank: int) -> dict[str, Any]:
         """Open a rank's file of the module; raises as `optimizer` does."""
         path = self.model_file(rank)
-        states = open_shard(path)
-        self.check_step(path, states["global_steps"])
+        with laid_out(path):
+            states = open_shard(path)
+            self.check_step(path, states["global_steps"])
         return states
 
     def optimizer(self, rank: int) -> dict[str, Any]:
@@ -157,8 +173,9 @@ class Source:
             ShardError: it is missing or corrupt, or of another step than the module.
         """
         path = self.optimizer_file(rank)
-        state = open_shard(path)["optimizer_state_dict"]
-        self.check_step(path, adam_step(state))
+        with laid_out(path):
+            state = open_shard(path)["optimizer_state_dict"]
+            self.check_step(path, adam_step(state))
         return state
 
     def average(self, rank: int) -> Iterator[Stretch]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.shards import open_shard
-from matey.checkpoints.source import MODEL_STATES
+from matey.checkpoints.source import MODEL_STATES, WEIGHTS, Source
 
 NOBODY = 65534
 
@@ -61,3 +63,50 @@ def test_a_link_to_itself_and_a_folder_in_the_place_of_a_shard_are_damaged(tmp_p
     for name in ("link.pt", "folder.pt"):
         with pytest.raises(ShardError, match=f"{name} .* is cut short or corrupt"):
             open_shard(tmp_path / name)
+
+
+COMMON = {
+    "zero_stage": 1,
+    "global_steps": 2,
+    "dp_world_size": 1,
+    "param_shapes": [{"a": torch.Size((2,))}],
+    "ds_version": "0.19",
+    "versions": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("param_shapes", 3, "says '3' of param_shapes, which no run has written"),
+        ("global_steps", "two", "says 'two' of global_steps"),
+        ("dp_world_size", 10**9, "says that 1000000000 ranks with ZeRO 1 wrote it"),
+        ("zero_stage", 7, "says that 1 ranks with ZeRO 7 wrote it"),
+    ],
+)
+def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words):
+    torch.save(COMMON | {key: value}, tmp_path / MODEL_STATES)
+    with pytest.raises(ShardError, match=words):
+        open_checkpoint(tmp_path)
+
+
+def test_shapes_that_claim_more_than_the_files_hold_are_refused_before_memory_is_set_aside(tmp_path):
+    torch.save(COMMON, tmp_path / MODEL_STATES)
+    claims = COMMON | {"param_shapes": [{"a": torch.Size((10**7, 10**7))}]}
+    with pytest.raises(ShardError, match=r"claim 400,000,000,000,000 bytes, and its files have [\d,]+;"):
+        Source(tmp_path, 1, claims).whole(WEIGHTS)
+
+
+def test_an_optimizer_without_what_is_looked_up_in_it_is_one_sentence(tmp_path):
+    torch.save(COMMON, tmp_path / MODEL_STATES)
+    source = open_checkpoint(tmp_path)
+    torch.save({"optimizer_state_dict": {}}, source.optimizer_file(0))
+    with pytest.raises(ShardError, match="optim_states.pt does not hold what a checkpoint has there .KeyError"):
+        source.whole(WEIGHTS)
+
+
+@pytest.mark.parametrize("metadata", [None, {"step": "2"}, {"step": "two", "a": "0"}])
+def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
+    save_file({"a": torch.zeros(2)}, tmp_path / "ema.safetensors", metadata)
+    with pytest.raises(ShardError, match="ema.safetensors is cut short or corrupt"):
+        average_stretches(tmp_path / "ema.safetensors")
