@@ -10,7 +10,7 @@ from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES, Source
 
 MAX_RANKS = 2**20  # more than any machine has
-WRITTEN = {
+WRITTEN: dict[str, type | tuple[type, ...]] = {
     "zero_stage": int,
     "global_steps": int,
     "dp_world_size": int,

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, clean_environment, start, start_ranks, write_sw
 NUM_KINDS = 80
 HELD = "{count} bad inputs gave one sentence each"
 # What a program calls its one sentence.
-SENTENCE = re.compile(r"^(\[rank \d+\] )?([\w.]+: )?(error|fault): |^simulate\.py: ")
+SENTENCE = re.compile(r"^(\[rank \d+\] )?([\w.]+( \w+)?: )?(error|fault): |^simulate\.py: ")
 # What a run rewrites or appends to when it is asked to go on.
 REWRITTEN = ("run/commands.txt", "run/config.yaml", "run/ds_config.json", "run/matey.lock")
 
