@@ -57,7 +57,7 @@ def set_timeouts(timeout: timedelta) -> None:
     """Give the groups that DeepSpeed makes the run's timeout: it has no argument for theirs."""
     # torch gives a new group its default, not the timeout of the group of all ranks.
     dist.distributed_c10d.default_pg_timeout = timeout
-    dist.distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # imported there from C++
+    dist.distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # read there, where it is imported to
 
 
 def lost_contact(error: BaseException, trace: TracebackType | None) -> str | None:
