@@ -66,7 +66,7 @@ def laid_out(path: Path) -> Iterator[None]:
     """Say in a sentence that a file, or a folder of them, can be opened but holds other things than a checkpoint does.
 
     Raises:
-        ShardError: what is looked up there is missing, or of another type or size.
+        ShardError: a value that the block looks up there is missing, or of another type or size.
     """
     try:
         yield

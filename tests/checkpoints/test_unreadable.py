@@ -90,7 +90,7 @@ def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words
         open_checkpoint(tmp_path)
 
 
-def test_shapes_that_claim_more_than_the_files_hold_are_refused_before_memory_is_set_aside(tmp_path):
+def test_shapes_that_claim_more_than_the_files_hold_are_refused(tmp_path):
     torch.save(COMMON, tmp_path / MODEL_STATES)
     claims = COMMON | {"param_shapes": [{"a": torch.Size((10**7, 10**7))}]}
     with pytest.raises(ShardError, match=r"claim 400,000,000,000,000 bytes, and its files have [\d,]+;"):
