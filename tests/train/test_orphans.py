@@ -71,7 +71,9 @@ def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
         config,
         *MANY,
     ]
-    with in_background(["setsid", "--ctty", "--wait", *command], stdin=there, stdout=there, stderr=there) as process:
+    # The tests themselves may run under nohup, by which SIGHUP is ignored.
+    starter = ["setsid", "--ctty", "--wait", "env", "--default-signal=HUP"]
+    with in_background([*starter, *command], stdin=there, stdout=there, stderr=there) as process:
         os.close(there)
         deadline = time.monotonic() + 120
         while len(losses(folder)) < 3:
