@@ -35,7 +35,10 @@ def said_when_locked(patience: float = 60.0) -> Iterator[None]:
 def _say_if_locked(patience: float) -> None:
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob(f"**/{CPU_ADAM}/lock"):
-        age = time.time() - lock.stat().st_mtime
+        try:
+            age = time.time() - lock.stat().st_mtime
+        except FileNotFoundError:  # just now it was removed
+            continue
         if age >= patience and os.environ.get("LOCAL_RANK", "0") == "0":
             sys.stderr.write(
                 f"Waiting for another process, which has been compiling DeepSpeed's Adam for the CPU for {age:.0f} s. If "
