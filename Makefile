@@ -5,7 +5,14 @@ BIN := .venv/bin
 
 .PHONY: demo lint types test test-all docs clean
 
+# Both Pythons are asked first: `venv` puts nothing right in a .venv that an older one has made.
+IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+
 .venv/installed: setup.py pyproject.toml
+	@$(PYTHON) $(IS_NEW_ENOUGH) || { echo "MATEY needs Python 3.11 or newer, and $(PYTHON) is" \
+		"$$($(PYTHON) --version 2>&1 | head -n 1); name another one: make PYTHON=python3.11" >&2; exit 2; }
+	@test ! -e $(BIN)/python || $(BIN)/python $(IS_NEW_ENOUGH) || { echo "MATEY needs Python 3.11 or newer, and .venv was made with" \
+		"$$($(BIN)/python --version 2>&1 | head -n 1); remove it, and give the same again: rm -r .venv" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[test]'
