@@ -133,17 +133,15 @@ def recognises_hdf5(path: Path) -> bool:
         return (system.decode() if isinstance(system, bytes) else system) == SYSTEM
 
 
-READERS = (
-    Reader(
-        layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
-        suffixes=(".h5", ".hdf5"),
-        recognises=recognises_hdf5,
-        open=CavityFile,
-    ),
-    Reader(
-        layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",
-        suffixes=(".npy",),
-        recognises=recognises_numpy,
-        open=CavityArray,
-    ),
+HDF5_READER = Reader(
+    layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
+    suffixes=(".h5", ".hdf5"),
+    recognises=recognises_hdf5,
+    open=CavityFile,
+)
+ARRAY_READER = Reader(
+    layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",
+    suffixes=(".npy",),
+    recognises=recognises_numpy,
+    open=CavityArray,
 )

@@ -98,13 +98,11 @@ def recognises(path: Path) -> bool:
     return sum(name in variables for name in (*PERTURBATIONS, *WINDS)) >= 2
 
 
-READERS = (
-    Reader(
-        layout="miniWeather ('dens', 'theta', 'uwnd', 'wwnd', each (t, z, x), and 't')",
-        suffixes=(".nc",),
-        recognises=recognises,
-        open=MiniWeatherFile,
-    ),
+READER = Reader(
+    layout="miniWeather ('dens', 'theta', 'uwnd', 'wwnd', each (t, z, x), and 't')",
+    suffixes=(".nc",),
+    recognises=recognises,
+    open=MiniWeatherFile,
 )
 
 

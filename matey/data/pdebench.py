@@ -112,7 +112,7 @@ class SeedGroupFile(TrajectorySet):
         return rearrange(frames, f"{self._layout.disk_axes} -> t f 1 y x")
 
 
-READERS = tuple(
+SHALLOW_WATER_READER, DIFFUSION_REACTION_READER = (
     Reader(
         layout=f"PDEBench {layout.system} (groups 0000, 0001, ..., each with 'data' {layout.shape})",
         suffixes=(".h5", ".hdf5"),

@@ -72,13 +72,11 @@ def recognises(path: Path) -> bool:
         return sum(name in file for name in DATASETS) >= 2
 
 
-READERS = (
-    Reader(
-        layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
-        suffixes=(".hdf5", ".h5"),
-        recognises=recognises,
-        open=CompressibleFile,
-    ),
+READER = Reader(
+    layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
+    suffixes=(".hdf5", ".h5"),
+    recognises=recognises,
+    open=CompressibleFile,
 )
 
 

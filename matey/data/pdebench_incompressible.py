@@ -74,13 +74,11 @@ def recognises(path: Path) -> bool:
         return sum(name in file for name in ("velocity", "particles", "force")) >= 2
 
 
-READERS = (
-    Reader(
-        layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
-        suffixes=(".h5", ".hdf5"),
-        recognises=recognises,
-        open=IncompressibleFile,
-    ),
+READER = Reader(
+    layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
+    suffixes=(".h5", ".hdf5"),
+    recognises=recognises,
+    open=IncompressibleFile,
 )
 
 

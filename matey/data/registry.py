@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import difflib
 import glob
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
 
-from matey.data import cavity, miniweather, pdebench, pdebench_compressible, pdebench_incompressible, the_well
 from matey.data.hdf5 import outline_hdf5
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
 from matey.data.trajectories import DataError, JoinedTrajectories, Reader, TrajectorySet
+from matey.registry import Registry, RegistryError
 
 _MAX_LISTED = 8
 
-READERS: list[Reader] = [
-    reader
-    for format in (pdebench, pdebench_incompressible, pdebench_compressible, miniweather, cavity, the_well)
-    for reader in format.READERS
-]
-"""All known formats, asked in this order; a format's file lists its own readers, and is added here."""
+READERS: Registry[Reader] = Registry(
+    "reader",
+    "matey.readers",
+    {
+        "shallow_water": "matey.data.pdebench:SHALLOW_WATER_READER",
+        "diffusion_reaction": "matey.data.pdebench:DIFFUSION_REACTION_READER",
+        "incompressible": "matey.data.pdebench_incompressible:READER",
+        "compressible": "matey.data.pdebench_compressible:READER",
+        "miniweather": "matey.data.miniweather:READER",
+        "cavity": "matey.data.cavity:HDF5_READER",
+        "cavity_array": "matey.data.cavity:ARRAY_READER",
+        "the_well": "matey.data.the_well:READER",
+    },
+    type="matey.data.trajectories:Reader",
+)
+"""All known formats, asked in this order; those of installed packages come after our own (docs/extending.md)."""
 
 
 def open_dataset(path: str | Path) -> TrajectorySet:
@@ -79,7 +89,14 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
 
 def _reader_of(file: Path) -> Reader | None:
     """The reader of a file, None if its layout is unknown."""
-    return next((reader for reader in READERS if reader.recognises(file)), None)
+    return next((reader for reader in _readers() if reader.recognises(file)), None)
+
+
+def _readers() -> Iterator[Reader]:
+    try:
+        yield from (reader for _, reader in READERS.items())
+    except RegistryError as error:
+        raise DataError(str(error)) from None
 
 
 def _absolute(path: str | Path) -> Path:
@@ -129,7 +146,7 @@ def _search(folder: Path) -> list[Path]:
 
 
 def _suffixes() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(suffix for reader in READERS for suffix in reader.suffixes))
+    return tuple(dict.fromkeys(suffix for reader in _readers() for suffix in reader.suffixes))
 
 
 def _nearby(path: Path) -> str:
@@ -146,7 +163,7 @@ def _nearby(path: Path) -> str:
 
 def _unknown_layout(file: Path) -> str:
     found = _listed(_outline(file)) or "nothing"
-    known = "; ".join(reader.layout for reader in READERS)
+    known = "; ".join(reader.layout for reader in _readers())
     return (
         f"{file} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of these."
     )

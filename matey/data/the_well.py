@@ -99,13 +99,11 @@ def recognises(path: Path) -> bool:
         return any(isinstance(file.get(name), h5py.Group) for name in GROUPS)
 
 
-READERS = (
-    Reader(
-        layout="The Well (groups 't0_fields', 't1_fields', 't2_fields', 'dimensions', 'boundary_conditions')",
-        suffixes=(".hdf5", ".h5"),
-        recognises=recognises,
-        open=WellFile,
-    ),
+READER = Reader(
+    layout="The Well (groups 't0_fields', 't1_fields', 't2_fields', 'dimensions', 'boundary_conditions')",
+    suffixes=(".hdf5", ".h5"),
+    recognises=recognises,
+    open=WellFile,
 )
 
 

@@ -1,0 +1,140 @@
+"""Things that are chosen by a name, some of MATEY's own and others that an installed package or a script adds.
+
+Each kind, such as the readers of file formats, has one `Registry`. A package adds to it by an entry point in the kind's
+group (``matey.readers``), a script or a notebook by `Registry.register`. No package is imported before a name is asked for
+that only it can have, or all things of a kind are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from matey.fields import nearest_name
+
+Thing = TypeVar("Thing")
+Decorated = TypeVar("Decorated")
+
+
+class RegistryError(ValueError):
+    """A name that stands for nothing, or a package whose thing cannot be used: one sentence that says what to do."""
+
+
+class Registry(Generic[Thing]):
+    """Things of one kind by their names.
+
+    Args:
+        kind: the word for such a thing in messages, such as ``reader``.
+        group: group of entry points by which packages add to it, such as ``matey.readers``.
+        own: the place of each of MATEY's own by its name, written as an entry point writes it (``package.module:NAME``).
+        type: the type that they have, written likewise; by default all that can be called.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, str], type: str = "collections.abc:Callable") -> None:
+        self.kind, self.group, self.own, self.type = kind, group, dict(own), type
+        self._loaded: dict[str, Thing] = {}
+
+    def __getitem__(self, name: str) -> Thing:
+        """Return the thing of a name.
+
+        Raises:
+            RegistryError: there is none, or its package cannot be imported or does not hold one.
+        """
+        if name not in self._loaded:
+            if name in self.own:
+                self._loaded[name] = _at(self.own[name])
+            else:
+                self.check(name)
+                self._loaded[name] = self._load(self._of_packages[name])
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over all names: MATEY's own, those registered, then those of packages."""
+        return iter(dict.fromkeys([*self.own, *self._loaded, *self._of_packages]))
+
+    def items(self) -> Iterator[tuple[str, Thing]]:
+        """Iterate over all names and things, MATEY's own first; a package is imported when its turn comes."""
+        for name in self.own:
+            yield name, self[name]
+        for name in list(self):
+            if name not in self.own:
+                yield name, self[name]
+
+    def check(self, name: str) -> str:
+        """Return a name if there is a thing of that name; nothing is imported.
+
+        Raises:
+            RegistryError: there is none; the names that there are, and the nearest of them, are in the message.
+        """
+        if name not in self.own and name not in self._loaded and name not in self._of_packages:
+            names = list(self)
+            raise RegistryError(f"expected a known {self.kind}: {', '.join(names)}.{nearest_name(name[:80], names)}")
+        return name
+
+    def register(self, name: str) -> Callable[[Decorated], Decorated]:
+        """Return a decorator that gives what it decorates a name in this process.
+
+        Raises:
+            RegistryError: the name is taken, or what is decorated is not of the registry's type.
+        """
+
+        def decorate(thing: Decorated) -> Decorated:
+            if name in self.own or _differs(self._loaded.get(name), thing):
+                raise RegistryError(f"There is a {self.kind} {name!r} already; register another name.")
+            self._loaded[name] = self._typed(thing, f"The {self.kind} {name!r}")
+            return thing
+
+        return decorate
+
+    def _load(self, point: EntryPoint) -> Thing:
+        about = self._about(point)
+        try:
+            thing = point.load()
+        except Exception as error:  # whatever code of others may raise
+            raise RegistryError(
+                f"{about} cannot be imported ({type(error).__name__}: {_line(error)}); mend or uninstall that package."
+            ) from error
+        if _differs(self._loaded.get(point.name), thing):
+            raise RegistryError(f"{about} has the name of one that is registered already; rename one of them.")
+        return self._typed(thing, about)
+
+    def _typed(self, thing: object, about: str) -> Thing:
+        expected = _at(self.type)
+        if not isinstance(thing, expected):
+            raise RegistryError(f"{about} must be of type {expected.__name__}, got {type(thing).__name__}; mend it.")
+        return cast(Thing, thing)
+
+    @cached_property
+    def _of_packages(self) -> dict[str, EntryPoint]:
+        """The entry points of installed packages by name; one that has the name of another refuses all."""
+        found: dict[str, EntryPoint] = {}
+        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+            if point.name in self.own or found.setdefault(point.name, point) != point:
+                first = self._about(found[point.name]) if point.name in found else f"MATEY's own {self.kind}"
+                raise RegistryError(f"{self._about(point)} has the same name as {first}; rename or uninstall one.")
+        return found
+
+    def _about(self, point: EntryPoint) -> str:
+        package = "an unknown package" if point.dist is None else f"the package {point.dist.name}"
+        return f"The {self.kind} {point.name!r} of {package} (entry point {self.group}: {point.name} = {point.value})"
+
+
+def _at(place: str) -> Any:  # noqa: ANN401
+    """Return what lies at a place of ours, ``package.module:NAME``."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _differs(before: object, now: object) -> bool:
+    """Whether a name would change its meaning; a cell of a notebook that runs again defines what it defined before."""
+    if before is None or before is now:
+        return False
+    places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (before, now)]
+    return places[0] != places[1] or None in places[0]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
