@@ -66,6 +66,13 @@ def parse_arguments() -> argparse.Namespace:
         choices=("all", "train", "valid", "test"),
         help="trajectories to take, as the run split them; by default all of --data, else test",
     )
+    parser.add_argument(
+        "--seen",
+        choices=("refuse", "leave_out", "score"),
+        default="refuse",
+        help="trajectories of --data that the run trained on, known by their first frames: refused, left out, or scored all "
+        "the same (%(default)s)",
+    )
     parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
     parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:1 (auto)")

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config, load_resolved, parse_config
+from matey.config.hints import ALIASES, section_at
 from tests.conftest import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
@@ -27,9 +28,21 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.step=3", "unknown key 'train.step'. Did you mean 'steps'?"),
+        ("train.step=3", "unknown key 'train.step'. Did you mean 'train.steps'?"),
         ("trian.steps=3", "unknown key 'trian'. Did you mean 'train'?"),
-        ("data.sets=[{path: a, wieght: 2}]", "unknown key 'data.sets.0.wieght'. Did you mean 'weight'?"),
+        ("data.sets=[{path: a, wieght: 2}]", "unknown key 'data.sets.0.wieght'. Did you mean 'data.sets.0.weight'?"),
+        ("steps=10", "unknown key 'steps'. Did you mean 'train.steps'?"),
+        ("step=10", "unknown key 'step'. Did you mean 'train.steps'?"),
+        ("train.lr=0.1", "unknown key 'train.lr'. Did you mean 'train.learning_rate'?"),
+        ("train.batch_size=4", "unknown key 'train.batch_size'. Did you mean 'train.micro_batch'?"),
+        ("train.history=4", "unknown key 'train.history'. Did you mean 'data.history'?"),
+        ("model.token_set=mix", "unknown key 'model.token_set'. Did you mean 'tokens.set'?"),
+        ("train.bf16=true", "unknown key 'train.bf16'. That is DeepSpeed's: set it in the JSON"),
+        ("train.groups={local: {lr: 1}}", "'train.groups.local.lr'. Did you mean 'train.groups.local.learning_rate'?"),
+        (
+            "tokens.patches=[[1, 1, 16, 16], [1, 1, 6, 8]]",
+            r"has \[1, 1, 6, 8\] after \[1, 1, 16, 16\]; each size .* divide",
+        ),
         ("train.steps=0", r"train.steps: .* greater than or equal to 1 \(got 0\)"),
         ("train.steps=many", "train.steps: .* integer"),
         ("tokens.set=uniform", "one patch size"),
@@ -182,3 +195,10 @@ def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tm
 @pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.stem)
 def test_the_configurations_that_come_with_the_package_are_taken(path):
     assert load_deepspeed_config(path) == json.loads(path.read_text())
+
+
+def test_what_others_call_a_setting_leads_to_one_that_there_is():
+    for alias, key in ALIASES.items():
+        *section, name = key.split(".")
+        assert name in section_at(section).model_fields, key
+        assert alias not in section_at(section).model_fields, alias

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matey.checkpoints.card import model_card
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import MODEL, OF_A_RUN
+from matey.checkpoints.run_files import MODEL, OF_A_RUN, SEEN
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
@@ -109,6 +109,8 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
     with quiet():
         model.save_pretrained(new, max_shard_size=MAX_SHARD)
     (new / "README.md").write_text(model_card(source, settings, run, what == AVERAGE), encoding="utf-8")
+    if (run / SEEN).is_file():
+        shutil.copy2(run / SEEN, new)
     return "Model: {out}. Load it with MateyModel.from_pretrained('{out}')."
 
 

@@ -6,4 +6,5 @@ ABOUT = "about.txt"  # what the run said of its data, model and batch before the
 COMMANDS = "commands.txt"  # how it was started and resumed, a line each
 MODEL = "model"  # the best weights
 SPLIT = "split.jsonl"  # what each part of the data held, see `matey.data.split_record`
-OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, SPLIT, MODEL)
+SEEN = "seen.txt"  # fingerprints of the trajectories that it was trained on, see `matey.data.seen`
+OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, SPLIT, SEEN, MODEL)

@@ -9,9 +9,10 @@ from typing import Any
 
 from matey.checkpoints.metrics_log import MetricsLog, read_metrics
 from matey.checkpoints.model_folder import load_model
-from matey.checkpoints.run_files import MODEL, SPLIT
+from matey.checkpoints.run_files import MODEL, SEEN, SPLIT
 from matey.checkpoints.trained_folder import CheckpointError, is_run
 from matey.config import RunConfig, load_resolved
+from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
 from matey.model.matey import MateyModel
 
@@ -29,6 +30,7 @@ class Trained:
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
         split: the trajectories of each part of the training's data, also where a model's folder still lies in that of
             its run; None where that is not recorded.
+        seen: fingerprints of the trajectories that it was trained on, see `matey.data.seen`; empty where they are not kept.
         card: the model card of a model alone, empty where there is none.
         note: a sentence about what could not be read in the folder, empty if all could.
     """
@@ -38,6 +40,7 @@ class Trained:
     run: RunConfig | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
     split: SplitRecord | None = None
+    seen: frozenset[str] = frozenset()
     card: str = ""
     note: str = ""
 
@@ -74,12 +77,15 @@ def load_trained(folder: str | Path) -> Trained:
             load_resolved(folder / "config.yaml"),
             _by_step(log),
             read_record(folder / SPLIT),
+            read_seen(folder / SEEN),
             note=log.note(metrics),
         )
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    split = read_record(folder.resolve().parent / SPLIT) if name == MODEL else None
-    return Trained(name, load_model(folder), split=split, card=text)
+    run = folder.resolve().parent if name == MODEL else None
+    split = None if run is None else read_record(run / SPLIT)
+    seen = read_seen(folder / SEEN) or (frozenset() if run is None else read_seen(run / SEEN))
+    return Trained(name, load_model(folder), split=split, seen=seen, card=text)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from matey.config import ConfigError
 from matey.config.flags import FlagError, at_least
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
-from matey.evaluate.held_out import HeldOut, Part, hold_out
+from matey.evaluate.held_out import HeldOut, Part, hold_out, without_seen
 from matey.evaluate.records import write_records
 from matey.report.about import describe
 from matey.report.evaluation import write_report
@@ -96,7 +96,8 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
         raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part: Part = args.split or ("all" if args.data else "test")
     sets = [open_dataset(path) for path in paths]
-    return hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
+    held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
+    return without_seen(held_out, trained.seen, trained.split, args.seen) if args.data else held_out
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from matey.config.deepspeed_tree import DeepSpeedTree
+from matey.config.hints import hint
 from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
-from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig, Section
+from matey.config.schema import RunConfig
 from matey.fields import nearest_name
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False
 _MAX_NAMED = 5
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
-
-# Sections that lie in a list, in a mapping, or may be missing.
-_INSIDE: dict[str, type[Section]] = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
 
 
 class ConfigError(ValueError):
@@ -171,20 +169,8 @@ def _sentence(error: ErrorDetails) -> str:
     """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
     where = ".".join(str(part)[:80] for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        section = _section_at(error["loc"][:-1])
-        return f"unknown key {where!r}.{nearest_name(str(error['loc'][-1])[:80], section.model_fields)}"
+        return f"unknown key {where!r}.{hint(error['loc'])}"
     if error["type"] == "missing":
         return f"{where!r} is required"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message} (got {shortened(error['input'])})" if where else message
-
-
-def _section_at(location: Sequence[str | int]) -> type[Section]:
-    """Return the section that a pydantic location leads to; indices and keys of mappings on the way are passed over."""
-    section: type[Section] = RunConfig
-    for part in location:
-        if isinstance(part, str) and part in section.model_fields:
-            inside = _INSIDE.get(part) or section.model_fields[part].annotation
-            if isinstance(inside, type) and issubclass(inside, Section):
-                section = inside
-    return section

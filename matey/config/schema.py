@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -266,6 +267,12 @@ class RunConfig(Section):
                 f"tokens.set is 'uniform', which has one patch size, but tokens.patches lists {len(self.tokens.patches)}; "
                 "keep one of them or use 'mix' or 'mul'"
             )
+        for coarse, fine in pairwise(self.tokens.patches):
+            if any(cells % part for cells, part in zip(coarse, fine, strict=True)) or coarse == fine:
+                raise ValueError(
+                    f"tokens.patches has {list(fine)} after {list(coarse)}; each size [t, z, y, x] must divide the one before "
+                    "it, and be another"
+                )
         if self.tokens.rule == "fraction" and self.tokens.refine > 1:
             raise ValueError(
                 f"tokens.refine is a share of the patches for the rule 'fraction', got {self.tokens.refine:g}"

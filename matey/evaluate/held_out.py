@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
+from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord
 
 Part = Literal["all", "train", "valid", "test"]
+Seen = Literal["refuse", "leave_out", "score"]
+"""What is done with trajectories that the model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,39 @@ def hold_out(
             "these have changed, the model may have been trained on some of it."
         )
     return HeldOut(tuple(sets), tuple(chosen), num_frames, part, tuple(notes))
+
+
+def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None, rule: Seen) -> HeldOut:
+    """Return the selection as far as the model was not trained on it, or all of it with a note, as the rule says.
+
+    Args:
+        data: the selection; one of the part ``train`` asks for what was trained on and is returned as it is.
+        seen: the run's fingerprints, see `matey.data.seen`.
+        record: the record of the run's split.
+        rule: whether such trajectories are refused, left out, or scored all the same.
+
+    Raises:
+        DataError: there are some and the rule refuses them, or nothing else is left of a data set.
+    """
+    if data.part == "train":
+        return data
+    chosen, notes = [], []
+    for trajectory_set, numbers in zip(data.sets, data.trajectories, strict=True):
+        known = trained_on(trajectory_set, numbers, seen, record)
+        if known:
+            first = trajectory_set.trajectories[known[0]].label
+            words = (
+                f"{trajectory_set.system}: the model was trained on {len(known)} of these {len(numbers)} trajectories"
+            )
+            if rule == "refuse":
+                raise DataError(
+                    f"{words}, such as {first}: its errors on them would be too small. Take other data; or what its run held "
+                    "out, with --split test; or --seen leave_out to score the others alone, --seen score to score all."
+                )
+            if rule == "leave_out" and len(known) == len(numbers):
+                raise DataError(f"{words}, such as {first}, and --seen leave_out leaves nothing; take other data.")
+            notes.append(
+                f"{words}, which are left out." if rule == "leave_out" else f"{words}: their errors flatter it."
+            )
+        chosen.append(tuple(number for number in numbers if rule == "score" or number not in known))
+    return replace(data, trajectories=tuple(chosen), notes=(*data.notes, *notes))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.ending import end_with_error
 from matey.likely_place import likely_place
+
+MONITORS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
+"""DeepSpeed's monitors and the package that each needs."""
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -36,11 +40,23 @@ def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
     try:
         run = load_config(args.config, [*args.set, *overrides])
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+        check_monitors(deepspeed_config, args.deepspeed_config)
     except ConfigError as error:
         sys.exit(end_with_error(*likely_place(), f"error: {error}"))
     if args.resume:
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     return run, deepspeed_config
+
+
+def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:
+    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package is not installed."""
+    for monitor, package in MONITORS.items():
+        section = deepspeed_config.get(monitor)
+        if isinstance(section, dict) and section.get("enabled") and find_spec(package) is None:
+            raise ConfigError(
+                f"{path}: {monitor} is enabled, and the package {package} is not installed; pip install {package}, or set "
+                f"{monitor}.enabled to false."
+            )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -45,7 +45,7 @@ def finetune(
         run = with_network_of(run, source.config)
     data = open_data(run)
     if trained is not None and not settings.allow_seen:
-        check_unseen(trained.split, data.sets, data.splits, settings.pretrained)
+        check_unseen(trained.split, trained.seen, data.sets, data.splits, settings.pretrained)
     pretrained = None if source is None else source.config
     run = with_vocabulary(run, data.all_sets, known=() if pretrained is None else pretrained.fields)
     config = model_config(run, pretrained)

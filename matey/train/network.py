@@ -9,7 +9,7 @@ import torch
 
 from matey.config import ConfigError, RunConfig
 from matey.data.trajectories import TrajectorySet
-from matey.fields import field_rows
+from matey.fields import nearest_name
 from matey.model.configuration import MateyConfig
 from matey.tokens.refinement import check_window
 
@@ -20,15 +20,18 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], known: Sequen
     Raises:
         ConfigError: the data holds a field that ``model.fields`` lacks.
     """
-    names = run.model.fields
-    if names is None:
-        names = tuple(name for data in sets for name in data.fields)
-    vocabulary = tuple(dict.fromkeys([*known, *names]))
-    for data in sets:
-        try:
-            field_rows(data.fields, vocabulary)
-        except ValueError as error:
-            raise ConfigError(f"{data.system}: {error}") from None
+    held = tuple(dict.fromkeys(name for data in sets for name in data.fields))
+    vocabulary = tuple(dict.fromkeys([*known, *(held if run.model.fields is None else run.model.fields)]))
+    if lacking := [name for name in held if name not in vocabulary]:
+        unheard = [name for name in run.model.fields or () if name not in held]
+        for name in unheard:
+            if meant := nearest_name(name, lacking):
+                raise ConfigError(f"model.fields names {name!r}, which no data set holds.{meant}")
+        (system, *_) = (data.system for data in sets if lacking[0] in data.fields)
+        raise ConfigError(
+            f"model.fields lacks {lacking[0]!r}, which {system} holds; add it, leave model.fields out to take the fields of "
+            "all data sets, or leave this data out."
+        )
     return run.model_copy(update={"model": run.model.model_copy(update={"fields": vocabulary})})
 
 

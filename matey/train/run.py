@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from matey.checkpoints.run_files import SPLIT
+from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import micro_batches
+from matey.data.seen import seen_text
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
@@ -157,10 +158,13 @@ def _start_or_resume(
 
 
 def _write_split(folder: RunFolder, data: RunData) -> None:
-    """Keep what each part of the data holds, so that what is held out stays held out."""
+    """Keep what each part of the data holds, so that what is held out stays held out, and what is trained on is known again."""
     if rank() == 0:
+        path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
         try:
-            replace_text(folder.path / SPLIT, data.record.text())
+            if not (seen.is_file() and path.is_file() and path.read_text(encoding="utf-8") == text):
+                replace_text(seen, seen_text(data.sets, [split.train for split in data.splits]))
+            replace_text(path, text)
         except OSError as error:
             raise RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.") from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matey.checkpoints.run_files import SPLIT
 from matey.config import ConfigError, RunConfig
+from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
@@ -45,29 +46,33 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
 
 
 def check_unseen(
-    source: SplitRecord | None, sets: Sequence[TrajectorySet], splits: Sequence[Split], pretrained: str
+    source: SplitRecord | None,
+    known: frozenset[str],
+    sets: Sequence[TrajectorySet],
+    splits: Sequence[Split],
+    pretrained: str,
 ) -> None:
     """Raise ConfigError if a fine-tuning run holds out what its pretrained model was trained on.
 
     Args:
-        source: the record of the pretraining run's split; None where that is not known, which passes.
+        source: the record of the pretraining run's split; None where that is not known.
+        known: fingerprints of what it was trained on; none, without a record, pass.
         sets: the data sets of the fine-tuning run.
         splits: the splits of these data sets.
         pretrained: the folder of the model.
     """
-    if source is None:
-        return
-    parts = RecordedParts(source)
     seen = []
     for data, split in zip(sets, splits, strict=True):
-        then = parts.of(data)
-        seen += [data.trajectories[number].label for number in (*split.valid, *split.test) if then[number] == "train"]
+        numbers = trained_on(data, (*split.valid, *split.test), known, source)
+        seen += [data.trajectories[number].label for number in numbers]
     if seen:
-        settings = source.settings
+        advice = "Take other data"
+        if source is not None:
+            how = f"data.split {list(source.settings.split)}, data.split_seed {source.settings.split_seed}, the same files"
+            advice = f"Split as it did ({how})"
         raise ConfigError(
             f"{pretrained} was trained on {len(seen)} of the trajectories that this run holds out, such as {seen[0]}: its "
-            f"errors on them would be too small. Split as it did (data.split {list(settings.split)}, data.split_seed "
-            f"{settings.split_seed}, the same files), or set finetune.allow_seen to true."
+            f"errors on them would be too small. {advice}, or set finetune.allow_seen to true."
         )
 
 

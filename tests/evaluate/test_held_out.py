@@ -2,7 +2,8 @@ import pytest
 
 from matey.config import DataSection
 from matey.data import DataError, open_dataset, split_trajectories
-from matey.evaluate.held_out import hold_out
+from matey.data.seen import fingerprints
+from matey.evaluate.held_out import hold_out, without_seen
 from tests.data.layout_files import write_the_well
 
 
@@ -52,3 +53,29 @@ def test_an_empty_part_is_refused(shallow_water):
 def test_systems_are_named_once_in_order(shallow_water, diffusion_reaction):
     data = hold_out([diffusion_reaction, shallow_water, diffusion_reaction], "all", 2)
     assert data.systems == ("diffusion_reaction", "shallow_water")
+
+
+def test_what_the_model_was_trained_on_is_refused_left_out_or_noted(shallow_water, diffusion_reaction):
+    data = hold_out([shallow_water, diffusion_reaction], "all", 2)
+    seen = frozenset(fingerprints(diffusion_reaction, [0, 2]).values())
+    with pytest.raises(
+        DataError, match="was trained on 2 of these 3 trajectories, such as .*0000: .* --seen leave_out"
+    ):
+        without_seen(data, seen, None, "refuse")
+    left = without_seen(data, seen, None, "leave_out")
+    assert left.trajectories == ((0, 1, 2), (1,)) and "2 of these 3 trajectories, which are left out" in left.notes[0]
+    scored = without_seen(data, seen, None, "score")
+    assert scored.trajectories == data.trajectories and "their errors flatter it" in scored.notes[0]
+    assert without_seen(data, frozenset(), None, "refuse") == data
+
+
+def test_leaving_out_what_was_trained_on_must_leave_something(shallow_water):
+    seen = frozenset(fingerprints(shallow_water, range(3)).values())
+    with pytest.raises(DataError, match="--seen leave_out leaves nothing"):
+        without_seen(hold_out([shallow_water], "all", 2), seen, None, "leave_out")
+
+
+def test_the_training_part_is_what_was_trained_on_and_may_be_asked_for(shallow_water):
+    seen = frozenset(fingerprints(shallow_water, range(3)).values())
+    data = hold_out([shallow_water], "train", 2, section(0.4, 0.3, 0.3))
+    assert without_seen(data, seen, None, "refuse") == data

@@ -2,13 +2,15 @@
 
 import importlib.util
 import json
+import shutil
 import sys
 
 import pytest
 import torch
 import yaml
 
-from matey.data import split_trajectories
+from matey.data import open_dataset, split_trajectories
+from matey.data.seen import seen_text
 from tests.conftest import ROOT, make_model, start
 from tests.support.evaluations import PATCHES, write_waves
 
@@ -95,6 +97,20 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
     assert [(r["field"], r["kind"], r["lead"]) for r in records] == [("water_height", "lead", 2), ("all", "lead", 2)]
     assert records[0]["num_windows"] == 5 * (NUM_FRAMES - 2 - 2 + 1)
     assert "diffusion_reaction" not in out
+
+
+def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, tmp_path, evaluate):
+    run = shutil.copytree(folder / "waves", tmp_path / "run")
+    data = open_dataset(folder / "shallow_water")
+    (run / "seen.txt").write_text(seen_text([data], [range(4)]))
+    command = ["--checkpoint", run, "--data", folder / "shallow_water", "--out", tmp_path / "out", "--leads", "1"]
+    command += ["--rollout", "0", "--max-windows", "2"]
+    status, _, error = evaluate(*command)
+    assert status == 2 and "the model was trained on 4 of these 5 trajectories" in error and "--seen score" in error
+    assert not (tmp_path / "out").exists()
+    status, out, error = evaluate(*command, "--seen", "score")
+    assert status == 0 and "trained on 4 of these 5 trajectories: their errors flatter it" in out, error
+    assert "their errors flatter it" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from matey.data.seen import read_seen
 from tests.conftest import ROOT, TWO_RANKS, pretrain, write_swe
 from tests.data.layout_files import write_the_well
 
@@ -53,6 +54,7 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, t
     assert line["loss_share_by_system"] == {"shallow_water": 1}
     assert set(metrics(run, "valid_nrmse")) == {2, 4}
     assert {p.name for p in (run / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    assert len(read_seen(run / "seen.txt")) == 8  # of ten trajectories, those that are trained on
 
 
 def test_data_to_validate_on_is_scored_beside_the_rest_and_never_trained_on(run_yaml, tmp_path):
@@ -203,11 +205,14 @@ def test_resuming_into_another_model_is_refused(run_yaml):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.stepps=1", ["unknown key 'train.stepps'", "Did you mean 'steps'"]),
+        ("train.stepps=1", ["unknown key 'train.stepps'", "Did you mean 'train.steps'"]),
         ("data.sets=[{path: nowhere.h5}]", ["nowhere.h5"]),
         ("tokens.patches=[[4, 1, 8, 8]]", ["2D_rdb_NA_NA.h5", "does not divide", "1, 2"]),
         ("tokens={set: mix, rule: budget, refine: 9, patches: [[1,1,8,8],[1,1,4,4]]}", ["2D_rdb", "the nearest is 8"]),
-        ("model.fields=[water_hight]", ["no field 'water_height'", "Did you mean 'water_hight'"]),
+        (
+            "model.fields=[water_hight]",
+            ["model.fields names 'water_hight', which no data set holds", "Did you mean 'water_height'"],
+        ),
         ("data.history=40", ["12", "2D_rdb_NA_NA.h5"]),
     ],
 )

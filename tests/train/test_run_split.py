@@ -112,13 +112,13 @@ def test_evaluation_refuses_where_what_was_held_out_has_gone(started, run_yaml):
 
 def test_fine_tuning_may_not_hold_out_what_its_model_was_trained_on(started, run_yaml):
     record, same = started.data.record, started.data
-    check_unseen(record, same.sets, same.splits, "old")
-    check_unseen(None, same.sets, same.splits, "old")
+    check_unseen(record, frozenset(), same.sets, same.splits, "old")
+    check_unseen(None, frozenset(), same.sets, same.splits, "old")
     other = open_data(load_config(run_yaml(data=SPLIT | {"split_seed": 1})))
     with pytest.raises(
         ConfigError, match="old was trained on . of the trajectories .* data.split_seed 0, .*allow_seen"
     ):
-        check_unseen(record, other.sets, other.splits, "old")
+        check_unseen(record, frozenset(), other.sets, other.splits, "old")
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

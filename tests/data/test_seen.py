@@ -1,0 +1,93 @@
+"""Trajectories that were trained on are known again by their first frames, and no others are taken for them."""
+
+import shutil
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from matey.data import open_dataset, seen
+from matey.data.seen import fingerprints, read_seen, seen_text, trained_on
+from matey.data.split_record import record_split
+from matey.data.splits import split_set
+from matey.simulate.ensemble import make
+from matey.simulate.systems import SYSTEMS
+from matey.simulate.the_well_systems import LAYOUTS
+
+SPLIT = ((0.5, 0.25, 0.25), 0, None)
+
+
+def simulate(folder, first_seed, num_trajectories=4, num_frames=3, layout=None):
+    system = SYSTEMS["diffusion_reaction"]
+    if layout is not None:
+        system = replace(system, layout=layout)
+    ensemble = system.ensemble(
+        num_trajectories=num_trajectories, resolution=8, num_frames=num_frames, first_seed=first_seed
+    )
+    make(folder, ensemble)
+    return open_dataset(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data set, the record of its split, and the fingerprints of what is trained on."""
+    data = simulate(tmp_path_factory.mktemp("trained") / "data", first_seed=0, num_trajectories=8)
+    split = split_set(data, *SPLIT)
+    return data, split, record_split([data], [split], *SPLIT), seen_text([data], [split.train])
+
+
+@pytest.fixture
+def known(trained, tmp_path):
+    (tmp_path / "seen.txt").write_text(trained[3])
+    return read_seen(tmp_path / "seen.txt")
+
+
+def test_the_same_seeds_simulated_anew_are_known_again(trained, known, tmp_path):
+    _, split, record, _ = trained
+    anew = simulate(tmp_path / "anew", first_seed=2, num_trajectories=4, num_frames=5)
+    expected = [number for number in range(4) if number + 2 in split.train]
+    assert 0 < len(expected) < 4
+    assert trained_on(anew, range(4), known, record) == trained_on(anew, range(4), known, None) == expected
+
+
+def test_another_layout_of_the_same_simulation_is_known_again(trained, known, tmp_path):
+    well = simulate(tmp_path / "well", first_seed=0, num_trajectories=8, layout=LAYOUTS["diffusion_reaction"])
+    assert {about.source.suffix for about in well.trajectories} == {".hdf5"}
+    assert len(trained_on(well, range(8), known, None)) == len(trained[1].train)
+
+
+def test_other_seeds_of_the_same_sizes_are_not_taken_for_them(trained, known, tmp_path):
+    other = simulate(tmp_path / "other", first_seed=100, num_trajectories=8)
+    assert trained_on(other, range(8), known, trained[2]) == []
+    # Without fingerprints, as of older runs, files of the same names and sizes pass for the same.
+    assert trained_on(other, range(8), frozenset(), trained[2]) == list(trained[1].train)
+
+
+def test_what_was_held_out_was_not_trained_on(trained, known):
+    data, split, record, _ = trained
+    assert trained_on(data, [*split.valid, *split.test], known, record) == []
+    assert trained_on(data, range(8), known, record) == list(split.train)
+
+
+def test_of_very_many_a_spread_is_read_and_the_record_tells_of_the_others(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "MOST_TRAJECTORIES", 2)
+    data, split, record, _ = trained
+    (tmp_path / "seen.txt").write_text(seen_text([data], [split.train]))
+    known = read_seen(tmp_path / "seen.txt")
+    assert len(known) == 2
+    moved = shutil.copytree(data.sources[0].parent, tmp_path / "moved")
+    assert trained_on(open_dataset(moved), split.train, known, record) == list(split.train)
+
+
+def test_a_set_of_large_frames_is_read_as_far_as_bytes_allow(trained, monkeypatch):
+    data = trained[0]
+    monkeypatch.setattr(seen, "MOST_BYTES", 3 * 2 * 4 * 2 * 8 * 8)  # three times two frames of two fields
+    assert list(fingerprints(data, range(8))) == [0, 2, 5]
+
+
+def test_first_frames_that_are_not_finite_have_no_fingerprint(tmp_path):
+    data = simulate(tmp_path / "bad", first_seed=0, num_trajectories=3)
+    with h5py.File(data.sources[0], "r+") as file:
+        file["0001/data"][0, 0, 0, 0] = np.nan
+    assert list(fingerprints(open_dataset(tmp_path / "bad"), range(3))) == [0, 2]
