@@ -4,8 +4,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+FORECAST = ["netCDF4>=1.7", "xarray>=2024.10", "zarr>=3", "imageio-ffmpeg>=0.5"]
+
 setup(
-    name="matey",
+    name="matey-pde",  # "matey" on the package index is another project
     version="0.1.0",
     description="Multiscale adaptive transformers for spatiotemporal physics, trained at scale with DeepSpeed",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
@@ -36,9 +38,11 @@ setup(
     extras_require={
         "baselines": ["neuraloperator>=1.0"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
+        "forecast": FORECAST,
         "monitor": ["tensorboard>=2.17"],
         "well": ["the-well>=1.2"],
         "test": [
+            *FORECAST,
             "pytest>=8",
             "mypy>=2,<3",
             "types-psutil",

@@ -10,19 +10,21 @@ from matey.model.registration import register_with_transformers
 
 if TYPE_CHECKING:
     from matey.data import open_dataset
+    from matey.evaluate.forecasts.series import forecast
     from matey.evaluate.rollout import rollout
     from matey.fields import FieldBatch
     from matey.model.configuration import MateyConfig
     from matey.model.matey import MateyModel
 
 __version__ = "0.1.0"
-__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "open_dataset", "rollout"]
+__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "open_dataset", "rollout"]
 
 # Imported on first use: the network brings transformers along, whose import takes longer than a small simulation.
 _HOME = {
     "FieldBatch": "matey.fields",
     "MateyConfig": "matey.model.configuration",
     "MateyModel": "matey.model.matey",
+    "forecast": "matey.evaluate.forecasts.series",
     "open_dataset": "matey.data",
     "rollout": "matey.evaluate.rollout",
 }

@@ -49,6 +49,10 @@ RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/ze
             "Cannot read the DeepSpeed configuration no.json",
         ),
         (["launch/evaluate.py", "--checkpoint", "nowhere", "--out", "x"], "There is no folder nowhere"),
+        (
+            ["launch/predict.py", "--checkpoint", "nowhere", "--data", "x", "--out", "x.nc"],
+            "There is no folder nowhere",
+        ),
         (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
         (["tools/fit_machine.py", "--machine", "nowhere.yaml", "--ranks", "2", "--out", "x"], "nowhere.yaml"),
         (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),

@@ -13,7 +13,7 @@ data in data/. Its batch of 256 is 4 a rank, times the ranks that --launcher sta
     python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
 
 `peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a U-Net and an
-FNO (pip install 'matey[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
+FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
 system. It prints NRMSE over that of persistence with mean and deviation over the seeds, and writes peers.csv and peers.png.
 Several costs, as in --seconds 30,110, make curves. The data is that of `make demo`. It goes on where it was interrupted.
 """

@@ -32,7 +32,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
     """
     lines = read_log(run / "metrics.jsonl")
     validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
-    head = {"library_name": "matey", "tags": ["physics", "partial-differential-equations"]}
+    head = {"library_name": "matey-pde", "tags": ["physics", "partial-differential-equations"]}
     kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"
     commands = run / COMMANDS
     return "\n".join(

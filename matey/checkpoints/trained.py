@@ -49,6 +49,16 @@ class Trained:
         """Frames of history that the model was trained with, if that is known."""
         return self.run.data.history if self.run else getattr(self.model.config, "history", None)
 
+    def frames_given(self) -> int:
+        """Return the frames of history that the model was trained with.
+
+        Raises:
+            CheckpointError: their number is not known.
+        """
+        if self.num_frames is None:
+            raise CheckpointError(f"{self.name} does not say how many frames of history it takes; say how many.")
+        return self.num_frames
+
     @property
     def lead_max(self) -> int | None:
         """Longest lead time in snapshots that the model was trained on, if the run or the model card says."""

@@ -48,6 +48,7 @@ class CavityFile(TrajectorySet):
     system = SYSTEM
     fields = ("velocity_x", "velocity_y", "magnetic_x", "magnetic_y")
     units = ("1", "1", "1", "1")
+    length_unit = time_unit = "1"
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectory of ``path``.
@@ -82,6 +83,7 @@ class CavityArray(TrajectorySet):
     """One ``.npy`` file, which holds one trajectory; mapped into memory for each read, so only its frames are touched."""
 
     system, fields, units = CavityFile.system, CavityFile.fields, CavityFile.units
+    length_unit = time_unit = "1"
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectory of ``path``.

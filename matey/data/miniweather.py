@@ -37,6 +37,7 @@ class MiniWeatherFile(TrajectorySet):
     system = "colliding_thermals"
     fields = ("density", "potential_temperature", "velocity_x", "velocity_z")
     units = ("kg/m^3", "K", "m/s", "m/s")
+    length_unit, time_unit = "m", "s"
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectory of ``path``.

@@ -87,6 +87,8 @@ DIFFUSION_REACTION = SeedGroupLayout(
 class SeedGroupFile(TrajectorySet):
     """One file with a group per seed."""
 
+    length_unit = time_unit = "1"
+
     def __init__(self, path: Path, layout: SeedGroupLayout) -> None:
         """Describe the trajectories of ``path``.
 

@@ -30,6 +30,7 @@ class CompressibleFile(TrajectorySet):
 
     fields = ("velocity_x", "velocity_y", "density", "pressure")
     units = ("1", "1", "1", "1")
+    length_unit = time_unit = "1"
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectories of ``path``.

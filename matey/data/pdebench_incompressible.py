@@ -31,6 +31,7 @@ class IncompressibleFile(TrajectorySet):
     system = SYSTEM
     fields = ("velocity_x", "velocity_y", "tracer")
     units = ("1", "1", "1")
+    length_unit = time_unit = "1"
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectories of ``path``.

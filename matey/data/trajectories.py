@@ -79,12 +79,16 @@ class TrajectorySet(ABC):
         fields: names along axis ``f``.
         units: unit of each field; ``1`` where the data set is dimensionless, ``?`` where it does not say.
         trajectories: one description per trajectory, in a fixed order.
+        length_unit: unit of coordinates and spacing; ``1`` and ``?`` as in ``units``.
+        time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
     """
 
     system: str
     fields: tuple[str, ...]
     units: tuple[str, ...]
     trajectories: tuple[Trajectory, ...]
+    length_unit: str = "?"
+    time_unit: str = "?"
 
     @property
     def num_trajectories(self) -> int:
@@ -142,6 +146,7 @@ class JoinedTrajectories(TrajectorySet):
                     f"{expected}, got {came}; open them as two data sets."
                 )
         self.system, self.fields, self.units = first.system, first.fields, first.units
+        self.length_unit, self.time_unit = first.length_unit, first.time_unit
         self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
         self._parts = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))

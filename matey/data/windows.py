@@ -6,7 +6,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -117,6 +117,16 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     return [_read_batch(sets, group, num_frames) for group in _alike(sets, windows)]
 
 
+def read_history(data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int) -> FieldBatch:
+    """Read the frames from ``start`` on of trajectories that share grid, spacing and boundaries; there is no target.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
+    return _batch_of(data, data.trajectories[trajectories[0]], history, [1.0] * len(history))
+
+
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
     """Read a window and return whether its history and target are free of NaN and infinity."""
     try:
@@ -173,18 +183,23 @@ def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_fr
         history.append(source.read(window.trajectory, window.start, end))
         target.append(source.read(window.trajectory, end - 1 + window.lead, end + window.lead)[0])
     source = sets[windows[0].set_index]
-    about = source.trajectories[windows[0].trajectory]
+    batch = _batch_of(source, source.trajectories[windows[0].trajectory], history, [w.lead for w in windows])
+    draw = torch.tensor([window.draw for window in windows])  # (b)
+    return replace(batch, target=_stack(target), draw=draw)  # target (b, f, z, y, x)
+
+
+def _batch_of(
+    source: TrajectorySet, about: Trajectory, history: Sequence[np.ndarray], leads: Sequence[float]
+) -> FieldBatch:
     return FieldBatch(
         system=source.system,
         fields=source.fields,
         history=_stack(history),  # (b, t, f, z, y, x)
-        target=_stack(target),  # (b, f, z, y, x)
-        lead_time=torch.tensor([float(window.lead) for window in windows]),  # (b)
+        lead_time=torch.tensor(leads, dtype=torch.float32),  # (b)
         spacing=about.spacing,
         periodic=about.periodic,
-        draw=torch.tensor([window.draw for window in windows]),  # (b)
     )
 
 
-def _stack(frames: list[np.ndarray]) -> Tensor:
+def _stack(frames: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(frames))

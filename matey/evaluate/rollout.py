@@ -47,7 +47,9 @@ class Forecaster(Protocol):
         """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
 
 
-def rollout(model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
+def rollout(
+    model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1, largest: Tensor | None = None
+) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
 
     Args:
@@ -57,12 +59,14 @@ def rollout(model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1)
         num_steps: number of frames.
         lead: number of frames that are predicted from the same history, the last of them at this lead time in
             snapshots. It should be no longer than the lead times that the model was trained on.
+        largest: the largest changes, see `largest_change`, of the history that a rollout began with, where this one goes
+            on with it; by default those of the histories in ``batch``.
 
     Yields:
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
     batch = replace(batch.to(model.device), target=None)
-    largest = largest_change(batch.history)
+    largest = largest_change(batch.history) if largest is None else largest.to(model.device)
     for first in range(0, num_steps, lead):
         frames = []
         for ahead in range(1, min(lead, num_steps - first) + 1):

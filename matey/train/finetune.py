@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, RunConfig
+from matey.model.fingerprint import weights_fingerprint
 from matey.model.from_run import model_config, with_network_of
 from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel, quiet
@@ -105,11 +105,3 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
         return transfer(source, model, {name: settings.new_rows_of.get(name, settings.new_rows) for name in new})
     except ValueError as error:
         raise ConfigError(str(error)) from None
-
-
-def weights_fingerprint(model: MateyModel) -> str:
-    """Return a hash of all weights."""
-    digest = hashlib.sha256()
-    for value in model.state_dict().values():
-        digest.update(value.numpy().tobytes())
-    return digest.hexdigest()[:12]

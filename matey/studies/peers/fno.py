@@ -54,5 +54,5 @@ def fno_class() -> Callable[..., nn.Module]:
     try:
         from neuralop.models import FNO
     except ImportError:
-        raise StudyError("The FNO among the peers needs neuraloperator: pip install 'matey[baselines]'.") from None
+        raise StudyError("The FNO among the peers needs neuraloperator: pip install 'matey-pde[baselines]'.") from None
     return FNO

@@ -1,0 +1,130 @@
+"""Forecasts into a file, for launch/predict.py, with a film and time series where they are asked for."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from matey.checkpoints.trained import CheckpointError
+from matey.commands.evaluate import find_device
+from matey.config import ConfigError
+from matey.config.flags import FlagError
+from matey.data import DataError
+from matey.evaluate.forecasts.closing import closing_table
+from matey.evaluate.forecasts.formats import ForecastFile, FormatError, format_of
+from matey.evaluate.forecasts.series import Forecasts, forecast
+from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
+from matey.report.forecast_movie import Film, probes_figure, write_film
+from matey.report.png import write_png
+
+MOST_PICTURES = 250  # of a film; of a longer forecast it shows every second, third ... snapshot
+
+
+def main(args: argparse.Namespace) -> int:
+    """Forecast; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    try:
+        run(args)
+    except (FlagError, CheckpointError, ConfigError, DataError, FormatError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Forecast as the command line says, and print what was written and how the forecast ends."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    forecasts = forecast(
+        args.checkpoint,
+        args.data,
+        steps=args.steps,
+        lead=args.lead,
+        start=args.start,
+        trajectories=args.trajectories,
+        history=args.history,
+        batch_size=args.batch,
+        device=str(find_device(args.device)),
+        command=shlex.join(["python", *sys.argv]),
+    )
+    request = forecasts.request
+    cells = cells_of(request, args.probe)
+    field = 0 if args.field is None else _field_index(args.field, request.data.fields)
+    total = len(request.trajectories) * request.num_steps
+    with writing(args.out):
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        with tqdm(total=total, desc="predict", unit=" frames", disable=None) as bar:
+            forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
+    print(f"Wrote {args.out}: {len(request.trajectories)} trajectories, {request.num_steps} snapshots each.")
+    with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
+        series = probe(request, file, cells) if cells else []
+        if series:
+            write_series(args.out, forecasts, series)
+        if args.animate is not None:
+            animate(args.animate, forecasts, file, field, cells, series)
+        print(f"\n{closing_table(request, file)}")
+
+
+def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> None:
+    """Write the series at the probes beside the file, as CSV and as a picture."""
+    table, picture = out.with_suffix(".probes.csv"), out.with_suffix(".probes.png")
+    with writing(table):
+        write_probes(table, forecasts.request, series)
+        write_png(probes_figure(series, forecasts.request.data.fields), picture)
+    print(f"Wrote {table} and {picture}.")
+
+
+def animate(
+    path: Path, forecasts: Forecasts, file: ForecastFile, field: int, cells: list[Cell], series: list[ProbeSeries]
+) -> None:
+    """Write the film of the first trajectory."""
+    request = forecasts.request
+    every = -(-request.num_steps // MOST_PICTURES)
+    steps = range(1, request.num_steps + 1, every)
+    low, high, error = _limits(forecasts, file, field, steps)
+    (first,) = views(forecasts.model, request, file, 0, field, steps[:1])
+    film = Film(
+        first, request.first.spacing, request.data.fields[field], (low, high), error, series[: len(cells)], field
+    )
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shown = views(forecasts.model, request, file, 0, field, steps)
+        write_film(path, film, tqdm(shown, total=len(steps), desc="film", unit=" pictures", disable=None))
+    print(f"Wrote {path}: trajectory {request.trajectories[0]}, {len(steps)} pictures.")
+
+
+def _limits(forecasts: Forecasts, file: ForecastFile, field: int, steps: range) -> tuple[float, float, float]:
+    """Return the ends of the colours, those of the truth where there is any, and the largest error that is shown."""
+    request = forecasts.request
+    values, errors = [], [0.0]
+    for step in steps[:: max(1, len(steps) // 20)]:
+        shown = file.read(0, 1, step - 1, step)[0, 0, field]
+        truth = request.truth(request.trajectories[0], step)
+        if truth is not None:
+            errors.append(float(np.nanpercentile(np.abs(shown - truth[field]), 99.5)))
+            shown = truth[field]
+        values += [float(np.nanmin(shown)), float(np.nanmax(shown))]
+    return min(values), max(values), max(errors) or 1.0
+
+
+def _field_index(name: str, fields: tuple[str, ...]) -> int:
+    if name not in fields:
+        raise FlagError(f"--field: the data has no field {name!r}; its fields are {', '.join(fields)}.")
+    return fields.index(name)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in a sentence why a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FlagError(f"Cannot write {path}: {reason}; make room or choose another name.") from None

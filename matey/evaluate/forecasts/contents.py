@@ -1,0 +1,147 @@
+"""What a file of forecasts says besides the values: axes, coordinates, units and origin, by the CF conventions.
+
+Dimensions are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
+https://cfconventions.org, 1.11: units as UDUNITS writes them, none where the data set does not name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from matey.evaluate.forecasts.request import ForecastRequest
+
+CONVENTIONS = "CF-1.11"
+UNKNOWN = "?"
+# CF wants a date to count seconds from, which a simulation does not have.
+REFERENCE = "since 2000-01-01 00:00:00"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A coordinate, or a field without its values.
+
+    Attributes:
+        dims: names of its dimensions.
+        values: its values; None of a field.
+        attributes: its attributes.
+    """
+
+    dims: tuple[str, ...]
+    values: np.ndarray | None
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file of forecasts without the values of its fields.
+
+    Attributes:
+        sizes: lengths of the dimensions, in their order.
+        coordinates: coordinates by name: those of the dimensions, and further ones.
+        fields: fields by name.
+        attributes: attributes of the whole.
+    """
+
+    sizes: Mapping[str, int]
+    coordinates: Mapping[str, Variable]
+    fields: Mapping[str, Variable]
+    attributes: Mapping[str, str]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a field."""
+        return tuple(self.sizes.values())
+
+    @property
+    def further(self) -> str:
+        """Names of the coordinates that are no dimensions, as the attribute ``coordinates`` of CF lists them."""
+        return " ".join(name for name in self.coordinates if name not in self.sizes)
+
+    def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """Return frames ``(..., f, z, y, x)`` by field, each with the grid axes of the file."""
+        fields = np.moveaxis(frames, -4, 0)  # (f, ..., z, y, x)
+        kept = fields if "z" in self.sizes else fields[..., 0, :, :]
+        return dict(zip(self.fields, kept, strict=True))
+
+    def frames_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return values by field as frames ``(..., f, z, y, x)``."""
+        fields = np.stack([values[name] for name in self.fields])
+        return np.moveaxis(fields if "z" in self.sizes else fields[..., None, :, :], 0, -4)
+
+
+def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
+    """Return what the file of a request says.
+
+    Args:
+        request: the request.
+        facts: attributes of the whole file, such as the model and the command.
+    """
+    data = request.data
+    axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
+    grid = dict(zip("zyx", request.first.grid, strict=True))
+    sizes = {"trajectory": len(request.trajectories), "time": request.num_steps} | {axis: grid[axis] for axis in axes}
+    coordinates = {**_of_trajectories(request), **_of_times(request)}
+    for axis in axes:
+        coordinates[axis] = _of_cells(request, axis)
+    fields = {
+        name: Variable(tuple(sizes), None, {"long_name": name.replace("_", " "), **_units(unit)})
+        for name, unit in zip(data.fields, data.units, strict=True)
+    }
+    whole = {
+        "Conventions": CONVENTIONS,
+        "title": f"Forecast of {data.system.replace('_', ' ')}",
+        "system": data.system,
+        **facts,
+    }
+    return Contents(sizes, coordinates, fields, whole)
+
+
+def _of_trajectories(request: ForecastRequest) -> dict[str, Variable]:
+    dims = ("trajectory",)
+    chosen = [request.data.trajectories[number] for number in request.trajectories]
+    numbers = np.array(request.trajectories, dtype=np.int32)
+    names = np.array([about.name for about in chosen], dtype=object)
+    found = {
+        "trajectory": Variable(dims, numbers, {"long_name": "number of the trajectory in the data set"}),
+        "trajectory_name": Variable(dims, names, {"long_name": "name of the trajectory in its file"}),
+    }
+    for name in dict.fromkeys(name for about in chosen for name in about.parameters):
+        values = np.array([about.parameters.get(name, np.nan) for about in chosen])
+        found[f"parameter_{name}"] = Variable(dims, values, {"long_name": f"{name} of the simulation"})
+    return found
+
+
+def _of_times(request: ForecastRequest) -> dict[str, Variable]:
+    dims, unit = ("time",), request.data.time_unit
+    steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
+    times = (request.last_known + steps) * request.first.time_step
+    period = {"long_name": "time since the last frame that the model was given", **_units(unit)}
+    of_time = {"long_name": "time since the trajectory began", **_units(unit)}
+    if unit == "s":
+        of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
+        of_time["units_metadata"] = "leap_seconds: none"
+        of_time["comment"] = "The date is a reference without meaning: the simulation has none."
+        period["standard_name"] = "forecast_period"
+    return {
+        "time": Variable(dims, times, of_time),
+        "forecast_period": Variable(dims, steps * request.first.time_step, period),
+        "step": Variable(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
+    }
+
+
+def _of_cells(request: ForecastRequest, axis: str) -> Variable:
+    place = "zyx".index(axis)
+    spacing, size = request.first.spacing[place], request.first.grid[place]
+    about = {
+        "long_name": f"distance of the centre of the cell from the lower end of the {axis} axis",
+        "boundary": request.first.boundary[place],
+        **_units(request.data.length_unit),
+    }
+    return Variable((axis,), (np.arange(size) + 0.5) * spacing, about)
+
+
+def _units(unit: str) -> dict[str, str]:
+    return {} if unit == UNKNOWN else {"units": unit}

@@ -1,0 +1,77 @@
+"""The formats of files of forecasts, by suffix, and what each has to offer; one file each beside this one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:  # a name is checked before anything is imported that takes long
+    import numpy as np
+
+    from matey.evaluate.forecasts.contents import Contents
+
+FORMATS = {".nc": "netcdf", ".zarr": "zarr_store", ".h5": "the_well", ".hdf5": "the_well"}
+"""Modules of the formats by the suffix of a file: netCDF-4, Zarr and The Well's HDF5."""
+
+NEEDED = {".nc": "netCDF4", ".zarr": "zarr"}
+"""Packages that a format needs beyond those that come with MATEY."""
+
+
+class FormatError(ValueError):
+    """A file of forecasts that cannot be written: one sentence that says what to do."""
+
+
+class ForecastFile(Protocol):
+    """A file of forecasts that is filled bit by bit. Once `make` is done, its size and structure change no more.
+
+    A process that is killed therefore leaves a file that opens, whose values are written up to some place.
+    """
+
+    def write(self, first: int, step: int, frames: np.ndarray) -> None:
+        """Write frames ``(b, t, f, z, y, x)`` of the trajectories from ``first`` on, from a step counted from 0 on."""
+
+    def read(self, first: int, end: int, start: int, stop: int) -> np.ndarray:
+        """Read frames ``(b, t, f, z, y, x)`` that were written."""
+
+    def flush(self) -> None:
+        """Hand all that was written to the operating system."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+class Format(Protocol):
+    """A module that makes and opens files of one format."""
+
+    def make(self, path: Path, contents: Contents, stretch: int) -> None:
+        """Make a file without values, for frames that come ``stretch`` at a time."""
+
+    def open_file(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
+        """Open a file that was made, to read (``r``), or to read and write (``r+``)."""
+
+
+def check_path(path: Path, *, overwrite: bool) -> None:
+    """Raise FormatError where a file of forecasts cannot be written.
+
+    Args:
+        path: the file. Its suffix names a format, and the package that the format needs is installed.
+        overwrite: whether something may lie there already.
+    """
+    if path.suffix not in FORMATS:
+        raise FormatError(
+            f"{path} ends in {path.suffix or 'no suffix'}; expected .nc (netCDF), .zarr (Zarr), or .h5 or .hdf5 (The Well)."
+        )
+    package = NEEDED.get(path.suffix)
+    if package is not None and find_spec(package) is None:
+        raise FormatError(
+            f"{path} needs the package {package}, which is not installed: pip install 'matey-pde[forecast]', or write to .h5."
+        )
+    if path.exists() and not overwrite:
+        raise FormatError(f"{path} is there already; choose another name, or --overwrite it (overwrite=True).")
+
+
+def format_of(path: Path) -> Format:
+    """Return the module of a file's format; see `check_path`."""
+    return import_module(f"matey.evaluate.forecasts.{FORMATS[path.suffix]}")

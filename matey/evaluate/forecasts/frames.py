@@ -1,0 +1,79 @@
+"""Forecasts frame by frame, each for a batch of trajectories; no more than one frame and the history is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matey.data.windows import read_history
+from matey.evaluate.evaluation import check_fit
+from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.rollout import largest_change, rollout
+from matey.model.matey import MateyModel
+
+Earlier = Callable[[int, int, int, int], np.ndarray]
+"""Reads frames that were forecast before: of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
+
+
+@dataclass(frozen=True)
+class ForecastFrame:
+    """One snapshot of a forecast, for a batch of trajectories.
+
+    Attributes:
+        first: place of the first of the trajectories among those of the request; the others follow it.
+        trajectories: their numbers in the data set.
+        step: snapshots after the last known frame, from 1 on.
+        time: time since the trajectories began, in the units of the data set.
+        values: predicted fields ``(b, f, z, y, x)`` in physical units, on the model's device.
+    """
+
+    first: int
+    trajectories: tuple[int, ...]
+    step: int
+    time: float
+    values: Tensor
+
+
+def check_request(model: MateyModel, request: ForecastRequest) -> None:
+    """Raise DataError where the model cannot take the data."""
+    check_fit(model, HeldOut((request.data,), (request.trajectories,), request.num_frames))
+
+
+def forecast_batch(
+    model: MateyModel, request: ForecastRequest, first: int, end: int, done: int, earlier: Earlier | None = None
+) -> Iterator[ForecastFrame]:
+    """Forecast some trajectories of a request together.
+
+    Args:
+        model: the model.
+        request: the request.
+        first: place of the first trajectory among those of the request.
+        end: place after the last one.
+        done: number of steps that were forecast before. Only whole stretches of ``request.lead`` count, so that the rest
+            comes out as it would have without a break; steps after those are forecast again.
+        earlier: function that reads the frames of these steps; needed where there are any.
+
+    Yields:
+        The frames that are not done, one snapshot after the other.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    trajectories = request.trajectories[first:end]
+    batch = read_history(request.data, trajectories, request.start, request.num_frames)
+    largest = largest_change(batch.history)
+    done -= done % request.lead
+    if done:
+        assert earlier is not None, "frames that were forecast before have to be read"
+        frames = torch.from_numpy(earlier(first, end, max(0, done - request.num_frames), done))
+        history = torch.cat([batch.history, frames], dim=1)[:, -request.num_frames :]
+        batch = replace(batch, history=history)
+    frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest)
+    for step, values in enumerate(frames_left, start=done + 1):
+        time = (request.last_known + step) * request.first.time_step
+        yield ForecastFrame(first, trajectories, step, time, values)

@@ -1,0 +1,68 @@
+"""How far a file of forecasts has come, kept beside it until it is whole, so that a forecast that was killed goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The files of a forecast that is being made.
+
+    Attributes:
+        path: name that the file gets when it is whole.
+        made_as: digest of what it is made from, by which a later process knows it.
+    """
+
+    path: Path
+    made_as: str
+
+    @property
+    def unfinished(self) -> Path:
+        """Where the file lies until it is whole."""
+        return self.path.with_name(f".{self.path.stem}.unfinished{self.path.suffix}")
+
+    @property
+    def record(self) -> Path:
+        """The record of the steps that are done."""
+        return self.path.with_name(f".{self.path.name}.progress")
+
+    def done(self) -> list[int] | None:
+        """Return the number of steps done of each trajectory, None if there is no such unfinished file."""
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or none of ours
+            return None
+        if not (isinstance(record, dict) and record.get("made_as") == self.made_as and self.unfinished.exists()):
+            return None
+        return [int(steps) for steps in record["done"]]
+
+    def note(self, done: Sequence[int]) -> None:
+        """Record the number of steps done of each trajectory."""
+        new = self.record.with_name(f"{self.record.name}.new")
+        new.write_text(json.dumps({"made_as": self.made_as, "done": list(done)}), encoding="utf-8")
+        os.replace(new, self.record)
+
+    def clear(self) -> None:
+        """Remove what an earlier forecast has left behind."""
+        remove(self.unfinished)
+        remove(self.record)
+
+    def finish(self) -> None:
+        """Give the file its name, in the place of an older one."""
+        remove(self.path) if self.path.is_dir() else None
+        os.replace(self.unfinished, self.path)
+        remove(self.record)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

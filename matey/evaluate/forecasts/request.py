@@ -1,0 +1,115 @@
+"""What to forecast: trajectories of one data set, from one frame of each, over a number of snapshots.
+
+known         start ... start + T - 1                              T frames of each trajectory, read from its file
+forecast                             step 1, 2, ... num_steps      each one snapshot after the one before
+truth         where the trajectory goes on; the forecast goes on without it
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from matey.data import DataError, Trajectory, TrajectorySet
+from matey.data.windows import num_starts
+
+SAME_STEP = 1e-4  # relative; times in a file need not be exact multiples of a step
+
+
+@dataclass(frozen=True)
+class ForecastRequest:
+    """Forecasts from one frame of some trajectories, which share grid, spacing, boundaries and time step.
+
+    Attributes:
+        data: the data set.
+        trajectories: numbers of the trajectories in the set, counted from 0.
+        start: first frame that the model is given.
+        num_frames: number of frames that it is given, ``T``.
+        num_steps: number of snapshots to forecast.
+        lead: snapshots that are predicted from the same history, see `matey.evaluate.rollout`; with as many as
+            ``num_steps``, every frame is predicted at once.
+    """
+
+    data: TrajectorySet
+    trajectories: tuple[int, ...]
+    start: int
+    num_frames: int
+    num_steps: int
+    lead: int
+
+    def __post_init__(self) -> None:
+        """Raise DataError where the trajectories do not have the frames, or differ too much to lie in one array."""
+        for number in self.trajectories:
+            if not 0 <= number < self.data.num_trajectories:
+                raise DataError(
+                    f"{self.data.system} has {self.data.num_trajectories} trajectories here, numbered from 0; got {number}."
+                )
+            self._check_start(self.data.trajectories[number])
+        self._check_alike()
+
+    @property
+    def first(self) -> Trajectory:
+        """The first of the trajectories, whose grid and steps are those of all."""
+        return self.data.trajectories[self.trajectories[0]]
+
+    @property
+    def last_known(self) -> int:
+        """Number of the last frame that the model is given."""
+        return self.start + self.num_frames - 1
+
+    def num_true(self, trajectory: int) -> int:
+        """Return how many of the forecast snapshots the trajectory itself has."""
+        return min(self.num_steps, self.data.trajectories[trajectory].num_frames - 1 - self.last_known)
+
+    def truth(self, trajectory: int, step: int) -> np.ndarray | None:
+        """Read the true frame ``(f, z, y, x)`` at a step, counted from 1; None beyond the end of the trajectory."""
+        if step > self.num_true(trajectory):
+            return None
+        frame = self.last_known + step
+        (only,) = self.data.read(trajectory, frame, frame + 1)
+        return np.asarray(only)
+
+    def batches(self, size: int, done: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Yield which of the trajectories to forecast together, as a first and an end among them.
+
+        Args:
+            size: most trajectories in a batch.
+            done: number of snapshots of each that are forecast already; those of a batch have the same, and none that
+                has all is in one.
+        """
+        first = 0
+        while first < len(done):
+            end = first + 1
+            while end < len(done) and end - first < size and done[end] == done[first]:
+                end += 1
+            if done[first] < self.num_steps:
+                yield first, end
+            first = end
+
+    def _check_start(self, about: Trajectory) -> None:
+        last_start = num_starts(about, self.num_frames, 0) - 1
+        if self.start > last_start:
+            raise DataError(
+                f"{about.label}: it has {about.num_frames} frames, so that {self.num_frames} of them can begin at 0 to "
+                f"{last_start}; got start {self.start}."
+            )
+
+    def _check_alike(self) -> None:
+        expected = self.first
+        for number in self.trajectories:
+            about = self.data.trajectories[number]
+            for what in ("grid", "spacing", "boundary"):
+                if getattr(about, what) != getattr(expected, what):
+                    raise DataError(_different(what, number, getattr(about, what), getattr(expected, what)))
+            if not math.isclose(about.time_step, expected.time_step, rel_tol=SAME_STEP):
+                raise DataError(_different("time step", number, about.time_step, expected.time_step))
+
+
+def _different(what: str, number: int, came: object, expected: object) -> str:
+    return (
+        f"Trajectories that are forecast together need the same {what}, but number {number} has {came} and the first "
+        f"{expected}; choose those that have the same with --trajectories."
+    )

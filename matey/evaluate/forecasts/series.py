@@ -1,0 +1,200 @@
+"""Forecasts from Python: an iterator over frames, an xarray Dataset, or a file; `forecast` is also ``matey.forecast``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matey.checkpoints.trained import Trained, load_trained
+from matey.data import DataError, TrajectorySet, open_dataset
+from matey.evaluate.forecasts.contents import Contents, contents_of
+from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
+from matey.evaluate.forecasts.frames import ForecastFrame, check_request, forecast_batch
+from matey.evaluate.forecasts.origin import origin_of
+from matey.evaluate.forecasts.progress import Progress
+from matey.evaluate.forecasts.request import ForecastRequest
+from matey.model.fingerprint import weights_fingerprint
+from matey.model.matey import MateyModel, quiet
+
+if TYPE_CHECKING:
+    import xarray
+
+STRETCH_BYTES = 2**20  # of one field of one trajectory that are written at a time
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of some trajectories by one model; nothing is computed before they are asked for.
+
+    Attributes:
+        model: the model, on the device that computes.
+        request: the trajectories, the frame they start from, and the snapshots to forecast.
+        batch_size: number of trajectories forecast together.
+        facts: attributes of a file that tell its origin.
+    """
+
+    model: MateyModel
+    request: ForecastRequest
+    batch_size: int = 16
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def contents(self) -> Contents:
+        """Axes, coordinates and attributes of the forecasts as a data set."""
+        return contents_of(self.request, self.facts)
+
+    def __iter__(self) -> Iterator[ForecastFrame]:
+        """Forecast, and yield every snapshot of one batch of trajectories, then those of the next."""
+        for first, end in self.request.batches(self.batch_size, [0] * len(self.request.trajectories)):
+            yield from forecast_batch(self.model, self.request, first, end, done=0)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Forecast, and return all frames in memory: dimensions ``trajectory, time, [z,] y, x``, a variable for each field.
+
+        Raises:
+            FormatError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError:
+            raise FormatError("xarray is not installed: pip install 'matey-pde[forecast]'.") from None
+        contents = self.contents
+        values = {name: np.empty(contents.shape, dtype=np.float32) for name in contents.fields}
+        for frame in self:
+            of_fields = contents.values_of(frame.values.float().cpu().numpy())
+            for name, of_field in of_fields.items():
+                values[name][frame.first : frame.first + len(frame.trajectories), frame.step - 1] = of_field
+        fields = {name: (about.dims, values[name], about.attributes) for name, about in contents.fields.items()}
+        coordinates = {name: (c.dims, c.values, c.attributes) for name, c in contents.coordinates.items()}
+        return xarray.decode_cf(xarray.Dataset(fields, coordinates, contents.attributes))
+
+    def write(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        on_frames: Callable[[int], object] = lambda num_frames: None,
+    ) -> None:
+        """Forecast into a file, a stretch of frames at a time; an unfinished file of the same forecast is gone on with.
+
+        Args:
+            path: the file to make: ``.nc``, ``.zarr``, ``.h5`` or ``.hdf5``, see `matey.evaluate.forecasts.formats`.
+            overwrite: whether it may take the place of another.
+            on_frames: function called with the number of frames just made, or found done, for a progress bar.
+
+        Raises:
+            FormatError: something lies there already, the suffix names no format, or a package is missing.
+            DataError: see ``TrajectorySet.read``.
+            OSError: the file cannot be written.
+        """
+        path = Path(path)
+        check_path(path, overwrite=overwrite)
+        contents, progress = self.contents, Progress(path, self._digest(path.suffix))
+        cells = int(np.prod(contents.shape[2:]))
+        stretch = min(self.request.num_steps, max(1, STRETCH_BYTES // (4 * cells)))
+        done = progress.done()
+        if done is None:
+            progress.clear()
+            done = [0] * len(self.request.trajectories)
+            format_of(path).make(progress.unfinished, contents, stretch)
+            progress.note(done)
+        on_frames(sum(done))
+        with closing(format_of(path).open_file(progress.unfinished, contents, "r+")) as file:
+            for first, end in list(self.request.batches(self.batch_size, done)):
+                for frames in self._stretches(file, first, end, done[first], stretch):
+                    file.write(first, frames[0].step - 1, np.stack([_values(frame) for frame in frames], axis=1))
+                    file.flush()
+                    new = frames[-1].step - done[first]
+                    done[first:end] = [frames[-1].step] * (end - first)
+                    progress.note(done)
+                    on_frames(max(0, new) * (end - first))
+        progress.finish()
+
+    def _stretches(
+        self, file: ForecastFile, first: int, end: int, done: int, stretch: int
+    ) -> Iterator[list[ForecastFrame]]:
+        """Forecast a batch, and yield its frames up to every multiple of ``stretch``."""
+        frames: list[ForecastFrame] = []
+        for frame in forecast_batch(self.model, self.request, first, end, done, file.read):
+            frames.append(frame)
+            if frame.step % stretch == 0 or frame.step == self.request.num_steps:
+                yield frames
+                frames = []
+
+    def _digest(self, suffix: str) -> str:
+        """Return what tells this forecast from others, in the same format."""
+        request = self.request
+        sources = [(str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.sources]
+        asked = (request.trajectories, request.start, request.num_frames, request.num_steps, request.lead)
+        facts = sources, asked, weights_fingerprint(self.model), suffix
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def forecast(
+    model: str | Path | MateyModel | Trained,
+    data: str | Path | TrajectorySet,
+    *,
+    steps: int,
+    lead: int = 1,
+    start: int = 0,
+    trajectories: Sequence[int] | None = None,
+    history: int | None = None,
+    batch_size: int = 16,
+    device: str | None = None,
+    command: str | None = None,
+) -> Forecasts:
+    """Forecast trajectories of a data set; they need not have the frames that are forecast.
+
+        for frame in matey.forecast("models/matey-micro", "data/new", steps=100):
+            print(frame.time, frame.values.mean())
+        dataset = matey.forecast("models/matey-micro", "data/new", steps=100).to_xarray()
+
+    Args:
+        model: a model, or the folder of one or of a run.
+        data: a data set, or the file, folder or glob that holds it.
+        steps: number of snapshots to forecast.
+        lead: snapshots that are predicted from the same history; as large as ``steps``, all are predicted at once.
+        start: first frame that the model is given.
+        trajectories: numbers of the trajectories, counted from 0; by default all.
+        history: number of frames that the model is given; by default as many as in its training.
+        batch_size: number of trajectories forecast together.
+        device: device to compute on; by default where the model is.
+        command: command or program that a file names as its origin.
+
+    Returns:
+        The forecasts, which are computed when they are iterated over, written, or turned to an xarray Dataset.
+
+    Raises:
+        CheckpointError: the model cannot be loaded, or does not say how many frames it takes.
+        DataError: the data cannot be opened or does not fit the model, or a trajectory has no such frames.
+    """
+    if steps < 1 or lead < 1 or start < 0 or batch_size < 1:
+        raise DataError(
+            f"Expected 1 or more steps, lead and batch_size, and a start from 0 on; got {steps}, {lead}, {batch_size}, {start}."
+        )
+    trained = model if isinstance(model, Trained) else _trained(model)
+    data = data if isinstance(data, TrajectorySet) else open_dataset(data)
+    chosen = tuple(range(data.num_trajectories) if trajectories is None else trajectories)
+    if not chosen:
+        raise DataError("No trajectory is chosen; expected one or more.")
+    request = ForecastRequest(data, chosen, start, history or trained.frames_given(), steps, lead)
+    check_request(trained.model, request)
+    network = trained.model if device is None else trained.model.to(device)
+    return Forecasts(network, request, batch_size, origin_of(trained, request, command))
+
+
+def _trained(model: str | Path | MateyModel) -> Trained:
+    if isinstance(model, MateyModel):
+        return Trained("model", model)
+    with quiet():
+        return load_trained(model)
+
+
+def _values(frame: ForecastFrame) -> np.ndarray:
+    return frame.values.float().cpu().numpy()

@@ -1,0 +1,153 @@
+"""What a picture of a file of forecasts shows: one trajectory step by step, and series at single cells."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from matey.data import DataError
+from matey.data.windows import read_history
+from matey.evaluate.forecasts.formats import ForecastFile
+from matey.evaluate.forecasts.request import ForecastRequest
+from matey.model.matey import MateyModel
+from matey.tokens.layout import TokenLayout
+from matey.tokens.tokenize import tokenize
+
+Cell = tuple[int, int, int]
+"""Place ``z, y, x`` of a cell of the grid, counted from 0."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One field of one trajectory at one step.
+
+    Attributes:
+        step: snapshots after the last known frame.
+        time: time since the trajectory began, in the units of the data set.
+        forecast: ``(z, y, x)``, the forecast in physical units.
+        truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
+        layout: tokens into which the model cuts the frames up to this one.
+    """
+
+    step: int
+    time: float
+    forecast: Tensor
+    truth: Tensor | None
+    layout: TokenLayout
+
+
+@dataclass(frozen=True)
+class ProbeSeries:
+    """All fields of one trajectory at one cell, from the first known frame on.
+
+    Attributes:
+        trajectory: number of the trajectory in the data set.
+        cell: the cell.
+        steps: ``(t,)``, snapshots after the last known frame; 0 and below are known.
+        times: ``(t,)``, time since the trajectory began, in the units of the data set.
+        forecast: ``(t, f)``, the forecast; not a number at steps that are known.
+        truth: ``(t, f)``, known frames and truth; not a number beyond the end of the trajectory.
+    """
+
+    trajectory: int
+    cell: Cell
+    steps: np.ndarray
+    times: np.ndarray
+    forecast: np.ndarray
+    truth: np.ndarray
+
+
+def views(
+    model: MateyModel, request: ForecastRequest, file: ForecastFile, place: int, field: int, steps: Sequence[int]
+) -> Iterator[View]:
+    """Read one field of one trajectory at chosen steps, one after the other.
+
+    Args:
+        model: the model, which chooses the tokens.
+        request: the request that the file answers.
+        file: the file, whole.
+        place: place of the trajectory among those of the request.
+        field: index of the field along axis ``f``.
+        steps: the steps, counted from 1.
+    """
+    number, num_frames = request.trajectories[place], request.num_frames
+    known = read_history(request.data, [number], request.start, num_frames)
+    for step in steps:
+        recent = torch.from_numpy(file.read(place, place + 1, max(0, step - num_frames), step))  # (b, t, f, z, y, x)
+        history = torch.cat([known.history, recent], dim=1)[:, -num_frames:]
+        layout = tokenize([replace(known, history=history)], model.config.patches, model.config.refinement).layout
+        truth = request.truth(number, step)
+        yield View(
+            step=step,
+            time=(request.last_known + step) * request.first.time_step,
+            forecast=history[0, -1, field],
+            truth=None if truth is None else torch.from_numpy(truth[field]),
+            layout=layout,
+        )
+
+
+def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -> list[ProbeSeries]:
+    """Read forecast and truth at some cells, of every trajectory and at every step."""
+    found = []
+    steps = np.arange(1 - request.num_frames, request.num_steps + 1)
+    times = (request.last_known + steps) * request.first.time_step
+    for place, number in enumerate(request.trajectories):
+        shape = len(steps), len(cells), len(request.data.fields)
+        forecast, truth = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        for row, step in enumerate(steps.tolist()):
+            frame = request.last_known + step
+            if step <= request.num_true(number):
+                truth[row] = _at(request.data.read(number, frame, frame + 1)[0], cells)
+            if step > 0:
+                forecast[row] = _at(file.read(place, place + 1, step - 1, step)[0, 0], cells)
+        found += [
+            ProbeSeries(number, cell, steps, times, forecast[:, index], truth[:, index])
+            for index, cell in enumerate(cells)
+        ]
+    return found
+
+
+def cells_of(request: ForecastRequest, probes: Sequence[tuple[int, ...]]) -> list[Cell]:
+    """Return the cells that probes name, ``y, x`` of the middle plane or ``z, y, x``.
+
+    Raises:
+        DataError: one lies outside of the grid.
+    """
+    grid, cells = request.first.grid, []
+    for probe in probes:
+        z, y, x = probe if len(probe) == 3 else (grid[0] // 2, *probe)
+        if not all(0 <= place < size for place, size in zip((z, y, x), grid, strict=True)):
+            raise DataError(
+                f"The probe {','.join(map(str, probe))} is no cell: the grid has z, y, x = {', '.join(map(str, grid))} "
+                "cells, counted from 0."
+            )
+        cells.append((z, y, x))
+    return cells
+
+
+def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSeries]) -> None:
+    """Write series as CSV, a line for each trajectory, cell and step; what is not known is empty.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    fields = [name for field in request.data.fields for name in (field, f"{field}_truth")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["trajectory", "z", "y", "x", "step", "time", *fields])
+        for one in series:
+            for row, step in enumerate(one.steps.tolist()):
+                pairs = zip(one.forecast[row].tolist(), one.truth[row].tolist(), strict=True)
+                values = ["" if np.isnan(value) else f"{value:.9g}" for pair in pairs for value in pair]
+                table.writerow([one.trajectory, *one.cell, step, f"{one.times[row]:.9g}", *values])
+
+
+def _at(frame: np.ndarray, cells: Sequence[Cell]) -> np.ndarray:
+    """Return the values of a frame ``(f, z, y, x)`` at some cells, ``(cell, f)``."""
+    return np.stack([frame[:, z, y, x] for z, y, x in cells])

@@ -1,0 +1,25 @@
+"""The formats of films, and whether the programs that they need are there; nothing is imported that takes long."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def film_problem(path: Path) -> str:
+    """Return why a film of this name cannot be written, empty if it can."""
+    if path.suffix not in (".gif", ".mp4"):
+        return f"{path} ends in {path.suffix or 'no suffix'}; a film is a .gif or an .mp4."
+    if path.suffix == ".mp4" and ffmpeg() is None:
+        return f"{path} needs ffmpeg, which is not installed: pip install 'matey-pde[forecast]', or write a .gif."
+    return ""
+
+
+def ffmpeg() -> str | None:
+    """Return the path of ffmpeg, the system's or that of a package; None if there is neither."""
+    found = shutil.which("ffmpeg")
+    if found is None and find_spec("imageio_ffmpeg") is not None:
+        found = import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    return found

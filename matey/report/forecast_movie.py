@@ -1,0 +1,158 @@
+"""A film of a forecast: truth where there is any, forecast, error, the mesh of tokens, and the series at probed cells.
+
+truth      forecast      forecast - truth      mesh of tokens
+-------------------- series at the probes -------------------
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from matey.evaluate.forecasts.views import ProbeSeries, View
+from matey.report.film_formats import ffmpeg
+from matey.report.plots import (
+    COLOURS,
+    LEVEL_COLOURS,
+    PICTURE_STYLE,
+    STYLE,
+    height_over_width,
+    patches_in_plane,
+    plane,
+    show_field,
+    words,
+)
+
+FRAMES_PER_SECOND = 12
+DOTS_PER_INCH = 100
+MOST_NAMED = 8  # series in a legend
+TRUTH, FORECAST, ERROR, MESH = "truth", "forecast", "forecast \N{MINUS SIGN} truth", "mesh of tokens"
+
+
+class Film:
+    """The figure of a film, whose pictures are drawn one after the other."""
+
+    @matplotlib.rc_context(PICTURE_STYLE)
+    def __init__(
+        self,
+        first: View,
+        spacing: tuple[float, float, float],
+        field: str,
+        limits: tuple[float, float],
+        largest_error: float,
+        probes: Sequence[ProbeSeries] = (),
+        field_index: int = 0,
+    ) -> None:
+        """Draw the panels.
+
+        Args:
+            first: the first view.
+            spacing: cell size along ``z, y, x``.
+            field: name of the field.
+            limits: values at the ends of the colours.
+            largest_error: error at the ends of the colours of the error.
+            probes: series of this trajectory, drawn below.
+            field_index: index of the field along axis ``f``.
+        """
+        self._grid, self._spacing = first.forecast.shape, spacing
+        names = [FORECAST, MESH] if first.truth is None else [TRUTH, FORECAST, ERROR, MESH]
+        height = 10 / len(names) * height_over_width(self._grid, spacing) + 1.0
+        self.figure = Figure(figsize=(10, height + (2.2 if probes else 0)), layout="constrained")
+        FigureCanvasAgg(self.figure)
+        ratios = [height, 2.2] if probes else [height]
+        rows = self.figure.add_gridspec(len(ratios), len(names), height_ratios=ratios)
+        self._images: dict[str, AxesImage] = {}
+        for column, name in enumerate(names):
+            axes = self.figure.add_subplot(rows[0, column])
+            low, high = (-largest_error, largest_error) if name == ERROR else limits
+            colours = {ERROR: "RdBu_r", MESH: "Greys_r"}.get(name, "viridis")
+            empty = np.full(plane(first.forecast).shape, np.nan, dtype=np.float32)
+            self._images[name] = show_field(axes, empty, spacing, colours, low, high)
+            axes.set(title=name, xticks=[], yticks=[])
+            bar = self.figure.colorbar(self._images[name], ax=axes, orientation="horizontal", pad=0.02, aspect=30)
+            bar.set_label("error" if name == ERROR else words(field))
+            bar.ax.locator_params(nbins=4)
+            bar.outline.set_visible(False)
+        self._now = _draw_series(self.figure.add_subplot(rows[1, :]), probes, field, field_index) if probes else None
+
+    def draw(self, view: View) -> None:
+        """Turn the figure to a view."""
+        forecast = plane(view.forecast)
+        pictures = {FORECAST: forecast, MESH: forecast}
+        if TRUTH in self._images:
+            truth = np.full_like(forecast, np.nan) if view.truth is None else plane(view.truth)
+            pictures |= {TRUTH: truth, ERROR: forecast - truth}
+            self._images[TRUTH].axes.set_title(TRUTH if view.truth is not None else "truth has ended")
+        for name, values in pictures.items():
+            self._images[name].set_data(values)
+        self._draw_mesh(view)
+        self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.4g}", fontsize=11)
+        if self._now is not None:
+            self._now.set_xdata([view.time, view.time])
+
+    def _draw_mesh(self, view: View) -> None:
+        axes = self._images[MESH].axes
+        axes.set_title(f"mesh: {view.layout.num_tokens} tokens")
+        for collection in list(axes.collections):
+            collection.remove()
+        for level in view.layout.level.unique().tolist():
+            own = view.layout.select(view.layout.level == level)
+            outlines = patches_in_plane(own, self._grid, self._spacing)
+            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=0.8))
+
+
+def write_film(path: Path, film: Film, views: Iterable[View]) -> None:
+    """Write a film as ``.gif`` or ``.mp4``, see `matey.report.film_formats`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    writer = _writer(path)
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    with matplotlib.rc_context(PICTURE_STYLE), writer.saving(film.figure, str(unfinished), DOTS_PER_INCH):
+        for view in views:
+            film.draw(view)
+            writer.grab_frame()
+    unfinished.replace(path)
+
+
+@matplotlib.rc_context(STYLE)
+def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str]) -> Figure:
+    """Draw the series at probed cells, a panel for each field."""
+    figure = Figure(figsize=(10, 2.4 * len(fields) + 0.4), layout="constrained")
+    for index, axes in enumerate(figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]):
+        _draw_series(axes, series, fields[index], index).remove()
+    return figure
+
+
+def _writer(path: Path) -> AbstractMovieWriter:
+    if path.suffix == ".gif":
+        return PillowWriter(fps=FRAMES_PER_SECOND)
+    matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg()
+    # Players want an even number of pixels.
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+    return FFMpegWriter(fps=FRAMES_PER_SECOND, codec="libx264", extra_args=even)
+
+
+def _draw_series(axes: Axes, probes: Sequence[ProbeSeries], field: str, index: int) -> matplotlib.lines.Line2D:
+    """Draw one field at some cells, the truth dashed; return the line that marks a time."""
+    for number, series in enumerate(probes):
+        colour = COLOURS[number % len(COLOURS)]
+        cell = ", ".join(map(str, series.cell[1:] if series.cell[0] == 0 else series.cell))
+        name = f"trajectory {series.trajectory}, cell {cell}"
+        axes.plot(series.times, series.forecast[:, index], color=colour, label=name)
+        axes.plot(series.times, series.truth[:, index], "--", color=colour, linewidth=1)
+    axes.set(xlabel="time (dashed: known and truth)", ylabel=words(field))
+    if len(probes) <= MOST_NAMED:
+        axes.legend(fontsize=8, ncols=2)
+    return axes.axvline(probes[0].times[0], color="#666666", linewidth=1)

@@ -1,0 +1,204 @@
+"""Forecasts as an iterator, as an xarray Dataset and as files that others read."""
+
+import os
+import signal
+
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+import torch
+import xarray
+
+import matey
+from matey.data.windows import read_history
+from matey.evaluate.forecasts.formats import FormatError, format_of
+from matey.evaluate.rollout import rollout
+from tests.conftest import make_model
+from tests.support.evaluations import PATCHES, write_waves
+
+STEPS = 14  # the trajectories have 12 frames, two of which are known
+
+
+@pytest.fixture(scope="module")
+def forecasts(model, shallow_water):
+    return matey.forecast(model, shallow_water, steps=STEPS, lead=3, batch_size=2, command="a test")
+
+
+@pytest.fixture(scope="module")
+def whole(forecasts):
+    """All frames at once, ``(b, t, f, z, y, x)``, by the rollout itself."""
+    batch = read_history(forecasts.request.data, forecasts.request.trajectories, 0, 2)
+    return torch.stack(list(rollout(forecasts.model, batch, STEPS, lead=3)), dim=1).numpy()
+
+
+@pytest.fixture(scope="module")
+def written(forecasts, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("forecasts")
+    for suffix in (".nc", ".zarr", ".h5"):
+        forecasts.write(folder / f"swe{suffix}")
+    return folder
+
+
+def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts, whole):
+    frames = list(forecasts)
+    assert [(frame.trajectories, frame.step) for frame in frames[:: STEPS - 1]] == [
+        ((0, 1), 1),
+        ((0, 1), STEPS),
+        ((2,), STEPS - 1),
+    ]
+    assert frames[0].time == pytest.approx(2 / 8)  # frames 0 and 1 are known
+    for frame in frames:
+        expected = whole[frame.first : frame.first + len(frame.trajectories), frame.step - 1]
+        assert np.allclose(frame.values.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_with_as_many_snapshots_as_the_lead_all_are_predicted_at_once(model, shallow_water):
+    (*_, last) = matey.forecast(model, shallow_water, steps=3, lead=3, start=4)
+    batch = read_history(shallow_water, (0, 1, 2), 4, 2)
+    lead_time = torch.full_like(batch.lead_time, 3)
+    known = matey.FieldBatch(batch.system, batch.fields, batch.history, lead_time, None, batch.spacing, batch.periodic)
+    assert torch.allclose(last.values, model.predict(known), rtol=0, atol=1e-5)
+
+
+def test_xarray_opens_what_netcdf_zarr_and_the_iterator_say_alike(forecasts, whole, written):
+    made = forecasts.to_xarray()
+    assert np.allclose(made.water_height.values, whole[:, :, 0, 0], rtol=0, atol=1e-5)
+    with xarray.open_dataset(written / "swe.nc") as netcdf, xarray.open_zarr(written / "swe.zarr") as store:
+        for found in (netcdf, store):
+            assert found.sizes == {"trajectory": 3, "time": STEPS, "y": 16, "x": 16}
+            xarray.testing.assert_equal(found, made)
+            assert found.attrs["Conventions"] == "CF-1.11" and "a test" in found.attrs["history"]
+            assert found.trajectory_name.values.tolist() == ["0000", "0001", "0002"]
+            assert found.parameter_dam_radius.values.tolist() == [0.5] * 3
+            assert found.forecast_period.values[[0, -1]].tolist() == [0.125, STEPS / 8]
+
+
+def test_netcdf_is_hdf5_with_dimensions_that_other_readers_find(written, whole):
+    with h5py.File(written / "swe.nc") as file:
+        height = file["water_height"]
+        assert [scale[0].name for scale in height.dims] == ["/trajectory", "/time", "/y", "/x"]
+        assert height.attrs["units"] == b"1" or height.attrs["units"] == "1"
+        assert np.allclose(height[2], whole[2, :, 0, 0], rtol=0, atol=1e-5)
+    with netCDF4.Dataset(written / "swe.nc") as file:
+        assert file.data_model == "NETCDF4" and not np.ma.is_masked(file["water_height"][:])
+
+
+def test_the_wells_layout_is_read_back_as_trajectories(written, whole):
+    found = matey.open_dataset(written / "swe.h5")
+    assert (found.system, found.fields) == ("shallow_water", ("water_height",))
+    assert found.trajectories[1].boundary == ("none", "open", "open")
+    assert found.trajectories[1].parameters["dam_radius"] == 0.5
+    for number in range(3):
+        assert np.allclose(found.read(number, 0, STEPS), whole[number], rtol=0, atol=1e-5)
+
+
+def test_three_axes_and_periodic_walls_keep_their_places(tmp_path):
+    model = make_model(((1, 2, 4, 4),), torch.float32)
+    data = CubeOfCells()
+    for suffix in (".nc", ".h5"):
+        forecasts = matey.forecast(model, data, steps=2, history=2)
+        forecasts.write(tmp_path / f"cube{suffix}")
+    frames = torch.stack([frame.values[0] for frame in forecasts]).numpy()
+    with xarray.open_dataset(tmp_path / "cube.nc") as found:
+        assert found.activator.dims == ("trajectory", "time", "z", "y", "x")
+        assert found.activator.attrs["units"] == "kg/m^3" and found.y.attrs["units"] == "m"
+        assert np.allclose(found.inhibitor.values[0], frames[:, 1], atol=1e-5)
+        assert str(found.time.values[0]) == "2000-01-01T00:00:04.000000000"  # 2 s between frames
+    found = matey.open_dataset(tmp_path / "cube.h5")
+    assert found.trajectories[0].grid == (4, 8, 12) and found.trajectories[0].boundary == data.trajectories[0].boundary
+    assert np.allclose(found.read(0, 0, 2), frames, atol=1e-5)
+
+
+class CubeOfCells(matey.data.TrajectorySet):
+    system, fields, units = "cube", ("activator", "inhibitor"), ("kg/m^3", "?")
+    length_unit, time_unit = "m", "s"
+
+    def __init__(self):
+        cells = {"grid": (4, 8, 12), "spacing": (1.0, 2.0, 3.0), "boundary": ("wall", "periodic", "open")}
+        path = write_waves  # no file: its frames are made here
+        self.trajectories = (matey.data.Trajectory(path, "one", 3, **cells, time_step=2.0),)
+
+    @property
+    def sources(self):
+        return ()
+
+    def _read_frames(self, trajectory, start, stop):
+        return np.random.default_rng(0).normal(size=(3, 2, 4, 8, 12))[start:stop]
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr", ".h5"])
+@pytest.mark.parametrize("frames_before", [1, 9, 22])
+def test_a_forecast_that_was_killed_goes_on_to_the_same_values(
+    suffix, frames_before, model, shallow_water, forecasts, written, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # two frames at a time
+    path = tmp_path / f"swe{suffix}"
+    made = []
+
+    def kill_soon(num_frames):
+        made.append(num_frames)
+        if sum(made) >= frames_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        forecasts.write(path, on_frames=kill_soon)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not path.exists()
+    counted = []
+    forecasts.write(path, on_frames=counted.append)
+    assert counted[0] >= frames_before and sum(counted) == 3 * STEPS
+    assert sorted(item.name for item in tmp_path.iterdir()) == [path.name]
+    for place in range(3):
+        expected, came = (frames_in(file, forecasts, place) for file in (written / path.name, path))
+        assert np.array_equal(came, expected)
+
+
+def frames_in(path, forecasts, place):
+    file = format_of(path).open_file(path, forecasts.contents, "r")
+    frames = file.read(place, place + 1, 0, STEPS)
+    file.close()
+    return frames
+
+
+def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shallow_water, tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(num_frames):
+        if num_frames:
+            raise Enough
+
+    path = tmp_path / "swe.nc"
+    with pytest.raises(Enough):
+        matey.forecast(model, shallow_water, steps=4, lead=2).write(path, on_frames=stop)
+    counted = []
+    matey.forecast(model, shallow_water, steps=4, lead=1).write(path, on_frames=counted.append)
+    assert counted[0] == 0 and sum(counted) == 12 and path.exists()
+
+
+def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, written):
+    with pytest.raises(FormatError, match="swe.nc is there already"):
+        matey.forecast(model, shallow_water, steps=1).write(written / "swe.nc")
+    with pytest.raises(FormatError, match="ends in .txt; expected .nc"):
+        matey.forecast(model, shallow_water, steps=1).write(written / "swe.txt")
+    for arguments, sentence in (
+        ({"trajectories": (3,)}, "3 trajectories here, numbered from 0; got 3"),
+        ({"start": 11}, "can begin at 0 to 10; got start 11"),
+        ({"history": 13}, "expected at least 13 frames"),
+        ({"lead": 0}, "Expected 1 or more steps, lead"),
+        ({"trajectories": ()}, "No trajectory is chosen"),
+    ):
+        with pytest.raises(matey.data.DataError, match=sentence):
+            matey.forecast(model, shallow_water, **{"steps": 2, **arguments})
+
+
+def test_trajectories_on_other_grids_are_forecast_apart(model, tmp_path):
+    write_waves(tmp_path / "a", "shallow_water", 1)
+    write_waves(tmp_path / "b", "shallow_water", 1, size=32)
+    with pytest.raises(matey.data.DataError, match="need the same grid, but number 1 has"):
+        matey.forecast(model, tmp_path, steps=1)
+    (frame,) = matey.forecast(model, tmp_path, steps=1, trajectories=[1])
+    assert frame.values.shape == (1, 1, 1, 32, 32) and PATCHES[0][-1] == 8

@@ -1,0 +1,86 @@
+"""Forecasts into a file from the command line, with film and series."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray
+from PIL import Image
+
+from matey.report.film_formats import ffmpeg
+from tests.conftest import start
+from tests.support.evaluations import write_waves
+
+
+@pytest.fixture(scope="module")
+def model_folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def predict(model_folder, tmp_path):
+    data = write_waves(tmp_path, "shallow_water")
+
+    def run(*more):
+        command = [sys.executable, "launch/predict.py", "--checkpoint", model_folder, "--data", data]
+        return start([*command, "--out", tmp_path / "swe.nc", "--steps", "12", "--lead", "4", *more])
+
+    return run
+
+
+def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
+    probes = ("--probe", "8,5", "--probe", "0,8,6")
+    result = predict("--trajectories", "2,0", *probes, "--animate", tmp_path / "swe.gif")
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    assert "2 trajectories, 12 snapshots each" in result.stdout and "NRMSE at step 10" in result.stdout
+    with xarray.open_dataset(tmp_path / "swe.nc") as found, Image.open(tmp_path / "swe.gif") as film:
+        assert found.trajectory.values.tolist() == [2, 0] and film.n_frames == 12
+        rows = list(csv.DictReader((tmp_path / "swe.probes.csv").open()))
+        assert [row["step"] for row in rows[:3]] == ["-1", "0", "1"] and len(rows) == 2 * 2 * 14
+        for row in rows:
+            assert bool(row["water_height"]) == (int(row["step"]) > 0)
+            assert bool(row["water_height_truth"]) == (int(row["step"]) <= 10)  # the trajectory has 12 frames
+            if row["water_height"]:
+                place = found.water_height.sel(trajectory=int(row["trajectory"]), time=float(row["time"]))
+                assert np.isclose(float(row["water_height"]), place.values[int(row["y"]), int(row["x"])], rtol=1e-6)
+    assert (tmp_path / "swe.probes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_mp4_plays(predict, tmp_path):
+    assert predict("--animate", tmp_path / "swe.mp4").returncode == 0
+    check = subprocess.run(
+        [ffmpeg(), "-v", "error", "-i", tmp_path / "swe.mp4", "-f", "null", "-"], capture_output=True
+    )
+    assert check.returncode == 0 and check.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--out", "swe.txt"), "swe.txt ends in .txt; expected .nc"),
+        (("--out", "no/../setup.py"), "ends in .py"),
+        (("--animate", "swe.avi"), "--animate: swe.avi ends in .avi; a film is a .gif or an .mp4"),
+        (("--field", "tracer"), "no field 'tracer'; its fields are water_height"),
+        (("--probe", "16,0"), "The probe 16,0 is no cell: the grid has z, y, x = 1, 16, 16"),
+        (("--start", "99"), "can begin at 0 to 10; got start 99"),
+        (("--checkpoint", "nowhere"), "There is no folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_no_file(flags, sentence, predict, tmp_path):
+    result = predict(*flags)
+    assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr, result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "swe.nc").exists()
+
+
+def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):
+    (tmp_path / "swe.nc").write_text("mine")
+    result = predict()
+    assert result.returncode == 2 and "swe.nc is there already" in result.stderr
+    assert (tmp_path / "swe.nc").read_text() == "mine"
+    assert predict("--overwrite").returncode == 0
+    with xarray.open_dataset(tmp_path / "swe.nc") as found:
+        assert found.sizes["trajectory"] == 3
