@@ -39,6 +39,7 @@ setup(
         "baselines": ["neuraloperator>=1.0"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "forecast": FORECAST,
+        "formats": ["netCDF4>=1.7", "zarr>=3.0.8"],
         "monitor": ["tensorboard>=2.17"],
         "well": ["the-well>=1.2"],
         "test": [
@@ -55,6 +56,9 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "netCDF4>=1.7",
+            "xarray>=2025.1",
+            "zarr>=3.0.8",
         ],
     },
     classifiers=[

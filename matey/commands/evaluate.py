@@ -86,16 +86,15 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     """Open the data of the command line or of the run, and select the trajectories."""
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
-        paths = args.data
+        sets = [open_dataset(path) for path in args.data]
     elif of_the_run is not None:
-        paths = [data.path for data in of_the_run.sets]
+        sets = [open_dataset(data.path, data.description) for data in of_the_run.sets]
     else:
         raise FlagError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
     num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
     if num_frames is None:
         raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     part: Part = args.split or ("all" if args.data else "test")
-    sets = [open_dataset(path) for path in paths]
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     return without_seen(held_out, trained.seen, trained.split, args.seen) if args.data else held_out
 

@@ -1,5 +1,6 @@
-"""What a user writes: the run YAML and the DeepSpeed JSON."""
+"""What a user writes: the run YAML, the DeepSpeed JSON, and descriptions of data."""
 
+from matey.config.description import DataDescription
 from matey.config.loading import (
     ConfigError,
     dump_config,
@@ -30,6 +31,7 @@ from matey.config.schema import (
 __all__ = [
     "CheckpointBlocks",
     "ConfigError",
+    "DataDescription",
     "DataSection",
     "DataSet",
     "FinetuneSection",

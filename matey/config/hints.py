@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig, Section
+from matey.config.description import DataDescription, FieldSource
+from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig
+from matey.config.section import Section
 
 # What other codes and this project's own `MateyConfig` call a setting.
 _OTHER_NAMES = {
@@ -55,16 +57,30 @@ OF_DEEPSPEED = frozenset(
 )
 
 # Sections that lie in a list, in a mapping, or may be missing.
-_INSIDE: dict[str, type[Section]] = {"sets": DataSet, "groups": GroupSection, "finetune": FinetuneSection}
+_INSIDE: dict[str, type[Section]] = {
+    "sets": DataSet,
+    "groups": GroupSection,
+    "finetune": FinetuneSection,
+    "description": DataDescription,
+    "fields": FieldSource,
+}
 _ELSEWHERE = 0.75  # likeness of a key of another section that is proposed
 _HERE = 0.5  # the same for the section in which it was looked for
 
 
-def hint(location: Sequence[str | int]) -> str:
-    """Return ``" Did you mean 'train.steps'?"`` for the place of an unknown key, or ``""`` where nothing is like it."""
+def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
+    """Return ``" Did you mean 'train.steps'?"`` for the place of an unknown key, or ``""`` where nothing is like it.
+
+    Args:
+        location: the place, as pydantic gives it.
+        root: the section that all of the file is.
+    """
     *parents, last = location
     name = str(last)[:80]
-    own = {key: ".".join(map(str, [*parents, key])) for key in section_at(parents).model_fields}
+    own = {key: ".".join(map(str, [*parents, key])) for key in section_at(parents, root).model_fields}
+    if root is not RunConfig:
+        nearest = _nearest(name, own, _HERE)
+        return f" Did you mean {own[nearest]!r}?" if nearest else ""
     others = {
         key: f"{section}.{key}" for section in RunConfig.model_fields for key in section_at([section]).model_fields
     }
@@ -78,9 +94,8 @@ def hint(location: Sequence[str | int]) -> str:
     return f" Did you mean {others[elsewhere]!r}?" if elsewhere else ""
 
 
-def section_at(location: Sequence[str | int]) -> type[Section]:
+def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:
     """Return the section that a pydantic location leads to; indices and keys of mappings on the way are passed over."""
-    section: type[Section] = RunConfig
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             inside = _INSIDE.get(part) or section.model_fields[part].annotation

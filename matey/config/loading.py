@@ -15,6 +15,7 @@ from matey.config.deepspeed_tree import DeepSpeedTree
 from matey.config.hints import hint
 from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
 from matey.config.schema import RunConfig
+from matey.config.section import Section
 from matey.fields import nearest_name
 
 if TYPE_CHECKING:
@@ -153,9 +154,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {key}: {shortened(value)} {error}.") from None
 
 
-def sentences(error: ValidationError) -> str:
-    """Return what is wrong with the values of a tree, one clause for each of the first few."""
-    clauses = [_sentence(each) for each in error.errors(include_url=False)]
+def sentences(error: ValidationError, section: type[Section] = RunConfig) -> str:
+    """Return what is wrong with the values of a tree that a section was to be made of, a clause for each of the first few."""
+    clauses = [_sentence(each, section) for each in error.errors(include_url=False)]
     more = f"; and {len(clauses) - _MAX_NAMED} more" if len(clauses) > _MAX_NAMED else ""
     return "; ".join(clauses[:_MAX_NAMED]) + more
 
@@ -165,11 +166,11 @@ def shortened(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     """Turn one pydantic error into a sentence; an unknown key names the nearest known one."""
     where = ".".join(str(part)[:80] for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"unknown key {where!r}.{hint(error['loc'])}"
+        return f"unknown key {where!r}.{hint(error['loc'], root)}"
     if error["type"] == "missing":
         return f"{where!r} is required"
     message = error["msg"].removeprefix("Value error, ")

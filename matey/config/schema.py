@@ -5,14 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from matey.config.description import DataDescription
+from matey.config.section import FieldName, PathText, Section
 
 # Bounds lie far beyond what makes sense and below what hangs a run, fills memory or overflows.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Rate = Annotated[float, Field(ge=0, le=10)]
-PathText = Annotated[str, Field(min_length=1, max_length=4096)]
-FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 _Extent = Annotated[int, Field(ge=1, le=4096)]
@@ -38,12 +39,6 @@ CheckpointBlocks = Literal["none", "every_other", "all"]
 TrainedParts = Literal["all", "prepost", "lora", "head"]
 """What fine-tuning trains, see `matey.train.trained_parts`."""
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
-
-
-class Section(BaseModel):
-    """A part of the run YAML; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSection(Section):
@@ -102,8 +97,9 @@ class TokensSection(Section):
 class DataSet(Section):
     """One data set of the mixture."""
 
-    path: PathText = Field(description="file, folder or glob")
+    path: PathText = Field(description="file, folder or glob, or the YAML that describes such")
     weight: float = Field(1.0, gt=0, le=1e9, description="factor of its share of the samples; see data.temperature")
+    description: DataDescription | None = Field(None, description="what is in files that no reader knows")
 
 
 class DataSection(Section):

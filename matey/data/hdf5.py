@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import h5py
 import numpy as np
@@ -104,22 +105,56 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
         ) from error
 
 
+def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.ndarray:
+    """Read a part of a dataset, and nothing else of it; ``index`` has a number or a slice for each axis.
+
+    Raises:
+        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or corrupt.
+    """
+    file = _handles.get(path)
+    try:
+        return file[dataset][index]
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}, {dataset}: cannot be read ({_one_line(error)}); the file is corrupt or was changed: download or copy "
+            "it again."
+        ) from error
+
+
 def check_claim(item: h5py.HLObject | None) -> None:
     """Raise DataError if a dataset claims more values, or a larger chunk, than its file can hold.
 
     The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
     of that shape is read or listed. What is no dataset passes, and one whose values lie in other files.
     """
-    if not isinstance(item, h5py.Dataset) or item.shape is None or item.is_virtual or item.external:
+    if not isinstance(item, h5py.Dataset) or item.shape is None:
         return
+    claimed, limit = claim_of(item)
+    if claimed > limit:
+        held = os.stat(item.file.filename).st_size
+        refuse_claim(f"{item.file.filename}, {item.name}", item.shape, claimed, held)
+
+
+def claim_of(item: h5py.Dataset) -> tuple[float, float]:
+    """Return the bytes that a dataset, or a chunk of it, claims, and those that its file can hold of it at the most."""
+    if item.is_virtual or item.external:
+        return 0, math.inf
     claimed = item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or ()))
-    factor = _MAX_COMPRESSION if item.id.get_create_plist().get_nfilters() else _MAX_UNWRITTEN
-    held = os.stat(item.file.filename).st_size
-    if claimed > max(_LEAST_BYTES, factor * held):
-        raise DataError(
-            f"{item.file.filename}, {item.name}: a shape of {item.shape} claims {claimed:,} bytes, and the file has {held:,}; "
-            "it is corrupt or was never filled: download or write it again."
-        )
+    is_compressed = item.id.get_create_plist().get_nfilters() > 0
+    return claimed, most_held(os.stat(item.file.filename).st_size, is_compressed)
+
+
+def most_held(num_bytes: int, is_compressed: bool) -> int:
+    """Return the most bytes of values that so many bytes on disk can stand for."""
+    return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
+
+
+def refuse_claim(label: str, shape: tuple[int, ...], claimed: float, held: int) -> NoReturn:
+    """Raise DataError about an array that claims more bytes than its file can hold."""
+    raise DataError(
+        f"{label}: a shape of {shape} claims {claimed:,} bytes, and the file has {held:,}; "
+        "it is corrupt or was never filled: download or write it again."
+    )
 
 
 def check_count(path: Path, num_trajectories: int) -> None:
@@ -134,10 +169,15 @@ def check_count(path: Path, num_trajectories: int) -> None:
 
 def check_memory(item: h5py.Dataset, num_values: int) -> None:
     """Raise DataError if so many values of a dataset, read at once, would not fit into the machine's memory."""
-    needed, memory = num_values * item.dtype.itemsize, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    refuse_beyond_memory(f"{item.file.filename}, {item.name}", item.shape, num_values * item.dtype.itemsize)
+
+
+def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> None:
+    """Raise DataError if so many bytes of an array, read at once, would not fit into the machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise DataError(
-            f"{item.file.filename}, {item.name}: of shape {item.shape}, {needed:,} bytes would be read at once, and this "
+            f"{label}: of shape {shape}, {needed:,} bytes would be read at once, and this "
             f"machine has {memory:,}; take data of coarser grids or fewer frames."
         )
 

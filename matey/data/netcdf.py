@@ -37,7 +37,7 @@ def describe_netcdf(path: Path) -> dict[str, Variable]:
     Raises:
         DataError: the file is missing, truncated, corrupt, or of the 64-bit format CDF-5.
     """
-    with _opened(path) as file:
+    with opened_netcdf(path) as file:
         return {name: Variable(item.dimensions, item.shape) for name, item in file.variables.items()}
 
 
@@ -47,7 +47,7 @@ def read_netcdf(path: Path, variables: Sequence[str], start: int, stop: int) -> 
     Raises:
         DataError: the file cannot be read, see ``describe_netcdf``, or a variable is gone.
     """
-    with _opened(path) as file:
+    with opened_netcdf(path) as file:
         for name in variables:
             if name not in file.variables:
                 raise DataError(f"{path} has no variable {name!r} any more; it was changed while in use.")
@@ -64,7 +64,12 @@ def outline_netcdf(path: Path) -> list[str]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[netcdf_file]:
+def opened_netcdf(path: Path) -> Iterator[netcdf_file]:
+    """Open a file for as long as the block lasts.
+
+    Raises:
+        DataError: see ``describe_netcdf``.
+    """
     if first_bytes(path).startswith(b"CDF\x05"):
         raise DataError(f"{path} is netCDF CDF-5, which is not read here; convert it: nccopy -k netCDF-4 IN OUT.")
     try:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import difflib
 import glob
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
 
+from matey.config import DataDescription
+from matey.data import descriptions
+from matey.data.arrays.kinds import is_folder, search_folder
+from matey.data.arrays.zarr import describe as describe_zarr
+from matey.data.arrays.zarr import is_zarr
 from matey.data.hdf5 import outline_hdf5
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
@@ -30,20 +37,28 @@ READERS: Registry[Reader] = Registry(
         "cavity": "matey.data.cavity:HDF5_READER",
         "cavity_array": "matey.data.cavity:ARRAY_READER",
         "the_well": "matey.data.the_well:READER",
+        "described": "matey.data.descriptions:READER",
     },
     type="matey.data.trajectories:Reader",
 )
 """All known formats, asked in this order; those of installed packages come after our own (docs/extending.md)."""
 
 
-def open_dataset(path: str | Path) -> TrajectorySet:
+def open_dataset(path: str | Path, description: DataDescription | None = None) -> TrajectorySet:
     """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
 
-    Several files of one system are joined in the order of their sorted paths.
+    Several files of one system are joined in the order of their sorted paths. Files of a user's own are read by their
+    description: a ``matey.yaml`` beside them, any YAML that ``path`` names, or ``description``.
+
+    Args:
+        path: file, folder or glob.
+        description: what is in the files, whatever they look like.
 
     Raises:
         DataError: nothing is there, a file is corrupt or of unknown layout, or there is more than one system.
     """
+    if description is not None:
+        return descriptions.open_described(_absolute(path), description)
     files = _find_files(_absolute(path))
     readers = {file: _reader_of(file) for file in files}
     unknown = [file for file, reader in readers.items() if reader is None]
@@ -89,6 +104,11 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
 
 def _reader_of(file: Path) -> Reader | None:
     """The reader of a file, None if its layout is unknown."""
+    beside = descriptions.description_beside(file)
+    if beside is not None:
+        return replace(descriptions.READER, open=partial(descriptions.open_beside, beside))
+    if is_zarr(file):
+        return None
     return next((reader for reader in _readers() if reader.recognises(file)), None)
 
 
@@ -117,7 +137,7 @@ def _find_files(path: Path) -> list[Path]:
             raise DataError(f"No file matches {path}; {_nearby(path)}")
     else:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
-    files = [file for match in matches for file in (_search(match) if match.is_dir() else [match])]
+    files = [file for match in matches for file in (_search(match) if is_folder(match) else [match])]
     if not files:
         inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else matches
         raise DataError(
@@ -142,7 +162,15 @@ def _check_name(name: str) -> None:
 
 
 def _search(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("*") if file.suffix in _suffixes() and file.is_file())
+    """Data files in a folder; a description stands for those that it covers."""
+    found = search_folder(folder, _suffixes(), [descriptions.BESIDE])
+    described = [file for file in found if file.name == descriptions.BESIDE]
+    covered = {
+        file
+        for path in described
+        for file, _ in descriptions.described_files(path, descriptions.read_description(path))
+    }
+    return [file for file in found if file not in covered]
 
 
 def _suffixes() -> tuple[str, ...]:
@@ -165,12 +193,15 @@ def _unknown_layout(file: Path) -> str:
     found = _listed(_outline(file)) or "nothing"
     known = "; ".join(reader.layout for reader in _readers())
     return (
-        f"{file} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of these."
+        f"{file} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of these, or "
+        f"describe it: python tools/inspect_data.py {file} --describe {descriptions.BESIDE}"
     )
 
 
 def _outline(file: Path) -> list[str]:
     """What is in a file of any kind that some reader reads."""
+    if is_zarr(file):
+        return [f"{name} {stored.shape}" for name, stored in describe_zarr(file).items()]
     if is_classic_netcdf(file):
         return outline_netcdf(file)
     if is_npy(file):

@@ -253,7 +253,8 @@ def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
         for about in trajectories:
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
-            yield source, FileParts(os.stat(source).st_size, digest.hexdigest()[:16], {})
+            size = 0 if source.is_dir() else os.stat(source).st_size  # of a Zarr store, the folder's own says nothing
+            yield source, FileParts(size, digest.hexdigest()[:16], {})
         except OSError as error:
             raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from matey.config import ConfigError, read_yaml
-from matey.config.schema import Section
+from matey.config.section import Section
 from matey.fields import nearest_name
 
 MACHINES = files("matey.planning") / "machines"

@@ -66,7 +66,7 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     total = 0
     for entry in data.sets:
         try:
-            opened = open_dataset(root / Path(entry.path).expanduser())
+            opened = open_dataset(root / Path(entry.path).expanduser(), entry.description)
             num_train = len(split_set(opened, data.split, data.split_seed).train)
         except DataError as error:
             raise StudyError(str(error)) from None

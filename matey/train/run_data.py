@@ -58,7 +58,7 @@ def open_data(run: RunConfig) -> RunData:
         ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
         DataError: some of it cannot be used.
     """
-    sets = tuple(open_dataset(data.path) for data in run.data.sets)
+    sets = tuple(open_dataset(data.path, data.description) for data in run.data.sets)
     others = _open_others(run, sets)
     splits, record, notes = split_run(run, sets)
     mixture = Mixture(

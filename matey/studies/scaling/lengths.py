@@ -80,7 +80,7 @@ def lengths_of(
     Raises:
         ConfigError: the run's patches are not squares, or differ in time.
     """
-    data = open_dataset(run.data.sets[0].path)
+    data = open_dataset(run.data.sets[0].path, run.data.sets[0].description)
     patches = run.tokens.patches
     grid = grid or tuple(data.trajectories[0].grid[-2 if data.trajectories[0].grid[0] == 1 else -3 :])
     if any(patch[2] != patch[3] or patch[0] != patches[0][0] for patch in patches):

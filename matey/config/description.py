@@ -1,0 +1,169 @@
+"""What a user says of files that no reader knows: a YAML beside the data, or a part of the run YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from matey.config.section import FieldName, PathText, Section
+
+TODO = "TODO"
+"""What a guessed description says where the file does not: it is refused until something else stands there."""
+
+Axis = Literal["trajectory", "time", "z", "y", "x", "component"]
+GridAxis = Literal["z", "y", "x"]
+Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
+PartName = Literal["train", "valid", "test"]
+Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
+Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
+Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
+
+_MASKS = ("mask", "masks", "geometry")
+
+
+class FieldSource(Section):
+    """Where a field lies in a file. A text alone is the name of its array."""
+
+    array: PathText | None = Field(
+        None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
+    )
+    axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
+    index: int | None = Field(None, ge=0, le=10**6, description="position of the field along the axis 'component'")
+    unit: FieldName = Field("?", description="unit of the values")
+
+
+class ParameterSource(Section):
+    """Where a number that sets trajectories apart lies in a file."""
+
+    array: PathText | None = Field(None, description="array of a number, or of one for each trajectory")
+    attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
+
+    @model_validator(mode="after")
+    def _either(self) -> ParameterSource:
+        if (self.array is None) == (self.attribute is None):
+            raise ValueError("expected either 'array' or 'attribute'")
+        return self
+
+
+class DataDescription(Section):
+    """What is in files that no reader knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
+
+    system: FieldName = Field(description="name of the PDE system, the same for all data of one kind")
+    files: Patterns | dict[PartName, Patterns] | None = Field(
+        None,
+        description="paths or globs from the folder of the description, of all files or of those of train, valid and test",
+    )
+    fields: dict[FieldName, FieldSource] = Field(
+        min_length=1, max_length=1000, description="each field by its name in the vocabulary, and where it lies"
+    )
+    axes: Axes | None = Field(None, description="axes of the arrays in the order of the file")
+    spacing: dict[GridAxis, Length | PathText] = Field(
+        description="cell size along each grid axis, or the array of its coordinates"
+    )
+    time_step: Length | PathText = Field(description="time between snapshots, or the array of times")
+    boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
+    parameters: dict[FieldName, float | ParameterSource] = Field(
+        {}, description="numbers that set trajectories apart: values, or where they lie"
+    )
+    first_frame: int = Field(0, ge=0, le=10**9, description="snapshots to leave out at the beginning")
+    stride: int = Field(1, ge=1, le=10**9, description="every so many snapshots are taken")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, tree: Any) -> Any:  # noqa: ANN401 (what a user wrote)
+        if not isinstance(tree, dict):
+            return tree
+        if open_questions := [*_unanswered(tree, "")]:
+            raise ValueError(f"{', '.join(open_questions)} still say {TODO}; write there what the files do not tell")
+        for key in _MASKS:
+            if key in tree:
+                raise ValueError(
+                    f"{key}: cells that are left out of a domain are not supported; cut a box that has none, or fill them"
+                )
+        tree = {
+            key: _numbers(value) if key in ("spacing", "time_step", "parameters") else value
+            for key, value in tree.items()
+        }
+        fields = tree.get("fields")
+        if isinstance(fields, dict):
+            tree["fields"] = {name: {"array": of} if isinstance(of, str) else of or {} for name, of in fields.items()}
+        return tree
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DataDescription:
+        for name, source in self.fields.items():
+            _check_axes(name, self.axes_of(source), source.index)
+        kinds = {frozenset(self.axes_of(source)) - {"component"} for source in self.fields.values()}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"fields: all need the same axes but for 'component' and their order, got {sorted(map(sorted, kinds))}"
+            )
+        for key, given in (("spacing", set(self.spacing)), ("boundary", set(self.boundary))):
+            if given != set(self.grid):
+                raise ValueError(
+                    f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
+                )
+        wild = {(source.array or "").count("*") for source in self.fields.values()}
+        if (
+            len(wild) > 1
+            or wild > {0, 1}
+            or (wild == {1} and "trajectory" in self.axes_of(next(iter(self.fields.values()))))
+        ):
+            raise ValueError(
+                "fields: one '*' in the path of every array stands for the groups of the trajectories; then no axis is "
+                "'trajectory'"
+            )
+        return self
+
+    def axes_of(self, source: FieldSource) -> tuple[Axis, ...]:
+        """Return the axes of a field's array."""
+        return source.axes or self.axes or ()
+
+    @property
+    def grid(self) -> tuple[GridAxis, ...]:
+        """The grid axes of the data, slowest first."""
+        first = self.axes_of(next(iter(self.fields.values())))
+        along: tuple[GridAxis, ...] = ("z", "y", "x")
+        return tuple(axis for axis in along if axis in first)
+
+
+def _check_axes(name: str, axes: tuple[Axis, ...], index: int | None) -> None:
+    if not axes:
+        raise ValueError("axes: expected the axes of the arrays, such as [trajectory, time, y, x]")
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"fields.{name}: expected each axis once, got {', '.join(axes)}")
+    if "time" not in axes:
+        raise ValueError(f"fields.{name}: expected an axis 'time'; fields that are constant in time are not read")
+    grid = [axis for axis in ("x", "y", "z") if axis in axes]
+    if grid not in (["x"], ["x", "y"], ["x", "y", "z"]):
+        raise ValueError(f"fields.{name}: expected the grid axes x; y, x; or z, y, x, got {', '.join(axes)}")
+    if ("component" in axes) != (index is not None):
+        raise ValueError(f"fields.{name}: an 'index' goes with an axis 'component', and the axis with an index")
+
+
+def _numbers(value: Any) -> Any:  # noqa: ANN401
+    """Return a value, or the values of a mapping, with texts such as 1e-3 as the numbers that YAML does not take them for."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _unanswered(tree: object, path: str) -> Iterator[str]:
+    """Where a tree still says that something is to be filled in."""
+    if tree == TODO:
+        yield path
+    items: list[tuple[object, object]] = []
+    if isinstance(tree, dict):
+        items = [*tree.items()]
+        yield from (f"{path}.{key}".lstrip(".") for key in tree if key == TODO)
+    elif isinstance(tree, list | tuple):
+        items = [*enumerate(tree)]
+    for key, value in items:
+        yield from _unanswered(value, f"{path}.{key}".lstrip("."))

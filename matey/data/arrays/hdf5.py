@@ -1,0 +1,75 @@
+"""Arrays in HDF5, and so in netCDF-4. Links to other places and to other files are not followed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, kept_numbers
+from matey.data.hdf5 import claim_of, described_hdf5, read_part
+from matey.data.signature import first_bytes
+
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+
+
+def describe(path: Path) -> dict[str, StoredArray]:
+    """Return the datasets of a file, those in groups as ``group/name``.
+
+    Raises:
+        DataError: the file cannot be read, see `matey.data.hdf5.described_hdf5`.
+    """
+    found: dict[str, StoredArray] = {}
+
+    def add(name: str, item: h5py.HLObject) -> None:
+        if not isinstance(item, h5py.Dataset) or item.shape is None:
+            return
+        attributes = {key: item.attrs[key] for key in ("scale_factor", "add_offset", "_FillValue", "missing_value")
+                      if key in item.attrs}  # fmt: skip
+        label = item.attrs.get("NAME", b"")
+        if isinstance(label, bytes) and label.startswith(_NO_VARIABLE):
+            return
+        claimed, limit = claim_of(item)
+        found[name] = StoredArray(
+            shape=item.shape,
+            dtype=np.dtype(item.dtype),
+            axes=_axes(item),
+            unit=as_text(item.attrs.get("units")),
+            numbers=kept_numbers(attributes),
+            claimed=int(claimed),
+            limit=2**63 if limit == math.inf else int(limit),
+        )
+
+    with described_hdf5(path) as file:
+        file.visititems(add)
+    return found
+
+
+def attributes(path: Path, group: str) -> dict[str, float]:
+    """Return the attributes of a file, or of a group in it, that are numbers."""
+    with described_hdf5(path) as file:
+        item = file[group] if group else file
+        numbers = {name: as_number(item.attrs[name]) for name in item.attrs}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _recognises(path: Path) -> bool:
+    return path.is_file() and first_bytes(path) != b"" and h5py.is_hdf5(path)
+
+
+def _read(path: Path, name: str, index: Index) -> np.ndarray:
+    return read_part(path, name, index)
+
+
+def _axes(item: h5py.Dataset) -> tuple[str, ...]:
+    """Names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them."""
+    names = []
+    for dimension in item.dims:
+        name = dimension[0].name if len(dimension) else dimension.label
+        names.append(str(name or "").rpartition("/")[2])
+    return tuple(names) if all(names) else ()
+
+
+HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4"), _recognises, describe, attributes, _read)

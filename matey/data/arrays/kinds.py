@@ -1,0 +1,55 @@
+"""All kinds of files whose arrays can be read, and the search for such files."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Collection
+from pathlib import Path
+
+from matey.data.arrays.hdf5 import HDF5
+from matey.data.arrays.netcdf import NETCDF
+from matey.data.arrays.npy import NPY
+from matey.data.arrays.stored import FileKind
+from matey.data.arrays.zarr import ZARR, is_zarr
+from matey.data.signature import beginning
+from matey.data.trajectories import DataError
+
+KINDS = (HDF5, NETCDF, NPY, ZARR)
+
+
+def kind_of(path: Path) -> FileKind:
+    """Return the kind of a file, by its content.
+
+    Raises:
+        DataError: it is missing, or of none of them.
+    """
+    kind = next((kind for kind in KINDS if kind.recognises(path)), None)
+    if kind is None:
+        what = f"it is a folder, and no {ZARR.name} store" if path.is_dir() else beginning(path)
+        names = ", ".join(kind.name for kind in KINDS)
+        raise DataError(f"{path} is none of {names}: {what}; give another or copy it again.")
+    return kind
+
+
+def gridded_files(pattern: Path) -> list[Path]:
+    """Return the files that a path, a folder or a glob stands for, sorted; a Zarr store counts as a file."""
+    suffixes = tuple(dict.fromkeys(suffix for kind in KINDS for suffix in kind.suffixes))
+    found = (
+        [pattern] if pattern.exists() else [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    )
+    return [file for match in found for file in (search_folder(match, suffixes) if is_folder(match) else [match])]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder to be searched: a Zarr store is none."""
+    return path.is_dir() and not is_zarr(path)
+
+
+def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str] = ()) -> list[Path]:
+    """Return the files with these endings or names in a folder and its sub-folders, and the Zarr stores, sorted.
+
+    Folders that are symbolic links are not entered.
+    """
+    stores = {path for path in folder.rglob("*") if is_zarr(path)}
+    files = (path for path in folder.rglob("*") if (path.suffix in suffixes or path.name in names) and path.is_file())
+    return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))

@@ -1,0 +1,116 @@
+"""Arrays in classic netCDF files: CDF-1 and CDF-2 as SciPy reads them, CDF-5 with the netCDF library where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, kept_numbers, not_read
+from matey.data.hdf5 import most_held
+from matey.data.netcdf import opened_netcdf
+from matey.data.signature import first_bytes, is_classic_netcdf
+from matey.data.trajectories import DataError
+
+
+def describe(path: Path) -> dict[str, StoredArray]:
+    """Return the variables of a file.
+
+    Raises:
+        DataError: the file cannot be read, or is CDF-5 and the netCDF library is not installed.
+    """
+    limit = most_held(path.stat().st_size, is_compressed=False) if path.is_file() else 0
+    with _opened(path) as file:
+        return {name: _described(item, limit) for name, item in file.variables.items()}
+
+
+def attributes(path: Path, group: str) -> dict[str, float]:
+    """Return the attributes of a file that are numbers; there are no groups."""
+    with _opened(path) as file:
+        numbers = {name: as_number(value) for name, value in _attributes(file).items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _described(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variable of either library)
+    dtype = np.dtype(item.dtype if hasattr(item, "dtype") else item.data.dtype)
+    own = _attributes(item)
+    return StoredArray(
+        shape=tuple(item.shape),
+        dtype=dtype,
+        axes=tuple(item.dimensions),
+        unit=as_text(own.get("units")),
+        numbers=kept_numbers(own),
+        claimed=bytes_of(tuple(item.shape), dtype),
+        limit=limit,
+    )
+
+
+def _attributes(item: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Attributes of a file or variable of either library."""
+    if hasattr(item, "ncattrs"):
+        return {name: item.getncattr(name) for name in item.ncattrs()}
+    return dict(item._attributes)
+
+
+def _recognises(path: Path) -> bool:
+    return path.is_file() and is_classic_netcdf(path)
+
+
+def _read(path: Path, name: str, index: Index) -> np.ndarray:
+    with _opened(path) as file:
+        if name not in file.variables:
+            raise not_read(path, name, "it is gone")
+        try:
+            values = _part(file.variables[name], index)
+        except (IndexError, OSError, RuntimeError, ValueError) as error:
+            raise not_read(path, name, " ".join(str(error).split())) from error
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _part(variable: Any, index: Index) -> np.ndarray:  # noqa: ANN401
+    """A copy, since SciPy's arrays are views of a mapping that is about to be closed."""
+    return np.array(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
+
+
+def _is_cdf5(path: Path) -> bool:
+    return first_bytes(path).startswith(b"CDF\x05")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not _is_cdf5(path):
+        with opened_netcdf(path) as file:
+            yield file
+        return
+    try:
+        import netCDF4
+    except ImportError:
+        raise DataError(
+            f"{path} is netCDF CDF-5, which needs the netCDF library: pip install netCDF4; or nccopy -k netCDF-4 IN OUT."
+        ) from None
+    try:
+        file = netCDF4.Dataset(str(path), "r")
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{path} cannot be read as netCDF ({error}); it is truncated or corrupt: copy it again."
+        ) from error
+    with file:
+        file.set_auto_maskandscale(False)
+        _check_size(path, file)
+        yield file
+
+
+def _check_size(path: Path, file: Any) -> None:  # noqa: ANN401
+    """Raise DataError if a file is shorter than its variables: past its end, the netCDF library reads zeros."""
+    needed = sum(bytes_of(tuple(item.shape), np.dtype(item.dtype)) for item in file.variables.values())
+    held = path.stat().st_size
+    if needed > held:
+        raise DataError(
+            f"{path} is truncated: its variables take {needed:,} bytes, the file has {held:,}; copy it again."
+        )
+
+
+NETCDF = FileKind("classic netCDF", (".nc", ".cdf"), _recognises, describe, attributes, _read)

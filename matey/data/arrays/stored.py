@@ -1,0 +1,112 @@
+"""An array as its file describes it, and what all kinds of files share: claims, packed values, and missing ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from matey.data.hdf5 import refuse_claim
+from matey.data.trajectories import DataError
+
+Index = tuple[int | slice, ...]
+
+# What the netCDF library writes where a program has written nothing; no other value says so.
+NETCDF_FILL = 9.969209968386869e36
+_PACKING = ("scale_factor", "add_offset")
+_MISSING = ("_FillValue", "missing_value")
+_KEPT = (*_PACKING, *_MISSING)
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """What a file says of one of its arrays.
+
+    Attributes:
+        shape: its shape.
+        dtype: type of the values on disk.
+        axes: name of each axis, empty where the file names none.
+        unit: what the file says of the unit, else empty.
+        numbers: attributes by which values are packed or marked as missing, see the conventions of netCDF.
+        claimed: bytes that its shape claims, or one of its chunks if that is larger.
+        limit: bytes that its file can hold of it at the most.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    axes: tuple[str, ...] = ()
+    unit: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    claimed: int = 0
+    limit: int = 0
+
+    def check_claim(self, label: str, held: int) -> None:
+        """Raise DataError if it claims more than its file can hold; ``held`` is the size of the file in bytes."""
+        if self.claimed > self.limit:
+            refuse_claim(label, self.shape, self.claimed, held)
+
+    def values(self, raw: np.ndarray) -> np.ndarray:
+        """Return what was read as it is meant: unpacked, and NaN where the file marks a value as missing."""
+        missing = [self.numbers[name] for name in _MISSING if name in self.numbers]
+        is_float = raw.dtype.kind == "f"
+        marks = [np.asarray(mark).astype(raw.dtype) for mark in (*missing, *([NETCDF_FILL] if is_float else []))]
+        holes = np.isin(raw, marks) if marks else np.zeros((), bool)
+        if any(name in self.numbers for name in _PACKING):
+            raw = raw * self.numbers.get("scale_factor", 1.0) + self.numbers.get("add_offset", 0.0)
+        if holes.any():
+            raw = np.where(holes, np.nan, raw)
+        return raw
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that holds arrays.
+
+    Attributes:
+        name: its name in messages.
+        suffixes: endings of the files to look at when a folder is searched.
+        recognises: whether a file, or a folder that is a store, is of this kind.
+        arrays: describes all arrays of a file by their paths in it.
+        attributes: the numbers among the attributes of the file, or of a group in it.
+        read: reads a part of an array: function of file, name and an index for each axis.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[Path], bool]
+    arrays: Callable[[Path], dict[str, StoredArray]]
+    attributes: Callable[[Path, str], dict[str, float]]
+    read: Callable[[Path, str, Index], np.ndarray]
+
+
+def kept_numbers(attributes: Mapping[str, object]) -> dict[str, float]:
+    """Return those attributes that `StoredArray.values` goes by."""
+    return {name: number for name in _KEPT if (number := as_number(attributes.get(name))) is not None}
+
+
+def as_number(value: object) -> float | None:
+    """Return an attribute's value if it is one number; a text is none."""
+    if value is None or isinstance(value, str | bytes):
+        return None
+    array = np.asarray(value)
+    return float(array.reshape(())) if array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+def as_text(value: object) -> str:
+    """Return an attribute's value if it is a text on one line, else nothing."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    return " ".join(value.split())[:40] if isinstance(value, str) else ""
+
+
+def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
+    """Return the bytes of an array of a shape, or of one chunk of it if that is larger."""
+    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
+
+
+def not_read(path: Path, name: str, reason: str) -> DataError:
+    """Return the error about values that cannot be read."""
+    return DataError(f"{path}, {name}: cannot be read ({reason}); the file is corrupt or was changed: copy it again.")

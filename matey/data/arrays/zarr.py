@@ -1,0 +1,116 @@
+"""Arrays in Zarr stores, folders of version 2 or 3, with the zarr package where it is installed.
+
+A chunk that is not there reads as the store's fill value: so Zarr defines it, and its writers leave out chunks that hold
+nothing else. An array without any chunk counts as never filled.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matey.data.arrays.npy import NAME
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, kept_numbers
+from matey.data.hdf5 import most_held
+from matey.data.trajectories import DataError
+
+_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def describe(path: Path) -> dict[str, StoredArray]:
+    """Return the arrays of a store, those in groups as ``group/name``.
+
+    Raises:
+        DataError: the store is gone or corrupt, or zarr is not installed.
+    """
+    with _opened(path) as root:
+        return {name: _described(item, path, name) for name, item in _arrays(root)}
+
+
+def attributes(path: Path, group: str) -> dict[str, float]:
+    """Return the attributes of a store, or of a group in it, that are numbers."""
+    with _opened(path) as root:
+        numbers = {name: as_number(value) for name, value in (root[group] if group else root).attrs.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may not be installed)
+    if not hasattr(root, "members"):
+        yield NAME, root
+        return
+    for name, item in sorted(root.members(max_depth=None)):
+        if hasattr(item, "shape"):
+            yield name, item
+
+
+def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
+    own, dtype = dict(item.attrs), np.dtype(item.dtype)
+    axes = getattr(item.metadata, "dimension_names", None) or own.get("_ARRAY_DIMENSIONS") or ()
+    held = _bytes_of_chunks(path if name == NAME and not (path / name).is_dir() else path / name)
+    is_filled = held > 0 or item.ndim < 2
+    return StoredArray(
+        shape=tuple(item.shape),
+        dtype=dtype,
+        axes=tuple(map(str, axes)) if all(axes) else (),
+        unit=as_text(own.get("units")),
+        numbers=kept_numbers(own | _missing(item, own)),
+        claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
+        limit=most_held(held, is_compressed=bool(item.compressors)) if is_filled else 0,
+    )
+
+
+def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN401
+    """The value that marks what is missing, as xarray keeps it: the fill value of version 2, a text in base64 in version 3."""
+    mark = own.get("_FillValue")
+    if isinstance(mark, str):
+        try:
+            return {"_FillValue": struct.unpack("<d", base64.b64decode(mark, validate=True))[0]}
+        except (ValueError, struct.error):
+            return {}
+    fill = as_number(item.fill_value)
+    return {"_FillValue": fill} if mark is None and fill else {}
+
+
+def _bytes_of_chunks(folder: Path) -> int:
+    files = (os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in _METADATA)
+    return sum(os.stat(file).st_size for file in files)
+
+
+def _read(path: Path, name: str, index: Index) -> np.ndarray:
+    with _opened(path) as root:
+        return np.asarray((root[name] if hasattr(root, "members") else root)[index])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import zarr
+    except ImportError:
+        raise DataError(f"{path} is a Zarr store, which needs the zarr package: pip install zarr.") from None
+    if not is_zarr(path):
+        raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
+    try:
+        yield zarr.open(str(path), mode="r")
+    # What zarr and its codecs were seen to raise of damaged metadata and chunks.
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read as Zarr ({reason}); it is incomplete or corrupt: copy it again."
+        ) from error
+
+
+ZARR = FileKind("Zarr", (), is_zarr, describe, attributes, _read)

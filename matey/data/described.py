@@ -1,0 +1,126 @@
+"""Files of any layout that a user describes: HDF5, netCDF, Zarr stores and ``.npy`` arrays.
+
+The description is a YAML beside the data or a part of the run YAML, `matey.config.DataDescription`:
+
+    system: advection_diffusion
+    files: "runs/*.nc"                        # from the folder of this file; or {train: ..., valid: ..., test: ...}
+    axes: [trajectory, time, y, x]            # of the arrays; without the first, each file is one trajectory
+    fields:
+      concentration: {array: c, unit: mol/m^3}
+      velocity_x: {array: velocity, axes: [trajectory, time, y, x, component], index: 0}
+    spacing: {y: 0.05, x: x}                  # a number, or the array of the coordinates
+    time_step: time
+    boundary: {y: wall, x: periodic}
+    parameters: {viscosity: {attribute: nu}}  # a number, an attribute, or an array of one for each trajectory
+
+A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Coordinates must be evenly spaced. Along a
+grid axis whose coordinates decrease, the data is turned round.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from einops import rearrange
+
+from matey.config import DataDescription
+from matey.config.description import Axis
+from matey.data.arrays.kinds import kind_of
+from matey.data.arrays.stored import FileKind
+from matey.data.described_file import Located, describe_file
+from matey.data.hdf5 import refuse_beyond_memory
+from matey.data.trajectories import BadValuesError, DataError, Part, Trajectory, TrajectorySet
+
+
+class DescribedFiles(TrajectorySet):
+    """All files of a description."""
+
+    def __init__(self, description: DataDescription, files: Sequence[tuple[Path, Part | None]]) -> None:
+        """Describe the trajectories of ``files``, each with the part that it is meant for.
+
+        Raises:
+            DataError: a file is not as the description says, or is there twice.
+        """
+        _check_once([file for file, _ in files])
+        self.system, self.fields = description.system, tuple(description.fields)
+        self._description = description
+        self._kinds: dict[Path, FileKind] = {}
+        self._located: list[Located] = []
+        for file, part in files:
+            self._kinds[file] = kind_of(file)
+            self._located += describe_file(description, file, self._kinds[file], part)
+        self.trajectories: tuple[Trajectory, ...] = tuple(located.about for located in self._located)
+        self.units = self._units()
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        located = self._located[trajectory]
+        stride, first = self._description.stride, self._description.first_frame
+        times = slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
+        frames: list[np.ndarray | None] = [None] * len(self.fields)
+        for (name, axes), members in self._arrays(located).items():
+            values = self._read_array(located, name, axes, times, [index for _, index in members if index is not None])
+            lowest = min((index for _, index in members if index is not None), default=0)
+            for position, index in members:
+                frames[position] = values[0 if index is None else index - lowest]
+        known = [frame for frame in frames if frame is not None]
+        assert len(known) == len(self.fields)
+        return np.stack(known, axis=1)  # (t, f, z, y, x)
+
+    def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]]:
+        """Fields and their components by the array that holds them, so that each array is read once."""
+        arrays: dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]] = {}
+        for position, (name, source) in enumerate(zip(located.arrays, self._description.fields.values(), strict=True)):
+            arrays.setdefault((name, self._description.axes_of(source)), []).append((position, source.index))
+        return arrays
+
+    def _read_array(
+        self, located: Located, name: str, axes: tuple[Axis, ...], times: slice, components: list[int]
+    ) -> np.ndarray:
+        """Read frames of an array, ``(component, t, z, y, x)``, from the first to the last component that is asked for."""
+        about = located.about
+        component = slice(min(components, default=0), max(components, default=0) + 1)
+        picked: dict[Axis, int | slice] = {"trajectory": located.sample, "time": times, "component": component}
+        index = tuple(picked.get(axis, slice(None)) for axis in axes)
+        stored = located.stored[name]
+        num_frames, num_components = len(range(times.start, times.stop, times.step)), component.stop - component.start
+        needed = num_frames * num_components * math.prod(about.grid)
+        refuse_beyond_memory(f"{about.source}, {name}", stored.shape, needed * stored.dtype.itemsize)
+        raw = self._kinds[about.source].read(about.source, name, index)
+        values = stored.values(raw)
+        if stored.numbers and not np.isfinite(values).all():
+            raise BadValuesError(
+                f"{about.label}: {name} has values in frames {times.start} to {times.stop - 1} of the file that it marks as "
+                "missing; cells that are left out (masks) are not supported: cut a box that has none, or fill them."
+            )
+        left = [axis for axis in axes if axis != "trajectory"]
+        sizes = {axis: 1 for axis in ("component", "z", "y", "x") if axis not in left}
+        names = {"component": "c", "time": "t"}
+        pattern = " ".join(names.get(axis, axis) for axis in left)
+        whole = " ".join(
+            "1" if axis in sizes else names.get(axis, axis) for axis in ("component", "time", "z", "y", "x")
+        )
+        values = rearrange(values, f"{pattern} -> {whole}")
+        turned = tuple(slice(None, None, -1) if axis in located.turned else slice(None) for axis in "zyx")
+        return values[:, :, *turned]
+
+    def _units(self) -> tuple[str, ...]:
+        """Units as the description says or, where it does not, as the first file does."""
+        first = self._located[0]
+        given = [source.unit for source in self._description.fields.values()]
+        of_file = [first.stored[name].unit for name in first.arrays]
+        return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
+
+
+def _check_once(files: Iterable[Path]) -> None:
+    """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
+    known: dict[tuple[int, int], Path] = {}
+    for file in files:
+        about = file.stat()
+        before = known.setdefault((about.st_dev, about.st_ino), file)
+        if before != file:
+            raise DataError(
+                f"{file} and {before} are the same file; name it once, or what one part holds out another trains on."
+            )

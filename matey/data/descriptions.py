@@ -1,0 +1,121 @@
+"""Descriptions of a user's own files: found beside the data, read, and opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from matey.config import DataDescription
+from matey.config.loading import sentences
+from matey.config.plain_text import PlainTextError, parse_yaml, read_text
+from matey.data.arrays.kinds import gridded_files
+from matey.data.described import DescribedFiles
+from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
+
+BESIDE = "matey.yaml"
+"""Name of the description that is found by itself, in the folder of the data or one above."""
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+def open_description(path: Path) -> TrajectorySet:
+    """Open the files of a description.
+
+    Raises:
+        DataError: the description or one of its files cannot be used.
+    """
+    description = read_description(path)
+    return DescribedFiles(description, described_files(path, description))
+
+
+def open_described(path: Path, description: DataDescription) -> TrajectorySet:
+    """Open files as a description says that lies elsewhere, such as in the run YAML.
+
+    Args:
+        path: file, folder or glob; the folder that ``description.files`` starts from, where it names some.
+        description: what is in the files.
+
+    Raises:
+        DataError: the description names files and ``path`` is no folder, or there are none, or one cannot be used.
+    """
+    if description.files is None:
+        return DescribedFiles(description, [(file, None) for file in _matches(path, str(path))])
+    if not path.is_dir():
+        raise DataError(f"{path}: expected a folder, from which the description's 'files' start; or leave 'files' out.")
+    return DescribedFiles(description, described_files(path / BESIDE, description))
+
+
+def read_description(path: Path) -> DataDescription:
+    """Read a description.
+
+    Raises:
+        DataError: it cannot be read, is no YAML, or says what cannot be.
+    """
+    try:
+        tree: Any = parse_yaml(read_text(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
+    except PlainTextError as error:
+        raise DataError(f"{path} {error}.") from None
+    try:
+        return DataDescription.model_validate(tree)
+    except ValidationError as error:
+        raise DataError(f"{path}: {sentences(error, DataDescription)}.") from None
+
+
+def described_files(path: Path, description: DataDescription) -> list[tuple[Path, Part | None]]:
+    """Return the files of a description that lies at ``path``, each with the part that it is meant for.
+
+    Raises:
+        DataError: a pattern has no match, or a file is in two parts.
+    """
+    if not isinstance(description.files, dict):
+        return [(file, None) for file in _all_of(path, description.files)]
+    found: dict[Path, Part] = {}
+    for part, patterns in description.files.items():
+        for file in _all_of(path, patterns):
+            if found.setdefault(file, part) != part:
+                raise DataError(f"{path}: {file} is in {found[file]} and in {part}; mend 'files'.")
+    return [*found.items()]
+
+
+def description_beside(file: Path) -> Path | None:
+    """Return the description that covers a file: ``matey.yaml`` in its folder, or in the one above."""
+    if file.suffix in _SUFFIXES:
+        return None
+    for folder in (file.parent, file.parent.parent):
+        path = folder / BESIDE
+        if path.is_file():
+            covered = {found for found, _ in described_files(path, read_description(path))}
+            return path if file in covered else None
+    return None
+
+
+def open_beside(path: Path, file: Path) -> TrajectorySet:
+    """Open one file of the description that lies at ``path``."""
+    description = read_description(path)
+    return DescribedFiles(description, [pair for pair in described_files(path, description) if pair[0] == file])
+
+
+def _all_of(path: Path, patterns: str | tuple[str, ...] | None) -> list[Path]:
+    listed = (patterns,) if isinstance(patterns, str) else patterns or (str(path.parent),)
+    return list(dict.fromkeys(file for pattern in listed for file in _matches(path, pattern)))
+
+
+def _matches(path: Path, pattern: str) -> list[Path]:
+    found = gridded_files(path.parent / Path(pattern).expanduser())
+    if not found:
+        raise DataError(
+            f"{path}: no file matches {pattern!r}; mend 'files', which start from the description's folder."
+        )
+    return found
+
+
+READER = Reader(
+    layout=f"files that a {BESIDE} beside them describes",
+    suffixes=(),
+    recognises=lambda path: path.suffix in _SUFFIXES and path.is_file(),
+    open=open_description,
+)

@@ -1,0 +1,195 @@
+"""Files of any layout by their description: values at their place whatever the kind, and words for what does not fit."""
+
+import multiprocessing
+import shutil
+
+import netCDF4
+import numpy as np
+import pytest
+import xarray
+import yaml
+from described_files import BY_NAME, KINDS, dataset, describe, write
+from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
+from seed_group_files import write_seed_groups
+
+from matey.config import load_config
+from matey.config.loading import dump_config
+from matey.data import DataError, open_dataset, split_set
+from matey.data.split_record import record_split
+from matey.train.run_data import open_data
+
+
+@pytest.fixture(params=list(KINDS))
+def described(request, tmp_path):
+    return write(tmp_path / "data", request.param)
+
+
+def read_all(trajectories):
+    return [trajectories.read(i, 0, about.num_frames) for i, about in enumerate(trajectories.trajectories)]
+
+
+def test_every_value_lies_at_its_own_time_field_and_place(described):
+    folder = described.parent
+    (file,) = (path for path in folder.iterdir() if path != described)
+    for path in (described, folder, file, folder / "*.[!y]*"):
+        data = open_dataset(path)
+        assert (data.system, data.fields, data.units) == ("advection", ("height", "tracer"), ("m", "?"))
+        frames = data.read(1, 2, 5)
+        assert frames.dtype == np.float32 and frames.flags.c_contiguous
+        np.testing.assert_array_equal(frames[:, :, 0], coded(2)[1, 2:5])
+
+
+def test_the_description_holds_grid_times_and_parameters(described):
+    first, second = open_dataset(described).trajectories
+    assert first.grid == second.grid == (1, NUM_Y, NUM_X) and first.num_frames == NUM_FRAMES
+    assert first.spacing == (1.0, 0.25, 0.125) and first.time_step == 0.5
+    assert first.boundary == ("none", "wall", "periodic") and first.split is None
+    nu = [about.parameters.get("nu", each) for about, each in ((first, 0.5), (second, 0.25))]
+    assert nu == [0.5, 0.25] and first.parameters["Re"] == 100
+
+
+def test_a_stride_takes_every_so_many_frames_after_the_first(tmp_path):
+    data = open_dataset(write(tmp_path, first_frame=1, stride=2))
+    assert (data.trajectories[0].num_frames, data.trajectories[0].time_step) == (3, 1.0)
+    np.testing.assert_array_equal(data.read(0, 1, 3)[:, :, 0], coded(2)[0, [3, 5]])
+
+
+def test_a_forked_process_reads_what_its_parent_reads(described):
+    data = open_dataset(described)
+    expected = read_all(data)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        result = pool.apply_async(read_all, (data,))  # which is pickled, as for a process that is spawned
+        np.testing.assert_array_equal(result.get(timeout=60), expected)
+
+
+def test_frames_are_read_without_those_beside_them(tmp_path):
+    data = open_dataset(write(tmp_path, "Zarr 3"))
+    for chunk in (tmp_path / "a.zarr" / "h" / "c" / "1" / "2").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
+    np.testing.assert_array_equal(data.read(1, 0, 4)[:, :, 0], coded(2)[1, :4])
+    with pytest.raises(DataError, match=r"a\.zarr cannot be read as Zarr .*corrupt"):
+        data.read(1, 3, 5)
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.4, 0.02])
+def test_a_truncated_file_is_named(described, kept):
+    file = next(path for path in described.parent.iterdir() if path != described)
+    files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]
+    for path in files:
+        path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(DataError, match=rf"{file.name}.*(truncated|cannot be|corrupt)"):
+        read_all(open_dataset(described))
+
+
+@pytest.mark.parametrize("kind", ["netCDF-3", "netCDF CDF-5", "Zarr 2", "Zarr 3", "NumPy"])
+def test_a_file_that_goes_away_is_named_when_it_is_read(tmp_path, kind):
+    data = open_dataset(write(tmp_path / "data", kind))
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(DataError, match=r"/a\.\w+ (does not exist|is no Zarr store any more).*moved"):
+        data.read(0, 0, 1)
+
+
+def test_trajectories_in_groups_are_read_as_by_the_reader_of_the_format(tmp_path):
+    file = write_seed_groups(tmp_path / "a.h5", "diffusion_reaction")
+    ours = open_dataset(file)
+    axes = ["time", "y", "x", "component"]
+    fields = {name: {"array": "*/data", "index": number} for number, name in enumerate(ours.fields)}
+    along = {"spacing": {"y": "*/grid/y", "x": "*/grid/x"}, "boundary": {"y": "no_flux", "x": "no_flux"}}
+    about = {"system": ours.system, "axes": axes, "fields": fields, **along, "time_step": "*/grid/t"}
+    theirs = open_dataset(describe(tmp_path, about))
+    assert [a.name for a in theirs.trajectories] == [a.name for a in ours.trajectories]
+    for index, expected in enumerate(ours.trajectories):
+        np.testing.assert_array_equal(theirs.read(index, 0, 3), ours.read(index, 0, 3))
+        found = theirs.trajectories[index]
+        assert (found.grid, found.spacing, found.time_step) == (expected.grid, expected.spacing, expected.time_step)
+
+
+def test_coordinates_that_decrease_turn_the_data_round(tmp_path):
+    path = write(tmp_path)
+    dataset().isel(lat=slice(None, None, -1)).to_netcdf(tmp_path / "a.nc")
+    data = open_dataset(path)
+    np.testing.assert_array_equal(data.read(1, 2, 5)[:, :, 0], coded(2)[1, 2:5])
+    assert data.trajectories[0].spacing == (1.0, 0.25, 0.125)
+
+
+def test_packed_values_are_read_as_xarray_reads_them(tmp_path):
+    path = write(tmp_path)
+    packing = {"dtype": "int16", "scale_factor": 0.25, "add_offset": 10.0, "_FillValue": -32767}
+    dataset().to_netcdf(tmp_path / "a.nc", encoding={"h": packing})
+    with xarray.open_dataset(tmp_path / "a.nc") as theirs:
+        np.testing.assert_array_equal(open_dataset(path).read(1, 0, 6)[:, 0, 0], theirs["h"].values[1])
+
+
+def write_with(folder, values, kind, **options):
+    """Write the file of a kind again with other values."""
+    if "Zarr" in kind:
+        shutil.rmtree(folder / "a.zarr")
+        values.to_zarr(folder / "a.zarr", zarr_format=int(kind[-1]), consolidated=False, **options)
+    else:
+        values.to_netcdf(folder / "a.nc", format="NETCDF4" if kind == "netCDF-4" else "NETCDF3_64BIT", **options)
+
+
+@pytest.mark.parametrize("kind", ["netCDF-4", "netCDF-3", "Zarr 2", "Zarr 3"])
+def test_cells_that_are_marked_as_missing_are_refused_as_a_mask(tmp_path, kind):
+    path, values = write(tmp_path, kind), dataset()
+    values["h"][0, 3, 2, 1] = np.nan
+    write_with(tmp_path, values, kind, encoding={"h": {"_FillValue": -999.0}})
+    data = open_dataset(path)
+    data.read(0, 0, 3)
+    with pytest.raises(DataError, match=r"h has values in frames 3 to 3 .* marks as missing; .*masks"):
+        data.read(0, 3, 4)
+
+
+def test_what_the_netcdf_library_filled_in_is_no_value(tmp_path):
+    path, values = write(tmp_path, "netCDF-3"), dataset()
+    write_with(
+        tmp_path, values.isel(sample=[0]), "netCDF-3", unlimited_dims=["sample"], encoding={"h": {"_FillValue": None}}
+    )
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:  # a second trajectory, of which one field is written
+        file["q"][1], file["nu"][1] = values["q"].values[1], 0.25
+    data = open_dataset(path)
+    data.read(0, 0, NUM_FRAMES)
+    with pytest.raises(DataError, match="trajectory 1: expected finite values, but field 'height' is nan in frame 3"):
+        data.read(1, 3, 4)
+
+
+def test_files_of_parts_are_split_as_the_description_says(tmp_path):
+    parts = ("train", "valid", "test")
+    one = {**BY_NAME, "axes": ["time", "y", "x"], "parameters": {"nu": 0.5}}
+    for number, part in enumerate(("train", *parts)):
+        (tmp_path / part).mkdir(exist_ok=True)
+        dataset().isel(sample=number % 2).to_netcdf(tmp_path / part / f"run_{number}.nc")
+    path = describe(tmp_path, {"system": "advection", "files": {part: f"{part}/*.nc" for part in parts}, **one})
+    data = open_dataset(tmp_path)
+    assert [about.name for about in data.trajectories] == ["run_0", "run_1", "run_2", "run_3"]
+    split = split_set(data, (0.8, 0.1, 0.1), seed=0)
+    assert (split.train, split.valid, split.test) == ((0, 1), (2,), (3,))
+    single = open_dataset(tmp_path / "test" / "run_3.nc")
+    assert single.num_trajectories == 1 and single.trajectories[0].split == "test" and path.is_file()
+
+
+def test_a_folder_holds_described_files_beside_others(tmp_path, shallow_water_file):
+    write(tmp_path / "own", "Zarr 3", system="shallow_water", fields={"water_height": {"array": "h", "unit": "1"}})
+    data = open_dataset(tmp_path)
+    assert data.sources == (tmp_path / "own" / "a.zarr", shallow_water_file)
+
+
+def test_a_run_trains_on_what_its_own_yaml_describes(tmp_path, run_yaml):
+    description = yaml.safe_load(write(tmp_path / "data", "NumPy").read_text())
+    (tmp_path / "data" / "matey.yaml").unlink()
+    sets = [{"path": str(tmp_path / "data" / "a.npy"), "description": description}]
+    run = load_config(run_yaml(data={"sets": sets, "split": [0.5, 0.5, 0]}))
+    data = open_data(run)
+    assert data.fields == ("height", "tracer") and data.sets[0].system == "advection"
+    (tmp_path / "again.yaml").write_text(dump_config(run))
+    assert load_config(tmp_path / "again.yaml") == run
+
+
+def test_the_record_of_a_split_knows_a_store_again_where_it_was_moved(tmp_path):
+    before = open_dataset(write(tmp_path / "data", "Zarr 3"))
+    split = split_set(before, (0.5, 0.5, 0), seed=0)
+    record = record_split([before], [split], (0.5, 0.5, 0), 0, None)
+    shutil.move(tmp_path / "data", tmp_path / "moved")
+    after = open_dataset(tmp_path / "moved")
+    assert record.changes(record_split([after], [split], (0.5, 0.5, 0), 0, None)) == ""

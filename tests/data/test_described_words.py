@@ -1,0 +1,128 @@
+"""What is said of descriptions and files that do not fit each other, and of what is not supported."""
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from described_files import dataset, write
+from layout_files import NUM_X, NUM_Y
+
+from matey.data import DataError, open_dataset
+
+WRONG = {
+    "an array that is not there": ({"fields": {"height": "hh"}}, r"expected an array 'hh' for the field 'height', found"),
+    "axes left out": ({"axes": ["time", "y", "x"]}, r"h: expected the axes \(time, y, x\) .* got the shape \(2, 6, 8, 12\)"),
+    "axes in another order": ({"axes": ["trajectory", "time", "x", "y"]}, r"lat: expected 12 coordinates .*order of the axes"),
+    "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "fields that are constant in time are not read"),
+    "an axis of another name": ({"axes": ["trajectory", "time", "y", "lon"]}, r"axes.3: Input should be .* \(got 'lon'\)"),
+    "no spacing": ({"spacing": {"x": 0.1}}, "spacing: expected y, x, as in axes, got x"),
+    "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y.*greater than 0"),
+    "an unknown boundary": ({"boundary": {"y": "wals", "x": "open"}}, r"boundary.y: Input should be 'periodic', .*got 'wals'"),
+    "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
+    "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
+    "what is to be filled in": ({"boundary": {"y": "TODO", "x": "TODO"}}, "boundary.y, boundary.x still say TODO"),
+    "an index without an axis": ({"fields": {"height": {"array": "h", "index": 0}}}, "'index' goes with an axis 'component'"),
+    "a pattern without a match": ({"files": "*.h5"}, r"matey.yaml: no file matches '\*.h5'"),
+    "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc is in train and in test"),
+    "no frame left": ({"first_frame": 6}, "has 6 snapshots, and first_frame is 6"),
+    "a text as an array": ({"time_step": "note"}, "expected an array 'note' of the times"),
+    "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got 8"),
+    "fields of unlike axes": (
+        {"fields": {"height": "h", "tracer": {"array": "q", "axes": ["time", "y", "x"]}}},
+        "all need the same axes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_a_sentence(tmp_path, case):
+    changes, words = WRONG[case]
+    path = write(tmp_path, **changes)
+    with pytest.raises(DataError, match=words) as refused:
+        open_dataset(path)
+    assert str(tmp_path) in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "is not YAML"), ("- 1", "valid dictionary"), ("a: &b 1\nc: *b", "alias")]
+)
+def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path, text, words):
+    (tmp_path / "matey.yaml").write_text(text)
+    with pytest.raises(DataError, match=rf"matey.yaml.*{words}"):
+        open_dataset(tmp_path / "matey.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        (
+            "lon",
+            np.geomspace(1, 2, NUM_X),
+            r"lon: expected evenly spaced coordinates, got a step of .* uneven spacing is not",
+        ),
+        ("lat", [0, 1, 2, 3, 3, 4, 5, 6], "lat: expected increasing coordinates"),
+        (
+            "time",
+            [0, 1, 2, 3, 4, 9],
+            "time: expected evenly spaced .* write snapshots at even times, or give a time_step",
+        ),
+    ],
+)
+def test_uneven_coordinates_are_refused(tmp_path, name, values, words):
+    path = write(tmp_path)
+    dataset().assign_coords({name: np.asarray(values, float)}).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=words):
+        open_dataset(path)
+
+
+def test_coordinates_in_two_dimensions_are_refused(tmp_path):
+    path = write(tmp_path, spacing={"y": "place", "x": 1.0})
+    dataset().assign(place=(("lat", "lon"), np.zeros((NUM_Y, NUM_X)))).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(DataError, match="place: expected 8 coordinates .* curvilinear grids are not supported"):
+        open_dataset(path)
+
+
+def test_float32_coordinates_and_times_of_a_solver_with_own_steps_are_even_enough(tmp_path):
+    path = write(tmp_path)
+    places = {
+        "lon": np.float32(1e4) + np.arange(NUM_X, dtype=np.float32) / 8,
+        "time": [0, 10.67, 20.67, 30.67, 41.3, 51],
+    }
+    dataset().assign_coords(places).to_netcdf(tmp_path / "a.nc")
+    assert open_dataset(path).trajectories[0].time_step == pytest.approx(10.2)
+
+
+def test_a_file_under_two_names_is_refused(tmp_path):
+    path = write(tmp_path)
+    (tmp_path / "latest.nc").symlink_to(tmp_path / "a.nc")
+    with pytest.raises(DataError, match=r"latest.nc and .*a.nc are the same file; name it once"):
+        open_dataset(path)
+
+
+def test_a_store_without_a_description_names_the_way_to_one(tmp_path):
+    write(tmp_path, "Zarr 3").unlink()
+    for path in (tmp_path, tmp_path / "a.zarr"):
+        with pytest.raises(
+            DataError, match=r"a\.zarr has a layout that no reader knows.* h \(2, 6, 8, 12\).*--describe"
+        ):
+            open_dataset(path)
+
+
+def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
+    path = write(tmp_path / "hdf5", "HDF5 in groups")
+    with h5py.File(path.with_name("a.h5"), "a") as file:
+        del file["runs/1/state"]
+        file.create_dataset("runs/1/state", (10**8, 2, NUM_X, NUM_Y), "f4", chunks=(1, 2, NUM_X, NUM_Y))
+    store = write(tmp_path / "zarr", "Zarr 3")
+    zarr.open(str(store.with_name("a.zarr")))["h"].resize((2, 10**8, NUM_Y, NUM_X))
+    for each in (path, store):
+        with pytest.raises(DataError, match=r"(state|h): a shape of .* claims [\d,]+ bytes, and the file has"):
+            open_dataset(each)
+
+
+def test_an_array_of_a_store_without_any_chunk_was_never_filled(tmp_path):
+    path = write(tmp_path, "Zarr 2")
+    for chunk in (tmp_path / "a.zarr" / "h").glob("[0-9]*"):
+        chunk.unlink()
+    with pytest.raises(DataError, match=r"h: a shape of .* was never filled"):
+        open_dataset(path)
