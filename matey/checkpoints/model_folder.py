@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
-from matey.config.schema import Count, FieldName, PatchSize, Scales
+from matey.config.schema import Count, PatchSize, Scales
+from matey.config.section import FieldName
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

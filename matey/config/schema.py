@@ -99,7 +99,9 @@ class DataSet(Section):
 
     path: PathText = Field(description="file, folder or glob, or the YAML that describes such")
     weight: float = Field(1.0, gt=0, le=1e9, description="factor of its share of the samples; see data.temperature")
-    description: DataDescription | None = Field(None, description="what is in files that no reader knows")
+    description: DataDescription | None = Field(
+        None, description="contents of files that no reader knows, see the page on data"
+    )
 
 
 class DataSection(Section):

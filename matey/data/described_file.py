@@ -32,7 +32,7 @@ class Located:
         about: the trajectory.
         sample: index of the trajectory along the arrays' axis, where there is one.
         arrays: name of the array of each field.
-        stored: what the file says of these arrays.
+        stored: description of each of these arrays by the file.
         turned: grid axes along which the file's coordinates decrease.
     """
 

@@ -35,7 +35,7 @@ def open_described(path: Path, description: DataDescription) -> TrajectorySet:
 
     Args:
         path: file, folder or glob; the folder that ``description.files`` starts from, where it names some.
-        description: what is in the files.
+        description: the contents of the files.
 
     Raises:
         DataError: the description names files and ``path`` is no folder, or there are none, or one cannot be used.

@@ -52,7 +52,7 @@ def open_dataset(path: str | Path, description: DataDescription | None = None) -
 
     Args:
         path: file, folder or glob.
-        description: what is in the files, whatever they look like.
+        description: the contents of the files, by which they are read whatever they look like.
 
     Raises:
         DataError: nothing is there, a file is corrupt or of unknown layout, or there is more than one system.

@@ -92,15 +92,17 @@ def _opened(path: Path) -> Iterator[Any]:
             f"{path} is netCDF CDF-5, which needs the netCDF library: pip install netCDF4; or nccopy -k netCDF-4 IN OUT."
         ) from None
     try:
-        file = netCDF4.Dataset(str(path), "r")
-    except (OSError, RuntimeError) as error:
+        with netCDF4.Dataset(str(path), "r") as file:
+            file.set_auto_maskandscale(False)
+            _check_size(path, file)
+            yield file
+    except DataError:
+        raise
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # a name of bytes that are no text, for one
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} cannot be read as netCDF ({error}); it is truncated or corrupt: copy it again."
+            f"{path} cannot be read as netCDF ({reason}); it is truncated or corrupt: copy it again."
         ) from error
-    with file:
-        file.set_auto_maskandscale(False)
-        _check_size(path, file)
-        yield file
 
 
 def _check_size(path: Path, file: Any) -> None:  # noqa: ANN401

@@ -29,7 +29,7 @@ class StoredArray:
         shape: its shape.
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none.
-        unit: what the file says of the unit, else empty.
+        unit: unit as the file gives it, empty where it gives none.
         numbers: attributes by which values are packed or marked as missing, see the conventions of netCDF.
         claimed: bytes that its shape claims, or one of its chunks if that is larger.
         limit: bytes that its file can hold of it at the most.
