@@ -1,6 +1,6 @@
 """Runs programs of this project in processes that have imported torch, DeepSpeed and the like already.
 
-A new interpreter takes 4 to 5 s of processor time to import them, and the tests start hundreds. Here one process imports them
+A new interpreter takes 5 to 7 s of CPU time to import them, and the tests start hundreds. Here one process imports them
 once, and every program is a fork of it: a process of its own with its own memory, environment, streams, session and exit code.
 Nothing of ours is imported before the fork, and what an import reads from the environment is the same, see `can_run`.
 
@@ -11,6 +11,7 @@ Nothing of ours is imported before the fork, and what an import reads from the e
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -30,6 +31,7 @@ MODULES = (
     "torch",
     "torch.distributed",
     "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
     "transformers",
     "peft",
     "h5py",
@@ -39,10 +41,12 @@ MODULES = (
     "tqdm",
     "einops",
     "psutil",
+    "matplotlib.figure",
+    "torch.utils.cpp_extension",
 )
 """What is imported beforehand; nothing of this project."""
 
-AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_")
+AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_", "MPL")
 """Variables that begin so may be read by an import: the program's have to be the server's."""
 
 
@@ -89,7 +93,7 @@ class Server:
             listener.bind(self._address)
             listener.listen(64)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno())],
+                [sys.executable, "-m", __name__, str(listener.fileno()), str(Path(self._folder.name) / "bytecode")],
                 cwd=root,
                 env=environment,
                 pass_fds=[listener.fileno()],
@@ -169,10 +173,12 @@ def _watch(connection: socket.socket) -> dict:
     os._exit(0)
 
 
-def run(request: dict) -> None:
-    """Become the program."""
+def run(request: dict, bytecode: str) -> None:
+    """Become the program; what it compiles is kept in the folder ``bytecode`` where the checkout may not have it."""
     os.environ.clear()
     os.environ.update(request["environment"])
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, bytecode
     first, *arguments = request["command"]
     if first == "-m":
         module, *arguments = arguments
@@ -187,9 +193,12 @@ def main() -> None:
     """Import, and serve; what comes back is the program to run, after which this process ends as any interpreter does."""
     for name in MODULES:
         __import__(name)
+    gc.collect()
+    gc.freeze()  # else every fork walks, and so copies, all that was imported when it ends: 1.2 s
     request = serve(socket.socket(fileno=int(sys.argv[1])))
+    bytecode = sys.argv[2]
     try:
-        run(request)
+        run(request, bytecode)
     except Exception:
         traceback.print_exc()
         sys.exit(1)
