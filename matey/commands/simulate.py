@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -41,7 +42,9 @@ def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)  # threads take whole batches instead
 
     def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> Iterable[Trajectory]:
-        return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory", disable=None)
+        if sys.stderr.isatty():
+            return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory")
+        return told(trajectories, options.system, num_trajectories)
 
     written = make(options.out, ensemble, workers, options.overwrite, show)
     if not written:
@@ -51,6 +54,14 @@ def main(options: argparse.Namespace) -> None:
         print(f"Wrote {written[0]}: {size}")
     elif written:
         print(f"Wrote {len(written)} files to {options.out}: {size}")
+
+
+def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterator[Trajectory]:
+    """Say at each tenth of the trajectories how many are solved: where a bar would fill a log with its states."""
+    for done, trajectory in enumerate(trajectories, start=1):
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{system}: {done} of {total} trajectories", file=sys.stderr, flush=True)
+        yield trajectory
 
 
 def requested(options: argparse.Namespace) -> Ensemble:

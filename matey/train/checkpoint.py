@@ -87,13 +87,15 @@ class RunFolder:
             )
         return int(match[1])
 
-    def start(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
-        """Write the resolved configuration; an earlier run in the same place is moved aside, not overwritten."""
+    def start(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> str:
+        """Write the resolved configuration; an earlier run in the same place is moved aside, and rank 0 returns where to."""
+        note = ""
         if rank() == 0:
             if any(os.path.lexists(results) for results in (self.metrics, self.checkpoints, self.model)):
-                self._move_aside()
+                note = f"The earlier run in {self.path} was moved to {self._move_aside()}; --resume would have gone on with it."
             self._write_configs(run, deepspeed_config)
         barrier()
+        return note
 
     def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> str:
         """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
@@ -233,8 +235,8 @@ class RunFolder:
             return self._cannot_write(error)
         return None
 
-    def _move_aside(self) -> None:
-        """Give the folder another name and make a new one, which is locked before the old one is let go."""
+    def _move_aside(self) -> Path:
+        """Give the folder another name, which is returned, and make a new one, locked before the old one is let go."""
         whole = self.path.resolve()  # what a link leads to, so that the link leads to the new one
         number = 1
         while os.path.lexists(aside := whole.with_name(f"{whole.name}.{number}")):
@@ -249,6 +251,7 @@ class RunFolder:
             raise RunError(f"{error} The earlier run is now in {aside}.") from None
         finally:
             earlier.release()
+        return aside
 
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         with self._writing():

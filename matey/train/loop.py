@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
+from matey.train.closing import validation_sentence
 from matey.train.loss import LossScale, training_loss
 from matey.train.resume import RunError
 from matey.train.schedule import learning_rate
@@ -123,7 +125,11 @@ def _validate(
         if numbers is None:
             return progress
         log.write(step=progress.step, **numbers)
-        if numbers["valid_nrmse"] < progress.best:
+        is_best = numbers["valid_nrmse"] < progress.best
+        if rank() == 0:
+            tqdm.write(validation_sentence(progress.step, numbers, is_best=is_best))  # above the bar, which goes on
+            sys.stdout.flush()
+        if is_best:
             folder.save_model(engine)
     return progress.after(numbers["valid_nrmse"])
 

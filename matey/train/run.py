@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import micro_batches
@@ -23,6 +24,7 @@ from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
+from matey.train.closing import closing
 from matey.train.describe import describe, describe_tokens
 from matey.train.durable import replace_text
 from matey.train.loop import Progress, train
@@ -133,7 +135,8 @@ def _train_in(
         return False
     if progress.step < run.train.steps:
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
-    say(f"Weights: {folder.model}   metrics: {folder.metrics}")
+    if rank() == 0:
+        say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
     return True
 
 
@@ -149,7 +152,8 @@ def _start_or_resume(
     if done is None:
         if run.output.resume == "auto":
             say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
-        folder.start(run, deepspeed_config)
+        if note := folder.start(run, deepspeed_config):
+            say(note)
         return Progress()
     if note := folder.go_on(run, deepspeed_config, done):
         say(note)

@@ -40,8 +40,14 @@ def fail(result, *words):
 
 
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):
-    succeed(pretrain(run_yaml()))
+    result = succeed(pretrain(run_yaml()))
     run = tmp_path / "run"
+    errors = metrics(run, "valid_nrmse")
+    for step, error in errors.items():
+        assert f"Step {step}: validation NRMSE {error:.4f}" in result.stdout
+    table = result.stdout.partition("best validation")[2].split()
+    assert table[table.index("shallow_water") + 1] == f"{min(errors.values()):.4f}"
+    assert f"Next: python launch/evaluate.py --checkpoint {run} --out {run}" in result.stdout
     assert (run / "checkpoints" / "latest").read_text() == "step_000004"
     assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
@@ -99,7 +105,8 @@ def test_an_earlier_run_is_moved_aside_not_overwritten(run_yaml, tmp_path):
     config = run_yaml(train={"steps": 1})
     succeed(pretrain(config))
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    succeed(pretrain(config))
+    result = succeed(pretrain(config))
+    assert f"The earlier run in {tmp_path / 'run'} was moved to {tmp_path / 'run.1'}" in result.stdout
     assert (tmp_path / "run.1" / "metrics.jsonl").read_text() == before
 
 

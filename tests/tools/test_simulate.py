@@ -58,6 +58,13 @@ def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run,
         np.testing.assert_array_equal(file["0001/data"][:], data[2])
 
 
+def test_in_a_log_each_tenth_of_the_trajectories_is_a_line(run, tmp_path):
+    _, _, errors = run("shallow_water", "--out", tmp_path / "few", *SMALL)
+    assert errors == "".join(f"shallow_water: {done} of 3 trajectories\n" for done in (1, 2, 3))
+    _, _, errors = run("shallow_water", "--out", tmp_path / "many", *SMALL, "--trajectories", 40)
+    assert errors == "".join(f"shallow_water: {done} of 40 trajectories\n" for done in range(4, 41, 4))
+
+
 def test_a_file_that_is_no_hdf5_is_not_replaced(run, tmp_path):
     path = tmp_path / "2D_diff-react_NA_NA.h5"
     path.write_text("a half download")

@@ -1,0 +1,56 @@
+"""What a run says of its validations: a sentence after each, and at the end the best as a table with the next command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
+    """Return a line on one validation: NRMSE over all systems, and of each with its ratio to persistence.
+
+    Args:
+        step: the step after which it was made.
+        numbers: what `matey.train.validation.validate` returned.
+        is_best: whether it is the best of the run so far.
+    """
+    persistence = numbers["valid_persistence_by_system"]
+    of_systems = [
+        f"{system} {error:.4f} ({_ratio(error, persistence[system])} of persistence)"
+        for system, error in numbers["valid_nrmse_by_system"].items()
+    ]
+    best = ", the best so far" if is_best else ""
+    return f"Step {step}: validation NRMSE {numbers['valid_nrmse']:.4f}{best}; {', '.join(of_systems)}"
+
+
+def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """Return the lines that end a run: its best validation as a table, where its results lie, and how to evaluate it.
+
+    Args:
+        log: lines of the run's ``metrics.jsonl``.
+        folder: the run's folder.
+    """
+    lines = []
+    if validations := [line for line in log if "valid_nrmse" in line]:
+        best = min(validations, key=lambda line: line["valid_nrmse"])
+        persistence = best["valid_persistence_by_system"]
+        width = max(map(len, persistence)) + 2
+        head = (
+            f"{'best validation':{max(width, 17)}}{'NRMSE':>9}{'persistence':>13}{'ratio':>8}   (step {best['step']})"
+        )
+        lines += ["", head, "-" * len(head)]
+        for system, error in best["valid_nrmse_by_system"].items():
+            of_persistence = persistence[system]
+            lines.append(
+                f"{system:{max(width, 17)}}{error:>9.4f}{of_persistence:>13.4f}{_ratio(error, of_persistence):>8}"
+            )
+        lines.append("")
+    command = shlex.join(["python", "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)])
+    lines += [f"Weights: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}", f"Next: {command}"]
+    return "\n".join(lines)
+
+
+def _ratio(error: float, of_persistence: float) -> str:
+    return f"{error / of_persistence:.3f}" if of_persistence else "-"
