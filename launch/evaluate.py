@@ -9,6 +9,7 @@ bounds is reported as diverged.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from matey.checkpoints.trained_folder import CheckpointError, is_run
@@ -24,6 +25,7 @@ def main() -> int:
         args.rollout_lead = parse_rollout_lead(args.rollout_lead, at_least(0, "--rollout", args.rollout))
         at_least(1, "--max-windows", args.max_windows)
         at_least(1, "--batch", args.batch)
+        check_device(args.device)
         is_run(args.checkpoint)  # raises where it is nothing that could be evaluated
     except (FlagError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -86,6 +88,12 @@ def parse_leads(text: str) -> tuple[int, ...]:
     if not all(lead.strip().isdecimal() and len(lead) < 10 and int(lead) > 0 for lead in leads):
         raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text[:80]!r}.")
     return tuple(sorted({int(lead) for lead in leads}))
+
+
+def check_device(name: str) -> None:
+    """Raise FlagError for what names no device that a model can run on; whether it is there, PyTorch says."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise FlagError(f"--device takes auto, cpu, cuda or cuda:1; got {name[:80]!r}.")
 
 
 def parse_rollout_lead(text: str, rollout: int) -> int | None:

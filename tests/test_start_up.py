@@ -60,6 +60,19 @@ RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/ze
         (["tools/scaling_study.py", "run", "--out", "nowhere"], "nowhere holds no study"),
         (["tools/show_tokens.py", "nowhere", "--out", "x.png"], "nowhere does not exist"),
         (["tools/simulate.py", "moon", "--out", "x"], "No system 'moon'"),
+        (
+            ["tools/simulate.py", "thermals", "--out", "x", "--frames", "1"],
+            "number of frames must be at least 2, got 1",
+        ),
+        (
+            ["tools/simulate.py", "rand", "--out", "x", "--mach", "99"],
+            "setting mach must be above 0 and at most 10, got 99",
+        ),
+        (["tools/reproduce.py", "peers", "--data", "nowhere"], "nowhere does not exist"),
+        (
+            ["launch/evaluate.py", "--checkpoint", "models/matey-micro", "--out", "x", "--device", "tpu"],
+            "--device takes auto, cpu, cuda or cuda:1; got 'tpu'",
+        ),
         (["tools/benchmark.py", "step", "--tokens", "mul", "--patches", "8"], "splits patches"),
     ],
     ids=lambda value: value[0].split("/")[1] if isinstance(value, list) else None,

@@ -29,6 +29,7 @@ from typing import get_args
 from matey.commands import ROOT
 from matey.config import ConfigError, TrainedParts, load_config
 from matey.studies.folder import StudyError
+from matey.studies.peers.paths import paths_by_system
 from matey.studies.scales import SCALES, SYSTEMS
 
 
@@ -109,11 +110,13 @@ def check_data_efficiency(args: argparse.Namespace) -> None:
 
 
 def check_peers(args: argparse.Namespace) -> None:
-    """Read the flags that hold numbers before anything is imported that takes seconds."""
+    """Read the flags that hold numbers, the data and the YAML before anything is imported that takes seconds."""
     for flag, value in (("--seeds", args.seeds), ("--max-windows", args.max_windows)):
         if value < 1:
             raise StudyError(f"{flag} must be 1 or more, got {value}.")
     args.seconds = numbers("--seconds", args.seconds)
+    args.paths = paths_by_system(args.data.split(","), ROOT, args.systems and args.systems.split(","))
+    load_config(ROOT / args.config, args.set)
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from matey.config import flags
 from matey.fields import nearest_name
-from matey.simulate.catalogue import CATALOGUE, LAYOUTS, settings
+from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 
 MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
@@ -99,6 +99,11 @@ def check(options: argparse.Namespace) -> None:
     for name, systems in settings().items():
         if getattr(options, name) is not None and options.system not in systems:
             raise ValueError(f"{options.system} has no --{name}, only {' and '.join(systems)} have.")
+    published = CATALOGUE[options.system]
+    asked = {"num_trajectories": options.trajectories, "resolution": options.resolution, "num_frames": options.frames}
+    sizes = {name: getattr(published, name) if size is None else size for name, size in asked.items()}
+    chosen = {name: getattr(options, name) for name in published.settings if getattr(options, name) is not None}
+    check_sizes(**sizes, first_seed=options.seed, settings=chosen)
     layouts = LAYOUTS[options.layout]
     if options.system not in layouts:
         raise ValueError(f"{options.system} has no --layout {options.layout}, only {' and '.join(layouts)} has.")

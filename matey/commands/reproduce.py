@@ -26,7 +26,7 @@ from matey.studies.folder import Row, StudyError, call, claim, write_table
 from matey.studies.peers.fno import fno_class
 from matey.studies.peers.points import points_of as peer_points
 from matey.studies.peers.points import rows_of
-from matey.studies.peers.running import Comparison, paths_by_system
+from matey.studies.peers.running import Comparison
 from matey.studies.peers.running import run_point as run_peer
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.scales import MIN_SIMULATED, SCALES, SYSTEMS
@@ -49,11 +49,10 @@ def main(args: argparse.Namespace) -> int:
 
 def peers(args: argparse.Namespace) -> None:
     """Train and score the points that are not done yet; write table and plot after each."""
-    paths = paths_by_system(args.data.split(","), ROOT, args.systems and args.systems.split(","))
+    paths = args.paths
     points = peer_points(tuple(paths), args.seconds, args.seeds)
     out = args.out.absolute()
     comparison = Comparison(ROOT, out, ROOT / args.config, tuple(args.set), paths, args.device, args.max_windows)
-    comparison.run_config(points[0])
     fno_class()
     settings = {key: getattr(args, key) for key in ("config", "set", "device", "max_windows")}
     claim(out, {"study": "peers", "data": paths, **settings})

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MOST_SETTING = 10.0
 CAVITY_INTERVAL = 0.01  # between the published frames of the cavity, to t = 20
 
 
@@ -98,3 +99,22 @@ def settings() -> dict[str, list[str]]:
     """Return what can be set of any system's physics, and the systems that have it."""
     names = dict.fromkeys(name for system in CATALOGUE.values() for name in system.settings)
     return {name: [key for key, system in CATALOGUE.items() if name in system.settings] for name in names}
+
+
+def check_sizes(
+    num_trajectories: int, resolution: int, num_frames: int, first_seed: int, settings: Mapping[str, float]
+) -> None:
+    """Raise ValueError for sizes and settings that make no data."""
+    for what, value, least, most in (
+        ("number of trajectories", num_trajectories, 1, 10**8),
+        ("resolution", resolution, 8, 2**14),
+        ("number of frames", num_frames, 2, 10**7),
+        ("first seed", first_seed, 0, 2**62),
+    ):
+        if value < least:
+            raise ValueError(f"The {what} must be at least {least}, got {value}.")
+        if value > most:
+            raise ValueError(f"The {what} must be at most {most:,}, got {value}.")
+    for name, setting in settings.items():
+        if not 0 < setting <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
+            raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {setting:g}.")

@@ -15,9 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from matey.simulate.catalogue import Published
+from matey.simulate.catalogue import Published, check_sizes
 
-MOST_SETTING = 10.0
 Trajectory = Mapping[str, np.ndarray]  # what is stored of one trajectory, by the name it has in the file
 Solve = Callable[["Ensemble", Sequence[int]], Sequence[Trajectory]]
 
@@ -57,19 +56,7 @@ class Ensemble:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes and settings that make no data."""
-        for what, value, least, most in (
-            ("number of trajectories", self.num_trajectories, 1, 10**8),
-            ("resolution", self.resolution, 8, 2**14),
-            ("number of frames", self.num_frames, 2, 10**7),
-            ("first seed", self.first_seed, 0, 2**62),
-        ):
-            if value < least:
-                raise ValueError(f"The {what} must be at least {least}, got {value}.")
-            if value > most:
-                raise ValueError(f"The {what} must be at most {most:,}, got {value}.")
-        for name, setting in self.settings.items():
-            if not 0 < setting <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
-                raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {setting:g}.")
+        check_sizes(self.num_trajectories, self.resolution, self.num_frames, self.first_seed, self.settings)
 
     @property
     def seeds(self) -> range:

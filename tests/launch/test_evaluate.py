@@ -162,8 +162,14 @@ def test_the_second_rollout_has_the_lead_asked_for_or_the_longest_trained_that_f
             "--rollout-lead takes a number of snapshots from 1",
         ),
         (["--checkpoint", "{folder}/waves", "--max-windows", "0"], "--max-windows must be 1 or more, got 0"),
-        (["--checkpoint", "{folder}/waves", "--device", "abacus"], "--device abacus is no device"),
-        (["--checkpoint", "{folder}/waves", "--device", "meta"], "--device meta is not supported"),
+        (
+            ["--checkpoint", "{folder}/waves", "--device", "abacus"],
+            "--device takes auto, cpu, cuda or cuda:1; got 'abacus'",
+        ),
+        (
+            ["--checkpoint", "{folder}/waves", "--device", "meta"],
+            "--device takes auto, cpu, cuda or cuda:1; got 'meta'",
+        ),
         (["--checkpoint", "{folder}/waves", "--out", "{folder}/waves/config.yaml/out"], "Cannot write to"),
     ],
 )

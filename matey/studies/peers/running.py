@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from matey.checkpoints.trained import read_log
 from matey.config import RunConfig, load_config
-from matey.data import DataError, open_dataset
+from matey.data import DataError
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.parallel.allocator import keep_freed_memory
@@ -74,32 +74,6 @@ class Comparison:
     def run_config(self, point: Point) -> RunConfig:
         """Return the configuration of a point's run."""
         return load_config(self.config, self.overrides(point))
-
-
-def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | None) -> dict[str, str]:
-    """Return the data sets by the system that each of them holds.
-
-    Args:
-        paths: paths of the data, from the repository's root.
-        root: root folder of the repository.
-        wanted: systems to compare on, by default all.
-
-    Raises:
-        StudyError: the data cannot be read, two sets hold the same system, or one that is wanted is not there.
-    """
-    found: dict[str, str] = {}
-    for path in paths:
-        full = str(root / Path(path).expanduser())
-        try:
-            system = open_dataset(full).system
-        except DataError as error:
-            raise StudyError(str(error)) from None
-        if system in found:
-            raise StudyError(f"{path} and {found[system]} both hold {system}; give one set for each system.")
-        found[system] = full
-    if missing := [system for system in wanted or () if system not in found]:
-        raise StudyError(f"--systems asks for {missing[0]}, and --data holds {', '.join(found)}.")
-    return {system: found[system] for system in wanted or found}
 
 
 def run_point(comparison: Comparison, point: Point) -> None:

@@ -1,0 +1,35 @@
+"""The data of a comparison, by the system that each set holds; nothing here needs PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matey.data import DataError, open_dataset
+from matey.studies.folder import StudyError
+
+
+def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | None) -> dict[str, str]:
+    """Return the data sets by the system that each of them holds.
+
+    Args:
+        paths: paths of the data, from the repository's root.
+        root: root folder of the repository.
+        wanted: systems to compare on, by default all.
+
+    Raises:
+        StudyError: the data cannot be read, two sets hold the same system, or one that is wanted is not there.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        full = str(root / Path(path).expanduser())
+        try:
+            system = open_dataset(full).system
+        except DataError as error:
+            raise StudyError(str(error)) from None
+        if system in found:
+            raise StudyError(f"{path} and {found[system]} both hold {system}; give one set for each system.")
+        found[system] = full
+    if missing := [system for system in wanted or () if system not in found]:
+        raise StudyError(f"--systems asks for {missing[0]}, and --data holds {', '.join(found)}.")
+    return {system: found[system] for system in wanted or found}
