@@ -13,7 +13,7 @@ def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool)
 
     Args:
         step: the step after which it was made.
-        numbers: what `matey.train.validation.validate` returned.
+        numbers: errors as `matey.train.validation.validate` returns them.
         is_best: whether it is the best of the run so far.
     """
     persistence = numbers["valid_persistence_by_system"]
