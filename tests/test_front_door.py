@@ -99,3 +99,21 @@ def test_the_notebook_of_a_first_forecast_runs(tmp_path):
 def test_notebooks_are_kept_without_outputs():
     notebooks = list((ROOT / "examples").glob("*.ipynb"))
     assert notebooks and not any('"output_type"' in notebook.read_text() for notebook in notebooks)
+
+
+def test_the_table_of_where_to_add_what_names_files_and_names_that_there_are():
+    rows = re.findall(r"^\| (?!new|---)(.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    assert len(rows) > 5
+    source = "\n".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
+    missing = []
+    for row in rows:
+        names = re.findall(r"`([^`]+)`", row)
+        folders = [ROOT, *(ROOT / name for name in names if name.endswith("/"))]
+        folders += [(ROOT / name).parent for name in names if name.endswith(".py") and "/" in name]
+        for name in names:
+            if name.endswith((".py", "/")):
+                is_there = any((folder / name).exists() for folder in folders)
+            else:
+                is_there = re.search(rf"\b{re.escape(name.split('.')[-1])}\b", source)
+            missing += [] if is_there else [name]
+    assert missing == []

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from matey.config import ModelSection
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
@@ -60,7 +59,6 @@ class Case:
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
-        usual = ModelSection()
         return MateyConfig.from_size(
             self.model,
             fields=self._names(),
@@ -70,10 +68,6 @@ class Case:
             refine_rule="fraction",
             refine_amount=self.refine,
             history=self.frames,
-            local=usual.local,
-            local_scales=usual.local_scales,
-            statistics=usual.statistics,
-            predict=usual.predict,
         )
 
     def make_model(self) -> MateyModel:

@@ -20,21 +20,34 @@ SIZES = {
 }
 
 
+# What the run YAML's section `tokens` says, and what it is called here, beside other settings.
+OF_TOKENS = {
+    "set": "token_set",
+    "patches": "patches",
+    "rule": "refine_rule",
+    "refine": "refine_amount",
+    "values": "refine_values",
+    "change": "refine_change",
+}
+# What a network was before there was a key for it: older models' ``config.json`` does not name these.
+BEFORE_THE_KEY = {"local": 0, "local_scales": [1], "statistics": False, "predict": "change", "history": 1}
+
+
 class MateyConfig(PretrainedConfig):
-    """Architecture of a `MateyModel`.
+    """Architecture of a `MateyModel`; what the run YAML sets as well has the defaults that it has there.
 
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
         scheme: ``vit`` (full attention), ``svit`` (time, then space) or ``avit`` (time, then each axis).
-        token_set: ``uniform`` (one level), ``mix`` (children replace their parent) or ``mul`` (children beside it: the
-            coarsest tokens attend to each other, the children of each parent among themselves, and what is decoded for
-            children is added to what is for their parent).
-        refine_rule: rule of refinement, ``threshold``, ``fraction`` or ``budget``, see
+        token_set: kind of tokens (`tokens.set` of the run YAML), ``uniform`` (one level), ``mix`` (children replace their
+            parent) or ``mul`` (children beside it: the coarsest tokens attend to each other, the children of each parent
+            among themselves, and what is decoded for children is added to what is for their parent).
+        refine_rule: rule of refinement (`tokens.rule`), ``threshold``, ``fraction`` or ``budget``, see
             `matey.tokens.refinement.Refinement`.
-        refine_amount: the rule's threshold, share or number of tokens.
-        refine_values: fields that decide where to refine, ``normalised`` or ``raw``.
-        refine_change: weight of the change between the last two frames in that decision.
+        refine_amount: the rule's threshold, share or number of tokens (`tokens.refine`).
+        refine_values: fields that decide where to refine (`tokens.values`), ``normalised`` or ``raw``.
+        refine_change: weight of the change between the last two frames in that decision (`tokens.change`).
         normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
             over the history, undone on the output; there is no other, and a file that names one is refused.
         history: frames of history it is trained on.
@@ -61,15 +74,15 @@ class MateyConfig(PretrainedConfig):
     def __init__(
         self,
         fields: Sequence[str] = (),
-        patches: Sequence[Sequence[int]] = ((1, 1, 16, 16),),
+        patches: Sequence[Sequence[int]] = ((1, 1, 32, 32), (1, 1, 8, 8)),
         scheme: str = "vit",
-        token_set: str = "uniform",
+        token_set: str = "mix",
         refine_rule: Rule = "threshold",
         refine_amount: float = 0.2,
         refine_values: Values = "normalised",
         refine_change: float = 0.0,
         normalisation: str = "sample",
-        history: int = 1,
+        history: int = 4,
         num_heads: int = 3,
         width: int = 192,
         num_blocks: int = 12,
@@ -77,15 +90,17 @@ class MateyConfig(PretrainedConfig):
         halo: int = 2,
         overlap: int = 2,
         attention: str = "auto",
-        local: int = 0,
-        local_scales: Sequence[int] = (1,),
-        statistics: bool = False,
-        predict: str = "change",
+        local: int = 16,
+        local_scales: Sequence[int] = (1, 2, 4, 8),
+        statistics: bool = True,
+        predict: str = "rate",
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
+        for key in OF_TOKENS.keys() & kwargs.keys():
+            raise ValueError(f"What the run YAML calls tokens.{key} is {OF_TOKENS[key]} here.")
         self.fields = list(fields)
         self.patches: list[Patch] = [tuple(patch) for patch in patches]  # type: ignore[misc]  # lengths are checked below
         self.scheme = scheme
@@ -120,6 +135,11 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"There is no model size {size!r}; choose one of {', '.join(SIZES)}.")
         heads, width, blocks = SIZES[size]
         return cls(num_heads=heads, width=width, num_blocks=blocks, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
+        """Read what a model's ``config.json`` holds; what an older one does not name is as it was then."""
+        return super().from_dict(BEFORE_THE_KEY | config_dict, **kwargs)
 
     @property
     def refinement(self) -> Refinement:

@@ -5,19 +5,12 @@ from __future__ import annotations
 import inspect
 
 from matey.config import ConfigError, RunConfig, parse_config
-from matey.model.configuration import SIZES, MateyConfig
+from matey.model.configuration import OF_TOKENS, SIZES, MateyConfig
 
 # What the run YAML says of a network, and what `MateyConfig` calls it.
 NAMES = {
     "model": {name: name for name in ("scheme", "drop_path", "local", "local_scales", "statistics", "predict")},
-    "tokens": {
-        "set": "token_set",
-        "patches": "patches",
-        "rule": "refine_rule",
-        "refine": "refine_amount",
-        "values": "refine_values",
-        "change": "refine_change",
-    },
+    "tokens": OF_TOKENS,
     "data": {"history": "history"},
 }
 # Of a size, or stated beside the network.
