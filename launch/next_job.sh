@@ -10,8 +10,14 @@ end_job() {
         echo "The run is saved but not done, and no job is left in the chain (MAX_JOBS): submit the same again to go on."
         exit "$code"
     fi
-    local limit features shared script signal
-    IFS='|' read -r limit features shared script <<< "$(squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%o')"
+    local limit features shared gres script signal
+    IFS='|' read -r limit features shared gres script <<< "$(squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%b|%o')"
+    # What --gpus-per-node asked for stands before what --gres did, as in gres/gpu:8,gres/nvme:1; it was gres:gpu:8 once.
+    gres="${gres//gres[\/:]/}"
+    if [[ -n "${SLURM_GPUS_PER_NODE:-}" ]]; then
+        gres="${gres#"gpu:$SLURM_GPUS_PER_NODE"}"
+        gres="${gres#,}"
+    fi
     # The file that was submitted, whatever its name; where Slurm does not tell, its copy of it, which runs here.
     [[ -r "$script" ]] || script="$0"
     # A --signal given to sbatch is known to the accounting alone. SBATCH_SIGNAL, like all variables, reaches the next job by itself.
@@ -24,10 +30,11 @@ end_job() {
         ${SLURM_JOB_RESERVATION:+--reservation="$SLURM_JOB_RESERVATION"}
         ${SLURM_NTASKS:+--ntasks="$SLURM_NTASKS"} ${SLURM_NTASKS_PER_NODE:+--ntasks-per-node="$SLURM_NTASKS_PER_NODE"}
         ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}
-        ${SLURM_GPUS_PER_NODE:+--gpus-per-node="$SLURM_GPUS_PER_NODE"}
+        ${SLURM_GPUS_PER_NODE:+--gpus-per-node="$SLURM_GPUS_PER_NODE"} ${SLURM_GPUS:+--gpus="$SLURM_GPUS"}
         ${SLURM_MEM_PER_NODE:+--mem="$SLURM_MEM_PER_NODE"} ${SLURM_MEM_PER_CPU:+--mem-per-cpu="$SLURM_MEM_PER_CPU"}
         ${signal:+--signal="${signal#--signal?}"})
     [[ "${features:-(null)}" == "(null)" ]] || options+=(--constraint="$features")
+    [[ "${gres:-N/A}" == "N/A" ]] || options+=(--gres="$gres")
     [[ "$shared" != NO ]] || options+=(--exclusive)
     MAX_JOBS=$((MAX_JOBS - 1)) sbatch "${options[@]}" "$script" "$@"
     exit 0

@@ -18,7 +18,7 @@ from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
 BIN = Path(sys.executable).parent
 SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/pretrain.sbatch"]
 FINETUNE = "launch/frontier/finetune.sbatch"
-SHARED = ["launch/frontier/job.sh", "launch/next_job.sh"]
+SHARED = ["launch/frontier/job.sh", "launch/slurm/job.sh", "launch/slurm/finetune.sbatch", "launch/next_job.sh"]
 # Each prints what it was called with; srun runs the program that follows its options.
 STAND_INS = {
     "srun": "env | grep -E '^(NCCL_NET|FI_CXI|MIOPEN|MATEY_LAUNCHER)' | sed 's/^/set: /'\n"
@@ -42,7 +42,10 @@ def site(tmp_path):
     commands = tmp_path / "bin"
     commands.mkdir()
     bodies = {name: f'echo "called: {name} $*"\n{body}' for name, body in STAND_INS.items()}
-    told = {"squeue": "echo '02:00:00|nvme|NO|(null)'", "sacct": "echo sbatch --signal USR1@300 --time=2:00:00 x"}
+    told = {
+        "squeue": "echo '02:00:00|nvme|NO|gres/gpu:8,gres/disk:2|(null)'",
+        "sacct": "echo sbatch --signal USR1@300 --time=2:00:00 x",
+    }
     for name, body in {**bodies, **told}.items():
         (commands / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (commands / name).chmod(0o755)

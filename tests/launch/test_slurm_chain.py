@@ -1,0 +1,84 @@
+"""What a job hands to the next one of its chain, on a real Slurm; its program is a stand-in that asks for another at once."""
+
+import getpass
+from pathlib import Path
+
+import pytest
+
+from tests.launch.slurm_cluster import SHAPE
+
+LEAVES = 75  # the exit code of a run that has saved and asks for another job
+
+
+@pytest.fixture
+def site(cluster, tmp_path):
+    """The variables of a job whose programs are stand-ins, and whose site has modules."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, body in (("python", f'echo "called: python $*"; exit {LEAVES}'), ("module", 'echo "called: module $*"')):
+        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
+    return {
+        "PATH": f"{programs}:{cluster.variables['PATH']}",
+        "VENV": str(tmp_path),
+        "MODULES": "gcc/13.2 cuda/12.6",
+        "CONFIG": "some.yaml",
+        "MAX_JOBS": "2",
+    }
+
+
+@pytest.fixture
+def reservation(cluster):
+    """The name of a reservation of one node."""
+    made = cluster.run(
+        *("scontrol", "create", "reservation", "ReservationName=ours", "StartTime=now", "Duration=10", "Nodes=n2"),
+        f"Users={getpass.getuser()}",
+    )
+    assert made.returncode == 0, made.stderr
+    yield "ours"
+    cluster.run("scontrol", "delete", "ReservationName=ours")
+
+
+@pytest.mark.parametrize("gpus", [["--gpus-per-node=2"], ["--gpus-per-node=0", "--gres=gpu:2"]])
+def test_the_next_job_has_reservation_constraint_and_resources_of_its_first(cluster, site, reservation, gpus):
+    name = f"handed-{len(gpus)}"
+    shape = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--time=30", *gpus]
+    given = [f"--job-name={name}", f"--reservation={reservation}", "--constraint=nvme", "--mem=1000"]
+    job = cluster.submit(*shape, *given, "launch/slurm/pretrain.sbatch", "--set", "train.steps=9", **site)
+    state, output = cluster.wait(job)
+    assert state == "COMPLETED 0:0", output
+    first, last = cluster.jobs(name)
+    state, output = cluster.wait(last)
+    assert state == f"FAILED {LEAVES}:0" and "no job is left in the chain" in output, output
+    before, now = cluster.fields(first), cluster.fields(last)
+    for key in ("Reservation", "Features", "TresPerNode", "MinMemoryNode", "TimeLimit", "NumTasks"):
+        assert now[key] == before[key], key
+    assert (now["Reservation"], now["Features"]) == (reservation, "nvme")
+    assert "gpu:2" in now["TresPerNode"]
+    # Modules come before the environment, in the chain's later jobs too.
+    calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
+    assert calls[:2] == ["module load gcc/13.2", "module load cuda/12.6"]
+    assert calls[2].endswith("--config some.yaml --resume --set train.steps=9")
+
+
+def test_fine_tuning_goes_on_from_the_same_model_in_the_next_job(cluster, site):
+    site |= {"PRETRAINED": "runs/old", "TRAIN": "lora"}
+    shape = [*SHAPE[1:], "--nodes=1", "--ntasks-per-node=1", "--job-name=tuned"]
+    cluster.wait(cluster.submit(*shape, "launch/slurm/finetune.sbatch", "--trajectories", "6", **site))
+    _, last = cluster.jobs("tuned")
+    state, output = cluster.wait(last)
+    assert state == f"FAILED {LEAVES}:0", output
+    (call,) = (line for line in output.splitlines() if line.startswith("called: python"))
+    assert "launch/finetune.py --deepspeed_config" in call
+    assert call.endswith("--config some.yaml --resume --pretrained runs/old --train lora --trajectories 6")
+
+
+def test_fine_tuning_without_a_model_to_start_from_says_so(cluster, site):
+    state, output = cluster.wait(cluster.submit(*SHAPE[1:], "--nodes=1", "launch/slurm/finetune.sbatch", **site))
+    assert state.startswith("FAILED") and "PRETRAINED: give the folder of a run or a model, or none" in output, output
+
+
+def test_all_job_scripts_of_a_cluster_are_in_the_documentation():
+    text = Path("docs/training.md").read_text()
+    assert all(path.name in text for path in Path("launch/slurm").glob("*.sbatch"))
