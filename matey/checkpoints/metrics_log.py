@@ -24,7 +24,8 @@ class MetricsLog:
         """Return a sentence on corrupt lines, empty where there are none."""
         if not self.num_damaged:
             return ""
-        return f"{path}: {self.num_damaged} corrupt lines are skipped."
+        lines = "1 corrupt line is" if self.num_damaged == 1 else f"{self.num_damaged} corrupt lines are"
+        return f"{path}: {lines} skipped."
 
 
 def read_metrics(path: Path) -> MetricsLog:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import deepspeed
@@ -17,6 +16,7 @@ from matey.config import ConfigError, GroupSection, TrainSection
 from matey.fields import nearest_name
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
+from matey.parallel.collectives import rank
 from matey.parallel.compilation import said_when_locked
 
 Engine: TypeAlias = deepspeed.DeepSpeedEngine
@@ -101,19 +101,24 @@ def take_step(engine: Engine) -> float | None:
     return float(engine.get_global_grad_norm() if norm is None else norm)
 
 
-@contextmanager
-def whole_parameters(engine: Engine) -> Iterator[dict[str, Tensor]]:
-    """Give the complete weights of the module, which stage 3 keeps in slices. All ranks must enter.
+def whole_parameters(engine: Engine) -> dict[str, Tensor]:
+    """Return the complete weights of the module on rank 0, an empty dictionary on the others. All ranks must call.
 
-    In bfloat16, those that the optimizer steps, in float32: a step is often smaller than the rounding of a weight.
+    In bfloat16, those that the optimizer steps come in float32: a step is often smaller than the rounding of a weight. What
+    has to be put together (these, and all weights of stage 3) is so one parameter after the other, since a rank that writes
+    nothing needs no copy of the model.
     """
-    masters = {}
-    if engine.bfloat16_enabled():
-        trained = ((name, p) for name, p in engine.module.named_parameters() if p.requires_grad)
-        masters = {name: deepspeed.utils.safe_get_full_fp32_param(parameter).cpu() for name, parameter in trained}
-    sliced = list(engine.module.parameters()) if engine.zero_optimization_stage() == 3 else []
-    with deepspeed.zero.GatheredParameters(sliced, enabled=bool(sliced)):
-        yield engine.module.state_dict() | masters
+    is_sliced, weights = engine.zero_optimization_stage() == 3, engine.module.state_dict()
+    for name, parameter in engine.module.named_parameters():
+        whole = None
+        if engine.bfloat16_enabled() and parameter.requires_grad:
+            whole = deepspeed.utils.safe_get_full_fp32_param(parameter).cpu()
+        elif is_sliced:
+            with deepspeed.zero.GatheredParameters([parameter]):
+                whole = parameter.detach().to("cpu", copy=True) if rank() == 0 else None
+        if whole is not None and rank() == 0:
+            weights[name] = whole
+    return weights if rank() == 0 else {}
 
 
 def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:

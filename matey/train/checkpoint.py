@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 import matey
 from matey.checkpoints.metrics_log import read_metrics
@@ -181,26 +182,29 @@ class RunFolder:
 
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
-        with whole_parameters(engine) as weights:
-            if rank() == 0:
-                new = self.path / "model.new"
-                shutil.rmtree(new, ignore_errors=True)
-                try:
-                    # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
-                    with torch.device("meta"):
-                        model = MateyModel(engine.module.config)
-                    with quiet():
-                        model.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
-                except (OSError, RuntimeError, SafetensorError) as error:
-                    shutil.rmtree(new, ignore_errors=True)
-                    raise RunError(self._cannot_save("the best weights", error)) from error
-                flush(new)
-                # A kill at any moment leaves the old weights or the new ones, here or aside.
-                if self.model.exists():
-                    self.model.rename(self._old_model)
-                new.rename(self.model)
-                shutil.rmtree(self._old_model, ignore_errors=True)
+        weights = whole_parameters(engine)
+        if rank() == 0:
+            self._write_model(engine, weights)
         barrier()
+
+    def _write_model(self, engine: Engine, weights: dict[str, Tensor]) -> None:
+        new = self.path / "model.new"
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
+            with torch.device("meta"):
+                model = MateyModel(engine.module.config)
+            with quiet():
+                model.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise RunError(self._cannot_save("the best weights", error)) from error
+        flush(new)
+        # A kill at any moment leaves the old weights or the new ones, here or aside.
+        if self.model.exists():
+            self.model.rename(self._old_model)
+        new.rename(self.model)
+        shutil.rmtree(self._old_model, ignore_errors=True)
 
     def _prune(self, step: int, keep: int) -> None:
         """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again.

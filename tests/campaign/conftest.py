@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tests.campaign.watched import Whole, run_whole
+from tests.campaign.moments import Whole, run_whole
 from tests.conftest import PROVED, write_swe
 
 

@@ -63,7 +63,9 @@ def in_child(function: Callable[[], int], num_bytes: int = ADDRESSES) -> Result:
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-                sys.stdout, sys.stderr = (open(number, "w", errors="replace", closefd=False) for number in (1, 2))
+                sys.stdout = open(1, "w", errors="replace", closefd=False)
+                # As the interpreter's own: what a progress bar clears its line with is written at once.
+                sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)
                 code = function()
             except SystemExit as error:
                 code = error.code

@@ -10,20 +10,9 @@ from signal import SIGINT, SIGTERM, SIGUSR1
 import psutil
 import pytest
 
+from tests.campaign.moments import PHASES, go_on_to_the_end, last_step, place_of, saved_step
 from tests.campaign.size import scaled
-from tests.campaign.watched import (
-    KINDS,
-    PHASES,
-    SECONDS_TO_CLEAN_UP,
-    Kind,
-    go_on_to_the_end,
-    last_step,
-    place_of,
-    saved_step,
-    started,
-    training,
-    write_config,
-)
+from tests.campaign.watched import KINDS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config
 from tests.conftest import clean_environment, in_background
 
 NUM_SIGNALS = 60

@@ -1,43 +1,25 @@
-"""Tiny runs that are watched from outside, ended at a moment of theirs, resumed, and compared with a run that nobody disturbed.
-
-Nothing in the product helps: a moment is found by what the run has written so far, and a share of the time that the undisturbed
-run took from there to what it wrote next.
-
-    start | step | validation | model | save            | prune
-          ^      ^            ^       ^                 ^        ^
-          |  line of step  line of  step_*.new     latest names  older step
-          |  in metrics    validation  is there    the step      is gone
-"""
+"""Tiny runs of every kind in processes of their own, which are watched from outside: nothing in the product helps."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import psutil
-import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
-from matey.checkpoints.describe import find_damage
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.newest import latest_tag
-from matey.checkpoints.source import WEIGHTS
 from tests.conftest import clean_environment, kill, preloaded
 
 NUM_STEPS, EVERY = 8, 2
-PHASES = ("start", "step", "validation", "model", "save", "prune")
 SECONDS_TO_CLEAN_UP = 30  # promised in docs/reliability.md
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -73,6 +55,7 @@ def write_config(folder: Path, data: Path, kind: Kind, **train) -> Path:
             "validation_windows": 16,
             **train,
         },
+        "parallel": {"threads": 1},  # threads that wait for each other take long where many programs share the cores
         "output": {"dir": str(folder / "run")},
     }
     folder.mkdir(parents=True)
@@ -187,187 +170,3 @@ def started(folder: Path, commands: list[list[str]]) -> Iterator[Ranks]:
 def in_shared_memory() -> set[str]:
     """Return the names there are in shared memory."""
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
-
-
-def logged(run: Path) -> list[dict]:
-    """Return the whole lines of the metrics."""
-    path = run / "metrics.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
-
-
-def last_step(run: Path, key: str = "loss") -> int:
-    """Return the last step with a number in the metrics, 0 without any."""
-    return max((line["step"] for line in logged(run) if key in line), default=0)
-
-
-def saved_step(run: Path) -> int:
-    """Return the step that `latest` names, 0 where there is none yet."""
-    latest = run / "checkpoints" / "latest"
-    return int(latest.read_text().removeprefix("step_")) if latest.exists() else 0
-
-
-def has_begun_to_save(run: Path, step: int) -> bool:
-    """Whether a checkpoint is being written, or is written."""
-    return (run / "checkpoints" / f"step_{step:06d}.new").exists() or saved_step(run) >= step
-
-
-def has_pruned(run: Path, step: int) -> bool:
-    """Whether the checkpoint before the last one is gone."""
-    return saved_step(run) >= step and not (run / "checkpoints" / f"step_{step - EVERY:06d}").exists()
-
-
-EVENTS: dict[str, Callable[[Path, int], bool]] = {
-    "step": lambda run, step: last_step(run) >= step,
-    "validation": lambda run, step: last_step(run, "valid_nrmse") >= step,
-    "save": has_begun_to_save,
-    "saved": lambda run, step: saved_step(run) >= step,
-    "pruned": has_pruned,
-}
-BOUNDS = {
-    "step": ("pruned", "step"),
-    "validation": ("step", "validation"),
-    "model": ("validation", "save"),
-    "save": ("save", "saved"),
-    "prune": ("saved", "pruned"),
-}
-"""The events between which each phase lies; a step begins when the one before is saved."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A moment of a run: so many seconds after an event, or after the start where there is none."""
-
-    event: str | None
-    step: int
-    seconds: float
-
-    def wait(self, run: Path, has_ended: Callable[[], bool]) -> None:
-        """Wait for it, or for the end of the run."""
-        while self.event and not EVENTS[self.event](run, self.step) and not has_ended():
-            time.sleep(0.0005)
-        time.sleep(self.seconds)
-
-    def __str__(self) -> str:
-        return f"{self.seconds:.3f} s after {self.event or 'the start'} {self.step or ''}"
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A run that nobody disturbed.
-
-    Attributes:
-        run: its folder.
-        metrics: its lines, without what differs between any two runs.
-        weights: the weights in ``model/``.
-        checkpoint: the weights of the last checkpoint.
-        times: seconds from the start to each event and step.
-        best: steps after which it wrote ``model/``.
-    """
-
-    run: Path
-    metrics: list[dict]
-    weights: dict[str, torch.Tensor]
-    checkpoint: dict[str, torch.Tensor]
-    times: dict[tuple[str, int], float] = field(default_factory=dict)
-    best: tuple[int, ...] = ()
-
-    def draw(self, phase: str, random: Random) -> Moment:
-        """Draw a moment of a phase."""
-        if phase == "start":
-            return Moment(None, 0, random.uniform(0, self.times["step", 1]))
-        first = 2 * EVERY if phase == "prune" else EVERY
-        step = random.choice(self.best if phase == "model" else range(first, NUM_STEPS + 1 - (phase == "step"), EVERY))
-        before, after = BOUNDS[phase]
-        seconds = self.times[after, step + (phase == "step")] - self.times[before, step]
-        # The events are seen late by up to the time between two looks.
-        return Moment(before, step, random.uniform(0, max(seconds, 0.002)))
-
-
-def watch(ranks: Ranks) -> dict[tuple[str, int], float]:
-    """Return the seconds until each event of a run that nobody disturbs."""
-    begun, times = time.monotonic(), {}
-    pending = {
-        (event, step) for event in EVENTS for step in range(1, NUM_STEPS + 1) if event == "step" or step % EVERY == 0
-    }
-    while pending:
-        has_ended = ranks.has_ended()
-        seen = {(event, step) for event, step in pending if EVENTS[event](ranks.run, step)}
-        times |= dict.fromkeys(seen, time.monotonic() - begun)
-        pending -= seen
-        assert not (has_ended and pending), ranks.text()
-        time.sleep(0.0005)
-    return times
-
-
-def run_whole(folder: Path, data: Path, kind: Kind) -> Whole:
-    """Run from start to end and note when what happened."""
-    write_config(folder, data, kind)
-    with started(folder, training(folder, kind)) as ranks:
-        times = watch(ranks)
-        assert ranks.codes(60) == [0] * kind.num_ranks, ranks.text()
-        ranks.check_nothing_is_left()
-    return replace(outcome(folder / "run"), times=times)
-
-
-def outcome(run: Path) -> Whole:
-    """Read what a finished run left, which has to be whole."""
-    assert latest_tag(run / "checkpoints") == f"step_{NUM_STEPS:06d}"
-    # DeepSpeed puts two scripts beside them.
-    entries = {path.name for path in (run / "checkpoints").iterdir() if path.suffix != ".py"}
-    last, older = (f"step_{step:06d}" for step in (NUM_STEPS, NUM_STEPS - EVERY))
-    # A run that is killed between its last save and the removal of the one before has nothing left to do.
-    assert {"latest", last} <= entries <= {"latest", last, older}, entries
-    assert not any((run / name).exists() for name in ("model.new", "model.old")), sorted(run.iterdir())
-    keys = ("step", "loss", "grad_norm", "learning_rate", "valid_nrmse")
-    metrics = [{key: line[key] for key in keys if key in line} for line in logged(run)]
-    valid = {line["step"]: line["valid_nrmse"] for line in metrics if "valid_nrmse" in line}
-    best = tuple(step for step in valid if all(valid[step] < valid[other] for other in valid if other < step))
-    source, _ = find_checkpoint(run)
-    assert find_damage(source) == []
-    return Whole(run, metrics, load_file(run / "model" / "model.safetensors"), source.whole(WEIGHTS), best=best)
-
-
-def check_same(found: Whole, whole: Whole, kind: Kind) -> None:
-    """Compare a run that was disturbed with one that was not: to the last bit, or to 1e-6 where two ranks add up."""
-    tolerance = 0 if kind.num_ranks == 1 else 1e-6
-    assert [set(line) for line in found.metrics] == [set(line) for line in whole.metrics]
-    for line, expected in zip(found.metrics, whole.metrics, strict=True):
-        assert line == pytest.approx(expected, rel=tolerance, abs=0)
-    for part in ("weights", "checkpoint"):
-        ours, expected = getattr(found, part), getattr(whole, part)
-        assert ours.keys() == expected.keys()
-        for name in expected:
-            difference = (ours[name] - expected[name]).abs().max().item()
-            assert difference <= tolerance * expected[name].abs().max().item(), (part, name, difference)
-
-
-def go_on_to_the_end(folder: Path, kind: Kind, least: int, whole: Whole) -> None:
-    """Resume a run, in which at least so many steps are saved, and compare its end with that of the undisturbed one."""
-    run, saved = folder / "run", saved_step(folder / "run")
-    assert saved >= least, f"step {least} was saved, and now latest names {saved}"
-    if saved:
-        source, _ = find_checkpoint(run)
-        assert source.step == saved and find_damage(source) == []
-    with started(folder, training(folder, kind, "--resume")) as ranks:
-        assert ranks.codes(120) == [0] * kind.num_ranks, ranks.text()
-        ranks.check_nothing_is_left()
-    assert not saved or f"Going on after step {saved}." in ranks.text(), ranks.text()
-    check_same(outcome(run), whole, kind)
-
-
-def place_of(run: Path) -> str:
-    """Return the phase that a run was in when it ended, by what it left."""
-    checkpoints = run / "checkpoints"
-    if (run / "model.new").exists() or (run / "model.old").exists():
-        return "model"
-    if list(checkpoints.glob("*.new")):
-        return "save"
-    if len(list(checkpoints.glob("step_??????"))) > 1:
-        return "prune"
-    step = last_step(run)
-    if step == 0:
-        return "start"
-    if step % EVERY == 0 and last_step(run, "valid_nrmse") < step:
-        return "validation"
-    return "step"

@@ -98,16 +98,16 @@ class Training:
         return mean.item() / world_size()
 
     def weights(self):
-        with whole_parameters(self.engine) as weights:
-            return {name: value.detach().float().clone() for name, value in weights.items()}
+        weights = whole_parameters(self.engine)
+        return {name: value.detach().float().clone() for name, value in weights.items()}
 
     def save(self, step):
         self.folder.save(self.engine, step, {"best": 0.25}, 2, self.average)
 
 
 def off(one, two):
-    """The largest difference of two models, relative to the weights of the first."""
-    return max(((one[name] - two[name]).norm() / (one[name].norm() + 1e-12)).item() for name in one)
+    """The largest difference of two models, relative to the weights of the first; rank 0 alone has them."""
+    return max((((one[name] - two[name]).norm() / (one[name].norm() + 1e-12)).item() for name in one), default=0)
 
 
 def save(kind, root):

@@ -126,7 +126,7 @@ def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damag
     (run_folder / "metrics.jsonl").write_bytes(b'{"step": 1, "loss": 0.5}\n' + damage + b'\n{"step": 2, "loss": 0.4}\n')
     trained = load_trained(run_folder)
     assert [line["step"] for line in trained.log] == [1, 2]
-    assert trained.note == f"{run_folder / 'metrics.jsonl'}: 1 corrupt lines are skipped."
+    assert trained.note == f"{run_folder / 'metrics.jsonl'}: 1 corrupt line is skipped."
 
 
 @pytest.mark.parametrize(

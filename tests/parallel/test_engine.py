@@ -73,3 +73,12 @@ def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce()
     for name, (one, *several) in cases.items():
         assert all(norms == pytest.approx(one, rel=1e-2 if "bf16" in name else 1e-5) for norms in several), (name, one)
     assert cases["bf16, stage 1"][2] == pytest.approx(cases["bf16, stage 2"][2], rel=1e-2)
+
+
+def test_the_weights_are_put_together_on_rank_zero_alone():
+    result = start_ranks(2, "-m", "tests.parallel.whole_cases")
+    assert result.returncode == 0, result.stderr[-3000:]
+    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    assert len(cases) == 7
+    for name, (wrong, num_bytes, grown) in cases.items():
+        assert wrong == [] and grown < num_bytes / 4, (name, wrong, num_bytes, grown)

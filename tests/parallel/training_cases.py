@@ -76,8 +76,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
             loss_of_step += mean.item() / world_size() / accumulation
         history += [loss_of_step, norm]
     assert len(calls) == STEPS * accumulation * len(model.blocks) * (2 if recompute else 1), len(calls)
-    with whole_parameters(engine) as weights:
-        flat = torch.cat([value.flatten().double() for value in weights.values()])
+    flat = torch.cat([torch.empty(0), *(value.flatten().double() for value in whole_parameters(engine).values())])
     engine.destroy()
     return history, flat
 
