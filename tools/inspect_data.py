@@ -1,10 +1,15 @@
 """Say what is in data sets, and check that all of it can be used.
 
     python tools/inspect_data.py PATH... [--plot] [--out contact_sheet.png]
+    python tools/inspect_data.py FILE --describe matey.yaml [--plot]
 
 A PATH is a file, a folder or a glob, and may hold several systems; each is shown by itself. Every frame is read: a file
 that cannot be read to its end, a value that is not finite, shapes that differ and times that do not increase are printed,
 one line for each, and make the exit code 1.
+
+--describe is for a file of a layout of your own (HDF5, netCDF, Zarr, .npy): it writes a YAML that says what is in it, as
+far as that can be guessed, with TODO for the rest. With these filled in, the YAML is a PATH like any other; under the
+name matey.yaml, it is found beside the data.
 """
 
 from __future__ import annotations
@@ -24,7 +29,16 @@ def main() -> int:
     parser.add_argument(
         "--out", type=flags.path, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)"
     )
+    parser.add_argument(
+        "--describe", type=flags.path, metavar="YAML", help="file for a guessed description of one FILE"
+    )
     args = parser.parse_args()
+    if args.describe is not None:
+        if len(args.paths) > 1:
+            parser.error(f"--describe takes one file, got {len(args.paths)}; describe each kind of file by itself")
+        from matey.commands.describe_data import main as describe_data
+
+        return describe_data(Path(args.paths[0]), args.describe, args.out if args.plot else None)
     from matey.commands.inspect_data import main as inspect_data
 
     return inspect_data(args.paths, args.out if args.plot else None)

@@ -1,0 +1,283 @@
+"""Guesses the description of a file of unknown layout, and says in it what only its owner can know.
+
+What cannot be guessed stands as TODO in the YAML, with what speaks for which answer; the reader refuses the description until
+all of them are answered.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from matey.config.description import TODO, Axis
+from matey.data.arrays.kinds import kind_of
+from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.described_file import listed
+from matey.data.guessed_axes import GRID, ROLES, guess_axes, suggested
+from matey.data.trajectories import DataError
+
+_FIELD_NAMES = {
+    **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),
+    **dict.fromkeys("v vy vwnd velocity_y vel_y y_velocity yvel".split(), "velocity_y"),
+    **dict.fromkeys("w vz wwnd velocity_z vel_z z_velocity zvel".split(), "velocity_z"),
+    **dict.fromkeys("p pres press pressure".split(), "pressure"),
+    **dict.fromkeys("rho dens density".split(), "density"),
+    **dict.fromkeys("temp temperature".split(), "temperature"),
+    **dict.fromkeys("theta potential_temperature".split(), "potential_temperature"),
+}
+_VECTORS = {"velocity": "velocity", "vel": "velocity", "momentum": "momentum", "magnetic": "magnetic", "b": "magnetic"}
+_FEW = 5  # components of a vector or tensor at the most
+_MAX_CELLS = 2**24  # of a frame that is read to look at its ends
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A description as far as it can be guessed.
+
+    Attributes:
+        tree: the description, with TODO for what is left open.
+        comments: what is to be said beside a key, by the key's path, such as ``boundary.x``.
+        notes: what is to be said of the file as a whole.
+    """
+
+    tree: dict[str, Any]
+    comments: dict[str, str]
+    notes: list[str]
+
+    @property
+    def questions(self) -> list[str]:
+        """Paths of the keys that are left open."""
+        flat = ((key, value) for key, value in self.tree.items())
+        nested = [(f"{key}.{name}", item) for key, value in self.tree.items() if isinstance(value, dict)
+                  for name, item in value.items()]  # fmt: skip
+        return [key for key, value in (*flat, *nested) if value == TODO]
+
+    @property
+    def text(self) -> str:
+        """The YAML."""
+        lines = [f"# {note}" for note in self.notes]
+        for key, value in self.tree.items():
+            comment = self._comment(key)
+            if isinstance(value, dict) and value:
+                lines.append(f"{key}:{comment}")
+                lines += [
+                    f"  {_flow(name)}: {_flow(item)}{self._comment(f'{key}.{name}')}" for name, item in value.items()
+                ]
+            else:
+                lines.append(f"{key}: {_flow(value)}{comment}")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def provisional(self) -> dict[str, Any] | None:
+        """The description with neutral answers, good enough to draw the fields; None where the axes are not known."""
+        if TODO in (self.tree["axes"], self.tree["spacing"]):
+            return None
+        answers = {"system": "unnamed", "time_step": 1.0}
+        filled = {key: answers[key] if value == TODO else value for key, value in self.tree.items() if key != "files"}
+        filled["spacing"] = {axis: 1.0 if step == TODO else step for axis, step in self.tree["spacing"].items()}
+        return filled | {"boundary": dict.fromkeys(self.tree["boundary"], "open")}
+
+    def _comment(self, key: str) -> str:
+        return f"  # {self.comments[key]}" if key in self.comments else ""
+
+
+def guess_description(path: Path, beside: Path) -> Guess:
+    """Guess the description of a file.
+
+    Args:
+        path: the file, or Zarr store.
+        beside: folder that the description will lie in, from which its ``files`` start.
+
+    Raises:
+        DataError: the file cannot be read, or holds no array that could be a field.
+    """
+    kind = kind_of(path)
+    arrays = {name: stored for name, stored in kind.arrays(path).items() if stored.dtype.kind in "fiu"}
+    for name, stored in arrays.items():
+        stored.check_claim(f"{path}, {name}", path.stat().st_size)
+    patterns = _in_groups(arrays)
+    members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
+    fields = _fields(members)
+    if not fields:
+        found = listed(f"{name} {stored.shape}" for name, stored in arrays.items())
+        raise DataError(f"{path}: expected an array of two axes or more that may be a field, found {found}.")
+    coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
+    axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
+    first = _besides_components(next(iter(axes.values())))
+    fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
+    return _Guesser(path, kind, members, coordinates, fields, axes, patterns).guess(beside)
+
+
+@dataclass(frozen=True)
+class _Guesser:
+    path: Path
+    kind: FileKind
+    arrays: Mapping[str, StoredArray]
+    coordinates: Mapping[str, int]
+    fields: Mapping[str, StoredArray]
+    axes: Mapping[str, list[Axis] | None]
+    patterns: Mapping[str, list[str]]
+
+    def guess(self, beside: Path) -> Guess:
+        first, own = next(iter(self.fields)), [*self.axes.values()]
+        known = own[0] if all(own) else None
+        grid = [axis for axis in GRID if axis in (known or [])]
+        comments: dict[str, str] = {
+            "system": "a name for the equations, the same for all data of this kind",
+            "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
+            "fields": "name in the model's vocabulary: where it lies; rename as you like",
+        }
+        spacing: Any = {axis: self._coordinate(axis, known) or TODO for axis in grid} or TODO
+        time = self._coordinate("time", known)
+        boundary: Any = dict.fromkeys(grid, TODO) or TODO
+        if known is None:
+            shape = self.fields[first].shape
+            comments["axes"] = f"the arrays are {shape}: such as [{suggested(shape)}], in the order of the file"
+            comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
+            comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
+        for axis in grid:
+            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis, known)}"
+            if spacing[axis] == TODO:
+                comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
+        comments["time_step"] = "time between snapshots, or the array of times"
+        tree: dict[str, Any] = {
+            "system": TODO,
+            "files": os.path.relpath(self.path.absolute(), beside.absolute()),
+            "axes": known or TODO,
+            "fields": dict(self._sources(known)),
+            "spacing": spacing,
+            "time_step": time or TODO,
+            "boundary": boundary,
+        }
+        if parameters := dict(self._parameters(known)):
+            tree["parameters"] = parameters
+            comments["parameters"] = "numbers that set trajectories apart; remove what does not"
+        return Guess(tree, {k: v for k, v in comments.items() if k != "time_step" or not time}, self._notes())
+
+    def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
+        """The array of coordinates of an axis: the one that the axis is named after, or one with such a name and length."""
+        if known is None:
+            return None
+        stored = next(iter(self.fields.values()))
+        position = known.index(axis)
+        names = [stored.axes[position]] if stored.axes else []
+        alike = [n for n, size in self.coordinates.items()
+                 if ROLES[n.rpartition("/")[2].lower()] == axis and size == stored.shape[position]]  # fmt: skip
+        found = [name for name in (*names, *alike) if name in self.arrays and len(self.arrays[name].shape) == 1]
+        return found[0] if found else None
+
+    def _sources(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
+        used: set[str] = set()
+        for name, stored in self.fields.items():
+            own = self.axes[name]
+            plain = re.sub(r"\W+", "_", name.replace("*/", "").rpartition("/")[2]).strip("_") or "field"
+            extra = {} if own == known or own is None else {"axes": own}
+            if own is None or "component" not in own:
+                label = _unused(_FIELD_NAMES.get(plain.lower(), plain), used)
+                yield label, {"array": name, **extra} if extra else name
+                continue
+            count, vector = stored.shape[own.index("component")], _VECTORS.get(plain.lower())
+            for number in range(count):
+                ending = "xyz"[number] if vector and count <= 3 else str(number)
+                yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
+
+    def _parameters(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
+        stored = next(iter(self.fields.values()))
+        count = stored.shape[known.index("trajectory")] if known and "trajectory" in known else 1
+        for name, other in self.arrays.items():
+            is_one = other.shape in ((), (1,)) or (count > 1 and other.shape == (count,))
+            if is_one and not _is_coordinate(name, other):
+                yield name.rpartition("/")[2], {"array": name}
+        for name in self.kind.attributes(self.path, ""):
+            if not name.startswith("_"):
+                yield name, {"attribute": name}
+
+    def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
+        """What a snapshot in the middle says of the ends: how the jump across them compares with those between neighbours."""
+        name, stored = next(iter(self.fields.items()))
+        assert known is not None
+        index = tuple(slice(None) if role in GRID else stored.shape[p] // 2 if role == "time" else 0
+                      for p, role in enumerate(known))  # fmt: skip
+        cells = math.prod(stored.shape[p] for p, role in enumerate(known) if role in GRID)
+        if cells > _MAX_CELLS:
+            return ""
+        frame = stored.values(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
+        frame = np.moveaxis(frame, [role for role in known if role in GRID].index(axis), 0)
+        if not np.isfinite(frame).all():
+            return "; cells are missing here, and masks are not supported"
+        inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
+        if inside == 0:
+            return ""
+        ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
+        return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
+
+    def _notes(self) -> list[str]:
+        constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
+                    if name not in self.fields and len(stored.shape) > 1]  # fmt: skip
+        notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
+        return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
+
+
+def _in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
+    """Arrays by name; those that lie in groups of the same members are one, with ``*`` for the groups."""
+    for depth in range(max((name.count("/") for name in arrays), default=0)):
+        found: dict[str, list[str]] = {}
+        for name in arrays:
+            parts = name.split("/")
+            pattern = "/".join([*parts[:depth], "*", *parts[depth + 1 :]]) if len(parts) > depth + 1 else name
+            found.setdefault(pattern, []).append(name)
+        counts = {len(names) for pattern, names in found.items() if "*" in pattern}
+        if len(counts) == 1 and max(counts) > 1:
+            return found
+    return {name: [name] for name in arrays}
+
+
+def _fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """The arrays that may be fields: those of the largest shape, components left out of account."""
+    candidates = {name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and _may_vary(stored)}
+    largest = max(
+        (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
+    )
+    return {
+        name: stored
+        for name, stored in candidates.items()
+        if _long_axes(stored.shape) == _long_axes(largest) and abs(len(stored.shape) - len(largest)) <= 1
+    }
+
+
+def _may_vary(stored: StoredArray) -> bool:
+    """Whether values are real, and an axis is named after time, if any have names."""
+    return stored.dtype.kind == "f" and (not stored.axes or "time" in map(ROLES.get, map(str.lower, stored.axes)))
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return sorted(size for size in shape if size > _FEW)
+
+
+def _besides_components(axes: list[Axis] | None) -> set[Axis]:
+    return {axis for axis in axes or [] if axis != "component"}
+
+
+def _is_coordinate(name: str, stored: StoredArray) -> bool:
+    return len(stored.shape) == 1 and name.rpartition("/")[2].lower() in ROLES
+
+
+def _unused(name: str, used: set[str]) -> str:
+    number = 2
+    while name in used:
+        name, number = f"{name.rstrip('0123456789_')}_{number}", number + 1
+    used.add(name)
+    return name
+
+
+def _flow(value: object) -> str:
+    """A value in one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("\n...\n").strip()

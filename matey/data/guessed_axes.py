@@ -1,0 +1,69 @@
+"""Guesses what the axes of arrays are, from their names and from coordinates of the same length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matey.config.description import Axis
+from matey.data.arrays.stored import StoredArray
+
+_NAMES: dict[Axis, str] = {
+    "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames",
+    "z": "z z-coordinate lev level height depth plev altitude k nz bottom_top",
+    "y": "y y-coordinate lat latitude j ny south_north rlat",
+    "x": "x x-coordinate lon longitude i nx west_east rlon",
+    "component": "component components comp channel channels c vector dim variable",
+}
+ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
+GRID: tuple[Axis, ...] = ("z", "y", "x")
+MOST_COMPONENTS = 9  # of a tensor
+SUGGESTED = {
+    2: ["time", "x"],
+    3: ["time", "y", "x"],
+    4: ["trajectory", "time", "y", "x"],
+    5: ["trajectory", "time", "y", "x", "component"],
+    6: ["trajectory", "time", "z", "y", "x", "component"],
+}
+
+
+def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
+    """Return what each axis of an array is, None where that cannot be told.
+
+    Args:
+        stored: the array.
+        coordinates: names of one-dimensional arrays in the file that are named as axes are, and their lengths.
+    """
+    roles = [ROLES.get(name.lower()) for name in stored.axes] if stored.axes else _by_length(stored.shape, coordinates)
+    left = [position for position, role in enumerate(roles) if role is None]
+    if len(left) == 1 and left[0] > 0 and stored.shape[left[0]] <= MOST_COMPONENTS and "component" not in roles:
+        roles[left[0]] = "component"
+    known = [role for role in roles if role is not None]
+    if len(known) < len(roles) or len(set(known)) < len(known) or "time" not in known:
+        return None
+    return _on_our_grid(known)
+
+
+def suggested(shape: Sequence[int]) -> str:
+    """Return axes that arrays of a shape often have, for a comment."""
+    return ", ".join(SUGGESTED.get(len(shape), SUGGESTED[4]))
+
+
+def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axis | None]:
+    """Roles of axes without names, by coordinates of their length; two axes of one length cannot be told apart."""
+    roles: list[Axis | None] = [None] * len(shape)
+    for name, size in coordinates.items():
+        places = [position for position, length in enumerate(shape) if length == size]
+        if len(places) == 1 and list(coordinates.values()).count(size) == 1:
+            roles[places[0]] = ROLES[name.rpartition("/")[2].lower()]
+    is_first_left = roles[:1] == [None] and len(shape) > 1 and all(roles[1:])
+    if is_first_left and "trajectory" not in roles:
+        roles[0] = "trajectory"
+    return roles
+
+
+def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
+    """Roles with the grid axes named as ours: data in the plane has y and x, whatever its planes are called."""
+    theirs = [axis for axis in GRID if axis in roles]
+    ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
+    return [ours.get(role, role) for role in roles] if theirs else None

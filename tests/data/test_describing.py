@@ -1,0 +1,109 @@
+"""What can be guessed of a file's description, and that the rest is asked for."""
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from described_files import KINDS, write
+from layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather
+from seed_group_files import write_seed_groups
+
+from matey.data import DataError, open_dataset
+from matey.data.describing import guess_description
+from tests.conftest import start
+
+ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}}
+
+
+def guessed(path):
+    return guess_description(path, path.parent)
+
+
+def answered(path, answers=ANSWERS):
+    """Open a file by its guessed description with the questions answered."""
+    description = path.with_name("matey.yaml")
+    description.write_text(yaml.safe_dump({**yaml.safe_load(guessed(path).text), **answers}))
+    return open_dataset(description)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "NumPy"])
+def test_a_guess_with_its_questions_answered_reads_the_file(tmp_path, kind):
+    expected = open_dataset(write(tmp_path, kind))
+    path = tmp_path / KINDS[kind][0]
+    assert guessed(path).questions == ["system", "boundary.y", "boundary.x"]
+    data = answered(path)
+    for index, about in enumerate(data.trajectories):
+        np.testing.assert_array_equal(data.read(index, 1, 4), expected.read(index, 1, 4))
+        assert (about.spacing, about.time_step) == (expected.trajectories[index].spacing, 0.5)
+        assert about.parameters["Re"] == 100
+
+
+def test_the_reader_refuses_a_guess_until_all_is_answered(tmp_path):
+    write(tmp_path)
+    (tmp_path / "matey.yaml").write_text(guessed(tmp_path / "a.nc").text)
+    with pytest.raises(DataError, match="matey.yaml: system, boundary.y, boundary.x still say TODO"):
+        open_dataset(tmp_path)
+
+
+def test_axes_without_names_are_asked_for_with_a_suggestion(tmp_path):
+    write(tmp_path, "NumPy")
+    guess = guessed(tmp_path / "a.npy")
+    assert guess.questions == ["system", "axes", "spacing", "time_step", "boundary"]
+    assert "axes: TODO  # the arrays are (2, 2, 6, 8, 12): such as [trajectory, time, y, x, component]" in guess.text
+
+
+def test_two_axes_of_one_length_are_not_guessed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"] = np.zeros((6, 8, 8), "f4")
+        file["t"], file["x"], file["y"] = np.arange(6.0), np.arange(8.0), np.arange(8.0)
+    assert "axes" in guessed(tmp_path / "a.h5").questions
+
+
+def test_groups_of_one_kind_are_trajectories_and_their_coordinates_are_found(tmp_path):
+    path = write_seed_groups(tmp_path / "a.h5", "diffusion_reaction")
+    expected, data = open_dataset(path), answered(path)
+    assert data.num_trajectories == expected.num_trajectories
+    np.testing.assert_array_equal(data.read(1, 0, 3), expected.read(1, 0, 3))
+
+
+def test_a_vertical_slice_lies_in_our_plane_and_names_of_fields_are_known(tmp_path):
+    path = write_miniweather(tmp_path / "a.nc", thermals(np.zeros((2, NUM_Y))))
+    tree = yaml.safe_load(guessed(path).text)
+    assert tree["axes"] == ["time", "y", "x"] and tree["time_step"] == "t"
+    assert set(tree["fields"]) == {"density", "potential_temperature", "velocity_x", "velocity_z"}
+
+
+def test_the_ends_of_a_periodic_field_go_on_into_each_other(tmp_path):
+    y, x = np.ogrid[:NUM_Y, : 4 * NUM_X]
+    values = np.sin(2 * np.pi * x / (4 * NUM_X)) + y * np.ones((6, 1, 1))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"], file["t"], file["y"], file["x"] = values, np.arange(6.0), y[:, 0] * 1.0, x[0] * 1.0
+    comments = guessed(tmp_path / "a.h5").comments
+    assert "u jumps 7 times as far" in comments["boundary.y"] and "u jumps 1.6 times" in comments["boundary.x"]
+
+
+def test_arrays_of_other_shapes_are_left_out_and_named(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["u"], file["bottom"] = coded(1, 1, 30)[0, :, 0], np.zeros((NUM_Y, NUM_X), "f4")
+    text = guessed(tmp_path / "a.h5").text
+    assert "# Left out, of other shapes than the fields: bottom (8, 12)." in text and "velocity_x: u" in text
+
+
+def test_a_file_without_fields_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(5))
+    with pytest.raises(DataError, match=r"a.npy: expected an array of two axes or more .* found array \(5,\)"):
+        guessed(tmp_path / "a.npy")
+
+
+def test_the_tool_writes_a_guess_draws_it_and_writes_over_nothing(tmp_path):
+    write(tmp_path).unlink()
+    out, sheet = tmp_path / "matey.yaml", tmp_path / "sheet.png"
+    command = [sys.executable, "tools/inspect_data.py", tmp_path / "a.nc", "--describe", out, "--plot", "--out", sheet]
+    result = start(command)
+    assert result.returncode == 0, result.stderr
+    assert out.read_text() in result.stdout and "to answer in it: system, boundary.y, boundary.x" in result.stdout
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    again = start(command)
+    assert again.returncode == 2 and "matey.yaml is there already" in again.stderr
