@@ -1,8 +1,26 @@
 """Packaging of MATEY; tool settings live in pyproject.toml."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+# Scripts, configurations and the model stay at the top of the repository; a wheel holds a copy, see matey/config/shipped.py.
+SHIPPED = ("launch", "tools", "ds_configs", "models")
+
+
+class BuildWithShipped(build_py):
+    """Builds a wheel's modules and what is shipped beside them; an editable installation finds that in the checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shipped = Path(self.build_lib) / "matey" / "shipped"
+            shutil.rmtree(shipped, ignore_errors=True)
+            for name in SHIPPED:
+                shutil.copytree(name, shipped / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+
 
 FORECAST = ["netCDF4>=1.7", "xarray>=2024.10", "zarr>=3", "imageio-ffmpeg>=0.5"]
 
@@ -18,6 +36,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
     package_data={"matey.planning": ["machines/*.yaml"]},
+    cmdclass={"build_py": BuildWithShipped},
+    entry_points={"console_scripts": ["matey = matey.commands.front_door:main"]},
     install_requires=[
         "torch>=2.10,<2.14",
         "deepspeed>=0.19,<0.20",

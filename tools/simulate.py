@@ -24,7 +24,19 @@ MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains, 130 if interrupted."""
+    # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = run()
+    if status == INTERRUPTED:
+        # Files are closed; an ordinary exit would wait for the solvers' threads, for minutes at 512 x 512.
+        os._exit(status)
+    return status
+
+
+def run(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status, with what the user has to change on stderr."""
     try:
         options = parse(arguments)
@@ -120,12 +132,4 @@ def full_name(system: str | None) -> str:
 
 
 if __name__ == "__main__":
-    # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    status = main()
-    if status == INTERRUPTED:
-        os._exit(
-            status
-        )  # files are closed; an ordinary exit would wait for the solvers' threads, for minutes at 512 x 512
-    sys.exit(status)
+    sys.exit(main())

@@ -11,7 +11,7 @@ from matey.checkpoints.metrics_log import MetricsLog, read_metrics
 from matey.checkpoints.model_folder import load_model
 from matey.checkpoints.run_files import MODEL, SEEN, SPLIT
 from matey.checkpoints.trained_folder import CheckpointError, is_run
-from matey.config import RunConfig, load_resolved
+from matey.config import RunConfig, load_resolved, shipped
 from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
 from matey.model.matey import MateyModel
@@ -76,7 +76,7 @@ def load_trained(folder: str | Path) -> Trained:
         ConfigError: the run's ``config.yaml`` is not a run configuration.
         DataError: the record of how the run split its data is corrupt.
     """
-    folder = Path(folder)
+    folder = shipped.find(folder)
     name = folder.resolve().name
     if is_run(folder):
         metrics = folder / "metrics.jsonl"

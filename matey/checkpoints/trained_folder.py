@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matey.config import shipped
+
 
 class CheckpointError(ValueError):
     """A folder that holds no usable trained model: one sentence that says what to do."""
@@ -15,6 +17,7 @@ def is_run(folder: Path) -> bool:
     Raises:
         CheckpointError: there is no such folder, it is neither, or the run has written no model yet.
     """
+    folder = shipped.find(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
     if (folder / "config.yaml").is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError
-from matey.config.flags import FlagError, at_least
+from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, without_seen
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
         evaluation = evaluate(model, data, protocol, tasks, bar.update)
-    date, command = f"{datetime.now():%Y-%m-%d %H:%M}", shlex.join(["python", *sys.argv])
+    date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     with writing_to(args.out):
         write_records(evaluation.records, args.out / "metrics.json")
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))

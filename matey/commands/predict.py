@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from matey.checkpoints.trained import CheckpointError
 from matey.commands.evaluate import find_device
 from matey.config import ConfigError
-from matey.config.flags import FlagError
+from matey.config.flags import FlagError, command_line
 from matey.data import DataError
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, FormatError, format_of
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         history=args.history,
         batch_size=args.batch,
         device=str(find_device(args.device)),
-        command=shlex.join(["python", *sys.argv]),
+        command=command_line(),
     )
     request = forecasts.request
     cells = cells_of(request, args.probe)

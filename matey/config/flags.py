@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,13 @@ def wholes(least: int, most: int = 10**9, counts: tuple[int, ...] | None = None)
         return values
 
     return read
+
+
+def command_line() -> str:
+    """Return the command of this process as one would type it again."""
+    program, *rest = sys.argv
+    words = program.split() if program.startswith("matey ") else ["python", program]
+    return shlex.join([*words, *rest])
 
 
 def at_least(least: int, flag: str, value: int) -> int:

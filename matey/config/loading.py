@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
+from matey.config import shipped
 from matey.config.deepspeed_tree import DeepSpeedTree
 from matey.config.hints import hint
 from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
@@ -132,9 +133,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _read(path: str | Path, parse: Callable[[str], Any], what: str) -> Any:  # noqa: ANN401
     try:
-        return parse(read_text(Path(path)))
+        return parse(read_text(shipped.find(path)))
     except OSError as error:
-        raise ConfigError(f"Cannot read {what} {path}: {error.strerror}.") from None
+        raise ConfigError(f"Cannot read {what} {path}: {error.strerror}.{shipped.hint(path)}") from None
     except ValueError as error:  # not plain text, or a path with a null byte in it
         raise ConfigError(f"{path} {error}.") from None
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,6 +21,7 @@ from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
+from matey.config.flags import command_line
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
@@ -263,7 +262,7 @@ class RunFolder:
             replace_text(self.path / "config.yaml", dump_config(run))
             replace_text(self.path / "ds_config.json", json.dumps(deepspeed_config, indent=2) + "\n")
             with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {shlex.join(sys.argv)}\n")
+                file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {command_line()}\n")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

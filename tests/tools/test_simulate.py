@@ -30,7 +30,7 @@ def run(capsys):
     num_threads = torch.get_num_threads()
 
     def run(*arguments):
-        return tool.main([str(argument) for argument in arguments]), *capsys.readouterr()
+        return tool.run([str(argument) for argument in arguments]), *capsys.readouterr()
 
     yield run
     torch.set_num_threads(num_threads)

@@ -1,0 +1,10 @@
+"""``python -m matey pretrain ...``, for launchers that start Python themselves."""
+
+from __future__ import annotations
+
+import sys
+
+from matey.commands.front_door import main
+
+if __name__ == "__main__":
+    sys.exit(main())
