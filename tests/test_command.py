@@ -106,10 +106,12 @@ def test_a_wheel_in_a_new_environment_simulates_trains_and_forecasts(tmp_path):
     assert where.startswith(str(tmp_path / "env"))
     run("matey", "simulate", "shallow_water", "--out", "d", "--trajectories", 12, "--resolution", 32, "--frames", 12)
     sets = ["--set", "data.sets=[{path: d}]", "--set", "train.steps=4", "--set", "train.validate_every=4"]
-    sets += ["--set", "train.checkpoint_every=4", "--set", "train.validation_windows=4", "--set", "output.dir=run"]
-    for launcher in (["matey"], ["torchrun", "--nproc_per_node", "2", "-m", "matey"]):
-        again = [*sets, "--set", f"output.dir=run{len(launcher)}"]
-        run(*launcher, "pretrain", "--deepspeed_config", "zero1", "--config", "demo", *again)
-    run("matey", "evaluate", "--checkpoint", "run1", "--out", "run1", "--max-windows", 4)
+    sets += ["--set", "train.checkpoint_every=4", "--set", "train.validation_windows=4"]
+    deepspeed = "python -m deepspeed.launcher.runner --num_gpus 2 --module matey".split()
+    torchrun = "python -m torch.distributed.run --nproc_per_node 2 -m matey".split()
+    for number, launcher in enumerate((["matey"], torchrun, deepspeed)):
+        settings = [*sets, "--set", f"output.dir=run{number}"]
+        run(*launcher, "pretrain", "--deepspeed_config", "zero1", "--config", "demo", *settings)
+    run("matey", "evaluate", "--checkpoint", "run2", "--out", "run2", "--max-windows", 4)
     run("matey", "predict", "--checkpoint", "matey-micro", "--data", "d", "--out", "d.h5", "--steps", 3)
-    assert (empty / "run1" / "report.html").is_file() and (empty / "d.h5").is_file()
+    assert (empty / "run2" / "report.html").is_file() and (empty / "d.h5").is_file()

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from matey.commands import ROOT
+from matey.commands import ROOT, WORK
 from matey.config import ConfigError, TrainedParts, load_config
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
@@ -115,8 +115,8 @@ def check_peers(args: argparse.Namespace) -> None:
         if value < 1:
             raise StudyError(f"{flag} must be 1 or more, got {value}.")
     args.seconds = numbers("--seconds", args.seconds)
-    args.paths = paths_by_system(args.data.split(","), ROOT, args.systems and args.systems.split(","))
-    load_config(ROOT / args.config, args.set)
+    args.paths = paths_by_system(args.data.split(","), WORK, args.systems and args.systems.split(","))
+    load_config(args.config, args.set)
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:

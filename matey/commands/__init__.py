@@ -6,5 +6,9 @@ module here.
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-"""The repository's root, from which studies start the scripts in launch/ and tools/."""
+from matey.config.shipped import ROOT, is_installed
+
+__all__ = ["ROOT", "WORK"]
+
+WORK = Path.cwd() if is_installed() else ROOT
+"""Folder that relative paths of data count from in studies, and in which they start scripts: in a checkout its root."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from matey.commands import ROOT
+from matey.commands import ROOT, WORK
 from matey.config import ConfigError, load_config, load_resolved
+from matey.config.shipped import find
 from matey.studies.data_efficiency import (
     Point,
     check_data,
@@ -52,7 +53,8 @@ def peers(args: argparse.Namespace) -> None:
     paths = args.paths
     points = peer_points(tuple(paths), args.seconds, args.seeds)
     out = args.out.absolute()
-    comparison = Comparison(ROOT, out, ROOT / args.config, tuple(args.set), paths, args.device, args.max_windows)
+    config = find(args.config).absolute()
+    comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, args.max_windows)
     fno_class()
     settings = {key: getattr(args, key) for key in ("config", "set", "device", "max_windows")}
     claim(out, {"study": "peers", "data": paths, **settings})
@@ -78,7 +80,7 @@ def data_efficiency(args: argparse.Namespace) -> None:
     if args.scale == "tiny":
         trajectories = max(MIN_SIMULATED, trajectories_for(args.sizes[-1], config.data))
     else:
-        trajectories = check_data(config.data, ROOT, args.sizes[-1])
+        trajectories = check_data(config.data, WORK, args.sizes[-1])
     study = {"system": args.system, "scale": args.scale, "pretrained": args.pretrained}
     claim(out, {**study, "trajectories": trajectories, "set": args.set})
     if args.scale == "tiny":
@@ -96,11 +98,11 @@ def data_efficiency(args: argparse.Namespace) -> None:
 def run_point(point: Point, args: argparse.Namespace, pretrained: str, out: Path) -> None:
     """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
     folder = out / "points" / point.name
-    call(out, point.name, finetuning(point, args, pretrained, out), ROOT)
+    call(out, point.name, finetuning(point, args, pretrained, out), WORK)
     lead_max = load_resolved(folder / "config.yaml").data.lead_max
-    command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
+    command = [sys.executable, str(ROOT / "launch/evaluate.py"), "--checkpoint", str(folder), "--out", str(folder)]
     command += ["--leads", f"1,{lead_max}", "--rollout", "0", "--max-windows", str(SCALES[args.scale].max_windows)]
-    call(out, point.name, command, ROOT)
+    call(out, point.name, command, WORK)
 
 
 def finetuning(point: Point, args: argparse.Namespace, pretrained: str, out: Path) -> list[str]:
@@ -119,7 +121,12 @@ def finetuning(point: Point, args: argparse.Namespace, pretrained: str, out: Pat
         settings.append(f"data.sets=[{{path: {out / 'data' / SYSTEMS[args.system]}}}]")
     if point.start == "random" and (stated := stated_config(point, out)) is not None:
         config, settings = stated, [setting for setting in settings if not setting.startswith("model.")]
-    command = [*shlex.split(args.launcher), "launch/finetune.py", "--deepspeed_config", args.deepspeed_config]
+    command = [
+        *shlex.split(args.launcher),
+        str(ROOT / "launch/finetune.py"),
+        "--deepspeed_config",
+        args.deepspeed_config,
+    ]
     command += ["--config", str(config), "--pretrained", "none" if point.start == "random" else pretrained]
     command += ["--train", point.mode, "--trajectories", str(point.trajectories), "--resume"]
     return [*command, *(part for setting in settings for part in ("--set", setting))]
@@ -138,8 +145,16 @@ def stated_config(point: Point, out: Path) -> Path | None:
 
 def simulate(out: Path, system: str, trajectories: int, frames: int) -> None:
     """Simulate a small set, unless it is there."""
-    command = [sys.executable, "tools/simulate.py", system, "--out", str(out / "data" / system), "--resolution", "64"]
-    call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)], ROOT)
+    command = [
+        sys.executable,
+        str(ROOT / "tools/simulate.py"),
+        system,
+        "--out",
+        str(out / "data" / system),
+        "--resolution",
+        "64",
+    ]
+    call(out, f"simulate-{system}", [*command, "--trajectories", str(trajectories), "--frames", str(frames)], WORK)
 
 
 def write(out: Path, rows: Sequence[Row], system: str) -> None:

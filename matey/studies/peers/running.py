@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from matey.checkpoints.trained import read_log
 from matey.config import RunConfig, load_config
+from matey.config.shipped import ROOT
 from matey.data import DataError
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
@@ -41,7 +42,7 @@ class Comparison:
     """What is compared, and where.
 
     Attributes:
-        root: root folder of the repository.
+        root: folder that scripts are started in.
         out: folder of the study.
         config: run YAML with MATEY's settings.
         settings: overrides of the YAML.
@@ -115,7 +116,14 @@ def _run_matey(comparison: Comparison, point: Point) -> Result:
     run = comparison.run_config(point)
     steps = max(1, int(point.budget / _seconds_per_step(comparison, point)))
     _pretrain(comparison, point, point.name, folder / "run", steps)
-    command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder / "run"), "--out", str(folder)]
+    command = [
+        sys.executable,
+        str(ROOT / "launch/evaluate.py"),
+        "--checkpoint",
+        str(folder / "run"),
+        "--out",
+        str(folder),
+    ]
     protocol = protocol_of(run.data.lead_max, comparison.max_windows)
     command += [*flags_of(protocol), "--device", comparison.device, "--threads", "1"]
     call(comparison.out, point.name, command, comparison.root, _environment(comparison))
@@ -138,7 +146,13 @@ def _pretrain(comparison: Comparison, point: Point, name: str, folder: Path, ste
     warmup = min(comparison.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
     settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
     settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]
-    command = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--resume"]
+    command = [
+        sys.executable,
+        str(ROOT / "launch/pretrain.py"),
+        "--deepspeed_config",
+        "ds_configs/zero1.json",
+        "--resume",
+    ]
     command += ["--config", str(comparison.config), *(part for setting in settings for part in ("--set", setting))]
     call(comparison.out, name, command, comparison.root, _environment(comparison))
 
