@@ -22,7 +22,7 @@ from matey.evaluate.held_out import HeldOut, Part, hold_out, without_seen
 from matey.evaluate.records import write_records
 from matey.report.about import describe
 from matey.report.evaluation import write_report
-from matey.report.summary import summary_text
+from matey.report.summary import READING, summary_text
 
 
 def main(args: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
         print(note)
-    print(f"\n{summary_text(evaluation)}\n\nReport: {args.out / 'report.html'}")
+    print(f"\n{summary_text(evaluation)}\n\n{READING}\n\nReport: {args.out / 'report.html'}")
 
 
 def find_device(name: str) -> torch.device:

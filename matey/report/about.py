@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from matey.checkpoints.trained import Trained
 from matey.evaluate.evaluation import Protocol
@@ -55,7 +58,7 @@ def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, com
             if note := padding_note(grid, config.patches[0]):
                 facts.append(("padding", f"{trajectory_set.system}: {note}"))
     facts += [("note", note) for note in data.notes]
-    facts.append(("device", f"{trained.model.device}, up to {protocol.batch_size} samples at a time"))
+    facts.append(("device", f"{_device(trained.model.device)}, up to {protocol.batch_size} samples at a time"))
     return About(trained.name, facts, trained.log)
 
 
@@ -73,6 +76,14 @@ def _tokens(config: MateyConfig) -> str:
 
 
 def _files(sources: Sequence[Path]) -> str:
-    if len(sources) == 1:
-        return str(sources[0].resolve())
-    return f"{len(sources)} files such as {sources[0].resolve()}"
+    """Name the files as seen from here; of those elsewhere, only the end of the path: pages are passed on to others."""
+    first = sources[0].resolve()
+    near = first.relative_to(Path.cwd()) if first.is_relative_to(Path.cwd()) else Path("...", *first.parts[-2:])
+    return str(near) if len(sources) == 1 else f"{len(sources)} files such as {near}"
+
+
+def _device(device: torch.device) -> str:
+    if device.type != "cpu":
+        return str(device)
+    load = os.getloadavg()[0]
+    return f"{device}, {torch.get_num_threads()} threads on {os.cpu_count()} cores with a load of {load:.1f} in the last minute"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,44 @@ def _summary(records: Sequence[Record]) -> list[str]:
             "steps of one snapshot or, where it says by N, from every N-th frame, with those in between predicted from "
             "the same histories."
         ),
-        table(head, rows, num_text=2, best=4),
-        paragraph(
-            "NRMSE: root mean square error over the root mean square of the true field. VRMSE: the same over the true "
-            "field's standard deviation, as in The Well. Seams: mean jump of the error between neighbouring cells across the "
-            "borders of patches over that inside them; 1 shows no patches.",
-            "soft",
+        table(head, rows, num_text=2, best=5),
+        heading(3, "How to read these numbers"),
+        definitions(_meanings(records[0])),
+    ]
+
+
+def _meanings(record: Record) -> list[tuple[str, str]]:
+    """Explain the numbers of the table, by the example of one record."""
+    if math.isfinite(record.nrmse):
+        example = (
+            f"{error_text(record.nrmse)} is an error of {record.nrmse:.2g} of the field's size, or {record.nrmse:.2%}."
+        )
+    else:
+        example = "Of a forecast that left all bounds there is no number: it diverged."
+    return [
+        ("NRMSE", f"Root mean square error over the root mean square of the true field. {example}"),
+        (
+            "of persistence",
+            "The same error for the last known frame shown again: what somebody would have who knows no physics at all.",
         ),
+        (
+            "of extrapolation",
+            "The same for a straight line through the last two frames in every cell: hard to beat at lead 1.",
+        ),
+        (
+            "ratio",
+            "The first over the second: 1 is no better than the last frame, 0.1 is a tenth of its error.",
+        ),
+        (
+            "VRMSE",
+            "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.",
+        ),
+        (
+            "seams",
+            "Mean jump of the error between neighbouring cells across the borders of patches over that inside them: 1 shows no "
+            "patches, 2 shows them.",
+        ),
+        ("windows", "Number of forecasts that the means are taken over."),
     ]
 
 
@@ -90,7 +122,7 @@ def _forecasts(examples: Sequence[Example]) -> list[str]:
             "scale of its own, white where it vanishes."
         )
         if example.last.shape[1] > 1:
-            caption += " The middle plane of z is shown."
+            caption += " The middle planes across z, y and x are shown."
         parts += [heading(3, example.system), figure(to_png(plots.forecast_figure(example)), caption)]
     return parts
 
@@ -140,7 +172,8 @@ def _costs(evaluation: Evaluation) -> list[str]:
         table(head, rows),
         paragraph(
             "Time is the median over batches of the time per sample, from the history in main memory to the prediction "
-            "there.",
+            "there, as it was on this machine then: what else runs there makes it longer (the head of this page has the load). "
+            "Compare times of quiet machines, and tokens anywhere.",
             "soft",
         ),
     ]
@@ -168,7 +201,7 @@ def _training(log: Sequence[dict[str, Any]]) -> list[str]:
 def _records(records: Sequence[Record]) -> list[str]:
     head = ("system", "field", "forecast", *ERRORS)
     rows = [(r.system, r.field, forecast_text(r), *_errors(r)) for r in records]
-    content = table(head, rows, num_text=3, best=5)
+    content = table(head, rows, num_text=3, best=6)
     return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
 
 

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from html import escape
 
 STYLE_SHEET = """
-:root { --ink: #1c1e21; --soft: #63676d; --rule: #dcdee2; --blue: #0072b2; }
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #63676d; --rule: #dcdee2; --blue: #0072b2; --paper: #fff; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e6e8; --soft: #a2a7ad; --rule: #3a3f45; --blue: #6cb8ee; --paper: #16181b; }
+}
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 3rem 1.5rem 5rem; max-width: 62rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; padding: 3rem 1.5rem 5rem; max-width: 62rem; color: var(--ink); background: var(--paper);
        font: 16px/1.55 Charter, "Bitstream Charter", "Iowan Old Style", Georgia, serif; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .2rem; font-weight: 600; }
 h2 { font-size: 1.25rem; margin: 3rem 0 .5rem; font-weight: 600; }
@@ -27,9 +30,16 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.4rem; m
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1rem 0 1.4rem; }
-figure img { width: 100%; height: auto; display: block; }
+figure img { width: 100%; height: auto; display: block; background: #fff; }
 summary { cursor: pointer; color: var(--blue); }
 .wide { overflow-x: auto; }
+@media (max-width: 40rem) {  /* a phone: words fit, wide tables and pictures are pushed aside within themselves */
+  body { padding: 1.2rem 1rem 3rem; }
+  h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
+  dl { display: block; }
+  dt { margin-top: .5rem; }
+  figure img { min-width: 42rem; }
+}
 @media print { body { padding: 0; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
 """
 
@@ -85,7 +95,8 @@ def figure(png: bytes, caption: str) -> str:
     """Return a picture that the page carries inside itself."""
     source = base64.b64encode(png).decode("ascii")
     text = escape(caption, quote=True)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{source}"><figcaption>{text}</figcaption></figure>'
+    image = f'<div class="wide"><img alt="{text}" src="data:image/png;base64,{source}"></div>'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def folded(summary: str, content: str) -> str:

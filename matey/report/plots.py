@@ -42,6 +42,8 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 }
 PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+"""Where a legend stands: under its panel, where it covers no curve."""
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 
 
@@ -64,29 +66,31 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
             panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
         panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
     for axes in panels:
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, **BELOW)
     return figure
 
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
-    """Draw, for each field, the last known frame, the truth, the prediction and its error."""
-    num_fields = len(example.fields)
-    figure = Figure(
-        figsize=(10, 2.0 * height_over_width(example.last.shape[1:], example.spacing) * num_fields + 0.6),
-        layout="constrained",
-    )
-    grid = figure.subplots(num_fields, 4, squeeze=False, sharex=True, sharey=True)
-    for row, name in enumerate(example.fields):
-        last, target, prediction = (plane(f[row]) for f in (example.last, example.target, example.prediction))
+    """Draw, for each field, the last known frame, the truth, the prediction and its error; in space, in three planes."""
+    cells = example.last.shape[1:]
+    rows = [(index, normal) for index in range(len(example.fields)) for normal in normals_of(cells)]
+    heights = [2.0 * height_over_width(cells, example.spacing, normal) for _, normal in rows]
+    figure = Figure(figsize=(10, sum(heights) + 0.6), layout="constrained")
+    grid = figure.subplots(len(rows), 4, squeeze=False, sharex="row", sharey="row", height_ratios=heights)
+    for panels, (index, normal) in zip(grid, rows, strict=True):
+        last, target, prediction = (plane(f[index], normal) for f in (example.last, example.target, example.prediction))
         error = prediction - target
-        for axes, field in zip(grid[row], (last, target, prediction), strict=False):
-            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max())
-        _add_colour_bar(figure, image, grid[row, :3])
+        for axes, field in zip(panels, (last, target, prediction), strict=False):
+            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max(), normal)
+        _add_colour_bar(figure, image, panels[:3])
         largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
-        image = show_field(grid[row, 3], error, example.spacing, "RdBu_r", -largest, largest)
-        _add_colour_bar(figure, image, grid[row, 3:])
-        grid[row, 0].set_ylabel(_with_unit(name, example.units[row]) + "\n\ny")
+        image = show_field(panels[3], error, example.spacing, "RdBu_r", -largest, largest, normal)
+        _add_colour_bar(figure, image, panels[3:])
+        up, right = axes_of(normal)
+        panels[0].set_ylabel(f"{_with_unit(example.fields[index], example.units[index])}\n\n{up}")
+        for axes in panels if len(normals_of(cells)) > 1 or panels is grid[-1] else ():
+            axes.set_xlabel(right)
     titles = (
         "last known frame",
         f"truth, {example.lead} snapshots later",
@@ -95,28 +99,31 @@ def forecast_figure(example: Example) -> Figure:
     )
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
-    for axes in grid[-1]:
-        axes.set_xlabel("x")
     return figure
 
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
-    """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
-    height = 3.2 * height_over_width(examples[0].last.shape[1:], examples[0].spacing) + 0.9
-    figure = Figure(figsize=(10 * len(examples) / 3, height), layout="constrained")
-    for axes, example in zip(figure.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
-        field = plane(example.last[0])
-        show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max())
-        for level, patch in enumerate(example.patches):
-            own = example.layout.select(example.layout.level == level)
-            outlines = patches_in_plane(own, example.last.shape[1:], example.spacing)
-            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
-            axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
+    """Draw the patches of the last frame's tokens over the first field, for examples of one system; three planes of space."""
+    cells, spacing = examples[0].last.shape[1:], examples[0].spacing
+    heights = [3.2 * height_over_width(cells, spacing, normal) for normal in normals_of(cells)]
+    figure = Figure(figsize=(10 * len(examples) / 3, sum(heights) + 0.9), layout="constrained")
+    rows = figure.subplots(len(heights), len(examples), squeeze=False, height_ratios=heights)
+    for panels, normal in zip(rows, normals_of(cells), strict=True):
+        up, right = axes_of(normal)
+        for axes, example in zip(panels, examples, strict=True):
+            field = plane(example.last[0], normal)
+            show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max(), normal)
+            for level, patch in enumerate(example.patches):
+                own = example.layout.select(example.layout.level == level)
+                outlines = patches_in_plane(own, example.last.shape[1:], example.spacing, normal)
+                colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+                axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
+                axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
+            axes.set_xlabel(right)
+        panels[0].set_ylabel(up)
+    for axes, example in zip(rows[0], examples, strict=True):
         axes.set_title(f"frame {example.frame}: {example.layout.num_tokens} of {example.num_uniform_tokens} tokens")
-        axes.set_xlabel("x")
-    figure.axes[0].set_ylabel("y")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
 
@@ -126,16 +133,33 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def plane(field: Tensor) -> np.ndarray:
-    """Return the ``(y, x)`` plane of a field ``(z, y, x)`` that is drawn: the middle one."""
-    return field[field.shape[0] // 2].numpy()
+def normals_of(grid: Sequence[int]) -> tuple[int, ...]:
+    """Return the axes ``z, y, x`` by their numbers along which the planes that are drawn lie in a row: z alone in 2-D."""
+    return (0,) if grid[0] == 1 else (0, 1, 2)
+
+
+def axes_of(normal: int) -> tuple[str, str]:
+    """Return the names of the axes that run upwards and to the right in a plane."""
+    up, right = (name for axis, name in enumerate("zyx") if axis != normal)
+    return up, right
+
+
+def plane(field: Tensor, normal: int = 0) -> np.ndarray:
+    """Return the middle plane of a field ``(z, y, x)`` across the axis ``normal``: ``(y, x)``, ``(z, x)`` or ``(z, y)``."""
+    return field.select(normal, field.shape[normal] // 2).numpy()
 
 
 def show_field(
-    axes: Axes, field: np.ndarray, spacing: tuple[float, float, float], colours: str, low: float, high: float
+    axes: Axes,
+    field: np.ndarray,
+    spacing: tuple[float, float, float],
+    colours: str,
+    low: float,
+    high: float,
+    normal: int = 0,
 ) -> AxesImage:
-    """Draw a plane ``(y, x)`` of cells of size ``spacing`` along ``z, y, x``, with x to the right and y upwards."""
-    _, dy, dx = spacing
+    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; of ``(y, x)``, x runs to the right and y upwards."""
+    dy, dx = (size for axis, size in enumerate(spacing) if axis != normal)
     height, width = field.shape
     image = axes.imshow(
         field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=(0, width * dx, 0, height * dy)
@@ -146,23 +170,29 @@ def show_field(
     return image
 
 
-def patches_in_plane(layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float]) -> list[Rectangle]:
+def patches_in_plane(
+    layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0
+) -> list[Rectangle]:
     """Return the outlines of the last frame's patches that cut the plane that is drawn, the middle one.
 
     Args:
         layout: tokens of one sample.
         grid: number of cells along ``z, y, x``.
         spacing: cell size along ``z, y, x``.
+        normal: number of the axis across which the plane lies.
     """
     own = layout.select(layout.is_last)
-    num_z, num_y, num_x = grid
-    middle = (num_z // 2 + 0.5) / num_z
-    domain = (num_x * spacing[2], num_y * spacing[1])
+    up, right = (axis for axis in range(3) if axis != normal)
+    middle = (grid[normal] // 2 + 0.5) / grid[normal]
+    width, height = (grid[axis] * spacing[axis] for axis in (right, up))
     patches = []
-    for (_, z, y, x), (_, depth, height, width) in zip(own.centre.tolist(), own.extent.tolist(), strict=True):
-        if abs(z - middle) < depth / 2:
-            corner = ((x - width / 2) * domain[0], (y - height / 2) * domain[1])
-            patches.append(Rectangle(corner, width * domain[0], height * domain[1]))
+    for (_, *centre), (_, *extent) in zip(own.centre.tolist(), own.extent.tolist(), strict=True):
+        if abs(centre[normal] - middle) < extent[normal] / 2:
+            corner = (
+                (centre[right] - extent[right] / 2) * width,
+                (centre[up] - extent[up] / 2) * height,
+            )
+            patches.append(Rectangle(corner, extent[right] * width, extent[up] * height))
     return patches
 
 
@@ -194,10 +224,10 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
 
 
-def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float]) -> float:
+def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0) -> float:
     """Proportions of the plane that is drawn, within what a page can show."""
-    _, num_y, num_x = grid
-    return min(2.0, max(0.25, num_y * spacing[1] / (num_x * spacing[2])))
+    up, right = (cells * size for axis, (cells, size) in enumerate(zip(grid, spacing, strict=True)) if axis != normal)
+    return min(2.0, max(0.25, up / right))
 
 
 def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> None:

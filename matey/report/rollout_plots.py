@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from matey.evaluate.records import ALL_FIELDS, Record
 from matey.evaluate.spectra import Spectra
-from matey.report.plots import COLOURS, PERSISTENCE, STYLE, words
+from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, words
 
 DECADES = 12  # of power below the truth's largest that are drawn
 
@@ -24,7 +26,7 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
     systems = list(dict.fromkeys(record.system for record in records))
     num_columns = min(2, len(systems))
     num_rows = -(-len(systems) // num_columns)
-    figure = Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
+    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes, system in zip(panels, systems, strict=False):
         _draw_rollouts(axes, [record for record in records if record.system == system])
@@ -40,22 +42,23 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
     names = spectra[0].fields
     num_columns = min(2, len(names))
     num_rows = -(-len(names) // num_columns)
-    figure = Figure(figsize=(5 * num_columns, 3.4 * num_rows), layout="constrained")
+    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for row, (axes, name) in enumerate(zip(panels, names, strict=False)):
         truth = spectra[0].truth[row].numpy()
         axes.plot(spectra[0].wavenumbers, truth, color="black", label="truth")
         for colour, own in zip(itertools.cycle(COLOURS), spectra):
             for power, style, what in ((own.forecast[row], "-", ""), (own.error[row], ":", "error of ")):
-                shown = np.where(np.isfinite(power), power, np.nan)  # a rollout that blew up has no power to draw
+                shown = np.where(torch.isfinite(power), power, np.nan)  # a rollout that blew up has no power to draw
                 axes.plot(own.wavenumbers, shown, style, color=colour, label=f"{what}{label_of(own.kind)}")
         axes.set(title=words(name), xlabel="cycles per unit of length", ylabel="power", xscale="log", yscale="log")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # between powers of ten they would stand in each other's way
         largest = truth.max(initial=0)
         if largest > 0:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], largest * 10.0**-DECADES))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    panels[0].legend(fontsize=8)
+    panels[0].legend(fontsize=8, **BELOW)
     return figure
 
 
@@ -73,15 +76,17 @@ def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
     for colour, kind in zip(itertools.cycle(COLOURS), kinds):
         own = [record for record in overall if record.kind == kind]
         axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=label_of(kind))
-    # A rollout that blows up would press all that is readable against the axis.
-    if all(record.nrmse <= 10 * max(persistence) for record in overall):
-        axes.set_ylim(0, None)
-    else:
-        axes.set_yscale("log")
     names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
     for colour, name in zip(COLOURS[len(kinds) :], names if len(names) > 1 else [], strict=False):
         own = [record for record in records if (record.field, record.kind) == (name, kinds[0])]
-        label = f"{label_of(kinds[0])}, {words(name)}"
-        axes.plot([r.lead for r in own], [r.nrmse for r in own], color=colour, linewidth=1, label=label)
+        leads = [r.lead for r in own]
+        label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
+        axes.plot(leads, [r.nrmse for r in own], color=colour, linewidth=1, label=label)
+        axes.plot(leads, [r.persistence_nrmse for r in own], "--", color=colour, linewidth=0.8)
+    # A rollout that blows up would press all that is readable against the axis. Every curve has to be there by now.
+    if all(record.nrmse <= 10 * max(persistence) for record in records):
+        axes.set_ylim(0, None)
+    else:
+        axes.set_yscale("log")
     axes.locator_params("x", integer=True)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, **BELOW)

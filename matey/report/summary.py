@@ -74,6 +74,13 @@ def summary_text(evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
+READING = (
+    "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
+    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
+)
+"""What the numbers of `summary_text` are, for who meets them first."""
+
+
 def _cost_line(cost: Cost, width: int) -> str:
     return (
         f"{cost.system:{width}}{'':17}{cost.tokens:>9.1f}{cost.uniform_tokens:>13.0f}{cost.share:>15.1%}"

@@ -138,3 +138,23 @@ def test_a_rollout_that_blew_up_is_called_so():
     assert error_text(float("nan")) == error_text(float("inf")) == "diverged"
     record = Record("gas", "all", "rollout", 9, float("nan"), 0.0, 0.5, 0.5, 1)
     assert "diverged" in summary_text(Evaluation([record], [], []))
+
+
+def test_a_page_that_is_passed_on_names_no_folder_above_the_working_one(report, held_out, monkeypatch, model):
+    folder = held_out.sets[0].sources[0].parent
+    assert str(folder) not in report
+    monkeypatch.chdir(folder.parent)
+    facts = dict(describe(Trained("x", model), HeldOut(held_out.sets[:1], ((0,),), 2), Protocol(), "", "").facts)
+    assert facts["data"].endswith(f"; {folder.name}/{held_out.sets[0].sources[0].name}")
+
+
+def test_the_page_explains_its_numbers_and_what_its_times_depend_on(report):
+    words = " ".join(Reader(report).words)
+    assert "How to read these numbers" in words and "an error of" in words
+    assert "what else runs there makes it longer" in words and "with a load of" in words
+
+
+def test_the_ratio_is_the_number_that_is_set_off(report, evaluation):
+    ratios = {f"{record.ratio:.3f}" for record in evaluation.records}
+    shown = re.findall(r'<td class="best">([^<]+)</td>', report)
+    assert len(shown) > len(evaluation.records) and set(shown) <= ratios

@@ -11,6 +11,9 @@ from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.report import plots, rollout_plots
 from matey.report.png import to_png, write_png
+from matey.tokens.refinement import Refinement
+from matey.tokens.tokenize import tokenize
+from tests.conftest import make_batch
 
 
 def pictures(figure):
@@ -111,6 +114,7 @@ def test_a_constant_field_and_a_prediction_that_blew_up_can_be_drawn(evaluation)
 def test_three_dimensional_fields_are_cut_in_the_middle():
     field = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
     assert np.array_equal(plots.plane(field), np.full((2, 3), 2.0))
+    assert np.array_equal(plots.plane(field, 1), np.arange(4.0)[:, None].repeat(3, 1))
 
 
 def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
@@ -151,3 +155,58 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.png"]
+
+
+def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one():
+    records = rollout_records([0.1, 0.2], [0.3, 0.5])
+    records += [replace(r, field=name, nrmse=9 * r.nrmse) for name in ("density", "pressure") for r in records[:2]]
+    figure = rollout_plots.rollout_figure(records)
+    to_png(figure)  # which lays it out
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+    assert low <= drawn.min() and drawn.max() <= high
+    assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_a_rollout_shows_the_persistence_of_each_field_in_its_colour():
+    records = [
+        replace(record, field=name, nrmse=0.01, persistence_nrmse=other)
+        for name, other in (("all", 0.5), ("density", 0.7), ("pressure", 0.2))
+        for record in rollout_records([0.1, 0.2], [0.3, 0.5])
+    ]
+    (axes,) = rollout_plots.rollout_figure(records).axes
+    for name, other in (("density", 0.7), ("pressure", 0.2)):
+        colour = curve(axes, f"MATEY, {name} (dashed: persistence)").get_color()
+        (dashed,) = (line for line in axes.lines if line.get_color() == colour and line.get_linestyle() == "--")
+        assert dashed.get_ydata().tolist() == [other, other]
+
+
+def test_the_legend_of_training_covers_no_curve():
+    log = [{"step": 1, "loss": 0.5}, {"step": 1, "valid_nrmse": 0.4}]
+    for line, key in zip(log, ("loss", "valid_nrmse"), strict=True):
+        line[f"{key}_by_system"] = {"gas": 0.5}
+    figure = plots.training_figure(log)
+    to_png(figure)
+    for axes in figure.axes:
+        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+def in_space(example):
+    """An example like another on a grid of 8 x 16 x 16 cells whose corner is refined."""
+    batch = make_batch(num_samples=1, grid=(8, 16, 16))
+    patches = ((1, 8, 8, 8), (1, 4, 4, 4))
+    layout = tokenize([batch], patches, Refinement("budget", 22)).layout
+    frames = {name: batch.last[0] for name in ("last", "target", "prediction")}
+    return replace(example, fields=("density",), units=("1",), layout=layout, patches=patches, **frames)
+
+
+def test_in_space_three_planes_are_drawn_and_the_mesh_covers_each_of_them(evaluation):
+    example = replace(in_space(evaluation.examples[0]), spacing=(1.0, 0.5, 0.25))
+    shown = pictures(plots.forecast_figure(example))
+    assert [image.get_array().shape for image in shown[::4]] == [(16, 16), (8, 16), (8, 16)]
+    assert [image.get_extent() for image in shown[::4]] == [[0, 4, 0, 8], [0, 4, 0, 8], [0, 8, 0, 8]]
+    figure = plots.mesh_figure([example])
+    for axes, area in zip(figure.axes, (32, 32, 64), strict=True):
+        boxes = [path.get_extents() for outline in axes.collections for path in outline.get_paths()]
+        assert sum(box.width * box.height for box in boxes) == pytest.approx(area)
