@@ -114,7 +114,7 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    return [_read_batch(sets, group, num_frames) for group in _alike(sets, windows)]
+    return [_read_batch(sets, group, num_frames) for group in alike(sets, windows)]
 
 
 def read_history(data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int) -> FieldBatch:
@@ -156,14 +156,14 @@ def read_rollouts(
 ) -> list[Rollout]:
     """Read histories with the ``horizon`` true frames that follow each, grouped and ordered as by ``read_windows``."""
     rollouts = []
-    for group in _alike(sets, windows):
+    for group in alike(sets, windows):
         ends = [window.start + num_frames for window in group]
         truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(group, ends, strict=True)]
         rollouts.append(Rollout(_read_batch(sets, group, num_frames), _stack(truth)))
     return rollouts
 
 
-def _alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list[Window]]:
+def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list[Window]]:
     """Windows that can share one FieldBatch, in order of first appearance."""
     groups: dict[tuple[object, ...], list[Window]] = {}
     for window in windows:

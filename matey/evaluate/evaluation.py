@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
+from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
+from matey.data.windows import alike, num_starts
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
-from matey.evaluate.examples import Example, make_examples
+from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind
+from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.rollout import Forecaster, rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.spectra import Spectra, SpectraSums
@@ -81,12 +82,14 @@ class Evaluation:
         costs: tokens and seconds per system.
         examples: a few forecasts per system at the largest lead, along one trajectory.
         spectra: power spectra per system, at the last step of each kind of rollout.
+        worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
     """
 
     records: list[Record]
     costs: list[Cost]
     examples: list[Example]
     spectra: list[Spectra] = field(default_factory=list)
+    worst: list[Example] = field(default_factory=list)
 
 
 def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:
@@ -158,19 +161,43 @@ def evaluate(
             else:
                 score_rollout(model, data, task, windows, sums, spectra)
             on_forecasts(len(windows) * task.forecasts_per_window)
-    examples = make_examples(model, data, max(protocol.leads))
-    return Evaluation(sums.records(), mean_costs(costs), examples, spectra.spectra())
+    records = sums.records()
+    lead = max(protocol.leads)
+    worst = [
+        make_example(model, data, _window_of(data, record.worst, lead))
+        for record in records
+        if (record.field, record.kind, record.lead) == (ALL_FIELDS, "lead", lead)
+    ]
+    return Evaluation(records, mean_costs(costs), make_examples(model, data, lead), spectra.spectra(), worst)
 
 
 def score_rollout(
     model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
 ) -> None:
     """Roll out from some windows of a task, and add errors and spectra to the sums."""
-    for known in read_rollouts(data.sets, windows, data.num_frames, task.lead):
+    for group in alike(data.sets, windows):
+        (known,) = read_rollouts(data.sets, group, data.num_frames, task.lead)
+        names = [_trajectory_of(data, window).label for window in group]
         for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
             frame, truth = frame.cpu(), known.truth[:, step - 1]
-            sums.add(known.batch, task.kind, step, frame, truth)
+            sums.add(known.batch, task.kind, step, frame, truth, trajectories=names)
         spectra.add(known.batch, task.kind, task.lead, frame, truth)
+
+
+def _trajectory_of(data: HeldOut, window: Window) -> Trajectory:
+    return data.sets[window.set_index].trajectories[window.trajectory]
+
+
+def _window_of(data: HeldOut, label: str, lead: int) -> Window:
+    """Return the window in the middle of the trajectory of a label."""
+    (index, number), *_ = (
+        (index, number)
+        for index, numbers in enumerate(data.trajectories)
+        for number in numbers
+        if data.sets[index].trajectories[number].label == label
+    )
+    starts = num_starts(data.sets[index].trajectories[number], data.num_frames, lead)
+    return Window(index, number, (starts - 1) // 2, lead)
 
 
 def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0) -> tuple[Window, ...]:
@@ -191,10 +218,12 @@ def _score_lead(
     model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
 ) -> list[BatchCost]:
     costs = []
-    for batch in read_windows(data.sets, windows, data.num_frames):
+    for group in alike(data.sets, windows):
+        (batch,) = read_windows(data.sets, group, data.num_frames)
+        names = [_trajectory_of(data, window).label for window in group]
         start = time.perf_counter()
         prediction = model.predict(batch).cpu()
         costs.append(batch_cost(model, batch, time.perf_counter() - start))
         patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
-        sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell)
+        sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell, names)
     return costs

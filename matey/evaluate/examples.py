@@ -65,11 +65,12 @@ def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
         trajectory = data.trajectories[index][0]
         last_start = data.sets[index].trajectories[trajectory].num_frames - data.num_frames - lead
         for start in dict.fromkeys((0, last_start // 2, last_start)):
-            examples.append(_make_example(model, data, Window(index, trajectory, start, lead)))
+            examples.append(make_example(model, data, Window(index, trajectory, start, lead)))
     return examples
 
 
-def _make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
+def make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
+    """Predict one window and keep what is to be seen of it."""
     (batch,) = read_windows(data.sets, [window], data.num_frames)
     trajectory_set = data.sets[window.set_index]
     trajectory = trajectory_set.trajectories[window.trajectory]

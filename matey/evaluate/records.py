@@ -21,6 +21,8 @@ Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
 
 ALL_FIELDS = "all"
+Key = tuple[str, str, Kind, int]
+"""System, field, kind and lead of a record."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Record:
             number for rollouts, and where there are no borders or no errors.
         extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change; not a
             number in files of earlier versions.
+        best_trajectory: mean NRMSE over the windows of the trajectory where it is smallest; not a number where windows were
+            not told apart.
+        worst_trajectory: mean NRMSE over the windows of the trajectory where it is largest.
+        worst: name of that trajectory; empty where windows were not told apart.
     """
 
     system: str
@@ -55,6 +61,9 @@ class Record:
     num_windows: int
     seams: float = math.nan
     extrapolation_nrmse: float = math.nan
+    best_trajectory: float = math.nan
+    worst_trajectory: float = math.nan
+    worst: str = ""
 
     @property
     def is_rollout(self) -> bool:
@@ -81,7 +90,8 @@ class ErrorSums:
 
     def __init__(self) -> None:
         """Start with no windows."""
-        self._sums: dict[tuple[str, str, Kind, int], tuple[Tensor, int]] = {}
+        self._sums: dict[Key, tuple[Tensor, int]] = {}
+        self._of_trajectories: dict[Key, dict[str, tuple[float, int]]] = {}
 
     def add(
         self,
@@ -91,10 +101,12 @@ class ErrorSums:
         prediction: Tensor,
         target: Tensor,
         patch_of_cell: Tensor | None = None,
+        trajectories: Sequence[str] = (),
     ) -> None:
         """Add the errors of ``prediction`` at ``lead``, ``(b, f, z, y, x)`` in physical units, and those of the baselines.
 
-        With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too.
+        With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too; with the names of the
+        samples' trajectories, the error of each of them.
         """
         errors = [metric(p, target) for p in (prediction, persistence(batch)) for metric in (nrmse, vrmse)]
         errors.append(nrmse(extrapolation(batch, lead), target))
@@ -106,13 +118,14 @@ class ErrorSums:
             errors += list(jumps(prediction - target, patch_of_cell) / size)
         of_fields = torch.stack(errors).double()
         for row, field in enumerate(batch.fields):
-            self._add((batch.system, field, kind, lead), of_fields[:, :, row])
-        self._add((batch.system, ALL_FIELDS, kind, lead), of_fields.mean(dim=2))
+            self._add((batch.system, field, kind, lead), of_fields[:, :, row], trajectories)
+        self._add((batch.system, ALL_FIELDS, kind, lead), of_fields.mean(dim=2), trajectories)
 
     def records(self) -> list[Record]:
         """Return the means, in the order in which their first windows came."""
         records = []
-        for (system, field, kind, lead), (sums, num_windows) in self._sums.items():
+        for key, (sums, num_windows) in self._sums.items():
+            system, field, kind, lead = key
             means = (sums / num_windows).tolist()
             model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse, extrapolation_nrmse, across, inside = means
             records.append(
@@ -128,14 +141,28 @@ class ErrorSums:
                     num_windows=num_windows,
                     seams=across / inside if inside else math.nan,
                     extrapolation_nrmse=extrapolation_nrmse,
+                    **_spread(self._of_trajectories.get(key, {})),
                 )
             )
         return records
 
-    def _add(self, key: tuple[str, str, Kind, int], errors: Tensor) -> None:
-        """Add errors ``(7, b)`` to the sums of a record."""
+    def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
+        """Add errors ``(7, b)`` to the sums of a record, those of the model to the sums of their trajectories too."""
+        of_trajectories = self._of_trajectories.setdefault(key, {})
+        for name, error in zip(trajectories, errors[0].tolist(), strict=False):
+            total, count = of_trajectories.get(name, (0.0, 0))
+            of_trajectories[name] = (total + error, count + 1)
         sums, num_windows = self._sums.get(key, (torch.zeros(self.NUM_SUMS, dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
+
+
+def _spread(of_trajectories: dict[str, tuple[float, int]]) -> dict[str, Any]:
+    """Return the smallest and the largest mean error of a trajectory; what is not finite is larger than all that is."""
+    if not of_trajectories:
+        return {}
+    means = {name: total / count for name, (total, count) in of_trajectories.items()}
+    ordered = sorted(means, key=lambda name: means[name] if math.isfinite(means[name]) else math.inf)
+    return {"best_trajectory": means[ordered[0]], "worst_trajectory": means[ordered[-1]], "worst": ordered[-1]}
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:

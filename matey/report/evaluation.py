@@ -21,10 +21,12 @@ from matey.report.summary import (
     ratio_text,
     seams_text,
     seconds_text,
+    spread_cells,
     summary_records,
 )
 
 ERRORS = ("NRMSE", "of persistence", "of extrapolation", "ratio", "VRMSE", "of persistence", "seams", "windows")
+SPREAD = ("best trajectory", "worst trajectory", "which")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
@@ -35,6 +37,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         definitions(about.facts),
         *_summary(evaluation.records),
         *_rollouts(evaluation),
+        *_spread(evaluation),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),
         *_costs(evaluation),
@@ -109,6 +112,25 @@ def _rollouts(evaluation: Evaluation) -> list[str]:
             "the error, which is as large as the truth at scales of which the forecast knows nothing any more."
         )
         parts += [heading(3, system), figure(to_png(rollout_plots.spectra_figure(own)), caption)]
+    return parts
+
+
+def _spread(evaluation: Evaluation) -> list[str]:
+    """Show how errors differ between trajectories, and the worst of them."""
+    known = [record for record in summary_records(evaluation.records) if record.worst]
+    if not known:
+        return []
+    rows = [(record.system, forecast_text(record), error_text(record.nrmse), *spread_cells(record)) for record in known]
+    parts = [
+        heading(2, "From trajectory to trajectory"),
+        paragraph(
+            "NRMSE, the mean over the windows of each trajectory: where it is smallest, and where it is largest."
+        ),
+        table(("system", "forecast", "all", *SPREAD), rows, num_text=2),
+    ]
+    for example in evaluation.worst:
+        caption = f"The largest error at lead {example.lead}: {example.trajectory}, from frame {example.frame}."
+        parts += [heading(3, f"{example.system}, worst case"), figure(to_png(plots.forecast_figure(example)), caption)]
     return parts
 
 

@@ -42,6 +42,12 @@ def ratio_text(record: Record) -> str:
     return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
 
 
+def spread_cells(record: Record) -> tuple[str, str, str]:
+    """Format the errors of the best and the worst trajectory, and the name of the latter as the end of its path."""
+    *_, name = record.worst.rpartition("/")
+    return known_text(record.best_trajectory), error_text(record.worst_trajectory), name
+
+
 def seams_text(record: Record) -> str:
     """Format the jumps across the borders of patches over those inside."""
     return f"{record.seams:.2f}" if math.isfinite(record.seams) else "-"

@@ -156,3 +156,22 @@ def test_a_trajectory_shorter_than_the_rollout_is_refused_before_computing(model
     plan_tasks(model, data, Protocol(leads=(1, 6), rollout_steps=6))
     with pytest.raises(DataError, match="expected at least 9 frames"):
         plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=7))
+
+
+def test_the_spread_over_trajectories_is_that_of_evaluating_each_alone(model, shallow_water):
+    protocol = Protocol(leads=(2,), rollout_steps=3, max_windows=1000)
+    data = HeldOut((shallow_water,), ((0, 1, 2),), num_frames=2)
+    whole = evaluate(model, data, protocol, plan_tasks(model, data, protocol))
+    alone = []
+    for number in range(3):
+        one = HeldOut((shallow_water,), ((number,),), num_frames=2)
+        alone.append(evaluate(model, one, protocol, plan_tasks(model, one, protocol)).records)
+    assert len(whole.records) == 2 * (1 + 3)
+    for record, *own in zip(whole.records, *alone, strict=True):
+        errors = [each.nrmse for each in own]
+        assert (record.best_trajectory, record.worst_trajectory) == pytest.approx((min(errors), max(errors)), rel=1e-5)
+        worst = shallow_water.trajectories[errors.index(max(errors))]
+        assert record.worst == worst.label
+    (example,) = whole.worst
+    (last,) = {record.worst for record in whole.records if (record.field, record.kind) == ("all", "lead")}
+    assert last.endswith(example.trajectory)

@@ -19,6 +19,9 @@ KEYS = [
     "num_windows",
     "seams",
     "extrapolation_nrmse",
+    "best_trajectory",
+    "worst_trajectory",
+    "worst",
 ]
 
 
@@ -87,7 +90,7 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
     (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert list(row) == KEYS
-    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None]
+    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None, None, None, ""]
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
@@ -100,7 +103,7 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 
 def test_records_of_an_earlier_version_are_read_without_extrapolation(tmp_path):
-    row = dict(zip(KEYS[:-1], ["gas", "all", "lead", 1, 0.1, 0.2, 0.5, 0.25, 7, 1.5], strict=True))
+    row = dict(zip(KEYS[:10], ["gas", "all", "lead", 1, 0.1, 0.2, 0.5, 0.25, 7, 1.5], strict=True))
     (tmp_path / "metrics.json").write_text(json.dumps([row]))
     (record,) = read_records(tmp_path / "metrics.json")
     assert record.nrmse == 0.1 and math.isnan(record.extrapolation_nrmse)
@@ -108,3 +111,14 @@ def test_records_of_an_earlier_version_are_read_without_extrapolation(tmp_path):
 
 def test_a_rollout_says_how_far_each_of_its_steps_goes():
     assert (rollout_kind(1), rollout_kind(5)) == ("rollout", "rollout by 5")
+
+
+def test_the_best_and_the_worst_trajectory_are_found_by_the_means_over_their_windows():
+    sums = ErrorSums()
+    target = batch_of(4).last
+    for errors in ((0.1, 0.5, 0.2, 0.1), (0.3, 0.1, 0.2, math.nan)):
+        wrong = torch.tensor(errors)[:, None, None, None, None]
+        sums.add(batch_of(4), "lead", 1, target * (1 + wrong), target, trajectories=["a", "b", "c", "d"])
+    record = by_field(sums.records())["all"]
+    assert record.best_trajectory == pytest.approx(0.2) and record.worst == "d"
+    assert math.isnan(record.worst_trajectory)

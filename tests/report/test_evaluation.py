@@ -64,8 +64,8 @@ def test_the_report_names_each_system_and_shows_it(report):
     words = Reader(report).words
     for system in ("shallow_water", "diffusion_reaction"):
         assert words.count(system) >= 4
-    # Curves of training and rollouts, and for both systems spectra, a forecast and a mesh.
-    assert Reader(report).tags.count("img") == 2 + 2 * 3
+    # Curves of training and rollouts, and for both systems spectra, the worst forecast, another one and a mesh.
+    assert Reader(report).tags.count("img") == 2 + 2 * 4
 
 
 def test_the_report_holds_every_record(report, evaluation):

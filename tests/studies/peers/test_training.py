@@ -157,7 +157,7 @@ def test_three_dimensional_data_is_refused():
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "neuralop.models", None)
-    with pytest.raises(StudyError, match=r"needs neuraloperator: pip install 'matey\[baselines\]'"):
+    with pytest.raises(StudyError, match=r"needs neuraloperator: pip install 'matey-pde\[baselines\]'"):
         FourierOperator(2, 1)
 
 
