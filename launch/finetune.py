@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import get_args
 
 import matey.held_signals  # noqa: F401 (before the imports that take seconds)
-from matey.config import TrainedParts
+from matey.config.choices import FINETUNE_MODES
 from matey.train.command import read_settings, training_parser
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
@@ -21,8 +20,8 @@ def main() -> int:
     )
     parser.add_argument(
         "--train",
-        choices=get_args(TrainedParts),
-        help="parts that are trained: all but the blocks, all, adapters, the decoder",
+        metavar="MODE",
+        help=f"parts that are trained: {', '.join(FINETUNE_MODES.own)}, or a package's",
     )
     parser.add_argument(
         "--trajectories", type=int, metavar="N", help="train on the first N trajectories of a fixed order"

@@ -71,7 +71,8 @@ class Registry(Generic[Thing]):
         """
         if name not in self.own and name not in self._loaded and name not in self._of_packages:
             names = list(self)
-            raise RegistryError(f"expected a known {self.kind}: {', '.join(names)}.{nearest_name(name[:80], names)}")
+            hint = nearest_name(name[:80], names)
+            raise RegistryError(f"there is no {self.kind} {name[:80]!r}; there are {', '.join(names)}.{hint}")
         return name
 
     def register(self, name: str) -> Callable[[Decorated], Decorated]:

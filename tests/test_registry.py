@@ -48,7 +48,7 @@ def test_our_own_names_do_not_look_at_packages(rounding, install):
 
 def test_an_unknown_name_lists_all_and_the_nearest(rounding, install):
     install("coarse", "def tens(x): return round(x, -1)", "tens = coarse:tens")
-    with pytest.raises(RegistryError, match=r"a known rounding: floor, ceil, tens\. Did you mean 'tens'\?"):
+    with pytest.raises(RegistryError, match=r"no rounding 'ten'; there are floor, ceil, tens\. Did you mean 'tens'\?"):
         rounding["ten"]
 
 

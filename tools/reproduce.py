@@ -24,10 +24,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from matey.commands import ROOT, WORK
-from matey.config import ConfigError, TrainedParts, load_config
+from matey.config import ConfigError, load_config
+from matey.config.choices import FINETUNE_MODES
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
 from matey.studies.scales import SCALES, SYSTEMS
@@ -45,7 +45,7 @@ def main() -> int:
     study.add_argument(
         "--modes",
         default="prepost,all",
-        help=f"parts that are trained: {', '.join(get_args(TrainedParts))} (prepost,all)",
+        help=f"parts that are trained: {', '.join(FINETUNE_MODES.own)} (prepost,all)",
     )
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
     study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (3)")
@@ -101,7 +101,7 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def check_data_efficiency(args: argparse.Namespace) -> None:
     """Read the flags that hold lists, and the run's YAML, before anything is imported that takes seconds."""
     scale = SCALES[args.scale]
-    args.modes = chosen("--modes", args.modes, get_args(TrainedParts))
+    args.modes = chosen("--modes", args.modes, tuple(FINETUNE_MODES))
     args.starts = chosen("--starts", args.starts, ("pretrained", "random"))
     args.sizes = numbers("--sizes", args.sizes or scale.sizes[args.system])
     if args.scale != "tiny" and args.pretrained is None and "pretrained" in args.starts:

@@ -19,6 +19,7 @@ from typing import NoReturn
 from matey.config import flags
 from matey.fields import nearest_name
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
+from matey.simulate.systems import SYSTEMS
 
 MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
@@ -41,8 +42,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
         if options.list:
-            for name, system in CATALOGUE.items():
-                print(f"{name:20s} {system.summary}")
+            for name in SYSTEMS:
+                print(f"{name:20s} {(CATALOGUE.get(name) or SYSTEMS[name]).summary}")
             return 0
         check(options)
         from matey.commands.simulate import main as simulate
@@ -91,7 +92,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     layouts = (
         "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
     )
-    parser.add_argument("--layout", choices=LAYOUTS, default="official", help=f"{layouts} (default: %(default)s)")
+    parser.add_argument(
+        "--layout", choices=("official", *LAYOUTS), default="official", help=f"{layouts} (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, help="threads (default: as many as PyTorch takes)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
     return parser.parse_args(arguments)
@@ -111,24 +114,27 @@ def check(options: argparse.Namespace) -> None:
     for name, systems in settings().items():
         if getattr(options, name) is not None and options.system not in systems:
             raise ValueError(f"{options.system} has no --{name}, only {' and '.join(systems)} have.")
-    published = CATALOGUE[options.system]
+    published = CATALOGUE.get(options.system) or SYSTEMS[options.system]
     asked = {"num_trajectories": options.trajectories, "resolution": options.resolution, "num_frames": options.frames}
     sizes = {name: getattr(published, name) if size is None else size for name, size in asked.items()}
-    chosen = {name: getattr(options, name) for name in published.settings if getattr(options, name) is not None}
+    given = {name: getattr(options, name, None) for name in published.settings}  # a package's settings are no flags
+    chosen = {name: setting for name, setting in given.items() if setting is not None}
     check_sizes(**sizes, first_seed=options.seed, settings=chosen)
-    layouts = LAYOUTS[options.layout]
-    if options.system not in layouts:
+    layouts = LAYOUTS.get(options.layout)
+    if layouts is not None and options.system not in layouts:
         raise ValueError(f"{options.system} has no --layout {options.layout}, only {' and '.join(layouts)} has.")
 
 
 def full_name(system: str | None) -> str:
     """Return the system that a name, or the part of one that is in no other, stands for; ValueError if there is none."""
     if system is None:
-        raise ValueError(f"Name a system: {' or '.join(CATALOGUE)}.")
-    meant = [name for name in CATALOGUE if system in name]
-    if system in CATALOGUE or len(meant) == 1:
-        return system if system in CATALOGUE else meant[0]
-    raise ValueError(f"No system {system!r}.{nearest_name(system, CATALOGUE)} See --list.")
+        raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
+    if system in CATALOGUE:
+        return system
+    meant = [name for name in SYSTEMS if system in name]
+    if system in meant or len(meant) == 1:
+        return system if system in meant else meant[0]
+    raise ValueError(f"No system {system!r}.{nearest_name(system, SYSTEMS)} See --list.")
 
 
 if __name__ == "__main__":

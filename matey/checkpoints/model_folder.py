@@ -35,6 +35,7 @@ class _ModelJson(BaseModel):
     refine_rule: str = "threshold"
     refine_amount: float = Field(0.2, ge=0, le=1e9)
     refine_values: str = "normalised"
+    refine_criterion: str = "variance"
     refine_change: float = Field(0.0, ge=0, le=1e6)
     normalisation: str = "sample"
     history: Count = 1

@@ -56,7 +56,7 @@ def data(args: argparse.Namespace) -> None:
     trained = training_speed(case, args.repeat)
     speeds = []
     with tempfile.TemporaryDirectory() as folder:
-        for system in (bar := tqdm(SYSTEMS, desc="data", unit=" systems", disable=None)):
+        for system in (bar := tqdm(SYSTEMS.own, desc="data", unit=" systems", disable=None)):
             bar.set_postfix_str(system)
             ensemble = SYSTEMS[system].ensemble(num_trajectories=2, resolution=args.resolution, num_frames=8)
             make(Path(folder) / system, ensemble)

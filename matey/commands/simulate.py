@@ -13,13 +13,13 @@ import torch
 from tqdm import tqdm
 
 from matey.simulate.catalogue import settings
-from matey.simulate.ensemble import Ensemble, Layout, Trajectory, make
+from matey.simulate.ensemble import Ensemble, Layout, System, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
 from matey.simulate.systems import SYSTEMS
 from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
 
+# Beside the official one, which a system brings along.
 LAYOUTS: dict[str, Mapping[str, Layout]] = {
-    "official": {name: system.layout for name, system in SYSTEMS.items()},
     "the_well": WELL_LAYOUTS,
     "npy": {"mhd_cavity": ARRAYS},
 }
@@ -73,8 +73,9 @@ def requested(options: argparse.Namespace) -> Ensemble:
         "first_seed": options.seed,
     }
     chosen = {name: getattr(options, name) for name in settings()}
-    layout = LAYOUTS[options.layout][options.system]
-    system = replace(SYSTEMS[options.system], layout=layout)
+    system: System = SYSTEMS[options.system]
+    if options.layout != "official":
+        system = replace(system, layout=LAYOUTS[options.layout][options.system])
     return system.ensemble(given(chosen), **given(sizes))
 
 

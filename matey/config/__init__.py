@@ -24,7 +24,6 @@ from matey.config.schema import (
     RunConfig,
     TokenSet,
     TokensSection,
-    TrainedParts,
     TrainSection,
 )
 
@@ -44,7 +43,6 @@ __all__ = [
     "TokenSet",
     "TokensSection",
     "TrainSection",
-    "TrainedParts",
     "dump_config",
     "load_config",
     "load_deepspeed_config",

@@ -175,4 +175,5 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     if error["type"] == "missing":
         return f"{where!r} is required"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {shortened(error['input'])})" if where else message
+    came = shortened(error["input"])
+    return f"{where}: {message}" + ("" if came in message else f" (got {came})") if where else message

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, Scheme
 from matey.config.description import DataDescription
 from matey.config.section import FieldName, PathText, Section
 
@@ -36,8 +37,6 @@ Part = Literal[
 """A part of the network, see `matey.model.parts`."""
 TokenSet = Literal["uniform", "mix", "mul"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
-TrainedParts = Literal["all", "prepost", "lora", "head"]
-"""What fine-tuning trains, see `matey.train.trained_parts`."""
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
 
@@ -45,15 +44,11 @@ class ModelSection(Section):
     """The network."""
 
     size: Literal["micro", "Ti", "S", "B"] = Field("Ti", description="heads, width and blocks: 3/96/4 or the paper's")
-    scheme: Literal["vit", "svit", "avit"] = Field(
-        "vit", description="attention: full; over time, then space; over time, then each axis"
-    )
+    scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
     )
-    attention: Literal["auto", "grouped", "varlen", "flash_attn"] = Field(
-        "auto", description="implementation of attention: the fastest available, or one by name"
-    )
+    attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )
@@ -88,9 +83,10 @@ class TokensSection(Section):
     refine: float = Field(
         0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
     )
-    values: Literal["normalised", "raw"] = Field("normalised", description="fields whose variance decides")
+    values: Literal["normalised", "raw"] = Field("normalised", description="fields whose values decide")
+    criterion: Criterion = Field("variance", description="what is compared between patches")
     change: float = Field(
-        0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the variance"
+        0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the criterion"
     )
 
 
@@ -174,9 +170,9 @@ class TrainSection(Section):
         lt=1,
         description="decay of the moving average of the weights, such as 0.999, which validation and model/ use; 0: none",
     )
-    loss: Literal["nrmse", "balanced"] = Field(
+    loss: LossName = Field(
         "nrmse",
-        description="NRMSE, or NRMSE over persistence's mean on the system at the lead time, so that none outweighs others",
+        description="NRMSE; balanced: over persistence's mean on the system at the lead time; gradient: of values and slopes",
     )
     unroll: int = Field(
         0,
@@ -233,7 +229,7 @@ class FinetuneSection(Section):
     """What launch/finetune.py starts from and what it trains."""
 
     pretrained: PathText | None = Field(None, description="folder of a run or a model, or none: random initial weights")
-    train: TrainedParts = Field(
+    train: FinetuneMode = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )
     new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from matey.config.choices import BACKENDS
 from matey.tokens.segments import Segmentation
-
-BACKENDS = ("auto", "grouped", "varlen", "flash_attn")
 
 
 def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str = "auto") -> Tensor:
@@ -25,8 +24,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
         k: keys ``(n, h, d)``.
         v: values ``(n, h, d)``.
         segmentation: the segments of the ``m`` queries and ``n`` keys.
-        backend: ``grouped`` scaled-dot-product attention, one call for all segments of a length; ``varlen``, variable-length
-            flash attention in PyTorch; ``flash_attn``, the package of that name; ``auto`` takes what `choose_backend` says.
+        backend: name of the function that computes it, in packed order: one of those below, or a package's.
 
     Returns:
         The attended values ``(m, h, d)``, in the order of the queries.
@@ -34,13 +32,11 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
     Raises:
         ValueError: the backend cannot serve this device, precision or installation.
     """
-    if backend == "auto":
-        backend = choose_backend(q.device.type, q.dtype)
     if segmentation.queries is not None:
         q = q[segmentation.queries]
     if segmentation.keys is not None:
         k, v = k[segmentation.keys], v[segmentation.keys]
-    packed = _grouped(q, k, v, segmentation) if backend == "grouped" else _flash(q, k, v, segmentation, backend)
+    packed = BACKENDS[backend](q, k, v, segmentation)
     return packed if segmentation.inverse is None else packed[segmentation.inverse]
 
 
@@ -56,7 +52,12 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
     return "flash_attn" if find_spec("flash_attn") else "grouped"
 
 
-def _grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
+def auto(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
+    """Take what `choose_backend` says; packed in and out."""
+    return BACKENDS[choose_backend(q.device.type, q.dtype)](q, k, v, segmentation)
+
+
+def grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
     """Call scaled-dot-product attention once per run of equal segments; packed in and out.
 
     Nothing is padded to save calls: lengths repeat so much that there are few of them (docs/performance.md).
@@ -74,8 +75,17 @@ def _split(rows: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
     return [rows] if len(lengths) == 1 else rows.split(lengths)
 
 
+def varlen(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
+    """Call PyTorch's variable-length flash attention once for all segments; packed in and out."""
+    return _flash(q, k, v, segmentation, "varlen")
+
+
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
+    """Call that of the package flash-attn once for all segments; packed in and out."""
+    return _flash(q, k, v, segmentation, "flash_attn")
+
+
 def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str) -> Tensor:
-    """Call variable-length flash attention once for all segments; packed in and out."""
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
         raise ValueError(
             f"The attention backend {backend!r} needs a GPU and bfloat16 or float16, got {q.dtype} on {q.device.type}; "

@@ -1,35 +1,23 @@
-"""The transformer block, and the attention schemes as ordered lists of segmentations."""
+"""The transformer block: an attention for each segmentation of the scheme, and an MLP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.config.choices import SCHEMES
 from matey.model.seam import Plan, Seam
-from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
-from matey.tokens.segments import line_key, place_key, sample_key, time_key
-
-Key = Callable[[TokenLayout], Tensor]
+from matey.tokens.schemes import Key
 
 
 def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
-    """Return one key per attention of a block, in order; tokens with equal keys attend to each other.
-
-    ``vit`` attends over space and time at once, ``svit`` over time and then space, ``avit`` over time and then each axis that
-    patches extend along, z y x.
-    """
-    if scheme == "vit":
-        return (sample_key,)
-    if scheme == "svit":
-        return place_key, time_key
-    assert scheme == "avit", scheme
-    axes = [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
-    return place_key, *(partial(line_key, axis=axis) for axis in axes)
+    """Return one key per attention of a block, in order; tokens with equal keys attend to each other."""
+    keys: Sequence[Key] = SCHEMES[scheme](patches)
+    return tuple(keys)
 
 
 class SelfAttention(nn.Module):

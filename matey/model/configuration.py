@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from matey.model.attention import BACKENDS
+from matey.config.choices import BACKENDS, CRITERIA, SCHEMES
 from matey.tokens.patches import Patch, check_levels
 from matey.tokens.refinement import Refinement, Rule, Values
 
@@ -27,6 +27,7 @@ OF_TOKENS = {
     "rule": "refine_rule",
     "refine": "refine_amount",
     "values": "refine_values",
+    "criterion": "refine_criterion",
     "change": "refine_change",
 }
 # What a network was before there was a key for it: older models' ``config.json`` does not name these.
@@ -39,7 +40,7 @@ class MateyConfig(PretrainedConfig):
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
-        scheme: ``vit`` (full attention), ``svit`` (time, then space) or ``avit`` (time, then each axis).
+        scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
         token_set: kind of tokens (`tokens.set` of the run YAML), ``uniform`` (one level), ``mix`` (children replace their
             parent) or ``mul`` (children beside it: the coarsest tokens attend to each other, the children of each parent
             among themselves, and what is decoded for children is added to what is for their parent).
@@ -47,6 +48,7 @@ class MateyConfig(PretrainedConfig):
             `matey.tokens.refinement.Refinement`.
         refine_amount: the rule's threshold, share or number of tokens (`tokens.refine`).
         refine_values: fields that decide where to refine (`tokens.values`), ``normalised`` or ``raw``.
+        refine_criterion: measure that is compared between patches (`tokens.criterion`), ``variance`` or a package's.
         refine_change: weight of the change between the last two frames in that decision (`tokens.change`).
         normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
             over the history, undone on the output; there is no other, and a file that names one is refused.
@@ -80,6 +82,7 @@ class MateyConfig(PretrainedConfig):
         refine_rule: Rule = "threshold",
         refine_amount: float = 0.2,
         refine_values: Values = "normalised",
+        refine_criterion: str = "variance",
         refine_change: float = 0.0,
         normalisation: str = "sample",
         history: int = 4,
@@ -108,6 +111,7 @@ class MateyConfig(PretrainedConfig):
         self.refine_rule = refine_rule
         self.refine_amount = refine_amount
         self.refine_values = refine_values
+        self.refine_criterion = refine_criterion
         self.refine_change = refine_change
         self.normalisation = normalisation
         self.history = history
@@ -145,14 +149,15 @@ class MateyConfig(PretrainedConfig):
     def refinement(self) -> Refinement:
         """The rule by which patches are split."""
         keep_parents = self.token_set == "mul"
-        return Refinement(self.refine_rule, self.refine_amount, self.refine_values, self.refine_change, keep_parents)
+        how = self.refine_rule, self.refine_amount, self.refine_values, self.refine_change, keep_parents
+        return Refinement(*how, self.refine_criterion)
 
     def _check(self) -> None:
         check_levels(self.patches)
         if len(set(self.fields)) != len(self.fields):
             raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
-        if self.scheme not in ("vit", "svit", "avit"):
-            raise ValueError(f"scheme must be 'vit', 'svit' or 'avit', got {self.scheme!r}.")
+        for name, registry in ((self.scheme, SCHEMES), (self.attention, BACKENDS), (self.refine_criterion, CRITERIA)):
+            registry.check(name)
         if self.token_set not in ("uniform", "mix", "mul"):
             raise ValueError(f"token_set must be 'uniform', 'mix' or 'mul', got {self.token_set!r}.")
         if self.refine_rule not in ("threshold", "fraction", "budget"):
@@ -161,8 +166,6 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"refine_values must be 'normalised' or 'raw', got {self.refine_values!r}.")
         if self.token_set == "uniform" and len(self.patches) > 1:
             raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' or 'mul'.")
-        if self.attention not in BACKENDS:
-            raise ValueError(f"attention must be one of {', '.join(BACKENDS)}, got {self.attention!r}.")
         if self.normalisation != "sample":
             raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
         if self.predict not in ("rate", "change", "field"):

@@ -10,8 +10,11 @@ from pydantic import Field, ValidationError
 from matey.config import ConfigError, read_yaml
 from matey.config.section import Section
 from matey.fields import nearest_name
+from matey.registry import Registry, RegistryError
 
-MACHINES = files("matey.planning") / "machines"
+FOLDER = files("matey.planning") / "machines"
+MACHINES: Registry[Machine] = Registry("machine", "matey.machines", {}, type="matey.planning.machine:Machine")
+"""Machines that packages add to those of `FOLDER`."""
 
 
 class Link(Section):
@@ -72,25 +75,43 @@ def load_machine(name_or_path: str | Path) -> Machine:
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        if str(name_or_path) not in machine_names():
-            raise ConfigError(
-                f"There is no machine {str(name_or_path)!r}; take one of {', '.join(machine_names())}, or the path of a "
-                "YAML file like those in matey/planning/machines/."
-            )
-        path = Path(str(MACHINES / f"{name_or_path}.yaml"))
+        name = str(name_or_path)
+        if name not in _own_names():
+            return _of_package(name)
+        path = Path(str(FOLDER / f"{name}.yaml"))
     try:
         machine = Machine.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from None
-    for precision in ("float32", "bfloat16"):
-        if precision not in machine.peak or precision not in machine.achieved:
-            raise ConfigError(f"{path}: peak and achieved must each give a number for {precision}.")
-    return machine
+    return _checked(machine, str(path))
 
 
 def machine_names() -> list[str]:
-    """Return the machines that come with the package."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in MACHINES.iterdir() if entry.name.endswith(".yaml"))
+    """Return the machines that come with MATEY, and those that packages add."""
+    return [*_own_names(), *MACHINES]
+
+
+def _own_names() -> list[str]:
+    return sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir() if entry.name.endswith(".yaml"))
+
+
+def _of_package(name: str) -> Machine:
+    try:
+        if name in MACHINES:
+            return _checked(MACHINES[name], f"The machine {name}")
+        raise ConfigError(
+            f"There is no machine {name!r}; take one of {', '.join(machine_names())}, or the path of a "
+            "YAML file like those in matey/planning/machines/."
+        )
+    except RegistryError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _checked(machine: Machine, source: str) -> Machine:
+    for precision in ("float32", "bfloat16"):
+        if precision not in machine.peak or precision not in machine.achieved:
+            raise ConfigError(f"{source}: peak and achieved must each give a number for {precision}.")
+    return machine
 
 
 def _sentence(error: ValidationError) -> str:

@@ -119,7 +119,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             means,
             deviations,
             label=f"{start}, {mode}",
-            color=COLOURS[mode],
+            color=COLOURS.get(mode, "#777777"),
             ls=line,
             marker="o",
             ms=4,

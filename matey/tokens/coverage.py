@@ -147,12 +147,7 @@ def tiles_reached(
     chosen[own] = True
     tiles = []
     for levels, group in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):
-        mask = levels.any(dim=0)
-        radius = _radius(reach, mask, group)
-        if any(radius):
-            around = _with_ring(mask.float(), radius, group)
-            mask = F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
-        tiles.append(_tiles(mask, group, tile))
+        tiles.append(_tiles(_wider(levels.any(dim=0), reach, group), group, tile))
     return tiles
 
 
@@ -178,28 +173,83 @@ def routes(
         One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that decodes, the rank that has cells
         there, and the row of the tile.
     """
-    num_ranks = int(rank.max()) + 1
-    found = []
     decoders = _by_cell(layout, rank + 1, frames, patches, tile)  # from 1, since 0 is nobody
     holders = _by_cell(layout, (rank + 1) * layout.is_leaf, frames, patches, tile)
-    for decoder, holder, group in zip(decoders, holders, frames, strict=True):
-        holder = holder.amax(dim=0)
-        shape = Tiles(group, tile, rank[:0], holder[:0]).grid
-        row = torch.arange(math.prod(shape), device=rank.device).view(shape)
-        for axis, (size, length) in enumerate(zip(holder.shape[1:], shape[1:], strict=True), start=1):
-            row = row.repeat_interleave(size // length, dim=axis)
-        radius = _radius(reach, holder, group)
-        around = _with_ring(decoder, radius, group)
-        keys = []
-        for start in product(*(range(2 * r + 1) for r in radius)):
-            cut = (slice(first, first + size) for first, size in zip(start, holder.shape[1:], strict=True))
-            near = around[:, :, *cut]
-            apart = (near != holder) & (near > 0) & (holder > 0)
-            key = ((near - 1) * num_ranks + holder - 1) * math.prod(shape) + row
-            keys.append(key[apart])
-        keys = torch.cat(keys).unique()
-        found.append(torch.stack(torch.unravel_index(keys, (num_ranks, num_ranks, math.prod(shape)))))
-    return found
+    return [
+        _near(decoder, holder.amax(dim=0), group, reach, tile)
+        for decoder, holder, group in zip(decoders, holders, frames, strict=True)
+    ]
+
+
+def held_by(tiles: Tiles, rank: int) -> Tensor:
+    """Write the rank, counted from 1, over the places ``(b, Z, Y, X)`` of a part of the frame, and zero elsewhere."""
+    rows = tiles.row.new_zeros(math.prod(tiles.grid), *tiles.places.shape[1:])
+    rows = rows.index_copy(0, tiles.row, (rank + 1) * tiles.places.to(rows.dtype))
+    return unpatchify(rows[:, None, None], (1, *tiles.grid[1:]))[:, 0, 0]
+
+
+def tiles_around(tiles: Tiles, reach: Sequence[int]) -> Tiles:
+    """Return the tiles that hold cells of a part of the frame or lie within ``reach`` cells ``z, y, x`` of them."""
+    return _tiles(_wider(held_by(tiles, 0).bool(), reach, tiles.frames), tiles.frames, tiles.tile)
+
+
+def halo_routes(tiles: Sequence[Tiles], holders: Sequence[Tensor], reaches: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Find the tiles in which one rank holds cells that another rank's cells have within their reach.
+
+    Args:
+        tiles: this rank's part of each batch's frame.
+        holders: places ``(b, Z, Y, X)`` of each frame with the rank that holds them, counted from 1, see `held_by`.
+        reaches: number of cells along ``z, y, x``, for each batch.
+
+    Returns:
+        One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that holds the cells, the rank that reaches
+        them, and the row of the tile.
+    """
+    near = [
+        _near(holder[None], holder, part.frames, reach, part.tile)
+        for part, holder, reach in zip(tiles, holders, reaches, strict=True)
+    ]
+    return [columns[[1, 0, 2]].unique(dim=1) for columns in near]
+
+
+def _near(near: Tensor, holder: Tensor, frames: Frames, reach: Sequence[int], tile: Patch) -> Tensor:
+    """Find the ranks within reach of what another rank holds.
+
+    Args:
+        near: places ``(level, b, Z, Y, X)`` with ranks, counted from 1; 0 is nobody.
+        holder: places ``(b, Z, Y, X)`` with the rank that holds them, likewise.
+        frames: the frames of the batch.
+        reach: number of cells along ``z, y, x``.
+        tile: size of a tile.
+
+    Returns:
+        ``(3, r)``, its columns in ascending order: the rank that is near, the rank that holds, the row of the holder's tile.
+    """
+    shape = Tiles(frames, tile, holder.flatten()[:0], holder[:0]).grid
+    row = torch.arange(math.prod(shape), device=holder.device).view(shape)
+    for axis, (size, length) in enumerate(zip(holder.shape[1:], shape[1:], strict=True), start=1):
+        row = row.repeat_interleave(size // length, dim=axis)
+    radius = _radius(reach, holder, frames)
+    around = _with_ring(near, radius, frames)
+    num_ranks = int(max(near.max(), holder.max()))
+    keys = []
+    for start in product(*(range(2 * r + 1) for r in radius)):
+        cut = (slice(first, first + size) for first, size in zip(start, holder.shape[1:], strict=True))
+        there = around[:, :, *cut]
+        apart = (there != holder) & (there > 0) & (holder > 0)
+        key = ((there - 1) * num_ranks + holder - 1) * math.prod(shape) + row
+        keys.append(key[apart])
+    keys = torch.cat(keys).unique()
+    return torch.stack(torch.unravel_index(keys, (num_ranks, num_ranks, math.prod(shape))))
+
+
+def _wider(mask: Tensor, reach: Sequence[int], frames: Frames) -> Tensor:
+    """Add to a mask ``(b, Z, Y, X)`` the places within reach of its own."""
+    radius = _radius(reach, mask, frames)
+    if not any(radius):
+        return mask
+    around = _with_ring(mask.float(), radius, frames)
+    return F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
 
 
 def _tiles(mask: Tensor, frames: Frames, tile: Patch) -> Tiles:

@@ -13,6 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from matey.config.choices import CRITERIA
 from matey.tokens.patches import Patch, cover, holds_cells, pad, patch_grid
 
 Rule = Literal["threshold", "fraction", "budget"]
@@ -34,6 +35,8 @@ class Refinement:
         change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
             the field is about to vary as well.
         keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
+        criterion: name of what is compared between patches, in place of the variance: a function with the arguments and the
+            result of `patch_variance`, not negative.
     """
 
     rule: Rule
@@ -41,6 +44,7 @@ class Refinement:
     values: Values = "normalised"
     change: float = 0.0
     keep_parents: bool = False
+    criterion: str = "variance"
 
 
 def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
@@ -63,7 +67,7 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     window = (fields.shape[1], *fields.shape[3:])
     check_window(window, patches, refinement)
     covered = cover(window, patches[0])
-    criteria = [_criterion(fields, covered, patch, refinement.change) for patch in patches[:-1]]
+    criteria = [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
     if refinement.rule == "budget":
         grids = [patch_grid(covered, patch) for patch in patches]
         num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(
@@ -103,14 +107,22 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
     return (_mean(deviation.square_()) / share).mean(dim=1)
 
 
-def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, weight: float) -> Tensor:
+def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Mean of values ``(b, t, f, z, y, x)`` over the frames, the fields and the cells of each patch, ``(b, Z, Y, X)``.
+
+    See `patch_variance` for the other arguments.
+    """
+    means = _mean(_in_patches(pad(values, covered[1:]), patch)) / _share_inside(values, covered, patch)
+    return means.mean(dim=1)
+
+
+def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement: Refinement) -> Tensor:
     """Return what is compared between patches, ``(b, Z, Y, X)``."""
-    variance = patch_variance(fields, covered, patch)
-    if weight == 0 or fields.shape[1] == 1:
-        return variance
-    change = pad(fields[:, -1:] - fields[:, -2:-1], covered[1:])
-    mean_square = _mean(_in_patches(change, patch).square()) / _share_inside(fields, covered, patch)
-    return variance + weight * mean_square.mean(dim=1)
+    criterion: Tensor = CRITERIA[refinement.criterion](fields, covered, patch)
+    if refinement.change == 0 or fields.shape[1] == 1:
+        return criterion
+    change = fields[:, -1:] - fields[:, -2:-1]
+    return criterion + refinement.change * patch_mean(change.square(), covered, patch)
 
 
 def _share_inside(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor | float:

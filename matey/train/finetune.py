@@ -9,16 +9,16 @@ import torch
 
 from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, RunConfig
+from matey.config.choices import FINETUNE_MODES
 from matey.model.fingerprint import weights_fingerprint
 from matey.model.from_run import model_config, with_network_of
-from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
 from matey.train.run_split import check_unseen
-from matey.train.trained_parts import parts_table, train_only
+from matey.train.trained_parts import parts_table
 
 RANDOM = "none"
 
@@ -53,9 +53,7 @@ def finetune(
     torch.manual_seed(run.train.seed)
     model = MateyModel(config)
     moved = None if source is None else move_weights(source, model, settings)
-    if settings.train == "lora":
-        add_adapters(model, settings.lora_rank, settings.lora_alpha)
-    train_only(model, settings.train)
+    FINETUNE_MODES[settings.train](model, settings)
     notes = ["Initial weights are random."] if moved is None else [f"From {settings.pretrained}:", *moved.sentences]
     notes.append(parts_table(model, moved))
     facts = {"the initial weights": weights_fingerprint(model)}

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from matey.config import TrainSection
+from matey.config.choices import LOSSES
 from matey.fields import FieldBatch
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
@@ -45,7 +46,7 @@ def train(
     Args:
         engine: the model and its optimizer.
         stream: this rank's micro-batches, from the one after ``progress.step`` on.
-        scales: the NRMSE that counts as a loss of 1, for every system that the stream may bring.
+        scales: the error that counts as a loss of 1, for every system that the stream may bring.
         validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None where a
             signal asked the run to stop in the middle; called on all ranks.
         settings: the section ``train`` of the run's settings.
@@ -149,7 +150,7 @@ def _step(
         meter.mark("data")
         batches = push_forward(engine, batches, num_rolled(micro_step, settings))
         forecasts = engine(batches)
-        loss, per_sample = training_loss(forecasts, engine.module.seam, scales)
+        loss, per_sample = training_loss(forecasts, engine.module.seam, scales, LOSSES[settings.loss])
         meter.mark("forward")
         # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
         engine.backward(loss * engine.module.seam.size)

@@ -1,4 +1,4 @@
-"""The training loss: each rank scores the cells of its own tokens, and the sums are added up."""
+"""The error that is trained on: each rank scores the cells of its own tokens, and the sums are added up."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.metrics import NRMSE_EPSILON
 from matey.model.forecast import Forecast
+from matey.model.halo import with_halo
 from matey.model.seam import Seam
+from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
 
 @dataclass(frozen=True)
 class LossScale:
-    """The NRMSE that counts as a loss of 1: a power of the lead time, in snapshots.
+    """The error that counts as a loss of 1: a power of the lead time, in snapshots.
 
     Attributes:
         first: the scale at lead time 1.
@@ -38,30 +39,39 @@ class LossScale:
         return self.first * lead_time**self.power
 
 
-def nrmse_of(forecasts: Sequence[Forecast], seam: Seam) -> list[Tensor]:
-    """Return the NRMSE of each sample and field, ``(b, f)``: that of `matey.metrics.nrmse`, from each rank's cells.
+def errors_of(forecasts: Sequence[Forecast], seam: Seam, loss: Loss = NRMSE) -> list[Tensor]:
+    """Return the relative error of each sample and field, ``(b, f)``, from each rank's cells.
 
     Args:
         forecasts: forecasts of batches with a target.
         seam: the seam that sums over the ranks that share the samples, once for all forecasts.
+        loss: the error; by default the NRMSE, that of `matey.metrics.nrmse`.
     """
     targets = [forecast.batch.known_target.to(forecast.scale.dtype) for forecast in forecasts]
-    own = [_squared_error(*pair) for pair in zip(forecasts, targets, strict=True)]
-    summed = seam.reduce(torch.cat([errors.flatten() for errors in own])).split([errors.numel() for errors in own])
+    errors = [forecast.errors(target) for forecast, target in zip(forecasts, targets, strict=True)]
+    halos = [halo_of(loss.halo, forecast.batch.grid) for forecast in forecasts]
+    if loss.halo:
+        errors = with_halo(errors, [forecast.tiles for forecast in forecasts], halos, seam)
+    own = [_own_sum(loss, *each) for each in zip(forecasts, errors, halos, strict=True)]
+    summed = seam.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
     return [
-        _relative(total.view_as(errors), target) for total, errors, target in zip(summed, own, targets, strict=True)
+        loss.relative(total.view_as(sums), target, forecast.tiles.frames.wraps)
+        for total, sums, target, forecast in zip(summed, own, targets, forecasts, strict=True)
     ]
 
 
-def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, LossScale]) -> tuple[Tensor, Tensor]:
+def training_loss(
+    forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, LossScale], loss: Loss = NRMSE
+) -> tuple[Tensor, Tensor]:
     """Return the mean over the samples of a micro-batch, and the loss of each sample ``(b,)``.
 
     Args:
         forecasts: forecasts of the batches of a micro-batch.
         seam: the seam that sums over the ranks that share the samples.
-        scales: the NRMSE that counts as a loss of 1, for each system.
+        scales: the error that counts as a loss of 1, for each system.
+        loss: the error of a forecast.
     """
-    errors = zip(forecasts, nrmse_of(forecasts, seam), strict=True)
+    errors = zip(forecasts, errors_of(forecasts, seam, loss), strict=True)
     per_sample = torch.cat(
         [
             error.mean(dim=1) / scales[forecast.batch.system].at(forecast.batch.lead_time.to(error.dtype))
@@ -71,18 +81,13 @@ def training_loss(forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str
     return per_sample.mean(), per_sample.detach()
 
 
-def _squared_error(forecast: Forecast, target: Tensor) -> Tensor:
-    """Sum of squared errors over this rank's cells, ``(b, f)`` in physical units."""
-    by_tile = forecast.errors(target).square().sum(dim=(2, 3, 4))
+def _own_sum(loss: Loss, forecast: Forecast, errors: Tensor, halo: Sequence[int]) -> Tensor:
+    """Sum over this rank's cells, ``(b, f)`` in physical units."""
+    squares = loss.squares(errors, axes_of(halo))
+    if loss.halo:
+        squares = squares.where(forecast.own[:, None], 0)
+    by_tile = squares.sum(dim=(2, 3, 4))
     # The tiles of a sample lie together; adding them up by index would differ from run to run on a GPU.
-    tiles_of_samples = torch.bincount(forecast.tiles.sample, minlength=len(target)).tolist()
+    tiles_of_samples = torch.bincount(forecast.tiles.sample, minlength=forecast.batch.num_samples).tolist()
     by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(tiles_of_samples)])
     return by_sample * forecast.scale.square()
-
-
-def _relative(squared_error: Tensor, target: Tensor) -> Tensor:
-    """Return root-mean-square errors over those of zero."""
-    reference = torch.linalg.vector_norm(target, dim=(2, 3, 4)) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
-    error = squared_error / reference.square()
-    # The root's slope is infinite at zero; an error of rounding size has none that would help.
-    return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()

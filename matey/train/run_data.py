@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matey.config import ConfigError, RunConfig
+from matey.config.choices import LOSSES
 from matey.data import open_dataset
 from matey.data.mixture import Mixture
 from matey.data.split_record import SplitRecord
@@ -16,6 +17,7 @@ from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows, sound_windows, spread_windows
 from matey.fields import FieldBatch
 from matey.train.loss import LossScale
+from matey.train.losses import Loss
 from matey.train.run_split import split_run
 from matey.train.validation import persistence_by_system
 
@@ -95,18 +97,19 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
 
 
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
-    """Return the NRMSE that counts as a loss of 1 for each system, as ``train.loss`` asks for.
+    """Return the error that counts as a loss of 1 for each system, as ``train.loss`` asks for.
 
     Raises:
         ConfigError: the loss of a system that does not change cannot be balanced.
     """
-    if run.train.loss == "balanced":
+    loss: Loss = LOSSES[run.train.loss]
+    if loss.balanced:
         windows = _windows_of(run, data.sets, [split.train for split in data.splits])
-        errors = persistence_by_system(data.sets, windows, run.data.history)
+        errors = persistence_by_system(data.sets, windows, run.data.history, loss)
         if still := [system for system, of_leads in errors.items() if 0 in of_leads.values()]:
             raise ConfigError(
-                f"train.loss is 'balanced' and divides by the error of persistence, but {still[0]} does not change; leave "
-                "its data out, or set train.loss to 'nrmse'."
+                f"train.loss is {run.train.loss!r} and divides by the error of persistence, but {still[0]} does not change; "
+                "leave its data out, or set train.loss to 'nrmse'."
             )
         return {system: LossScale.through(of_leads) for system, of_leads in errors.items()}
     return dict.fromkeys((source.system for source in data.sets), LossScale())

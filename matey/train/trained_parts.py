@@ -1,28 +1,14 @@
-"""Which parts of a network are trained, and the table that says so."""
+"""The table that says which parts of a network are taken over and trained."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-from matey.config import Part, TrainedParts
+from matey.config import Part
 from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
-from matey.model.parts import OUTPUT, part_of
+from matey.model.parts import part_of
 from matey.model.transfer import Transfer
-
-ALL: frozenset[Part] = frozenset(get_args(Part))
-TRAINED: dict[TrainedParts, frozenset[Part]] = {
-    "all": ALL,
-    "prepost": ALL - {"blocks"},
-    "lora": ALL - {"blocks"},  # the adapters beside the blocks are trained whatever is frozen
-    "head": OUTPUT,
-}
-
-
-def train_only(model: MateyModel, mode: TrainedParts) -> None:
-    """Freeze all parameters but those that ``mode`` trains, and adapters."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(is_adapter(name) or part_of(name) in TRAINED[mode])
 
 
 def parts_table(model: MateyModel, transferred: Transfer | None) -> str:

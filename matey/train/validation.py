@@ -15,7 +15,8 @@ from matey.parallel.collectives import on_any_rank
 from matey.parallel.engine import Engine
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
-from matey.train.loss import nrmse_of
+from matey.train.loss import errors_of
+from matey.train.losses import Loss
 from matey.train.tally import Tally
 
 
@@ -60,7 +61,7 @@ def validate(
         chunk = chunks[mine if mine < len(chunks) else 0]
         batches = read_windows(sets, chunk, history)
         forecasts = engine([batch.to(engine.device) for batch in batches])
-        errors = nrmse_of(forecasts, engine.module.seam)
+        errors = errors_of(forecasts, engine.module.seam)
         for forecast, error in zip(forecasts, errors, strict=True) if mine < len(chunks) else ():
             batch, name = forecast.batch, names[chunk[0].set_index]
             model_error.add_errors(name, error.mean(dim=1))
@@ -84,14 +85,14 @@ def set_names(sets: Sequence[TrajectorySet]) -> list[str]:
 
 
 def persistence_by_system(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
 ) -> dict[str, dict[int, float]]:
-    """Return persistence's mean NRMSE on the windows of each system and lead; the same on every rank, as all read all."""
+    """Return persistence's mean error on the windows of each system and lead; the same on every rank, as all read all."""
     errors: dict[str, dict[int, list[float]]] = {}
     for window in windows:
         (batch,) = read_windows(sets, [window], history)
         of_lead = errors.setdefault(batch.system, {}).setdefault(window.lead, [])
-        of_lead.append(nrmse(batch.last, batch.known_target).mean().item())
+        of_lead.append(loss.of_frame(batch.last, batch).mean().item())
     return {
         system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
         for system, of_system in errors.items()

@@ -236,7 +236,11 @@ CASES = [
     Case("set a long history", f"{FRESH} --set data.history=100", "of history"),
     Case("set a patch beyond the grid", f"{FRESH} --set tokens.patches=[[1,1,64,64]]", "mostly padding"),
     Case("set flash attention", f"{FRESH} --set model.attention=flash_attn", "needs a GPU"),
-    Case("set an unknown attention", f"{FRESH} --set model.attention=flash", "model.attention: Input should be"),
+    Case(
+        "set an unknown attention",
+        f"{FRESH} --set model.attention=flash",
+        "model.attention: there is no attention backend 'flash'; there are auto, grouped, varlen, flash_attn. Did you mean",
+    ),
     Case("set a split beyond 1", f"{FRESH} --set data.split=[1,1,0]", "data.split must add up to 1"),
     Case("set no data", f"{FRESH} --set data.sets=[]", "data.sets"),
     Case("set a sequence too wide", f"{FRESH} --set parallel.sequence_parallel_size=3", "sequence_parallel_size"),

@@ -12,9 +12,9 @@ import torch
 
 from matey.checkpoints.convert import convert
 from matey.checkpoints.find import find_checkpoint
-from matey.config import parse_config
+from matey.config import FinetuneSection, parse_config
+from matey.config.choices import FINETUNE_MODES
 from matey.model.from_run import model_config
-from matey.model.lora import add_adapters
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
@@ -25,7 +25,6 @@ from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.loss import training_loss
 from matey.train.resume import RunError
-from matey.train.trained_parts import train_only
 from tests.conftest import VOCABULARY
 from tests.parallel.training_cases import GLOBAL_BATCH, SCALES, samples_of
 
@@ -78,9 +77,7 @@ class Training:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
         if size > 1:
             model.seam = SequenceSeam(self.topology)
-        if trained == "lora":
-            add_adapters(model, rank=4, alpha=8.0)
-        train_only(model, trained)
+        FINETUNE_MODES[trained](model, FinetuneSection(lora_rank=4, lora_alpha=8.0))
         self.deepspeed_config = {"zero_optimization": {"stage": stage}, **more}
         self.engine = build_engine(model.train(), self.run.train, self.deepspeed_config)
         self.average = MovingAverage(self.engine, self.run.train.ema)

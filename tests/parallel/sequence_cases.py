@@ -17,6 +17,7 @@ from matey.parallel.exchange import exchange_and_sum, reduce_scatter
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
+from matey.train.losses import GRADIENT, NRMSE
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 SETS = {
@@ -40,6 +41,9 @@ OTHERS = {
     "equal variances": ("vit", *SETS["mix"], {}),
     "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
+    "gradient loss": ("svit", *SETS["mix"], {"loss": GRADIENT}),
+    "gradient loss, three levels": ("vit", *SETS["three levels, mul"], {"loss": GRADIENT}),
+    "gradient loss, a sample on a rank of its own": ("vit", *SETS["uniform"], {"loss": GRADIENT}),
     "recomputed and offloaded": ("svit", *SETS["mix"], {"checkpoint_blocks": "all", "offload_activations": True}),
 }
 SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
@@ -68,12 +72,12 @@ def drawn(batches):
     return [replace(batch, draw=torch.arange(batch.num_samples) + 10 * at) for at, batch in enumerate(batches)]
 
 
-def run(model, seam, batches, group=None):
+def run(model, seam, batches, group=None, loss=NRMSE):
     """Return the outputs as one vector, the loss and the gradient of every parameter."""
     model.seam = seam
     model.zero_grad()
     forecasts = model(batches)
-    loss, _ = training_loss(forecasts, seam, SCALES)
+    loss, _ = training_loss(forecasts, seam, SCALES, loss)
     loss.backward()
     output = torch.cat([seam.reduce(forecast.frame()).detach().flatten() for forecast in forecasts])
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -110,12 +114,13 @@ def main(heads, dtype):
         model = make_model(patches, dtype, **settings, drop_path=how.get("drop_path", 0.0))
         model.train()
         batches = drawn(batches_of(dimensions, name, dtype))
-        for setting in how.keys() - {"drop_path"}:
+        for setting in how.keys() - {"drop_path", "loss"}:
             setattr(model, setting, how[setting])
-        ours = run(model, seams[head], batches, seams[head].group)
+        loss = how.get("loss", NRMSE)
+        ours = run(model, seams[head], batches, seams[head].group, loss)
         if rank == 0:
             model.checkpoint_blocks, model.offload_activations = "none", False
-            expected = run(model, Seam(), batches)
+            expected = run(model, Seam(), batches, loss=loss)
             # What no one has a gradient of would be alike for nothing.
             assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions"))), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])

@@ -5,10 +5,10 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
-from matey.config import ConfigError, load_config
+from matey.config import ConfigError, FinetuneSection, load_config
+from matey.config.choices import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
-from matey.train.trained_parts import train_only
 from tests.conftest import VOCABULARY, make_batch, make_model
 from tests.support.evaluations import write_waves
 
@@ -133,8 +133,7 @@ def test_merged_adapters_predict_as_adapters_do(tmp_path):
 
 def test_the_lead_times_maps_of_the_same_names_get_no_adapters():
     model = make_model(dtype=torch.float32)
-    add_adapters(model, rank=2, alpha=2.0)
-    train_only(model, "lora")
+    FINETUNE_MODES["lora"](model, FinetuneSection(lora_rank=2))
     adapted = {name.split(".")[0] for name, _ in model.named_parameters() if "lora" in name}
     frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
     assert adapted == frozen == {"blocks"}

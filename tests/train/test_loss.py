@@ -7,7 +7,8 @@ import torch
 
 from matey.metrics import nrmse
 from matey.model.seam import Seam
-from matey.train.loss import LossScale, nrmse_of, training_loss
+from matey.train.loss import LossScale, errors_of, training_loss
+from matey.train.losses import BALANCED, GRADIENT, NRMSE
 from tests.conftest import VOCABULARY, make_batch, make_model
 
 
@@ -16,7 +17,7 @@ from tests.conftest import VOCABULARY, make_batch, make_model
 def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
     (forecast,) = make_model(token_set=token_set)([batch])
-    (in_patches,) = nrmse_of([forecast], Seam())
+    (in_patches,) = errors_of([forecast], Seam())
     assert torch.allclose(in_patches, nrmse(forecast.field(Seam()), batch.target), rtol=1e-10)
     assert (in_patches > 1e-3).all()
 
@@ -50,7 +51,7 @@ def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
     batch = replace(make_batch(num_samples=3, dtype=torch.float64), lead_time=torch.tensor([1, 2, 4]))
     forecasts = make_model()([batch])
     _, per_sample = training_loss(forecasts, Seam(), {"shallow_water": LossScale(0.5, power=1.0)})
-    (plain,) = nrmse_of(forecasts, Seam())
+    (plain,) = errors_of(forecasts, Seam())
     assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([0.5, 1.0, 2.0]))
 
 
@@ -60,6 +61,47 @@ def test_samples_of_all_systems_count_alike_in_units_of_their_scale():
     loss, per_sample = training_loss(
         forecasts, Seam(), {"shallow_water": LossScale(0.5), "diffusion_reaction": LossScale()}
     )
-    plain = torch.cat([error.mean(dim=1) for error in nrmse_of(forecasts, Seam())])
+    plain = torch.cat([error.mean(dim=1) for error in errors_of(forecasts, Seam())])
     assert torch.allclose(per_sample, plain * torch.tensor([2.0, 1.0, 1.0, 1.0]))
     assert torch.allclose(loss, per_sample.mean())
+
+
+def slopes(fields, periodic, axis):
+    """Half the difference between the neighbours of each cell along an axis; its own value beyond an end."""
+    if periodic:
+        return (fields.roll(-1, axis) - fields.roll(1, axis)) / 2
+    first, last = fields.narrow(axis, 0, 1), fields.narrow(axis, fields.shape[axis] - 1, 1)
+    held = torch.cat([first, fields, last], dim=axis)
+    return (held.narrow(axis, 2, fields.shape[axis]) - held.narrow(axis, 0, fields.shape[axis])) / 2
+
+
+@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@pytest.mark.parametrize(
+    ("grid", "periodic"), [((1, 32, 48), (False, True, False)), ((1, 23, 38), (False, False, False))]
+)
+def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid, periodic):
+    batch = replace(
+        make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64), periodic=periodic
+    )
+    (forecast,) = make_model(token_set=token_set)([batch])
+    (from_tiles,) = errors_of([forecast], Seam(), GRADIENT)
+    parts = []
+    for fields in (forecast.field(Seam()) - batch.target, batch.target):
+        squares = [(4 * slopes(fields, periodic[axis - 2], axis)).square() for axis in (3, 4)]
+        parts.append((fields.square() + sum(squares)).sum(dim=(2, 3, 4)))
+    assert torch.allclose(from_tiles, (parts[0] / parts[1]).sqrt(), rtol=1e-10)
+    assert torch.allclose(from_tiles, GRADIENT.of_frame(forecast.field(Seam()), batch), rtol=1e-10)
+
+
+def test_a_narrow_error_counts_more_in_the_gradient_loss_than_a_broad_one_of_the_same_size():
+    batch = make_batch(grid=(1, 32, 32), dtype=torch.float64)
+    x = torch.arange(32).double() * 2 * torch.pi / 32
+    broad, narrow = (batch.target + 0.1 * torch.sin(number * x + 0.5) for number in (1, 8))
+    assert torch.allclose(NRMSE.of_frame(broad, batch), NRMSE.of_frame(narrow, batch))
+    assert (GRADIENT.of_frame(narrow, batch) > 2 * GRADIENT.of_frame(broad, batch)).all()
+
+
+def test_the_balanced_loss_is_nrmse_in_other_units():
+    batch = make_batch(dtype=torch.float64)
+    assert BALANCED.balanced and not NRMSE.balanced and not GRADIENT.balanced
+    assert torch.equal(BALANCED.of_frame(batch.last, batch), nrmse(batch.last, batch.target))

@@ -1,0 +1,53 @@
+"""What the run YAML chooses by a name, and a package of yours can add to: where each of our own lies (docs/extending.md).
+
+The names are known here without importing what they stand for, which lies on the floors above and needs PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from matey.registry import Registry
+
+SCHEMES: Registry[Any] = Registry(
+    "attention scheme",
+    "matey.attention_schemes",
+    {name: f"matey.tokens.schemes:{name}" for name in ("vit", "svit", "avit")},
+)
+"""Functions of the patch sizes that return the keys of a block's attentions, see `matey.tokens.schemes`."""
+
+BACKENDS: Registry[Any] = Registry(
+    "attention backend",
+    "matey.backends",
+    {name: f"matey.model.attention:{name}" for name in ("auto", "grouped", "varlen", "flash_attn")},
+)
+"""Functions that attend within segments, see `matey.model.attention`."""
+
+CRITERIA: Registry[Any] = Registry(
+    "refinement criterion", "matey.criteria", {"variance": "matey.tokens.refinement:patch_variance"}
+)
+"""Functions that say how much each patch is worth splitting, see `matey.tokens.refinement`."""
+
+LOSSES: Registry[Any] = Registry(
+    "loss",
+    "matey.losses",
+    {name: f"matey.train.losses:{name.upper()}" for name in ("nrmse", "balanced", "gradient")},
+    type="matey.train.losses:Loss",
+)
+"""The errors that are trained on, see `matey.train.losses`."""
+
+FINETUNE_MODES: Registry[Any] = Registry(
+    "fine-tuning mode",
+    "matey.finetune_modes",
+    {"all": "matey.train.finetune_modes:every_part"}
+    | {name: f"matey.train.finetune_modes:{name}" for name in ("prepost", "lora", "head")},
+)
+"""Functions that choose what of a model is trained, see `matey.train.finetune_modes`."""
+
+Scheme = Annotated[str, AfterValidator(SCHEMES.check)]
+Backend = Annotated[str, AfterValidator(BACKENDS.check)]
+Criterion = Annotated[str, AfterValidator(CRITERIA.check)]
+LossName = Annotated[str, AfterValidator(LOSSES.check)]
+FinetuneMode = Annotated[str, AfterValidator(FINETUNE_MODES.check)]

@@ -1,0 +1,34 @@
+"""The attention schemes: for each attention of a block, in order, the key by which tokens attend to each other.
+
+A scheme is a function of the patch sizes. A key is a function of the layout; it gives every token an integer, and tokens with
+equal integers attend to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor
+
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch
+from matey.tokens.segments import line_key, place_key, sample_key, time_key
+
+Key = Callable[[TokenLayout], Tensor]
+
+
+def vit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over space and time at once."""
+    return (sample_key,)
+
+
+def svit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over time, then over space."""
+    return place_key, time_key
+
+
+def avit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over time, then along each axis that patches extend along, z y x."""
+    axes = [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
+    return place_key, *(partial(line_key, axis=axis) for axis in axes)

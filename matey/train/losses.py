@@ -1,0 +1,136 @@
+"""The training losses, each an object with a name; how ranks add up what they see of one is in `matey.train.loss`.
+
+A loss is a relative error: the root of a sum over the cells, of the prediction's error, over that of the target. It says what
+the sum is of, and how many cells around a cell it has to see for that:
+
+      own cells of a tile, which are summed        . . . . . .
+      and a halo of 1: what neighbouring           . # # # # .
+      tiles predict there, of whatever rank        . # # # # .
+                                                   . # # # # .
+                                                   . . . . . .
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.metrics import NRMSE_EPSILON, nrmse
+from matey.tokens.patches import extend
+
+
+class Loss(ABC):
+    """A relative error of each sample and field.
+
+    Attributes:
+        halo: number of cells around a cell that `squares` looks at, along each axis of the grid with more than one cell.
+        balanced: whether the error is divided by persistence's mean on the system at the lead time.
+    """
+
+    halo: int = 0
+    balanced: bool = False
+
+    @abstractmethod
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return what is summed over the cells: squares, which grow fourfold where the values double.
+
+        Args:
+            values: ``(k, f, z, y, x)``, an error or a target with a halo at both ends of each of ``axes``.
+            axes: the axes that have a halo, a subset of 2, 3, 4 for z, y, x.
+
+        Returns:
+            ``(k, f, z, y, x)`` without the halo.
+        """
+
+    def sum_of(self, fields: Tensor, wraps: Sequence[bool]) -> Tensor:
+        """Return the sum ``(b, f)`` over whole fields ``(b, f, z, y, x)``, which go on periodically or as at their edge."""
+        halo = halo_of(self.halo, fields.shape[2:])
+        ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
+        return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
+
+    def relative(self, total: Tensor, target: Tensor, wraps: Sequence[bool]) -> Tensor:
+        """Return the relative error ``(b, f)``: the root of the error's sum over that of a target ``(b, f, z, y, x)``."""
+        reference = self.root_of(target, wraps) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
+        error = total / reference.square()
+        # The root's slope is infinite at zero; an error of rounding size has none that would help.
+        return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
+
+    def root_of(self, target: Tensor, wraps: Sequence[bool]) -> Tensor:
+        """Return the root of the target's sum, ``(b, f)``."""
+        return self.sum_of(target, wraps).sqrt()
+
+    def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
+        """Return the error ``(b, f)`` of a whole predicted frame ``(b, f, z, y, x)``."""
+        target = batch.known_target
+        return self.relative(self.sum_of(prediction - target, batch.periodic), target, batch.periodic)
+
+
+@dataclass(frozen=True)
+class Nrmse(Loss):
+    """The root mean square error over the root mean square of the target, `matey.metrics.nrmse`."""
+
+    balanced: bool = False
+
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Square the values."""
+        return values.square()
+
+    def root_of(self, target: Tensor, wraps: Sequence[bool]) -> Tensor:
+        """Return the target's norm."""
+        return torch.linalg.vector_norm(target, dim=(2, 3, 4))
+
+    def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
+        """Return the NRMSE of a whole predicted frame."""
+        return nrmse(prediction, batch.known_target)
+
+
+@dataclass(frozen=True)
+class Gradient(Loss):
+    """The error of values and gradients together, relative to the target's: a Sobolev norm.
+
+    Central differences see an error of one cell's width, which NRMSE counts no more than a broad one.
+
+    Attributes:
+        length: number of cells over which a gradient counts as much as the values.
+        balanced: whether the error is divided by persistence's.
+    """
+
+    length: float = 4.0
+    balanced: bool = False
+    halo = 1
+
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Square the values and, times the length, their central differences along each axis."""
+        total = shifted(values, axes, self.halo).square()
+        for axis in axes:
+            ahead, behind = (shifted(values, axes, self.halo, axis, step) for step in (1, -1))
+            total = total + (self.length / 2 * (ahead - behind)).square()
+        return total
+
+
+NRMSE = Nrmse()
+BALANCED = Nrmse(balanced=True)
+GRADIENT = Gradient()
+
+
+def shifted(values: Tensor, axes: Sequence[int], halo: int, along: int = 2, step: int = 0) -> Tensor:
+    """Return the values without their halo or, in their places, those ``step`` cells further along an axis of ``axes``."""
+    for axis in axes:
+        start = halo + (step if axis == along else 0)
+        values = values.narrow(axis, start, values.shape[axis] - 2 * halo)
+    return values
+
+
+def halo_of(cells: int, grid: Sequence[int]) -> list[int]:
+    """Return the halo along ``z, y, x``: none where the grid has one cell, and so no neighbours."""
+    return [cells if size > 1 else 0 for size in grid]
+
+
+def axes_of(halo: Sequence[int]) -> list[int]:
+    """Return the axes of ``(k, f, z, y, x)`` that have a halo."""
+    return [axis for axis, reach in enumerate(halo, start=2) if reach]
