@@ -18,6 +18,7 @@ from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read
 from matey.config.schema import RunConfig
 from matey.config.section import Section
 from matey.fields import nearest_name
+from matey.registry import RegistryError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -175,5 +176,6 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     if error["type"] == "missing":
         return f"{where!r} is required"
     message = error["msg"].removeprefix("Value error, ")
-    came = shortened(error["input"])
-    return f"{where}: {message}" + ("" if came in message else f" (got {came})") if where else message
+    if not where or isinstance(error.get("ctx", {}).get("error"), RegistryError):
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message} (got {shortened(error['input'])})"

@@ -84,7 +84,7 @@ class TokensSection(Section):
         0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
     )
     values: Literal["normalised", "raw"] = Field("normalised", description="fields whose values decide")
-    criterion: Criterion = Field("variance", description="what is compared between patches")
+    criterion: Criterion = Field("variance", description="measure by which patches are compared")
     change: float = Field(
         0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the criterion"
     )

@@ -44,7 +44,7 @@ class Loss(ABC):
             axes: the axes that have a halo, a subset of 2, 3, 4 for z, y, x.
 
         Returns:
-            ``(k, f, z, y, x)`` without the halo.
+            The squares ``(k, f, z, y, x)``, without the halo.
         """
 
     def sum_of(self, fields: Tensor, wraps: Sequence[bool]) -> Tensor:

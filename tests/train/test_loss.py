@@ -93,7 +93,7 @@ def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid
     assert torch.allclose(from_tiles, GRADIENT.of_frame(forecast.field(Seam()), batch), rtol=1e-10)
 
 
-def test_a_narrow_error_counts_more_in_the_gradient_loss_than_a_broad_one_of_the_same_size():
+def test_the_gradient_loss_minds_a_narrow_error_more_than_a_broad_one():
     batch = make_batch(grid=(1, 32, 32), dtype=torch.float64)
     x = torch.arange(32).double() * 2 * torch.pi / 32
     broad, narrow = (batch.target + 0.1 * torch.sin(number * x + 0.5) for number in (1, 8))
