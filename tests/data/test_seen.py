@@ -11,8 +11,8 @@ from matey.data import open_dataset, seen
 from matey.data.seen import fingerprints, read_seen, seen_text, trained_on
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
-from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
+from matey.simulate.systems import SYSTEMS
 from matey.simulate.the_well_systems import LAYOUTS
 
 SPLIT = ((0.5, 0.25, 0.25), 0, None)

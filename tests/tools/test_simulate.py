@@ -14,7 +14,8 @@ import torch
 
 from matey.commands import simulate
 from matey.data import open_dataset
-from matey.simulate.catalogue import LAYOUTS, SYSTEMS
+from matey.simulate.catalogue import LAYOUTS
+from matey.simulate.systems import SYSTEMS
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")
