@@ -4,6 +4,10 @@ Forecasts at single leads, and rollouts over the model's own predictions: in ste
 same windows, in steps of the longest lead that the model was trained on ("rollout by N", see --rollout-lead). Both, with
 persistence and extrapolation beside them, are in the table, in metrics.json and in report.html. A rollout that leaves all
 bounds is reported as diverged.
+
+    python launch/evaluate.py --checkpoint runs/demo models/matey-micro --data data/new --out runs/compared
+
+sets several models side by side in one table and one page, each on the same windows of the data of --data or of the first run.
 """
 
 from __future__ import annotations
@@ -26,7 +30,8 @@ def main() -> int:
         at_least(1, "--max-windows", args.max_windows)
         at_least(1, "--batch", args.batch)
         check_device(args.device)
-        is_run(args.checkpoint)  # raises where it is nothing that could be evaluated
+        for folder in args.checkpoint:
+            is_run(folder)  # raises where it is nothing that could be evaluated
     except (FlagError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -39,7 +44,12 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--checkpoint", required=True, type=flags.path, metavar="RUN_OR_MODEL", help="folder of a run, or its model/"
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        type=flags.path,
+        metavar="RUN_OR_MODEL",
+        help="folder of a run, or its model/; of several, all are evaluated on the same windows and set side by side",
     )
     parser.add_argument(
         "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"

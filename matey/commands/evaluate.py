@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from matey.checkpoints.trained import CheckpointError, Trained, load_trained
 from matey.config import ConfigError
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
+from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
+from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, without_seen
 from matey.evaluate.records import write_records
 from matey.report.about import describe
+from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
 from matey.report.summary import READING, summary_text
 
@@ -31,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        run(args)
+        compare(args) if len(args.checkpoint) > 1 else run(args)
     except (FlagError, CheckpointError, ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -43,14 +47,12 @@ def run(args: argparse.Namespace) -> None:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = find_device(args.device)
-    trained = load_trained(args.checkpoint)
-    if trained.note:
-        print(trained.note)
+    trained = load(args.checkpoint[0])
     longest = max(1, min(trained.lead_max or 1, args.rollout))
     protocol = Protocol(
         args.leads, args.rollout, args.max_windows, args.batch, rollout_lead=args.rollout_lead or longest
     )
-    data = select_data(args, trained)
+    data = select_data(args, trained, args.checkpoint[0])
     model = trained.model.to(device)
     tasks = plan_tasks(model, data, protocol)
     with writing_to(args.out):
@@ -66,6 +68,65 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{summary_text(evaluation)}\n\n{READING}\n\nReport: {args.out / 'report.html'}")
 
 
+def compare(args: argparse.Namespace) -> None:
+    """Evaluate several models on the same windows; write a page of each, and one on all of them, and print their table."""
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    device = find_device(args.device)
+    models = [load(folder) for folder in args.checkpoint]
+    names = distinct_names(args.checkpoint)
+    data = select_data(args, models[0], args.checkpoint[0])
+    for name, trained in zip(names[1:], models[1:], strict=True):
+        try:
+            data = without_seen(data, trained.seen, trained.split, args.seen)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from None
+    longest = max(1, min(args.rollout, *(trained.lead_max or 1 for trained in models)))
+    protocol = Protocol(
+        args.leads, args.rollout, args.max_windows, args.batch, rollout_lead=args.rollout_lead or longest
+    )
+    candidates = [
+        Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder))
+        for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
+    ]
+    plans = plan_comparison(candidates, data, protocol)
+    with writing_to(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=sum(t.num_forecasts for plan in plans for t in plan), desc="evaluate", unit=" forecasts") as bar:
+        evaluations = compare_models(candidates, data, protocol, plans, bar.update)
+    date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
+    folders = [name.replace("/", "-") for name in names]
+    with writing_to(args.out):
+        for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
+            (args.out / folder).mkdir(exist_ok=True)
+            write_records(evaluation.records, args.out / folder / "metrics.json")
+            own = replace(data, num_frames=candidate.num_frames)
+            about = describe(trained, own, protocol, date, command)
+            write_report(args.out / folder / "report.html", evaluation, about)
+        facts = [fact for fact in about.facts if fact[0] in ("date", "command", "data", "note", "device")]
+        pages = [f"{folder}/report.html" for folder in folders]
+        write_comparison(args.out / "report.html", names, evaluations, facts, pages)
+    for note in data.notes:
+        print(note)
+    print(f"\n{comparison_text(names, evaluations)}\n\n{STAR}\n\nReport: {args.out / 'report.html'}")
+
+
+def load(folder: Path) -> Trained:
+    """Load a run or a model, and say what could not be read in its folder."""
+    trained = load_trained(folder)
+    if trained.note:
+        print(trained.note)
+    return trained
+
+
+def num_frames_of(args: argparse.Namespace, trained: Trained, folder: Path) -> int:
+    """Return the number of history frames that a model is given."""
+    num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
+    if num_frames is None:
+        raise FlagError(f"{folder} does not say how many frames of history it takes; give --history.")
+    return num_frames
+
+
 def find_device(name: str) -> torch.device:
     """Return the device, the first GPU if there is one for ``auto``."""
     if name == "auto":
@@ -76,7 +137,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
+def select_data(args: argparse.Namespace, trained: Trained, folder: Path) -> HeldOut:
     """Open the data of the command line or of the run, and select the trajectories."""
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
@@ -84,10 +145,8 @@ def select_data(args: argparse.Namespace, trained: Trained) -> HeldOut:
     elif of_the_run is not None:
         sets = [open_dataset(data.path, data.description) for data in of_the_run.sets]
     else:
-        raise FlagError(f"{args.checkpoint} is a model without a run, which names no data; give some with --data.")
-    num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
-    if num_frames is None:
-        raise FlagError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
+        raise FlagError(f"{folder} is a model without a run, which names no data; give some with --data.")
+    num_frames = num_frames_of(args, trained, folder)
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     return without_seen(held_out, trained.seen, trained.split, args.seen) if args.data else held_out

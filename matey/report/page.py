@@ -32,6 +32,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 figure { margin: 1rem 0 1.4rem; }
 figure img { width: 100%; height: auto; display: block; background: #fff; }
 summary { cursor: pointer; color: var(--blue); }
+a { color: var(--blue); }
 .wide { overflow-x: auto; }
 @media (max-width: 40rem) {  /* a phone: words fit, wide tables and pictures are pushed aside within themselves */
   body { padding: 1.2rem 1rem 3rem; }
@@ -71,22 +72,30 @@ def definitions(items: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{rows}</dl>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1, best: int | None = None) -> str:
+def link(text: str, address: str) -> str:
+    """Return a link; both are plain text."""
+    return f'<a href="{escape(address, quote=True)}">{escape(text)}</a>'
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int = 1, best: int | Sequence[int] | None = None
+) -> str:
     """Return a table of plain text.
 
     Args:
         head: titles of the columns.
         rows: rows of text, each as long as ``head``.
         num_text: number of columns, from the left, that hold words and are set flush left; the others hold numbers.
-        best: index of a column to be set off.
+        best: index of a column to be set off, in all rows or in each.
     """
 
-    def cells(tag: str, row: Sequence[str]) -> str:
-        styles = ["text" if i < num_text else "best" if i == best and tag == "td" else "" for i in range(len(row))]
-        marked = [f' class="{style}"' if style else "" for style in styles]
-        return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marked, row, strict=True))
+    def cells(tag: str, row: Sequence[str], marked: int | None = None) -> str:
+        styles = ["text" if i < num_text else "best" if i == marked else "" for i in range(len(row))]
+        marks = [f' class="{style}"' if style else "" for style in styles]
+        return "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, row, strict=True))
 
-    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    columns = best if isinstance(best, Sequence) else [best] * len(rows)
+    body = "\n".join(f"<tr>{cells('td', row, column)}</tr>" for row, column in zip(rows, columns, strict=True))
     title = f"<thead><tr>{cells('th', head)}</tr></thead>"
     return f'<div class="wide"><table>\n{title}\n<tbody>\n{body}\n</tbody>\n</table></div>'
 

@@ -185,6 +185,25 @@ def test_a_mistake_of_the_user_is_one_sentence(arguments, words, folder, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_path, evaluate):
+    model = tmp_path / "other"
+    make_model(PATCHES, torch.float32, scheme="svit").save_pretrained(model)
+    command = ["--data", folder / "shallow_water", "--leads", "1", "--rollout", "3", "--max-windows", "4"]
+    status, out, error = evaluate("--checkpoint", folder / "waves", model, *command, "--out", tmp_path / "out")
+    assert status == 0, error
+    assert out.count("waves") == 3 and out.count("other") == 3 and "worst trajectory" in out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('class="best"') == 2 and page.count("<img") == 1 + 2  # curves, and each model's worst case
+    for name, checkpoint in (("waves", folder / "waves"), ("other", model)):
+        assert f'href="{name}/report.html"' in page and (tmp_path / "out" / name / "report.html").exists()
+        alone = evaluate("--checkpoint", checkpoint, *command, "--out", tmp_path / f"{name}-alone", "--rollout-lead", 1)
+        assert alone[0] == 0, alone[2]
+        together, own = (
+            json.loads((tmp_path / place / "metrics.json").read_text()) for place in (f"out/{name}", f"{name}-alone")
+        )
+        assert together == own
+
+
 def test_a_field_that_the_model_does_not_know_is_named(folder, tmp_path, evaluate):
     path = folder / "waves" / "model" / "config.json"
     model = tmp_path / "model"

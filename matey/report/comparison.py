@@ -1,0 +1,124 @@
+"""Several models side by side: one table for the terminal, and one page with tables, curves and the worst case of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matey.evaluate.comparison import Row, rows_of
+from matey.evaluate.evaluation import Evaluation
+from matey.report import plots, rollout_plots
+from matey.report.page import definitions, figure, heading, link, page, paragraph, table
+from matey.report.png import to_png
+from matey.report.summary import error_text, forecast_text, known_text, spread_cells, summary_records
+
+STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
+"""What the numbers of `comparison_text` are, for who meets them first."""
+
+
+def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
+    """Lay errors and tokens out as plain tables, a column for each model; a star marks the smallest error of a row."""
+    rows = _rows(evaluations)
+    systems = ["NRMSE", "tokens per sample", *(row.records[0].system for row in rows)]
+    first, widths = max(20, *map(len, systems)) + 2, [max(11, len(name) + 2) for name in names]
+
+    def line(system: str, forecast: str, cells: Sequence[str], others: Sequence[str] = ()) -> str:
+        shown = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"{system:{first}}{forecast:17}{shown}{''.join(f'{other:>15}' for other in others)}".rstrip()
+
+    lines = [line("NRMSE", "", [f"{name} " for name in names], ("persistence", "extrapolation"))]
+    lines.append("-" * len(lines[0]))
+    previous = None
+    for row in rows:
+        record = row.records[0]
+        system, previous = "" if record.system == previous else record.system, record.system
+        cells = [f"{error_text(r.nrmse)}{'*' if i == row.best else ' '}" for i, r in enumerate(row.records)]
+        others = (error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse))
+        lines.append(line(system, forecast_text(record), cells, others))
+    head = line("worst trajectory", "", [f"{name} " for name in names])
+    lines += ["", head, "-" * len(head)]
+    lines += [
+        line(row.records[0].system, forecast_text(row.records[0]), [f"{spread_cells(r)[1]} " for r in row.records])
+        for row in rows
+    ]
+    head = line("tokens per sample", "", [f"{name} " for name in names])
+    costs = zip(*(evaluation.costs for evaluation in evaluations), strict=True)
+    lines += ["", head, "-" * len(head)]
+    lines += [line(of_system[0].system, "", [f"{cost.tokens:.1f} " for cost in of_system]) for of_system in costs]
+    return "\n".join(lines)
+
+
+def write_comparison(
+    path: Path,
+    names: Sequence[str],
+    evaluations: Sequence[Evaluation],
+    facts: Sequence[tuple[str, str]],
+    pages: Sequence[str],
+) -> None:
+    """Write the page.
+
+    Args:
+        path: path of the page.
+        names: names of the models.
+        evaluations: what was found of each, on the same windows.
+        facts: pairs of a term and its text about the data and the command.
+        pages: path of each model's own page, from this one's folder.
+    """
+    rows = _rows(evaluations)
+    body = [
+        heading(1, " and ".join(names)),
+        paragraph("MATEY: models beside each other on the same windows", "soft"),
+        definitions(facts),
+        *(f"<p>{link(f'The page of {name}', address)}</p>" for name, address in zip(names, pages, strict=True)),
+        heading(2, "Errors"),
+        paragraph(
+            "NRMSE, mean over the fields and windows; the smallest of a row is set off. The models' pages explain it."
+        ),
+        _errors(names, rows),
+        heading(2, "From trajectory to trajectory"),
+        paragraph("NRMSE of the best and of the worst trajectory."),
+        _spread(names, rows),
+    ]
+    if any(record.is_rollout for record in evaluations[0].records):
+        png = to_png(rollout_plots.compared_figure(names, [evaluation.records for evaluation in evaluations]))
+        body += [heading(2, "Rollouts"), figure(png, "Error after each step over the models' own predictions.")]
+    body.append(heading(2, "Worst cases"))
+    for name, evaluation in zip(names, evaluations, strict=True):
+        for example in evaluation.worst:
+            caption = (
+                f"{name}: the largest error at lead {example.lead}: {example.trajectory}, from frame {example.frame}."
+            )
+            body += [heading(3, f"{example.system}, {name}"), figure(to_png(plots.forecast_figure(example)), caption)]
+    path.write_text(page(f"{' and '.join(names)} - MATEY", body), encoding="utf-8")
+
+
+def _rows(evaluations: Sequence[Evaluation]) -> list[Row]:
+    return rows_of([summary_records(evaluation.records) for evaluation in evaluations])
+
+
+def _errors(names: Sequence[str], rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            row.records[0].system,
+            forecast_text(row.records[0]),
+            *(error_text(record.nrmse) for record in row.records),
+            error_text(row.records[0].persistence_nrmse),
+            known_text(row.records[0].extrapolation_nrmse),
+            str(row.records[0].num_windows),
+        )
+        for row in rows
+    ]
+    head = ("system", "forecast", *names, "persistence", "extrapolation", "windows")
+    return table(head, cells, num_text=2, best=[2 + row.best for row in rows])
+
+
+def _spread(names: Sequence[str], rows: Sequence[Row]) -> str:
+    cells = [
+        (
+            row.records[0].system,
+            forecast_text(row.records[0]),
+            *(" to ".join(spread_cells(record)[:2]) for record in row.records),
+        )
+        for row in rows
+    ]
+    return table(("system", "forecast", *names), cells, num_text=2)

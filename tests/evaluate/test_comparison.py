@@ -1,0 +1,82 @@
+"""Several models are scored on the same frames, each as if it were evaluated alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from matey.data import DataError
+from matey.evaluate.comparison import Candidate, Row, compare, distinct_names, plan_comparison, rows_of
+from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.records import Record
+from matey.report.comparison import comparison_text
+from tests.conftest import make_model
+from tests.support.evaluations import PATCHES
+
+PROTOCOL = Protocol(leads=(1, 3), rollout_steps=3, max_windows=5)
+
+
+@pytest.fixture(scope="module")
+def compared(model, held_out):
+    """Two models of different histories, and what is found of each."""
+    other = make_model(PATCHES, torch.float32, history=4)
+    candidates = [Candidate("two", model, 2), Candidate("four", other, 4)]
+    return candidates, compare(candidates, held_out, PROTOCOL, plan_comparison(candidates, held_out, PROTOCOL))
+
+
+def test_models_of_different_histories_forecast_the_same_frames(compared):
+    _, (two, four) = compared
+    for row in rows_of([two.records, four.records]):
+        a, b = row.records
+        assert (a.system, a.field, a.kind, a.lead, a.num_windows) == (b.system, b.field, b.kind, b.lead, b.num_windows)
+        assert a.persistence_nrmse == pytest.approx(b.persistence_nrmse) and a.nrmse != b.nrmse
+
+
+def test_a_model_has_the_errors_that_it_has_alone(compared, held_out):
+    candidates, (_, four) = compared
+    data = replace(held_out, num_frames=4)
+    alone = evaluate(candidates[1].model, data, PROTOCOL, plan_tasks(candidates[1].model, data, PROTOCOL))
+    assert repr(alone.records) == repr(four.records)  # in which seams of rollouts are not a number
+
+
+def test_a_model_that_lacks_a_field_is_named(model, held_out):
+    other = MateyModel(MateyConfig(["density"], width=24, num_blocks=1))
+    with pytest.raises(DataError, match="other: shallow_water: The model has no field 'water_height'"):
+        plan_comparison([Candidate("one", model, 2), Candidate("other", other, 2)], held_out, PROTOCOL)
+
+
+def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error(compared):
+    _, evaluations = compared
+    lines = comparison_text(["two", "a model of four frames"], evaluations).splitlines()
+    assert "two" in lines[0] and "a model of four frames" in lines[0] and "persistence" in lines[0]
+    first = next(record for record in evaluations[0].records if record.field == "all")
+    other = next(record for record in evaluations[1].records if record.field == "all")
+    errors = [f"{first.nrmse:.4f}", f"{other.nrmse:.4f}"]
+    errors[first.nrmse > other.nrmse] += "*"
+    assert lines[2].split()[:5] == ["shallow_water", "lead", "1", *errors]
+
+
+def test_a_forecast_that_blew_up_is_not_the_best():
+    blown, sound = (Record("gas", "all", "rollout", 9, error, 0.0, 0.5, 0.5, 1) for error in (float("nan"), 3.0))
+    assert Row((blown, sound)).best == 1
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a", "models/b"], ["a", "b"]),
+        (["runs/a/model", "runs/b/model"], ["a/model", "b/model"]),
+        (["runs/a", "runs/a"], ["a (1)", "a (2)"]),
+    ],
+)
+def test_names_are_the_shortest_that_tell_folders_apart(folders, names):
+    assert distinct_names(list(map(Path, folders))) == names
+
+
+def test_a_history_that_no_trajectory_holds_is_refused(model, held_out):
+    data = HeldOut(held_out.sets[:1], held_out.trajectories[:1], 2)
+    with pytest.raises(DataError, match="expected at least 13 frames"):
+        plan_comparison([Candidate("a", model, 2), Candidate("b", model, 10)], data, PROTOCOL)
