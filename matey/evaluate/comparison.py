@@ -60,7 +60,7 @@ def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Pr
     Args:
         candidates: the models.
         data: the trajectories; its number of history frames does not matter.
-        protocol: what to measure.
+        protocol: forecasts to measure.
 
     Raises:
         DataError: a model cannot take the data, or a trajectory is too short.

@@ -60,7 +60,7 @@ def write_comparison(
     Args:
         path: path of the page.
         names: names of the models.
-        evaluations: what was found of each, on the same windows.
+        evaluations: findings on each, from the same windows.
         facts: pairs of a term and its text about the data and the command.
         pages: path of each model's own page, from this one's folder.
     """
