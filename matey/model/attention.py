@@ -94,8 +94,7 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend:
     if not segmentation.runs:
         return q
     longest = (max(run[of] for run in segmentation.runs) for of in (1, 2))
-    offsets = (segmentation.offsets(of, q.device) for of in (0, 1))
-    return _kernel(backend)(q, k, v, *offsets, *longest)
+    return _kernel(backend)(q, k, v, *segmentation.offsets, *longest)
 
 
 def _kernel(backend: str) -> Callable[..., Any]:

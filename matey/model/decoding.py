@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +24,7 @@ from matey.model.blending import ramp
 from matey.model.embedding import weighted_sums
 from matey.model.groups import packed
 from matey.model.module_list import ModuleList
-from matey.tokens.coverage import Frames
-from matey.tokens.patches import Patch, factor_stages, surroundings
+from matey.tokens.patches import Patch, Places, factor_stages, surroundings
 
 
 class PatchDecoder(nn.Module):
@@ -40,12 +42,10 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, patch: Patch, num_fields: int, width: int, halo: int, overlap: int) -> None:
         super().__init__()
-        self.patch = (1, *patch[1:])
-        self.cells, *merges = factor_stages(self.patch)
+        shape = BlockShape.of(patch, halo, overlap)
+        self.patch, self.cells, self.halo, self.margin = (1, *patch[1:]), shape.cells, shape.halo, shape.margin
+        _, *merges = factor_stages(self.patch)
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
-        # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
-        self.halo = tuple(halo if size > 1 else 0 for size in patch[1:])
-        self.margin = tuple(min(overlap, size // 2) for size in self.cells[1:])
         window = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.halo, strict=True))
         block = math.prod(size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True))
         hidden = width // 2
@@ -61,9 +61,9 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, frames: Frames, number: Tensor) -> Tensor:
+    def windows(self, frame: Tensor, periodic: Sequence[bool], blocks: Places) -> Tensor:
         """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
-        return surroundings(frame, frames.covered, self.cells[1:], self.halo, frames.periodic, number)
+        return surroundings(frame, self.cells[1:], self.halo, periodic, blocks)
 
     def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.
@@ -81,7 +81,7 @@ class PatchDecoder(nn.Module):
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
             tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
             grid = [g * s for g, s in zip(grid, split, strict=True)]
-        weight_of_cell = ramp(self.cells[1:], self.margin).to(self.field_weight)
+        weight_of_cell = _ramp_on(self.cells[1:], self.margin, self.field_weight.device, self.field_weight.dtype)
         field_weight, field_bias = (p * weight_of_cell.flatten() for p in (self.field_weight, self.field_bias))
         blocks = tokens.split([len(window) for window in windows])
         decoded = []
@@ -98,15 +98,57 @@ class PatchDecoder(nn.Module):
         return [(len(row), *block, len(window)) for window, row in zip(windows, rows, strict=True)]
 
 
-def tile_of(decoders: Iterable[PatchDecoder]) -> Patch:
+@dataclass(frozen=True)
+class BlockShape:
+    """What patches of a level are decoded to.
+
+    Attributes:
+        cells: size ``1 z y x`` of a block without its margins.
+        halo: cells ``z, y, x`` by which the window on the last frame reaches beyond a block, on each side.
+        margin: cells ``z, y, x`` by which a block reaches into its neighbours, on each side.
+    """
+
+    cells: Patch
+    halo: tuple[int, ...]
+    margin: tuple[int, ...]
+
+    @classmethod
+    def of(cls, patch: Patch, halo: int, overlap: int) -> BlockShape:
+        """Return the shape for patches of a size, see `PatchDecoder`."""
+        one, z, y, x = factor_stages((1, *patch[1:]))[0]
+        # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
+        beyond = tuple(halo if size > 1 else 0 for size in patch[1:])
+        return cls((one, z, y, x), beyond, tuple(min(overlap, size // 2) for size in (z, y, x)))
+
+
+class HasBlocks(Protocol):
+    """A `BlockShape`, or a decoder of such blocks."""
+
+    @property
+    def cells(self) -> Patch:
+        """Size ``1 z y x`` of a block without its margins."""
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """Cells ``z, y, x`` of a margin."""
+
+
+def tile_of(blocks: Iterable[HasBlocks]) -> Patch:
     """Return the smallest tile, of one frame, that the blocks of every level divide."""
-    z, y, x = (math.lcm(*along) for along in zip(*(decoder.cells[1:] for decoder in decoders), strict=True))
+    z, y, x = (math.lcm(*along) for along in zip(*(of_level.cells[1:] for of_level in blocks), strict=True))
     return 1, z, y, x
 
 
-def reach_of(decoders: Iterable[PatchDecoder]) -> list[int]:
+def reach_of(blocks: Iterable[HasBlocks]) -> list[int]:
     """Return how many cells ``z, y, x`` the blocks of any level reach into their neighbours, at the most."""
-    return [max(along) for along in zip(*(decoder.margin for decoder in decoders), strict=True)]
+    return [max(along) for along in zip(*(of_level.margin for of_level in blocks), strict=True)]
+
+
+@cache
+def _ramp_on(cells: tuple[int, ...], margin: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return `ramp` where the weights are: copied there once, since a copy makes the host wait."""
+    with torch.inference_mode(False):  # it may be used in training later
+        return ramp(cells, margin).to(device, dtype)
 
 
 def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:

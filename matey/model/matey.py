@@ -13,24 +13,23 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from matey.fields import FieldBatch, field_rows
-from matey.model.blending import BlockGrid, Blocks, blend
+from matey.fields import FieldBatch
+from matey.model.blending import blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import PatchDecoder, reach_of, tile_of
+from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast
 from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator, local_inputs
 from matey.model.module_list import ModuleList
+from matey.model.prepare import Prepared, prepare
 from matey.model.seam import Seam
 from matey.model.stencil import NUM_INPUTS, Scheme
-from matey.tokens.coverage import Tiles, routes, tiles_of, tiles_reached
-from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import extend, patches_at
-from matey.tokens.tokenize import TokenBatch, tokenize
+from matey.tokens.tokenize import tokenize
 
 
 class MateyModel(PreTrainedModel):
@@ -98,29 +97,36 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
 
-    def __call__(self, batches: Sequence[FieldBatch]) -> list[Forecast]:
-        """Predict each batch's frame at its lead time; the forecasts are in the order of the batches."""
+    def __call__(self, batches: Sequence[FieldBatch] | Prepared) -> list[Forecast]:
+        """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
+
+        Args:
+            batches: a micro-batch on the model's device. One that was prepared for this rank, see `matey.model.prepare`, is
+                computed without waiting for the device; histories are prepared here, where they are.
+        """
         decoded, put_together = super().__call__(batches)
         return put_together(decoded)
 
-    def forward(self, batches: Sequence[FieldBatch]) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
+    def forward(
+        self, batches: Sequence[FieldBatch] | Prepared
+    ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
         """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
-        rows = [
-            torch.tensor(field_rows(batch.fields, self.config.fields), device=batch.history.device) for batch in batches
+        prepared = batches if isinstance(batches, Prepared) else prepare(batches, self.config, self.seam.ranks)
+        own = prepared.tokens
+        normalised = [
+            normalisation.apply(batch.history)
+            for normalisation, batch in zip(prepared.normalisations, prepared.batches, strict=True)
         ]
-        token_batch = tokenize(batches, self.config.patches, self.config.refinement)
-        whole = token_batch.layout
-        plans = [self.seam.plan(key(whole)) for key in self.keys]
-        own = self.seam.shard(whole.num_tokens)
-        layout = whole.select(own)
-        tokens = self._embed(token_batch, layout, rows)
-        token_batch = token_batch.with_last_frames(NUM_INPUTS if self.local else 1)
-        conditions = self._conditions(token_batch, layout, rows)
-        tokens = tokens + self.position(layout.centre, layout.extent) + conditions[layout.sample]
+        tokens = self._embed(normalised, prepared)
+        # Once tokens are embedded, no other frames are needed.
+        last = [fields[:, -(NUM_INPUTS if self.local else 1) :].clone() for fields in normalised]
+        del normalised
+        conditions = self._conditions(prepared)
+        tokens = tokens + self.position(own.centre, own.extent) + conditions[own.sample]
         for number, block in enumerate(self.blocks):
-            keep = self._keep(number, batches, layout, tokens.dtype)
-            tokens = self._call(number, block, tokens, plans, keep)
-        return self._decode(token_batch, own, self.norm(tokens), conditions, rows)
+            keep = self._keep(number, prepared, tokens.dtype)
+            tokens = self._call(number, block, tokens, prepared.plans, keep)
+        return self._decode(prepared, last, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, or have it called again in the backward pass instead of keeping its activations."""
@@ -132,17 +138,15 @@ class MateyModel(PreTrainedModel):
             seam = self.seam.of_recomputed_blocks()
             return checkpoint(block, tokens, seam, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(
-        self, number: int, batches: Sequence[FieldBatch], layout: TokenLayout, dtype: torch.dtype
-    ) -> list[Tensor] | None:
+    def _keep(self, number: int, prepared: Prepared, dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
             return None
-        draw = torch.cat([_draw_of(batch) for batch in batches])
+        draw = torch.cat([_draw_of(batch) for batch in prepared.batches])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
-        return [scale[layout.sample, None].to(dtype) for scale in scales]
+        return [scale[prepared.tokens.sample, None].to(dtype) for scale in scales]
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch) -> Tensor:
@@ -158,59 +162,52 @@ class MateyModel(PreTrainedModel):
         layout = tokenize([batch], self.config.patches, self.config.refinement).layout
         return torch.bincount(layout.sample, minlength=batch.num_samples)
 
-    def _embed(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
-        """Embed the patches of the layout's tokens, ``(n, e)``."""
+    def _embed(self, normalised: Sequence[Tensor], prepared: Prepared) -> Tensor:
+        """Embed the patches of this rank's tokens, ``(n, e)``."""
         extended = [
-            extend(normalised, covered, batch.periodic)
-            for normalised, covered, batch in zip(
-                token_batch.normalised, token_batch.covered, token_batch.batches, strict=True
-            )
+            extend(fields, frames.covered, frames.periodic)
+            for fields, frames in zip(normalised, prepared.frames, strict=True)
         ]
-        embedded, order = [], []
-        for level, (patch, embedding) in enumerate(zip(self.config.patches, self.embeddings, strict=True)):
-            index = (layout.level == level).nonzero(as_tuple=True)[0]
-            patches = [
-                patches_at(fields, patch, layout.row[own])
-                for fields, own in zip(extended, _by_group(index, layout, len(rows)), strict=True)
-            ]
-            embedded.append(embedding(patches, rows))
-            order.append(index)
-        return torch.cat(embedded)[torch.cat(order).argsort()]
+        embedded = []
+        for patch, embedding, places in zip(
+            self.config.patches, self.embeddings, prepared.tokens.patches, strict=True
+        ):
+            patches = [patches_at(fields, patch, place) for fields, place in zip(extended, places, strict=True)]
+            embedded.append(embedding(patches, prepared.rows))
+        return torch.cat(embedded)[prepared.tokens.order]
 
-    def _conditions(self, token_batch: TokenBatch, layout: TokenLayout, rows: Sequence[Tensor]) -> Tensor:
+    def _conditions(self, prepared: Prepared) -> Tensor:
         """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, and the sample's scales."""
-        lead_time = torch.cat([batch.lead_time for batch in token_batch.batches]).to(layout.centre.dtype)
+        lead_time = torch.cat([batch.lead_time for batch in prepared.batches]).to(prepared.tokens.centre.dtype)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
-            conditions = conditions + self.conditions(token_batch.normalisations, rows)
+            conditions = conditions + self.conditions(prepared.normalisations, prepared.rows)
         return conditions
 
     def _decode(
-        self, token_batch: TokenBatch, own: slice, tokens: Tensor, conditions: Tensor, rows: Sequence[Tensor]
+        self, prepared: Prepared, last: Sequence[Tensor], tokens: Tensor, conditions: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
-        """Decode own tokens of the last frame, and put together the cells that own leaves stand for."""
-        whole, frames, patches = token_batch.layout, token_batch.frames, self.config.patches
-        tile, reach = tile_of(self.decoders), reach_of(self.decoders)
-        reached = tiles_reached(whole, own, frames, patches, reach, tile)
-        held = tiles_of(whole, own, frames, patches, tile)
-        last = [fields[:, -1] for fields in token_batch.normalised]
-        decoded = self._decode_levels(last, whole, own, reached, tokens, rows)
-        blended = [blend(levels, add_levels=self.config.token_set == "mul") for levels in decoded]
-        handed = self.seam.hand_over(
-            blended,
-            [tiles.row for tiles in reached],
-            [tiles.row for tiles in held],
-            whole.num_tokens,
-            lambda rank: routes(whole, rank, frames, patches, reach, tile),
-        )
+        """Decode own tokens of the last frame, and put together the cells that own leaves stand for.
+
+        Args:
+            prepared: the micro-batch.
+            last: the last normalised frames ``(b, t, f, z, y, x)`` of each batch.
+            tokens: ``(n, e)``, this rank's tokens.
+            conditions: ``(b, e)``, see `_conditions`.
+        """
+        decoding, rows = prepared.decoding, prepared.rows
+        blended = [
+            blend(levels, blending)
+            for levels, blending in zip(self._decode_levels(prepared, last, tokens), decoding.blendings, strict=True)
+        ]
+        handed = self.seam.hand_over(blended, decoding.hand_over)
         if self.local is not None:
             inputs = [
                 local_inputs(fields, normalisation.change / normalisation.std)
-                for fields, normalisation in zip(token_batch.normalised, token_batch.normalisations, strict=True)
+                for fields, normalisation in zip(last, prepared.normalisations, strict=True)
             ]
-            changes = self.local.changes(inputs, held, conditions, rows)
+            changes = self.local.changes(inputs, decoding.held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
-        num_tokens = torch.bincount(whole.group[own], minlength=len(frames)).tolist()
         shapes = [values.shape for values in handed]
         return packed(handed), lambda decoded: [
             Forecast(
@@ -218,53 +215,33 @@ class MateyModel(PreTrainedModel):
                 base=_constant(normalisation.mean, batch.grid) if self.config.predict == "field" else batch.last,
                 scale=_scale(self.config.predict, normalisation, batch.lead_time),
                 tiles=tiles,
-                own=tiles.cells(),
+                own=cells,
                 decoded=values,
-                num_tokens=tokens_of_batch,
+                num_tokens=num_tokens,
             )
-            for batch, normalisation, tiles, values, tokens_of_batch in zip(
-                token_batch.batches,
-                token_batch.normalisations,
-                held,
+            for batch, normalisation, tiles, cells, values, num_tokens in zip(
+                prepared.batches,
+                prepared.normalisations,
+                decoding.held,
+                decoding.own,
                 unpacked(decoded, shapes),
-                num_tokens,
+                prepared.tokens.num_of_batches,
                 strict=True,
             )
         ]
 
-    def _decode_levels(
-        self,
-        frames: Sequence[Tensor],
-        layout: TokenLayout,
-        own: slice,
-        reached: Sequence[Tiles],
-        tokens: Tensor,
-        rows: Sequence[Tensor],
-    ) -> list[list[Blocks]]:
-        """Decode own tokens of the last frame to blocks of cells, per group and level, beside the last frames themselves."""
-        decoded: list[list[Blocks]] = [[] for _ in reached]
-        grids_of_size: dict[tuple[tuple[int, ...], ...], list[BlockGrid]] = {}
-        for level, (patch, decoder) in enumerate(zip(self.config.patches, self.decoders, strict=True)):
-            size = decoder.cells[1:], decoder.margin
-            if size not in grids_of_size:
-                grids_of_size[size] = [BlockGrid.over(tiles, *size) for tiles in reached]
-            grids = grids_of_size[size]
-            present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
-            mine = present[(present >= own.start) & (present < own.stop)]
-            of_all, of_own = (
-                [
-                    grid.numbers(patch, layout.row[of_group] // (grid.tiles.frames.window[0] // patch[0]))
-                    for grid, of_group in zip(grids, _by_group(index, layout, len(grids)), strict=True)
-                ]
-                for index in (present, mine)
-            )
+    def _decode_levels(self, prepared: Prepared, last: Sequence[Tensor], tokens: Tensor) -> list[list[Tensor]]:
+        """Decode own tokens of the last frame to blocks of cells, per batch and level, beside the last frames themselves."""
+        decoded: list[list[Tensor]] = [[] for _ in last]
+        for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
             windows = [
-                decoder.windows(frame, tiles.frames, number)
-                for frame, tiles, number in zip(frames, reached, of_own, strict=True)
+                decoder.windows(fields[:, -1], frames.periodic, blocks)
+                for fields, frames, blocks in zip(last, prepared.frames, level.blocks, strict=True)
             ]
-            values = unpacked(decoder(tokens[mine - own.start], windows, rows), decoder.shapes(windows, rows))
-            for group, blocks in enumerate(zip(values, of_own, of_all, grids, strict=True)):
-                decoded[group].append(Blocks(*blocks))
+            values = decoder(tokens[level.tokens], windows, prepared.rows)
+            shapes = decoder.shapes(windows, prepared.rows)
+            for of_batch, blocks_of_batch in zip(decoded, unpacked(values, shapes), strict=True):
+                of_batch.append(blocks_of_batch)
         return decoded
 
 
@@ -295,9 +272,3 @@ def _constant(value: Tensor, grid: Sequence[int]) -> Tensor:
 def _draw_of(batch: FieldBatch) -> Tensor:
     assert batch.draw is not None, f"drop path in training needs the draws of the samples; {batch.system} has none"
     return batch.draw
-
-
-def _by_group(index: Tensor, layout: TokenLayout, num_groups: int) -> list[Tensor]:
-    """Split token indices by group; tokens are packed group after group."""
-    counts = torch.bincount(layout.group[index], minlength=num_groups)
-    return list(index.split(counts.tolist()))

@@ -1,4 +1,8 @@
-"""The operations that sequence parallelism replaces; here in their one-process form."""
+"""The operations that sequence parallelism replaces; here in their one-process form.
+
+What ranks share is planned by a `RankGroup`, which is arithmetic: it needs no other rank and may run anywhere, ahead of the step.
+The `Seam` computes as planned, in step with the other ranks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,49 @@ from matey.model.attention import segment_attention
 from matey.tokens.segments import segment
 
 Plan = Any
-"""What a seam prepares once per batch for all attentions with the same key."""
+"""What is prepared once per batch for all attentions with the same key."""
+
+HandOver = Any
+"""What is prepared once per batch for handing decoded rows over to the ranks that hold them."""
+
+Routes = Callable[[Tensor], Sequence[Tensor]]
+"""Function of the rank of each token ``(n,)`` of the packed list; it returns for each batch the rows that change ranks, see
+`matey.tokens.coverage.routes`."""
+
+
+class RankGroup:
+    """Who does what in a group of ranks that share samples: of one process, everything. `matey.parallel` has that of more.
+
+    Attributes:
+        size: number of ranks.
+    """
+
+    size = 1
+
+    def shard(self, num_tokens: int) -> slice:
+        """Return the slice of the packed list that this rank embeds, processes and decodes."""
+        return slice(0, num_tokens)
+
+    def plan(self, key: Tensor) -> Plan:
+        """Plan attention among tokens of the whole list with equal keys ``(n,)``; the same on all ranks of the group."""
+        return segment(key)
+
+    def plan_hand_over(
+        self, reached: Sequence[Tensor], held: Sequence[Tensor], num_tokens: int, routes: Routes
+    ) -> HandOver:
+        """Plan how the ranks' parts of rows come to the ranks that hold them.
+
+        Args:
+            reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per batch.
+            held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
+                batch.
+            num_tokens: length of the packed list.
+            routes: function that finds the rows that change ranks.
+        """
+        return [
+            None if len(mine) == len(there) else torch.searchsorted(there, mine)
+            for there, mine in zip(reached, held, strict=True)
+        ]
 
 
 class Seam:
@@ -22,21 +68,16 @@ class Seam:
         backend: backend of `segment_attention`.
 
     Attributes:
-        size: number of ranks that share the samples.
+        ranks: who does what in the group of ranks that share the samples.
     """
 
-    size = 1
+    def __init__(self, backend: str = "auto", ranks: RankGroup | None = None) -> None:
+        self.backend, self.ranks = backend, ranks or RankGroup()
 
-    def __init__(self, backend: str = "auto") -> None:
-        self.backend = backend
-
-    def shard(self, num_tokens: int) -> slice:
-        """Return the slice of the packed list that this rank embeds, processes and decodes."""
-        return slice(0, num_tokens)
-
-    def plan(self, key: Tensor) -> Plan:
-        """Prepare attention among tokens of the whole list with equal keys ``(n,)``."""
-        return segment(key)
+    @property
+    def size(self) -> int:
+        """Number of ranks that share the samples."""
+        return self.ranks.size
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
@@ -46,32 +87,19 @@ class Seam:
         """Return the seam for blocks that are computed again in the backward pass, so that nothing else needs to be."""
         return self
 
-    def hand_over(
-        self,
-        values: Sequence[Tensor],
-        reached: Sequence[Tensor],
-        held: Sequence[Tensor],
-        num_tokens: int,
-        routes: Callable[[Tensor], Sequence[Tensor]],
-    ) -> list[Tensor]:
+    def hand_over(self, values: Sequence[Tensor], plan: HandOver) -> list[Tensor]:
         """Add up what the ranks have of each row, at the ranks that hold it.
 
         Args:
             values: tensors ``(m, ...)``, one per batch: this rank's part of the rows that it contributes to.
-            reached: the numbers ``(m,)`` of those rows, ascending, one tensor per batch.
-            held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
-                batch.
-            num_tokens: length of the packed list.
-            routes: function of the rank of each token ``(n,)`` of the packed list; it returns for each batch the rows
-                that change ranks, see `matey.tokens.coverage.routes`.
+            plan: how they come to the ranks that hold them, see `RankGroup.plan_hand_over`.
 
         Returns:
             One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.
         """
-        rows = zip(values, reached, held, strict=True)
         return [
-            have if len(mine) == len(have) else have.index_select(0, torch.searchsorted(there, mine))
-            for have, there, mine in rows
+            have if chosen is None else have.index_select(0, chosen)
+            for have, chosen in zip(values, plan, strict=True)
         ]
 
     def reduce(self, partial: Tensor) -> Tensor:

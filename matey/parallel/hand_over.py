@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,48 +12,71 @@ from torch import Tensor
 from matey.parallel.exchange import Group, exchange_rows
 
 
-def hand_over(
-    values: Sequence[Tensor],
-    reached: Sequence[Tensor],
-    held: Sequence[Tensor],
-    routes: Sequence[Tensor],
-    me: int,
-    num_ranks: int,
-    group: Group,
-) -> list[Tensor]:
-    """Send rows to the ranks that hold them, in one exchange, and add up what comes for those that this rank holds.
+@dataclass(frozen=True)
+class RowsPlan:
+    """What becomes of one kind of row, such as the tiles of a batch.
+
+    Attributes:
+        held: ``(k,)``, where the rows that this rank holds are among those that it has a part of.
+        sent: ``(s,)``, where the rows are that go to other ranks, rank after rank.
+        num_sent: number of rows that go to each rank.
+        places: where the rows that come from each rank belong among those held, ``(r,)`` each.
+    """
+
+    held: Tensor
+    sent: Tensor
+    num_sent: tuple[int, ...]
+    places: tuple[Tensor, ...]
+
+
+def plan_hand_over(
+    reached: Sequence[Tensor], held: Sequence[Tensor], routes: Sequence[Tensor], me: int, num_ranks: int
+) -> tuple[RowsPlan, ...]:
+    """Plan the exchange; nobody is asked.
 
     Args:
-        values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
-        reached: the numbers ``(m,)`` of those rows, ascending, one tensor per kind.
+        reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per kind.
         held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
             kind.
         routes: tensors ``(3, r)``, one per kind, with a column for each row that changes ranks, in ascending order: the
             rank that sends it, the rank that receives it, and the row's number.
         me: this rank's place in the group.
         num_ranks: number of ranks in the group.
+    """
+    plans = []
+    for there, mine, of_kind in zip(reached, held, routes, strict=True):
+        (to, leaving), (source, coming) = of_kind[1:, of_kind[0] == me], of_kind[::2, of_kind[1] == me]
+        to_rank, from_rank = (torch.bincount(rank, minlength=num_ranks).tolist() for rank in (to, source))
+        plans.append(
+            RowsPlan(
+                held=torch.searchsorted(there, mine),
+                sent=torch.searchsorted(there, leaving),
+                num_sent=tuple(to_rank),
+                places=torch.searchsorted(mine, coming).split(from_rank),
+            )
+        )
+    return tuple(plans)
+
+
+def hand_over(values: Sequence[Tensor], plans: Sequence[RowsPlan], group: Group) -> list[Tensor]:
+    """Send rows to the ranks that hold them, in one exchange, and add up what comes for those that this rank holds.
+
+    Args:
+        values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
+        plans: what becomes of them, see `plan_hand_over`.
         group: process group, every rank of which must call.
 
     Returns:
         One tensor ``(k, ...)`` per kind, the rows that this rank holds: its own part, to which the parts of the other
         ranks are added rank by rank.
     """
-    own = [have[torch.searchsorted(there, rows)] for have, there, rows in zip(values, reached, held, strict=True)]
-    leaving = [of_kind[1:, of_kind[0] == me] for of_kind in routes]
-    coming = [of_kind[::2, of_kind[1] == me] for of_kind in routes]
-    counts = [
-        torch.stack([torch.bincount(of_kind[0], minlength=num_ranks) for of_kind in side]).tolist()
-        for side in (leaving, coming)
-    ]
-    sent = [
-        have[torch.searchsorted(there, rows)].flatten(1).split(of_rank)
-        for have, there, (_, rows), of_rank in zip(values, reached, leaving, counts[0], strict=True)
-    ]
+    own = [have[plan.held] for have, plan in zip(values, plans, strict=True)]
     # Kinds differ in the width of a row, so all that goes to a rank is one list of numbers.
+    sent = [have[plan.sent].flatten(1).split(plan.num_sent) for have, plan in zip(values, plans, strict=True)]
     widths = [math.prod(have.shape[1:]) for have in values]
     lengths = [
-        [count * width for count, width in zip(of_rank, widths, strict=True)]
-        for of_rank in zip(*counts[1], strict=True)
+        [len(rows) * width for rows, width in zip(of_rank, widths, strict=True)]
+        for of_rank in zip(*(plan.places for plan in plans), strict=True)
     ]
     numbers = exchange_rows(
         torch.cat([rows.flatten() for of_rank in zip(*sent, strict=True) for rows in of_rank]),
@@ -61,11 +85,7 @@ def hand_over(
         group,
     )
     received = iter(numbers.split([length for of_rank in lengths for length in of_rank]))
-    places = [
-        torch.searchsorted(mine, rows).split(of_rank)
-        for mine, (_, rows), of_rank in zip(held, coming, counts[1], strict=True)
-    ]
-    for of_rank in zip(*places, strict=True):
+    for of_rank in zip(*(plan.places for plan in plans), strict=True):
         for total, place in zip(own, of_rank, strict=True):
             rows = next(received).view(len(place), *total.shape[1:])
             if len(place):

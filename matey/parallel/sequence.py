@@ -7,7 +7,7 @@ tokens are moved so that each segment is whole on one rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.distributed import new_subgroups_by_enumeration
 
 from matey.model.attention import segment_attention
-from matey.model.seam import Seam
+from matey.model.seam import RankGroup, Routes, Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
-from matey.parallel.hand_over import hand_over
+from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
 from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
@@ -67,6 +67,38 @@ class TokensPlan:
     num_moved: float
 
 
+@dataclass(frozen=True)
+class SequenceGroup(RankGroup):
+    """Who does what in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks.
+
+    Attributes:
+        topology: the place of this rank.
+    """
+
+    topology: Topology
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self.topology.sequence_parallel_size
+
+    def shard(self, num_tokens: int) -> slice:
+        """Return the slice of the packed list that this rank embeds, processes and decodes."""
+        return shares(num_tokens, self.size)[self.topology.sequence_rank]
+
+    def plan(self, key: Tensor) -> HeadsPlan | TokensPlan:
+        """Plan attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
+        return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
+
+    def plan_hand_over(
+        self, reached: Sequence[Tensor], held: Sequence[Tensor], num_tokens: int, routes: Routes
+    ) -> tuple[RowsPlan, ...]:
+        """Plan how the ranks' parts of rows come to the ranks that hold them; see `RankGroup.plan_hand_over`."""
+        lengths = torch.tensor([own.stop - own.start for own in shares(num_tokens, self.size)])
+        rank = torch.arange(self.size).repeat_interleave(lengths).to(reached[0].device)
+        return plan_hand_over(reached, held, routes(rank), self.topology.sequence_rank, self.size)
+
+
 class SequenceSeam(Seam):
     """The seam for a group of ranks.
 
@@ -76,22 +108,13 @@ class SequenceSeam(Seam):
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
-        super().__init__(backend)
+        super().__init__(backend, SequenceGroup(topology))
         self.topology = topology
-        self.size = topology.sequence_parallel_size
         self._gathers_again = True
         self.group, self._heads, self._queries = (
             new_subgroups_by_enumeration(groups)[0] if len(groups[0]) > 1 else None
             for groups in (topology.sequence_groups(), topology.head_groups(), topology.query_groups())
         )
-
-    def shard(self, num_tokens: int) -> slice:
-        """Return the slice of the packed list that this rank embeds, processes and decodes."""
-        return shares(num_tokens, self.size)[self.topology.sequence_rank]
-
-    def plan(self, key: Tensor) -> HeadsPlan | TokensPlan:
-        """Prepare attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
-        return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
@@ -105,19 +128,9 @@ class SequenceSeam(Seam):
         seam._gathers_again = False
         return seam
 
-    def hand_over(
-        self,
-        values: Sequence[Tensor],
-        reached: Sequence[Tensor],
-        held: Sequence[Tensor],
-        num_tokens: int,
-        routes: Callable[[Tensor], Sequence[Tensor]],
-    ) -> list[Tensor]:
+    def hand_over(self, values: Sequence[Tensor], plan: Sequence[RowsPlan]) -> list[Tensor]:
         """Add up what the ranks have of each row, at the ranks that hold it; see `Seam.hand_over`."""
-        lengths = torch.tensor([own.stop - own.start for own in shares(num_tokens, self.size)])
-        rank = torch.arange(self.size).repeat_interleave(lengths).to(values[0].device)
-        place = self.topology.sequence_rank
-        return hand_over(values, reached, held, routes(rank), place, self.size, self.group)
+        return hand_over(values, plan, self.group)
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import product
 
 import torch
@@ -14,7 +13,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, extend, pad, patch_grid, places, unpatchify
+from matey.tokens.patches import Patch, Places, extend, pad, patch_grid, places, unpatchify
 from matey.tokens.refinement import to_children
 
 
@@ -50,12 +49,22 @@ class Tiles:
         row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of what the patches cover, ascending.
         places: mask ``(k, Z, Y, X)`` of the places in each tile whose cells belong to the part; a tile is divided into
             places, boxes of cells of equal size.
+        in_box: where the tiles lie, and the smallest box around them.
+        of_samples: number of tiles of each sample.
     """
 
     frames: Frames
     tile: Patch
     row: Tensor
     places: Tensor
+    in_box: Places = field(init=False)
+    of_samples: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find out what can only be known by looking at the rows: once, where the tiles are made."""
+        object.__setattr__(self, "in_box", places(self.row, self.grid))
+        counts = torch.bincount(self.sample, minlength=self.frames.num_samples)
+        object.__setattr__(self, "of_samples", tuple(counts.tolist()))
 
     @property
     def grid(self) -> tuple[int, int, int, int]:
@@ -75,7 +84,7 @@ class Tiles:
     @property
     def box(self) -> tuple[slice, slice, slice, slice]:
         """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; there may be none."""
-        _, (samples, *sides) = self._in_box
+        samples, *sides = self.in_box.box
         z, y, x = (
             slice(min(side.start * size, length), min(side.stop * size, length))
             for side, size, length in zip(sides, self.tile[1:], self.frames.window[1:], strict=True)
@@ -84,15 +93,11 @@ class Tiles:
 
     def place(self, values: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of what lies in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
-        place, (_, *sides) = self._in_box
+        _, *sides = self.in_box.box
         values = pad(values, [(side.stop - side.start) * size for side, size in zip(sides, self.tile[1:], strict=True)])
         tiles = rearrange(values, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
         # All of a box are in order, and copying them as they are is faster than by index.
-        return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*place]
-
-    @cached_property
-    def _in_box(self) -> tuple[list[Tensor], list[slice]]:
-        return places(self.row, self.grid)
+        return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*self.in_box.inside]
 
     def cells(self) -> Tensor:
         """Return the mask ``(k, z, y, x)`` of the cells that lie in one of the places and inside the grid."""

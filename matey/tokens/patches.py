@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -114,13 +115,22 @@ def patchify(fields: Tensor, patch: Patch) -> Tensor:
     return rearrange(fields, "b (T pt) f (Z pz) (Y py) (X px) -> (b Z Y X T) f pt pz py px", pt=pt, pz=pz, py=py, px=px)
 
 
-def patches_at(fields: Tensor, patch: Patch, row: Tensor) -> Tensor:
-    """Return some rows of `patchify`, ``(m, f, pt, pz, py, px)``, without cutting out the others."""
+def patches_at(fields: Tensor, patch: Patch, place: Sequence[Tensor]) -> Tensor:
+    """Return some rows of `patchify`, ``(m, f, pt, pz, py, px)``, without cutting out the others.
+
+    Args:
+        fields: ``(b, t, f, z, y, x)``.
+        patch: size of the patches.
+        place: positions ``b Z Y X T`` of the rows, each ``(m,)``, see `places_of_patches`.
+    """
     pt, pz, py, px = patch
-    b, t, _, z, y, x = fields.shape
-    grid = (b, z // pz, y // py, x // px, t // pt)
     pattern = "b (T pt) f (Z pz) (Y py) (X px) -> b Z Y X T f pt pz py px"
-    return rearrange(fields, pattern, pt=pt, pz=pz, py=py, px=px)[torch.unravel_index(row, grid)]
+    return rearrange(fields, pattern, pt=pt, pz=pz, py=py, px=px)[*place]
+
+
+def places_of_patches(row: Tensor, num_samples: int, grid: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the positions ``b Z Y X T`` of some rows ``(m,)`` of `patchify`; ``grid`` counts patches along t, z, y, x."""
+    return torch.unravel_index(row, (num_samples, *grid[1:], grid[0]))
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
@@ -129,47 +139,58 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
     return rearrange(patches, "(b Z Y X T) f pt pz py px -> b (T pt) f (Z pz) (Y py) (X px)", T=T, Z=Z, Y=Y, X=X)
 
 
-def places(row: Tensor, shape: Sequence[int]) -> tuple[list[Tensor], list[slice]]:
-    """Return the positions of some rows of a grid ``b Z Y X`` inside the smallest box around them, and that box."""
+@dataclass(frozen=True)
+class Places:
+    """Some rows of a grid ``b Z Y X``, and the smallest box around them.
+
+    Attributes:
+        inside: positions ``b Z Y X`` of the rows inside the box, each ``(m,)``.
+        box: the box, along ``b Z Y X``; it is empty where there are no rows.
+    """
+
+    inside: tuple[Tensor, ...]
+    box: tuple[slice, ...]
+
+    @property
+    def number(self) -> int:
+        """Number of rows ``m``."""
+        return len(self.inside[0])
+
+
+def places(row: Tensor, shape: Sequence[int]) -> Places:
+    """Return the places of some rows ``(m,)`` of a grid ``b Z Y X``."""
     place = torch.stack(torch.unravel_index(row, tuple(shape)))
     first, last = torch.stack([place.amin(dim=1), place.amax(dim=1)]).tolist() if len(row) else ([0] * 4, [-1] * 4)
-    box = [slice(begin, end + 1) for begin, end in zip(first, last, strict=True)]
-    return [along - side.start for along, side in zip(place, box, strict=True)], box
+    box = tuple(slice(begin, end + 1) for begin, end in zip(first, last, strict=True))
+    return Places(tuple(along - side.start for along, side in zip(place, box, strict=True)), box)
 
 
 def surroundings(
-    frame: Tensor,
-    covered: Sequence[int],
-    cells: Sequence[int],
-    halo: Sequence[int],
-    periodic: Sequence[bool],
-    number: Tensor,
+    frame: Tensor, cells: Sequence[int], halo: Sequence[int], periodic: Sequence[bool], blocks: Places
 ) -> Tensor:
     """Cut a window around some blocks of cells.
 
     Args:
         frame: ``(b, f, z, y, x)``, the field to cut from.
-        covered: size ``z, y, x`` of what the patches cover, at least that of the frame.
         cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
         halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block; beyond its
             ends the field is continued as in `extend`.
         periodic: whether the domain wraps around along ``z, y, x``.
-        number: ``(c,)``, number of each block, counted by sample, then along ``z, y, x`` on the grid of blocks of what
-            the patches cover.
+        blocks: the ``c`` blocks, on the grid of blocks of what the patches cover.
 
     Returns:
         ``(c, f, window)``, the values in each window, flattened.
     """
     size_of_window = [size + 2 * reach for size, reach in zip(cells, halo, strict=True)]
-    if not len(number):
+    if not blocks.number:
         return frame.new_zeros(0, frame.shape[1], math.prod(size_of_window))
-    place, (samples, *box) = places(number, [len(frame), *(c // size for c, size in zip(covered, cells, strict=True))])
+    samples, *box = blocks.box
     axes = list(zip(box, cells, halo, strict=True))
     beyond = [side.stop * size + reach for side, size, reach in axes]
     frame = extend(frame[samples], beyond, periodic, before=[reach - side.start * size for side, size, reach in axes])
     for axis, (window, size) in enumerate(zip(size_of_window, cells, strict=True), start=2):
         frame = frame.unfold(axis, window, size)
-    return rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")[*place].flatten(2)
+    return rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")[*blocks.inside].flatten(2)
 
 
 def factor_stages(patch: Sequence[int]) -> list[tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -21,7 +22,15 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
     Returns:
         ``(..., 2 num_wavelengths)``, computed in float64 or float32 as ``values`` is.
     """
-    exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)
-    angular = (2 * math.pi / exponents.exp()).to(values)
-    phase = values[..., None] * angular
+    phase = values[..., None] * _angular(shortest, longest, num_wavelengths, values.device, values.dtype)
     return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+@cache
+def _angular(
+    shortest: float, longest: float, num_wavelengths: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return 2 pi over each wavelength, where the values are: copied there once, since a copy makes the host wait."""
+    with torch.inference_mode(False):  # it may be used in training later
+        exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)
+        return (2 * math.pi / exponents.exp()).to(device, dtype)

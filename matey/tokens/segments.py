@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
@@ -22,24 +21,15 @@ class Segmentation:
         inverse: ``(m,)`` the packed position of each query, or None likewise.
         runs: tuples ``(count, queries, keys)``: ``count`` consecutive segments of ``queries`` queries and ``keys`` keys
             each, in packed order.
+        offsets: int32 ``(2, s + 1)``, where the queries and the keys of each segment begin in packed order, and the end
+            of the last.
     """
 
     queries: Tensor | None
     keys: Tensor | None
     inverse: Tensor | None
     runs: tuple[tuple[int, int, int], ...]
-
-    def offsets(self, of: int, device: torch.device) -> Tensor:
-        """Return where each segment's queries (``of`` 0) or keys (1) begin, and the end of the last: int32."""
-        if device not in self._offsets:
-            lengths = [[run[which] for run in self.runs for _ in range(run[0])] for which in (1, 2)]
-            both = [list(accumulate(own, initial=0)) for own in lengths]
-            self._offsets[device] = torch.tensor(both, dtype=torch.int32, device=device)
-        return self._offsets[device][of]
-
-    @cached_property
-    def _offsets(self) -> dict[torch.device, Tensor]:
-        return {}
+    offsets: Tensor
 
 
 def segment(key: Tensor, queries: slice | None = None) -> Segmentation:
@@ -78,6 +68,7 @@ def segment(key: Tensor, queries: slice | None = None) -> Segmentation:
         keys=None if keys_in_place else order,
         inverse=None if in_place else _inverse(packed),
         runs=tuple(map(tuple, torch.stack([counts, num_queries[first], num_keys[first]], 1).tolist())),
+        offsets=F.pad(torch.stack([num_queries, num_keys]).cumsum(1), (1, 0)).to(torch.int32),
     )
 
 

@@ -1,9 +1,9 @@
-"""From a micro-batch of fields to its token layout: normalise, refine, lay out."""
+"""From a micro-batch of fields to its token layout: take statistics, refine, lay out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,34 +17,18 @@ from matey.tokens.refinement import Refinement, check_window, refine
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A micro-batch ready to be embedded.
+    """What is known of the tokens of a micro-batch before any is embedded.
 
     Attributes:
-        batches: the fields, each batch of one system on one grid.
         layout: the layout of the tokens of all batches.
-        normalised: fields ``(b, t, f, z, y, x)`` of each batch, each sample and field with zero mean and unit variance
+        normalisations: the statistics of each batch, which bring each sample and field to zero mean and unit variance
             over its history.
-        normalisations: the statistics of each batch, which undo the normalisation.
-        covered: size ``z, y, x`` of what the coarsest patches cover, at least the grid, for each batch.
+        frames: the frames of each batch.
     """
 
-    batches: tuple[FieldBatch, ...]
     layout: TokenLayout
-    normalised: tuple[Tensor, ...]
     normalisations: tuple[Normalisation, ...]
-    covered: tuple[tuple[int, int, int], ...]
-
-    @property
-    def frames(self) -> list[Frames]:
-        """The frames of every group."""
-        return [
-            Frames(batch.num_samples, (batch.num_frames, *batch.grid), batch.periodic, covered)
-            for batch, covered in zip(self.batches, self.covered, strict=True)
-        ]
-
-    def with_last_frames(self, number: int) -> TokenBatch:
-        """Return the batch with the last frames alone in ``normalised``: once tokens are embedded, no others are needed."""
-        return replace(self, normalised=tuple(fields[:, -number:].clone() for fields in self.normalised))
+    frames: tuple[Frames, ...]
 
 
 def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement: Refinement) -> TokenBatch:
@@ -60,15 +44,25 @@ def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement
         except ValueError as error:
             raise ValueError(f"{batch.system}: {error}") from None
     normalisations = tuple(normalisation_of(batch.history) for batch in batches)
-    normalised = tuple(n.apply(batch.history) for n, batch in zip(normalisations, batches, strict=True))
-    values = [batch.history for batch in batches] if refinement.values == "raw" else normalised
-    refined = [refine(fields, patches, refinement) for fields in values]
     layout = layout_tokens(
         [(batch.num_samples, *window) for batch, window in zip(batches, windows, strict=True)],
-        refined,
+        [_refined(*of_batch, patches, refinement) for of_batch in zip(batches, normalisations, strict=True)],
         patches,
         device=batches[0].history.device,
         keep_parents=refinement.keep_parents,
     )
-    covered = tuple(cover(window, patches[0])[1:] for window in windows)
-    return TokenBatch(tuple(batches), layout, normalised, normalisations, covered)
+    frames = tuple(
+        Frames(batch.num_samples, window, batch.periodic, cover(window, patches[0])[1:])
+        for batch, window in zip(batches, windows, strict=True)
+    )
+    return TokenBatch(layout, normalisations, frames)
+
+
+def _refined(
+    batch: FieldBatch, normalisation: Normalisation, patches: Sequence[Patch], refinement: Refinement
+) -> list[Tensor]:
+    """Decide which patches are split; with one level of patches the fields are not looked at."""
+    if len(patches) == 1:
+        return []
+    values = batch.history if refinement.values == "raw" else normalisation.apply(batch.history)
+    return refine(values, patches, refinement)

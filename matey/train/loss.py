@@ -88,6 +88,5 @@ def _own_sum(loss: Loss, forecast: Forecast, errors: Tensor, halo: Sequence[int]
         squares = squares.where(forecast.own[:, None], 0)
     by_tile = squares.sum(dim=(2, 3, 4))
     # The tiles of a sample lie together; adding them up by index would differ from run to run on a GPU.
-    tiles_of_samples = torch.bincount(forecast.tiles.sample, minlength=forecast.batch.num_samples).tolist()
-    by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(tiles_of_samples)])
+    by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(forecast.tiles.of_samples)])
     return by_sample * forecast.scale.square()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matey.model.seam import Seam
+from matey.model.seam import RankGroup, Seam
 from matey.parallel.topology import shares
 from matey.train.loss import LossScale, training_loss
 from tests.conftest import make_batch, make_model
@@ -26,11 +26,10 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-class Share(Seam):
+class Share(RankGroup):
     """One of several ranks, without the others, which would add to its tiles; it is not asked to attend."""
 
     def __init__(self, rank, ranks):
-        super().__init__()
         self.rank, self.size = rank, ranks
 
     def shard(self, num_tokens):
@@ -41,7 +40,7 @@ def largest_after_the_blocks(batch, ranks, **settings):
     """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""
     model = make_model(dtype=torch.float32, num_blocks=1, **settings).train()
     model.blocks = torch.nn.ModuleList()
-    model.seam = Share(ranks // 2, ranks)
+    model.seam = Seam(ranks=Share(ranks // 2, ranks))
     with LargestTensor() as largest:
         model.norm.register_forward_hook(lambda *_: setattr(largest, "started", True))
         training_loss(model([batch]), model.seam, {"shallow_water": LossScale()})[0].backward()

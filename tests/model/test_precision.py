@@ -7,8 +7,7 @@ import torch
 
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
-from matey.tokens.coverage import Frames
-from matey.tokens.patches import cover
+from matey.tokens.patches import places
 
 PATCH, SIZE = (1, 1, 8, 8), 512
 
@@ -37,9 +36,8 @@ def of_decoder():
     with torch.no_grad():
         decoder.window_weight[0, :, 0] = laplacian(sides)
         decoder.field_weight[0, 0] = 1
-    frames = Frames(1, (1, 1, SIZE, SIZE), (False, True, True), cover((1, 1, SIZE, SIZE), PATCH)[1:])
-    blocks = math.prod(SIZE // cells for cells in decoder.cells[2:])
-    windows = decoder.windows(waves(), frames, torch.arange(blocks))
+    grid = [1, 1, *(SIZE // cells for cells in decoder.cells[2:])]
+    windows = decoder.windows(waves(), (False, True, True), places(torch.arange(math.prod(grid)), grid))
     tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
     return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [torch.tensor([0])])
 

@@ -15,6 +15,8 @@ from matey.tokens.patches import (
     padding_note,
     patch_grid,
     patches_at,
+    places,
+    places_of_patches,
     patchify,
     surroundings,
     unpatchify,
@@ -40,7 +42,8 @@ def test_rows_of_patches_go_by_sample_then_place_then_time():
 def test_some_patches_are_the_rows_of_all():
     fields, patch = torch.randn(2, 4, 3, 2, 8, 12), (2, 1, 4, 4)
     row = torch.randperm(2 * 2 * 2 * 3 * 2)[:9]
-    assert torch.equal(patches_at(fields, patch, row), patchify(fields, patch)[row])
+    place = places_of_patches(row, 2, patch_grid((4, 2, 8, 12), patch))
+    assert torch.equal(patches_at(fields, patch, place), patchify(fields, patch)[row])
 
 
 def test_patches_cover_a_grid_that_they_do_not_divide():
@@ -88,7 +91,7 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
 def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
     frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
     number = torch.tensor([3, 1 * 4 + 3])  # the second: rows 4 to 7, columns 12 to 15
-    windows = surroundings(frame, (1, 8, 16), (1, 4, 4), (0, 1, 2), (False, False, True), number)
+    windows = surroundings(frame, (1, 4, 4), (0, 1, 2), (False, False, True), places(number, (1, 1, 2, 4)))
     assert windows.shape == (2, 1, 6 * 8)
     y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
     assert torch.equal(windows[1, 0], frame[0, 0, 0][y][:, x].flatten())
@@ -96,5 +99,5 @@ def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_e
 
 def test_windows_without_a_halo_are_the_blocks_of_patchify():
     frame = torch.randn(2, 3, 2, 8, 8)
-    windows = surroundings(frame, (2, 8, 8), (1, 4, 4), (0, 0, 0), (False, False, False), torch.arange(16))
+    windows = surroundings(frame, (1, 4, 4), (0, 0, 0), (False, False, False), places(torch.arange(16), (2, 2, 2, 2)))
     assert torch.equal(windows, patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))

@@ -32,8 +32,7 @@ def test_segments_of_one_length_far_apart_become_one_run():
 def test_offsets_are_where_segments_begin():
     segmentation = segment(torch.tensor([0, 0, 1, 2, 2, 2]), slice(1, 5))
     assert segmentation.runs == ((1, 1, 2), (1, 1, 1), (1, 2, 3))
-    assert segmentation.offsets(0, torch.device("cpu")).tolist() == [0, 1, 2, 4]
-    assert segmentation.offsets(1, torch.device("cpu")).tolist() == [0, 2, 3, 6]
+    assert segmentation.offsets.tolist() == [[0, 1, 2, 4], [0, 2, 3, 6]]
 
 
 @pytest.mark.parametrize("bounds", [(0, 3), (2, 7), (5, 9), (4, 4)])

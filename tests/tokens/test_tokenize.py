@@ -19,5 +19,6 @@ def test_raw_values_decide_what_is_refined_and_tokens_are_normalised_all_the_sam
         tokens = tokenize([batch], PATCHES, Refinement("threshold", 0.5, values=values))
         fine = tokens.layout.place[tokens.layout.level == 1] // 2
         split[values] = fine.unique(dim=0).tolist()
-        assert torch.allclose(tokens.normalised[0].var(dim=(1, 3, 4, 5), correction=0), torch.ones(1, 2))
+        normalised = tokens.normalisations[0].apply(history)
+        assert torch.allclose(normalised.var(dim=(1, 3, 4, 5), correction=0), torch.ones(1, 2))
     assert split == {"normalised": [[0, 0, 0], [0, 2, 2]], "raw": [[0, 2, 2]]}

@@ -1,0 +1,182 @@
+"""Counts the calls of a step that make the host wait for a GPU, on any machine.
+
+A host that launches work for a GPU runs ahead of it, until it asks for something that the GPU has to compute first: the number
+of what is not zero, a value, a copy to main memory. On a machine without a GPU such calls cost nothing, so they are counted by
+name, where they touch what a GPU would hold: the weights, the fields of a micro-batch, and all that is computed from them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import matey
+
+WAITING = frozenset(
+    ("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "histc", "unique_dim")
+    + ("_unique", "_unique2", "unique_consecutive", "unique_dim_consecutive", "is_nonzero", "_linalg_check_errors")
+)
+"""Operations whose result, or its size, the host needs to know."""
+
+INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"))
+"""Operations that look for what is not zero where an index is a mask."""
+
+FROM_DEVICE = frozenset((Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__))
+"""Methods that copy to main memory; PyTorch's dispatcher does not hear of them on a CPU."""
+
+LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor))
+"""Functions that make a tensor of numbers in main memory."""
+
+ROOT = str(Path(matey.__file__).parent)
+
+
+class BlockingCalls:
+    """While it is entered, counts the blocking calls of this thread by part of the step and by place.
+
+    Attributes:
+        where: for each part that was `mark`-ed, how often which operation was called from which line of this package.
+    """
+
+    def __init__(self, on_device: Iterable[Tensor]) -> None:
+        """Begin with what the GPU holds from the start."""
+        self.where: dict[str, Counter[str]] = {}
+        self._since: Counter[str] = Counter()
+        self._held: dict[int, StorageWeakRef] = {}
+        self._literals: dict[int, StorageWeakRef] = {}
+        self.hold(on_device)
+        self._modes = _Dispatched(self), _Called(self)
+
+    def __enter__(self) -> BlockingCalls:
+        """Count from here on."""
+        for mode in self._modes:
+            mode.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Count no more."""
+        for mode in reversed(self._modes):
+            mode.__exit__(kind, error, trace)
+
+    def hold(self, tensors: Iterable[Tensor]) -> None:
+        """Take tensors as what a GPU holds."""
+        _note(self._held, tensors)
+
+    def mark(self, part: str) -> None:
+        """Say that what was called since the last mark belongs to a ``part``; a part may come several times."""
+        self.where.setdefault(part, Counter()).update(self._since)
+        self._since.clear()
+
+    def number(self, *parts: str) -> int:
+        """Return how many calls there were in some parts."""
+        return sum(self.where[part].total() for part in parts if part in self.where)
+
+    def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool = False) -> Any:  # noqa: ANN401
+        """Make a call that is about to happen; count it if it waits and a GPU holds one of its inputs."""
+        tensors = list(_tensors(inputs))
+        if any(_is_noted(self._held, tensor) for tensor in tensors):
+            if waits:
+                self._count(name)
+            # A tensor made of numbers has to be copied to where it meets what a GPU holds.
+            for literal in (tensor for tensor in tensors if tensor.ndim and _is_noted(self._literals, tensor)):
+                self._count("host to device")
+                self._literals.pop(literal.untyped_storage()._cdata, None)
+            result = call()
+            self.hold(_tensors(result))
+            return result
+        return call()
+
+    def copied(self, tensor: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
+        """Make a copy to a device; count it if it waits and the tensor is not there yet."""
+        if not _is_noted(self._held, tensor) and waits:
+            self._count("host to device")
+        result = call()
+        self.hold([result])
+        return result
+
+    def made(self, tensor: Tensor) -> Tensor:
+        """Note a tensor made of numbers."""
+        _note(self._literals, [tensor])
+        return tensor
+
+    def _count(self, name: str) -> None:
+        self._since[f"{name} {_place()}"] += 1
+
+
+class _Dispatched(TorchDispatchMode):
+    def __init__(self, calls: BlockingCalls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        if name == "lift_fresh":
+            return self._calls.made(func(*args, **kwargs))
+        waits = name in WAITING or (name in INDEXING and _has_mask(args[1]))
+        waits = waits or (name == "repeat_interleave" and kwargs.get("output_size") is None)
+        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits)
+
+
+class _Called(TorchFunctionMode):
+    def __init__(self, calls: BlockingCalls) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        if func in FROM_DEVICE:
+            return self._calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True)
+        if func is Tensor.to and _device_of(args[1:], kwargs) is not None:
+            waits = not kwargs.get("non_blocking", False)
+            return self._calls.copied(args[0], lambda: func(*args, **kwargs), waits=waits)
+        result = func(*args, **kwargs)
+        return self._calls.made(result) if func in LITERALS else result
+
+
+def _device_of(args: Iterable[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    """Return the device that `Tensor.to` was asked for by name; None where it was asked for a type or like another tensor."""
+    return kwargs.get("device") or next((each for each in args if isinstance(each, str | torch.device)), None)
+
+
+def _has_mask(indices: Iterable[Tensor | None]) -> bool:
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+
+
+def _note(noted: dict[int, StorageWeakRef], tensors: Iterable[Tensor]) -> None:
+    # A reference to the storage keeps its number from being given to another.
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        noted.setdefault(storage._cdata, StorageWeakRef(storage))
+
+
+def _is_noted(noted: dict[int, StorageWeakRef], tensor: Tensor) -> bool:
+    return tensor.untyped_storage()._cdata in noted
+
+
+def _place() -> str:
+    """Return the innermost line of this package on the stack, but for this file's."""
+    frame = sys._getframe(1)
+    while frame is not None and (not frame.f_code.co_filename.startswith(ROOT) or frame.f_code.co_filename == __file__):
+        frame = frame.f_back
+    return "elsewhere" if frame is None else f"{frame.f_code.co_filename[len(ROOT) + 1 :]}:{frame.f_lineno}"

@@ -1,0 +1,173 @@
+"""The grid of the blocks that patches are decoded to, and how those that bear on some tiles come to lie on them.
+
+All of it follows from where tokens are: integers, found once per micro-batch before any token is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.model.blending import Blending, Fold, directions, pieces, ramp, to_tiles
+from matey.tokens.coverage import Tiles
+from matey.tokens.patches import Patch
+
+SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
+
+
+@dataclass(frozen=True)
+class BlockGrid:
+    """The blocks that the patches of one level are cut into, and those of them that bear on some tiles.
+
+    Blocks are numbered by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
+
+    Attributes:
+        tiles: the part of the frame that is put together.
+        cells: size ``z, y, x`` of a block without its margins; it divides tiles and patches.
+        margin: cells ``z, y, x`` of a margin, at most half a block.
+        reaching: ``(o, k, B)``, number of the neighbour in each direction ``o`` of `directions` for each of the ``B``
+            blocks of each of the ``k`` tiles; the margin of that neighbour reaches into the block. It is -1 beyond the
+            domain; one direction is the block itself.
+    """
+
+    tiles: Tiles
+    cells: tuple[int, ...]
+    margin: tuple[int, ...]
+    reaching: Tensor
+
+    @classmethod
+    def over(cls, tiles: Tiles, cells: tuple[int, ...], margin: tuple[int, ...]) -> BlockGrid:
+        """Cut what the patches cover into blocks."""
+        shape = _shape(tiles, cells)
+        number = torch.arange(math.prod(shape), device=tiles.row.device).view(shape)
+        around = [1 if reach else 0 for reach in margin]
+        for axis, (wraps, ring) in enumerate(zip(tiles.frames.wraps, around, strict=True), start=1):
+            if ring:  # beyond the domain: the block at its other end, or none
+                first, last = number.narrow(axis, 0, 1), number.narrow(axis, shape[axis] - 1, 1)
+                ends = (last, first) if wraps else (torch.full_like(first, -1),) * 2
+                number = torch.cat([ends[0], number, ends[1]], dim=axis)
+        of_tile = [size // block for size, block in zip(tiles.tile[1:], cells, strict=True)]
+        for axis, (size, ring) in enumerate(zip(of_tile, around, strict=True), start=1):
+            number = number.unfold(axis, size + 2 * ring, size)
+        # (b, Z, Y, X, z, y, x), the blocks of each tile and those around them
+        number = number[torch.unravel_index(tiles.row, number.shape[:4])]
+        reaching = []
+        for direction in directions(margin):
+            starts = [ring + step for ring, step in zip(around, direction, strict=True)]
+            cut = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
+            reaching.append(number[:, *cut])
+        return cls(tiles, cells, margin, torch.stack(reaching).flatten(2))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Number of samples, and of blocks along ``z, y, x``."""
+        return _shape(self.tiles, self.cells)
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks of all samples."""
+        return math.prod(self.shape)
+
+    def numbers(self, patch: Patch, row: Tensor) -> Tensor:
+        """Return the numbers ``(m x blocks of a patch,)`` of the blocks of some patches, patch after patch.
+
+        Args:
+            patch: size of the level's patches.
+            row: ``(m,)`` rows of the patches in ``patchify`` of a single frame.
+        """
+        sizes = {f"s{axis}": p // c for axis, p, c in zip("zyx", patch[1:], self.cells, strict=True)}
+        number = torch.arange(self.num_blocks, device=row.device).view(self.shape)
+        return rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
+
+    def sources(self, number: Tensor) -> Tensor:
+        """Return the positions ``(o, k, B)`` of the blocks of `reaching` in a list ``number``; -1 for those not in it."""
+        place = number.new_full((self.num_blocks + 1,), -1)  # the last one stands for -1
+        place[number] = torch.arange(len(number), device=number.device)
+        return place[self.reaching]
+
+    def weights(self, there: Tensor, dtype: torch.dtype) -> Tensor:
+        """Add up the ramps of blocks with their margins, ``(k, 1, z, y, x)``.
+
+        Args:
+            there: mask ``(o, k, B)`` of the blocks of `reaching` that exist.
+            dtype: precision of the result.
+        """
+        there = there.flatten(1).to(dtype)
+        ramps = ramp(self.cells, self.margin).to(there)[..., None]
+        weights = ramps.new_zeros(*self.cells, there.shape[1])
+        for (piece, under), blocks in zip(pieces(self.cells, self.margin), there, strict=True):
+            weights[under].addcmul_(ramps[piece], blocks)
+        return to_tiles(weights[None], self.of_tile)
+
+    @property
+    def of_tile(self) -> tuple[int, ...]:
+        """Number of blocks of a tile along ``z, y, x``."""
+        return tuple(size // block for size, block in zip(self.tiles.tile[1:], self.cells, strict=True))
+
+
+@dataclass(frozen=True)
+class BlockSet:
+    """The blocks of one level.
+
+    Attributes:
+        number: ``(c,)``, number in the grid of blocks of each block that this rank decodes.
+        present: ``(d,)`` numbers of the blocks that all ranks decode.
+        grid: the grid of blocks of the level.
+    """
+
+    number: Tensor
+    present: Tensor
+    grid: BlockGrid
+
+
+def plan_blending(levels: Sequence[BlockSet], dtype: torch.dtype, *, add_levels: bool) -> Blending:
+    """Find out how the blocks of one group of samples come to lie on the tiles that this rank's reach.
+
+    Args:
+        levels: blocks of every level, coarse to fine, over the same tiles.
+        dtype: precision of the weights.
+        add_levels: whether finer blocks are added to what coarser ones say; otherwise the blocks of all levels share the
+            domain, and those of two levels are blended where they meet.
+    """
+    together = [(level,) for level in range(len(levels))] if add_levels else _by_size(levels)
+    folds, weights = [], []
+    for numbers in together:
+        grid = levels[numbers[0]].grid
+        number, present = (
+            torch.cat([getattr(levels[level], name) for level in numbers]) for name in ("number", "present")
+        )
+        source = grid.sources(number).flatten(1)
+        folds.append(Fold(numbers, grid.cells, grid.margin, grid.of_tile, source, _targets(source, len(number))))
+        # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
+        there = grid.reaching if add_levels else grid.sources(present)
+        weights.append(grid.weights(there >= 0, dtype))
+    if not add_levels:
+        weights = [sum(weights[1:], weights[0]).clamp_min(SMALLEST_WEIGHT)]
+    return Blending(tuple(folds), tuple(weights))
+
+
+def _by_size(levels: Sequence[BlockSet]) -> list[tuple[int, ...]]:
+    """Join levels whose blocks have one size. Where levels share the domain, no two have a block in the same place."""
+    same: dict[tuple[Sequence[int], Sequence[int]], tuple[int, ...]] = {}
+    for number, blocks in enumerate(levels):
+        size = blocks.grid.cells, blocks.grid.margin
+        same[size] = (*same.get(size, ()), number)
+    return list(same.values())
+
+
+def _targets(source: Tensor, num_blocks: int) -> Tensor:
+    """Return where each block's pieces go, ``(o, c)`` int32: the block of the tiles under each, or -1."""
+    target = torch.full((len(source), num_blocks + 1), -1, dtype=torch.int32, device=source.device)
+    numbers = torch.arange(source.shape[1], dtype=torch.int32, device=source.device)
+    target.scatter_(1, source.where(source >= 0, num_blocks), numbers.expand_as(source))
+    return target[:, :-1]
+
+
+def _shape(tiles: Tiles, cells: Sequence[int]) -> tuple[int, int, int, int]:
+    z, y, x = (size // block for size, block in zip(tiles.frames.covered, cells, strict=True))
+    return tiles.frames.num_samples, z, y, x

@@ -1,0 +1,230 @@
+"""All that a step needs to know of a micro-batch before it computes: made on the host, ahead of the step.
+
+    fields --> statistics, refinement, layout --> who embeds, attends to and decodes what: numbers of patches, tokens, blocks
+
+A GPU's host that asks for the number of tokens waits for all work that the GPU was given before. So everything whose size is
+found out by looking is found out here, and the network computes with sizes that are known. Nothing here needs another rank: all
+ranks of a group look at the same fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.fields import FieldBatch, field_rows
+from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
+from matey.model.blending import Blending
+from matey.model.blocks import scheme_keys
+from matey.model.configuration import MateyConfig
+from matey.model.decoding import BlockShape, reach_of, tile_of
+from matey.model.seam import HandOver, Plan, RankGroup
+from matey.nested import with_tensors
+from matey.tokens.coverage import Frames, Tiles, routes, tiles_of, tiles_reached
+from matey.tokens.layout import TokenLayout
+from matey.tokens.normalisation import Normalisation
+from matey.tokens.patches import Patch, Places, patch_grid, places, places_of_patches
+from matey.tokens.tokenize import tokenize
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """This rank's ``n`` tokens, in the order of the packed list.
+
+    Attributes:
+        sample: ``(n,)`` index of the sample in the whole micro-batch.
+        centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
+        extent: ``(n, 4)`` size t, z, y, x in the unit domain.
+        patches: for each level and batch, the positions ``b Z Y X T`` of the tokens' patches, each ``(m,)``.
+        order: ``(n,)``, where each token is among those embedded level by level.
+        num_of_batches: number of tokens of each batch.
+    """
+
+    sample: Tensor
+    centre: Tensor
+    extent: Tensor
+    patches: tuple[tuple[tuple[Tensor, ...], ...], ...]
+    order: Tensor
+    num_of_batches: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LevelToDecode:
+    """The tokens of one level whose patches this rank decodes.
+
+    Attributes:
+        tokens: ``(m,)``, their places among this rank's tokens.
+        blocks: where the blocks of each batch lie that they are decoded to.
+    """
+
+    tokens: Tensor
+    blocks: tuple[Places, ...]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How this rank's tokens of the last frame become the cells that it holds.
+
+    Attributes:
+        levels: what is decoded of each level.
+        blendings: how the blocks of each batch become tiles.
+        hand_over: how tiles come to the ranks that hold them.
+        held: the tiles of each batch that hold cells of this rank's leaves.
+        own: masks ``(k, z, y, x)`` of these cells in the tiles.
+    """
+
+    levels: tuple[LevelToDecode, ...]
+    blendings: tuple[Blending, ...]
+    hand_over: HandOver
+    held: tuple[Tiles, ...]
+    own: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A micro-batch that a rank can compute with, without looking at a value.
+
+    Attributes:
+        batches: the fields, each batch of one system on one grid.
+        rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+        normalisations: the statistics of each batch.
+        frames: the frames of each batch.
+        tokens: this rank's tokens.
+        plans: how tokens attend to each other, for each attention of a block.
+        decoding: how tokens become cells.
+    """
+
+    batches: tuple[FieldBatch, ...]
+    rows: tuple[Tensor, ...]
+    normalisations: tuple[Normalisation, ...]
+    frames: tuple[Frames, ...]
+    tokens: OwnTokens
+    plans: tuple[Plan, ...]
+    decoding: Decoding
+
+    def to(self, device: torch.device | str) -> Prepared:
+        """Return it with its tensors on ``device``."""
+        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+@torch.no_grad()
+def prepare(batches: Sequence[FieldBatch], config: MateyConfig, ranks: RankGroup | None = None) -> Prepared:
+    """Prepare a micro-batch for one rank, on the device where the fields are: at best on the host.
+
+    Args:
+        batches: the batches of a micro-batch; the same on all ranks of a group.
+        config: the configuration of the model.
+        ranks: the group of ranks that share the samples; by default one process.
+
+    Raises:
+        ValueError: a field is not in the vocabulary, a patch does not divide the number of frames of a batch, or a budget
+            cannot be spent.
+    """
+    ranks = ranks or RankGroup()
+    device = batches[0].history.device
+    rows = tuple(torch.tensor(field_rows(batch.fields, config.fields), device=device) for batch in batches)
+    token_batch = tokenize(batches, config.patches, config.refinement)
+    whole, frames = token_batch.layout, token_batch.frames
+    own = ranks.shard(whole.num_tokens)
+    # Weights of blocks are at least as precise as the fields.
+    dtype = torch.promote_types(torch.float32, batches[0].history.dtype)
+    return Prepared(
+        batches=tuple(batches),
+        rows=rows,
+        normalisations=token_batch.normalisations,
+        frames=frames,
+        tokens=_own_tokens(whole.select(own), frames, config.patches),
+        plans=tuple(ranks.plan(key(whole)) for key in scheme_keys(config.scheme, config.patches)),
+        decoding=_decoding(whole, own, frames, config, ranks, dtype),
+    )
+
+
+def _own_tokens(layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> OwnTokens:
+    of_levels, order = [], []
+    for level, patch in enumerate(patches):
+        index = (layout.level == level).nonzero(as_tuple=True)[0]
+        of_levels.append(
+            tuple(
+                places_of_patches(
+                    layout.row[of_batch], group.num_samples, patch_grid((group.window[0], *group.covered), patch)
+                )
+                for group, of_batch in zip(frames, _by_batch(index, layout, len(frames)), strict=True)
+            )
+        )
+        order.append(index)
+    return OwnTokens(
+        sample=layout.sample,
+        centre=layout.centre,
+        extent=layout.extent,
+        patches=tuple(of_levels),
+        order=torch.cat(order).argsort(),
+        num_of_batches=tuple(torch.bincount(layout.group, minlength=len(frames)).tolist()),
+    )
+
+
+def _decoding(
+    whole: TokenLayout,
+    own: slice,
+    frames: Sequence[Frames],
+    config: MateyConfig,
+    ranks: RankGroup,
+    dtype: torch.dtype,
+) -> Decoding:
+    patches = config.patches
+    shapes = [BlockShape.of(patch, config.halo, config.overlap) for patch in patches]
+    tile, reach = tile_of(shapes), reach_of(shapes)
+    reached = tiles_reached(whole, own, frames, patches, reach, tile)
+    held = tiles_of(whole, own, frames, patches, tile)
+    levels, blocks = _levels_to_decode(whole, own, reached, patches, shapes)
+    return Decoding(
+        levels=tuple(levels),
+        blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.token_set == "mul") for of_batch in blocks),
+        hand_over=ranks.plan_hand_over(
+            [tiles.row for tiles in reached],
+            [tiles.row for tiles in held],
+            whole.num_tokens,
+            lambda rank: routes(whole, rank, frames, patches, reach, tile),
+        ),
+        held=tuple(held),
+        own=tuple(tiles.cells() for tiles in held),
+    )
+
+
+def _levels_to_decode(
+    layout: TokenLayout, own: slice, reached: Sequence[Tiles], patches: Sequence[Patch], shapes: Sequence[BlockShape]
+) -> tuple[list[LevelToDecode], list[list[BlockSet]]]:
+    """Return what is decoded of each level, and its blocks for each batch and level."""
+    levels: list[LevelToDecode] = []
+    blocks: list[list[BlockSet]] = [[] for _ in reached]
+    grids_of_size: dict[BlockShape, list[BlockGrid]] = {}
+    for level, (patch, shape) in enumerate(zip(patches, shapes, strict=True)):
+        if shape not in grids_of_size:
+            grids_of_size[shape] = [BlockGrid.over(tiles, shape.cells[1:], shape.margin) for tiles in reached]
+        grids = grids_of_size[shape]
+        present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
+        mine = present[(present >= own.start) & (present < own.stop)]
+        of_all, of_own = (
+            [
+                grid.numbers(patch, layout.row[of_batch] // (grid.tiles.frames.window[0] // patch[0]))
+                for grid, of_batch in zip(grids, _by_batch(index, layout, len(grids)), strict=True)
+            ]
+            for index in (present, mine)
+        )
+        levels.append(
+            LevelToDecode(
+                tokens=mine - own.start,
+                blocks=tuple(places(number, grid.shape) for number, grid in zip(of_own, grids, strict=True)),
+            )
+        )
+        for of_batch, *blocks_of_batch in zip(blocks, of_own, of_all, grids, strict=True):
+            of_batch.append(BlockSet(*blocks_of_batch))
+    return levels, blocks
+
+
+def _by_batch(index: Tensor, layout: TokenLayout, num_batches: int) -> list[Tensor]:
+    """Split token indices by batch; tokens are packed batch after batch."""
+    counts = torch.bincount(layout.group[index], minlength=num_batches)
+    return list(index.split(counts.tolist()))

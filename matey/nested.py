@@ -1,0 +1,98 @@
+"""Tensors inside nested nouns (dataclasses, tuples, lists, dictionaries): found, replaced, and moved together.
+
+A micro-batch that is ready for a step consists of a hundred small tensors. They travel as one: between processes that would
+otherwise pass a file descriptor for each, and to a device that would otherwise be given a hundred copies to make.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Nested = TypeVar("Nested")
+ALIGNMENT = 64  # bytes; a view of a type must begin at a multiple of its size
+
+
+def tensors_in(nested: object) -> list[Tensor]:
+    """Return every tensor, in a fixed order."""
+    found: list[Tensor] = []
+    with_tensors(nested, lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+def with_tensors(nested: Nested, replace: Callable[[Tensor], Tensor]) -> Nested:
+    """Return the same nouns with ``replace(tensor)`` in the place of every tensor."""
+    return _replaced(nested, Tensor, replace)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Nested nouns whose tensors lie in one buffer.
+
+    Attributes:
+        outline: the nouns, with places in the buffer where tensors were.
+        buffer: bytes ``(n,)``.
+    """
+
+    outline: Any
+    buffer: Tensor
+
+    def unpacked(self) -> Any:  # noqa: ANN401
+        """Return the nouns; their tensors are views of the buffer, on the device where it is."""
+        return _replaced(self.outline, _Place, lambda place: place.view_of(self.buffer))
+
+
+def packed(nested: object) -> Packed:
+    """Copy all tensors, which lie in main memory, into one buffer."""
+    places: list[_Place] = []
+    tensors: list[Tensor] = []
+    end = 0
+
+    def place_of(tensor: Tensor) -> _Place:
+        nonlocal end
+        places.append(_Place(end, tuple(tensor.shape), tensor.dtype))
+        tensors.append(tensor)
+        end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        return places[-1]
+
+    outline = _replaced(nested, Tensor, place_of)
+    buffer = torch.empty(end, dtype=torch.uint8)
+    for place, tensor in zip(places, tensors, strict=True):
+        place.view_of(buffer).copy_(tensor)
+    return Packed(outline, buffer)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A tensor's first byte in a buffer, its shape and its type."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def view_of(self, buffer: Tensor) -> Tensor:
+        num_bytes = torch.Size(self.shape).numel() * self.dtype.itemsize
+        return buffer[self.start : self.start + num_bytes].view(self.dtype).view(self.shape)
+
+
+def _replaced(nested: Any, kind: type, replace: Callable[[Any], Any]) -> Any:  # noqa: ANN401
+    if isinstance(nested, kind):
+        return replace(nested)
+    if is_dataclass(nested) and not isinstance(nested, type):
+        # Not made anew: what its `__post_init__` found out holds, and looking again would wait for a device.
+        other = copy.copy(nested)
+        for field in fields(nested):
+            object.__setattr__(other, field.name, _replaced(getattr(nested, field.name), kind, replace))
+        return other
+    if isinstance(nested, dict):
+        return {key: _replaced(value, kind, replace) for key, value in nested.items()}
+    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
+        return type(nested)(*(_replaced(value, kind, replace) for value in nested))
+    if isinstance(nested, list | tuple):
+        return type(nested)(_replaced(value, kind, replace) for value in nested)
+    return nested
