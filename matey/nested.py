@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,13 +21,18 @@ ALIGNMENT = 64  # bytes; a view of a type must begin at a multiple of its size
 def tensors_in(nested: object) -> list[Tensor]:
     """Return every tensor, in a fixed order."""
     found: list[Tensor] = []
-    with_tensors(nested, lambda tensor: found.append(tensor) or tensor)
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    with_tensors(nested, note)
     return found
 
 
 def with_tensors(nested: Nested, replace: Callable[[Tensor], Tensor]) -> Nested:
     """Return the same nouns with ``replace(tensor)`` in the place of every tensor."""
-    return _replaced(nested, Tensor, replace)
+    return cast(Nested, _replaced(nested, Tensor, replace))
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@
     python tools/benchmark.py step --sweep --out runs/bench
     python tools/benchmark.py data
     python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
+    python tools/benchmark.py blocking
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
 times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv
 and step.png. `data` simulates two short trajectories of each system in a temporary folder, and prints how many windows a
-second are read of each beside those that a model trains on: a table, then a line of JSON.
+second are read of each beside those that a model trains on: a table, then a line of JSON. `blocking` counts the calls of a step
+that would make the host of a GPU wait, on any machine: a line of JSON for each scheme, token set and number of ranks.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def main() -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Put the patches of its token set where none are given; raise FlagError where flags contradict each other."""
-    if args.what == "data":
+    if args.what in ("data", "blocking"):
         return
     args.patches = args.patches or PATCHES[args.tokens]
     if args.tokens != "uniform" and len(args.patches) < 2:
@@ -57,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
     add_data_parser(what)
+    add_blocking_parser(what)
     spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
     spread.add_argument(
         "--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)"
@@ -95,6 +98,20 @@ def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -
         type=flags.number(0.01, 3600),
         default=1.0,
         help="seconds of reading for each number of workers (1)",
+    )
+
+
+def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the parser of ``blocking``."""
+    wait = what.add_parser("blocking", help="count of the calls of a step that would make the host of a GPU wait")
+    wait.add_argument("--model", default="micro", help="micro, Ti, S or B (micro)")
+    wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
+    wait.add_argument("--stage", type=flags.whole(0, 3), default=1, help="stage of ZeRO (1)")
+    wait.add_argument(
+        "--prepare",
+        choices=("ahead", "inside"),
+        default="ahead",
+        help="whether micro-batches come prepared, as in training, or are prepared inside the step (ahead)",
     )
 
 

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -83,8 +83,8 @@ class BlockingCalls:
         """Return how many calls there were in some parts."""
         return sum(self.where[part].total() for part in parts if part in self.where)
 
-    def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool = False) -> Any:  # noqa: ANN401
-        """Make a call that is about to happen; count it if it waits and a GPU holds one of its inputs."""
+    def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
+        """Make a call; count it if it waits and a GPU holds an input, and so the result, unless that ``arrives`` here."""
         tensors = list(_tensors(inputs))
         if any(_is_noted(self._held, tensor) for tensor in tensors):
             if waits:
@@ -94,7 +94,8 @@ class BlockingCalls:
                 self._count("host to device")
                 self._literals.pop(literal.untyped_storage()._cdata, None)
             result = call()
-            self.hold(_tensors(result))
+            if not arrives:
+                self.hold(_tensors(result))
             return result
         return call()
 
@@ -121,7 +122,11 @@ class _Dispatched(TorchDispatchMode):
         self._calls = calls
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
@@ -129,7 +134,9 @@ class _Dispatched(TorchDispatchMode):
             return self._calls.made(func(*args, **kwargs))
         waits = name in WAITING or (name in INDEXING and _has_mask(args[1]))
         waits = waits or (name == "repeat_interleave" and kwargs.get("output_size") is None)
-        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits)
+        # A copy to main memory that is not waited for: what is read later has arrived.
+        arrives = name == "copy_" and (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
+        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits, arrives=arrives)
 
 
 class _Called(TorchFunctionMode):
@@ -138,11 +145,15 @@ class _Called(TorchFunctionMode):
         self._calls = calls
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401
+        self,
+        func: Any,  # noqa: ANN401
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         if func in FROM_DEVICE:
-            return self._calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True)
+            return self._calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True, arrives=True)
         if func is Tensor.to and _device_of(args[1:], kwargs) is not None:
             waits = not kwargs.get("non_blocking", False)
             return self._calls.copied(args[0], lambda: func(*args, **kwargs), waits=waits)
@@ -176,7 +187,7 @@ def _is_noted(noted: dict[int, StorageWeakRef], tensor: Tensor) -> bool:
 
 def _place() -> str:
     """Return the innermost line of this package on the stack, but for this file's."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and (not frame.f_code.co_filename.startswith(ROOT) or frame.f_code.co_filename == __file__):
         frame = frame.f_back
     return "elsewhere" if frame is None else f"{frame.f_code.co_filename[len(ROOT) + 1 :]}:{frame.f_lineno}"

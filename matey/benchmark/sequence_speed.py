@@ -27,21 +27,30 @@ def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = Non
         RuntimeError: a rank failed; with the end of what it said. Or it took more than ``limit`` seconds.
     """
     settings = case.to_json() | {"repeat": repeat}
+    name = f"The benchmark of {case.grid} cells"
+    (point,) = points_of_ranks("matey.benchmark.sequence_point", settings, ranks, name, limit)
+    return point
+
+
+def points_of_ranks(module: str, settings: Point, ranks: int, name: str, limit: float | None = None) -> list[Point]:
+    """Run a module on so many ranks of this machine and return what it printed as lines ``point JSON``.
+
+    Raises:
+        RuntimeError: a rank failed; with the end of what it said. Or it took more than ``limit`` seconds.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-    command += ["-m", "matey.benchmark.sequence_point", json.dumps(settings)]
+    command += ["-m", module, json.dumps(settings)]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         output, errors = launcher.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         launcher.terminate()  # it ends its ranks, which would outlive it if it were killed
         launcher.communicate()
-        raise RuntimeError(
-            f"The benchmark of {case.grid} cells on {ranks} ranks took more than {limit:g} seconds."
-        ) from None
+        raise RuntimeError(f"{name} on {ranks} ranks took more than {limit:g} seconds.") from None
     lines = [line[6:] for line in output.splitlines() if line.startswith("point ")]
     if launcher.returncode or not lines:
         raise RuntimeError(f"The benchmark on {ranks} ranks failed:\n{errors[-2000:]}")
-    return json.loads(lines[0])
+    return [json.loads(line) for line in lines]
 
 
 def longer(case: Case, factor: float) -> Case:

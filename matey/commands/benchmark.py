@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.benchmark.blocking_points import blocking_points
 from matey.benchmark.reading_speed import ReadingSpeed, reading_speed, training_speed
 from matey.benchmark.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
 from matey.benchmark.speed import measure
@@ -34,6 +35,10 @@ def main(args: argparse.Namespace) -> int:
             data(args)
         elif args.what == "sequence":
             sequence(args)
+        elif args.what == "blocking":
+            for ranks in args.ranks:
+                for point in blocking_points(args.model, ranks, args.stage, is_prepared=args.prepare == "ahead"):
+                    print(json.dumps(point))
         elif args.sweep:
             sweep(args.out, args.repeat)
         else:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -154,7 +154,8 @@ def micro_batches(
     same_system: bool = False,
     bad_values: Literal["refuse", "skip"] = "refuse",
     further: Callable[[int], int] | None = None,
-) -> Generator[list[FieldBatch], None, None]:
+    finish: Callable[[int, list[FieldBatch]], Any] | None = None,
+) -> Generator[Any, None, None]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
     The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
@@ -177,16 +178,18 @@ def micro_batches(
         further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
             number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
             it is sent to them.
+        finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
+            their place; called where they are read, and sent to workers as ``further`` is.
 
     Raises:
         DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
     reads = _MicroBatches(
-        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further
+        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further, finish
     )
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
-    items: Iterable[list[FieldBatch] | DataError]
+    items: Iterable[Any]
     if workers == 0:
         items = map(reads.__getitem__, indices)
     else:
@@ -202,10 +205,10 @@ def micro_batches(
             # differ from one without.
             generator=torch.Generator(),
         )
-    return _or_raise(items)
+    return _or_raise(iter(items))  # workers start here, in the thread that signals go to
 
 
-class _MicroBatches(Dataset[list[FieldBatch] | DataError]):
+class _MicroBatches(Dataset[Any]):
     """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it."""
 
     def __init__(
@@ -218,6 +221,7 @@ class _MicroBatches(Dataset[list[FieldBatch] | DataError]):
         same_system: bool,
         skip_bad: bool,
         further: Callable[[int], int] | None,
+        finish: Callable[[int, list[FieldBatch]], Any] | None,
     ) -> None:
         self.mixture = mixture
         self.micro_batch = micro_batch
@@ -227,10 +231,12 @@ class _MicroBatches(Dataset[list[FieldBatch] | DataError]):
         self.run_length = micro_batch if same_system else 1
         self.skip_bad = skip_bad
         self.further = further
+        self.finish = finish
 
-    def __getitem__(self, index: int) -> list[FieldBatch] | DataError:
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401
         try:
-            return self._read(*divmod(index, self.accumulation))
+            batches = self._read(*divmod(index, self.accumulation))
+            return batches if self.finish is None else self.finish(index, batches)
         except DataError as error:
             return error
 
@@ -263,11 +269,11 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit()
 
 
-def _as_it_is(item: list[FieldBatch] | DataError) -> list[FieldBatch] | DataError:
+def _as_it_is(item: Any) -> Any:  # noqa: ANN401
     return item
 
 
-def _or_raise(items: Iterable[list[FieldBatch] | DataError]) -> Generator[list[FieldBatch], None, None]:
+def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
     for item in items:
         if isinstance(item, DataError):
             raise item

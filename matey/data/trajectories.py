@@ -6,6 +6,7 @@ share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-d
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
 
 Part = Literal["train", "valid", "test"]
 """What a trajectory is for."""
+
+# Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
+_reading = threading.Lock()
 
 
 class DataError(ValueError):
@@ -112,7 +116,8 @@ class TrajectorySet(ABC):
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
-        frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop), dtype=np.float32)
+        with _reading:
+            frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop), dtype=np.float32)
         assert frames.shape == (stop - start, len(self.fields), *about.grid), f"{frames.shape} from {about.label}"
         if not np.isfinite(frames).all():
             frame, field_index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))

@@ -107,9 +107,7 @@ class MateyModel(PreTrainedModel):
         decoded, put_together = super().__call__(batches)
         return put_together(decoded)
 
-    def forward(
-        self, batches: Sequence[FieldBatch] | Prepared
-    ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
+    def forward(self, batches: Sequence[FieldBatch] | Prepared) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
         """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
         prepared = batches if isinstance(batches, Prepared) else prepare(batches, self.config, self.seam.ranks)
         own = prepared.tokens
@@ -169,9 +167,7 @@ class MateyModel(PreTrainedModel):
             for fields, frames in zip(normalised, prepared.frames, strict=True)
         ]
         embedded = []
-        for patch, embedding, places in zip(
-            self.config.patches, self.embeddings, prepared.tokens.patches, strict=True
-        ):
+        for patch, embedding, places in zip(self.config.patches, self.embeddings, prepared.tokens.patches, strict=True):
             patches = [patches_at(fields, patch, place) for fields, place in zip(extended, places, strict=True)]
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]

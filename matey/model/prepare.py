@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch, field_rows
-from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blending import Blending
+from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, reach_of, tile_of
@@ -219,8 +219,8 @@ def _levels_to_decode(
                 blocks=tuple(places(number, grid.shape) for number, grid in zip(of_own, grids, strict=True)),
             )
         )
-        for of_batch, *blocks_of_batch in zip(blocks, of_own, of_all, grids, strict=True):
-            of_batch.append(BlockSet(*blocks_of_batch))
+        for of_batch, number, all_numbers, grid in zip(blocks, of_own, of_all, grids, strict=True):
+            of_batch.append(BlockSet(number, all_numbers, grid))
     return levels, blocks
 
 

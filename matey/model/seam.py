@@ -1,6 +1,6 @@
 """The operations that sequence parallelism replaces; here in their one-process form.
 
-What ranks share is planned by a `RankGroup`, which is arithmetic: it needs no other rank and may run anywhere, ahead of the step.
+What ranks share is planned by a `RankGroup`, which is arithmetic: it needs no other rank and may run anywhere, ahead of a step.
 The `Seam` computes as planned, in step with the other ranks.
 """
 
@@ -27,13 +27,12 @@ Routes = Callable[[Tensor], Sequence[Tensor]]
 
 
 class RankGroup:
-    """Who does what in a group of ranks that share samples: of one process, everything. `matey.parallel` has that of more.
+    """Who does what in a group of ranks that share samples: of one process, everything. `matey.parallel` has that of more."""
 
-    Attributes:
-        size: number of ranks.
-    """
-
-    size = 1
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return 1
 
     def shard(self, num_tokens: int) -> slice:
         """Return the slice of the packed list that this rank embeds, processes and decodes."""
@@ -98,8 +97,7 @@ class Seam:
             One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.
         """
         return [
-            have if chosen is None else have.index_select(0, chosen)
-            for have, chosen in zip(values, plan, strict=True)
+            have if chosen is None else have.index_select(0, chosen) for have, chosen in zip(values, plan, strict=True)
         ]
 
     def reduce(self, partial: Tensor) -> Tensor:

@@ -87,8 +87,11 @@ def set_learning_rate(engine: Engine, learning_rate: float) -> None:
         group["lr"] = learning_rate * group["factor"]
 
 
-def take_step(engine: Engine) -> float | None:
-    """End a micro-step; after the last one of a step, step the optimizer and return the norm of the unclipped gradient."""
+def take_step(engine: Engine) -> Tensor | None:
+    """End a micro-step; after the last one of a step, step the optimizer and return the norm of the unclipped gradient.
+
+    It is not looked at here, since the device is still computing it.
+    """
     if not engine.is_gradient_accumulation_boundary():
         engine.step()
         return None
@@ -98,7 +101,7 @@ def take_step(engine: Engine) -> float | None:
         gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
     engine.step()
-    return float(engine.get_global_grad_norm() if norm is None else norm)
+    return torch.as_tensor(engine.get_global_grad_norm() if norm is None else norm)
 
 
 def whole_parameters(engine: Engine) -> dict[str, Tensor]:

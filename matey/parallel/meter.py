@@ -6,13 +6,18 @@ import os
 import socket
 import time
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 
 from matey.parallel.collectives import largest_over_ranks, peak_memory_bytes, sum_over_ranks
+from matey.parallel.late import Late, sent
+
+Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
+"""A part of a step, and when it ended."""
 
 _cores = [float(os.cpu_count() or 1)]
 
@@ -53,7 +58,7 @@ class Meter:
         """Begin a step."""
         self._processor = time.process_time()
         self._started = time.perf_counter()
-        self._marks: list[tuple[str, float | torch.cuda.Event]] = [("start", self._now())]
+        self._marks: list[Mark] = [("start", self._now())]
 
     def mark(self, part: str) -> None:
         """Say that what was done since the last mark is a ``part``; a part may come several times in a step."""
@@ -63,25 +68,11 @@ class Meter:
         """Return the seconds since the step began."""
         return time.perf_counter() - self._started
 
-    def read(self) -> dict[str, Any]:
-        """Return what the step took up to its last mark, the same on all ranks but for this rank's seconds; all must call.
-
-        Returns:
-            A mapping: ``seconds_by_part`` of this rank; ``processor_seconds`` (CPU time), ``total_memory_bytes`` and
-            ``num_cores`` summed over the ranks, without the processes that read ahead; ``peak_memory_bytes`` of the
-            rank that held most.
-        """
+    def read(self) -> Reading:
+        """Ask all ranks what the step took up to its last mark; all must call."""
         memory = peak_memory_bytes()
-        own = [time.process_time() - self._processor, memory, _cores[0]]
-        processor, total, cores = sum_over_ranks(torch.tensor(own, dtype=torch.float64, device=self._device)).tolist()
-        most = largest_over_ranks(torch.tensor(memory, device=self._device))
-        return {
-            "seconds_by_part": self._seconds_by_part(),
-            "processor_seconds": processor,
-            "num_cores": round(cores, 3),
-            "peak_memory_bytes": int(most),
-            "total_memory_bytes": int(total),
-        }
+        own = sent([time.process_time() - self._processor, memory, _cores[0]], self._device)
+        return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(largest_over_ranks(own)))
 
     def _now(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":
@@ -90,12 +81,45 @@ class Meter:
         event.record()
         return event
 
+
+@dataclass(frozen=True)
+class Reading:
+    """What a step took, as the device and other ranks will say.
+
+    Attributes:
+        marks: the parts of the step, each with when it ended.
+        sums: CPU seconds, bytes of memory and cores, summed over the ranks.
+        largest: the largest of each.
+    """
+
+    marks: tuple[Mark, ...]
+    sums: Late
+    largest: Late
+
+    def numbers(self) -> dict[str, Any]:
+        """Return it, the same on all ranks but for this rank's seconds; wait if it has not come yet.
+
+        Returns:
+            A mapping: ``seconds_by_part`` of this rank; ``processor_seconds`` (CPU time), ``total_memory_bytes`` and
+            ``num_cores`` summed over the ranks, without the processes that read ahead; ``peak_memory_bytes`` of the
+            rank that held most.
+        """
+        processor, total, cores = self.sums.read()
+        _, most, _ = self.largest.read()
+        return {
+            "seconds_by_part": self._seconds_by_part(),
+            "processor_seconds": processor,
+            "num_cores": round(cores, 3),
+            "peak_memory_bytes": int(most),
+            "total_memory_bytes": int(total),
+        }
+
     def _seconds_by_part(self) -> dict[str, float]:
         seconds: dict[str, float] = {}
-        last = self._marks[-1][1]
+        last = self.marks[-1][1]
         if isinstance(last, torch.cuda.Event):
             last.synchronize()
-        for (_, begin), (part, end) in pairwise(self._marks):
+        for (_, begin), (part, end) in pairwise(self.marks):
             seconds[part] = seconds.get(part, 0.0) + _seconds_between(begin, end)
         return seconds
 

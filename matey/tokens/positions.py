@@ -27,9 +27,7 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
 
 
 @cache
-def _angular(
-    shortest: float, longest: float, num_wavelengths: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _angular(shortest: float, longest: float, num_wavelengths: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return 2 pi over each wavelength, where the values are: copied there once, since a copy makes the host wait."""
     with torch.inference_mode(False):  # it may be used in training later
         exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
-from matey.fields import FieldBatch
+from matey.model.prepare import Prepared
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.parallel.failure import during
+from matey.parallel.late import Late
 from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
+from matey.train.ahead import MicroBatch
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import validation_sentence
 from matey.train.loss import LossScale, training_loss
-from matey.train.resume import RunError
 from matey.train.schedule import learning_rate
-from matey.train.tally import Tally, Totals
+from matey.train.taken_step import MetricsLog, TakenStep
+from matey.train.tally import Tally
 from matey.train.unroll import num_rolled, push_forward
 
 
 def train(
     engine: Engine,
-    stream: Iterator[Sequence[FieldBatch]],
+    stream: Iterator[MicroBatch],
     scales: Mapping[str, LossScale],
     validate: Callable[[], dict[str, Any] | None],
     settings: TrainSection,
@@ -45,7 +46,7 @@ def train(
 
     Args:
         engine: the model and its optimizer.
-        stream: this rank's micro-batches, from the one after ``progress.step`` on.
+        stream: this rank's micro-batches on the engine's device, from the one after ``progress.step`` on.
         scales: the error that counts as a loss of 1, for every system that the stream may bring.
         validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None where a
             signal asked the run to stop in the middle; called on all ranks.
@@ -64,36 +65,21 @@ def train(
             return progress  # the checkpoint is whole: it is not written again to say that the validation is done
     bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
     meter = Meter(engine.device)
+    before: TakenStep | None = None
     for step in range(progress.step + 1, settings.steps + 1):
         if step > settings.steps - settings.count_traffic:
             count_traffic()
-        meter.start()
-        rate = learning_rate(step, settings)
-        set_learning_rate(engine, rate)
-        with during(f"step {step}"):
-            totals, grad_norm = _step(engine, stream, scales, settings, step, meter)
-        stop_unless_finite(totals, grad_norm, step, folder)
-        average.update(step)
-        meter.mark("optimizer")
-        seconds, traffic = meter.seconds(), take_traffic()
-        if step % settings.log_every == 0 or step == settings.steps:
-            log.write(
-                step=step,
-                loss=totals.per_sample,
-                loss_by_system=totals.by_system,
-                loss_share_by_system=totals.share_by_system,
-                learning_rate=rate,
-                grad_norm=grad_norm,
-                num_tokens=totals.num_tokens,
-                seconds=seconds,
-                **meter.read(),
-                **({} if traffic is None else {"traffic": traffic}),
-            )
-        bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / seconds:,.0f} tokens/s", refresh=False)
-        bar.update()
+        with during(f"step {step}"), _read_at_an_error(before, log, folder):
+            taken = take_step_of(engine, stream, scales, settings, average, step, meter)
+        # A step's numbers are read once the device has the next one to do, or must be known before anything is kept.
+        leaves = before is not None and _note(before, log, bar, folder)
+        before = taken
+        validates = step % settings.validate_every == 0 or step == settings.steps
+        if validates or step % settings.checkpoint_every == 0 or leaves:
+            leaves = _note(taken, log, bar, folder) or leaves
+            before = None
         progress = replace(progress, step=step)
-        leaves = totals.leave
-        if step % settings.validate_every == 0 or step == settings.steps:
+        if validates:
             progress = replace(progress, owes_validation=True)
             # Asked to leave, the run saves first: the time until it is killed is short. Validation waits for the next one.
             if not leaves:
@@ -107,6 +93,25 @@ def train(
             break
     bar.close()
     return progress
+
+
+def _note(taken: TakenStep, log: MetricsLog, bar: tqdm[Any], folder: RunFolder) -> bool:
+    """Log a step, show it, and return whether some rank was asked to leave by then."""
+    totals = taken.read(log, folder)
+    bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / taken.seconds:,.0f} tokens/s", refresh=False)
+    bar.update()
+    return totals.leave
+
+
+@contextmanager
+def _read_at_an_error(before: TakenStep | None, log: MetricsLog, folder: RunFolder) -> Iterator[None]:
+    """Log the step before if the next one fails: it may be what went wrong."""
+    try:
+        yield
+    except Exception:
+        if before is not None:
+            before.read(log, folder)
+        raise
 
 
 def _validate(
@@ -135,20 +140,25 @@ def _validate(
     return progress.after(numbers["valid_nrmse"])
 
 
-def _step(
+def take_step_of(
     engine: Engine,
-    stream: Iterator[Sequence[FieldBatch]],
+    stream: Iterator[MicroBatch],
     scales: Mapping[str, LossScale],
     settings: TrainSection,
+    average: MovingAverage,
     step: int,
     meter: Meter,
-) -> tuple[Totals, float]:
-    """Take one step of the optimizer; return what all ranks saw in it, and the norm of the gradient."""
+) -> TakenStep:
+    """Take one step of the optimizer; what it came to is read later."""
+    meter.start()
+    rate = learning_rate(step, settings)
+    set_learning_rate(engine, rate)
     tally = Tally(scales, engine.device)
     for micro_step in range(step * settings.accumulation, (step + 1) * settings.accumulation):
-        batches = [batch.to(engine.device) for batch in next(stream)]
+        batches = next(stream)
         meter.mark("data")
-        batches = push_forward(engine, batches, num_rolled(micro_step, settings))
+        if not isinstance(batches, Prepared):
+            batches = push_forward(engine, batches, num_rolled(micro_step, settings))
         forecasts = engine(batches)
         loss, per_sample = training_loss(forecasts, engine.module.seam, scales, LOSSES[settings.loss])
         meter.mark("forward")
@@ -161,7 +171,12 @@ def _step(
     assert grad_norm is not None, "the engine steps its optimizer in the last micro-step"
     totals = tally.reduce(leave=asked_to_leave())
     meter.mark("waiting")
-    return totals, grad_norm
+    average.update(step)
+    meter.mark("optimizer")
+    is_logged = step % settings.log_every == 0 or step == settings.steps
+    return TakenStep(
+        step, rate, totals, Late(grad_norm), meter.seconds(), take_traffic(), meter.read() if is_logged else None
+    )
 
 
 @dataclass(frozen=True)
@@ -198,44 +213,3 @@ class Progress:
     def state(self) -> dict[str, float]:
         """Return what a checkpoint keeps beside its step."""
         return {"best": self.best, "stale": self.stale, "owes_validation": self.owes_validation}
-
-
-class MetricsLog:
-    """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
-
-    def __init__(self, path: Path, engine: Engine) -> None:
-        self._monitor = engine.monitor
-        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
-
-    def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
-        """Write a line; numbers that are dictionaries go to the monitors name by name."""
-        if self._file is None:
-            return
-        try:
-            self._file.write(json.dumps({"step": step, **numbers}) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise RunError(
-                f"Cannot write {self._file.name} ({error.strerror}); free some space and start again with --resume."
-            ) from None
-        if self._monitor.enabled:
-            events = []
-            for name, value in numbers.items():
-                for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
-                    if not isinstance(number, dict):
-                        events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
-            self._monitor.write_events(events)
-
-
-def stop_unless_finite(totals: Totals, grad_norm: float, step: int, folder: RunFolder) -> None:
-    """Raise RunError if the loss or the gradient of a step is not finite: the step has spoilt the weights."""
-    if math.isfinite(totals.per_sample) and math.isfinite(grad_norm):
-        return
-    what = "gradient" if math.isfinite(totals.per_sample) else "loss"
-    good = folder.newest_step()
-    advice = "there is no checkpoint yet" if good is None else f"the last good checkpoint is step {good}"
-    losses = ", ".join(f"{system} {value:g}" for system, value in totals.by_system.items())
-    raise RunError(
-        f"The {what} of step {step} is not finite (loss of {losses}); {advice}. Lower train.learning_rate or "
-        "train.clip_norm, or look for bad values in the data of the systems named."
-    )

@@ -22,6 +22,7 @@ from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import tokenize
+from matey.train.ahead import MakeReady, on_device
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import closing
@@ -111,7 +112,8 @@ def _train_in(
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
         return True
-    stream = micro_batches(
+    is_packed = run.data.workers > 0 or engine.device.type != "cpu"
+    read = micro_batches(
         data.mixture,
         progress.step,
         run.train.steps - progress.step,
@@ -123,7 +125,9 @@ def _train_in(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
+        finish=MakeReady(model.config, model.seam.ranks, run.train, is_packed),
     )
+    stream = on_device(read, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
     )

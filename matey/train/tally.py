@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from matey.model.forecast import Forecast
 from matey.parallel.collectives import sum_over_ranks
+from matey.parallel.late import Late
 
 
 class Tally:
@@ -32,10 +34,27 @@ class Tally:
         self._sums[0, column] += errors.sum()
         self._sums[1, column] += len(errors)
 
-    def reduce(self, leave: bool = False) -> Totals:
+    def reduce(self, leave: bool = False) -> LateTotals:
         """Add up the ranks, and in the same reduction find out whether any of them wants to ``leave``."""
         self._sums[1, -1] = leave
-        return Totals(self.systems, sum_over_ranks(self._sums).tolist())
+        return LateTotals(self.systems, Late(sum_over_ranks(self._sums)))
+
+
+@dataclass(frozen=True)
+class LateTotals:
+    """Totals that the device is still adding up.
+
+    Attributes:
+        systems: names of the systems.
+        sums: for each system and one column more: sums of errors, then counts.
+    """
+
+    systems: list[str]
+    sums: Late
+
+    def read(self) -> Totals:
+        """Return the totals; wait if they have not come yet."""
+        return Totals(self.systems, self.sums.read())
 
 
 class Totals:

@@ -67,11 +67,11 @@ def validate(
             model_error.add_errors(name, error.mean(dim=1))
             persistence.add_errors(name, nrmse(batch.last, batch.known_target).mean(dim=1))
     engine.train()
-    totals = model_error.reduce()
+    totals = model_error.reduce().read()
     return {
         "valid_nrmse": totals.mean_over(names[:num_trained]),
         "valid_nrmse_by_system": totals.by_system,
-        "valid_persistence_by_system": persistence.reduce().by_system,
+        "valid_persistence_by_system": persistence.reduce().read().by_system,
     }
 
 

@@ -30,10 +30,10 @@ class Share(RankGroup):
     """One of several ranks, without the others, which would add to its tiles; it is not asked to attend."""
 
     def __init__(self, rank, ranks):
-        self.rank, self.size = rank, ranks
+        self.rank, self.ranks = rank, ranks
 
     def shard(self, num_tokens):
-        return shares(num_tokens, self.size)[self.rank]
+        return shares(num_tokens, self.ranks)[self.rank]
 
 
 def largest_after_the_blocks(batch, ranks, **settings):

@@ -12,7 +12,7 @@ def test_the_parts_of_a_step_add_up_to_it_and_a_part_may_come_twice():
     for part, seconds in (("forward", 0.02), ("backward", 0.01), ("forward", 0.03)):
         time.sleep(seconds)
         meter.mark(part)
-    parts = meter.read()["seconds_by_part"]
+    parts = meter.read().numbers()["seconds_by_part"]
     assert list(parts) == ["forward", "backward"]
     assert parts["forward"] >= 0.05 and parts["backward"] >= 0.01
     assert sum(parts.values()) <= meter.seconds()
@@ -23,7 +23,7 @@ def test_processor_time_is_that_of_work_and_not_of_waiting():
     end = time.process_time() + 0.05
     while time.process_time() < end:
         pass
-    worked = meter.read()["processor_seconds"]
+    worked = meter.read().numbers()["processor_seconds"]
     meter.start()
     time.sleep(0.05)
-    assert worked >= 0.05 > meter.read()["processor_seconds"]
+    assert worked >= 0.05 > meter.read().numbers()["processor_seconds"]

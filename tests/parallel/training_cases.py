@@ -74,7 +74,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
             mean = loss.detach().clone()
             torch.distributed.all_reduce(mean)
             loss_of_step += mean.item() / world_size() / accumulation
-        history += [loss_of_step, norm]
+        history += [loss_of_step, norm.item()]
     assert len(calls) == STEPS * accumulation * len(model.blocks) * (2 if recompute else 1), len(calls)
     flat = torch.cat([torch.empty(0), *(value.flatten().double() for value in whole_parameters(engine).values())])
     engine.destroy()

@@ -15,9 +15,9 @@ from matey.tokens.patches import (
     padding_note,
     patch_grid,
     patches_at,
+    patchify,
     places,
     places_of_patches,
-    patchify,
     surroundings,
     unpatchify,
 )

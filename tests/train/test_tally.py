@@ -11,7 +11,7 @@ def totals(**errors):
     for system, values in errors.items():
         if values:
             tally.add_errors(system, torch.tensor(values))
-    return tally.reduce()
+    return tally.reduce().read()
 
 
 def test_a_system_that_dominates_the_loss_is_named_with_its_share():

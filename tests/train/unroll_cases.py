@@ -47,7 +47,7 @@ def run(stage, size):
     norm = take_step(engine)
     total = loss.detach().clone()
     engine.destroy()
-    return lead_time, history, [total.item(), norm]
+    return lead_time, history, [total.item(), norm.item()]
 
 
 def main():

@@ -1,0 +1,127 @@
+"""Blocking calls of a training step on some ranks: ``torchrun -m matey.benchmark.blocking_point JSON``.
+
+Rank 0 prints a line of JSON for each case, with the counts of the rank that has most. The ranks form one sequence group.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from matey.benchmark.blocking import BlockingCalls
+from matey.benchmark.speed_cases import Case
+from matey.config import TrainSection
+from matey.model.prepare import prepare
+from matey.nested import tensors_in
+from matey.parallel import collectives
+from matey.parallel.engine import Engine, build_engine
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.meter import Meter
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.train.ahead import MicroBatch
+from matey.train.average import MovingAverage
+from matey.train.loop import take_step_of
+from matey.train.loss import LossScale
+from matey.train.taken_step import TakenStep
+
+WARM_UP = 2
+"""Steps before the one that is counted: constants come to the device in the first, and the optimizer's state is made."""
+
+PARTS = ("forward", "backward")
+
+
+class CountingMeter(Meter):
+    """A meter whose marks tell the counter of blocking calls what was done."""
+
+    calls: BlockingCalls | None = None
+
+    def mark(self, part: str) -> None:
+        """Say that what was done since the last mark is a ``part``."""
+        super().mark(part)
+        if self.calls is not None:
+            self.calls.mark(part)
+
+
+def main(settings: dict[str, Any]) -> None:
+    """Count on all ranks and print what rank 0 gathers."""
+    start_processes(find_environment(), timeout=600, threads=1)
+    for case in (Case.from_json(each) for each in settings["cases"]):
+        own = count_step(case, settings["stage"], is_prepared=settings["prepared"])
+        everyone = collectives.from_all_ranks(own)
+        most = max(everyone, key=lambda row: (row["forward"] + row["backward"], row["step"]))
+        if collectives.rank() == 0:
+            about = {"scheme": case.scheme, "tokens": case.tokens, "ranks": collectives.world_size()}
+            sys.stdout.write(f"point {json.dumps(about | most)}\n")
+    stop_processes()
+
+
+def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str, Any]:
+    """Return the blocking calls of a whole step that is logged, and of forward and backward alone.
+
+    Args:
+        case: the model and its micro-batch.
+        stage: stage of ZeRO.
+        is_prepared: whether the micro-batch was prepared ahead, or is prepared inside the step.
+    """
+    size = collectives.world_size()
+    model = case.make_model().train()
+    if size > 1:
+        model.seam = SequenceSeam(Topology(collectives.rank(), size, size, model.config.num_heads))
+    settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
+    engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})
+    meter, average = CountingMeter(engine.device), MovingAverage(engine, 0)
+    batch = case.make_batch()
+    batch = replace(batch, draw=torch.arange(case.batch))
+    taken: TakenStep | None = None
+    for step in range(1, settings.steps + 1):
+        ready: MicroBatch = prepare([batch], model.config, model.seam.ranks) if is_prepared else [batch]
+        if step <= WARM_UP:
+            taken = _take(engine, iter([ready]), settings, average, step, meter)
+    assert taken is not None
+    calls = BlockingCalls([*_held_by(engine), *tensors_in(ready)])
+    meter.calls = calls
+    with calls:
+        _take(engine, iter([ready]), settings, average, settings.steps, meter)
+        # What the loop reads while the device computes: the numbers of the step before.
+        taken.totals.read(), taken.grad_norm.read()
+        assert taken.reading is not None, "every step is logged"
+        taken.reading.numbers()
+        calls.mark("numbers")
+    engine.destroy()
+    by_part = {part: calls.number(part) for part in PARTS}
+    where = {part: dict(counts.most_common()) for part, counts in calls.where.items() if counts}
+    return {**by_part, "step": calls.number(*calls.where), "where": where}
+
+
+def _take(
+    engine: Engine,
+    stream: Iterator[MicroBatch],
+    settings: TrainSection,
+    average: MovingAverage,
+    step: int,
+    meter: Meter,
+) -> TakenStep:
+    return take_step_of(engine, stream, {"benchmark": LossScale()}, settings, average, step, meter)
+
+
+def _held_by(engine: Engine) -> Iterator[torch.Tensor]:
+    """Yield what a GPU holds between steps: weights, and the optimizer's copies and state of them."""
+    yield from engine.module.parameters()
+    yield from engine.module.buffers()
+    inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for group in inner.param_groups:
+        yield from group["params"]
+    for state in inner.state.values():
+        # Adam's count of steps stays on the host.
+        yield from (value for value in state.values() if isinstance(value, torch.Tensor) and value.ndim)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(json.loads(sys.argv[1]))

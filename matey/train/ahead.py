@@ -1,0 +1,89 @@
+"""Micro-batches that are ready when a step asks for them: read, prepared and on the device.
+
+    loader's workers, or a thread:  read --> prepare --> pack into one buffer --> pinned memory --> copy in a stream of its own
+    step:                           --- the one before ---                                           wait in the device's queue
+
+While one is in use the next is made, so there are two of them on the device. Where the device is the host itself there is
+nothing to copy, and without workers no core to spare: micro-batches are then made as they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+
+from matey.config import TrainSection
+from matey.fields import FieldBatch
+from matey.model.configuration import MateyConfig
+from matey.model.prepare import Prepared, prepare
+from matey.model.seam import RankGroup
+from matey.nested import Packed, packed
+from matey.train.unroll import num_rolled
+
+MicroBatch = Prepared | list[FieldBatch]
+"""What a step takes: prepared, or, where the model first rolls its histories out, the fields as they were read."""
+
+Item = TypeVar("Item")
+_END = object()
+
+
+@dataclass(frozen=True)
+class MakeReady:
+    """Makes micro-batches ready for one rank; loader workers are sent it.
+
+    Attributes:
+        config: the configuration of the model.
+        ranks: the group of ranks that share the samples.
+        settings: the section ``train`` of the run's settings.
+        is_packed: whether the tensors are to lie in one buffer, to be sent to another process or to a device.
+    """
+
+    config: MateyConfig
+    ranks: RankGroup
+    settings: TrainSection
+    is_packed: bool
+
+    def __call__(self, micro_step: int, batches: list[FieldBatch]) -> MicroBatch | Packed:
+        """Make a micro-batch ready, by its number counted from the start of the run.
+
+        Histories that the model rolls out first cannot be prepared: what is refined follows from what it will predict.
+        """
+        ready: MicroBatch = batches
+        if not num_rolled(micro_step, self.settings):
+            ready = prepare(batches, self.config, self.ranks)
+        return packed(ready) if self.is_packed else ready
+
+
+def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Generator[MicroBatch, None, None]:
+    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU they have to be packed."""
+    if device.type == "cpu":
+        yield from (item.unpacked() if isinstance(item, Packed) else item for item in stream)
+        return
+    copies = torch.cuda.Stream(device)
+    for item, copied in beside(_copied(stream, device, copies)):
+        torch.cuda.current_stream(device).wait_event(copied)
+        # Its memory belongs to the stream of the copies, which must not use it again while the step does.
+        item.buffer.record_stream(torch.cuda.current_stream(device))
+        yield item.unpacked()
+
+
+def beside(items: Iterator[Item]) -> Generator[Item, None, None]:
+    """Yield items, each of which is taken in a thread while the one before is in use; an error comes up in its turn."""
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        coming = thread.submit(next, items, _END)
+        while (item := coming.result()) is not _END:
+            coming = thread.submit(next, items, _END)
+            yield item  # type: ignore[misc]  # it is not _END
+
+
+def _copied(
+    stream: Iterator[Any], device: torch.device, copies: torch.cuda.Stream
+) -> Iterator[tuple[Packed, torch.cuda.Event]]:
+    for item in stream:
+        with torch.cuda.stream(copies):
+            moved = replace(item, buffer=item.buffer.pin_memory().to(device, non_blocking=True))
+        yield moved, copies.record_event()

@@ -1,0 +1,105 @@
+"""A step that was taken, and what becomes of its numbers: a line of ``metrics.jsonl``, or the end of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matey.parallel.collectives import rank
+from matey.parallel.engine import Engine
+from matey.parallel.late import Late
+from matey.parallel.meter import Reading
+from matey.parallel.traffic import Traffic
+from matey.train.checkpoint import RunFolder
+from matey.train.resume import RunError
+from matey.train.tally import LateTotals, Totals
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """A step whose numbers are on their way.
+
+    Attributes:
+        step: the step.
+        learning_rate: its learning rate.
+        totals: what all ranks saw in it.
+        grad_norm: the norm of the gradient.
+        seconds: seconds that this rank's host took for it.
+        traffic: bytes, calls and seconds of each kind of communication, where they are counted.
+        reading: what it took, where it is logged.
+    """
+
+    step: int
+    learning_rate: float
+    totals: LateTotals
+    grad_norm: Late
+    seconds: float
+    traffic: Traffic | None
+    reading: Reading | None
+
+    def read(self, log: MetricsLog, folder: RunFolder) -> Totals:
+        """Read and log the numbers, and return the totals; wait if they have not come yet.
+
+        Raises:
+            RunError: the loss or the gradient is not finite, or the line cannot be written.
+        """
+        totals, grad_norm = self.totals.read(), self.grad_norm.read()
+        stop_unless_finite(totals, grad_norm, self.step, folder)
+        if self.reading is not None:
+            log.write(
+                step=self.step,
+                loss=totals.per_sample,
+                loss_by_system=totals.by_system,
+                loss_share_by_system=totals.share_by_system,
+                learning_rate=self.learning_rate,
+                grad_norm=grad_norm,
+                num_tokens=totals.num_tokens,
+                seconds=self.seconds,
+                **self.reading.numbers(),
+                **({} if self.traffic is None else {"traffic": self.traffic}),
+            )
+        return totals
+
+
+class MetricsLog:
+    """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self._monitor = engine.monitor
+        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+
+    def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
+        """Write a line; numbers that are dictionaries go to the monitors name by name."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps({"step": step, **numbers}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(
+                f"Cannot write {self._file.name} ({error.strerror}); free some space and start again with --resume."
+            ) from None
+        if self._monitor.enabled:
+            events = []
+            for name, value in numbers.items():
+                for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
+                    if not isinstance(number, dict):
+                        events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
+            self._monitor.write_events(events)
+
+
+def stop_unless_finite(totals: Totals, grad_norm: float, step: int, folder: RunFolder) -> None:
+    """Raise RunError if the loss or the gradient of a step is not finite: the step has spoilt the weights."""
+    if math.isfinite(totals.per_sample) and math.isfinite(grad_norm):
+        return
+    what = "gradient" if math.isfinite(totals.per_sample) else "loss"
+    good = folder.newest_step()
+    advice = "there is no checkpoint yet" if good is None else f"the last good checkpoint is step {good}"
+    losses = ", ".join(f"{system} {value:g}" for system, value in totals.by_system.items())
+    raise RunError(
+        f"The {what} of step {step} is not finite (loss of {losses}); {advice}. Lower train.learning_rate or "
+        "train.clip_norm, or look for bad values in the data of the systems named."
+    )

@@ -1,0 +1,97 @@
+"""Calls that make the host of a GPU wait: that they are heard, and that a step has none."""
+
+import json
+from itertools import product
+
+import pytest
+import torch
+
+from matey.benchmark.blocking import BlockingCalls
+from matey.benchmark.blocking_points import SCHEMES, TOKEN_SETS
+from matey.benchmark.speed_cases import Case
+from matey.parallel.late import Late, sent
+from tests.conftest import start_ranks
+
+VALUES = torch.arange(6.0)
+
+WAIT = {
+    "number": lambda x: x.sum().item(),
+    "truth": lambda x: bool(x.any()),
+    "list": lambda x: x.exp().tolist(),
+    "array": lambda x: (x + 1).numpy(),
+    "nonzero": lambda x: x.nonzero(),
+    "mask": lambda x: x[x > 2],
+    "masked assignment": lambda x: x.clone().index_put_((x > 2,), torch.zeros(3)),
+    "unique": lambda x: x.unique(),
+    "repeats": lambda x: x.repeat_interleave(x.long()),
+    "list of numbers": lambda x: x * torch.tensor([1.0, 2, 3, 4, 5, 6]),
+    "unravelled": lambda x: torch.unravel_index(x.long(), (2, 3)),
+}
+
+GO_ON = {
+    "arithmetic": lambda x: ((x * 2 + 1).clamp_min(3) ** 0.5).sum(),
+    "index": lambda x: x[x.long()],
+    "slices": lambda x: x[1:4].split([1, 2]),
+    "masks": lambda x: x.where(x > 2, 0).masked_fill(x > 3, 1),
+    "made there": lambda x: x + torch.arange(6, device=x.device),
+    "of the host": lambda x: torch.arange(6).nonzero().tolist(),
+    "read later": lambda x: Late(x.sum()).read(),
+    "sent": lambda x: sent([1.0, 2.0], x.device),
+}
+
+
+def number_of_calls(call):
+    calls = BlockingCalls([VALUES])
+    with calls:
+        call(VALUES)
+    calls.mark("call")
+    return calls.number("call")
+
+
+@pytest.mark.parametrize("name", WAIT)
+def test_a_call_that_has_to_know_values_or_copies_them_is_counted(name):
+    assert number_of_calls(WAIT[name]) >= 1
+
+
+@pytest.mark.parametrize("name", GO_ON)
+def test_a_call_that_a_device_can_be_left_alone_with_is_not_counted(name):
+    assert number_of_calls(GO_ON[name]) == 0
+
+
+def test_a_gradient_that_waits_is_heard_and_its_line_is_named():
+    weight = torch.ones(6, requires_grad=True)
+    weight.register_hook(lambda gradient: gradient if gradient.sum() > 0 else -gradient)
+    calls = BlockingCalls([weight])
+    with calls:
+        (weight * 2).sum().backward()
+    calls.mark("backward")
+    assert calls.where["backward"] == {"_local_scalar_dense elsewhere": 1}
+
+
+def points(num_ranks, *, stage, is_prepared, cases):
+    settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": is_prepared}
+    result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_point", json.dumps(settings))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return [json.loads(line[6:]) for line in result.stdout.splitlines() if line.startswith("point ")]
+
+
+def cases():
+    return [
+        Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=(32, 32), frames=2, fields=2)
+        for scheme, (tokens, patches) in product(SCHEMES, TOKEN_SETS.items())
+    ]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(num_ranks):
+    found = points(num_ranks, stage=1, is_prepared=True, cases=cases())
+    assert len(found) == 9 and {point["ranks"] for point in found} == {num_ranks}
+    for point in found:
+        assert point["forward"] == point["backward"] == 0, point
+        assert point["step"] <= 3, point
+
+
+def test_a_step_that_prepares_its_micro_batch_itself_waits_all_the_time():
+    (point,) = points(1, stage=0, is_prepared=False, cases=cases()[1:2])
+    assert point["forward"] > 40 and point["backward"] == 0
+    assert any("tokens/layout.py" in place for place in point["where"]["forward"])

@@ -1,0 +1,87 @@
+"""Micro-batches that are ready when a step asks for them."""
+
+import threading
+
+import pytest
+import torch
+
+from matey.config import TrainSection
+from matey.model.prepare import Prepared, prepare
+from matey.model.seam import RankGroup
+from matey.nested import Packed, tensors_in
+from matey.parallel.sequence import SequenceGroup
+from matey.parallel.topology import Topology
+from matey.train.ahead import MakeReady, beside, on_device
+from matey.train.unroll import num_rolled
+from tests.conftest import VOCABULARY, make_batch, make_model
+
+DEVICE = torch.device("cpu")
+
+
+def batches():
+    return [make_batch(num_samples=2), make_batch("diffusion_reaction", VOCABULARY[1:], 1, 2, (1, 20, 16), seed=2)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("token_set", ["mix", "mul"])
+def test_a_prepared_and_packed_micro_batch_gives_the_forecasts_of_its_fields(token_set):
+    model = make_model(token_set=token_set)
+    make_ready = MakeReady(model.config, model.seam.ranks, TrainSection(steps=1), is_packed=True)
+    (ready,) = on_device(iter([make_ready(0, batches())]), DEVICE)
+    for ours, theirs in zip(model(ready), model(batches()), strict=True):
+        assert torch.equal(ours.field(model.seam), theirs.field(model.seam)) and ours.num_tokens == theirs.num_tokens
+
+
+def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_once():
+    config = make_model().config
+    alone = prepare(batches(), config, RankGroup())
+    parts = [prepare(batches(), config, SequenceGroup(Topology(rank, 3, 3, 3))) for rank in range(3)]
+    assert torch.equal(torch.cat([part.tokens.centre for part in parts]), alone.tokens.centre)
+    cells = [sum(int(own.sum()) for own in part.decoding.own) for part in parts]
+    assert sum(cells) == sum(int(own.sum()) for own in alone.decoding.own) and min(cells) > 0
+
+
+def test_histories_that_the_model_rolls_out_first_come_as_they_were_read():
+    settings = TrainSection(steps=20, unroll=2, unroll_share=0.5)
+    make_ready = MakeReady(make_model().config, RankGroup(), settings, is_packed=False)
+    is_rolled = [num_rolled(number, settings) > 0 for number in range(8)]
+    assert len(set(is_rolled)) == 2
+    for number, rolled in enumerate(is_rolled):
+        assert isinstance(make_ready(number, batches()), list if rolled else Prepared)
+
+
+def test_the_next_item_is_made_in_a_thread_while_one_is_in_use_and_no_more():
+    begun = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number, event in enumerate(begun):
+            event.set()
+            yield number, threading.current_thread()
+
+    taken = beside(items())
+    for number in range(4):
+        item, thread = next(taken)
+        assert item == number and thread is not threading.main_thread()
+        if number + 1 < len(begun):
+            assert begun[number + 1].wait(10)
+        assert sum(event.is_set() for event in begun) <= number + 2
+    assert list(taken) == []
+
+
+def test_an_error_of_the_next_item_comes_up_when_it_is_asked_for():
+    def items():
+        yield 1
+        raise ValueError("bad file")
+
+    taken = beside(items())
+    assert next(taken) == 1
+    with pytest.raises(ValueError, match="bad file"):
+        next(taken)
+
+
+def test_without_a_buffer_nothing_is_copied():
+    config = make_model().config
+    ready = MakeReady(config, RankGroup(), TrainSection(steps=1), is_packed=False)(0, batches())
+    assert not isinstance(ready, Packed)
+    (yielded,) = on_device(iter([ready]), DEVICE)
+    assert yielded is ready and len(tensors_in(ready)) > 50
