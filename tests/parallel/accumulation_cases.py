@@ -31,7 +31,7 @@ def norms(config: dict, accumulation: int) -> list[float]:
         engine.backward(loss)
         found.append(take_step(engine))
     engine.destroy()
-    return [norm for norm in found if norm is not None]
+    return [norm.item() for norm in found if norm is not None]
 
 
 def main() -> None:
