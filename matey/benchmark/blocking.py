@@ -45,7 +45,7 @@ class BlockingCalls:
     """While it is entered, counts the blocking calls of this thread by part of the step and by place.
 
     Attributes:
-        where: for each part that was `mark`-ed, how often which operation was called from which line of this package.
+        where: number of calls of each operation from each line of this package, by the part that was `mark`-ed.
     """
 
     def __init__(self, on_device: Iterable[Tensor]) -> None:

@@ -26,8 +26,8 @@ class Fold:
         cells: size ``z, y, x`` of a block without its margins.
         margin: cells ``z, y, x`` of a margin.
         of_tile: blocks of a tile along ``z, y, x``.
-        source: ``(o, k B)``, for each direction ``o`` of `directions` and each of the ``B`` blocks of each of the ``k``
-            tiles, the position among the decoded blocks of the neighbour there; -1 where that is not decoded.
+        source: ``(o, k B)``, position among the decoded blocks of the neighbour in each direction ``o`` of `directions` of
+            each of the ``B`` blocks of each of the ``k`` tiles; -1 where that is not decoded.
         target: ``(o, c)`` int32, the same seen from the decoded blocks: which block of the tiles each piece lies over.
     """
 
@@ -48,7 +48,7 @@ class Blending:
     """How the decoded blocks of all levels become the tiles of one group of samples.
 
     Attributes:
-        folds: how blocks come to lie on the tiles: all of one size together, or one fold per level where levels are added.
+        folds: the ways of blocks to the tiles: all of one size together, or one fold per level where levels are added.
         weights: sums ``(k, 1, z, y, x)`` of the ramps of all blocks, whoever decodes them: one for all folds together, or
             one per fold where levels are added.
     """
@@ -62,7 +62,7 @@ def blend(levels: Sequence[Tensor], blending: Blending) -> Tensor:
 
     Args:
         levels: the blocks ``(f, z, y, x, c)`` of every level with their margins, weighted by `ramp`; coarse to fine.
-        blending: how they come together, see `matey.model.block_grid.plan_blending`.
+        blending: the plan by which they come together, see `matey.model.block_grid.plan_blending`.
 
     Returns:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.

@@ -38,8 +38,8 @@ class OwnTokens:
         sample: ``(n,)`` index of the sample in the whole micro-batch.
         centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
         extent: ``(n, 4)`` size t, z, y, x in the unit domain.
-        patches: for each level and batch, the positions ``b Z Y X T`` of the tokens' patches, each ``(m,)``.
-        order: ``(n,)``, where each token is among those embedded level by level.
+        patches: positions ``b Z Y X T`` of the tokens' patches, each ``(m,)``, for each level and batch.
+        order: ``(n,)``, place of each token among those embedded level by level.
         num_of_batches: number of tokens of each batch.
     """
 
@@ -57,7 +57,7 @@ class LevelToDecode:
 
     Attributes:
         tokens: ``(m,)``, their places among this rank's tokens.
-        blocks: where the blocks of each batch lie that they are decoded to.
+        blocks: places of the blocks of each batch that they are decoded to.
     """
 
     tokens: Tensor
@@ -69,9 +69,9 @@ class Decoding:
     """How this rank's tokens of the last frame become the cells that it holds.
 
     Attributes:
-        levels: what is decoded of each level.
-        blendings: how the blocks of each batch become tiles.
-        hand_over: how tiles come to the ranks that hold them.
+        levels: the tokens to decode of each level.
+        blendings: the plan by which the blocks of each batch become tiles.
+        hand_over: the plan by which tiles come to the ranks that hold them.
         held: the tiles of each batch that hold cells of this rank's leaves.
         own: masks ``(k, z, y, x)`` of these cells in the tiles.
     """
@@ -93,8 +93,8 @@ class Prepared:
         normalisations: the statistics of each batch.
         frames: the frames of each batch.
         tokens: this rank's tokens.
-        plans: how tokens attend to each other, for each attention of a block.
-        decoding: how tokens become cells.
+        plans: the plan of each attention of a block.
+        decoding: the plan by which tokens become cells.
     """
 
     batches: tuple[FieldBatch, ...]

@@ -67,7 +67,7 @@ class Seam:
         backend: backend of `segment_attention`.
 
     Attributes:
-        ranks: who does what in the group of ranks that share the samples.
+        ranks: the group of ranks that share the samples.
     """
 
     def __init__(self, backend: str = "auto", ranks: RankGroup | None = None) -> None:
@@ -91,7 +91,7 @@ class Seam:
 
         Args:
             values: tensors ``(m, ...)``, one per batch: this rank's part of the rows that it contributes to.
-            plan: how they come to the ranks that hold them, see `RankGroup.plan_hand_over`.
+            plan: the plan by which they come to the ranks that hold them, see `RankGroup.plan_hand_over`.
 
         Returns:
             One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.

@@ -17,10 +17,10 @@ class RowsPlan:
     """What becomes of one kind of row, such as the tiles of a batch.
 
     Attributes:
-        held: ``(k,)``, where the rows that this rank holds are among those that it has a part of.
-        sent: ``(s,)``, where the rows are that go to other ranks, rank after rank.
+        held: ``(k,)``, places of the rows that this rank holds among those that it has a part of.
+        sent: ``(s,)``, places of the rows that go to other ranks, rank after rank.
         num_sent: number of rows that go to each rank.
-        places: where the rows that come from each rank belong among those held, ``(r,)`` each.
+        places: places among those held of the rows that come from each rank, ``(r,)`` each.
     """
 
     held: Tensor
@@ -63,7 +63,7 @@ def hand_over(values: Sequence[Tensor], plans: Sequence[RowsPlan], group: Group)
 
     Args:
         values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
-        plans: what becomes of them, see `plan_hand_over`.
+        plans: the plan for each kind of row, see `plan_hand_over`.
         group: process group, every rank of which must call.
 
     Returns:

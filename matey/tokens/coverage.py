@@ -49,7 +49,7 @@ class Tiles:
         row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of what the patches cover, ascending.
         places: mask ``(k, Z, Y, X)`` of the places in each tile whose cells belong to the part; a tile is divided into
             places, boxes of cells of equal size.
-        in_box: where the tiles lie, and the smallest box around them.
+        in_box: places of the tiles in the smallest box around them.
         of_samples: number of tiles of each sample.
     """
 

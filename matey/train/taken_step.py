@@ -25,11 +25,11 @@ class TakenStep:
     Attributes:
         step: the step.
         learning_rate: its learning rate.
-        totals: what all ranks saw in it.
+        totals: sums over the micro-batches of all ranks.
         grad_norm: the norm of the gradient.
         seconds: seconds that this rank's host took for it.
         traffic: bytes, calls and seconds of each kind of communication, where they are counted.
-        reading: what it took, where it is logged.
+        reading: seconds, memory and cores, where it is logged.
     """
 
     step: int

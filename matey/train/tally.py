@@ -46,7 +46,7 @@ class LateTotals:
 
     Attributes:
         systems: names of the systems.
-        sums: for each system and one column more: sums of errors, then counts.
+        sums: two rows, sums of errors and counts, with a column for each system and one more.
     """
 
     systems: list[str]
