@@ -42,7 +42,7 @@ def with_halo(
         have.new_zeros(len(around.row), *have.shape[1:]).index_copy(0, torch.searchsorted(around.row, part.row), have)
         for have, part, around in zip(values, tiles, wanted, strict=True)
     ]
-    place = seam.shard(seam.size).start  # of this rank among those that share the samples
+    place = seam.ranks.shard(seam.size).start  # of this rank among those that share the samples
     holders = [held_by(part, place) for part in tiles]
     summed = seam.reduce(torch.cat([holder.flatten() for holder in holders]))
     shared = [
@@ -50,7 +50,8 @@ def with_halo(
         for holder, own in zip(summed.split([holder.numel() for holder in holders]), holders, strict=True)
     ]
     rows = [around.row for around in wanted]
-    together = seam.hand_over(given, rows, rows, seam.size, lambda rank: halo_routes(tiles, shared, halos))
+    plan = seam.ranks.plan_hand_over(rows, rows, seam.size, lambda rank: halo_routes(tiles, shared, halos))
+    together = seam.hand_over(given, plan)
     parts = zip(together, wanted, tiles, halos, strict=True)
     return [_cut(each, around, part, halo) for each, around, part, halo in parts]
 
@@ -58,7 +59,7 @@ def with_halo(
 def _cut(values: Tensor, around: Tiles, tiles: Tiles, halo: Sequence[int]) -> Tensor:
     """Cut the tiles with their halo out of a larger part of the frame."""
     size, frames = tiles.tile[1:], tiles.frames
-    windows = surroundings(around.put(values), frames.covered, size, halo, frames.wraps, tiles.row)
+    windows = surroundings(around.put(values), size, halo, frames.wraps, tiles.in_box)
     cells = [length + 2 * more for length, more in zip(size, halo, strict=True)]
     cut = windows.view(len(windows), values.shape[1], *cells)
     # Without tiles, too, this rank takes part in the exchange of gradients.
