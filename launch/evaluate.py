@@ -16,25 +16,23 @@ import argparse
 import re
 import sys
 
-from matey.checkpoints.trained_folder import CheckpointError, is_run
+from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, at_least
+from matey.mistakes import told
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-    try:
-        args.leads = parse_leads(args.leads)
-        args.rollout_lead = parse_rollout_lead(args.rollout_lead, at_least(0, "--rollout", args.rollout))
-        at_least(1, "--max-windows", args.max_windows)
-        at_least(1, "--batch", args.batch)
-        check_device(args.device)
-        for folder in args.checkpoint:
-            is_run(folder)  # raises where it is nothing that could be evaluated
-    except (FlagError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args.leads = parse_leads(args.leads)
+    args.rollout_lead = parse_rollout_lead(args.rollout_lead, at_least(0, "--rollout", args.rollout))
+    at_least(1, "--max-windows", args.max_windows)
+    at_least(1, "--batch", args.batch)
+    check_device(args.device)
+    for folder in args.checkpoint:
+        is_run(folder)  # raises where it is nothing that could be evaluated
     from matey.commands.evaluate import main as evaluate
 
     return evaluate(args)

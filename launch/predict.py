@@ -13,24 +13,22 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.checkpoints.trained_folder import CheckpointError, is_run
+from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError
-from matey.evaluate.forecasts.formats import FormatError, check_path
+from matey.evaluate.forecasts.formats import check_path
+from matey.mistakes import told
 from matey.report.film_formats import film_problem
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-    try:
-        is_run(args.checkpoint)  # raises where it holds nothing that could forecast
-        check_path(args.out, overwrite=args.overwrite)
-        if args.animate is not None and (problem := film_problem(args.animate)):
-            raise FlagError(f"--animate: {problem}")
-    except (CheckpointError, FormatError, FlagError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    is_run(args.checkpoint)  # raises where it holds nothing that could forecast
+    check_path(args.out, overwrite=args.overwrite)
+    if args.animate is not None and (problem := film_problem(args.animate)):
+        raise FlagError(f"--animate: {problem}")
     from matey.commands.predict import main as predict
 
     return predict(args)

@@ -1,9 +1,14 @@
-"""Errors of predicted fields, per sample and field; how they are averaged is left to who reports them."""
+"""The measures of error of predicted fields, per sample and field; how they are averaged is left to who reports them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from matey.registry import Registry
 
 NRMSE_EPSILON = 1e-12
 """Added to the root mean square of the target, in the units of the field.
@@ -17,6 +22,21 @@ VRMSE_EPSILON = 1e-7
 """The Well's constant, added to the variance of the target in the square of the field's unit."""
 
 CELLS = (-3, -2, -1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of error that every evaluation reports.
+
+    Attributes:
+        label: heading of its columns.
+        meaning: sentence or two that explain it in a report.
+        of: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
+    """
+
+    label: str
+    meaning: str
+    of: Callable[[Tensor, Tensor], Tensor]
 
 
 def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -52,3 +72,16 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
 def _root_mean_square(field: Tensor) -> Tensor:
     num_cells = field.shape[-3:].numel()
     return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5
+
+
+NRMSE = Metric("NRMSE", "Root mean square error over the root mean square of the true field.", nrmse)
+VRMSE = Metric(
+    "VRMSE", "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.", vrmse
+)
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    "matey.metrics",
+    {"nrmse": "matey.metrics:NRMSE", "vrmse": "matey.metrics:VRMSE"},
+    type="matey.metrics:Metric",
+)
+"""All measures that are reported, in this order; the first is the one that ratios and rankings go by."""

@@ -14,12 +14,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from matey.fields import nearest_name
+from matey.mistakes import Mistake
 
 Thing = TypeVar("Thing")
 Decorated = TypeVar("Decorated")
 
 
-class RegistryError(ValueError):
+class RegistryError(Mistake):
     """A name that stands for nothing, or a package whose thing cannot be used: one sentence that says what to do."""
 
 

@@ -22,19 +22,17 @@ from typing import get_args
 
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
+from matey.mistakes import told
 
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}  # unless others are given
 PRECISIONS = ("float32", "bfloat16")
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
-    try:
-        check(args)
-    except FlagError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check(args)
     from matey.commands.benchmark import main as benchmark
 
     return benchmark(args)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.checkpoints.newest import ShardError, step_folder
+from matey.checkpoints.newest import step_folder
 from matey.config import flags
+from matey.mistakes import told
 
 
+@told
 def main() -> int:
     """Run from the command line.
 
@@ -43,11 +45,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
         parser.error("give either --describe, or --to and --out")
-    try:
-        step_folder(args.checkpoint)  # raises where there is none
-    except ShardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    step_folder(args.checkpoint)  # raises where there is none
     from matey.commands.convert_checkpoint import main as convert_checkpoint
 
     return convert_checkpoint(args)

@@ -13,10 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from matey.config import ConfigError
+from matey.mistakes import told
 from matey.planning.machine import load_machine
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,11 +27,7 @@ def main() -> int:
     source.add_argument("--points", nargs="+", type=Path, help="files with the lines that collective_speed printed")
     parser.add_argument("--out", required=True, type=Path, help="machine file to write")
     args = parser.parse_args()
-    try:
-        machine = load_machine(args.machine)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    machine = load_machine(args.machine)
     from matey.commands.fit_machine import main as fit_machine
 
     return fit_machine(machine, args.ranks, args.points, args.out)

@@ -12,20 +12,18 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.config import load_config, load_deepspeed_config
+from matey.mistakes import told
 from matey.planning.machine import load_machine
 
 
+@told
 def main() -> int:
     """Run from the command line: 0 if the run fits, 1 if not, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
-    try:
-        run = load_config(args.config, args.set)
-        deepspeed_config = load_deepspeed_config(args.deepspeed_config)
-        machine = load_machine(args.machine)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run = load_config(args.config, args.set)
+    deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+    machine = load_machine(args.machine)
     from matey.commands.plan import main as plan
 
     return plan(args, run, deepspeed_config, machine)

@@ -26,13 +26,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matey.commands import ROOT, WORK
-from matey.config import ConfigError, load_config
+from matey.config import load_config
 from matey.config.choices import FINETUNE_MODES
+from matey.mistakes import told
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
 from matey.studies.scales import SCALES, SYSTEMS
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -65,11 +67,7 @@ def main() -> int:
     study.set_defaults(check=check_data_efficiency)
     add_peers(what)
     args = top.parse_args()
-    try:
-        args.check(args)
-    except (StudyError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args.check(args)
     from matey.commands.reproduce import main as reproduce
 
     return reproduce(args)

@@ -16,9 +16,11 @@ import sys
 from pathlib import Path
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.mistakes import told
 from matey.studies.scaling.study_file import read_study
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all is well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
@@ -29,12 +31,8 @@ def main() -> int:
             load_deepspeed_config(args.deepspeed_config)
         else:
             read_study(args.out)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f"error: Cannot read {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
+        raise ConfigError(f"Cannot read {args.out} ({error.strerror}); choose another --out.") from None
     from matey.commands.scaling_study import main as scaling_study
 
     return scaling_study(args)

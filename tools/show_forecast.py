@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.checkpoints.trained_folder import CheckpointError, is_run
+from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
+from matey.mistakes import told
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-    try:
-        is_run(args.checkpoint)  # raises where it holds nothing that could forecast
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    is_run(args.checkpoint)  # raises where it holds nothing that could forecast
     from matey.commands.show_forecast import main as show_forecast
 
     return show_forecast(args)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.config import ConfigError, flags, load_config, parse_config, with_overrides
+from matey.config import flags, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
+from matey.mistakes import told
 
 # What a run must say and a mesh does not depend on.
 DEFAULTS = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
 
 
+@told
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -26,20 +28,14 @@ def main() -> int:
     parser.add_argument("--trajectory", type=int, default=0, help="number of the trajectory, counted from 0 (0)")
     parser.add_argument("--out", required=True, type=flags.path, help="PNG to write")
     args = parser.parse_args()
-    try:
-        run = (
-            load_config(args.config, args.set)
-            if args.config
-            else parse_config(with_overrides(DEFAULTS, args.set), "--set")
+    run = (
+        load_config(args.config, args.set) if args.config else parse_config(with_overrides(DEFAULTS, args.set), "--set")
+    )
+    data = open_dataset(args.file)
+    if not 0 <= args.trajectory < data.num_trajectories:
+        raise DataError(
+            f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
         )
-        data = open_dataset(args.file)
-        if not 0 <= args.trajectory < data.num_trajectories:
-            raise DataError(
-                f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
-            )
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     from matey.commands.show_tokens import main as show_tokens
 
     return show_tokens(data, run, args.trajectory, args.out, is_history_given=args.config is not None)

@@ -17,6 +17,7 @@ from matey.checkpoints.run_files import MODEL, OF_A_RUN, SEEN
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
+from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
 from matey.model.lora import merge_adapters
@@ -25,7 +26,7 @@ from matey.model.matey import MateyModel, quiet
 MAX_SHARD = "5GB"  # of safetensors, as the Hugging Face Hub recommends
 
 
-class ConversionError(ValueError):
+class ConversionError(Mistake):
     """A conversion that cannot be done: one sentence with what to do."""
 
 

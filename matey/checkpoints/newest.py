@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matey.mistakes import Mistake
 
-class ShardError(ValueError):
+
+class ShardError(Mistake):
     """A checkpoint that cannot be read: one sentence that names the file and says what to do."""
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from matey.config import shipped
+from matey.mistakes import Mistake
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Mistake):
     """A folder that holds no usable trained model: one sentence that says what to do."""
 
 

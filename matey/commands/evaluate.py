@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +13,9 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from matey.checkpoints.trained import CheckpointError, Trained, load_trained
-from matey.config import ConfigError
+from matey.checkpoints.trained import Trained, load_trained
 from matey.config.flags import FlagError, at_least, command_line
-from matey.data import DataError, open_dataset
+from matey.data import open_dataset
 from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
 from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
@@ -34,11 +32,7 @@ def main(args: argparse.Namespace) -> int:
     # Hugging Face's bars and its own report on weights; what is wrong with them is said in our words.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    try:
-        compare(args) if len(args.checkpoint) > 1 else run(args)
-    except (FlagError, CheckpointError, ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    compare(args) if len(args.checkpoint) > 1 else run(args)
     return 0
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from matey.config import ConfigError, RunConfig
-from matey.data import DataError
+from matey.config import RunConfig
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
 from matey.planning.samples import Assumed, is_at_hand
@@ -20,18 +18,14 @@ PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a t
 
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
     """Print the estimate and, if asked or if it does not fit, other ways to run it; return the exit code of the tool."""
-    try:
-        assumed = assumed_of(args, run)
-        workload = load_workload(run, assumed)
-        size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
-        planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
-        print(text(planned, workload, assumed, run, machine))
-        if planned.fits and not args.search:
-            return 0
-        found = search(run, deepspeed_config, machine, planned, workload)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    assumed = assumed_of(args, run)
+    workload = load_workload(run, assumed)
+    size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
+    planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
+    print(text(planned, workload, assumed, run, machine))
+    if planned.fits and not args.search:
+        return 0
+    found = search(run, deepspeed_config, machine, planned, workload)
     current = choice_of(run, deepspeed_config, planned)
     if not planned.fits:
         print(f"\n{advice(current, found)}")

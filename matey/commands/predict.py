@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,13 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from matey.checkpoints.trained import CheckpointError
 from matey.commands.evaluate import find_device
-from matey.config import ConfigError
 from matey.config.flags import FlagError, command_line
-from matey.data import DataError
 from matey.evaluate.forecasts.closing import closing_table
-from matey.evaluate.forecasts.formats import ForecastFile, FormatError, format_of
+from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
 from matey.report.forecast_movie import Film, probes_figure, write_film
@@ -29,11 +25,7 @@ MOST_PICTURES = 250  # of a film; of a longer forecast it shows every second, th
 
 def main(args: argparse.Namespace) -> int:
     """Forecast; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    try:
-        run(args)
-    except (FlagError, CheckpointError, ConfigError, DataError, FormatError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    run(args)
     return 0
 
 

@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from matey.commands import ROOT, WORK
-from matey.config import ConfigError, load_config, load_resolved
+from matey.config import load_config, load_resolved
 from matey.config.shipped import find
+from matey.mistakes import writing
 from matey.studies.data_efficiency import (
     Point,
     check_data,
@@ -23,7 +24,7 @@ from matey.studies.data_efficiency import (
     study_figure,
     trajectories_for,
 )
-from matey.studies.folder import Row, StudyError, call, claim, write_table
+from matey.studies.folder import Row, call, claim, write_table
 from matey.studies.peers.fno import fno_class
 from matey.studies.peers.points import points_of as peer_points
 from matey.studies.peers.points import rows_of
@@ -37,14 +38,8 @@ IN_THE_BOX = ROOT / "models" / "matey-micro"
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    try:
+    with writing(args.out):
         {"data_efficiency": data_efficiency, "peers": peers}[args.study](args)
-    except (StudyError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
     return 0
 
 

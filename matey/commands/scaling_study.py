@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from matey.commands import ROOT
-from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.data.trajectories import DataError
+from matey.config import load_config, load_deepspeed_config
+from matey.mistakes import writing
 from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
 from matey.studies.scaling.lengths import lengths_of
@@ -22,13 +22,8 @@ SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machine
 
 def main(args: argparse.Namespace) -> int:
     """Do what the command line asks for; return the exit code of the tool."""
-    try:
+    with writing(args.out):
         return {"plan": plan, "run": run, "report": report}[args.what](args)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-    return 2
 
 
 def plan(args: argparse.Namespace) -> int:

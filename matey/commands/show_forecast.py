@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.trained import load_trained
 from matey.checkpoints.trained_folder import CheckpointError
-from matey.config import ConfigError
 from matey.data import DataError, open_dataset
 from matey.evaluate.snapshots import forecast_snapshots
+from matey.mistakes import writing
 from matey.report.png import write_png
 from matey.report.snapshot_plots import snapshots_figure
 
@@ -19,14 +18,8 @@ from matey.report.snapshot_plots import snapshots_figure
 def main(args: argparse.Namespace) -> int:
     """Draw; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     transformers_logging.disable_progress_bar()
-    try:
+    with writing(args.out):
         draw(args)
-    except (CheckpointError, ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: Cannot write {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
     return 0
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from matey.config import ConfigError, RunConfig
-from matey.data import DataError, TrajectorySet
+from matey.config import RunConfig
+from matey.data import TrajectorySet
 from matey.data.windows import num_starts
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
+from matey.mistakes import writing
 from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
 from matey.report.plots import mesh_figure
@@ -30,15 +30,9 @@ def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_
     Returns:
         0 if all went well, 2 for a mistake that the printed sentence explains.
     """
-    try:
+    with writing(out):
         examples = choose(data, run, trajectory, is_history_given=is_history_given)
         write_png(mesh_figure(examples), out)
-    except (ConfigError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: Cannot write {out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
     print(count(examples))
     return 0
 

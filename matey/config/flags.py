@@ -9,8 +9,10 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
+from matey.mistakes import Mistake
 
-class FlagError(ValueError):
+
+class FlagError(Mistake):
     """A flag whose value cannot be used: one sentence that says what can."""
 
 

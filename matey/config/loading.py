@@ -18,6 +18,7 @@ from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read
 from matey.config.schema import RunConfig
 from matey.config.section import Section
 from matey.fields import nearest_name
+from matey.mistakes import Mistake
 from matey.registry import RegistryError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
-class ConfigError(ValueError):
+class ConfigError(Mistake):
     """A mistake in the run YAML, in ``--set`` or in the DeepSpeed JSON: one sentence that says what to do."""
 
 

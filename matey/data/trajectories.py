@@ -17,6 +17,8 @@ from typing import Literal
 
 import numpy as np
 
+from matey.mistakes import Mistake
+
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
 """What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
 
@@ -27,7 +29,7 @@ Part = Literal["train", "valid", "test"]
 _reading = threading.Lock()
 
 
-class DataError(ValueError):
+class DataError(Mistake):
     """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from torch import Tensor
 from matey.evaluate.baselines import extrapolation, persistence
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
-from matey.metrics import NRMSE_EPSILON, nrmse, vrmse
+from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
 
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
 
 ALL_FIELDS = "all"
+PERSISTENCE = "persistence_"
+"""What the names of persistence's errors begin with."""
 Key = tuple[str, str, Kind, int]
 """System, field, kind and lead of a record."""
 
@@ -35,10 +37,8 @@ class Record:
         kind: ``lead``, predicted at once; ``rollout``, reached in steps of one snapshot; or ``rollout by N``, reached in steps
             of ``N`` snapshots, with the frames in between predicted from the same histories.
         lead: number of snapshots from the last frame of the history to the target.
-        nrmse: NRMSE of the model.
-        vrmse: VRMSE of the model.
-        persistence_nrmse: NRMSE of persistence, which predicts the last frame again.
-        persistence_vrmse: VRMSE of persistence.
+        errors: the model's error in each of `matey.metrics.METRICS`, by its name.
+        persistence: those of persistence, which predicts the last frame again.
         num_windows: number of windows that the means are taken over.
         seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
             number for rollouts, and where there are no borders or no errors.
@@ -54,10 +54,8 @@ class Record:
     field: str
     kind: Kind
     lead: int
-    nrmse: float
-    vrmse: float
-    persistence_nrmse: float
-    persistence_vrmse: float
+    errors: Mapping[str, float]
+    persistence: Mapping[str, float]
     num_windows: int
     seams: float = math.nan
     extrapolation_nrmse: float = math.nan
@@ -69,6 +67,16 @@ class Record:
     def is_rollout(self) -> bool:
         """Whether the model went on from its own predictions."""
         return self.kind != "lead"
+
+    @property
+    def nrmse(self) -> float:
+        """NRMSE of the model."""
+        return self.errors["nrmse"]
+
+    @property
+    def persistence_nrmse(self) -> float:
+        """NRMSE of persistence."""
+        return self.persistence["nrmse"]
 
     @property
     def ratio(self) -> float:
@@ -86,10 +94,13 @@ def rollout_kind(lead: int) -> Kind:
 class ErrorSums:
     """Sums errors batch by batch, those of the model and those of persistence and extrapolation."""
 
-    NUM_SUMS = 7
-
     def __init__(self) -> None:
-        """Start with no windows."""
+        """Start with no windows.
+
+        Raises:
+            RegistryError: a package's metric cannot be used.
+        """
+        self._metrics = dict(METRICS.items())
         self._sums: dict[Key, tuple[Tensor, int]] = {}
         self._of_trajectories: dict[Key, dict[str, tuple[float, int]]] = {}
 
@@ -108,15 +119,21 @@ class ErrorSums:
         With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too; with the names of the
         samples' trajectories, the error of each of them.
         """
-        errors = [metric(p, target) for p in (prediction, persistence(batch)) for metric in (nrmse, vrmse)]
-        errors.append(nrmse(extrapolation(batch, lead), target))
+        frames = {"": prediction, PERSISTENCE: persistence(batch)}
+        errors = {
+            before + name: metric.of(frame, target)
+            for before, frame in frames.items()
+            for name, metric in self._metrics.items()
+        }
+        errors["extrapolation_nrmse"] = nrmse(extrapolation(batch, lead), target)
         if patch_of_cell is None:
-            errors += 2 * [torch.full_like(errors[0], math.nan)]
+            errors["across"] = errors["inside"] = torch.full_like(errors["nrmse"], math.nan)
         else:
             # In units of the target's size, so that they can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
-            errors += list(jumps(prediction - target, patch_of_cell) / size)
-        of_fields = torch.stack(errors).double()
+            errors["across"], errors["inside"] = jumps(prediction - target, patch_of_cell) / size
+        self._names = list(errors)
+        of_fields = torch.stack(list(errors.values())).double()
         for row, field in enumerate(batch.fields):
             self._add((batch.system, field, kind, lead), of_fields[:, :, row], trajectories)
         self._add((batch.system, ALL_FIELDS, kind, lead), of_fields.mean(dim=2), trajectories)
@@ -126,33 +143,30 @@ class ErrorSums:
         records = []
         for key, (sums, num_windows) in self._sums.items():
             system, field, kind, lead = key
-            means = (sums / num_windows).tolist()
-            model_nrmse, model_vrmse, persistence_nrmse, persistence_vrmse, extrapolation_nrmse, across, inside = means
+            means = dict(zip(self._names, (sums / num_windows).tolist(), strict=True))
             records.append(
                 Record(
                     system=system,
                     field=field,
                     kind=kind,
                     lead=lead,
-                    nrmse=model_nrmse,
-                    vrmse=model_vrmse,
-                    persistence_nrmse=persistence_nrmse,
-                    persistence_vrmse=persistence_vrmse,
+                    errors={name: means[name] for name in self._metrics},
+                    persistence={name: means[PERSISTENCE + name] for name in self._metrics},
                     num_windows=num_windows,
-                    seams=across / inside if inside else math.nan,
-                    extrapolation_nrmse=extrapolation_nrmse,
+                    seams=means["across"] / means["inside"] if means["inside"] else math.nan,
+                    extrapolation_nrmse=means["extrapolation_nrmse"],
                     **_spread(self._of_trajectories.get(key, {})),
                 )
             )
         return records
 
     def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
-        """Add errors ``(7, b)`` to the sums of a record, those of the model to the sums of their trajectories too."""
+        """Add errors ``(m, b)`` to the sums of a record, the model's NRMSE to the sums of their trajectories too."""
         of_trajectories = self._of_trajectories.setdefault(key, {})
-        for name, error in zip(trajectories, errors[0].tolist(), strict=False):
+        for name, error in zip(trajectories, errors[self._names.index("nrmse")].tolist(), strict=False):
             total, count = of_trajectories.get(name, (0.0, 0))
             of_trajectories[name] = (total + error, count + 1)
-        sums, num_windows = self._sums.get(key, (torch.zeros(self.NUM_SUMS, dtype=torch.float64), 0))
+        sums, num_windows = self._sums.get(key, (torch.zeros(len(errors), dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
 
 
@@ -170,15 +184,29 @@ def write_records(records: Sequence[Record], path: Path) -> None:
     # JSON knows neither NaN nor infinity, and most readers refuse a file in which Python wrote them.
     rows = [
         {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        for row in map(asdict, records)
+        for row in map(_row, records)
     ]
     path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """Return a record as one flat row, the errors of persistence with that word before their names."""
+    row: dict[str, Any] = {each.name: getattr(record, each.name) for each in fields(record)}
+    errors, of_persistence = row.pop("errors"), row.pop("persistence")
+    key: dict[str, Any] = {name: row.pop(name) for name in ("system", "field", "kind", "lead")}
+    errors = errors | {PERSISTENCE + name: error for name, error in of_persistence.items()}
+    return {**key, **errors, **row}
 
 
 def read_records(path: Path) -> list[Record]:
     """Read what `write_records` wrote, now or in an earlier version; null becomes a number that is not finite."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Record)}
+    records = []
     for row in rows:
         row |= {name: math.nan for name, value in row.items() if value is None}
-    return [Record(**{name: value for name, value in row.items() if name in known}) for row in rows]
+        of_persistence = {name.removeprefix(PERSISTENCE): row[name] for name in row if name.startswith(PERSISTENCE)}
+        errors = {name: row[name] for name in of_persistence}
+        rest = {name: value for name, value in row.items() if name in known}
+        records.append(Record(errors=errors, persistence=of_persistence, **rest))
+    return records

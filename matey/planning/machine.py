@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from matey.config import ConfigError, read_yaml
 from matey.config.section import Section
 from matey.fields import nearest_name
-from matey.registry import Registry, RegistryError
+from matey.registry import Registry
 
 FOLDER = files("matey.planning") / "machines"
 MACHINES: Registry[Machine] = Registry("machine", "matey.machines", {}, type="matey.planning.machine:Machine")
@@ -96,15 +96,12 @@ def _own_names() -> list[str]:
 
 
 def _of_package(name: str) -> Machine:
-    try:
-        if name in MACHINES:
-            return _checked(MACHINES[name], f"The machine {name}")
-        raise ConfigError(
-            f"There is no machine {name!r}; take one of {', '.join(machine_names())}, or the path of a "
-            "YAML file like those in matey/planning/machines/."
-        )
-    except RegistryError as error:
-        raise ConfigError(str(error)) from None
+    if name in MACHINES:
+        return _checked(MACHINES[name], f"The machine {name}")
+    raise ConfigError(
+        f"There is no machine {name!r}; take one of {', '.join(machine_names())}, or the path of a "
+        "YAML file like those in matey/planning/machines/."
+    )
 
 
 def _checked(machine: Machine, source: str) -> Machine:

@@ -10,6 +10,7 @@ from typing import Any
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.records import Record
+from matey.metrics import METRICS
 from matey.report import plots, rollout_plots
 from matey.report.about import About, patch_text
 from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
@@ -25,7 +26,6 @@ from matey.report.summary import (
     summary_records,
 )
 
-ERRORS = ("NRMSE", "of persistence", "of extrapolation", "ratio", "VRMSE", "of persistence", "seams", "windows")
 SPREAD = ("best trajectory", "worst trajectory", "which")
 
 
@@ -48,7 +48,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
 
 
 def _summary(records: Sequence[Record]) -> list[str]:
-    head = ("system", "forecast", *ERRORS)
+    head = ("system", "forecast", *_heads(records))
     rows = [(record.system, forecast_text(record), *_errors(record)) for record in summary_records(records)]
     return [
         heading(2, "Errors"),
@@ -74,7 +74,7 @@ def _meanings(record: Record) -> list[tuple[str, str]]:
     else:
         example = "Of a forecast that left all bounds there is no number: it diverged."
     return [
-        ("NRMSE", f"Root mean square error over the root mean square of the true field. {example}"),
+        (METRICS["nrmse"].label, f"{METRICS['nrmse'].meaning} {example}"),
         (
             "of persistence",
             "The same error for the last known frame shown again: what somebody would have who knows no physics at all.",
@@ -87,10 +87,7 @@ def _meanings(record: Record) -> list[tuple[str, str]]:
             "ratio",
             "The first over the second: 1 is no better than the last frame, 0.1 is a tenth of its error.",
         ),
-        (
-            "VRMSE",
-            "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.",
-        ),
+        *((METRICS[name].label, METRICS[name].meaning) for name in _others(record) if name in METRICS),
         (
             "seams",
             "Mean jump of the error between neighbouring cells across the borders of patches over that inside them: 1 shows no "
@@ -221,21 +218,32 @@ def _training(log: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _records(records: Sequence[Record]) -> list[str]:
-    head = ("system", "field", "forecast", *ERRORS)
+    head = ("system", "field", "forecast", *_heads(records))
     rows = [(r.system, r.field, forecast_text(r), *_errors(r)) for r in records]
     content = table(head, rows, num_text=3, best=6)
     return [heading(2, "All numbers"), folded(f"{len(rows)} records, as in metrics.json", content)]
 
 
+def _others(record: Record) -> list[str]:
+    """Return the metrics of a record beside the first."""
+    return [name for name in record.errors if name != "nrmse"]
+
+
+def _heads(records: Sequence[Record]) -> tuple[str, ...]:
+    others = [METRICS[name].label if name in METRICS else name for name in _others(records[0])]
+    own = [head for label in others for head in (label, "of persistence")]
+    return "NRMSE", "of persistence", "of extrapolation", "ratio", *own, "seams", "windows"
+
+
 def _errors(record: Record) -> tuple[str, ...]:
-    """Return the cells under `ERRORS`."""
+    """Return the cells under `_heads`."""
+    others = [error_text(errors[name]) for name in _others(record) for errors in (record.errors, record.persistence)]
     return (
         error_text(record.nrmse),
         error_text(record.persistence_nrmse),
         known_text(record.extrapolation_nrmse),
         ratio_text(record),
-        error_text(record.vrmse),
-        error_text(record.persistence_vrmse),
+        *others,
         seams_text(record),
         str(record.num_windows),
     )

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matey.mistakes import Mistake
+
 Row = dict[str, Any]
 
 
-class StudyError(ValueError):
+class StudyError(Mistake):
     """A study that cannot start or go on: one sentence that says what to do."""
 
 

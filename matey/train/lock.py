@@ -28,6 +28,8 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
 
+from matey.mistakes import Mistake
+
 LOCK = "matey.lock"  # in a run's folder
 BEAT = 5.0  # seconds between two touches
 SILENCE = 30.0  # seconds without a touch after which a holder on another node has ended
@@ -35,7 +37,7 @@ LEASE = 120.0  # seconds after which NFS and Lustre have let go of the locks of 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # said by a file system that has none
 
 
-class LockedError(ValueError):
+class LockedError(Mistake):
     """Another run holds the folder: one sentence that says who, and what to do."""
 
 

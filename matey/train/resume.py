@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import AVERAGE, Source, layout_of
+from matey.mistakes import Mistake
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
 from matey.parallel.failure import lost_contact
@@ -20,7 +21,7 @@ from matey.parallel.master import set_frozen, set_whole
 from matey.train.average import MovingAverage
 
 
-class RunError(ValueError):
+class RunError(Mistake):
     """A run that cannot start, go on or be saved: one sentence that says what to do."""
 
 

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from matey.config import ConfigError, RunConfig
-from matey.data.trajectories import DataError
+from matey.config import RunConfig
 from matey.ending import end_with_error
 from matey.likely_place import likely_place
+from matey.mistakes import Mistake
 from matey.parallel.allocator import keep_freed_memory
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.failure import name_failures
 from matey.parallel.signals import EXIT_CODE
-from matey.train.resume import RunError
 
 Train = Callable[..., bool]
 """`matey.train.pretrain.pretrain` or `matey.train.finetune.finetune`."""
@@ -44,7 +43,7 @@ def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any],
         tell = _print if rank == 0 else lambda line: None
         tell(f"Started: {environment}")
         is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
-    except (ConfigError, DataError, RunError) as error:
+    except Mistake as error:
         return end_with_error(rank, world_size, f"error: {error}")
     return stop_processes(0 if is_done else EXIT_CODE)
 

@@ -76,13 +76,15 @@ def test_systems_that_share_a_field_are_kept_apart():
 
 
 def test_the_ratio_to_a_perfect_baseline_is_defined():
-    exact = Record("gas", "all", "lead", 1, 0.0, 0.0, 0.0, 0.0, 1)
+    exact = Record("gas", "all", "lead", 1, {"nrmse": 0.0}, {"nrmse": 0.0}, 1)
     assert exact.ratio == 1
-    assert Record("gas", "all", "lead", 1, 0.1, 0.1, 0.0, 0.0, 1).ratio == math.inf
+    assert Record("gas", "all", "lead", 1, {"nrmse": 0.1}, {"nrmse": 0.0}, 1).ratio == math.inf
 
 
 def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
-    record = Record("gas", "all", "rollout", 9, math.nan, math.inf, 0.5, 0.25, 7)
+    record = Record(
+        "gas", "all", "rollout", 9, {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}, 7
+    )
     write_records([record], tmp_path / "metrics.json")
 
     def refuse(constant):
@@ -95,8 +97,8 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
 def test_records_are_read_as_they_were_written(tmp_path):
     records = [
-        Record("gas", "all", "lead", 5, 0.1, 0.2, 0.5, 0.25, 7, 1.5, 0.75),
-        Record("gas", "all", "rollout", 9, math.nan, math.nan, 0.5, 0.25, 7),
+        Record("gas", "all", "lead", 5, {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}, 7, 1.5, 0.75),
+        Record("gas", "all", "rollout", 9, {"nrmse": math.nan, "vrmse": math.nan}, {"nrmse": 0.5, "vrmse": 0.25}, 7),
     ]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))

@@ -130,13 +130,16 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
 
 
 def test_a_forecast_says_how_far_it_goes_and_how():
-    records = [Record("gas", "all", kind, 10, *4 * [0.0], 1) for kind in ("lead", "rollout", "rollout by 5")]
+    records = [
+        Record("gas", "all", kind, 10, {"nrmse": 0.0}, {"nrmse": 0.0}, 1)
+        for kind in ("lead", "rollout", "rollout by 5")
+    ]
     assert [forecast_text(record) for record in records] == ["lead 10", "rollout 10", "rollout 10 by 5"]
 
 
 def test_a_rollout_that_blew_up_is_called_so():
     assert error_text(float("nan")) == error_text(float("inf")) == "diverged"
-    record = Record("gas", "all", "rollout", 9, float("nan"), 0.0, 0.5, 0.5, 1)
+    record = Record("gas", "all", "rollout", 9, {"nrmse": float("nan")}, {"nrmse": 0.5}, 1)
     assert "diverged" in summary_text(Evaluation([record], [], []))
 
 

@@ -27,7 +27,7 @@ def curve(axes, label):
 
 def rollout_records(errors, persistence, system="gas", kind="rollout"):
     return [
-        Record(system, "all", kind, step + 1, error, error, other, other, 1)
+        Record(system, "all", kind, step + 1, {"nrmse": error}, {"nrmse": other}, 1)
         for step, (error, other) in enumerate(zip(errors, persistence, strict=True))
     ]
 
@@ -159,7 +159,9 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
 
 def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one():
     records = rollout_records([0.1, 0.2], [0.3, 0.5])
-    records += [replace(r, field=name, nrmse=9 * r.nrmse) for name in ("density", "pressure") for r in records[:2]]
+    records += [
+        replace(r, field=name, errors={"nrmse": 9 * r.nrmse}) for name in ("density", "pressure") for r in records[:2]
+    ]
     figure = rollout_plots.rollout_figure(records)
     to_png(figure)  # which lays it out
     (axes,) = figure.axes
@@ -171,7 +173,7 @@ def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one(
 
 def test_a_rollout_shows_the_persistence_of_each_field_in_its_colour():
     records = [
-        replace(record, field=name, nrmse=0.01, persistence_nrmse=other)
+        replace(record, field=name, errors={"nrmse": 0.01}, persistence={"nrmse": other})
         for name, other in (("all", 0.5), ("density", 0.7), ("pressure", 0.2))
         for record in rollout_records([0.1, 0.2], [0.3, 0.5])
     ]

@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from matey.mistakes import Mistake
+
 if TYPE_CHECKING:  # a name is checked before anything is imported that takes long
     import numpy as np
 
@@ -19,7 +21,7 @@ NEEDED = {".nc": "netCDF4", ".zarr": "zarr"}
 """Packages that a format needs beyond those that come with MATEY."""
 
 
-class FormatError(ValueError):
+class FormatError(Mistake):
     """A file of forecasts that cannot be written: one sentence that says what to do."""
 
 

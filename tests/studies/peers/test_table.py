@@ -47,7 +47,7 @@ def test_one_system_has_no_joint_training():
 
 def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shared(tmp_path):
     records = [
-        Record(system, field, kind, lead, 0.1, 0.1, 0.5, 0.5, 9, extrapolation_nrmse=0.4)
+        Record(system, field, kind, lead, {"nrmse": 0.1}, {"nrmse": 0.5}, 9, extrapolation_nrmse=0.4)
         for system in ("gas", "plasma")
         for field in ("density", "all")
         for kind, lead in (("lead", 1), ("rollout by 5", 1), ("rollout by 5", 2))
