@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config.flags import FlagError, at_least, command_line
-from matey.data import open_dataset
+from matey.data import DataError, open_dataset
 from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
 from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks

@@ -60,7 +60,9 @@ def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error
 
 
 def test_a_forecast_that_blew_up_is_not_the_best():
-    blown, sound = (Record("gas", "all", "rollout", 9, error, 0.0, 0.5, 0.5, 1) for error in (float("nan"), 3.0))
+    blown, sound = (
+        Record("gas", "all", "rollout", 9, {"nrmse": error}, {"nrmse": 0.5}, 1) for error in (float("nan"), 3.0)
+    )
     assert Row((blown, sound)).best == 1
 
 
