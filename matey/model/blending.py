@@ -1,8 +1,15 @@
-"""Decoded blocks of cells become a field: where blocks overlap they are blended, so that patches do not show.
+r"""Decoded blocks of cells become a field: where blocks overlap they are blended, so that patches do not show.
 
 A block is decoded with a margin that reaches into its neighbours, and weighted by a ramp that falls to zero across it. Between
 equal neighbours the ramps add up to one. Without a margin the blocks lie side by side. Where several ranks decode a frame,
 each one puts together the tiles that its own blocks reach; where those of others reach too, it has its part of a sum.
+Blocks of four cells with margins m of two, along one axis:
+
+      weight 1            A       B
+             3/4        /   \   /   \
+             1/2      /       X       \            the ramps cross at one half, on the border of the two blocks
+             1/4    /       /   \       \
+                   m m|a a a a|b b b b|m m         A reaches over two cells of b, B over two of a
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.blending import Blending, Fold, directions, pieces, ramp, to_tiles
-from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch
+from matey.tokens.tiles import Tiles
 
 SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
 

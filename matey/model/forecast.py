@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.model.seam import Seam
-from matey.tokens.coverage import Tiles
+from matey.tokens.tiles import Tiles
 
 
 class Forecast(NamedTuple):

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from matey.model.seam import Seam
-from matey.tokens.coverage import Tiles, halo_routes, held_by, tiles_around
+from matey.tokens.coverage import halo_routes, held_by, tiles_around
 from matey.tokens.patches import surroundings
+from matey.tokens.tiles import Tiles
 
 
 def with_halo(

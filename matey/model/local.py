@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from matey.model.groups import unpacked
 from matey.model.module_list import ModuleList
 from matey.model.stencil import Scheme
-from matey.tokens.coverage import Tiles
 from matey.tokens.patches import Patch, extend
+from matey.tokens.tiles import Tiles
 
 
 class LocalOperator(nn.Module):

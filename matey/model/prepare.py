@@ -23,10 +23,11 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, reach_of, tile_of
 from matey.model.seam import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
-from matey.tokens.coverage import Frames, Tiles, routes, tiles_of, tiles_reached
+from matey.tokens.coverage import routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, patch_grid, places, places_of_patches
+from matey.tokens.tiles import Frames, Tiles
 from matey.tokens.tokenize import tokenize
 
 

@@ -13,9 +13,10 @@ from matey.model.decoding import reach_of, tile_of
 from matey.parallel.topology import shares
 from matey.planning.operations import decoders_of
 from matey.planning.samples import Sample
-from matey.tokens.coverage import Frames, routes, tiles_of
+from matey.tokens.coverage import routes, tiles_of
 from matey.tokens.layout import TokenLayout, joined
 from matey.tokens.patches import Patch, cover, patch_grid
+from matey.tokens.tiles import Frames
 
 
 def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int) -> float:

@@ -1,123 +1,29 @@
-"""The cells of the predicted frame that tokens stand for, and the cells that their decoded patches reach."""
+"""The cells of the predicted frame that tokens stand for, and the cells that their decoded patches reach.
+
+Along one axis, rank 0 decodes the patches A and B and rank 1 the patch C. What is decoded reaches a margin beyond its patch:
+
+      patches           |   A   |   B   |   C   |
+      decoded on rank 0  <=================>             tiles_reached of rank 0: its own, and the first of rank 1's
+      decoded on rank 1                <==========>
+      held by rank 0    |===============|                tiles_of rank 0: those of its leaves
+      changes ranks                  ->| |<-             routes: what one rank decodes of tiles that the other holds
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, Places, extend, pad, patch_grid, places, unpatchify
+from matey.tokens.patches import Patch, extend, patch_grid, unpatchify
 from matey.tokens.refinement import to_children
-
-
-@dataclass(frozen=True)
-class Frames:
-    """The frames of one group of samples.
-
-    Attributes:
-        num_samples: ``b``.
-        window: size ``t, z, y, x`` of the history.
-        periodic: whether the domain wraps around along ``z, y, x``.
-        covered: size ``z, y, x`` of what the coarsest patches cover, at least the grid.
-    """
-
-    num_samples: int
-    window: tuple[int, int, int, int]
-    periodic: tuple[bool, bool, bool]
-    covered: tuple[int, int, int]
-
-    @property
-    def wraps(self) -> tuple[bool, ...]:
-        """Whether what patches cover goes on at its other end, along ``z, y, x``: around a padded domain nothing does."""
-        return tuple(w and s == c for w, s, c in zip(self.periodic, self.window[1:], self.covered, strict=True))
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """A part of the predicted frame of one group of samples.
-
-    Attributes:
-        frames: the frames of the batch that the tiles are cut from.
-        tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
-        row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of what the patches cover, ascending.
-        places: mask ``(k, Z, Y, X)`` of the places in each tile whose cells belong to the part; a tile is divided into
-            places, boxes of cells of equal size.
-        in_box: places of the tiles in the smallest box around them.
-        of_samples: number of tiles of each sample.
-    """
-
-    frames: Frames
-    tile: Patch
-    row: Tensor
-    places: Tensor
-    in_box: Places = field(init=False)
-    of_samples: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Find out what can only be known by looking at the rows: once, where the tiles are made."""
-        object.__setattr__(self, "in_box", places(self.row, self.grid))
-        counts = torch.bincount(self.sample, minlength=self.frames.num_samples)
-        object.__setattr__(self, "of_samples", tuple(counts.tolist()))
-
-    @property
-    def grid(self) -> tuple[int, int, int, int]:
-        """Number of samples, and of tiles along ``z, y, x``."""
-        return (self.frames.num_samples, *patch_grid((1, *self.frames.covered), self.tile)[1:])
-
-    @property
-    def sample(self) -> Tensor:
-        """Sample of each tile, ``(k,)``."""
-        return self.row // math.prod(self.grid[1:])
-
-    def cut(self, fields: Tensor) -> Tensor:
-        """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""
-        samples, *box = self.box
-        return self.place(fields[samples, :, *box])
-
-    @property
-    def box(self) -> tuple[slice, slice, slice, slice]:
-        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; there may be none."""
-        samples, *sides = self.in_box.box
-        z, y, x = (
-            slice(min(side.start * size, length), min(side.stop * size, length))
-            for side, size, length in zip(sides, self.tile[1:], self.frames.window[1:], strict=True)
-        )
-        return samples, z, y, x
-
-    def place(self, values: Tensor) -> Tensor:
-        """Cut the tiles ``(k, f, z, y, x)`` out of what lies in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
-        _, *sides = self.in_box.box
-        values = pad(values, [(side.stop - side.start) * size for side, size in zip(sides, self.tile[1:], strict=True)])
-        tiles = rearrange(values, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
-        # All of a box are in order, and copying them as they are is faster than by index.
-        return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*self.in_box.inside]
-
-    def cells(self) -> Tensor:
-        """Return the mask ``(k, z, y, x)`` of the cells that lie in one of the places and inside the grid."""
-        sizes = {a: size // n for a, size, n in zip("zyx", self.tile[1:], self.places.shape[1:], strict=True)}
-        cells = repeat(self.places, "k rz ry rx -> k (rz z) (ry y) (rx x)", **sizes)
-        if self.frames.covered == self.frames.window[1:]:
-            return cells
-        z, y, x = (
-            first[:, None] * size + torch.arange(size, device=first.device) < length
-            for first, size, length in zip(
-                torch.unravel_index(self.row, self.grid)[1:], self.tile[1:], self.frames.window[1:], strict=True
-            )
-        )
-        return cells & z[:, :, None, None] & y[:, None, :, None] & x[:, None, None, :]
-
-    def put(self, values: Tensor) -> Tensor:
-        """Put the tiles' values ``(k, f, z, y, x)`` where they belong in ``(b, f, z, y, x)``, zero elsewhere."""
-        rows = values.new_zeros(math.prod(self.grid), *values.shape[1:]).index_copy(0, self.row, values)
-        _, z, y, x = self.frames.window
-        return unpatchify(rows[:, :, None], (1, *self.grid[1:]))[:, 0, :, :z, :y, :x]
+from matey.tokens.tiles import Frames, Tiles
 
 
 def tiles_of(
@@ -299,7 +205,3 @@ def _with_ring(places: Tensor, radius: Sequence[int], frames: Frames) -> Tensor:
     """Continue places ``(..., Z, Y, X)`` beyond each end, around the domain where it goes on there."""
     ends = [size + more for size, more in zip(places.shape[-3:], radius, strict=True)]
     return extend(places, ends, frames.wraps, before=radius)
-
-
-def _sizes(patch: Patch) -> dict[str, int]:
-    return dict(zip(("z", "y", "x"), patch[1:], strict=True))

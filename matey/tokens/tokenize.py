@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.tokens.coverage import Frames
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
 from matey.tokens.patches import Patch, cover
 from matey.tokens.refinement import Refinement, check_window, refine
+from matey.tokens.tiles import Frames
 
 
 @dataclass(frozen=True)

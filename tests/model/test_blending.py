@@ -11,10 +11,11 @@ from torch import Tensor
 from matey.model.blending import blend, ramp
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.decoding import PatchDecoder, reach_of, tile_of
-from matey.tokens.coverage import Frames, Tiles, tiles_reached
+from matey.tokens.coverage import tiles_reached
 from matey.tokens.layout import layout_tokens
 from matey.tokens.patches import cover, patch_grid, places, surroundings
 from matey.tokens.refinement import to_children
+from matey.tokens.tiles import Frames, Tiles
 
 COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, False)
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from matey.model.local import LocalOperator, local_inputs
 from matey.model.stencil import NUM_STENCILS
-from matey.tokens.coverage import Frames, Tiles
 from matey.tokens.patches import cover, patchify
+from matey.tokens.tiles import Frames, Tiles
 
 PLANE, SPACE, LINE = ((1, 1, 8, 8), (1, 1, 4, 4)), ((1, 4, 4, 4), (1, 2, 2, 2)), ((1, 1, 1, 4),)
 TILE = {PLANE: (1, 1, 4, 4), SPACE: (1, 2, 2, 2), LINE: (1, 1, 1, 4)}

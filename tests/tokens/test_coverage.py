@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from matey.tokens.coverage import Frames, Tiles, routes, tiles_of, tiles_reached
+from matey.tokens.coverage import routes, tiles_of, tiles_reached
 from matey.tokens.layout import layout_tokens
+from matey.tokens.tiles import Frames, Tiles
 
 PATCHES = [(1, 1, 8, 8), (1, 1, 4, 4)]
 TILE = (1, 1, 4, 4)
