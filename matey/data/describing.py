@@ -44,8 +44,8 @@ class Guess:
 
     Attributes:
         tree: the description, with TODO for what is left open.
-        comments: what is to be said beside a key, by the key's path, such as ``boundary.x``.
-        notes: what is to be said of the file as a whole.
+        comments: notes to write beside a key, by the key's path, such as ``boundary.x``.
+        notes: notes on the file as a whole.
     """
 
     tree: dict[str, Any]

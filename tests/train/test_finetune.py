@@ -100,9 +100,9 @@ def test_random_weights_want_the_network_stated(described):
         (["finetune.new_rows_of={pressure: zero}"], "names 'pressure', which is no new field; new are activator"),
         (["finetune.new_rows=copy:inhibiter"], "Did you mean 'inhibitor'"),
         (["finetune.new_rows=ones"], "finetune.new_rows: .*'ones'"),
-        (["model.fields=[activater]"], "no field 'activator'.* Did you mean 'activater'"),
+        (["model.fields=[activater]"], "names 'activater', which no data set holds. Did you mean 'activator'"),
         (["train.groups={block: {learning_rate: 1}}"], "train.groups.block"),
-        (["train.groups={blocks: {learning_rat: 1}}"], "Did you mean 'learning_rate'"),
+        (["train.groups={blocks: {learning_rat: 1}}"], "Did you mean 'train.groups.blocks.learning_rate'"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(described, overrides, message):
