@@ -19,7 +19,7 @@ from matey.data import DataError, open_dataset
 from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
 from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
-from matey.evaluate.held_out import HeldOut, Part, hold_out, without_seen
+from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
 from matey.report.about import describe
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -143,7 +143,9 @@ def select_data(args: argparse.Namespace, trained: Trained, folder: Path) -> Hel
     num_frames = num_frames_of(args, trained, folder)
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
-    return without_seen(held_out, trained.seen, trained.split, args.seen) if args.data else held_out
+    if not args.data:
+        return with_twins_noted(held_out, trained.seen)
+    return without_seen(held_out, trained.seen, trained.split, args.seen)
 
 
 @contextmanager

@@ -78,6 +78,20 @@ def seen_text(sets: Iterable[TrajectorySet], trained: Iterable[Sequence[int]]) -
     return "".join(f"{text}\n" for text in sorted(prints))
 
 
+def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str]) -> str:
+    """Say how many trajectories that are held out begin as trained ones do; empty where none does.
+
+    Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
+    """
+    same = len(trained_on(data, held_out, seen, None))
+    if not same:
+        return ""
+    return (
+        f"{data.system}: {same} of the {len(held_out)} trajectories held out begin exactly as ones that are trained on; errors "
+        "on them say little of new data."
+    )
+
+
 def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
     """Return the numbers, or as many of them as may be read, evenly spread."""
     if not numbers:

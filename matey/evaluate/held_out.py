@@ -8,7 +8,7 @@ from typing import Literal
 
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
-from matey.data.seen import trained_on
+from matey.data.seen import trained_on, twins_note
 from matey.data.split_record import RecordedParts, SplitRecord
 
 Part = Literal["all", "train", "valid", "test"]
@@ -98,6 +98,14 @@ def hold_out(
     return HeldOut(tuple(sets), tuple(chosen), num_frames, part, tuple(notes))
 
 
+def with_twins_noted(data: HeldOut, seen: frozenset[str]) -> HeldOut:
+    """Return a selection of the run's own data with a note where it begins as what the model was trained on."""
+    if data.part in ("all", "train"):
+        return data
+    notes = [twins_note(each, numbers, seen) for each, numbers in zip(data.sets, data.trajectories, strict=True)]
+    return replace(data, notes=(*data.notes, *filter(None, notes)))
+
+
 def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None, rule: Seen) -> HeldOut:
     """Return the selection as far as the model was not trained on it, or all of it with a note, as the rule says.
 
@@ -122,8 +130,9 @@ def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None
             )
             if rule == "refuse":
                 raise DataError(
-                    f"{words}, such as {first}: its errors on them would be too small. Take other data; or what its run held "
-                    "out, with --split test; or --seen leave_out to score the others alone, --seen score to score all."
+                    f"{words}, known by their first frames, such as {first}: its errors on them would be too small. Take other "
+                    "data; or what its run held out, with --split test; or --seen leave_out to score the others alone, --seen "
+                    "score to score all."
                 )
             if rule == "leave_out" and len(known) == len(numbers):
                 raise DataError(f"{words}, such as {first}, and --seen leave_out leaves nothing; take other data.")

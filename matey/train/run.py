@@ -11,7 +11,7 @@ from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import micro_batches
-from matey.data.seen import seen_text
+from matey.data.seen import read_seen, seen_text, twins_note
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
@@ -105,7 +105,7 @@ def _train_in(
 
     # All that a mistake in the configuration or short data can stop lies above: only now does an earlier run move aside.
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say)
-    _write_split(folder, data)
+    notes = (*notes, *_write_split(folder, data))
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
     folder.write_about(opening)
@@ -165,16 +165,20 @@ def _start_or_resume(
     return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
 
 
-def _write_split(folder: RunFolder, data: RunData) -> None:
-    """Keep what each part of the data holds, so that what is held out stays held out, and what is trained on is known again."""
-    if rank() == 0:
-        path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
-        try:
-            if not (seen.is_file() and path.is_file() and path.read_text(encoding="utf-8") == text):
-                replace_text(seen, seen_text(data.sets, [split.train for split in data.splits]))
-            replace_text(path, text)
-        except OSError as error:
-            raise RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.") from None
+def _write_split(folder: RunFolder, data: RunData) -> list[str]:
+    """Keep what each part of the data holds, so that it stays so and is known again; rank 0 returns what is odd about it."""
+    if rank() != 0:
+        return []
+    path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
+    try:
+        if not (seen.is_file() and path.is_file() and path.read_text(encoding="utf-8") == text):
+            replace_text(seen, seen_text(data.sets, [split.train for split in data.splits]))
+        replace_text(path, text)
+    except OSError as error:
+        raise RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.") from None
+    parts = ((source, (*split.valid, *split.test)) for source, split in zip(data.sets, data.splits, strict=True))
+    notes = (twins_note(source, held_out, read_seen(seen)) for source, held_out in parts)
+    return [note for note in notes if note]
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:

@@ -59,7 +59,7 @@ def test_what_the_model_was_trained_on_is_refused_left_out_or_noted(shallow_wate
     data = hold_out([shallow_water, diffusion_reaction], "all", 2)
     seen = frozenset(fingerprints(diffusion_reaction, [0, 2]).values())
     with pytest.raises(
-        DataError, match="was trained on 2 of these 3 trajectories, such as .*0000: .* --seen leave_out"
+        DataError, match="was trained on 2 of these 3 trajectories, known .* such as .*0000: .* --seen leave_out"
     ):
         without_seen(data, seen, None, "refuse")
     left = without_seen(data, seen, None, "leave_out")

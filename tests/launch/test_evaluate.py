@@ -106,7 +106,11 @@ def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, t
     command = ["--checkpoint", run, "--data", folder / "shallow_water", "--out", tmp_path / "out", "--leads", "1"]
     command += ["--rollout", "0", "--max-windows", "2"]
     status, _, error = evaluate(*command)
-    assert status == 2 and "the model was trained on 4 of these 5 trajectories" in error and "--seen score" in error
+    assert (
+        status == 2
+        and "trained on 4 of these 5 trajectories, known by their first frames" in error
+        and "--seen score" in error
+    )
     assert not (tmp_path / "out").exists()
     status, out, error = evaluate(*command, "--seen", "score")
     assert status == 0 and "trained on 4 of these 5 trajectories: their errors flatter it" in out, error
@@ -183,6 +187,15 @@ def test_a_mistake_of_the_user_is_one_sentence(arguments, words, folder, tmp_pat
     assert len(error.splitlines()) == 1
     assert words in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate):
+    run = shutil.copytree(folder / "waves", tmp_path / "run")
+    (run / "seen.txt").write_text(seen_text([open_dataset(folder / "shallow_water")], [range(5)]))
+    command = ["--checkpoint", run, "--out", tmp_path / "out", "--leads", "1", "--rollout", "0", "--max-windows", "2"]
+    status, out, error = evaluate(*command)
+    assert status == 0 and "shallow_water: 2 of the 2 trajectories held out begin exactly as ones" in out, error
+    assert "diffusion_reaction: 2 of" not in out
 
 
 def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_path, evaluate):
