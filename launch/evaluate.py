@@ -13,12 +13,11 @@ sets several models side by side in one table and one page, each on the same win
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
-from matey.config.flags import FlagError, at_least
+from matey.config.flags import FlagError, at_least, check_device
 from matey.mistakes import told
 
 
@@ -96,12 +95,6 @@ def parse_leads(text: str) -> tuple[int, ...]:
     if not all(lead.strip().isdecimal() and len(lead) < 10 and int(lead) > 0 for lead in leads):
         raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text[:80]!r}.")
     return tuple(sorted({int(lead) for lead in leads}))
-
-
-def check_device(name: str) -> None:
-    """Raise FlagError for what names no device that a model can run on; whether it is there, PyTorch says."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise FlagError(f"--device takes auto, cpu, cuda or cuda:1; got {name[:80]!r}.")
 
 
 def parse_rollout_lead(text: str, rollout: int) -> int | None:

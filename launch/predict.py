@@ -15,7 +15,7 @@ import sys
 
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
-from matey.config.flags import FlagError
+from matey.config.flags import FlagError, check_device
 from matey.evaluate.forecasts.formats import check_path
 from matey.mistakes import told
 from matey.report.film_formats import film_problem
@@ -25,6 +25,7 @@ from matey.report.film_formats import film_problem
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
+    check_device(args.device)
     is_run(args.checkpoint)  # raises where it holds nothing that could forecast
     check_path(args.out, overwrite=args.overwrite)
     if args.animate is not None and (problem := film_problem(args.animate)):

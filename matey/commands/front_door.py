@@ -7,6 +7,7 @@ matey inspect ...       tools/inspect_data.py ...       srun python -m matey pre
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -38,7 +39,13 @@ def main() -> int:
         return 2
     name = words[0].replace("_", "-")
     sys.argv = [f"matey {name}", *words[1:]]
-    return script_main(known[name])()
+    try:
+        code = script_main(known[name])()
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what shells report for a process that SIGPIPE ended
+    return code
 
 
 def scripts() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 from argparse import ArgumentTypeError
@@ -60,6 +61,12 @@ def command_line() -> str:
     program, *rest = sys.argv
     words = program.split() if program.startswith("matey ") else ["python", program]
     return shlex.join([*words, *rest])
+
+
+def check_device(name: str) -> None:
+    """Raise FlagError for what names no device that a model can run on; whether it is there, PyTorch says."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise FlagError(f"--device takes auto, cpu, cuda or cuda:1; got {name[:80]!r}.")
 
 
 def at_least(least: int, flag: str, value: int) -> int:

@@ -67,6 +67,7 @@ def test_an_mp4_plays(predict, tmp_path):
         (("--field", "tracer"), "no field 'tracer'; its fields are water_height"),
         (("--probe", "16,0"), "The probe 16,0 is no cell: the grid has z, y, x = 1, 16, 16"),
         (("--start", "99"), "can begin at 0 to 10; got start 99"),
+        (("--device", "moon"), "--device takes auto, cpu, cuda or cuda:1; got 'moon'"),
         (("--checkpoint", "nowhere"), "There is no folder nowhere"),
     ],
 )
