@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lint types test test-all docs clean
+.PHONY: demo lint types test test-unit test-all docs clean
 
 # Both Pythons are asked first: `venv` puts nothing right in a .venv that an older one has made.
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -37,6 +37,9 @@ types: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+test-unit: .venv/installed
+	$(BIN)/python -m pytest -m "not slow and not processes"
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest

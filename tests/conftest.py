@@ -28,7 +28,7 @@ import yaml
 from matey import FieldBatch, MateyConfig, MateyModel
 from tests.support.preloaded import Server
 
-pytest_plugins = ["tests.support.evaluations"]
+pytest_plugins = ["tests.support.evaluations", "tests.support.processes"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

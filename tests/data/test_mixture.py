@@ -108,6 +108,7 @@ def test_targets_move_on_as_asked_for_or_to_the_end_of_the_trajectory(mixture):
     assert lead_max == 8
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("workers", "start_method"), [(2, "fork"), (1, "spawn")])
 def test_workers_give_the_stream_of_one_process_and_leave_torch_random_numbers_alone(mixture, workers, start_method):
     expected = list(micro_batches(mixture, 2, 3, 3, 2, rank=0, num_ranks=2))
@@ -122,6 +123,7 @@ def test_workers_give_the_stream_of_one_process_and_leave_torch_random_numbers_a
             assert torch.equal(batch.lead_time, same.lead_time)
 
 
+@pytest.mark.processes
 def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -134,7 +136,7 @@ def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, 
     assert list((tmp_path / "tmp").iterdir()) == [] and active_children() == []
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers):
     with h5py.File(shallow_water_file, "a") as file:
         file["0000/data"][...] = np.nan

@@ -117,6 +117,7 @@ def test_engines_of_two_ranks_hold_and_send_what_is_planned():
     check_engines("Ti", 2, [OVERLAPPED[0], HALF[2]])
 
 
+@pytest.mark.processes
 def test_activations_are_as_planned_within_fifteen_percent():
     check_activations(QUICK, 1)
 

@@ -117,6 +117,7 @@ class Server:
         stderr: BinaryIO,
     ) -> Program:
         """Start a command that it can run."""
+        sys.audit("tests.program", command)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
         request = json.dumps({"command": [*command[1:]], "environment": environment}).encode()

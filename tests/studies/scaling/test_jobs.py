@@ -69,6 +69,7 @@ def calls(tmp_path, monkeypatch):
     return lambda: log.read_text().splitlines()
 
 
+@pytest.mark.processes
 def test_each_job_waits_for_the_one_before_and_none_is_submitted_twice(study, calls):
     said = []
     with pytest.raises(ConfigError, match="sbatch did not take .*nodes_92.*too many nodes"):
@@ -84,6 +85,7 @@ def test_each_job_waits_for_the_one_before_and_none_is_submitted_twice(study, ca
     assert "--dependency=afterany:101" in calls()[3]
 
 
+@pytest.mark.processes
 def test_without_slurm_submitting_is_one_sentence(study, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match="There is no sbatch here"):
