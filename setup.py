@@ -65,7 +65,6 @@ setup(
         "test": [
             *FORECAST,
             "pytest>=8",
-            "pytest-xdist>=3.6",
             "mypy>=2,<3",
             "types-psutil",
             "types-PyYAML",
