@@ -17,6 +17,8 @@ from matey.leave_signals import END_READING
 GRACE_SECONDS = 5.0
 # For this long a rank that has spoken stays, so that others with the same words hear of it.
 LINGER_SECONDS = 1.0
+# Under this name the store tells the other ranks with which code a rank ends that has failed.
+FAILED = "matey/failed"
 # For this long a process that reads data may take to end, on a file system that answers slowly.
 WORKER_SECONDS = 2.0
 
@@ -47,6 +49,8 @@ def say_once(rank: int, world_size: int, text: str, code: int) -> None:
         _wait_for_the_launcher(code)
     if is_first is not False:
         say(rank, world_size, text)
+    if is_first is not None:
+        _tell_others(code)
     if world_size > 1:
         # Rank 0 keeps the note, and with it the answer to the others, for as long as it is there.
         time.sleep(LINGER_SECONDS)
@@ -70,6 +74,12 @@ def _is_first_to_say(text: str) -> bool | None:
         return bool(store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1)
     except (RuntimeError, ValueError):
         return None
+
+
+def _tell_others(code: int) -> None:
+    """Let ranks that wait for this one know that it ends."""
+    with suppress(RuntimeError, ValueError):  # rank 0, which keeps it, has ended
+        sys.modules["torch.distributed"].distributed_c10d._get_default_store().set(FAILED, str(code))
 
 
 def _wait_for_the_launcher(code: int) -> None:

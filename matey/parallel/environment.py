@@ -21,6 +21,7 @@ from matey.likely_place import is_task
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
+from matey.parallel.lookout import look_out, meeting, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
@@ -135,8 +136,10 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     # memory for each rank outlive the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
-    deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
+    with meeting(environment.rank, environment.world_size):
+        deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
     name_failures(environment.rank, environment.world_size)
+    look_out()
     cores = cores_of_rank()
     note_cores(cores)
     torch.set_num_threads(threads or max(1, int(cores)))
@@ -169,6 +172,7 @@ def stop_processes(code: int = 0) -> int:
     """
     torch.distributed.barrier()
     stop_listening()
+    stop_looking()
     has_others = torch.distributed.get_world_size() > 1
     torch.distributed.destroy_process_group()
     if has_others:

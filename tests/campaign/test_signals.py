@@ -1,6 +1,7 @@
 """Signals at any moment of a run, to its ranks and to its launcher: it saves and leaves, and the next one goes on."""
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -98,6 +99,8 @@ def test_ranks_save_when_their_launcher_gets_a_signal(tmp_path, data, whole, hel
         alive = psutil.wait_procs(family, timeout=SECONDS_TO_CLEAN_UP)[1]
         about = f"{name}, {signal.name}, {moment}, {code}: {printed.read_text()}"
         assert not alive, about
+    for own in (folder / "tmp").glob("torchelastic_*"):
+        shutil.rmtree(own)  # which torchrun leaves where a signal ends it
     assert saved_step(run) == last_step(run) >= saved and "] Traceback" not in about, about
     go_on_to_the_end(folder, kind, saved, undisturbed)
     held[f"{signal.name} to {name}" if code != 0 else "after the end"] += 1

@@ -129,10 +129,22 @@ class Ranks:
         names = in_shared_memory() - self._before
         # Other programs on this machine use shared memory too: names of ours hold a process number, or are semaphores.
         ours = [
-            name for name in names if name.startswith("sem.") or self.numbers & set(map(int, re.findall(r"\d+", name)))
+            name
+            for name in names
+            if (self.numbers & set(map(int, re.findall(r"\d+", name))))
+            or (name.startswith("sem.") and not self._is_of_others(name))
         ]
         processes = [f"process {process.pid}" for process in self.processes()]
         return processes + ours + [str(path) for path in self._temporary.rglob("*")]
+
+    def _is_of_others(self, name: str) -> bool:
+        """Whether a process that is none of ours uses a name in shared memory."""
+        ours = {process.pid for process in self.processes()}
+        for number in set(psutil.pids()) - ours:
+            with suppress(OSError):
+                if name in Path(f"/proc/{number}/maps").read_text():
+                    return True
+        return False
 
     def check_nothing_is_left(self) -> None:
         """Wait for the end of all processes and temporary files, for as long as they may take."""

@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
+import time
 
 import torch
 
+from matey.ending import end_with_error
 from matey.parallel.collectives import sum_over_ranks
 from matey.parallel.environment import find_environment, start_processes
 from matey.parallel.failure import during
@@ -20,7 +22,11 @@ def main(way: str, timeout: float) -> None:
             sys.stdout.flush()
             if way == "raises":
                 raise KeyError("water_height")
+            if way == "is_refused":
+                end_with_error(1, 2, "error: what rank 1 alone met")
             os.kill(os.getpid(), {"is_killed": signal.SIGKILL, "hangs": signal.SIGSTOP}[way])
+        if way == "is_refused" and step == 3:
+            time.sleep(timeout)  # which no closed connection ends, as a wait for a GPU
         with during(f"step {step}"):
             sum_over_ranks(torch.ones(4))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import start
+from tests.campaign.watched import environments
+from tests.conftest import kill, preloaded, start
 
 BIN = Path(sys.executable).parent
 SCRIPT = "tests/parallel/one_rank_fails.py"
@@ -40,6 +41,20 @@ def test_the_failed_ranks_traceback_comes_first_and_the_job_ends_within_a_minute
     first = text.index("[rank 1] Traceback")
     assert "[rank 1] KeyError: 'water_height'" in text and "one_rank_fails.py" in text
     assert "Traceback" not in text[:first] and "Lost another rank" not in text[:first], text
+
+
+def test_a_rank_that_waits_for_one_that_failed_ends_with_its_code(tmp_path):
+    command = [sys.executable, SCRIPT, "is_refused", "300"]
+    with (tmp_path / "said.txt").open("w+b") as said:
+        ranks = [preloaded().start(command, variables, said, said) for variables in environments(tmp_path, 2)]
+        try:
+            codes = [rank.wait(120) for rank in ranks]
+        finally:
+            for rank in ranks:
+                kill(rank)
+        said.seek(0)
+        text = said.read().decode()
+    assert codes == [2, 2] and text.count("error: what rank 1 alone met") == 1 and "Traceback" not in text, text
 
 
 @pytest.mark.parametrize("launcher", launchers("mpirun"))

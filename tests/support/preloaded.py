@@ -21,7 +21,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -201,7 +200,7 @@ def main() -> None:
     try:
         run(request, bytecode)
     except Exception:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # the program's own, if it set one
         sys.exit(1)
 
 

@@ -1,0 +1,88 @@
+"""Threads that end a rank which waits for others in vain: one that waits in a library's code hears no signal in Python.
+
+A launcher tells the others by SIGTERM that one rank has failed, and kills them half a minute later, which would be all that a
+job's exit code says of it:
+
+    start                    met                                         end
+      | SIGTERM, held back    | another rank's failure, told by the store |
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from matey.ending import FAILED, say
+
+# A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
+MEETING_SECONDS = 10.0
+# The rank that failed ends first, so that a launcher names that one, and so soon that no launcher kills the others.
+FOLLOW_SECONDS = 2.0
+LOOK_SECONDS = 0.5
+
+_left = threading.Event()
+
+
+@contextmanager
+def meeting(rank: int, world_size: int) -> Iterator[None]:
+    """End this process where it is asked to by SIGTERM, which is held back, and the ranks do not meet in the block."""
+    met = threading.Event()
+
+    def look() -> None:
+        asked = None
+        while not met.wait(LOOK_SECONDS):
+            if signal.SIGTERM in signal.sigpending():
+                asked = asked or time.monotonic()
+                if time.monotonic() > asked + MEETING_SECONDS:
+                    # To whom no other rank has said why: the launcher, or who sent the signal, knows.
+                    say(rank, world_size, "Asked to end (SIGTERM) while it waited for other ranks, which did not come.")
+                    _end(1)
+
+    if world_size > 1:
+        threading.Thread(target=look, daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
+
+
+def look_out() -> None:
+    """From now on, end this process soon after another rank that says it has failed, with its exit code."""
+    if dist.get_world_size() == 1:
+        return
+    _left.clear()
+    # A connection of its own: another thread may wait for an answer on the one that there is.
+    store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+
+    def look() -> None:
+        while not _left.wait(LOOK_SECONDS):
+            try:
+                if not store.check([FAILED]):
+                    continue
+                code = int(store.get(FAILED))
+            except (RuntimeError, ValueError):  # rank 0, which answers, has ended
+                return
+            if not _left.wait(FOLLOW_SECONDS):
+                _end(code)
+            return
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def stop_looking() -> None:
+    """Let other ranks be: they end as this one does."""
+    _left.set()
+
+
+def _end(code: int) -> None:
+    """End this process, whose main thread may wait for ever; those that read data for it notice by themselves."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
