@@ -24,12 +24,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import h5py
 import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_step
-from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, described_hdf5, is_hdf5, read_hdf5
 from matey.data.npy import map_npy
 from matey.data.pdebench_config import numbers
 from matey.data.signature import is_npy
@@ -128,7 +127,7 @@ def recognises_numpy(path: Path) -> bool:
 
 def recognises_hdf5(path: Path) -> bool:
     """Whether the file says that it is of this system."""
-    if not h5py.is_hdf5(path):
+    if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
         system = file.attrs.get("system")

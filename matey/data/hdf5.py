@@ -11,14 +11,14 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 import h5py
 import numpy as np
 
-from matey.data.signature import beginning
+from matey.data.signature import beginning, first_bytes, remembered
 from matey.data.trajectories import DataError
 
 # The most by which deflate, the strongest of the usual filters, makes data smaller; and what a dataset without filters may
@@ -27,8 +27,30 @@ _MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
 _LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 _TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+_shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`
+
 # A data set may be thousands of files, a process is often allowed 1024 open ones.
 _MAX_OPEN_FILES = 64
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5; most begin with its signature, others have something of their own ahead of it."""
+    return path.is_file() and (first_bytes(path) == _SIGNATURE or h5py.is_hdf5(path))
+
+
+@contextmanager
+def opened_once(path: Path) -> Iterator[None]:
+    """Open a file at most once, however many readers look at it meanwhile (`described_hdf5`)."""
+    _shared[path] = None
+    try:
+        with remembered(path):
+            yield
+    finally:
+        file = _shared.pop(path)
+        if file is not None:
+            file.close()
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -40,7 +62,7 @@ def open_hdf5(path: Path) -> h5py.File:
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
-        if not h5py.is_hdf5(path):
+        if not is_hdf5(path):
             raise DataError(f"{path} is not an HDF5 file: {beginning(path)}; give another or download it again.")
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
         return h5py.File(path, "r", locking="best-effort")
@@ -65,7 +87,9 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
     Raises:
         DataError: the file cannot be opened, see ``open_hdf5``, or turns out to be corrupt while it is looked at.
     """
-    with open_hdf5(path) as file:
+    if path in _shared:
+        _shared[path] = _shared[path] or open_hdf5(path)
+    with nullcontext(_shared[path]) if path in _shared else open_hdf5(path) as file:
         try:
             yield file
         except DataError:

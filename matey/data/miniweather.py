@@ -19,7 +19,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
 from matey.data.netcdf import Variable, describe_netcdf, read_netcdf
 from matey.data.signature import is_classic_netcdf
 from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
@@ -93,7 +93,7 @@ def neutral_background(num_z: int) -> np.ndarray:
 
 def recognises(path: Path) -> bool:
     """Whether two of the four variables are there; opening says which ones are not."""
-    if not (is_classic_netcdf(path) or h5py.is_hdf5(path)):
+    if not (is_classic_netcdf(path) or is_hdf5(path)):
         return False
     variables = _describe(path)
     return sum(name in variables for name in (*PERTURBATIONS, *WINDS)) >= 2

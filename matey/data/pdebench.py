@@ -17,7 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_step
-from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
 
@@ -52,7 +52,7 @@ class SeedGroupLayout:
 
     def recognises(self, path: Path) -> bool:
         """Whether the file has a group per seed and this system's YAML or, without YAML, its number of channels."""
-        if not h5py.is_hdf5(path):
+        if not is_hdf5(path):
             return False
         with described_hdf5(path) as file:
             group = next((item for item in file.values() if isinstance(item, h5py.Group) and "data" in item), None)

@@ -17,7 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_step
-from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers
 from matey.data.trajectories import Reader, Trajectory, TrajectorySet
 
@@ -67,7 +67,7 @@ class CompressibleFile(TrajectorySet):
 
 def recognises(path: Path) -> bool:
     """Whether two of the four fields lie at the root; opening says which ones do not."""
-    if not h5py.is_hdf5(path):
+    if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
         return sum(name in file for name in DATASETS) >= 2

@@ -16,7 +16,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import axis_sizes, check_count, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_count, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
 
@@ -69,7 +69,7 @@ class IncompressibleFile(TrajectorySet):
 
 def recognises(path: Path) -> bool:
     """Whether two of the three datasets that mark the layout are there; opening says which one is not."""
-    if not h5py.is_hdf5(path):
+    if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
         return sum(name in file for name in ("velocity", "particles", "force")) >= 2

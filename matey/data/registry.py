@@ -9,14 +9,12 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import h5py
-
 from matey.config import DataDescription
 from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
 from matey.data.arrays.zarr import describe as describe_zarr
 from matey.data.arrays.zarr import is_zarr
-from matey.data.hdf5 import outline_hdf5
+from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
@@ -60,11 +58,17 @@ def open_dataset(path: str | Path, description: DataDescription | None = None) -
     if description is not None:
         return descriptions.open_described(_absolute(path), description)
     files = _find_files(_absolute(path))
-    readers = {file: _reader_of(file) for file in files}
-    unknown = [file for file, reader in readers.items() if reader is None]
+    parts: list[TrajectorySet] = []
+    unknown: list[Path] = []
+    for file in files:
+        with opened_once(file):
+            reader = _reader_of(file)
+            if reader is None:
+                unknown.append(file)
+            else:
+                parts.append(reader.open(file))
     if len(unknown) == len(files):
         raise DataError(_unknown_layout(unknown[0]))
-    parts = [reader.open(file) for file, reader in readers.items() if reader is not None]
     systems: dict[str, list[str]] = {}
     for system, file in [(part.system, part.sources[0]) for part in parts] + [("unknown layout", f) for f in unknown]:
         systems.setdefault(system, []).append(str(file))
@@ -206,7 +210,7 @@ def _outline(file: Path) -> list[str]:
         return outline_netcdf(file)
     if is_npy(file):
         return outline_npy(file)
-    if h5py.is_hdf5(file):
+    if is_hdf5(file):
         return outline_hdf5(file)
     raise DataError(
         f"{file} is not an HDF5, classic netCDF or NumPy file: {beginning(file)}; give another or download it again."

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from matey.data.trajectories import DataError
+
+_remembered: dict[Path, bytes] = {}  # of the files that are being looked at
+
+
+@contextmanager
+def remembered(path: Path) -> Iterator[None]:
+    """Read the first bytes of a file once, however many readers ask for them meanwhile."""
+    _remembered[path] = first_bytes(path) if path.is_file() else b""
+    if not _remembered[path]:
+        del _remembered[path]  # there is nothing to remember, or something to complain of
+    try:
+        yield
+    finally:
+        _remembered.pop(path, None)
 
 
 def first_bytes(path: Path) -> bytes:
@@ -13,6 +29,8 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         DataError: the file is missing or may not be read.
     """
+    if path in _remembered:
+        return _remembered[path]
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:

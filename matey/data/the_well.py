@@ -24,7 +24,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import check_claim, check_count, described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5
 from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajectory, TrajectorySet
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
@@ -93,7 +93,7 @@ class WellFile(TrajectorySet):
 
 def recognises(path: Path) -> bool:
     """Whether one of the three groups of fields is there; opening says what is missing."""
-    if not h5py.is_hdf5(path):
+    if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
         return any(isinstance(file.get(name), h5py.Group) for name in GROUPS)

@@ -9,6 +9,7 @@ from seed_group_files import write_seed_groups
 
 from matey.data import DataError, open_dataset
 from matey.data.hdf5 import _MAX_OPEN_FILES, _handles
+from tests.conftest import write_swe
 
 inherited = []
 
@@ -76,3 +77,14 @@ def test_a_set_of_many_files_keeps_few_open(tmp_path):
     for index in [*range(trajectories.num_trajectories), 0]:
         trajectories.read(index, 0, 2)
     assert len(_handles._files) == _MAX_OPEN_FILES
+
+
+def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypatch):
+    path, opened = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 3), []
+    real = h5py.File
+    monkeypatch.setattr(h5py, "File", lambda *args, **kwargs: opened.append(args[0]) or real(*args, **kwargs))
+    assert open_dataset(path).num_trajectories == 3
+    assert opened == [path]
+    path.rename(path.with_name("moved.h5"))  # nothing of it is held open or remembered
+    with pytest.raises(DataError, match="does not exist"):
+        open_dataset(path)

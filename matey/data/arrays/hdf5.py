@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, kept_numbers
-from matey.data.hdf5 import claim_of, described_hdf5, read_part
+from matey.data.hdf5 import claim_of, described_hdf5, is_hdf5, read_part
 from matey.data.signature import first_bytes
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -56,7 +56,7 @@ def attributes(path: Path, group: str) -> dict[str, float]:
 
 
 def _recognises(path: Path) -> bool:
-    return path.is_file() and first_bytes(path) != b"" and h5py.is_hdf5(path)
+    return path.is_file() and first_bytes(path) != b"" and is_hdf5(path)
 
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
