@@ -16,6 +16,17 @@ data in data/. Its batch of 256 is 4 a rank, times the ranks that --launcher sta
 FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
 system. It prints NRMSE over that of persistence with mean and deviation over the seeds, and writes peers.csv and peers.png.
 Several costs, as in --seconds 30,110, make curves. The data is that of `make demo`. It goes on where it was interrupted.
+
+    python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
+    python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper
+    python tools/reproduce.py scaling_of_tokens --scale laptop --jobs 2 --out runs/paper
+    python tools/reproduce.py report --out runs/paper
+
+These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the attention schemes at
+several sizes (figure 3), and uniform and adaptive tokens on more and more cells. They print errors over persistence beside
+what each model costs, measured, and write results.csv and results.png to a folder of their name in --out; they go on where
+they were interrupted. The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data; `paper`
+has the paper's settings, and expects its data in data/. `report` puts all studies of a folder on one page.
 """
 
 from __future__ import annotations
@@ -26,12 +37,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matey.commands import ROOT, WORK
-from matey.config import load_config
+from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.mistakes import told
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
+from matey.studies.pretraining.tables import STUDIES
 from matey.studies.scales import SCALES, SYSTEMS
+
+PAPER = Path("runs/paper")
 
 
 @told
@@ -66,6 +80,11 @@ def main() -> int:
     )
     study.set_defaults(check=check_data_efficiency)
     add_peers(what)
+    for name in STUDIES:
+        add_pretraining(what, name)
+    page = what.add_parser("report", help="one page of all studies in a folder")
+    page.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder of the studies (%(default)s)")
+    page.set_defaults(check=lambda _: None)
     args = top.parse_args()
     args.check(args)
     from matey.commands.reproduce import main as reproduce
@@ -94,6 +113,25 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="folder of the study (%(default)s)"
     )
     study.set_defaults(check=check_peers)
+
+
+def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> None:
+    """Add the flags of a study that pretrains many models."""
+    title = STUDIES[name]().tables["tiny"].title
+    study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
+    study.add_argument("--scale", choices=("tiny", "laptop", "paper"), default="tiny", help="settings and size (tiny)")
+    study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
+    study.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
+    study.add_argument("--list", action="store_true", help="list the trainings and stop")
+    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
+    study.add_argument("--launcher", default=sys.executable, help="command before launch/pretrain.py (this Python)")
+    study.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every training"
+    )
+    study.add_argument(
+        "--out", type=Path, default=PAPER, metavar="DIR", help="folder of this and other studies (%(default)s)"
+    )
+    study.set_defaults(check=lambda _: None)
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:

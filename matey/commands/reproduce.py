@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from matey.commands import ROOT, WORK
+from matey.commands.pretraining_study import pretraining, report
 from matey.config import load_config, load_resolved
 from matey.config.shipped import find
 from matey.mistakes import writing
@@ -38,8 +39,9 @@ IN_THE_BOX = ROOT / "models" / "matey-micro"
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    commands = {"data_efficiency": data_efficiency, "peers": peers, "report": report}
     with writing(args.out):
-        {"data_efficiency": data_efficiency, "peers": peers}[args.study](args)
+        commands.get(args.study, pretraining)(args)
     return 0
 
 

@@ -1,0 +1,89 @@
+"""What the points of a study scored and cost, as rows, and as a table of means and deviations over the seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.report.summary import forecast_text, summary_records
+from matey.studies.folder import Row
+from matey.studies.pretraining.tables import Point, Table
+
+COLUMNS = (
+    ("tokens", "tokens", "{:.0f}", 1),
+    ("parameters", "weights", "{:.2f} M", 1e-6),
+    ("forward_operations", "operations", "{:.3f} GFLOP", 1e-9),
+    ("step_seconds", "step", "{:.3f} s", 1),
+    ("forecast_seconds", "forecast", "{:.1f} ms", 1e3),
+    ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
+)
+
+
+def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
+    """Return a row for each system and forecast of a point that is done.
+
+    Args:
+        point: the point.
+        folder: folder of its run, with its ``metrics.json``.
+        costs: the file of its costs.
+    """
+    records = summary_records(read_records(folder / "metrics.json"))
+    measured = json.loads(costs.read_text(encoding="utf-8"))
+    about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
+    return [
+        {
+            **about,
+            "system": record.system,
+            "forecast": forecast_text(record),
+            "nrmse": record.nrmse,
+            "persistence_nrmse": record.persistence_nrmse,
+            "ratio": record.ratio,
+            **measured,
+        }
+        for record in records
+        if record.field == ALL_FIELDS
+    ]
+
+
+def study_table(rows: Sequence[Row], table: Table) -> str:
+    """Lay out costs and errors of each case, and both over those of the cases that it is compared with.
+
+    An error is NRMSE over that of persistence, its geometric mean over the systems: mean and deviation over the seeds.
+    """
+    forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    references = [case for case in table.references if case in cases]
+    head = ["", *(title for _, title, _, _ in COLUMNS), *forecasts]
+    head += [f"{what} / {reference}" for reference in references for what in ("error", "step")]
+    lines = [head]
+    for case in cases:
+        own = [row for row in rows if row["case"] == case]
+        cells = [text.format(scale * np.mean([row[key] for row in own])) for key, _, text, scale in COLUMNS]
+        cells += [_mean_and_deviation(errors_of(own, forecast)) for forecast in forecasts]
+        for reference in references:
+            other = [row for row in rows if row["case"] == reference]
+            ratios = [np.mean(errors_of(own, f)) / np.mean(errors_of(other, f)) for f in forecasts]
+            steps = np.mean([row["step_seconds"] for row in own]) / np.mean([row["step_seconds"] for row in other])
+            cells += [f"{math.exp(np.mean(np.log(ratios))):.2f}", f"{steps:.2f}"]
+        lines.append([f"{own[0]['series']}, {own[0]['label']}", *cells])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
+    """Return the error of each seed over that of persistence, its geometric mean over the systems."""
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        if row["forecast"] == forecast:
+            by_seed.setdefault(row["seed"], []).append(row["ratio"])
+    return [math.exp(np.mean(np.log(ratios))) for ratios in by_seed.values()]
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else f"{np.mean(values):.3f}"

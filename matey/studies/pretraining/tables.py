@@ -1,0 +1,277 @@
+"""The tables of the studies: which models are trained on what, at three scales; needs no PyTorch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+THERMALS = "colliding_thermals"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A data set that a study simulates for itself.
+
+    Attributes:
+        system: name of the system.
+        resolution: number of cells.
+        trajectories: number of trajectories.
+        frames: number of frames of each.
+    """
+
+    system: str
+    resolution: int
+    trajectories: int
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.system}-{self.resolution}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a study.
+
+    Attributes:
+        series: the line of the plot that it belongs to.
+        label: what tells it from the others of the line.
+        settings: overrides of the study's YAML.
+        data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
+    """
+
+    series: str
+    label: str
+    settings: tuple[str, ...] = ()
+    data: tuple[Simulated, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training of a study.
+
+    Attributes:
+        case: the model.
+        seed: seed of the stream of samples and of the weights.
+    """
+
+    case: Case
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.case.name}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A study at one scale.
+
+    Attributes:
+        title: what it asks.
+        config: path of the run YAML of every point.
+        cases: the models.
+        references: names of the cases that the others are compared with.
+        data: the data sets that it simulates; none: those of the YAML, which have to be there.
+        settings: overrides of the YAML for every point.
+        seeds: number of trainings of each model.
+        rollout: forecast horizon in snapshots.
+        max_windows: largest number of windows to score each training on, per system and lead.
+    """
+
+    title: str
+    config: str
+    cases: tuple[Case, ...]
+    references: tuple[str, ...]
+    data: tuple[Simulated, ...] = ()
+    settings: tuple[str, ...] = ()
+    seeds: int = 3
+    rollout: int = 10
+    max_windows: int = 200
+
+    def points(self, seeds: int | None = None) -> list[Point]:
+        """Return all trainings, one seed after the other, so that an early look shows every model."""
+        return [Point(case, seed) for seed in range(seeds or self.seeds) for case in self.cases]
+
+    def data_of(self, case: Case) -> tuple[Simulated, ...]:
+        """Return the simulated sets that a case is trained on."""
+        return case.data or self.data
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question, at several scales.
+
+    Attributes:
+        costs: the costs that errors are drawn against, see `matey.studies.pretraining.costs.COSTS`.
+        tables: the study at each scale.
+    """
+
+    costs: tuple[str, ...]
+    tables: dict[str, Table] = field(default_factory=dict)
+
+
+def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
+    """Return the settings of uniform patches of ``size x size`` cells."""
+    return ("tokens.set=uniform", f"tokens.patches=[[{frames},1,{size},{size}]]")
+
+
+def adaptive(
+    token_set: str, sizes: Sequence[int], refine: float, rule: str = "threshold", frames: int = 2
+) -> tuple[str, ...]:
+    """Return the settings of patches of several sizes, coarse to fine."""
+    patches = ",".join(f"[{frames},1,{size},{size}]" for size in sizes)
+    return (f"tokens.set={token_set}", f"tokens.patches=[{patches}]", f"tokens.rule={rule}", f"tokens.refine={refine}")
+
+
+def adaptivity_cases(
+    schemes: Iterable[str], sizes: Iterable[int], levels: Sequence[Sequence[int]], amounts: Sequence[float], extra: bool
+) -> tuple[Case, ...]:
+    """Return uniform grids and adaptive tokens of each scheme.
+
+    Args:
+        schemes: attention schemes.
+        sizes: sizes of uniform patches.
+        levels: sizes of adaptive patches, coarse to fine.
+        amounts: thresholds of the refinement.
+        extra: whether the token set ``mul`` and other rules of refinement are among them.
+    """
+    sizes, cases = list(sizes), []
+    for scheme in schemes:
+        attention = f"model.scheme={scheme}"
+        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size))) for size in sizes]
+        for of_levels in levels:
+            text = " to ".join(map(str, of_levels))
+            ways = [("mix", "threshold", amount) for amount in amounts]
+            if extra:
+                ways += [("mul", "threshold", amount) for amount in amounts]
+                ways += [("mix", "fraction", share) for share in (0.1, 0.25, 0.5)]
+            cases += [
+                Case(
+                    f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
+                    f"{amount:g}",
+                    (attention, *adaptive(token_set, of_levels, amount, rule)),
+                )
+                for token_set, rule, amount in ways
+            ]
+    return tuple(cases)
+
+
+def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
+    """Return every attention scheme at every size."""
+    return tuple(
+        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
+        for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
+    )
+
+
+def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
+    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space."""
+    ways = {
+        "uniform 8": uniform(8),
+        "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
+    }
+    return tuple(
+        Case(series, str(cells), settings, (Simulated(THERMALS, cells, trajectories, frames),))
+        for cells, (series, settings) in itertools.product(resolutions, ways.items())
+    )
+
+
+PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
+BASE = "launch/runs/study_micro.yaml"
+
+
+def _adaptivity() -> Study:
+    title = "Adaptive tokens against uniform ones"
+    tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,), extra=False)
+    laptop = adaptivity_cases(
+        ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
+    ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False)
+    paper = tuple(
+        Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
+        for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
+    )
+    references = ("vit-uniform-16", "vit-uniform-8")
+    return Study(
+        ("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"),
+        {
+            "tiny": Table(
+                title, BASE, tiny, references, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16
+            ),
+            "laptop": Table(title, BASE, laptop, references, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
+            "paper": Table(title, PAPER_THERMALS, paper, references, max_windows=1000),
+        },
+    )
+
+
+def _schemes() -> Study:
+    title = "Attention schemes against parameters, time and memory"
+    systems = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
+    frames = {"compressible_rand": 21, "compressible_turb": 21}
+    references = ("vit-micro",)
+    return Study(
+        ("parameters", "step_seconds", "peak_memory_bytes"),
+        {
+            "tiny": Table(
+                title,
+                BASE,
+                scheme_cases(("micro",)),
+                references,
+                tuple(Simulated(system, 32, 8, 13) for system in systems[:2]),
+                ("train.steps=40",),
+                1,
+                4,
+                16,
+            ),
+            "laptop": Table(
+                title,
+                BASE,
+                scheme_cases(("micro", "Ti", "S")),
+                references,
+                tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems),
+                ("train.steps=300", *adaptive("mix", (16, 8), 0.05)),
+            ),
+            "paper": Table(
+                title,
+                "launch/runs/paper_pretrain_vit_b.yaml",
+                scheme_cases(("Ti", "S", "B")),
+                ("vit-Ti",),
+                max_windows=1000,
+            ),
+        },
+    )
+
+
+def _scaling_of_tokens() -> Study:
+    title = "Tokens and time against resolution, structures of one size"
+    costs = ("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes")
+
+    def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: int) -> Table:
+        cases = resolution_cases(resolutions, trajectories, frames)
+        return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, **rest)
+
+    tiny = at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16)
+    return Study(
+        costs,
+        {
+            "tiny": tiny,
+            "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
+            "paper": at((256, 512, 1024), 120, 101),
+        },
+    )
+
+
+STUDIES: dict[str, Callable[[], Study]] = {
+    "adaptivity": _adaptivity,
+    "schemes": _schemes,
+    "scaling_of_tokens": _scaling_of_tokens,
+}
+"""The studies by the names that ``tools/reproduce.py`` knows them by."""

@@ -1,0 +1,65 @@
+"""Rows, table and plot of the studies that pretrain many models."""
+
+import json
+import math
+
+import pytest
+
+from matey.studies.pretraining.costs import COSTS
+from matey.studies.pretraining.figure import study_figure
+from matey.studies.pretraining.rows import errors_of, rows_of, study_table
+from matey.studies.pretraining.tables import STUDIES, Point
+
+TABLE = STUDIES["adaptivity"]().tables["tiny"]
+
+
+def record(system, lead, nrmse, kind="lead"):
+    known = {"system": system, "field": "all", "kind": kind, "lead": lead, "num_windows": 4, "seams": None}
+    return known | {"nrmse": nrmse, "vrmse": nrmse, "persistence_nrmse": 0.5, "persistence_vrmse": 0.5}
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two seeds of each case on two systems; the uniform 16 has twice the error of the others."""
+    found = []
+    for point in TABLE.points(2):
+        factor = (2 if point.case.label == "16" else 1) * (1 + point.seed)
+        records = [
+            record(system, lead, factor * lead * e) for system, e in (("a", 0.01), ("b", 0.04)) for lead in (1, 5)
+        ]
+        (tmp_path / "metrics.json").write_text(json.dumps(records))
+        costs = dict.fromkeys(COSTS, 10.0) | {"step_seconds": 0.1 if point.case.label == "16" else 0.4}
+        (tmp_path / "costs.json").write_text(json.dumps(costs))
+        found += rows_of(point, tmp_path, tmp_path / "costs.json")
+    return found
+
+
+def test_the_error_of_a_seed_is_the_geometric_mean_over_the_systems(rows):
+    own = [row for row in rows if row["case"] == "vit-uniform-16"]
+    assert len(own) == 2 * 2 * 2
+    assert errors_of(own, "lead 1") == pytest.approx([2 * 0.02 / 0.5, 4 * 0.02 / 0.5])
+
+
+def test_the_table_has_means_deviations_and_ratios_to_the_references(rows):
+    lines = study_table(rows, TABLE).splitlines()
+    assert lines[0].split()[-3:] == ["step", "/", "vit-uniform-8"]
+    uniform = next(line for line in lines if line.startswith("vit uniform, 8")).split("  ")
+    cells = [cell.strip() for cell in uniform if cell.strip()]
+    assert cells[-4:] == ["0.50", "4.00", "1.00", "1.00"]
+    error, deviation = 0.06, math.sqrt(2) * 0.02
+    assert f"{error:.3f} ± {deviation:.3f}" in cells
+
+
+def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(rows):
+    chart = study_figure(rows, ("tokens", "step_seconds"))
+    assert len(chart.axes) == 4
+    panel = chart.axes[1]
+    line, _, _ = panel.containers[0]
+    assert list(line.get_xdata()) == [0.1, 0.4] and list(line.get_ydata()) == pytest.approx([0.12, 0.06])
+    assert len(panel.containers) == len({row["series"] for row in rows})
+
+
+def test_a_point_has_a_name_that_a_folder_can_have():
+    for study in STUDIES.values():
+        for table in study().tables.values():
+            assert not any(set(Point(case, 0).name) & set(" ,/;*?[]") for case in table.cases)

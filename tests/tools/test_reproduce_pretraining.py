@@ -1,0 +1,46 @@
+"""Studies that pretrain many models, as commands."""
+
+import json
+import sys
+
+import pytest
+
+from tests.conftest import start
+
+
+def reproduce(*flags, **kwargs):
+    return start([sys.executable, "tools/reproduce.py", *flags], **kwargs)
+
+
+def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
+    result = reproduce("schemes", "--list", "--out", tmp_path)
+    assert result.returncode == 0 and [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        "vit-micro-seed0",
+        "svit-micro-seed0",
+        "avit-micro-seed0",
+    ]
+    result = reproduce("schemes", "--set", "train.stepz=3", "--out", tmp_path)
+    assert result.returncode == 2 and "train.stepz" in result.stderr and "Traceback" not in result.stderr
+    result = reproduce("report", "--out", tmp_path)
+    assert result.returncode == 2 and "holds no study" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_path):
+    flags = ["adaptivity", "--out", tmp_path, "--jobs", "2", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]
+    result = reproduce(*flags, timeout=600)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "vit mix 16 to 8, 0.2" in result.stdout
+    folder = tmp_path / "adaptivity"
+    costs = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
+    assert costs["tokens"] == 32 and min(costs.values()) > 0
+    (folder / "points" / "vit-uniform-8-seed0" / "costs.json").unlink()
+    before = {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
+    assert reproduce(*flags, timeout=600).returncode == 0
+    assert before == {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
+    assert reproduce("report", "--out", tmp_path).returncode == 0
+    text = (tmp_path / "report.html").read_text()
+    assert (
+        "Adaptive tokens against uniform ones" in text and "data:image/png;base64" in text and 'src="http' not in text
+    )
