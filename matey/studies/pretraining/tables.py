@@ -37,7 +37,7 @@ class Case:
 
     Attributes:
         series: the line of the plot that it belongs to.
-        label: what tells it from the others of the line.
+        label: its name among the others of the line.
         settings: overrides of the study's YAML.
         data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
     """
@@ -76,7 +76,7 @@ class Table:
     """A study at one scale.
 
     Attributes:
-        title: what it asks.
+        title: the question in a few words.
         config: path of the run YAML of every point.
         cases: the models.
         references: names of the cases that the others are compared with.
