@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
-from matey.commands import ROOT
+from matey.commands import ROOT, WORK
+from matey.config.shipped import find
 from matey.report.page import figure, heading, page, paragraph
 from matey.report.page import table as html_table
 from matey.report.png import write_png
@@ -34,7 +35,9 @@ def pretraining(args: argparse.Namespace) -> None:
     table = study.tables[args.scale]
     points = table.points(args.seeds)
     out = args.out.absolute() / args.study
-    runner = Runner(ROOT, out, table, args.launcher, args.deepspeed_config, tuple(args.set), args.jobs)
+    runner = Runner(
+        ROOT, WORK, out, table, args.launcher, str(find(args.deepspeed_config).absolute()), tuple(args.set), args.jobs
+    )
     for point in points:
         runner.run_config(point)
     if args.list:

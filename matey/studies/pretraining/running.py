@@ -25,7 +25,8 @@ class Runner:
     """A study on its way.
 
     Attributes:
-        root: root folder of the repository.
+        root: folder with the scripts and the shipped configurations.
+        work: folder that the scripts are started in.
         out: folder of the study.
         table: the study.
         launcher: the command before ``launch/pretrain.py``.
@@ -35,6 +36,7 @@ class Runner:
     """
 
     root: Path
+    work: Path
     out: Path
     table: Table
     launcher: str = sys.executable
@@ -82,8 +84,14 @@ class Runner:
         """
         for data in dict.fromkeys(data for point in points for data in self.table.data_of(point.case)):
             sizes = {"trajectories": data.trajectories, "resolution": data.resolution, "frames": data.frames}
-            command = [sys.executable, "tools/simulate.py", data.system, "--out", str(self.data_folder(data))]
-            call(self.out, f"simulate-{data.name}", command + _flags(sizes), self.root)
+            command = [
+                sys.executable,
+                str(self.root / "tools/simulate.py"),
+                data.system,
+                "--out",
+                str(self.data_folder(data)),
+            ]
+            call(self.out, f"simulate-{data.name}", command + _flags(sizes), self.work)
 
     def run(self, points: Sequence[Point]) -> Iterator[Point]:
         """Run the points that are not done, `jobs` at a time, and yield each when it is done.
@@ -108,15 +116,27 @@ class Runner:
             StudyError: it failed.
         """
         folder = self.folder(point)
-        command = [*shlex.split(self.launcher), "launch/pretrain.py", "--deepspeed_config", self.engine]
-        command += ["--config", self.table.config, "--resume"]
+        command = [
+            *shlex.split(self.launcher),
+            str(self.root / "launch/pretrain.py"),
+            "--deepspeed_config",
+            self.engine,
+        ]
+        command += ["--config", str(self.root / self.table.config), "--resume"]
         command += [part for setting in self.overrides(point) for part in ("--set", setting)]
-        call(self.out, point.name, command, self.root, self._environment())
+        call(self.out, point.name, command, self.work, self._environment())
         lead_max = load_resolved(folder / "config.yaml").data.lead_max
-        command = [sys.executable, "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)]
+        command = [
+            sys.executable,
+            str(self.root / "launch/evaluate.py"),
+            "--checkpoint",
+            str(folder),
+            "--out",
+            str(folder),
+        ]
         command += ["--leads", ",".join(map(str, sorted({1, lead_max}))), "--threads", "1"]
         command += _flags({"rollout": self.table.rollout, "max-windows": self.table.max_windows})
-        call(self.out, point.name, command, self.root, self._environment())
+        call(self.out, point.name, command, self.work, self._environment())
         try:
             costs = measure(folder)
         except ValueError as error:
