@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.groups import packed
+
+aten = torch.ops.aten
 
 NUM_STENCILS = 4
 """Linear stencils of a field on itself that each sample mixes."""
@@ -78,12 +81,13 @@ class Scheme(nn.Module):
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
         wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
-        seen = torch.stack([_convolve(*sample) for sample in zip(wide, kernel, offset, strict=True)])
-        p, q, linear = seen.split([self.channels, self.channels, len(row)], dim=-1)
-        products = (p * q).clamp(-MAX_PRODUCT, MAX_PRODUCT)
-        mixed = F.gelu(F.linear(products, self.mix.weight.to(seen.dtype), self.mix.bias.to(seen.dtype)))
-        change = linear + (mixed.flatten(1, 3) @ out).view_as(linear)
-        return rearrange(change, "b z y x f -> b f z y x")
+        weight, bias = self.mix.weight.to(wide.dtype), self.mix.bias.to(wide.dtype)
+        # Sample by sample: what is seen of one still lies in the cache when it is multiplied.
+        changes = [
+            _Products.apply(_convolve(fields, of_sample, at), weight, bias, to_fields)
+            for fields, of_sample, at, to_fields in zip(wide, kernel, offset, out, strict=True)
+        ]
+        return rearrange(torch.stack(changes), "b z y x f -> b f z y x")
 
     def _folded(self, told: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the fields' weights come to for each sample.
@@ -114,6 +118,43 @@ class Scheme(nn.Module):
         )
         kernel = kernel.flatten(2, 3).unflatten(3, self.sides)
         return kernel, F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
+
+
+class _Products(torch.autograd.Function):
+    """Products of what is seen in a cell, mixed, added to what is linear in it.
+
+    As it is drawn above, from ``(z, y, x, 2 c + f)`` to ``(z, y, x, f)``. Its backward pass computes products and mix again: to
+    keep and to read them takes longer, and takes as much memory as all else in the operator.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(seen, weight, bias, out)
+        p, q, linear = _parted(seen, len(weight))
+        products = F.hardtanh_(p * q, -MAX_PRODUCT, MAX_PRODUCT)
+        return torch.addmm(linear, F.gelu(torch.addmm(bias, products, weight.T)), out).view(*seen.shape[:3], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        seen, weight, bias, out = ctx.saved_tensors
+        gradient = gradient.flatten(0, 2)
+        p, q, _ = _parted(seen, len(weight))
+        unbounded = p * q
+        products = F.hardtanh(unbounded, -MAX_PRODUCT, MAX_PRODUCT)
+        mixed = torch.addmm(bias, products, weight.T)
+        of_mixed = aten.gelu_backward(gradient @ out.T, mixed)
+        of_products = aten.hardtanh_backward(of_mixed @ weight, unbounded, -MAX_PRODUCT, MAX_PRODUCT)
+        of_seen = torch.empty_like(seen)
+        of_p, of_q, of_linear = _parted(of_seen, len(weight))
+        torch.mul(of_products, q, out=of_p)
+        torch.mul(of_products, p, out=of_q)
+        of_linear.copy_(gradient)
+        return of_seen, of_mixed.T @ products, of_mixed.sum(dim=0), F.gelu(mixed).T @ gradient
+
+
+def _parted(seen: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """Return ``p``, ``q`` and what is linear of what is seen ``(z, y, x, 2 c + f)``, cells in one line ``(m, ...)``."""
+    return seen.flatten(0, 2).tensor_split((channels, 2 * channels), dim=1)
 
 
 def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
