@@ -56,9 +56,9 @@ class LocalCosts:
     def keeps(self, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
-        What the windows are cut from, what is seen in them, the products, and their mix before and after GELU.
+        What the windows are cut from, and what is seen in them; products and their mix are computed again.
         """
-        return (NUM_INPUTS * num_fields + (2 * self.channels + num_fields) + 3 * self.channels) * sum(self._cells(box))
+        return (NUM_INPUTS * num_fields + 2 * self.channels + num_fields) * sum(self._cells(box))
 
     def _cells(self, box: Sequence[int]) -> Iterator[int]:
         return (math.prod(self._sides(factor, box)) for factor in self.factors)
