@@ -1,5 +1,6 @@
 """The nouns that data and model share."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,3 +17,48 @@ def test_shapes_that_contradict_each_other_are_refused():
         FieldBatch("s", ("a",), history, torch.ones(2), torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"\(b, t, f, z, y, x\)"):
         FieldBatch("s", ("a",), torch.zeros(2, 3, 1, 8, 8), torch.ones(2))
+
+
+def test_arrays_and_a_single_lead_time_become_tensors_of_their_precision():
+    random = np.random.default_rng(0)
+    history, target = random.normal(size=(2, 3, 1, 1, 8, 8)), random.normal(size=(2, 1, 1, 8, 8))
+    batch = FieldBatch("s", ["a"], history, 2, target.astype(np.float32)[..., ::-1])
+    assert (batch.history.dtype, batch.target.dtype) == (torch.float64, torch.float32) and batch.fields == ("a",)
+    assert batch.lead_time.tolist() == [2, 2] and batch.to("cpu").history.equal(torch.from_numpy(history))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"history": "a text"}, "history must be a tensor or an array of numbers, got str; convert it"),
+        ({"history": np.full((1, 2, 1, 1, 4, 4), "a")}, "got ndarray of <U1"),
+        ({"history": torch.zeros(1, 2, 1, 1, 4, 4, dtype=torch.int32)}, "must hold real numbers, got int32; .*float"),
+        ({"fields": "a"}, r"fields must be names such as \('a',\), got the text 'a'"),
+    ],
+)
+def test_what_cannot_be_a_batch_is_a_sentence(changes, words):
+    given = {"system": "s", "fields": ("a",), "history": torch.zeros(1, 2, 1, 1, 4, 4), "lead_time": 1}
+    with pytest.raises(ValueError, match=words):
+        FieldBatch(**given | changes)
+
+
+def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made():
+    history = torch.zeros(2, 3, 1, 1, 8, 8)
+    batch = FieldBatch("s", ("a",), history, 1)
+    broken = history.clone()
+    broken[1, 2, 0, 0, 4, 5] = torch.nan
+    with pytest.raises(ValueError, match=r"'a' is nan in sample 1, frame 2, at \(z, y, x\) = \(0, 4, 5\)"):
+        FieldBatch("s", ("a",), broken, 1)
+    assert batch.with_tensors(history=broken).history is broken
+    with pytest.raises(ValueError, match="holds 2 fields, but 1 are named"):
+        batch.with_tensors(history=torch.zeros(2, 3, 2, 1, 8, 8))
+
+
+def test_a_batch_is_printed_in_a_line_without_values():
+    batch = FieldBatch(
+        "s", ("a", "b"), torch.zeros(2, 3, 2, 1, 8, 8), torch.tensor([1.0, 4.0]), periodic=(False, True, True)
+    )
+    assert repr(batch) == (
+        "FieldBatch(s: a, b; history (2, 3, 2, 1, 8, 8) of float32 on cpu, lead time 1, 4, no target, "
+        "spacing (1.0, 1.0, 1.0), periodic y, x)"
+    )

@@ -6,14 +6,15 @@ share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-d
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,11 +23,16 @@ from matey.mistakes import Mistake
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
 """What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
 
+_NO_AXIS: Boundary = "none"
+
 Part = Literal["train", "valid", "test"]
 """What a trajectory is for."""
 
 # Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
 _reading = threading.Lock()
+
+Array = Any
+"""A NumPy array or a PyTorch tensor."""
 
 
 class DataError(Mistake):
@@ -133,6 +139,101 @@ class TrajectorySet(ABC):
     @abstractmethod
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
         """Read frames in the shape that ``read`` promises; it checks bounds, shape and values."""
+
+    @staticmethod
+    def from_arrays(
+        system: str,
+        fields: Mapping[str, Array],
+        *,
+        spacing: Sequence[float],
+        boundary: Sequence[Boundary],
+        time_step: float = 1.0,
+        units: Mapping[str, str] | None = None,
+        parameters: Sequence[Mapping[str, float]] | None = None,
+    ) -> TrajectorySet:
+        """Return a set of trajectories that lie in memory, such as a solver in the same program makes.
+
+        Nothing is copied: what is written into the arrays later is read as it is then. Arrays on a GPU are copied from it frame
+        by frame. Sets of different lengths or grids are put together by `JoinedTrajectories`.
+
+        Args:
+            system: name of the PDE system.
+            fields: an array or tensor ``(n, t, [[z,] y,] x)`` of real numbers for each field, ``n`` counting trajectories.
+            spacing: cell size along each grid axis, in the order of the arrays.
+            boundary: kind of boundary at the ends of each grid axis.
+            time_step: time between two snapshots.
+            units: unit of a field by its name.
+            parameters: numbers that set a trajectory apart, for each trajectory.
+
+        Raises:
+            DataError: arrays are not of this shape, or differ in shape.
+        """
+        return _InMemory(system, fields, spacing, boundary, time_step, units or {}, parameters or [])
+
+
+class _InMemory(TrajectorySet):
+    """Trajectories in arrays of this process."""
+
+    def __init__(
+        self,
+        system: str,
+        fields: Mapping[str, Array],
+        spacing: Sequence[float],
+        boundary: Sequence[Boundary],
+        time_step: float,
+        units: Mapping[str, str],
+        parameters: Sequence[Mapping[str, float]],
+    ) -> None:
+        self.system, self.fields = system, tuple(fields)
+        self.units = tuple(units.get(name, "?") for name in fields)
+        self._arrays = tuple(fields.values())
+        num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
+        shape = next(iter(shapes.values()), ())
+        axes = f"(n, t, {', '.join('zyx'[3 - num_axes :])})"
+        if not 1 <= num_axes <= 3 or len(boundary) != num_axes:
+            raise DataError(
+                f"{system}: expected a cell size and a boundary for each of one to three grid axes, got the spacing "
+                f"{tuple(spacing)} and the boundaries {tuple(boundary)}."
+            )
+        if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
+            raise DataError(
+                f"{system}: expected arrays {axes} of one shape, to go with {num_axes} cell sizes, got "
+                f"{', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}."
+            )
+        if unknown := set(boundary) - set(get_args(Boundary)):
+            raise DataError(f"{system}: expected boundaries {', '.join(get_args(Boundary))}, got {', '.join(unknown)}.")
+        if not 0 < time_step < math.inf or not all(0 < step < math.inf for step in spacing):
+            raise DataError(
+                f"{system}: expected steps above 0 in space and time, got {tuple(spacing)} and {time_step}."
+            )
+        if parameters and len(parameters) != shape[0]:
+            raise DataError(f"{system}: expected parameters of {shape[0]} trajectories, got {len(parameters)}.")
+        missing = 3 - num_axes
+        grid_z, grid_y, grid_x = (1,) * missing + shape[2:]
+        step_z, step_y, step_x = (1.0,) * missing + tuple(float(step) for step in spacing)
+        end_z, end_y, end_x = (_NO_AXIS,) * missing + tuple(boundary)
+        self.trajectories = tuple(
+            Trajectory(
+                source=Path("memory"),
+                name=str(number),
+                num_frames=shape[1],
+                grid=(grid_z, grid_y, grid_x),
+                spacing=(step_z, step_y, step_x),
+                boundary=(end_z, end_y, end_x),
+                time_step=float(time_step),
+                parameters=dict(parameters[number]) if parameters else {},
+            )
+            for number in range(shape[0])
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        about = self.trajectories[trajectory]
+        frames = [_on_the_host(array[trajectory, start:stop]) for array in self._arrays]
+        return np.stack(frames, axis=1).reshape(stop - start, len(frames), *about.grid)
+
+
+def _on_the_host(values: Any) -> np.ndarray:  # noqa: ANN401 (this module does without PyTorch)
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
 class JoinedTrajectories(TrajectorySet):

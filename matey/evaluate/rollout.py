@@ -17,7 +17,6 @@ steps at the most.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -65,16 +64,16 @@ def rollout(
     Yields:
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
-    batch = replace(batch.to(model.device), target=None)
+    batch = batch.to(model.device).with_tensors(target=None)
     largest = largest_change(batch.history) if largest is None else largest.to(model.device)
     for first in range(0, num_steps, lead):
         frames = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
-            frame = model.predict(replace(batch, lead_time=torch.full_like(batch.lead_time, ahead)))
+            frame = model.predict(batch.with_tensors(lead_time=torch.full_like(batch.lead_time, ahead)))
             frames.append(limited(frame, batch.last, ahead * largest))
             yield frames[-1]
         known = torch.cat([batch.history, torch.stack(frames, dim=1)], dim=1)
-        batch = replace(batch, history=known[:, -batch.num_frames :])
+        batch = batch.with_tensors(history=known[:, -batch.num_frames :])
 
 
 def largest_change(history: Tensor) -> Tensor:

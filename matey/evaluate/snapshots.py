@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def forecast_snapshots(
     truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
     snapshots = []
     for step in (0, *steps):
-        seen = replace(known.batch, history=forecast[:, step : step + num_frames])
+        seen = known.batch.with_tensors(history=forecast[:, step : step + num_frames])
         snapshots.append(
             Snapshot(
                 step=step,

@@ -9,7 +9,6 @@ of the lead time is predicted at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,14 +46,14 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
     engine.eval()
     for step in range(num_steps):
         known = [
-            replace(batch, history=history, lead_time=torch.ones_like(batch.lead_time), target=None)
+            batch.with_tensors(history=history, lead_time=torch.ones_like(batch.lead_time), target=None)
             for batch, history in zip(batches, histories, strict=True)
         ]
         frames = [forecast.field(engine.module.seam) for forecast in engine(known)]
         histories = [_shifted(*of_batch, step) for of_batch in zip(histories, frames, steps, strict=True)]
     engine.train()
     return [
-        replace(batch, history=history, lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype))
+        batch.with_tensors(history=history, lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype))
         for batch, history, of_batch in zip(batches, histories, steps, strict=True)
     ]
 

@@ -1,0 +1,92 @@
+"""Trajectories in memory, which a solver in the same program feeds to training in a loop of one's own."""
+
+import numpy as np
+import pytest
+import torch
+
+from matey import MateyConfig, MateyModel
+from matey.data import DataError, Mixture, TrajectorySet, micro_batches, read_windows, spread_windows
+from matey.data.trajectories import JoinedTrajectories
+from matey.metrics import nrmse
+
+PLANE = {"spacing": (0.25, 0.5), "boundary": ("wall", "periodic")}
+
+
+def moving(num_trajectories=4, num_frames=8, size=16, dtype=torch.float64):
+    """Waves that move along x, one cell a snapshot, as a solver in PyTorch would leave them."""
+    phase = torch.rand(num_trajectories, 1, 1, 1, generator=torch.Generator().manual_seed(0)) * size
+    t, y, x = (torch.arange(n, dtype=dtype) for n in (num_frames, size, size))
+    wave = torch.sin(2 * torch.pi * (x + phase - t[:, None, None]) / size) + 0 * y[:, None]
+    return wave.to(dtype)  # (n, t, y, x)
+
+
+def test_arrays_and_tensors_are_read_frame_by_frame_without_a_copy():
+    tensor = moving(2, 3).requires_grad_()
+    array = np.zeros(tensor.shape, np.int16)
+    data = TrajectorySet.from_arrays(
+        "waves", {"height": tensor, "tracer": array}, **PLANE, time_step=0.1, units={"height": "m"},
+        parameters=[{"speed": 1}, {"speed": 2}],
+    )  # fmt: skip
+    about = data.trajectories[1]
+    assert (about.grid, about.spacing, about.boundary) == ((1, 16, 16), (1.0, 0.25, 0.5), ("none", "wall", "periodic"))
+    assert (about.num_frames, about.time_step, about.parameters, data.units) == (3, 0.1, {"speed": 2}, ("m", "?"))
+    array[1, 2] = 7
+    frames = data.read(1, 1, 3)
+    assert frames.dtype == np.float32 and frames.shape == (2, 2, 1, 16, 16) and (frames[1, 1] == 7).all()
+    np.testing.assert_array_equal(frames[:, 0, 0], tensor.detach()[1, 1:3].float())
+
+
+@pytest.mark.parametrize("grid", [(5,), (4, 5), (3, 4, 5)])
+def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
+    values = np.random.default_rng(0).normal(size=(2, 3, *grid))
+    data = TrajectorySet.from_arrays("noise", {"a": values}, spacing=[1] * len(grid), boundary=["open"] * len(grid))
+    assert data.trajectories[0].grid == (1,) * (3 - len(grid)) + grid
+    np.testing.assert_array_equal(data.read(1, 0, 3)[:, 0].reshape(3, *grid), values[1].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "words"),
+    [
+        ({}, {}, "got none"),
+        ({"a": np.zeros((2, 3, 4))}, {}, r"expected arrays \(n, t, y, x\) of one shape, .* got a \(2, 3, 4\)"),
+        ({"a": np.zeros((2, 3, 4, 4)), "b": np.zeros((2, 3, 4, 5))}, {}, r"of one shape, .* b \(2, 3, 4, 5\)"),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall",)}, "a cell size and a boundary for each"),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall", "wals")}, "expected boundaries periodic, .* got wals"),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"spacing": (0, 1)}, "expected steps above 0 in space and time"),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"parameters": [{}]}, "expected parameters of 2 trajectories, got 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_a_sentence(fields, changes, words):
+    with pytest.raises(DataError, match=f"^waves: .*{words}"):
+        TrajectorySet.from_arrays("waves", fields, **PLANE | changes)
+
+
+def test_a_value_that_is_not_finite_is_located():
+    values = moving(1)
+    values[0, 3, 2, 1] = torch.nan
+    with pytest.raises(DataError, match=r"memory, trajectory 0: .*'height' is nan in frame 3 at .* = \(0, 2, 1\)"):
+        TrajectorySet.from_arrays("waves", {"height": values}, **PLANE).read(0, 0, 8)
+
+
+def test_a_loop_of_ones_own_trains_on_them():
+    data = [TrajectorySet.from_arrays("waves", {"height": moving(number)}, **PLANE) for number in (3, 2)]
+    joined = JoinedTrajectories(data)
+    windows = spread_windows(joined, [4], num_frames=2, lead=1, count=4)
+    torch.manual_seed(0)
+    config = MateyConfig(("height",), ((1, 1, 8, 8), (1, 1, 4, 4)), num_heads=3, width=24, num_blocks=1, history=2)
+    model = MateyModel(config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+
+    def error():
+        with torch.no_grad():
+            (batch,) = read_windows([joined], windows, 2)
+            return nrmse(model.predict(batch), batch.known_target).mean().item()
+
+    before = error()
+    mixture = Mixture([joined], [range(4)], [1.0], num_frames=2, lead_max=1, seed=0)
+    for batches in micro_batches(mixture, 0, 12, micro_batch=4, accumulation=1, rank=0, num_ranks=1):
+        loss = torch.stack([nrmse(f.field(model.seam), f.batch.known_target).mean() for f in model(batches)]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert error() < 0.7 * before
