@@ -6,7 +6,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -185,7 +185,7 @@ def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_fr
     source = sets[windows[0].set_index]
     batch = _batch_of(source, source.trajectories[windows[0].trajectory], history, [w.lead for w in windows])
     draw = torch.tensor([window.draw for window in windows])  # (b)
-    return replace(batch, target=_stack(target), draw=draw)  # target (b, f, z, y, x)
+    return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
 
 
 def _batch_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def forecast_batch(
         assert earlier is not None, "frames that were forecast before have to be read"
         frames = torch.from_numpy(earlier(first, end, max(0, done - request.num_frames), done))
         history = torch.cat([batch.history, frames], dim=1)[:, -request.num_frames :]
-        batch = replace(batch, history=history)
+        batch = batch.with_tensors(history=history)
     frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest)
     for step, values in enumerate(frames_left, start=done + 1):
         time = (request.last_known + step) * request.first.time_step
