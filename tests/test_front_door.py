@@ -80,6 +80,7 @@ def test_the_drawing_of_the_layers_names_every_package():
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_the_notebook_of_a_first_forecast_runs(tmp_path):
     nbformat = pytest.importorskip("nbformat", reason="notebooks are run by nbclient, of the extra 'test'")
     nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra 'test'")

@@ -38,7 +38,7 @@ def peak_bytes(profile: torch.profiler.profile) -> int:
 
 
 def put_together(config: dict) -> list:
-    model = make_model(dtype=torch.float32, width=60, num_blocks=6, trained=False).train()
+    model = make_model(dtype=torch.float32, width=60, num_blocks=12, trained=False).train()
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     engine = build_engine(model, TrainSection(steps=9), config)
     for master in masters(engine):
