@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import h5py
 
 from matey.simulate.ensemble import Ensemble, Trajectory
+
+SLACK = 2**20
+"""Bytes that a disk needs beyond what is written: HDF5's own records, when it closes the file."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,14 @@ class Hdf5Layout:
         """Go on with the unfinished file, or begin it, and give it its name when it is whole."""
         partial = unfinished(path)
         num_done = self.num_done(path, ensemble, seeds)
+        num_bytes = ensemble.num_bytes // ensemble.num_trajectories
+        _check_room(path.parent, num_bytes)
         with h5py.File(partial, "r+" if num_done else "w") as file:
             if num_done == 0:
                 self.begin(file, ensemble, seeds)
                 file.attrs["made_as"], file.attrs["num_done"] = self._digest(ensemble, seeds), 0
             for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
+                _check_room(path.parent, num_bytes)
                 self.add(file, position, trajectory)
                 file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom finds the file broken
                 file.flush()
@@ -66,6 +74,12 @@ class Hdf5Layout:
 
     def _digest(self, ensemble: Ensemble, seeds: Sequence[int]) -> str:
         return hashlib.sha256(repr(self.configs(ensemble, seeds)).encode()).hexdigest()
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    """Raise OSError unless a disk has room for so many bytes: HDF5 crashes where it cannot close a file on a full one."""
+    if shutil.disk_usage(folder).free < num_bytes + SLACK:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def unfinished(path: Path) -> Path:
