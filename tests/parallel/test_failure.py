@@ -1,5 +1,8 @@
 """What a job says and how soon it ends when one of its ranks fails, in real processes under every launcher."""
 
+import os
+import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -55,6 +58,35 @@ def test_a_rank_that_waits_for_one_that_failed_ends_with_its_code(tmp_path):
         said.seek(0)
         text = said.read().decode()
     assert codes == [2, 2] and text.count("error: what rank 1 alone met") == 1 and "Traceback" not in text, text
+
+
+@pytest.mark.slow
+def test_a_rank_whose_others_never_come_ends_when_asked_to_and_says_so(run_yaml, tmp_path):
+    flags = ["--deepspeed_config", "ds_configs/zero1.json", "--config", run_yaml()]
+    command = [sys.executable, "launch/pretrain.py", *map(str, flags)]
+    with (tmp_path / "said.txt").open("w+b") as said:
+        # Of two jobs one rank each: neither the one that answers the other nor the one that calls has ever met it.
+        alone = [preloaded().start(command, environments(tmp_path, 2)[rank], said, said) for rank in range(2)]
+        try:
+            for rank in alone:
+                while signal.SIGTERM not in held_back(rank.pid):
+                    time.sleep(0.1)
+                os.kill(rank.pid, signal.SIGTERM)
+            codes = [rank.wait(120) for rank in alone]
+        finally:
+            for rank in alone:
+                kill(rank)
+        said.seek(0)
+        text = said.read().decode()
+    assert codes == [1, 1] and "Traceback" not in text, text
+    asked = "Asked to end (SIGTERM) while it waited for other ranks, which did not come."
+    assert f"[rank 0] {asked}" in text and f"[rank 1] {asked}" in text, text
+
+
+def held_back(process):
+    """The signals that a process holds back."""
+    (line,) = re.findall(r"SigBlk:\t(\w+)", Path(f"/proc/{process}/status").read_text())
+    return {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
 
 
 @pytest.mark.parametrize("launcher", launchers("mpirun"))
