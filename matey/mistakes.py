@@ -32,8 +32,9 @@ def told(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a mistake about the flag ``--out``."""
+    """Turn an error of the operating system into a mistake about where results are written, a file or a folder."""
     try:
         yield
     except OSError as error:
-        raise Mistake(f"Cannot write to {out} ({error.strerror}); choose another --out.") from None
+        reason = error.strerror or str(error)
+        raise Mistake(f"Cannot write to {out} ({reason}); make room or choose another place.") from None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
+from matey.mistakes import writing
 from matey.report.about import describe
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
@@ -49,12 +48,12 @@ def run(args: argparse.Namespace) -> None:
     data = select_data(args, trained, args.checkpoint[0])
     model = trained.model.to(device)
     tasks = plan_tasks(model, data, protocol)
-    with writing_to(args.out):
+    with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
         evaluation = evaluate(model, data, protocol, tasks, bar.update)
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
-    with writing_to(args.out):
+    with writing(args.out):
         write_records(evaluation.records, args.out / "metrics.json")
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
@@ -84,13 +83,13 @@ def compare(args: argparse.Namespace) -> None:
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
     plans = plan_comparison(candidates, data, protocol)
-    with writing_to(args.out):
+    with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(t.num_forecasts for plan in plans for t in plan), desc="evaluate", unit=" forecasts") as bar:
         evaluations = compare_models(candidates, data, protocol, plans, bar.update)
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     folders = [name.replace("/", "-") for name in names]
-    with writing_to(args.out):
+    with writing(args.out):
         for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
             write_records(evaluation.records, args.out / folder / "metrics.json")
@@ -146,12 +145,3 @@ def select_data(args: argparse.Namespace, trained: Trained, folder: Path) -> Hel
     if not args.data:
         return with_twins_noted(held_out, trained.seen)
     return without_seen(held_out, trained.seen, trained.split, args.seen)
-
-
-@contextmanager
-def writing_to(folder: Path) -> Iterator[None]:
-    """Say in a sentence why the results cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise FlagError(f"Cannot write to {folder}: {error.strerror}; make room or choose another --out.") from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
+from matey.mistakes import writing
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
@@ -109,13 +109,3 @@ def _field_index(name: str, fields: tuple[str, ...]) -> int:
     if name not in fields:
         raise FlagError(f"--field: the data has no field {name!r}; its fields are {', '.join(fields)}.")
     return fields.index(name)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say in a sentence why a file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise FlagError(f"Cannot write {path}: {reason}; make room or choose another name.") from None
