@@ -1,12 +1,17 @@
-"""Which trajectories are for training, validation and testing: as the files say, or by a seeded permutation."""
+"""Which trajectories are for training, validation and testing: as the files say, or by a seeded permutation.
+
+A solver that starts from a few rough states makes the same trajectory again and again. What begins alike stays in one part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
+from matey.data.fingerprints import fingerprints
 from matey.data.trajectories import DataError, TrajectorySet
 
 PARTS = ("train", "valid", "test")
@@ -25,22 +30,29 @@ class Split:
 def split_set(
     trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int, num_train: int | None = None
 ) -> Split:
-    """Split a set as its files say or, where they leave that open, by ``split_trajectories``.
+    """Split a set as its files say or, where they leave that open, by a permutation that keeps together what begins alike.
 
     Args:
-        trajectory_set: the set to split.
+        trajectory_set: the set to split; its first frames are read, as far as `fingerprints` reads.
         fractions: shares of train, valid and test; where the files themselves say the split, a share only tells whether
             that part is asked for.
         seed: seed of the permutations.
         num_train: number of trajectories to train on, None for all. They are the first of a permutation, so that a
-            smaller number gives a subset of a larger one; validation and test stay the same.
+            smaller number gives a subset of a larger one; those that begin as an earlier one come after all others.
+            Validation and test stay the same.
 
     Raises:
-        DataError: the fractions or the number of trajectories do not fit, see ``split_trajectories``; or the files say
-            the split of some trajectories only, or of none in a part asked for; or there are fewer than ``num_train``
-            to train on.
+        DataError: the fractions or the number of trajectories do not fit, see `split_groups`; or the files say the split of
+            some trajectories only, or of none in a part asked for; or there are fewer than ``num_train`` to train on; or
+            the first frames cannot be read.
     """
-    split = _split_whole_set(trajectory_set, fractions, seed)
+    own = [trajectory.split for trajectory in trajectory_set.trajectories]
+    prints = fingerprints(trajectory_set, range(len(own))) if num_train is not None or not any(own) else {}
+    split = (
+        _split_as_files_say(trajectory_set, fractions)
+        if any(own)
+        else split_groups(_alike(len(own), prints), fractions, seed)
+    )
     if num_train is None:
         return split
     if num_train > len(split.train):
@@ -48,14 +60,22 @@ def split_set(
             f"{trajectory_set.system} has {len(split.train)} trajectories to train on, and data.trajectories asks for "
             f"{num_train}; ask for fewer, or add data."
         )
-    order = np.random.default_rng([seed, _ORDER_OF_TRAINING]).permutation(split.train)
-    return replace(split, train=tuple(sorted(order[:num_train].tolist())))
+    order = np.random.default_rng([seed, _ORDER_OF_TRAINING]).permutation(split.train).tolist()
+    first = {prints.get(number, number): number for number in reversed(order)}
+    chosen = sorted(order, key=lambda number: first[prints.get(number, number)] != number)[:num_train]
+    return replace(split, train=tuple(sorted(chosen)))
 
 
-def _split_whole_set(trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int) -> Split:
+def _alike(num_trajectories: int, prints: Mapping[int, str]) -> list[list[int]]:
+    """Group the trajectories of equal fingerprints, in the order of their first; one without is a group of its own."""
+    groups: dict[str | int, list[int]] = {}
+    for number in range(num_trajectories):
+        groups.setdefault(prints.get(number, number), []).append(number)
+    return list(groups.values())
+
+
+def _split_as_files_say(trajectory_set: TrajectorySet, fractions: Sequence[float]) -> Split:
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
-    if not any(own):
-        return split_trajectories(trajectory_set.num_trajectories, fractions, seed)
     if None in own:
         first = trajectory_set.trajectories[own.index(None)]
         raise DataError(
@@ -74,34 +94,60 @@ def _split_whole_set(trajectory_set: TrajectorySet, fractions: Sequence[float], 
 
 
 def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
-    """Split trajectories into train, valid and test by a permutation that depends on ``seed`` and the number alone.
+    """Split trajectories that all begin otherwise, by a permutation that depends on ``seed`` and the number alone.
+
+    Raises:
+        DataError: see `split_groups`.
+    """
+    return split_groups([[number] for number in range(num_trajectories)], fractions, seed)
+
+
+def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], seed: int) -> Split:
+    """Split trajectories into train, valid and test by a permutation of groups that stay together.
 
     Args:
-        num_trajectories: number of trajectories.
-        fractions: shares of train, valid and test, summing to 1; every part above zero gets at least one trajectory.
+        groups: numbers of the trajectories of each group.
+        fractions: shares of train, valid and test, summing to 1; every part above zero gets at least one group, and as
+            near to its share of the trajectories as whole groups in the order of the permutation come.
         seed: seed of the permutation.
 
     Raises:
-        DataError: ``fractions`` is not three shares that sum to 1, or there are fewer trajectories than parts.
+        DataError: ``fractions`` is not three shares that sum to 1, or there are fewer groups than parts.
     """
     if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
         raise DataError(
             f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
         )
+    least = [int(fraction > 0) for fraction in fractions]
+    total = sum(map(len, groups))
+    if len(groups) < sum(least):
+        alike = "" if len(groups) == total else f", which begin in {len(groups)} different ways"
+        raise DataError(
+            f"Fractions {tuple(fractions)} need at least {sum(least)} trajectories, one for each part, "
+            f"got {total}{alike}; add data or set a fraction to 0."
+        )
+    sizes = _sizes(total, fractions)
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    order.sort(key=lambda group: len(groups[group]) <= min(filter(None, sizes)))  # what fits no small part comes first
+    ends = [0, *accumulate(len(groups[group]) for group in order)]
+    borders = [0]
+    for part in range(3):
+        first = borders[-1] + least[part]
+        last = len(groups) - sum(least[part + 1 :]) if least[part] else first
+        wanted = sum(sizes[: part + 1])
+        borders.append(min(range(first, last + 1), key=lambda border: abs(ends[border] - wanted)))
+    parts = [[n for group in order[borders[i] : borders[i + 1]] for n in groups[group]] for i in range(3)]
+    return Split(*(tuple(sorted(part)) for part in parts))
+
+
+def _sizes(num_trajectories: int, fractions: Sequence[float]) -> list[int]:
+    """Return the number of trajectories for each part, at least one of each that is asked for."""
     wanted = [fraction * num_trajectories for fraction in fractions]
     sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
-    num_parts = sum(fraction > 0 for fraction in fractions)
-    if num_trajectories < num_parts:
-        raise DataError(
-            f"Fractions {tuple(fractions)} need at least {num_parts} trajectories, one for each part, "
-            f"got {num_trajectories}; add data or set a fraction to 0."
-        )
     while (missing := num_trajectories - sum(sizes)) != 0:
         shortfall = [want - size for want, size in zip(wanted, sizes, strict=True)]
         if missing > 0:
             sizes[max((p for p in range(3) if wanted[p] > 0), key=shortfall.__getitem__)] += 1
         else:
             sizes[min((p for p in range(3) if sizes[p] > 1), key=shortfall.__getitem__)] -= 1
-    order = np.random.default_rng(seed).permutation(num_trajectories)
-    parts = np.split(order, np.cumsum(sizes)[:2])
-    return Split(*(tuple(sorted(part.tolist())) for part in parts))
+    return sizes

@@ -11,6 +11,7 @@ from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
+from matey.parallel.collectives import from_rank_zero, rank
 
 Splits = tuple[Split, ...]
 
@@ -29,7 +30,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     path = Path(run.output.dir) / SPLIT
     before = read_record(path) if run.output.resume == "auto" else None
     if before is None:
-        splits = tuple(_split(data, run) for data in sets)
+        splits = _split(run, sets)
         is_older = run.output.resume == "auto" and path.with_name("config.yaml").is_file()
         return splits, _record(run, sets, splits), (_not_recorded(path),) if is_older else ()
     _check_settings(run, before, path)
@@ -97,9 +98,17 @@ def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Spli
     return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
 
 
-def _split(data: TrajectorySet, run: RunConfig) -> Split:
-    """Split the trajectories of a data set; an error says whose they are."""
-    try:
-        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories)
-    except DataError as error:
-        raise DataError(f"{data.sources[0]}: {error}") from None
+def _split(run: RunConfig, sets: Sequence[TrajectorySet]) -> Splits:
+    """Split the data sets on rank 0, which alone reads how trajectories begin; an error says whose they are."""
+    splits: list[Split] = []
+    error = None
+    for data in sets if rank() == 0 else ():
+        try:
+            splits.append(split_set(data, run.data.split, run.data.split_seed, run.data.trajectories))
+        except DataError as found:
+            error = f"{data.sources[0]}: {found}"
+            break
+    splits, error = from_rank_zero((splits, error))
+    if error:
+        raise DataError(error)
+    return tuple(splits)

@@ -1,0 +1,56 @@
+"""Fingerprints of trajectories: what begins alike has the same, wherever it lies and whoever wrote it.
+
+The same seed simulated anew, a copy in another folder or another layout has the same fingerprint; another seed of the same
+sizes has not. Two frames, since different runs of a solver may start from the same first one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from matey.data.trajectories import BadValuesError, TrajectorySet
+
+# What is read of a set at most, at the start of a run or of an evaluation: seconds on a slow disk.
+MOST_TRAJECTORIES = 1000
+MOST_BYTES = 2**31
+
+
+def fingerprints(data: TrajectorySet, numbers: Sequence[int]) -> dict[int, str]:
+    """Return the fingerprints of trajectories of a set by their numbers; where there are very many, of an even spread of them.
+
+    A trajectory whose first frames hold NaN or infinity has none.
+
+    Raises:
+        DataError: a file has gone or is corrupt.
+    """
+    found = {}
+    for number in _spread(data, numbers):
+        try:
+            frames = data.read(number, 0, min(2, data.trajectories[number].num_frames))  # (t, f, z, y, x)
+        except BadValuesError:
+            continue
+        found[number] = _fingerprint(data.fields, frames)
+    return found
+
+
+def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
+    """Return the numbers, or as many of them as may be read, evenly spread."""
+    if not numbers:
+        return []
+    largest = max(math.prod(data.trajectories[number].grid) for number in numbers)
+    affordable = MOST_BYTES // (2 * 4 * len(data.fields) * largest)
+    count = max(1, min(len(numbers), MOST_TRAJECTORIES, affordable))
+    return [numbers[index * len(numbers) // count] for index in range(count)]
+
+
+def _fingerprint(fields: Sequence[str], frames: np.ndarray) -> str:
+    """Hash frames ``(t, f, z, y, x)`` of float32, in whatever order the fields come."""
+    digest = hashlib.blake2b(repr(frames.shape[2:]).encode(), digest_size=8)
+    for name, index in sorted(zip(fields, range(len(fields)), strict=True)):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(frames[:, index]).tobytes())
+    return digest.hexdigest()
