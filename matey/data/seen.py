@@ -52,14 +52,19 @@ def seen_text(sets: Iterable[TrajectorySet], trained: Iterable[Sequence[int]]) -
 
 
 def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str]) -> str:
-    """Say how many trajectories that are held out begin as trained ones do; empty where none does.
+    """Say how many trajectories that are held out begin as trained ones do or as each other; empty where none does.
 
     Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
     """
-    same = len(trained_on(data, held_out, seen, None))
-    if not same:
-        return ""
-    return (
-        f"{data.system}: {same} of the {len(held_out)} trajectories held out begin exactly as ones that are trained on; errors "
-        "on them say little of new data."
-    )
+    found = list(fingerprints(data, held_out).values())
+    said = []
+    if same := sum(print_ in seen for print_ in found):
+        said.append(
+            f"{same} of the {len(held_out)} trajectories held out begin exactly as ones that are trained on; errors on them "
+            "say little of new data."
+        )
+    if (different := len(set(found))) < len(found):
+        said.append(
+            f"different trajectories among those held out: {different} of {len(found)}; errors tell of these alone."
+        )
+    return " ".join(f"{data.system}: {text}" for text in said)

@@ -2,10 +2,12 @@
 
 import itertools
 
+import h5py
 import pytest
 from layout_files import write_compressible, write_the_well
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
+from matey.data.splits import split_groups
 from matey.data.trajectories import JoinedTrajectories
 from tests.conftest import write_swe
 
@@ -41,6 +43,60 @@ def test_the_permutation_of_a_split_is_fixed_for_good():
     """A trained model's held-out trajectories must stay held out, whatever is changed here."""
     split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
     assert (split.train, split.valid, split.test) == ((2, 3, 4, 5, 6, 7), (0, 9), (1, 8))
+
+
+def groups_of(*sizes):
+    """Number trajectories group by group."""
+    numbers = iter(range(sum(sizes)))
+    return [[next(numbers) for _ in range(size)] for size in sizes]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("sizes", [(1, 3, 3, 4, 6, 6, 7, 8, 8, 9, 11, 12, 15, 17, 20), (180, *20 * (1,)), (5, 2, 1)])
+def test_groups_stay_whole_and_the_shares_hold_as_nearly_as_they_allow(sizes, seed):
+    fractions, groups = (0.8, 0.1, 0.1), groups_of(*sizes)
+    split = split_groups(groups, fractions, seed)
+    parts = (split.train, split.valid, split.test)
+    assert sorted(itertools.chain(*parts)) == list(range(sum(sizes))) and all(parts)
+    assert all(sum(not set(group).isdisjoint(part) for part in parts) == 1 for group in groups)
+    for part, fraction in zip(parts, fractions, strict=True):
+        assert abs(len(part) - fraction * sum(sizes)) <= 20
+
+
+def test_a_part_that_is_not_asked_for_gets_no_group():
+    for fractions in ((0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0)):
+        split = split_groups(groups_of(3, 2, 2, 3, 2), fractions, seed=0)
+        assert [len(part) > 0 for part in (split.train, split.valid, split.test)] == [share > 0 for share in fractions]
+
+
+def test_too_few_different_beginnings_are_told_apart_from_too_few_trajectories():
+    with pytest.raises(DataError, match="one for each part, got 9, which begin in 2 different ways; add data or set"):
+        split_groups(groups_of(4, 5), (0.8, 0.1, 0.1), seed=0)
+
+
+@pytest.fixture
+def repeating(tmp_path):
+    """Twelve trajectories; the odd ones among the first eight begin as the one before them does."""
+    path = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 12, num_frames=3)
+    with h5py.File(path, "r+") as file:
+        for number in (1, 3, 5, 7):
+            file[f"{number:04d}/data"][:] = file[f"{number - 1:04d}/data"][:]
+    return open_dataset(path)
+
+
+def test_what_begins_alike_is_in_one_part(repeating):
+    for seed in range(6):
+        split = split_set(repeating, (0.5, 0.25, 0.25), seed)
+        part_of = {n: part for part in ("train", "valid", "test") for n in getattr(split, part)}
+        assert len(part_of) == 12 and all(part_of[n] == part_of[n + 1] for n in (0, 2, 4, 6))
+
+
+def test_few_training_trajectories_are_different_ones_first(repeating):
+    whole = split_set(repeating, (0.8, 0.1, 0.1), 0)
+    different = len({n - n % 2 if n < 8 else n for n in whole.train})
+    few = split_set(repeating, (0.8, 0.1, 0.1), 0, different)
+    assert different < len(whole.train) and (few.valid, few.test) == (whole.valid, whole.test)
+    assert len({n - n % 2 if n < 8 else n for n in few.train}) == different
 
 
 @pytest.fixture

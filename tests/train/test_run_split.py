@@ -22,8 +22,8 @@ SPLIT = {"split": [0.5, 0.25, 0.25]}
 def started(run_yaml, tmp_path):
     """A run of ten files that has started, and a function that opens its data as ``--resume`` does, with other values."""
     (tmp_path / "swe" / "2D_rdb_NA_NA.h5").unlink()
-    for name in "abcdefghij":
-        write_swe(tmp_path / "swe" / f"{name}.h5", 1)
+    for seed, name in enumerate("abcdefghij"):
+        write_swe(tmp_path / "swe" / f"{name}.h5", 1, seed=seed)
     data = open_data(load_config(run_yaml(data=SPLIT)))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "split.jsonl").write_text(data.record.text())
@@ -86,8 +86,8 @@ def test_a_run_from_before_there_were_records_goes_on_and_says_so(started):
 
 def test_evaluation_scores_what_was_held_out_then(started, run_yaml):
     section = load_config(run_yaml(data=SPLIT)).data
-    for name in "0123456789":
-        write_swe(started.swe / f"{name}.h5", 1)
+    for seed, name in enumerate("0123456789", start=20):
+        write_swe(started.swe / f"{name}.h5", 1, seed=seed)
     data = open_dataset(started.swe)
     fresh = hold_out([data], "test", 2, section, are_of_the_run=True)
     assert "is not recorded" in fresh.notes[0]
