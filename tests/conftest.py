@@ -26,6 +26,7 @@ import torch
 import yaml
 
 from matey import FieldBatch, MateyConfig, MateyModel
+from matey.config.schema import TokensSection
 from tests.support.preloaded import Server
 
 pytest_plugins = ["tests.support.evaluations", "tests.support.processes"]
@@ -67,12 +68,16 @@ def make_batch(
 
 
 def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
-    """A small model; `trained` fills the zero-initialised last layers, so that its output is not persistence."""
+    """A small model; `trained` fills the zero-initialised last layers, so that its output is not persistence.
+
+    `kwargs` are settings of `MateyConfig` and of its tokens.
+    """
     torch.manual_seed(0)
-    settings = {"token_set": "mix" if len(patches) > 1 else "uniform", "refine_amount": 0.3, "history": 2}
-    settings |= {"num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
+    tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
+    tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
+    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
     settings |= {"statistics": True, "predict": "rate"}
-    config = MateyConfig(VOCABULARY, patches, **settings | kwargs)
+    config = MateyConfig(VOCABULARY, tokens, **settings | kwargs)
     model = MateyModel(config).to(dtype)
     if trained:
         for decoder in model.decoders:

@@ -59,15 +59,10 @@ class Case:
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
+        patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
+        tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}
         return MateyConfig.from_size(
-            self.model,
-            fields=self._names(),
-            patches=[(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)],
-            scheme=self.scheme,
-            token_set=self.tokens,
-            refine_rule="fraction",
-            refine_amount=self.refine,
-            history=self.frames,
+            self.model, fields=self._names(), tokens=tokens, scheme=self.scheme, history=self.frames
         )
 
     def make_model(self) -> MateyModel:

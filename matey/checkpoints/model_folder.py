@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
-from matey.config.schema import Count, PatchSize, Scales
+from matey.config.schema import Count, Scales, TokensSection
 from matey.config.section import FieldName
+from matey.model.configuration import in_names_of_today
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -29,14 +30,8 @@ class _ModelJson(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
-    patches: Annotated[tuple[PatchSize, ...], Field(min_length=1, max_length=8)] = ((1, 1, 16, 16),)
+    tokens: TokensSection = TokensSection()
     scheme: str = "vit"
-    token_set: str = "uniform"
-    refine_rule: str = "threshold"
-    refine_amount: float = Field(0.2, ge=0, le=1e9)
-    refine_values: str = "normalised"
-    refine_criterion: str = "variance"
-    refine_change: float = Field(0.0, ge=0, le=1e6)
     normalisation: str = "sample"
     history: Count = 1
     num_heads: int = Field(3, ge=1, le=1024)
@@ -106,7 +101,7 @@ def _read_config(folder: Path) -> _ModelJson:
     for key in _REFUSED:
         if tree.get(key) is not None:
             raise CheckpointError(f"{folder / 'config.json'} has {key}, which is not read here; take a plain model.")
-    return _validated(_ModelJson, tree, folder / "config.json")
+    return _validated(_ModelJson, in_names_of_today(tree), folder / "config.json")
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -78,7 +78,7 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
     if assumed is None:
         return f"counted on {len(workload.samples)} windows of the data"
     grids = ", ".join("x".join(map(str, cells)) for cells in assumed.grids)
-    rule, amount = workload.config.refine_rule, workload.config.refine_amount
+    rule, amount = workload.config.tokens.rule, workload.config.tokens.refine
     if len(workload.config.patches) == 1:
         how = "one patch size (--grid)"
     elif rule == "threshold":  # depends on the data

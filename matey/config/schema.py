@@ -89,6 +89,23 @@ class TokensSection(Section):
         0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the criterion"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> TokensSection:
+        if self.set == "uniform" and len(self.patches) > 1:
+            raise ValueError(
+                f"'uniform' tokens have one patch size, but tokens.patches lists {len(self.patches)}; "
+                "keep one of them or use 'mix' or 'mul' as tokens.set"
+            )
+        for coarse, fine in pairwise(self.patches):
+            if any(cells % part for cells, part in zip(coarse, fine, strict=True)) or coarse == fine:
+                raise ValueError(
+                    f"tokens.patches has {list(fine)} after {list(coarse)}; each size [t, z, y, x] must divide the one before "
+                    "it, and be another"
+                )
+        if self.rule == "fraction" and self.refine > 1:
+            raise ValueError(f"tokens.refine is a share of the patches for the rule 'fraction', got {self.refine:g}")
+        return self
+
 
 class DataSet(Section):
     """One data set of the mixture."""
@@ -256,21 +273,6 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
-        if self.tokens.set == "uniform" and len(self.tokens.patches) > 1:
-            raise ValueError(
-                f"tokens.set is 'uniform', which has one patch size, but tokens.patches lists {len(self.tokens.patches)}; "
-                "keep one of them or use 'mix' or 'mul'"
-            )
-        for coarse, fine in pairwise(self.tokens.patches):
-            if any(cells % part for cells, part in zip(coarse, fine, strict=True)) or coarse == fine:
-                raise ValueError(
-                    f"tokens.patches has {list(fine)} after {list(coarse)}; each size [t, z, y, x] must divide the one before "
-                    "it, and be another"
-                )
-        if self.tokens.rule == "fraction" and self.tokens.refine > 1:
-            raise ValueError(
-                f"tokens.refine is a share of the patches for the rule 'fraction', got {self.tokens.refine:g}"
-            )
         if self.parallel.sequence_parallel_size == "auto" and self.parallel.memory_limit is None:
             raise ValueError("parallel.sequence_parallel_size is 'auto', which needs parallel.memory_limit in GiB")
         if self.parallel.offload_activations and self.parallel.checkpoint_blocks == "none":

@@ -34,8 +34,8 @@ class Mixture:
         train_trajectories: Sequence[Sequence[int]],
         weights: Sequence[float],
         num_frames: int,
-        lead_max: int,
-        seed: int,
+        lead_max: int = 1,
+        seed: int = 0,
         temperature: float = 0.0,
     ) -> None:
         """Mix the training trajectories of ``sets``; a set's share is its weight times its windows^temperature.
@@ -146,9 +146,9 @@ def micro_batches(
     first_step: int,
     num_steps: int,
     micro_batch: int,
-    accumulation: int,
-    rank: int,
-    num_ranks: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
     workers: int = 0,
     start_method: str | None = None,
     same_system: bool = False,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from matey.config.choices import BACKENDS, CRITERIA, SCHEMES
-from matey.tokens.patches import Patch, check_levels
-from matey.tokens.refinement import Refinement, Rule, Values
+from matey.config.choices import BACKENDS, SCHEMES
+from matey.config.loading import sentences
+from matey.config.schema import TokensSection
+from matey.tokens.patches import Patch
+from matey.tokens.refinement import Refinement
 
 SIZES = {
     # heads, width, blocks; micro is for tests and the demo, the others are the paper's
@@ -20,36 +23,29 @@ SIZES = {
 }
 
 
-# What the run YAML's section `tokens` says, and what it is called here, beside other settings.
-OF_TOKENS = {
-    "set": "token_set",
+# What older models' ``config.json`` calls a key of the section `tokens`, and what the run YAML and we call it.
+ONCE_CALLED = {
+    "token_set": "set",
     "patches": "patches",
-    "rule": "refine_rule",
-    "refine": "refine_amount",
-    "values": "refine_values",
-    "criterion": "refine_criterion",
-    "change": "refine_change",
+    "refine_rule": "rule",
+    "refine_amount": "refine",
+    "refine_values": "values",
+    "refine_criterion": "criterion",
+    "refine_change": "change",
 }
 # What a network was before there was a key for it: older models' ``config.json`` does not name these.
 BEFORE_THE_KEY = {"local": 0, "local_scales": [1], "statistics": False, "predict": "change", "history": 1}
+DEFAULT_TOKENS = TokensSection()
 
 
 class MateyConfig(PretrainedConfig):
-    """Architecture of a `MateyModel`; what the run YAML sets as well has the defaults that it has there.
+    """Architecture of a `MateyModel`; what the run YAML sets as well has the name and the default that it has there.
 
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
-        patches: sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine.
+        tokens: the tokenizer, keys and values as in the section `tokens` of the run YAML: ``{"set": "uniform", "patches":
+            [[1, 1, 8, 8]]}``; see `matey.config.schema.TokensSection`.
         scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
-        token_set: kind of tokens (`tokens.set` of the run YAML), ``uniform`` (one level), ``mix`` (children replace their
-            parent) or ``mul`` (children beside it: the coarsest tokens attend to each other, the children of each parent
-            among themselves, and what is decoded for children is added to what is for their parent).
-        refine_rule: rule of refinement (`tokens.rule`), ``threshold``, ``fraction`` or ``budget``, see
-            `matey.tokens.refinement.Refinement`.
-        refine_amount: the rule's threshold, share or number of tokens (`tokens.refine`).
-        refine_values: fields that decide where to refine (`tokens.values`), ``normalised`` or ``raw``.
-        refine_criterion: measure that is compared between patches (`tokens.criterion`), ``variance`` or a package's.
-        refine_change: weight of the change between the last two frames in that decision (`tokens.change`).
         normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
             over the history, undone on the output; there is no other, and a file that names one is refused.
         history: frames of history it is trained on.
@@ -76,14 +72,8 @@ class MateyConfig(PretrainedConfig):
     def __init__(
         self,
         fields: Sequence[str] = (),
-        patches: Sequence[Sequence[int]] = ((1, 1, 32, 32), (1, 1, 8, 8)),
+        tokens: TokensSection | Mapping[str, Any] = DEFAULT_TOKENS,
         scheme: str = "vit",
-        token_set: str = "mix",
-        refine_rule: Rule = "threshold",
-        refine_amount: float = 0.2,
-        refine_values: Values = "normalised",
-        refine_criterion: str = "variance",
-        refine_change: float = 0.0,
         normalisation: str = "sample",
         history: int = 4,
         num_heads: int = 3,
@@ -102,17 +92,14 @@ class MateyConfig(PretrainedConfig):
         longest_lead: float = 256.0,
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
-        for key in OF_TOKENS.keys() & kwargs.keys():
-            raise ValueError(f"What the run YAML calls tokens.{key} is {OF_TOKENS[key]} here.")
+        for key in kwargs.keys() & (ONCE_CALLED.keys() | TokensSection.model_fields.keys()):
+            key_now = ONCE_CALLED.get(key, key)
+            raise ValueError(
+                f"{key} is {key_now} of tokens, as in the run YAML: tokens={{{key_now!r}: {kwargs[key]!r}}}."
+            )
         self.fields = list(fields)
-        self.patches: list[Patch] = [tuple(patch) for patch in patches]  # type: ignore[misc]  # lengths are checked below
+        self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(tokens)
         self.scheme = scheme
-        self.token_set = token_set
-        self.refine_rule = refine_rule
-        self.refine_amount = refine_amount
-        self.refine_values = refine_values
-        self.refine_criterion = refine_criterion
-        self.refine_change = refine_change
         self.normalisation = normalisation
         self.history = history
         self.num_heads = num_heads
@@ -143,29 +130,29 @@ class MateyConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
         """Read what a model's ``config.json`` holds; what an older one does not name is as it was then."""
-        return super().from_dict(BEFORE_THE_KEY | config_dict, **kwargs)
+        return super().from_dict(BEFORE_THE_KEY | in_names_of_today(config_dict), **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``config.json`` holds."""
+        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json")}
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        """Sizes ``[t, z, y, x]`` in frames and cells per level, coarse to fine."""
+        return self.tokens.patches
 
     @property
     def refinement(self) -> Refinement:
         """The rule by which patches are split."""
-        keep_parents = self.token_set == "mul"
-        how = self.refine_rule, self.refine_amount, self.refine_values, self.refine_change, keep_parents
-        return Refinement(*how, self.refine_criterion)
+        tokens = self.tokens
+        how = tokens.rule, tokens.refine, tokens.values, tokens.change, tokens.set == "mul"
+        return Refinement(*how, tokens.criterion)
 
     def _check(self) -> None:
-        check_levels(self.patches)
         if len(set(self.fields)) != len(self.fields):
             raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
-        for name, registry in ((self.scheme, SCHEMES), (self.attention, BACKENDS), (self.refine_criterion, CRITERIA)):
+        for name, registry in ((self.scheme, SCHEMES), (self.attention, BACKENDS)):
             registry.check(name)
-        if self.token_set not in ("uniform", "mix", "mul"):
-            raise ValueError(f"token_set must be 'uniform', 'mix' or 'mul', got {self.token_set!r}.")
-        if self.refine_rule not in ("threshold", "fraction", "budget"):
-            raise ValueError(f"refine_rule must be 'threshold', 'fraction' or 'budget', got {self.refine_rule!r}.")
-        if self.refine_values not in ("normalised", "raw"):
-            raise ValueError(f"refine_values must be 'normalised' or 'raw', got {self.refine_values!r}.")
-        if self.token_set == "uniform" and len(self.patches) > 1:
-            raise ValueError(f"A uniform token set has one patch size, got {len(self.patches)}; use 'mix' or 'mul'.")
         if self.normalisation != "sample":
             raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
         if self.predict not in ("rate", "change", "field"):
@@ -180,3 +167,17 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:
             raise ValueError(f"width {self.width} is not a multiple of 4, which the patch stem needs.")
+
+
+def in_names_of_today(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a ``config.json`` says, with what an older one says of tokens in a section of its own, as it is now."""
+    of_tokens = {ONCE_CALLED[key]: value for key, value in tree.items() if key in ONCE_CALLED}
+    rest = {key: value for key, value in tree.items() if key not in ONCE_CALLED}
+    return rest | ({"tokens": of_tokens} if of_tokens else {})
+
+
+def _parsed(tokens: Mapping[str, Any]) -> TokensSection:
+    try:
+        return TokensSection.model_validate(tokens)
+    except ValidationError as error:
+        raise ValueError(f"tokens: {sentences(error, TokensSection)}") from None

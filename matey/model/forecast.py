@@ -1,12 +1,14 @@
-"""The predicted frame that the network returns, as far as this rank decoded it."""
+"""The predicted frames that the network returns, as far as this rank decoded them, and their error against the targets."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
+from matey.metrics import nrmse
 from matey.model.seam import Seam
 from matey.tokens.tiles import Tiles
 
@@ -27,6 +29,7 @@ class Forecast(NamedTuple):
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
         num_tokens: number of tokens of the batch that this rank processed.
+        seam: the seam that adds up what the ranks of a sequence group decoded.
     """
 
     batch: FieldBatch
@@ -36,6 +39,7 @@ class Forecast(NamedTuple):
     own: Tensor
     decoded: Tensor
     num_tokens: int
+    seam: Seam
 
     def errors(self, target: Tensor) -> Tensor:
         """Return by how much this rank's cells miss a target ``(b, f, z, y, x)``.
@@ -50,7 +54,16 @@ class Forecast(NamedTuple):
         """Return what is decoded as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
         return self.tiles.put(self.decoded.where(self.own[:, None], 0))
 
-    def field(self, seam: Seam) -> Tensor:
+    def field(self) -> Tensor:
         """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the cells of all ranks that share it."""
-        decoded = seam.reduce(self.frame().to(self.scale.dtype))
+        decoded = self.seam.reduce(self.frame().to(self.scale.dtype))
         return self.base + self.scale[..., None, None, None] * decoded
+
+
+class Forecasts(list[Forecast]):
+    """The forecasts of a micro-batch, one for each `FieldBatch`."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The NRMSE, mean over fields and samples, against the targets, which all batches must have."""
+        return torch.cat([nrmse(each.field(), each.batch.known_target).mean(dim=1) for each in self]).mean()

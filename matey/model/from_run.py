@@ -5,21 +5,17 @@ from __future__ import annotations
 import inspect
 
 from matey.config import ConfigError, RunConfig, parse_config
-from matey.model.configuration import OF_TOKENS, SIZES, MateyConfig
+from matey.model.configuration import SIZES, MateyConfig
 
-# What the run YAML says of a network, and what `MateyConfig` calls it.
-NAMES = {
-    "model": {name: name for name in ("scheme", "drop_path", "local", "local_scales", "statistics", "predict")},
-    "tokens": OF_TOKENS,
-    "data": {"history": "history"},
-}
+# What the run YAML says of a network, by section; `MateyConfig` calls it the same. Its section `tokens` is there as a whole.
+NAMES = {"model": ("scheme", "drop_path", "local", "local_scales", "statistics", "predict"), "data": ("history",)}
 # Of a size, or stated beside the network.
-OTHERWISE = {"fields", "attention", "num_heads", "width", "num_blocks"}
+OTHERWISE = {"fields", "tokens", "attention", "num_heads", "width", "num_blocks"}
 # What the run YAML does not say is as in the pretrained model. All that is left, so that no new argument is forgotten.
 FIXED = tuple(
     name
     for name, parameter in inspect.signature(MateyConfig.__init__).parameters.items()
-    if name not in {"self", *OTHERWISE, *(name for names in NAMES.values() for name in names.values())}
+    if name not in {"self", *OTHERWISE, *(name for names in NAMES.values() for name in names)}
     and parameter.kind is not parameter.VAR_KEYWORD
 )
 
@@ -33,7 +29,8 @@ def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
     tree = run.model_dump(mode="json")
     for section, names in NAMES.items():
         stated = getattr(run, section).model_fields_set
-        tree[section] |= {key: getattr(pretrained, name) for key, name in names.items() if key not in stated}
+        tree[section] |= {name: getattr(pretrained, name) for name in names if name not in stated}
+    tree["tokens"] |= pretrained.tokens.model_dump(mode="json", exclude=run.tokens.model_fields_set)
     shape = (pretrained.num_heads, pretrained.width, pretrained.num_blocks)
     size = next((name for name, numbers in SIZES.items() if numbers == shape), None)
     if size is None:
@@ -48,8 +45,8 @@ def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
 
 def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:
     """Return the architecture that the run asks for; what a run YAML does not say is as in the pretrained model."""
-    stated = {name: getattr(getattr(run, section), key) for section in NAMES for key, name in NAMES[section].items()}
+    stated = {name: getattr(getattr(run, section), name) for section, names in NAMES.items() for name in names}
     fixed = {} if pretrained is None else {name: getattr(pretrained, name) for name in FIXED}
     return MateyConfig.from_size(
-        run.model.size, fields=run.model.fields, attention=run.model.attention, **stated, **fixed
+        run.model.size, fields=run.model.fields, tokens=run.tokens, attention=run.model.attention, **stated, **fixed
     )

@@ -20,7 +20,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecast
+from matey.model.forecast import Forecast, Forecasts
 from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator, local_inputs
 from matey.model.module_list import ModuleList
@@ -97,15 +97,15 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
 
-    def __call__(self, batches: Sequence[FieldBatch] | Prepared) -> list[Forecast]:
+    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
             batches: a micro-batch on the model's device. One that was prepared for this rank, see `matey.model.prepare`, is
                 computed without waiting for the device; histories are prepared here, where they are.
         """
-        decoded, put_together = super().__call__(batches)
-        return put_together(decoded)
+        decoded, put_together = super().__call__([batches] if isinstance(batches, FieldBatch) else batches)
+        return Forecasts(put_together(decoded))
 
     def forward(self, batches: Sequence[FieldBatch] | Prepared) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
         """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
@@ -151,9 +151,9 @@ class MateyModel(PreTrainedModel):
         """Return the predicted frame ``(b, f, z, y, x)`` in physical units, on the model's device."""
         was_training = self.training
         self.eval()
-        (forecast,) = self([batch.to(self.device)])
+        (forecast,) = self(batch.to(self.device))
         self.train(was_training)
-        return forecast.field(self.seam)
+        return forecast.field()
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
@@ -214,6 +214,7 @@ class MateyModel(PreTrainedModel):
                 own=cells,
                 decoded=values,
                 num_tokens=num_tokens,
+                seam=self.seam,
             )
             for batch, normalisation, tiles, cells, values, num_tokens in zip(
                 prepared.batches,

@@ -182,7 +182,7 @@ def _decoding(
     levels, blocks = _levels_to_decode(whole, own, reached, patches, shapes)
     return Decoding(
         levels=tuple(levels),
-        blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.token_set == "mul") for of_batch in blocks),
+        blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.tokens.set == "mul") for of_batch in blocks),
         hand_over=ranks.plan_hand_over(
             [tiles.row for tiles in reached],
             [tiles.row for tiles in held],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +83,7 @@ def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
         )
 
 
-def _axes(patches: list[Patch]) -> str:
+def _axes(patches: Sequence[Patch]) -> str:
     return " ".join(axis for number, axis in enumerate("zyx", start=1) if any(patch[number] > 1 for patch in patches))
 
 

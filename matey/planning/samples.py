@@ -80,7 +80,7 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
             "--set 'model.fields=[density, pressure]'."
         )
     network = config = model_config(run)
-    if config.refine_rule == "threshold":
+    if config.tokens.rule == "threshold":
         config = _with_share(config, assumed.refined)
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor([data.weight for data in run.data.sets])
@@ -117,4 +117,5 @@ def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:
 
 def _with_share(config: MateyConfig, share: float) -> MateyConfig:
     """Return the configuration with a share of all patches split, whatever the fields are."""
-    return MateyConfig.from_dict(config.to_dict() | {"refine_rule": "fraction", "refine_amount": share})
+    tokens = config.tokens.model_copy(update={"rule": "fraction", "refine": share})
+    return MateyConfig.from_dict(config.to_dict() | {"tokens": tokens})

@@ -71,8 +71,8 @@ def patch_text(patch: Patch) -> str:
 def _tokens(config: MateyConfig) -> str:
     sizes = " to ".join(patch_text(patch) for patch in config.patches)
     if len(config.patches) == 1:
-        return f"{config.token_set}, patches of {sizes}"
-    return f"{config.token_set}, patches of {sizes}, split by {config.refine_rule} {config.refine_amount:g}"
+        return f"{config.tokens.set}, patches of {sizes}"
+    return f"{config.tokens.set}, patches of {sizes}, split by {config.tokens.rule} {config.tokens.refine:g}"
 
 
 def _files(sources: Sequence[Path]) -> str:

@@ -88,16 +88,6 @@ def holds_cells(grid: Sequence[int], covered: Sequence[int], patch: Patch, devic
     return along[0][:, None, None] & along[1][:, None] & along[2]
 
 
-def check_levels(patches: Sequence[Patch]) -> None:
-    """Raise ValueError unless each level's patch divides the one before it."""
-    for coarse, fine in zip(patches, patches[1:], strict=False):
-        if any(c % f for c, f in zip(coarse, fine, strict=True)) or coarse == fine:
-            raise ValueError(
-                f"Patch {list(fine)} must divide the coarser patch {list(coarse)} on every axis and differ from it; "
-                "write tokens.patches as [t, z, y, x] from coarse to fine."
-            )
-
-
 def padding_note(grid: Sequence[int], patch: Patch) -> str:
     """Say how a grid ``z, y, x`` that a patch does not divide is padded; empty where nothing is."""
     covered = cover((patch[0], *grid), patch)[1:]

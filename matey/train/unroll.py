@@ -49,7 +49,7 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
             batch.with_tensors(history=history, lead_time=torch.ones_like(batch.lead_time), target=None)
             for batch, history in zip(batches, histories, strict=True)
         ]
-        frames = [forecast.field(engine.module.seam) for forecast in engine(known)]
+        frames = [forecast.field() for forecast in engine(known)]
         histories = [_shifted(*of_batch, step) for of_batch in zip(histories, frames, steps, strict=True)]
     engine.train()
     return [

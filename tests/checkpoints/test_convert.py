@@ -59,7 +59,7 @@ def test_the_configuration_says_vocabulary_patches_and_normalisation(two_ranks, 
     exported(two_ranks[0], "zero0", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["fields"] == ["water_height", "activator", "inhibitor"]
-    assert config["patches"] == [[1, 1, 8, 8], [1, 1, 4, 4]] and config["normalisation"] == "sample"
+    assert config["tokens"]["patches"] == [[1, 1, 8, 8], [1, 1, 4, 4]] and config["normalisation"] == "sample"
 
 
 def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two_ranks, tmp_path):

@@ -85,7 +85,7 @@ def test_spectra_are_those_of_the_last_step_of_each_kind_of_rollout(evaluation):
 @pytest.mark.parametrize("rule", ["threshold", "fraction", "budget"])
 def test_forecasts_without_bounds_are_reported_as_diverged(rule, tmp_path, shallow_water):
     amount = 8 if rule == "budget" else 0.3
-    model = make_model(PATCHES, torch.float32, refine_rule=rule, refine_amount=amount)
+    model = make_model(PATCHES, torch.float32, rule=rule, refine=amount)
     with torch.no_grad():
         model.local.schemes[0].field_out *= torch.inf
     data = HeldOut((shallow_water,), ((0,),), num_frames=2)

@@ -20,9 +20,7 @@ OLD = ("inhibitor", "water_height")
 def site(tmp_path):
     """A folder with a model, data of which it knows one field, and a run YAML."""
     torch.manual_seed(0)
-    config = MateyConfig.from_size(
-        "micro", fields=OLD, patches=((1, 1, 8, 8), (1, 1, 4, 4)), token_set="mix", history=2
-    )
+    config = MateyConfig.from_size("micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=2)
     model = MateyModel(config)
     for decoder in model.decoders:
         torch.nn.init.normal_(decoder.field_weight, std=0.02)

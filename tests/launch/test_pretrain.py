@@ -162,7 +162,7 @@ def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(ru
     result = succeed(pretrain(config, launcher=(sys.executable, "-m", "tests.launch.counting_blocks")))
     assert "calls of blocks in training: 24" in result.stdout  # of 4 blocks, 3 steps, forward and backward
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000003"]
-    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["refine_values"] == "raw"
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["tokens"]["values"] == "raw"
     run = load_config(config)
     data = open_data(run)
     # The first step is taken by a model that is persistence.

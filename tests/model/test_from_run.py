@@ -16,7 +16,7 @@ def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
     run = with_network_of(load_config(run_yaml(model={"size": "micro", "fields": ["water_height"]})), pretrained)
     config = model_config(run, pretrained)
     assert {name: getattr(config, name) for name in unusual} == unusual
-    assert (config.width, config.history, config.token_set) == (pretrained.width, 2, "mix")
+    assert (config.width, config.history, config.tokens.set) == (pretrained.width, 2, "mix")
 
 
 def test_a_setting_has_the_same_default_in_the_yaml_and_from_python():
@@ -26,15 +26,30 @@ def test_a_setting_has_the_same_default_in_the_yaml_and_from_python():
 
 
 def test_a_model_saved_before_there_was_a_key_is_as_it_was_then(tmp_path):
-    MateyConfig(["density"], patches=[[1, 1, 8, 8], [1, 1, 4, 4]]).save_pretrained(tmp_path)
+    MateyConfig(["density"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
+    del config["tokens"]
+    config |= {
+        "patches": [[1, 1, 8, 8], [1, 1, 4, 4]],
+        "token_set": "mul",
+        "refine_rule": "budget",
+        "refine_amount": 9.0,
+    }
     for key in ("local", "local_scales", "statistics", "predict"):
         del config[key]
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = MateyConfig.from_pretrained(tmp_path)
     assert (read.local, read.local_scales, read.statistics, read.predict) == (0, [1], False, "change")
+    assert (read.tokens.set, read.tokens.rule, read.tokens.refine) == ("mul", "budget", 9)
+    assert read.patches == ((1, 1, 8, 8), (1, 1, 4, 4))
 
 
-def test_the_name_that_the_yaml_has_for_a_setting_is_answered_with_the_one_here():
-    with pytest.raises(ValueError, match="What the run YAML calls tokens.refine is refine_amount here"):
-        MateyConfig(["density"], refine=0.1)
+@pytest.mark.parametrize("name", ["refine_amount", "refine"])
+def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place(name):
+    with pytest.raises(ValueError, match=rf"{name} is refine of tokens, as in the run YAML: tokens={{'refine': 0.1}}"):
+        MateyConfig(["density"], **{name: 0.1})
+
+
+def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
+    with pytest.raises(ValueError, match="tokens: unknown key 'refin'. Did you mean 'refine'"):
+        MateyConfig(["density"], tokens={"refin": 0.1})

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.model.seam import Seam
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import refine
 from tests.conftest import VOCABULARY, make_batch, make_model
@@ -21,7 +20,7 @@ SCHEMES = ["vit", "svit", "avit"]
 
 @torch.no_grad()
 def fields(model, *batches):
-    return [forecast.field(Seam()) for forecast in model(batches)]
+    return [forecast.field() for forecast in model(batches)]
 
 
 def test_an_untrained_model_predicts_persistence():
@@ -54,7 +53,7 @@ def test_adding_a_sample_of_another_system_changes_no_other_output():
 @pytest.mark.parametrize("scheme", ["vit", "svit"])
 def test_refining_everything_equals_the_uniform_fine_grid(scheme):
     fine = make_model(patches=((1, 1, 4, 4),), scheme=scheme)
-    mixed = make_model(refine_amount=0.0, scheme=scheme)
+    mixed = make_model(refine=0.0, scheme=scheme)
     state = {
         name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
         for name, value in fine.state_dict().items()
@@ -67,7 +66,7 @@ def test_refining_everything_equals_the_uniform_fine_grid(scheme):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_refining_nothing_equals_the_coarse_grid(scheme):
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
-    mixed = make_model(refine_amount=1.0, scheme=scheme)
+    mixed = make_model(refine=1.0, scheme=scheme)
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
@@ -80,7 +79,7 @@ def test_adaptive_tokens_lie_between_coarse_and_fine():
 
 def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
     batch = make_batch(frames=4, grid=(8, 16, 16), dtype=torch.float64)
-    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine_amount=0.5)
+    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine=0.5)
     predicted = model.predict(batch)
     assert predicted.shape == batch.target.shape
     assert ((predicted - batch.last).abs() > 0).all()
@@ -88,7 +87,7 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
-    model = make_model(token_set="mul", scheme=scheme, overlap=0, local=0)
+    model = make_model(set="mul", scheme=scheme, overlap=0, local=0)
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, overlap=0, local=0)
     coarse.load_state_dict({name: model.state_dict()[name] for name in coarse.state_dict()})
     (both,) = fields(model, SWE)
@@ -112,13 +111,13 @@ def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(sche
 def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set, amount):
     batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)
     patches = ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))
-    model = make_model(patches=patches, token_set=token_set, scheme=scheme, refine_amount=amount)
+    model = make_model(patches=patches, set=token_set, scheme=scheme, refine=amount)
     assert ((model.predict(batch) - batch.last).abs() > 0).all()
 
 
 def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_on_the_fine_grid():
     batch = make_batch(grid=(1, 22, 29), dtype=torch.float64)
-    fine, mixed = make_model(patches=((1, 1, 4, 4),)), make_model(refine_amount=0.0)
+    fine, mixed = make_model(patches=((1, 1, 4, 4),)), make_model(refine=0.0)
     state = {
         name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
         for name, value in fine.state_dict().items()
@@ -135,7 +134,7 @@ def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_on_the_fine_gr
 def test_one_frame_of_one_patch_of_one_sample_works_even_if_it_is_constant(grid, token_set):
     history = torch.full((1, 1, 1, *grid), 7.3, dtype=torch.float64)
     batch = replace(SWE, history=history, target=history[:, 0], lead_time=SWE.lead_time[:1])
-    model = make_model(token_set=token_set)
+    model = make_model(set=token_set)
     assert model.count_tokens(batch).tolist() == [1]
     assert model.predict(batch).isfinite().all()
 
@@ -197,9 +196,9 @@ def test_predicting_the_absolute_field_starts_from_the_mean():
 
 
 def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
-    model = make_model(refine_amount=1.0)
+    model = make_model(refine=1.0)
     (forecast,) = model([SWE])
-    (forecast.field(Seam()) - SWE.target).square().sum().backward()
+    (forecast.field() - SWE.target).square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
@@ -259,7 +258,7 @@ def test_an_unknown_field_names_the_nearest_one():
     [
         ({"num_heads": 5}, "not a multiple of the 5 heads"),
         ({"fields": ["u", "u"]}, "names a field twice"),
-        ({"token_set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}, "one patch size"),
+        ({"tokens": {"set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}}, "one patch size"),
         ({"predict": "velocity"}, "'rate', 'change' or 'field', got 'velocity'"),
         ({"local": -1}, "number of products per cell, 0 for none, got -1"),
     ],

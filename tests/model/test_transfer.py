@@ -14,15 +14,14 @@ NEW = ("density", "magnetic_x")
 
 def moved(source, new_rows="zero", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
-    settings = {"fields": (*source.config.fields, *NEW), "patches": source.config.patches}
+    settings = {"fields": (*source.config.fields, *NEW)}
     settings |= {
         name: getattr(source.config, name) for name in ("local", "local_scales", "statistics", "predict")
     } | changes
-    token_set = "mix" if len(settings["patches"]) > 1 else "uniform"
+    patches = settings.pop("patches", source.config.patches)
+    tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
     torch.manual_seed(1)
-    config = MateyConfig(
-        num_heads=3, width=24, num_blocks=2, **{"token_set": token_set, "refine_amount": 0.3, "history": 2, **settings}
-    )
+    config = MateyConfig(**{"tokens": tokens, "num_heads": 3, "width": 24, "num_blocks": 2, "history": 2, **settings})
     target = MateyModel(config).double().eval()
     new = {name: new_rows for name in target.config.fields if name not in source.config.fields}
     return target, transfer(source, target, new)

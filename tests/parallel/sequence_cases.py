@@ -110,7 +110,7 @@ def main(heads, dtype):
     rank, size = dist.get_rank(), dist.get_world_size()
     seams = {head: SequenceSeam(Topology(rank, size, size, head)) for head in heads}
     for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
-        settings = {"token_set": token_set, "scheme": scheme, "num_heads": head, "refine_amount": 0.4}
+        settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         model = make_model(patches, dtype, **settings, drop_path=how.get("drop_path", 0.0))
         model.train()
         batches = drawn(batches_of(dimensions, name, dtype))

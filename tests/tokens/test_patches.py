@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from matey.tokens.patches import (
-    check_levels,
     cover,
     extend,
     factor_stages,
@@ -72,13 +71,6 @@ def test_fields_go_on_beyond_the_far_edge_periodically_or_with_the_outermost_val
 def test_patches_wholly_beyond_the_grid_hold_no_cells():
     held = holds_cells((1, 20, 9), (1, 1, 32, 16), (1, 1, 8, 8), None)
     assert held.tolist() == [[[True, True], [True, True], [True, True], [False, False]]]
-
-
-def test_levels_that_are_no_refinement_are_refused():
-    with pytest.raises(ValueError, match=r"\[1, 1, 12, 12\] must divide the coarser patch \[1, 1, 32, 32\]"):
-        check_levels([(1, 1, 32, 32), (1, 1, 12, 12)])
-    with pytest.raises(ValueError, match="differ"):
-        check_levels([(1, 1, 8, 8), (1, 1, 8, 8)])
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 16, 16), (1, 1, 32, 8), (2, 1, 5, 25), (1, 1, 1, 1), (1, 1, 6, 20)])

@@ -85,7 +85,7 @@ def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool
 def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path):
     torch.manual_seed(0)
     patches = ((2, 1, 16, 16), (2, 1, 8, 8))
-    config = MateyConfig.from_size("micro", fields=("water_height",), patches=patches, token_set="mix", history=2)
+    config = MateyConfig.from_size("micro", fields=("water_height",), tokens={"patches": patches}, history=2)
     MateyModel(config).save_pretrained(tmp_path / "old")
     flags = ["--sizes", "1", "--modes", "head", "--seeds", "1", "--pretrained", tmp_path / "old"]
     result = study(tmp_path / "study", *flags, "--starts", "pretrained", timeout=600)

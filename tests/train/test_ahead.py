@@ -25,11 +25,11 @@ def batches():
 @torch.no_grad()
 @pytest.mark.parametrize("token_set", ["mix", "mul"])
 def test_a_prepared_and_packed_micro_batch_gives_the_forecasts_of_its_fields(token_set):
-    model = make_model(token_set=token_set)
+    model = make_model(set=token_set)
     make_ready = MakeReady(model.config, model.seam.ranks, TrainSection(steps=1), is_packed=True)
     (ready,) = on_device(iter([make_ready(0, batches())]), DEVICE)
     for ours, theirs in zip(model(ready), model(batches()), strict=True):
-        assert torch.equal(ours.field(model.seam), theirs.field(model.seam)) and ours.num_tokens == theirs.num_tokens
+        assert torch.equal(ours.field(), theirs.field()) and ours.num_tokens == theirs.num_tokens
 
 
 def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_once():

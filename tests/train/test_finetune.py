@@ -20,7 +20,7 @@ def pretrained(tmp_path):
     """The folder of a model that knows one of the two fields of the data."""
     torch.manual_seed(0)
     config = MateyConfig.from_size(
-        "micro", fields=OLD, patches=((1, 1, 8, 8), (1, 1, 4, 4)), token_set="mix", history=3, halo=1
+        "micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=3, halo=1
     )
     MateyModel(config).save_pretrained(tmp_path / "old")
     return tmp_path / "old"

@@ -16,9 +16,10 @@ from tests.conftest import VOCABULARY, make_batch, make_model
 @pytest.mark.parametrize("grid", [(1, 32, 32), (1, 23, 38)])
 def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
-    (forecast,) = make_model(token_set=token_set)([batch])
+    (forecast,) = make_model(set=token_set)([batch])
     (in_patches,) = errors_of([forecast], Seam())
-    assert torch.allclose(in_patches, nrmse(forecast.field(Seam()), batch.target), rtol=1e-10)
+    assert torch.allclose(in_patches, nrmse(forecast.field(), batch.target), rtol=1e-10)
+    assert torch.allclose(make_model(set=token_set)(batch).loss, in_patches.mean(), rtol=1e-10)
     assert (in_patches > 1e-3).all()
 
 
@@ -83,14 +84,14 @@ def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid
     batch = replace(
         make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64), periodic=periodic
     )
-    (forecast,) = make_model(token_set=token_set)([batch])
+    (forecast,) = make_model(set=token_set)([batch])
     (from_tiles,) = errors_of([forecast], Seam(), GRADIENT)
     parts = []
-    for fields in (forecast.field(Seam()) - batch.target, batch.target):
+    for fields in (forecast.field() - batch.target, batch.target):
         squares = [(4 * slopes(fields, periodic[axis - 2], axis)).square() for axis in (3, 4)]
         parts.append((fields.square() + sum(squares)).sum(dim=(2, 3, 4)))
     assert torch.allclose(from_tiles, (parts[0] / parts[1]).sqrt(), rtol=1e-10)
-    assert torch.allclose(from_tiles, GRADIENT.of_frame(forecast.field(Seam()), batch), rtol=1e-10)
+    assert torch.allclose(from_tiles, GRADIENT.of_frame(forecast.field(), batch), rtol=1e-10)
 
 
 def test_the_gradient_loss_minds_a_narrow_error_more_than_a_broad_one():
