@@ -6,16 +6,16 @@
         --set train.accumulation=8
 
 `data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, and scores each run
-on the same test trajectories (the paper's figures 5 and 6). It goes on where it was interrupted. The scale `tiny` simulates its
-data and starts from models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its
-data in data/. Its batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
+on the same test trajectories (the paper's figures 5 and 6). The scale `tiny` simulates its data and starts from
+models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its data in data/. Its
+batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
 
     python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
 
 `peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a U-Net and an
 FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
-system. It prints NRMSE over that of persistence with mean and deviation over the seeds, and writes peers.csv and peers.png.
-Several costs, as in --seconds 30,110, make curves. The data is that of `make demo`. It goes on where it was interrupted.
+system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
+--seconds 30,110, make curves. The data is that of `make demo`.
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper
@@ -24,9 +24,12 @@ Several costs, as in --seconds 30,110, make curves. The data is that of `make de
 
 These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the attention schemes at
 several sizes (figure 3), and uniform and adaptive tokens on more and more cells. They print errors over persistence beside
-what each model costs, measured, and write results.csv and results.png to a folder of their name in --out; they go on where
-they were interrupted. The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data; `paper`
-has the paper's settings, and expects its data in data/. `report` puts all studies of a folder on one page.
+what each model costs, measured. The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data;
+`paper` has the paper's settings, and expects its data in data/.
+
+All write results.csv, results.txt and results.png (the last three into a folder of their name in --out), go on where they were
+interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. `report` puts all studies
+of a folder on one page.
 """
 
 from __future__ import annotations
@@ -40,10 +43,10 @@ from matey.commands import ROOT, WORK
 from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.mistakes import told
+from matey.studies.data_efficiency.scales import SCALES, SYSTEMS
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
 from matey.studies.pretraining.tables import STUDIES
-from matey.studies.scales import SCALES, SYSTEMS
 
 PAPER = Path("runs/paper")
 
@@ -79,6 +82,7 @@ def main() -> int:
         help="folder of the study (%(default)s)",
     )
     study.set_defaults(check=check_data_efficiency)
+    add_running(study)
     add_peers(what)
     for name in STUDIES:
         add_pretraining(what, name)
@@ -113,6 +117,7 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--out", type=Path, default=Path("runs/peers"), metavar="DIR", help="folder of the study (%(default)s)"
     )
     study.set_defaults(check=check_peers)
+    add_running(study)
 
 
 def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> None:
@@ -121,10 +126,6 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
     study.add_argument("--scale", choices=("tiny", "laptop", "paper"), default="tiny", help="settings and size (tiny)")
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
-    study.add_argument(
-        "--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)"
-    )
-    study.add_argument("--list", action="store_true", help="list the trainings and stop")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/pretrain.py (this Python)")
     study.add_argument(
@@ -134,6 +135,19 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
         "--out", type=Path, default=PAPER, metavar="DIR", help="folder of this and other studies (%(default)s)"
     )
     study.set_defaults(check=lambda _: None)
+    add_running(study)
+
+
+def add_running(study: argparse.ArgumentParser) -> None:
+    """Add the flags that say how the trainings of a study are run."""
+    how = study.add_mutually_exclusive_group()
+    how.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
+    how.add_argument("--submit", action="store_true", help="hand each training to Slurm as a job of its own")
+    how.add_argument("--list", action="store_true", help="list the trainings and stop")
+    study.add_argument(
+        "--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch, such as -APROJECT"
+    )
+    study.add_argument("--point", metavar="NAME", help="run this training alone, without table and plot")
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,23 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
         raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
     path.write_text(json.dumps(study) + "\n", encoding="utf-8")
+
+
+def script(
+    path: Path, flags: Mapping[str, object], settings: Sequence[str] = (), launcher: Sequence[str] = (sys.executable,)
+) -> list[str]:
+    """Return the command that runs a script of ours.
+
+    Args:
+        path: the script.
+        flags: values by the names of flags; a flag of the value True stands alone.
+        settings: overrides of a run's YAML, each given by ``--set``.
+        launcher: the command before the script.
+    """
+    words = [*launcher, str(path)]
+    for name, value in flags.items():
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return [*words, *(part for setting in settings for part in ("--set", setting))]
 
 
 def call(

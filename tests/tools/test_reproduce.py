@@ -1,6 +1,5 @@
 """The studies, as commands."""
 
-import argparse
 import csv
 import importlib.util
 import sys
@@ -9,9 +8,9 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.commands.reproduce import finetuning
 from matey.config import dump_config, load_config
-from matey.studies.data_efficiency import points_of
+from matey.studies.data_efficiency.points import points_of
+from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from tests.conftest import ROOT, start, write_swe
 
 
@@ -43,13 +42,12 @@ def run_of(command):
 
 
 def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_twin(tmp_path):
-    args = argparse.Namespace(
-        scale="paper", system="thermals", launcher="python", deepspeed_config="zero1.json", set=["train.accumulation=8"]
-    )
     points = points_of(["pretrained", "random"], ["all", "prepost"], [1, 6], 2)
+    settings = ("train.accumulation=8",)
+    study = DataEfficiencyStudy(ROOT, ROOT, tmp_path, "thermals", "paper", points, "runs/old", settings=settings)
     rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}
     for point in points:
-        config, run = run_of(finetuning(point, args, "runs/old", tmp_path))
+        config, run = run_of(study.finetuning(point))
         folder = tmp_path / "points" / point.name
         assert (run.train.learning_rate, run.train.weight_decay) == rates[point.mode], point
         assert (run.train.accumulation, run.train.seed, run.output.dir) == (8, point.seed, str(folder))
@@ -95,12 +93,12 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     result = study(tmp_path / "study", *flags, timeout=600)
     assert result.returncode == 0, result.stderr
     assert done.stat().st_mtime_ns == before
-    with (tmp_path / "study" / "data_efficiency.csv").open() as file:
+    with (tmp_path / "study" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["start"], row["lead"]) for row in rows] == [
         ("pretrained", "1"), ("pretrained", "5"), ("random", "1"), ("random", "5")
     ]  # fmt: skip
-    assert (tmp_path / "study" / "data_efficiency.png").stat().st_size > 10_000
+    assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
     # The random start has the pretrained model's vocabulary, of which the data holds no field.
     random = MateyModel.from_pretrained(tmp_path / "study" / "points" / "random-head-1-0" / "model")
     assert random.config.fields[0] == "water_height"

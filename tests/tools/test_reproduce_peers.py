@@ -67,11 +67,11 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     result = compare(tmp_path / "study", *flags, timeout=900)
     assert result.returncode == 0, result.stderr
     assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best", "cost per system")] == 3 * [True]
-    with (tmp_path / "study" / "peers.csv").open() as file:
+    with (tmp_path / "study" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (4 + 1) * 2 * 4
     assert all(float(row["seconds"]) < 1.5 * 2 and int(row["steps"]) > 0 for row in rows)
-    assert (tmp_path / "study" / "peers.png").stat().st_size > 10_000
+    assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "points").glob("*/result.json")}
     assert len(results) == 4 * 2 + 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from matey.checkpoints.trained import read_log
@@ -19,12 +19,14 @@ from matey.data import DataError
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.parallel.allocator import keep_freed_memory
-from matey.studies.folder import StudyError, call
+from matey.studies.engine import RunnableStudy
+from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.peers.fno import FourierOperator
 from matey.studies.peers.inputs import NetworkPeer
-from matey.studies.peers.points import MATEY, Point, Result
+from matey.studies.peers.points import MATEY, Point, Result, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of, score
 from matey.studies.peers.stencil import StencilPeer, fit_stencil
+from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.training import Settings, train_network
 from matey.studies.peers.unet import UNet
 from matey.train.run_data import loss_scales, open_data
@@ -38,34 +40,46 @@ SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(RunnableStudy[Point]):
     """What is compared, and where.
 
     Attributes:
-        root: folder that scripts are started in.
+        work: folder that scripts are started in.
         out: folder of the study.
         config: run YAML with MATEY's settings.
         settings: overrides of the YAML.
         paths: path of the data of each system.
         device: the device to train on, ``cpu`` or ``cuda``.
+        points: the trainings.
         max_windows: largest number of windows to score each model on, per system and lead.
     """
 
-    root: Path
+    work: Path
     out: Path
     config: Path
     settings: tuple[str, ...]
     paths: Mapping[str, str]
     device: str
+    points: Sequence[Point]
     max_windows: int = 200
+    last_written = "result.json"
 
-    def folder(self, point: Point) -> Path:
-        """Return where the results of a point are."""
-        return self.out / "points" / point.name
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Data and settings."""
+        about = {"config": str(self.config), "set": [*self.settings], "device": self.device}
+        return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
 
-    def is_done(self, point: Point) -> bool:
-        """Return whether a point has been trained and scored."""
-        return (self.folder(point) / "result.json").exists()
+    def prepare(self) -> None:
+        """Time a short run of MATEY on each selection of data, by which the steps of the others are counted.
+
+        Raises:
+            StudyError: it failed.
+        """
+        for point in {point.data: point for point in self.points if point.model == MATEY}.values():
+            folder = self._timing(point)
+            if len(_steps_of(folder)) < TIMED_STEPS:
+                self._pretrain(point, f"timing-{point.data}", folder, TIMED_STEPS)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
@@ -76,100 +90,88 @@ class Comparison:
         """Return the configuration of a point's run."""
         return load_config(self.config, self.overrides(point))
 
+    def run_point(self, point: Point) -> None:
+        """Train and score one point, and write ``metrics.json`` and ``result.json`` to its folder.
 
-def run_point(comparison: Comparison, point: Point) -> None:
-    """Train and score one point, and write ``metrics.json`` and ``result.json`` to its folder.
+        Raises:
+            StudyError: a command failed, or the data does not suit the peers.
+        """
+        self.folder(point).mkdir(parents=True, exist_ok=True)
+        result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
+        text = json.dumps(asdict(result)) + "\n"
+        (self.folder(point) / self.last_written).write_text(text, encoding="utf-8")
 
-    Raises:
-        StudyError: a command failed, or the data does not suit the peers.
-    """
-    comparison.folder(point).mkdir(parents=True, exist_ok=True)
-    result = _run_matey(comparison, point) if point.model == MATEY else _run_peer(comparison, point)
-    text = json.dumps(asdict(result)) + "\n"
-    (comparison.folder(point) / "result.json").write_text(text, encoding="utf-8")
+    def rows_of(self, point: Point) -> list[Row]:
+        """Return a row for each system and kind of forecast."""
+        return rows_of(point, self.folder(point))
 
+    def text(self, rows: Sequence[Row]) -> str:
+        """Lay out the errors at the largest cost."""
+        return peers_table(rows)
 
-def _run_peer(comparison: Comparison, point: Point) -> Result:
-    run = comparison.run_config(point)
-    keep_freed_memory()  # as MATEY's training does
-    try:
-        data = open_data(run)
-        peer: StencilPeer | NetworkPeer
-        if point.model == "stencil":
-            peer = StencilPeer()
-            training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
-        else:
-            torch.manual_seed(point.seed)
-            network, settings = NETWORKS[point.model]
-            peer = NetworkPeer(network(run.data.history, len(data.fields)).to(comparison.device))
-            training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
-        held_out = hold_out(data.sets, "test", run.data.history, run.data)
-        records = score(peer, held_out, protocol_of(run.data.lead_max, comparison.max_windows))
-    except DataError as error:
-        raise StudyError(str(error)) from None
-    write_records(records, comparison.folder(point) / "metrics.json")
-    return Result(training.seconds, training.steps, peer.num_parameters)
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        """Draw errors against costs."""
+        return peers_figure(rows, "GPU seconds" if self.device == "cuda" else "CPU seconds")
 
+    def _run_peer(self, point: Point) -> Result:
+        run = self.run_config(point)
+        keep_freed_memory()  # as MATEY's training does
+        try:
+            data = open_data(run)
+            peer: StencilPeer | NetworkPeer
+            if point.model == "stencil":
+                peer = StencilPeer()
+                training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
+            else:
+                torch.manual_seed(point.seed)
+                network, settings = NETWORKS[point.model]
+                peer = NetworkPeer(network(run.data.history, len(data.fields)).to(self.device))
+                training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
+            held_out = hold_out(data.sets, "test", run.data.history, run.data)
+            records = score(peer, held_out, protocol_of(run.data.lead_max, self.max_windows))
+        except DataError as error:
+            raise StudyError(str(error)) from None
+        write_records(records, self.folder(point) / "metrics.json")
+        return Result(training.seconds, training.steps, peer.num_parameters)
 
-def _run_matey(comparison: Comparison, point: Point) -> Result:
-    folder = comparison.folder(point)
-    run = comparison.run_config(point)
-    steps = max(1, int(point.budget / _seconds_per_step(comparison, point)))
-    _pretrain(comparison, point, point.name, folder / "run", steps)
-    command = [
-        sys.executable,
-        str(ROOT / "launch/evaluate.py"),
-        "--checkpoint",
-        str(folder / "run"),
-        "--out",
-        str(folder),
-    ]
-    protocol = protocol_of(run.data.lead_max, comparison.max_windows)
-    command += [*flags_of(protocol), "--device", comparison.device, "--threads", "1"]
-    call(comparison.out, point.name, command, comparison.root, _environment(comparison))
-    lines = _steps_of(folder / "run")
-    seconds = sum(_cost(line, comparison.device) for line in lines)
-    return Result(seconds, len(lines), _num_parameters(folder / "run" / "model"))
+    def _run_matey(self, point: Point) -> Result:
+        folder = self.folder(point)
+        timed = _steps_of(self._timing(point))[FIRST_TIMED:]
+        steps = max(1, int(point.budget * len(timed) / sum(self._cost(line) for line in timed)))
+        self._pretrain(point, point.name, folder / "run", steps)
+        protocol = protocol_of(self.run_config(point).data.lead_max, self.max_windows)
+        flags = {"checkpoint": folder / "run", "out": folder, "device": self.device, "threads": 1}
+        command = script(ROOT / "launch/evaluate.py", flags | flags_of(protocol))
+        call(self.out, point.name, command, self.work, self._environment())
+        lines = _steps_of(folder / "run")
+        seconds = sum(self._cost(line) for line in lines)
+        return Result(seconds, len(lines), _num_parameters(folder / "run" / "model"))
 
+    def _timing(self, point: Point) -> Path:
+        return self.out / "timing" / point.data
 
-def _seconds_per_step(comparison: Comparison, point: Point) -> float:
-    """Time a short run like the point's, unless that was done for another seed."""
-    folder = comparison.out / "timing" / point.data
-    if len(_steps_of(folder)) < TIMED_STEPS:
-        _pretrain(comparison, point, f"timing-{point.data}", folder, TIMED_STEPS)
-    lines = _steps_of(folder)[FIRST_TIMED:]
-    return sum(_cost(line, comparison.device) for line in lines) / len(lines)
+    def _pretrain(self, point: Point, name: str, folder: Path, steps: int) -> None:
+        settings = [*self.overrides(point), f"train.steps={steps}", f"output.dir={folder}"]
+        warmup = min(self.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
+        settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
+        settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]
+        flags = {"deepspeed_config": "ds_configs/zero1.json", "resume": True, "config": self.config}
+        command = script(ROOT / "launch/pretrain.py", flags, settings)
+        call(self.out, name, command, self.work, self._environment())
 
+    def _environment(self) -> dict[str, str]:
+        """Return the variables of a command: one thread, as the peers have, and on the CPU no sight of a GPU."""
+        threads = {"OMP_NUM_THREADS": "1"}
+        return threads | ({} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"})
 
-def _pretrain(comparison: Comparison, point: Point, name: str, folder: Path, steps: int) -> None:
-    settings = [*comparison.overrides(point), f"train.steps={steps}", f"output.dir={folder}"]
-    warmup = min(comparison.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
-    settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
-    settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]
-    command = [
-        sys.executable,
-        str(ROOT / "launch/pretrain.py"),
-        "--deepspeed_config",
-        "ds_configs/zero1.json",
-        "--resume",
-    ]
-    command += ["--config", str(comparison.config), *(part for setting in settings for part in ("--set", setting))]
-    call(comparison.out, name, command, comparison.root, _environment(comparison))
-
-
-def _environment(comparison: Comparison) -> dict[str, str]:
-    """Return the variables of a command: one thread, as the peers have, and on the CPU no sight of a GPU."""
-    threads = {"OMP_NUM_THREADS": "1"}
-    return threads | ({} if comparison.device == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"})
+    def _cost(self, line: Mapping[str, Any]) -> float:
+        """Return what a step took: CPU seconds, or on a GPU seconds."""
+        seconds: float = line["seconds"] if self.device == "cuda" else line["processor_seconds"]
+        return seconds
 
 
 def _steps_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in read_log(folder / "metrics.jsonl") if "loss" in line]
-
-
-def _cost(line: Mapping[str, Any], device: str) -> float:
-    """Return what a step took: CPU seconds, or on a GPU seconds."""
-    return line["seconds"] if device == "cuda" else line["processor_seconds"]
 
 
 def _num_parameters(model: Path) -> int:

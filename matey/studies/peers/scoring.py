@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from matey.data import read_windows
 from matey.evaluate.evaluation import Protocol, score_rollout, tasks_of
 from matey.evaluate.held_out import HeldOut
@@ -20,12 +18,11 @@ def protocol_of(lead_max: int, max_windows: int = 200) -> Protocol:
     return Protocol(leads, ROLLOUT_STEPS, max_windows, rollout_lead=min(lead_max, ROLLOUT_STEPS))
 
 
-def flags_of(protocol: Protocol) -> Sequence[str]:
-    """Return the flags with which launch/evaluate.py measures the same."""
+def flags_of(protocol: Protocol) -> dict[str, object]:
+    """Return the flags, by name, with which launch/evaluate.py measures the same."""
     leads = ",".join(map(str, protocol.leads))
     flags = {"leads": leads, "rollout": protocol.rollout_steps, "rollout-lead": protocol.rollout_lead}
-    flags |= {"max-windows": protocol.max_windows, "batch": protocol.batch_size}
-    return [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return flags | {"max-windows": protocol.max_windows, "batch": protocol.batch_size}
 
 
 def score(model: Forecaster, data: HeldOut, protocol: Protocol) -> list[Record]:

@@ -1,56 +1,62 @@
-"""Runs the points of a study: simulates, trains, scores; goes on where it was interrupted."""
+"""A study that pretrains many models: simulates, trains, scores and measures."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from matey.config import RunConfig, load_config, load_resolved
-from matey.studies.folder import StudyError, call
+from matey.studies.engine import RunnableStudy
+from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.pretraining.costs import measure
+from matey.studies.pretraining.figure import study_figure
+from matey.studies.pretraining.rows import rows_of, study_table
 from matey.studies.pretraining.tables import Point, Simulated, Table
 
 COSTS = "costs.json"
-"""Written last: a point that has it is done."""
 
 
 @dataclass(frozen=True)
-class Runner:
-    """A study on its way.
+class PretrainingStudy(RunnableStudy[Point]):
+    """A table of trainings, run by ``launch/pretrain.py``.
 
     Attributes:
         root: folder with the scripts and the shipped configurations.
         work: folder that the scripts are started in.
         out: folder of the study.
-        table: the study.
+        table: the models, and what they are trained on.
+        points: the trainings.
+        identity: name and scale of the study.
+        costs: names of the costs that errors are drawn against.
         launcher: the command before ``launch/pretrain.py``.
-        engine: JSON of DeepSpeed.
+        deepspeed_config: JSON of DeepSpeed.
         settings: overrides of every point's YAML on top of the table's.
-        jobs: number of points that run at the same time.
     """
 
     root: Path
     work: Path
     out: Path
     table: Table
+    points: Sequence[Point] = ()
+    identity: tuple[str, str] = ("", "")
+    costs: tuple[str, ...] = ()
     launcher: str = sys.executable
-    engine: str = "ds_configs/zero1.json"
+    deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
-    jobs: int = 1
+    last_written = COSTS
 
-    def folder(self, point: Point) -> Path:
-        """Return the folder of a point's run."""
-        return self.out / "points" / point.name
-
-    def is_done(self, point: Point) -> bool:
-        """Return whether a point is trained, scored and measured."""
-        return (self.folder(point) / COSTS).exists()
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Name, scale, YAML and overrides."""
+        name, scale = self.identity
+        return {"study": name, "scale": scale, "config": self.table.config, "set": [*self.settings]}
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; what the user gave comes last, and wins."""
@@ -76,38 +82,18 @@ class Runner:
         """
         return load_config(self.root / self.table.config, self.overrides(point))
 
-    def simulate(self, points: Sequence[Point]) -> None:
+    def prepare(self) -> None:
         """Simulate what the points are trained on, unless it is there.
 
         Raises:
             StudyError: it failed.
         """
-        for data in dict.fromkeys(data for point in points for data in self.table.data_of(point.case)):
-            sizes = {"trajectories": data.trajectories, "resolution": data.resolution, "frames": data.frames}
-            command = [
-                sys.executable,
-                str(self.root / "tools/simulate.py"),
-                data.system,
-                "--out",
-                str(self.data_folder(data)),
-            ]
-            call(self.out, f"simulate-{data.name}", command + _flags(sizes), self.work)
-
-    def run(self, points: Sequence[Point]) -> Iterator[Point]:
-        """Run the points that are not done, `jobs` at a time, and yield each when it is done.
-
-        Raises:
-            StudyError: one of them failed; those that run beside it come to their end first.
-        """
-        waiting = [point for point in points if not self.is_done(point)]
-        with ThreadPoolExecutor(self.jobs) as pool:
-            running = {pool.submit(self.run_point, point): point for point in waiting}
-            try:
-                for future in as_completed(running):
-                    future.result()
-                    yield running[future]
-            finally:
-                pool.shutdown(cancel_futures=True)
+        for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
+            flags = {"out": self.data_folder(data), "trajectories": data.trajectories}
+            flags |= {"resolution": data.resolution, "frames": data.frames}
+            command = script(self.root / "tools/simulate.py", flags)
+            command.insert(2, data.system)
+            call(self.out, f"simulate-{data.name}", command, self.work)
 
     def run_point(self, point: Point) -> None:
         """Train, score and measure a point; an interrupted one goes on from its newest checkpoint.
@@ -116,39 +102,31 @@ class Runner:
             StudyError: it failed.
         """
         folder = self.folder(point)
-        command = [
-            *shlex.split(self.launcher),
-            str(self.root / "launch/pretrain.py"),
-            "--deepspeed_config",
-            self.engine,
-        ]
-        command += ["--config", str(self.root / self.table.config), "--resume"]
-        command += [part for setting in self.overrides(point) for part in ("--set", setting)]
-        call(self.out, point.name, command, self.work, self._environment())
+        config = self.root / self.table.config
+        flags: dict[str, object] = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True}
+        pretrain = self.root / "launch/pretrain.py"
+        call(
+            self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
+        )
         lead_max = load_resolved(folder / "config.yaml").data.lead_max
-        command = [
-            sys.executable,
-            str(self.root / "launch/evaluate.py"),
-            "--checkpoint",
-            str(folder),
-            "--out",
-            str(folder),
-        ]
-        command += ["--leads", ",".join(map(str, sorted({1, lead_max}))), "--threads", "1"]
-        command += _flags({"rollout": self.table.rollout, "max-windows": self.table.max_windows})
-        call(self.out, point.name, command, self.work, self._environment())
+        flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max}))), "threads": 1}
+        flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows}
+        call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
         try:
             costs = measure(folder)
         except ValueError as error:
             raise StudyError(f"{point.name}: {error}") from None
         (folder / COSTS).write_text(json.dumps(asdict(costs)) + "\n", encoding="utf-8")
 
-    def _environment(self) -> dict[str, str]:
-        """Keep points that run at the same time off each other's cores."""
-        if self.jobs == 1:
-            return {}
-        return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs))}
+    def rows_of(self, point: Point) -> list[Row]:
+        """Return a row for each system and forecast."""
+        folder = self.folder(point)
+        return rows_of(point, folder, folder / COSTS)
 
+    def text(self, rows: Sequence[Row]) -> str:
+        """Lay out costs and errors of each model."""
+        return study_table(rows, self.table)
 
-def _flags(values: dict[str, int]) -> list[str]:
-    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        """Draw errors against costs."""
+        return study_figure(rows, self.costs)

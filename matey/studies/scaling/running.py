@@ -14,6 +14,7 @@ from matey.config import ConfigError
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.measured import last_step
 from matey.studies.scaling.study import Point, Study
+from matey.studies.slurm import sbatch
 
 LENGTHS_FILE = "lengths.json"
 GRACE = 60.0  # seconds in which a run that is asked to leave saves a checkpoint
@@ -87,22 +88,9 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
             say(f"{point.name}: submitted before as job {before}; remove {number} to submit it again")
         else:
             waits = [f"--dependency=afterany:{before}"] if before else []
-            before = _sbatch([*waits, *options, str(study.of(point) / "job.sbatch")], root)
+            before = sbatch([*waits, *options, str(study.of(point) / "job.sbatch")], root)
             number.write_text(before + "\n", encoding="utf-8")
             say(f"{point.name}: job {before}")
-
-
-def _sbatch(arguments: list[str], root: Path) -> str:
-    """Submit a job and return its number."""
-    try:
-        result = subprocess.run(
-            ["sbatch", "--parsable", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise ConfigError("There is no sbatch here; submit on a login node of the cluster.") from None
-    if result.returncode:
-        raise ConfigError(f"sbatch did not take {arguments[-1]}: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stdout.strip().splitlines()[-1].split(";")[0]
 
 
 def _run_job(folder: Path, root: Path, limit: float) -> None:

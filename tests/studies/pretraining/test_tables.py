@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from matey.studies.pretraining.running import Runner
+from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES, Point
 from tests.conftest import ROOT
 
@@ -17,7 +17,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
     points = table.points()
     assert len({point.name for point in points}) == len(points) == table.seeds * len(table.cases)
     assert {point.case.name for point in points} >= set(table.references)
-    runner = Runner(ROOT, ROOT, Path("out"), table, settings=("train.micro_batch=3",))
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("train.micro_batch=3",))
     stated = set()
     for point in points:
         run = runner.run_config(point)
@@ -29,7 +29,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
 
 def test_what_the_user_states_wins():
     table = STUDIES["adaptivity"]().tables["tiny"]
-    runner = Runner(ROOT, ROOT, Path("out"), table, settings=("train.steps=7", "model.local=4"))
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("train.steps=7", "model.local=4"))
     run = runner.run_config(Point(table.cases[0], 1))
     assert (run.train.steps, run.model.local) == (7, 4)
     assert run.output.dir == str(Path("out/points") / "vit-uniform-16-seed1")
@@ -37,7 +37,7 @@ def test_what_the_user_states_wins():
 
 def test_adaptive_and_uniform_tokens_differ_in_nothing_else():
     table = STUDIES["adaptivity"]().tables["laptop"]
-    runner = Runner(ROOT, ROOT, Path("out"), table)
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
     runs = [runner.run_config(point) for point in table.points(1) if point.case.series.startswith("vit")]
     rest = {run.model_copy(update={"tokens": None, "output": None}).model_dump_json() for run in runs}
     assert len(rest) == 1

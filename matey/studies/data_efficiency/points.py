@@ -1,26 +1,18 @@
-"""Error against the number of training trajectories: the data and points of the study, what each scored, and the plot."""
+"""The data and points of the study, and what each scored."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from matey.config import DataSection
 from matey.data import DataError, open_dataset
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import ALL_FIELDS
 from matey.studies.folder import Row, StudyError
-
-COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
-LINES = {"pretrained": "-", "random": ":"}
 
 
 @dataclass(frozen=True)
@@ -93,44 +85,3 @@ def scores(point: Point, metrics: Path) -> list[Row]:
         for record in records
         if record["kind"] == "lead" and record["field"] == ALL_FIELDS
     ]
-
-
-def study_figure(rows: Sequence[Row], system: str) -> Figure:
-    """Draw the test error against the number of trajectories, a panel a lead; bars are the deviation over seeds."""
-    leads = sorted({row["lead"] for row in rows})
-    chart = Figure(figsize=(4.6 * len(leads) + 1.6, 3.8), layout="constrained")
-    for axes, lead in zip(chart.subplots(1, len(leads), squeeze=False)[0], leads, strict=True):
-        _panel(axes, [row for row in rows if row["lead"] == lead])
-        axes.set_title(f"{system}, lead {lead}", fontsize=10)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return chart
-
-
-def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    sizes = sorted({row["trajectories"] for row in rows})
-    for start, mode in sorted({(row["start"], row["mode"]) for row in rows}):
-        own = [row for row in rows if (row["start"], row["mode"]) == (start, mode)]
-        errors = {size: [row["nrmse"] for row in own if row["trajectories"] == size] for size in sizes}
-        there = [size for size in sizes if errors[size]]
-        means, deviations = ([of(errors[size]) for size in there] for of in (np.mean, np.std))
-        line = LINES[start]
-        axes.errorbar(
-            there,
-            means,
-            deviations,
-            label=f"{start}, {mode}",
-            color=COLOURS.get(mode, "#777777"),
-            ls=line,
-            marker="o",
-            ms=4,
-            capsize=3,
-        )
-    axes.axhline(np.mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.xaxis.set_minor_locator(NullLocator())
-    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter("{x:.3g}")
-    axes.set_xlabel("training trajectories")
-    axes.set_ylabel("NRMSE on the test set")

@@ -1,0 +1,1 @@
+"""Error against the number of training trajectories, from a pretrained model and from random weights."""

@@ -1,0 +1,190 @@
+"""Runs the points of any study, here or as Slurm jobs, and goes on where it was interrupted; writes table and plot."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from matey.report.png import write_png
+from matey.studies.folder import Row, StudyError, call, claim, write_table
+from matey.studies.slurm import sbatch
+
+
+class Point(Protocol):
+    """One training of a study."""
+
+    @property
+    def name(self) -> str:
+        """A name for its folder and its log."""
+
+
+PointT = TypeVar("PointT", bound=Point)
+
+
+class RunnableStudy(ABC, Generic[PointT]):
+    """A table of points, how one of them is run, and what is shown of those that are done.
+
+    Attributes:
+        out: folder of the study.
+        work: folder that commands are started in.
+        points: the points, in the order in which they are run.
+        last_written: name of the file in a point's folder that is written last: a point that has it is done.
+    """
+
+    out: Path
+    work: Path
+    points: Sequence[PointT]
+    last_written: str
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, Any]:
+        """What the study is, its name under ``study``; a folder holds one study only."""
+
+    def prepare(self) -> None:
+        """Make what the points have in common, such as data, unless it is there.
+
+        Raises:
+            StudyError: it failed.
+        """
+
+    @abstractmethod
+    def run_point(self, point: PointT) -> None:
+        """Train and score a point in its folder; an interrupted one goes on.
+
+        Raises:
+            StudyError: it failed.
+        """
+
+    @abstractmethod
+    def rows_of(self, point: PointT) -> list[Row]:
+        """Return what a point that is done scored and cost, in rows that all have the same keys."""
+
+    @abstractmethod
+    def text(self, rows: Sequence[Row]) -> str:
+        """Lay out rows for people: means and deviations over the seeds."""
+
+    @abstractmethod
+    def figure(self, rows: Sequence[Row]) -> Figure:
+        """Draw rows."""
+
+    def folder(self, point: PointT) -> Path:
+        """Return the folder of a point."""
+        return self.out / "points" / point.name
+
+    def is_done(self, point: PointT) -> bool:
+        """Return whether a point is trained and scored."""
+        return (self.folder(point) / self.last_written).exists()
+
+
+def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> str:
+    """Run the points that are not done, `jobs` at a time; write table and plot after each; return the table laid out.
+
+    Args:
+        study: the study.
+        command: the command that runs the study; with ``--point NAME`` it runs one point alone.
+        jobs: number of points that run at the same time, each on its share of the cores.
+
+    Raises:
+        StudyError: a point failed, or the folder holds another study.
+    """
+    claim(study.out, study.facts)
+    study.prepare()
+    rows = _write_results(study)
+    done = sum(map(study.is_done, study.points))
+    with tqdm(total=len(study.points), initial=done, desc=study.facts["study"], unit="run", disable=None) as bar:
+        for _ in _ended(study, command, jobs):
+            rows = _write_results(study)
+            bar.update()
+    return study.text(rows)
+
+
+def run_one(study: RunnableStudy[PointT], name: str) -> None:
+    """Run the point of a name, unless it is done.
+
+    Raises:
+        StudyError: it failed, or there is none of that name.
+    """
+    claim(study.out, study.facts)
+    found = next((point for point in study.points if point.name == name), None)
+    if found is None:
+        raise StudyError(f"--point: the study has no point {name!r}; --list names them.")
+    if not study.is_done(found):
+        study.run_point(found)
+
+
+def submit(
+    study: RunnableStudy[PointT], command: Sequence[str], options: Sequence[str], say: Callable[[str], None]
+) -> None:
+    """Hand the points that are neither done nor submitted to Slurm, each as a job of its own.
+
+    Args:
+        study: the study; what its points have in common is made here, before.
+        command: the command that runs the study, see `run_study`.
+        options: further options of ``sbatch``, such as ``-A PROJECT``.
+        say: function that prints a line.
+
+    Raises:
+        ConfigError: Slurm does not take a job.
+        StudyError: the folder holds another study.
+    """
+    claim(study.out, study.facts)
+    study.prepare()
+    logs, numbers = study.out / "logs", study.out / "jobs"
+    for folder in (logs, numbers):
+        folder.mkdir(exist_ok=True)
+    for point in study.points:
+        number = numbers / point.name
+        if study.is_done(point):
+            say(f"{point.name}: done")
+        elif number.exists():
+            job = number.read_text(encoding="utf-8").strip()
+            say(f"{point.name}: submitted before as job {job}; remove {number} to submit it again")
+        else:
+            script = f"exec {shlex.join([*command, '--point', point.name])}"
+            own = [f"--job-name=matey-{study.facts['study']}-{point.name}", f"--output={logs / point.name}.txt"]
+            job = sbatch([*own, "--open-mode=append", *options, "--wrap", script], study.work)
+            number.write_text(f"{job}\n", encoding="utf-8")
+            say(f"{point.name}: job {job}")
+    say("When they have ended, the same command without --submit writes table and plot, and runs what failed.")
+
+
+def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> Iterator[PointT]:
+    """Run the points that are not done and yield each when it is; those beside one that fails come to their end first."""
+    waiting = [point for point in study.points if not study.is_done(point)]
+    if jobs == 1:
+        for point in waiting:
+            study.run_point(point)
+            yield point
+        return
+    # Points that run at the same time keep off each other's cores, and off each other's CPU time.
+    cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {
+            pool.submit(call, study.out, point.name, [*command, "--point", point.name], study.work, cores): point
+            for point in waiting
+        }
+        try:
+            for future in as_completed(running):
+                future.result()
+                yield running[future]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_results(study: RunnableStudy[PointT]) -> list[Row]:
+    """Write table and plot of the points that are done, and return their rows."""
+    rows = [row for point in study.points if study.is_done(point) for row in study.rows_of(point)]
+    if rows:
+        write_table(study.out / "results.csv", rows)
+        (study.out / "results.txt").write_text(study.text(rows) + "\n", encoding="utf-8")
+        write_png(study.figure(rows), study.out / "results.png")
+    return rows

@@ -1,0 +1,114 @@
+"""The engine of all studies, with one whose trainings take no time: each writes the square of its number."""
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from matey.studies.engine import RunnableStudy, run_one, run_study
+from matey.studies.folder import StudyError
+
+SCRIPT = """
+import json, pathlib, sys
+out, (flag, name) = pathlib.Path(sys.argv[1]), sys.argv[-2:]
+if name == "p13":
+    sys.exit("error: thirteen has no square here")
+(out / "points" / name).mkdir(parents=True, exist_ok=True)
+(out / "points" / name / "result.json").write_text(json.dumps(int(name[1:]) ** 2))
+"""
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int
+
+    @property
+    def name(self):
+        return f"p{self.value}"
+
+
+class Squares(RunnableStudy[Number]):
+    last_written = "result.json"
+
+    def __init__(self, out, values):
+        self.out, self.work, self.points = out, out.parent, [Number(value) for value in values]
+        self.ran, self.prepared = [], 0
+
+    @property
+    def facts(self):
+        return {"study": "squares"}
+
+    def prepare(self):
+        self.prepared += 1
+
+    def run_point(self, point):
+        self.ran.append(point.value)
+        self.folder(point).mkdir(parents=True, exist_ok=True)
+        (self.folder(point) / self.last_written).write_text(json.dumps(point.value**2))
+
+    def rows_of(self, point):
+        return [{"value": point.value, "square": json.loads((self.folder(point) / self.last_written).read_text())}]
+
+    def text(self, rows):
+        return ", ".join(f"{row['value']}: {row['square']}" for row in rows)
+
+    def figure(self, rows):
+        return Figure()
+
+
+def results(out):
+    with (out / "results.csv").open() as file:
+        return [(int(row["value"]), int(row["square"])) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def command(tmp_path):
+    script = tmp_path / "square.py"
+    script.write_text(SCRIPT)
+    return [sys.executable, str(script), str(tmp_path / "study")]
+
+
+def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
+    first = Squares(tmp_path / "study", [2, 3])
+    assert run_study(first, [], jobs=1) == "2: 4, 3: 9" and first.ran == [2, 3]
+    longer = Squares(tmp_path / "study", [2, 3, 4])
+    assert run_study(longer, [], jobs=1) == "2: 4, 3: 9, 4: 16" and longer.ran == [4]
+    assert results(tmp_path / "study") == [(2, 4), (3, 9), (4, 16)]
+    assert (tmp_path / "study" / "results.txt").read_text() == "2: 4, 3: 9, 4: 16\n"
+    assert (tmp_path / "study" / "results.png").stat().st_size > 0
+
+
+@pytest.mark.processes
+def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, command):
+    study = Squares(tmp_path / "study", [5, 6, 7])
+    assert run_study(study, command, jobs=2) == "5: 25, 6: 36, 7: 49"
+    assert study.ran == [] and study.prepared == 1 and results(tmp_path / "study") == [(5, 25), (6, 36), (7, 49)]
+
+
+@pytest.mark.processes
+def test_a_point_that_fails_is_named_and_what_ended_before_it_is_kept(tmp_path, command):
+    study = Squares(tmp_path / "study", [5, 13])
+    with pytest.raises(StudyError, match=r"p13 ended with code 1: error: thirteen has no square here \(all of it in "):
+        run_study(study, command, jobs=2)
+    assert study.is_done(Number(5)) and not study.is_done(Number(13))
+
+
+def test_one_point_alone_is_run_once_and_draws_nothing(tmp_path):
+    study = Squares(tmp_path / "study", [2, 3])
+    run_one(study, "p3")
+    run_one(study, "p3")
+    assert study.ran == [3] and study.prepared == 0
+    assert sorted(Path(path).name for path in (tmp_path / "study").iterdir()) == ["points", "study.json"]
+    with pytest.raises(StudyError, match="--point: the study has no point 'p4'; --list names them."):
+        run_one(study, "p4")
+
+
+def test_a_folder_that_holds_another_study_is_refused(tmp_path):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text('{"study": "cubes"}\n')
+    with pytest.raises(StudyError, match="holds a study with {'study': 'cubes'}"):
+        run_study(Squares(tmp_path / "study", [2]), [], jobs=1)
