@@ -8,8 +8,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 
 from matey.leave_signals import END_READING
 
@@ -99,10 +101,16 @@ def end_process(code: int) -> None:
     os._exit(code)
 
 
-def end_workers() -> None:
-    """End the processes that read data: each removes its temporary files; one that does not hear that it should is killed."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
-    workers, deadline = multiprocessing.active_children(), time.monotonic() + WORKER_SECONDS
+def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
+    """End the processes that read data: each removes its temporary files; one that does not hear that it should is killed.
+
+    Args:
+        workers: the processes; all children of multiprocessing by default.
+    """
+    if workers is None:
+        workers = multiprocessing.active_children()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
+    workers, deadline = [each for each in workers if each.is_alive()], time.monotonic() + WORKER_SECONDS
     for worker in workers:
         assert worker.pid is not None, "those that are active have been started"
         with suppress(ProcessLookupError):

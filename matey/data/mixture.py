@@ -5,12 +5,10 @@ Nothing here has a state: a step number is all that a run needs to go on where i
 
 from __future__ import annotations
 
-import signal
-import sys
+import multiprocessing
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from types import FrameType
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, is_sound, num_starts, read_windows
+from matey.data.workers import end_at_exit, leave_signals_to_the_run
 from matey.fields import FieldBatch
-from matey.leave_signals import END_READING
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
@@ -199,13 +197,17 @@ def micro_batches(
             sampler=indices,
             num_workers=workers,
             multiprocessing_context=start_method,
-            worker_init_fn=_leave_signals_to_the_run,
+            worker_init_fn=leave_signals_to_the_run,
             collate_fn=_as_it_is,
             # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
             # differ from one without.
             generator=torch.Generator(),
         )
-    return _or_raise(iter(items))  # workers start here, in the thread that signals go to
+    children = {child.pid for child in multiprocessing.active_children()}
+    reading: Iterator[Any] = iter(items)  # workers start here, in the thread that signals go to
+    if workers:
+        end_at_exit(reading, children)
+    return _or_raise(reading)
 
 
 class _MicroBatches(Dataset[Any]):
@@ -258,17 +260,6 @@ class _MicroBatches(Dataset[Any]):
         return read_windows(sets, windows, num_frames)
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """Let a worker live on through the signals that ask its run to leave: Slurm and a terminal send them to every process."""
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(END_READING, _end)
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit()
-
-
 def _as_it_is(item: Any) -> Any:  # noqa: ANN401
     return item
 
@@ -276,5 +267,13 @@ def _as_it_is(item: Any) -> Any:  # noqa: ANN401
 def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
     for item in items:
         if isinstance(item, DataError):
-            raise item
+            error = item
+            break
         yield item
+    else:
+        return
+    # Else the error holds this frame, which holds the error and what ends the workers once nothing refers to it.
+    try:
+        raise error
+    finally:
+        del items, item, error

@@ -1,6 +1,8 @@
 """The training stream: pure, fair to the weights, the same on any number of ranks and workers."""
 
+import gc
 import signal
+import sys
 import tempfile
 from collections import Counter
 from multiprocessing import active_children
@@ -14,6 +16,7 @@ from seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.windows import sound_windows
 from matey.ending import end_workers
+from tests.conftest import start
 
 
 @pytest.fixture
@@ -146,6 +149,32 @@ def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers
         DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* skip\)\.$"
     ):
         next(stream)
+
+
+@pytest.mark.processes
+def test_workers_end_with_the_error_that_one_of_them_met(shallow_water_file):
+    with h5py.File(shallow_water_file, "a") as file:
+        file["0000/data"][...] = np.nan
+    mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
+    gc.disable()  # whether or not it happens to run
+    try:
+        with pytest.raises(DataError, match="expected finite values") as met:
+            next(micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=2))
+        assert met.value is not None and active_children() == []
+    finally:
+        gc.enable()
+
+
+def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_water_file):
+    program = f"""
+from matey.data import open_dataset
+from matey.data.mixture import Mixture, micro_batches
+mixture = Mixture([open_dataset({str(shallow_water_file)!r})], [(0,)], weights=[1], num_frames=3, lead_max=1)
+stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2)
+print(len(next(stream)))
+"""
+    result = start([sys.executable, "-c", program], timeout=100)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
 
 
 def test_a_trajectory_too_short_to_train_on_is_named(sets):

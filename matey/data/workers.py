@@ -1,0 +1,38 @@
+"""Processes that read data ahead: which signals they hear, and how they end with the process that reads from them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from multiprocessing.util import Finalize
+from types import FrameType
+from typing import Any, NoReturn
+
+from matey.ending import end_workers
+from matey.leave_signals import END_READING
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """Let a worker live on through the signals that ask its run to leave: Slurm and a terminal send them to every process."""
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(END_READING, _end)
+
+
+def end_at_exit(items: Any, before: set[int | None]) -> None:  # noqa: ANN401
+    """See that an interpreter which ends while workers still read for it ends them, rather than wait for them for ever.
+
+    On its way out, multiprocessing asks workers to end by SIGTERM, which ours do not hear.
+
+    Args:
+        items: iterator over what the workers read.
+        before: process numbers of the children that there were before.
+    """
+    workers = [child for child in multiprocessing.active_children() if child.pid not in before]
+    # Of the priority 0 or more: called before multiprocessing asks its children to end.
+    Finalize(items, end_workers, (workers,), exitpriority=0)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit()
