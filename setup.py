@@ -54,6 +54,7 @@ setup(
         "psutil>=5.9",
         "matplotlib>=3.9",
         "peft>=0.21",
+        "rich>=13",
     ],
     extras_require={
         "baselines": ["neuraloperator>=1.0"],

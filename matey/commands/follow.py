@@ -1,0 +1,53 @@
+"""Shows how runs go: one or more that are watched while they train, or several beside each other, once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from matey.mistakes import writing
+from matey.report.progress import Progress, in_terminal, read_progress
+
+
+def compare(folders: Sequence[Path], html: Path | None) -> int:
+    """Print curves and tables of runs, and write a page of them; return 0."""
+    runs = [read_progress(folder) for folder in folders]
+    console = Console()
+    console.print(in_terminal(runs, console.width))
+    _write(html, runs, None)
+    return 0
+
+
+def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
+    """Show runs until each has taken its last step or ctrl-C ends it; return 0.
+
+    Args:
+        folders: the folders of the runs.
+        html: page to write as well, or None.
+        every: seconds between looks.
+    """
+    console = Console()
+    runs = [read_progress(folder) for folder in folders]
+    try:
+        with Live(in_terminal(runs, console.width), console=console, auto_refresh=False) as live:
+            while not all(run.num_steps is not None and run.last >= run.num_steps for run in runs):
+                _write(html, runs, every)
+                time.sleep(every)
+                runs = [read_progress(folder) for folder in folders]
+                live.update(in_terminal(runs, console.width), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    _write(html, runs, None)
+    return 0
+
+
+def _write(html: Path | None, runs: Sequence[Progress], refresh: int | None) -> None:
+    if html is not None:
+        from matey.report.progress_page import write_page  # matplotlib takes a second to import
+
+        with writing(html):
+            write_page(html, runs, refresh)

@@ -1,0 +1,57 @@
+"""A page of how runs go, which asks for itself again while one of them is watched."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from matey.report.page import figure, heading, page, paragraph, table
+from matey.report.plots import BELOW, COLOURS, STYLE
+from matey.report.png import to_png
+from matey.report.progress import Progress, loss_curves, run_rows, system_rows, validation_curves
+
+
+def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None) -> None:
+    """Write the page.
+
+    Args:
+        path: HTML to write; whoever reads it sees the old page or the new one.
+        runs: the runs.
+        refresh: seconds after which a browser is to load it again, or None.
+    """
+    parts = [
+        heading(1, ", ".join(run.name for run in runs)),
+        paragraph(f"As of {datetime.datetime.now():%F %T}.", "soft"),
+    ]
+    if any(run.steps or run.validations for run in runs):
+        parts.append(figure(to_png(progress_figure(runs)), "Left: running mean of the loss. Right: each validation."))
+    parts.append(table(*run_rows(runs)))
+    head, rows = system_rows(runs)
+    if rows:
+        parts += [heading(2, "Best validation"), paragraph("NRMSE, and over persistence's."), table(head, rows)]
+    html = page(f"{runs[0].name} - MATEY", parts)
+    if refresh is not None:
+        html = html.replace("<title>", f'<meta http-equiv="refresh" content="{refresh}">\n<title>', 1)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(html, encoding="utf-8")
+    unfinished.replace(path)
+
+
+@matplotlib.rc_context(STYLE)
+def progress_figure(runs: Sequence[Progress]) -> Figure:
+    """Draw loss and validation error over the steps, a curve for each run."""
+    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = drawn.subplots(1, 2)
+    for axes, title, curves in zip(
+        panels, ("training loss", "NRMSE in validation"), (loss_curves(runs), validation_curves(runs)), strict=True
+    ):
+        for index, curve in enumerate(curves):
+            marker = "o-" if len(curve.values) < 30 else "-"
+            axes.plot(curve.places, curve.values, marker, ms=3, color=COLOURS[index % len(COLOURS)], label=curve.name)
+        axes.set(title=title, xlabel="step", yscale="log")
+        axes.legend(fontsize=8, **BELOW)
+    return drawn

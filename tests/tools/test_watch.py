@@ -1,0 +1,81 @@
+"""A run is watched while it trains and compared with another, in the terminal and as a page."""
+
+import json
+import sys
+
+import pytest
+from rich.console import Console
+
+from matey.report.progress import in_terminal, read_progress
+from matey.report.text_curves import Curve, text_curves
+from tests.conftest import clean_environment, in_background, start
+
+PRETRAIN = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config"]
+
+
+def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, tmp_path):
+    run, page = tmp_path / "run", tmp_path / "watched.html"
+    other = written_run(tmp_path / "other", [0.4, 0.2])
+    with in_background([*PRETRAIN, run_yaml()]) as training:
+        assert training.wait(timeout=240) == 0
+    (run / "metrics.jsonl").rename(tmp_path / "all")
+    watching = [sys.executable, "tools/watch.py", run, "--html", page, "--every", "1"]
+    (run / "metrics.jsonl").write_text("".join((tmp_path / "all").open().readlines()[:1]))
+    with in_background(watching, clean_environment() | {"COLUMNS": "90"}, stdout=-1) as process:
+        while not page.exists():
+            assert process.poll() is None
+        assert '<meta http-equiv="refresh" content="1">' in page.read_text()
+        (tmp_path / "all").rename(run / "metrics.jsonl")
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "4 of 4" in printed and "shallow_water" in printed
+    assert "refresh" not in page.read_text() and "data:image/png" in page.read_text()
+    result = start([sys.executable, "tools/compare.py", run, other, "--html", tmp_path / "both.html"])
+    assert result.returncode == 0 and "4 of 4" in result.stdout and "2 of 2" in result.stdout, result.stderr
+    assert "<td>0.5</td>" in (tmp_path / "both.html").read_text()
+
+
+def test_the_best_validation_the_speed_and_the_time_left_are_those_of_the_log(tmp_path):
+    run = read_progress(written_run(tmp_path / "run", [0.4, 0.1, 0.2], steps=5))
+    assert (run.last, run.num_steps, run.best["step"], run.seconds_per_step, run.seconds_left) == (3, 5, 2, 0.5, 1)
+    console = Console(width=80, record=True)
+    console.print(in_terminal([run], 80))
+    assert "3 of 5" in (text := console.export_text()) and "1 s" in text and "0.25" in text
+
+
+def test_a_run_that_has_logged_nothing_yet_is_shown_too(tmp_path):
+    run = read_progress(written_run(tmp_path / "run", []))
+    console = Console(width=80, record=True)
+    console.print(in_terminal([run], 80))
+    assert "0 of 0" in console.export_text()
+
+
+def test_a_folder_that_is_no_run_is_refused_in_a_sentence(tmp_path):
+    result = start([sys.executable, "tools/compare.py", tmp_path])
+    assert result.returncode == 2 and "is not the folder of a run: it holds no config.yaml" in result.stderr
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.1, 0.01], [0.01, 0.1, 1.0]])
+def test_a_curve_in_text_runs_from_the_corner_of_its_first_value_to_that_of_its_last(values):
+    lines = [line.plain for line in text_curves([Curve("run", [1, 2, 3], values, "blue")], width=40, height=5)]
+    marked = [[place for place, letter in enumerate(line) if 0x2800 < ord(letter) < 0x2900] for line in lines[:5]]
+    first, last = (marked[0], marked[4]) if values[0] > values[2] else (marked[4], marked[0])
+    assert min(first) == min(map(min, marked)) and max(last) == 38
+    assert lines[0].split()[0] == "1" and lines[4].split()[0] == "0.01" and lines[5].endswith("step 3")
+
+
+def test_what_cannot_stand_on_a_logarithmic_axis_is_left_out():
+    assert text_curves([Curve("run", [1, 2], [float("nan"), 0.0], "blue")], 40, 5) == []
+    assert len(text_curves([Curve("run", [1, 2], [float("inf"), 2.0], "blue")], 40, 5)) == 6
+
+
+def written_run(folder, errors, steps=None):
+    """A run's folder as far as it is read here, of a system whose persistence has an error of 0.4."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(f"train: {{steps: {len(errors) if steps is None else steps}}}\n")
+    lines = []
+    for step, error in enumerate(errors, start=1):
+        lines.append({"step": step, "loss": 2 * error, "seconds": 0.5})
+        by_system = {"valid_nrmse_by_system": {"waves": error}, "valid_persistence_by_system": {"waves": 0.4}}
+        lines.append({"step": step, "valid_nrmse": error, **by_system})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
