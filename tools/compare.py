@@ -2,7 +2,7 @@
 
     python tools/compare.py RUN RUN [RUN ...] [--html page.html]
 
-RUN is a run's folder, such as runs/demo. Errors on held-out trajectories are compared by launch/evaluate.py --checkpoint RUN RUN.
+RUN is a run's folder, such as runs/demo. launch/evaluate.py --checkpoint RUN RUN compares errors on what was held out.
 """
 
 from __future__ import annotations

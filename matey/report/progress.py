@@ -111,7 +111,12 @@ def loss_curves(runs: Sequence[Progress]) -> list[Curve]:
 def validation_curves(runs: Sequence[Progress]) -> list[Curve]:
     """Return the error of each run's validations, the mean over its systems."""
     return [
-        Curve(run.name, *([line[key] for line in run.validations] for key in ("step", "valid_nrmse")), colour)
+        Curve(
+            run.name,
+            [line["step"] for line in run.validations],
+            [line["valid_nrmse"] for line in run.validations],
+            colour,
+        )
         for run, colour in zip(runs, itertools.cycle(COLOURS))
     ]
 

@@ -18,7 +18,7 @@ class Curve:
     """A curve to draw.
 
     Attributes:
-        name: what it is called below the plot.
+        name: name in the line below the plot.
         places: steps, one for each value.
         values: values; those that are not positive and finite are left out.
         colour: colour of rich.
