@@ -26,9 +26,12 @@ BACKENDS: Registry[Any] = Registry(
 """Functions that attend within segments, see `matey.model.attention`."""
 
 CRITERIA: Registry[Any] = Registry(
-    "refinement criterion", "matey.criteria", {"variance": "matey.tokens.refinement:patch_variance"}
+    "refinement criterion",
+    "matey.criteria",
+    {"variance": "matey.tokens.criteria:patch_variance"}
+    | {name: f"matey.tokens.criteria:{name}" for name in ("last_change", "gradient", "second_difference", "random")},
 )
-"""Functions that say how much each patch is worth splitting, see `matey.tokens.refinement`."""
+"""Functions that say how much each patch is worth splitting, see `matey.tokens.criteria`."""
 
 LOSSES: Registry[Any] = Registry(
     "loss",

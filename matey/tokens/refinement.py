@@ -1,4 +1,4 @@
-"""Decide which patches are worth splitting: those in which the field varies."""
+"""Decide which patches are worth splitting: those of which a criterion makes most, see `matey.tokens.criteria`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from itertools import pairwise, product
 from typing import Any, Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
 
 from matey.config.choices import CRITERIA
-from matey.tokens.patches import Patch, cover, holds_cells, pad, patch_grid
+from matey.tokens.criteria import patch_mean
+from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
 
 Rule = Literal["threshold", "fraction", "budget"]
 Values = Literal["normalised", "raw"]
@@ -35,8 +36,8 @@ class Refinement:
         change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
             the field is about to vary as well.
         keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
-        criterion: name of what is compared between patches, in place of the variance: a function with the arguments and the
-            result of `patch_variance`, not negative.
+        criterion: name of what is compared between patches, see `matey.tokens.criteria`; where these lines say variance, it
+            is meant.
     """
 
     rule: Rule
@@ -87,35 +88,6 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     return refined
 
 
-def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Variance of the values inside each spatial patch, over all frames and its cells, averaged over the fields.
-
-    Args:
-        fields: ``(b, t, f, z, y, x)``, the values whose variance is taken.
-        covered: size ``t, z, y, x`` of what the patches cover; what lies beyond the fields counts for nothing.
-        patch: the patch, of which only the spatial extent counts; a patch is split for all frames of the window or for
-            none.
-
-    Returns:
-        ``(b, Z, Y, X)``, the variance of each patch.
-    """
-    cells, share = _in_patches(pad(fields, covered[1:]), patch), _share_inside(fields, covered, patch)
-    mean = _mean(cells) / share  # (b, f, Z, Y, X)
-    deviation = cells - mean[:, None, :, :, None, :, None, :, None]
-    if tuple(covered[1:]) != fields.shape[3:]:
-        deviation = deviation * _in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch)
-    return (_mean(deviation.square_()) / share).mean(dim=1)
-
-
-def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Mean of values ``(b, t, f, z, y, x)`` over the frames, the fields and the cells of each patch, ``(b, Z, Y, X)``.
-
-    See `patch_variance` for the other arguments.
-    """
-    means = _mean(_in_patches(pad(values, covered[1:]), patch)) / _share_inside(values, covered, patch)
-    return means.mean(dim=1)
-
-
 def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement: Refinement) -> Tensor:
     """Return what is compared between patches, ``(b, Z, Y, X)``."""
     criterion: Tensor = CRITERIA[refinement.criterion](fields, covered, patch)
@@ -123,25 +95,6 @@ def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement:
         return criterion
     change = fields[:, -1:] - fields[:, -2:-1]
     return criterion + refinement.change * patch_mean(change.square(), covered, patch)
-
-
-def _share_inside(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor | float:
-    """Return the share of each patch's cells that lie inside the fields, ``(1, 1, Z, Y, X)``, or 1 where all do."""
-    if tuple(covered[1:]) == fields.shape[3:]:
-        return 1.0
-    share = _mean(_in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch))
-    return share.masked_fill(share == 0, 1)
-
-
-def _in_patches(fields: Tensor, patch: Patch) -> Tensor:
-    _, pz, py, px = patch
-    return rearrange(fields, "b t f (Z pz) (Y py) (X px) -> b t f Z pz Y py X px", pz=pz, py=py, px=px)
-
-
-def _mean(cells: Tensor) -> Tensor:
-    """Average ``(b, t, f, Z, pz, Y, py, X, px)`` over the frames and the cells of each patch: ``(b, f, Z, Y, X)``."""
-    # The contiguous axis first: several times faster than all at once.
-    return cells.mean(dim=8).mean(dim=(1, 4, 6))
 
 
 def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:

@@ -5,24 +5,10 @@ import torch
 
 from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.refinement import Refinement, patch_variance, refine
+from matey.tokens.criteria import patch_variance
+from matey.tokens.refinement import Refinement, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
-
-
-def test_the_variance_is_over_frames_and_cells_and_averaged_over_fields():
-    fields = torch.randn(1, 3, 2, 1, 16, 16)
-    patch = fields[0, :, :, 0, 8:16, 0:8]
-    expected = (patch[:, 0].var(correction=0) + patch[:, 1].var(correction=0)) / 2
-    assert torch.allclose(patch_variance(fields, (3, 1, 16, 16), COARSE)[0, 0, 1, 0], expected)
-
-
-def test_what_lies_beyond_the_grid_counts_for_nothing():
-    fields = torch.randn(1, 2, 2, 1, 12, 13)
-    variance = patch_variance(fields, (2, 1, 16, 16), COARSE)
-    corner = fields[0, :, :, 0, 8:, 8:].var(dim=(0, 2, 3), correction=0).mean()
-    assert torch.allclose(variance[0, 0, 1, 1], corner)
-    assert torch.allclose(variance[..., :1, :1], patch_variance(fields[..., :8, :8], (2, 1, 8, 8), COARSE))
 
 
 def test_a_field_of_large_numbers_decides_where_raw_values_do():

@@ -1,0 +1,146 @@
+"""What is compared between patches to decide which are split: one number a patch, from the cells of that patch alone.
+
+    variance             of the values, over frames and cells                                        (the paper's)
+    last_change          mean square of the change between the last two frames
+    gradient             mean square of the differences of neighbouring cells
+    second_difference    mean square of a cell's difference from the mean of its two neighbours: what an interpolating wavelet
+                         keeps as detail
+    random               as if drawn: the control, which any criterion has to beat
+
+No criterion looks beyond its patch, so that none needs a halo and the ends of the domain do not matter: where a field is moved
+by whole patches along a periodic axis, what is split moves with it (but at random). What lies beyond the grid counts for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.tokens.patches import Patch, holds_cells, pad
+
+AXES_IN_PATCH = (4, 6, 8)
+"""Axes of the cells of a patch in ``b t f Z pz Y py X px``."""
+SHADES = 64
+"""Steps in a deviation to which means are rounded before they are mixed into a random number: the last bit of a sum, which
+depends on the order of its terms, then has no say."""
+
+
+def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Variance of the values inside each spatial patch, over all frames and its cells, averaged over the fields.
+
+    Args:
+        fields: ``(b, t, f, z, y, x)``, the values whose variance is taken.
+        covered: size ``t, z, y, x`` of what the patches cover; what lies beyond the fields counts for nothing.
+        patch: the patch, of which only the spatial extent counts; a patch is split for all frames of the window or for
+            none.
+
+    Returns:
+        ``(b, Z, Y, X)``, the variance of each patch.
+    """
+    cells, share = _in_patches(pad(fields, covered[1:]), patch), _share_inside(fields, covered, patch)
+    mean = _mean(cells) / share  # (b, f, Z, Y, X)
+    deviation = cells - mean[:, None, :, :, None, :, None, :, None]
+    if tuple(covered[1:]) != fields.shape[3:]:
+        deviation = deviation * _in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch)
+    return (_mean(deviation.square_()) / share).mean(dim=1)
+
+
+def last_change(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Mean square of the change between the last two frames, see `patch_variance`.
+
+    Raises:
+        ValueError: there is one frame only.
+    """
+    if fields.shape[1] == 1:
+        raise ValueError(
+            "tokens.criterion last_change compares the last two frames, but the history has one; set data.history to 2 or "
+            "more, or take another criterion."
+        )
+    return patch_mean((fields[:, -1:] - fields[:, -2:-1]).square(), covered, patch)
+
+
+def gradient(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Mean square of the differences of neighbouring cells of a patch, summed over the axes, see `patch_variance`."""
+    return _mean_square_difference(fields, covered, patch, order=1)
+
+
+def second_difference(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Mean square of ``u - (u_before + u_after) / 2`` in a patch, summed over the axes, see `patch_variance`.
+
+    It is the detail of the interpolating wavelet of second order by which adaptive solvers refine (Harten, 1995).
+    """
+    return _mean_square_difference(fields, covered, patch, order=2) / 4
+
+
+def random(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Numbers in [0, 1) that are as good as drawn for each sample and patch, see `patch_variance`.
+
+    They are a function of the sample's values and of the place, so that all ranks have the same, and an interrupted run goes
+    on with those that it would have had.
+    """
+    means = patch_mean(fields, covered, patch)
+    shades = (means * SHADES).round().long().flatten(1)
+    place = torch.arange(shades.shape[1], device=fields.device)
+    of_sample = _mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
+    numbers = _mixed(of_sample + _mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
+    drawn = (numbers.to(fields.dtype) / 2**24).view_as(means)
+    return drawn * holds_cells(fields.shape[3:], covered, patch, fields.device)
+
+
+def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Mean of values ``(b, t, f, z, y, x)`` over the frames, the fields and the cells of each patch, ``(b, Z, Y, X)``.
+
+    See `patch_variance` for the other arguments.
+    """
+    means = _mean(_in_patches(pad(values, covered[1:]), patch)) / _share_inside(values, covered, patch)
+    return means.mean(dim=1)
+
+
+def _share_inside(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor | float:
+    """Return the share of each patch's cells that lie inside the fields, ``(1, 1, Z, Y, X)``, or 1 where all do."""
+    if tuple(covered[1:]) == fields.shape[3:]:
+        return 1.0
+    share = _mean(_in_patches(pad(torch.ones_like(fields[:1, :1, :1]), covered[1:]), patch))
+    return share.masked_fill(share == 0, 1)
+
+
+def _in_patches(fields: Tensor, patch: Patch) -> Tensor:
+    _, pz, py, px = patch
+    return rearrange(fields, "b t f (Z pz) (Y py) (X px) -> b t f Z pz Y py X px", pz=pz, py=py, px=px)
+
+
+def _mean(cells: Tensor) -> Tensor:
+    """Average ``(b, t, f, Z, pz, Y, py, X, px)`` over the frames and the cells of each patch: ``(b, f, Z, Y, X)``."""
+    # The contiguous axis first: several times faster than all at once.
+    return cells.mean(dim=8).mean(dim=(1, 4, 6))
+
+
+def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch, order: int) -> Tensor:
+    """Average the squares of differences of an order between cells of one patch, and add the axes up: ``(b, Z, Y, X)``."""
+    cells, inside = (_in_patches(pad(f, covered[1:]), patch) for f in (fields, torch.ones_like(fields[:1, :1, :1])))
+    total = fields.new_zeros(())
+    for axis in AXES_IN_PATCH:
+        if cells.shape[axis] <= order:
+            continue
+        # What lies beyond the grid comes last along every axis: a difference counts where its last cell is inside.
+        counts = inside.narrow(axis, order, inside.shape[axis] - order)
+        squares = cells.diff(n=order, dim=axis).square_() * counts
+        share = _mean(counts)
+        total = total + (_mean(squares) / share.masked_fill(share == 0, 1)).mean(dim=1)
+    return total.expand(len(fields), *cells.shape[3:8:2])
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """Spread integers over all 64 bits, as SplitMix64 ends (Steele, Lea and Flood, 2014)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ _shifted_right(numbers, shift)) * (factor - 2**64)
+    return numbers ^ _shifted_right(numbers, 31)
+
+
+def _shifted_right(numbers: Tensor, bits: int) -> Tensor:
+    """Shift int64 to the right, with zeros from the left."""
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)

@@ -1,0 +1,130 @@
+"""What is compared between patches, beside plain loops in NumPy; and what holds for every criterion."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from matey.config.choices import CRITERIA
+from matey.tokens.criteria import patch_variance
+from matey.tokens.layout import layout_tokens
+from matey.tokens.refinement import Refinement, refine
+
+COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
+OWN = tuple(CRITERIA.own)
+PLANE, SPACE = ((2, 3, 2, 1, 16, 24), COARSE, FINE), ((2, 2, 2, 8, 8, 12), (1, 4, 4, 4), (1, 2, 2, 2))
+
+
+def in_loops(name, fields, patch):
+    """Return the criterion of every patch, cell by cell; a patch may reach beyond the grid."""
+    b, t, f, *grid = fields.shape
+    counts = [-(-cells // size) for cells, size in zip(grid, patch[1:], strict=True)]
+    result = np.zeros((b, *counts))
+    for sample, *place in product(range(b), *map(range, counts)):
+        box = tuple(slice(p * s, min((p + 1) * s, g)) for p, s, g in zip(place, patch[1:], grid, strict=True))
+        cells = fields[sample][(slice(None), slice(None), *box)]  # (t, f, z, y, x)
+        of_fields = []
+        for field in np.moveaxis(cells, 1, 0):
+            if name == "variance":
+                of_fields.append(field.var())
+            elif name == "last_change":
+                of_fields.append(((field[-1] - field[-2]) ** 2).mean())
+            else:
+                order = {"gradient": 1, "second_difference": 2}[name]
+                differences = [np.diff(field, order, axis) / order for axis in (1, 2, 3) if field.shape[axis] > order]
+                of_fields.append(sum((d**2).mean() for d in differences))
+        result[(sample, *place)] = np.mean(of_fields)
+    return result
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
+@pytest.mark.parametrize(("shape", "patch"), [((2, 3, 2, 1, 16, 24), COARSE), ((1, 2, 2, 8, 12, 8), (1, 4, 4, 2))])
+def test_criteria_are_those_of_plain_loops(name, shape, patch):
+    fields = torch.randn(shape, dtype=torch.float64)
+    expected = in_loops(name, fields.numpy(), patch)
+    assert torch.allclose(CRITERIA[name](fields, (shape[1], *shape[3:]), patch), torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
+def test_padding_counts_for_nothing_in_any_criterion(name):
+    fields = torch.randn(2, 2, 2, 1, 12, 13, dtype=torch.float64)
+    padded = CRITERIA[name](fields, (2, 1, 24, 16), COARSE)
+    expected = np.pad(in_loops(name, fields.numpy(), COARSE), ((0, 0), (0, 0), (0, 1), (0, 0)))
+    assert torch.allclose(padded, torch.from_numpy(expected))
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(("shape", "coarse", "fine"), [PLANE, SPACE])
+def test_no_sample_changes_the_criterion_of_another(name, shape, coarse, fine):
+    fields = torch.randn(3, *shape[1:])
+    covered, order = (shape[1], *shape[3:]), [2, 0, 1]
+    for patch in (coarse, fine):
+        together = CRITERIA[name](fields, covered, patch)
+        assert torch.equal(CRITERIA[name](fields[order], covered, patch), together[order])
+        assert torch.equal(CRITERIA[name](fields[1:2], covered, patch), together[1:2])
+        assert (together >= 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
+def test_what_moves_by_whole_patches_around_the_domain_is_split_where_it_went(name):
+    fields = torch.randn(1, 2, 1, 1, 16, 24, dtype=torch.float64)
+    here = CRITERIA[name](fields, (2, 1, 16, 24), COARSE)
+    moved = CRITERIA[name](fields.roll(8, dims=5), (2, 1, 16, 24), COARSE)
+    assert torch.allclose(moved, here.roll(1, dims=3))
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(("shape", "coarse", "fine"), [PLANE, SPACE])
+def test_by_any_criterion_all_split_is_the_fine_grid_and_none_the_coarse(name, shape, coarse, fine):
+    fields, patches = torch.randn(shape), [coarse, fine]
+    for share, only in ((1.0, fine), (0.0, coarse)):
+        split = refine(fields, patches, Refinement("fraction", share, criterion=name))
+        layout = layout_tokens([(shape[0], shape[1], *shape[3:])], [split], patches)
+        assert layout.num_tokens == fields[:, :, 0].numel() // np.prod(only)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_budget_is_spent_exactly_by_any_criterion(name):
+    patches = [(2, 1, 16, 16), (2, 1, 8, 8), (2, 1, 4, 4)]
+    split = refine(torch.randn(3, 2, 1, 1, 32, 32), patches, Refinement("budget", 4 + 3 * 7, criterion=name))
+    layout = layout_tokens([(3, 2, 1, 32, 32)], [split], patches)
+    assert torch.bincount(layout.sample).tolist() == [4 + 3 * 7] * 3
+
+
+def test_a_history_of_one_frame_has_no_last_change():
+    with pytest.raises(ValueError, match="last two frames, but the history has one; set data.history"):
+        refine(torch.randn(1, 1, 1, 1, 16, 16), [COARSE, FINE], Refinement("fraction", 0.5, criterion="last_change"))
+
+
+def test_at_random_every_patch_is_split_alike_often_and_places_are_not_tied():
+    fields = torch.randn(400, 1, 1, 1, 32, 32)
+    (split,) = refine(fields, [COARSE, FINE], Refinement("fraction", 0.25, criterion="random"))
+    share = split.float().mean(dim=0).flatten()
+    assert (share - 0.25).abs().max() < 5 * (0.25 * 0.75 / 400) ** 0.5
+    numbers = CRITERIA["random"](fields, (1, 1, 32, 32), COARSE).flatten(1)
+    between = torch.corrcoef(numbers.T) - torch.eye(16)
+    assert between.abs().max() < 5 / 400**0.5
+    fine = CRITERIA["random"](fields, (1, 1, 32, 32), FINE).flatten(1)
+    assert torch.corrcoef(torch.cat([numbers, fine], dim=1).T)[:16, 16:].abs().max() < 5 / 400**0.5
+
+
+def test_the_last_bit_of_a_sum_does_not_decide_what_is_drawn():
+    fields = torch.randn(8, 2, 2, 1, 32, 32)
+    drawn, again = (CRITERIA["random"](f, (2, 1, 32, 32), COARSE) for f in (fields, fields * (1 + 2**-22)))
+    assert torch.equal(drawn, again)
+
+
+def test_the_variance_is_over_frames_and_cells_and_averaged_over_fields():
+    fields = torch.randn(1, 3, 2, 1, 16, 16)
+    patch = fields[0, :, :, 0, 8:16, 0:8]
+    expected = (patch[:, 0].var(correction=0) + patch[:, 1].var(correction=0)) / 2
+    assert torch.allclose(patch_variance(fields, (3, 1, 16, 16), COARSE)[0, 0, 1, 0], expected)
+
+
+def test_what_lies_beyond_the_grid_counts_for_nothing():
+    fields = torch.randn(1, 2, 2, 1, 12, 13)
+    variance = patch_variance(fields, (2, 1, 16, 16), COARSE)
+    corner = fields[0, :, :, 0, 8:, 8:].var(dim=(0, 2, 3), correction=0).mean()
+    assert torch.allclose(variance[0, 0, 1, 1], corner)
+    assert torch.allclose(variance[..., :1, :1], patch_variance(fields[..., :8, :8], (2, 1, 8, 8), COARSE))
