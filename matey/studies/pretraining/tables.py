@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from matey.config.choices import CRITERIA
+
 THERMALS = "colliding_thermals"
 
 
@@ -165,6 +167,18 @@ def adaptivity_cases(
     return tuple(cases)
 
 
+def criterion_cases(sizes: Sequence[int], budgets: Sequence[int]) -> tuple[Case, ...]:
+    """Return adaptive tokens of equal number whose patches are split by one criterion or another, or at random."""
+    return tuple(
+        Case(
+            f"vit mix by {criterion}",
+            str(budget),
+            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget"), f"tokens.criterion={criterion}"),
+        )
+        for budget, criterion in itertools.product(budgets, CRITERIA.own)
+    )
+
+
 def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
     """Return every attention scheme at every size."""
     return tuple(
@@ -195,6 +209,8 @@ def _adaptivity() -> Study:
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
     ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False)
+    laptop += criterion_cases((32, 16, 8), (38, 68))
+    small = adaptivity_cases(("vit",), (16, 8), (), (), extra=False) + criterion_cases((32, 16, 8), (38,))
     paper = tuple(
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
@@ -205,6 +221,17 @@ def _adaptivity() -> Study:
         {
             "tiny": Table(
                 title, BASE, tiny, references, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16
+            ),
+            "small": Table(
+                title,
+                BASE,
+                small,
+                references,
+                (Simulated(THERMALS, 128, 24, 31),),
+                ("train.steps=400", "data.split=[0.7, 0.1, 0.2]"),
+                3,
+                10,
+                40,
             ),
             "laptop": Table(title, BASE, laptop, references, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
             "paper": Table(title, PAPER_THERMALS, paper, references, max_windows=1000),
