@@ -69,6 +69,23 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     return (mean_square_error / (target.var(dim=CELLS) + VRMSE_EPSILON)).sqrt()
 
 
+def correlation(prediction: Tensor, target: Tensor) -> Tensor:
+    """Pearson's correlation of the values of the cells of both frames.
+
+    Args:
+        prediction: ``(b, f, z, y, x)``, the predicted frames.
+        target: ``(b, f, z, y, x)``, the true frames.
+
+    Returns:
+        The correlation ``(b, f)``, from -1 to 1, which is perfect; also 1 where both are constant, and 0 where one is.
+    """
+    ours, true = (frame.double() - frame.double().mean(dim=CELLS, keepdim=True) for frame in (prediction, target))
+    sizes = (_root_mean_square(ours).square() + NRMSE_EPSILON**2) * (
+        _root_mean_square(true).square() + NRMSE_EPSILON**2
+    )
+    return ((ours * true).mean(dim=CELLS) + NRMSE_EPSILON**2) / sizes.sqrt()
+
+
 def _root_mean_square(field: Tensor) -> Tensor:
     num_cells = field.shape[-3:].numel()
     return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5
@@ -78,10 +95,13 @@ NRMSE = Metric("NRMSE", "Root mean square error over the root mean square of the
 VRMSE = Metric(
     "VRMSE", "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.", vrmse
 )
+CORRELATION = Metric(
+    "correlation", "Of the values of the cells with the true ones: 1 is the same pattern.", correlation
+)
 METRICS: Registry[Metric] = Registry(
     "metric",
     "matey.metrics",
-    {"nrmse": "matey.metrics:NRMSE", "vrmse": "matey.metrics:VRMSE"},
+    {"nrmse": "matey.metrics:NRMSE", "vrmse": "matey.metrics:VRMSE", "correlation": "matey.metrics:CORRELATION"},
     type="matey.metrics:Metric",
 )
 """All measures that are reported, in this order; the first is the one that ratios and rankings go by."""

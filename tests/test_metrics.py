@@ -1,9 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from matey.metrics import NRMSE_EPSILON, VRMSE_EPSILON, nrmse, vrmse
+from matey.metrics import NRMSE_EPSILON, VRMSE_EPSILON, correlation, nrmse, vrmse
 from matey.tokens.normalisation import TINY
 
 
@@ -25,7 +26,7 @@ def test_vrmse_forgets_the_mean_of_the_field_and_nrmse_does_not():
     assert nrmse(prediction + 100, target + 100).item() < 0.05 * nrmse(prediction, target).item()
 
 
-@pytest.mark.parametrize("metric", [nrmse, vrmse])
+@pytest.mark.parametrize("metric", [nrmse, vrmse, correlation])
 def test_each_sample_and_field_has_an_error_of_its_own(metric):
     torch.manual_seed(0)
     prediction, target = torch.randn(2, 3, 4, 2, 5, 6)
@@ -50,3 +51,18 @@ def test_nrmse_of_an_exact_prediction_has_a_finite_gradient():
     prediction = torch.ones(1, 1, 1, 2, 2, requires_grad=True)
     nrmse(prediction, torch.ones(1, 1, 1, 2, 2)).sum().backward()
     assert prediction.grad.isfinite().all()
+
+
+def test_the_correlation_is_that_of_numpy_in_any_unit():
+    prediction, target = torch.randn(2, 2, 3, 1, 5, 6)
+    for unit, shift in ((1.0, 0.0), (1e-3, 1e-3), (1e5, -1e6)):
+        found = correlation(unit * prediction.double() + shift, target)
+        for sample, field in np.ndindex(2, 3):
+            pair = (f[sample, field].numpy().ravel() for f in (prediction, target))
+            assert found[sample, field].item() == pytest.approx(np.corrcoef(*pair)[0, 1], rel=1e-6)
+
+
+def test_constant_fields_correlate_with_each_other_alone():
+    assert correlation(field(2, 2), field(5, 5)).item() == 1
+    assert correlation(field(1, 2), field(5, 5)).item() == pytest.approx(0, abs=1e-6)
+    assert correlation(field(2, 2), field(5, 6)).item() == pytest.approx(0, abs=1e-6)

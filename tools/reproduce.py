@@ -124,7 +124,9 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     """Add the flags of a study that pretrains many models."""
     title = STUDIES[name]().tables["tiny"].title
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
-    study.add_argument("--scale", choices=("tiny", "small", "laptop", "paper"), default="tiny", help="settings and size (tiny)")
+    study.add_argument(
+        "--scale", choices=("tiny", "small", "laptop", "paper"), default="tiny", help="settings and size (tiny)"
+    )
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/pretrain.py (this Python)")

@@ -23,6 +23,7 @@ from matey.mistakes import writing
 from matey.report.about import describe
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
+from matey.report.physics import physics_text
 from matey.report.summary import READING, summary_text
 
 
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
         print(note)
-    print(f"\n{summary_text(evaluation)}\n\n{READING}\n\nReport: {args.out / 'report.html'}")
+    tables = filter(None, [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), READING])
+    print("", *tables, f"Report: {args.out / 'report.html'}", sep="\n\n")
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from matey.evaluate.baselines import extrapolation, persistence
+from matey.evaluate.physics import CORRELATION_TIME, PhysicsSums, correlation_time
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
@@ -48,6 +49,9 @@ class Record:
             not told apart.
         worst_trajectory: mean NRMSE over the windows of the trajectory where it is largest.
         worst: name of that trajectory; empty where windows were not told apart.
+        physics: measures of `matey.physics` that the system has, where ``field`` is ``all``: the forecast's by their names, the
+            truth's with ``truth_`` before them; at the last step of a rollout ``correlation_time`` as well, and persistence's
+            with its word before it, see `matey.evaluate.physics.correlation_time`.
     """
 
     system: str
@@ -62,6 +66,7 @@ class Record:
     best_trajectory: float = math.nan
     worst_trajectory: float = math.nan
     worst: str = ""
+    physics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_rollout(self) -> bool:
@@ -101,6 +106,7 @@ class ErrorSums:
             RegistryError: a package's metric cannot be used.
         """
         self._metrics = dict(METRICS.items())
+        self._physics = PhysicsSums()
         self._sums: dict[Key, tuple[Tensor, int]] = {}
         self._of_trajectories: dict[Key, dict[str, tuple[float, int]]] = {}
 
@@ -134,20 +140,22 @@ class ErrorSums:
             errors["across"], errors["inside"] = jumps(prediction - target, patch_of_cell) / size
         self._names = list(errors)
         of_fields = torch.stack(list(errors.values())).double()
-        for row, field in enumerate(batch.fields):
-            self._add((batch.system, field, kind, lead), of_fields[:, :, row], trajectories)
-        self._add((batch.system, ALL_FIELDS, kind, lead), of_fields.mean(dim=2), trajectories)
+        for row, name in enumerate(batch.fields):
+            self._add((batch.system, name, kind, lead), of_fields[:, :, row], trajectories)
+        overall = batch.system, ALL_FIELDS, kind, lead
+        self._add(overall, of_fields.mean(dim=2), trajectories)
+        self._physics.add(overall, batch, prediction, target)
 
     def records(self) -> list[Record]:
         """Return the means, in the order in which their first windows came."""
         records = []
         for key, (sums, num_windows) in self._sums.items():
-            system, field, kind, lead = key
+            system, name, kind, lead = key
             means = dict(zip(self._names, (sums / num_windows).tolist(), strict=True))
             records.append(
                 Record(
                     system=system,
-                    field=field,
+                    field=name,
                     kind=kind,
                     lead=lead,
                     errors={name: means[name] for name in self._metrics},
@@ -156,9 +164,10 @@ class ErrorSums:
                     seams=means["across"] / means["inside"] if means["inside"] else math.nan,
                     extrapolation_nrmse=means["extrapolation_nrmse"],
                     **_spread(self._of_trajectories.get(key, {})),
+                    physics=self._physics.means(key),
                 )
             )
-        return records
+        return _with_correlation_times(records)
 
     def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
         """Add errors ``(m, b)`` to the sums of a record, the model's NRMSE to the sums of their trajectories too."""
@@ -168,6 +177,27 @@ class ErrorSums:
             of_trajectories[name] = (total + error, count + 1)
         sums, num_windows = self._sums.get(key, (torch.zeros(len(errors), dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
+
+
+def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
+    """Write the correlation times of every system's rollouts into the record of their last step."""
+    rollouts: dict[tuple[str, Kind], list[Record]] = {}
+    for record in records:
+        if record.field == ALL_FIELDS and record.is_rollout:
+            rollouts.setdefault((record.system, record.kind), []).append(record)
+    last = {}
+    for steps in rollouts.values():
+        steps.sort(key=lambda record: record.lead)
+        leads = [record.lead for record in steps]
+        times = {
+            before + CORRELATION_TIME: correlation_time(leads, [errors["correlation"] for errors in of_steps])
+            for before, of_steps in (
+                ("", [record.errors for record in steps]),
+                (PERSISTENCE, [record.persistence for record in steps]),
+            )
+        }
+        last[id(steps[-1])] = times
+    return [replace(r, physics={**r.physics, **last[id(r)]}) if id(r) in last else r for r in records]
 
 
 def _spread(of_trajectories: dict[str, tuple[float, int]]) -> dict[str, Any]:
@@ -181,12 +211,20 @@ def _spread(of_trajectories: dict[str, tuple[float, int]]) -> dict[str, Any]:
 
 def write_records(records: Sequence[Record], path: Path) -> None:
     """Write records as a JSON list; an error that is not finite, of a rollout that blew up, becomes null."""
-    # JSON knows neither NaN nor infinity, and most readers refuse a file in which Python wrote them.
-    rows = [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        for row in map(_row, records)
-    ]
+    rows = [_finite(_row(record)) for record in records]
     path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Put null for what JSON does not know: most readers refuse a file in which Python wrote NaN or infinity."""
+    return {
+        name: _finite(value)
+        if isinstance(value, Mapping)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for name, value in row.items()
+    }
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -205,6 +243,7 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for row in rows:
         row |= {name: math.nan for name, value in row.items() if value is None}
+        row["physics"] = {name: math.nan if value is None else value for name, value in row.get("physics", {}).items()}
         of_persistence = {name.removeprefix(PERSISTENCE): row[name] for name in row if name.startswith(PERSISTENCE)}
         errors = {name: row[name] for name in of_persistence}
         rest = {name: value for name, value in row.items() if name in known}

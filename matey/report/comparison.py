@@ -9,6 +9,7 @@ from matey.evaluate.comparison import Row, rows_of
 from matey.evaluate.evaluation import Evaluation
 from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
+from matey.report.physics import physics_section, physics_text
 from matey.report.png import to_png
 from matey.report.summary import error_text, forecast_text, known_text, spread_cells, summary_records
 
@@ -45,6 +46,8 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     costs = zip(*(evaluation.costs for evaluation in evaluations), strict=True)
     lines += ["", head, "-" * len(head)]
     lines += [line(of_system[0].system, "", [f"{cost.tokens:.1f} " for cost in of_system]) for of_system in costs]
+    if physics := physics_text(names, [evaluation.records for evaluation in evaluations]):
+        lines += ["", physics]
     return "\n".join(lines)
 
 
@@ -78,6 +81,7 @@ def write_comparison(
         heading(2, "From trajectory to trajectory"),
         paragraph("NRMSE of the best and of the worst trajectory."),
         _spread(names, rows),
+        *physics_section(names, [evaluation.records for evaluation in evaluations]),
     ]
     if any(record.is_rollout for record in evaluations[0].records):
         png = to_png(rollout_plots.compared_figure(names, [evaluation.records for evaluation in evaluations]))

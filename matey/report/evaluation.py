@@ -14,6 +14,7 @@ from matey.metrics import METRICS
 from matey.report import plots, rollout_plots
 from matey.report.about import About, patch_text
 from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
+from matey.report.physics import physics_section
 from matey.report.png import to_png
 from matey.report.summary import (
     error_text,
@@ -37,6 +38,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         definitions(about.facts),
         *_summary(evaluation.records),
         *_rollouts(evaluation),
+        *physics_section(["MATEY"], [evaluation.records]),
         *_spread(evaluation),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),

@@ -7,8 +7,8 @@
                          keeps as detail
     random               as if drawn: the control, which any criterion has to beat
 
-No criterion looks beyond its patch, so that none needs a halo and the ends of the domain do not matter: where a field is moved
-by whole patches along a periodic axis, what is split moves with it (but at random). What lies beyond the grid counts for nothing.
+No criterion looks beyond its patch, so that none needs a halo and the ends of the domain do not matter: where a field moves by
+whole patches along a periodic axis, what is split moves with it (but at random). What is beyond the grid counts for nothing.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ KEYS = [
     "best_trajectory",
     "worst_trajectory",
     "worst",
+    "physics",
 ]
 
 
@@ -92,7 +93,7 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
     (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert list(row) == KEYS
-    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None, None, None, ""]
+    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None, None, None, "", {}]
 
 
 def test_records_are_read_as_they_were_written(tmp_path):

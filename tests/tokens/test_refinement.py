@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.criteria import patch_variance
 from matey.tokens.refinement import Refinement, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.physics import MEASURES
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
 from matey.studies.pretraining.tables import Point, Table
@@ -22,6 +24,7 @@ COLUMNS = (
     ("forecast_seconds", "forecast", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
+PHYSICS = (CORRELATION_TIME, *(before + name for name in MEASURES.own for before in ("", TRUTH)))
 
 
 def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
@@ -43,6 +46,8 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
             "nrmse": record.nrmse,
             "persistence_nrmse": record.persistence_nrmse,
             "ratio": record.ratio,
+            "correlation": record.errors.get("correlation", math.nan),
+            **{name: record.physics.get(name, math.nan) for name in PHYSICS},
             **measured,
         }
         for record in records

@@ -188,19 +188,30 @@ def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
 
 
 def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
-    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space."""
-    ways = {
-        "uniform 8": uniform(8),
-        "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
-    }
+    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space.
+
+    Of one series of adaptive tokens the coarse patches have so many cells, of the other so large a part of the domain.
+    """
+
+    def ways(cells: int) -> dict[str, tuple[str, ...]]:
+        levels = list(itertools.takewhile(lambda size: size >= 8, (cells // 4 // 2**level for level in range(cells))))
+        return {
+            "uniform 8": uniform(8),
+            "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
+            "mix a quarter of the width to 8": adaptive("mix", levels, 0.1),
+        }
+
     return tuple(
         Case(series, str(cells), settings, (Simulated(THERMALS, cells, trajectories, frames),))
-        for cells, (series, settings) in itertools.product(resolutions, ways.items())
+        for cells in resolutions
+        for series, settings in ways(cells).items()
     )
 
 
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
 BASE = "launch/runs/study_micro.yaml"
+SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
+"""The scale small has few trajectories, of which more are held out."""
 
 
 def _adaptivity() -> Study:
@@ -210,7 +221,7 @@ def _adaptivity() -> Study:
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
     ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False)
     laptop += criterion_cases((32, 16, 8), (38, 68))
-    small = adaptivity_cases(("vit",), (16, 8), (), (), extra=False) + criterion_cases((32, 16, 8), (38,))
+    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (38,))
     paper = tuple(
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
@@ -228,7 +239,7 @@ def _adaptivity() -> Study:
                 small,
                 references,
                 (Simulated(THERMALS, 128, 24, 31),),
-                ("train.steps=400", "data.split=[0.7, 0.1, 0.2]"),
+                ("train.steps=250", SMALL_SPLIT),
                 3,
                 10,
                 40,
@@ -290,6 +301,7 @@ def _scaling_of_tokens() -> Study:
         costs,
         {
             "tiny": tiny,
+            "small": at((64, 128, 256), 8, 16, "train.steps=150", SMALL_SPLIT, seeds=1, rollout=5, max_windows=20),
             "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
             "paper": at((256, 512, 1024), 120, 101),
         },

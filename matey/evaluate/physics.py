@@ -1,0 +1,66 @@
+"""Physics of forecasts beside that of the truth: means over windows, and how long a rollout goes on like the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.physics import MEASURES
+
+TRUTH = "truth_"
+"""What the names of the truth's numbers begin with."""
+
+LEAST_CORRELATION = 0.8
+"""Correlation with the truth below which a rollout counts as gone astray."""
+
+CORRELATION_TIME = "correlation_time"
+
+
+class PhysicsSums:
+    """Sums the measures of `matey.physics` batch by batch, those of forecasts and those of the truth.
+
+    Raises:
+        RegistryError: a package's measure cannot be used.
+    """
+
+    def __init__(self) -> None:
+        """Start with no windows."""
+        self._measures = dict(MEASURES.items())
+        self._sums: dict[Hashable, dict[str, tuple[float, int]]] = {}
+
+    def add(self, key: Hashable, batch: FieldBatch, prediction: Tensor, target: Tensor) -> None:
+        """Add those of frames ``(b, f, z, y, x)`` in physical units to the sums of a record."""
+        sums = self._sums.setdefault(key, {})
+        for name, measure in self._measures.items():
+            for before, frame in (("", prediction), (TRUTH, target)):
+                if (values := measure.of(frame, batch)) is not None:
+                    total, count = sums.get(before + name, (0.0, 0))
+                    sums[before + name] = total + values.sum().item(), count + len(values)
+
+    def means(self, key: Hashable) -> dict[str, float]:
+        """Return the means over the windows of a record by name; nothing of what its system does not have."""
+        return {name: total / count for name, (total, count) in self._sums.get(key, {}).items()}
+
+
+def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:
+    """Return after how many snapshots a rollout's mean correlation with the truth falls below `LEAST_CORRELATION`.
+
+    Between two snapshots it is taken to fall along a straight line, from 1 at the start.
+
+    Args:
+        leads: ascending numbers of snapshots.
+        correlations: mean correlation after each; one that is not finite is that of a rollout that blew up, and counts as 0.
+
+    Returns:
+        Snapshots; infinity where it does not fall below.
+    """
+    lead_before, before = 0, 1.0
+    for lead, correlation in zip(leads, correlations, strict=True):
+        now = correlation if math.isfinite(correlation) else 0.0
+        if now < LEAST_CORRELATION:
+            return lead_before + (lead - lead_before) * (before - LEAST_CORRELATION) / (before - now)
+        lead_before, before = lead, now
+    return math.inf

@@ -1,0 +1,204 @@
+"""Physics of whole frames, beside their errors: what is conserved, and how far a vector field is from free of divergence.
+
+Each is a `Measure`: sums over the cells of a frame, which add up over parts of a field and so over ranks, and a number made of
+them. Evaluation reports it of the forecast and of the truth: what the truth has of it, grid and file have made.
+
+A quantity of a system is declared conserved here alone, in `CONSERVED`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.registry import Registry
+
+CELLS = (-3, -2, -1)
+ADIABATIC_INDEX = 5 / 3
+"""Ratio of specific heats of PDEBench's gas (Takamoto et al. 2022, ``CFD_multi_Hydra.py``)."""
+
+CONSERVED: Mapping[str, tuple[str, ...]] = {
+    "compressible_rand": ("mass", "momentum", "energy"),
+    "compressible_turb": ("mass", "momentum", "energy"),
+    "colliding_thermals": ("mass", "momentum", "heat"),
+}
+"""Quantities of each system that its equations and the ends of its domain keep, by their names in `MEASURES`.
+
+Of momentum, the components along periodic axes: a wall takes up the others. What flows out at open sides (shallow water),
+reacts (diffusion-reaction) or is driven (the box of incompressible flow, the cavity) is not kept.
+"""
+
+Fields = Mapping[str, Tensor]
+"""Fields ``(b, z, y, x)`` of a frame by their names, in float64."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number of a frame that every evaluation reports, of forecasts and of the truth.
+
+    Attributes:
+        label: name in tables.
+        meaning: sentence or two that explain it in a report.
+        sums: function of a frame ``(b, f, z, y, x)`` in physical units and of its batch, for names, spacing and ends of the
+            domain, that returns sums over the cells ``(b, k)``; None where the system does not have it.
+        value: function of the sums of a frame and of those of the last known frame that returns ``(b,)``.
+    """
+
+    label: str
+    meaning: str
+    sums: Callable[[Tensor, FieldBatch], Tensor | None]
+    value: Callable[[Tensor, Tensor], Tensor]
+
+    def of(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
+        """Return the number of a frame that follows a batch's history, ``(b,)``; None where the system does not have it."""
+        sums, before = self.sums(frame, batch), self.sums(batch.last, batch)
+        return None if sums is None or before is None else self.value(sums, before)
+
+
+def conserved(
+    name: str, label: str, meaning: str, densities: Callable[[Fields, FieldBatch], list[Tensor] | None]
+) -> Measure:
+    """Return the measure of how much of a conserved quantity a frame has gained or lost since the last known one.
+
+    Args:
+        name: name of the quantity in `CONSERVED`.
+        label: see `Measure`.
+        meaning: see `Measure`.
+        densities: function that returns the components ``(b, z, y, x)`` of what a cell holds per volume, of a frame's fields;
+            None where fields are missing.
+    """
+
+    def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
+        if name not in CONSERVED.get(batch.system, ()):
+            return None
+        fields = dict(zip(batch.fields, frame.double().unbind(1), strict=True))
+        components = densities(fields, batch)
+        if not components:
+            return None
+        held = torch.stack(components, dim=1)  # (b, k, z, y, x)
+        size = torch.linalg.vector_norm(held, dim=1, keepdim=True)
+        return torch.cat([held, size], dim=1).sum(dim=CELLS)
+
+    return Measure(label, meaning, sums, _drift)
+
+
+def _drift(sums: Tensor, before: Tensor) -> Tensor:
+    """Return the change of the totals over the size of what there is, from ``(b, k + 1)``, sizes last."""
+    change = torch.linalg.vector_norm(sums[:, :-1] - before[:, :-1], dim=1)
+    size = torch.maximum(sums[:, -1], before[:, -1])
+    return (change / size).where((change != 0) | (size != 0), 0.0)
+
+
+def _mass(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
+    return [fields["density"]] if "density" in fields else None
+
+
+def _momentum(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
+    components = components_of("velocity", batch)
+    if components is None or "density" not in fields:
+        return None
+    return [fields["density"] * fields[name] for axis, name in components.items() if batch.periodic[axis]]
+
+
+def _energy(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
+    components = components_of("velocity", batch)
+    if components is None or not {"density", "pressure"} <= fields.keys():
+        return None
+    squares = torch.stack([fields[name].square() for name in components.values()]).sum(dim=0)
+    return [fields["pressure"] / (ADIABATIC_INDEX - 1) + fields["density"] * squares / 2]
+
+
+def _heat(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
+    if not {"density", "potential_temperature"} <= fields.keys():
+        return None
+    return [fields["density"] * fields["potential_temperature"]]
+
+
+def components_of(vector: str, batch: FieldBatch) -> dict[int, str] | None:
+    """Return the names of a vector's components by the axes 0 to 2, ``z, y, x``, that have more than one cell.
+
+    The vertical slice of an atmosphere lies on ``y`` and keeps the name of its vertical component, ``_z``. None where one is
+    missing.
+    """
+    names = {}
+    for axis, letter in enumerate("zyx"):
+        if batch.grid[axis] > 1:
+            choices = [f"{vector}_{letter}"] + ([f"{vector}_z"] if letter == "y" and batch.grid[0] == 1 else [])
+            found = next((name for name in choices if name in batch.fields), None)
+            if found is None:
+                return None
+            names[axis] = found
+    return names or None
+
+
+def divergence(vector: str, label: str, meaning: str) -> Measure:
+    """Return the measure of a vector field's divergence, by central differences of cells that have both neighbours.
+
+    Its value is the root mean square of the divergence over that of the derivatives that it is the sum of: 0 of a field that is
+    free of it on this grid, about 1 of one whose components know nothing of each other.
+    """
+
+    def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
+        components = components_of(vector, batch)
+        if components is None:
+            return None
+        terms = [_slope(frame[:, batch.fields.index(name)].double(), axis, batch) for axis, name in components.items()]
+        stacked = torch.stack(terms, dim=1)  # (b, k, z, y, x), without the outermost cells of axes that end
+        squares = torch.stack([stacked.sum(dim=1).square(), stacked.square().sum(dim=1)], dim=1)
+        return squares.sum(dim=CELLS)
+
+    return Measure(label, meaning, sums, lambda sums, _: (sums[:, 0] / sums[:, 1]).sqrt().where(sums[:, 1] != 0, 0.0))
+
+
+def _slope(field: Tensor, axis: int, batch: FieldBatch) -> Tensor:
+    """Return the central difference of ``(b, z, y, x)`` along an axis, at cells with neighbours along all axes."""
+    slope = (field.roll(-1, axis + 1) - field.roll(1, axis + 1)) / (2 * batch.spacing[axis])
+    for other, (cells, wraps) in enumerate(zip(batch.grid, batch.periodic, strict=True), start=1):
+        if cells > 1 and not wraps:
+            slope = slope.narrow(other, 1, max(0, cells - 2))
+    return slope
+
+
+MASS = conserved("mass", "drift of mass", "Change of the total since the last known frame, over the total.", _mass)
+MOMENTUM = conserved(
+    "momentum",
+    "drift of momentum",
+    "Change of the sum of momentum along periodic axes since the last known frame, over the sum of its magnitude.",
+    _momentum,
+)
+ENERGY = conserved(
+    "energy",
+    "drift of energy",
+    "Change of the sum of internal and kinetic energy since the last known frame, over the sum.",
+    _energy,
+)
+HEAT = conserved(
+    "heat",
+    "drift of heat",
+    "Change of the sum of density times potential temperature since the last known frame, over the sum.",
+    _heat,
+)
+DIVERGENCE = (
+    "Root mean square of the divergence over that of the derivatives it is the sum of: 0 is free of it, 1 is noise."
+)
+VELOCITY = divergence("velocity", "divergence of velocity", DIVERGENCE)
+MAGNETIC = divergence("magnetic", "divergence of the magnetic field", DIVERGENCE)
+
+MEASURES: Registry[Measure] = Registry(
+    "physical measure",
+    "matey.measures",
+    {
+        "mass": "matey.physics:MASS",
+        "momentum": "matey.physics:MOMENTUM",
+        "energy": "matey.physics:ENERGY",
+        "heat": "matey.physics:HEAT",
+        "divergence_velocity": "matey.physics:VELOCITY",
+        "divergence_magnetic": "matey.physics:MAGNETIC",
+    },
+    type="matey.physics:Measure",
+)
+"""All that is reported of forecasts and truth beside errors, in this order."""

@@ -1,0 +1,95 @@
+"""Physics of forecasts beside that of the truth, in words: for the terminal and for pages, of one model or several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
+from matey.evaluate.records import PERSISTENCE, Record
+from matey.physics import MEASURES
+from matey.report.page import definitions, heading, paragraph, table
+from matey.report.summary import forecast_text, summary_records
+
+LABELS = {CORRELATION_TIME: "correlation time"}
+CORRELATION_MEANING = (
+    f"Snapshots after which the mean correlation of a rollout with the truth falls below {LEAST_CORRELATION:g}; beside it, "
+    "persistence's."
+)
+
+
+def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str, ...]]:
+    """Return system, forecast, quantity, its value of each model, and that of the truth (persistence's, of correlation times).
+
+    There are the longest lead and the last step of every rollout: an error in what is conserved adds up.
+
+    Args:
+        records_by_model: records of each model, of the same forecasts.
+    """
+    rows = []
+    for records in zip(*(_chosen(records) for records in records_by_model), strict=True):
+        first = records[0]
+        for name in (name for name in first.physics if not name.startswith((TRUTH, PERSISTENCE))):
+            beside = PERSISTENCE if name == CORRELATION_TIME else TRUTH
+            cells = [value_text(record, name) for record in records] + [value_text(first, beside + name)]
+            rows.append((first.system, forecast_text(first), label_of(name), *cells))
+    return rows
+
+
+def physics_text(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> str:
+    """Lay the rows out as a plain table; empty where there are none."""
+    rows = physics_rows(records_by_model)
+    if not rows:
+        return ""
+    lines = [("physics", "", "", *names, "truth"), *rows]
+    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+    widths[0] = max(widths[0], 22)
+    text, previous = [], ("", "")
+    for line in lines:
+        shown = tuple("" if cell == before else cell for cell, before in zip(line[:2], previous, strict=True))
+        if shown[0]:
+            shown = line[:2]
+        previous = line[:2]
+        words = [cell.ljust(width) for cell, width in zip((*shown, line[2]), widths, strict=False)]
+        text.append("".join([*words, *map(str.rjust, line[3:], widths[3:])]))
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+
+
+def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> list[str]:
+    """Return the part of a page; nothing where there are no rows."""
+    rows = physics_rows(records_by_model)
+    if not rows:
+        return []
+    of_measures = {label_of(name): MEASURES[name].meaning for name in MEASURES} | {
+        label_of(CORRELATION_TIME): CORRELATION_MEANING
+    }
+    present = dict.fromkeys(row[2] for row in rows)
+    return [
+        heading(2, "Physics"),
+        paragraph(
+            "What the equations keep, of forecasts and of the truth: what the truth has of it, its grid and its file have made."
+        ),
+        table(("system", "forecast", "quantity", *names, "truth"), rows, num_text=3),
+        definitions([(label, of_measures[label]) for label in present if label in of_measures]),
+    ]
+
+
+def label_of(name: str) -> str:
+    """Return what a quantity is called in tables."""
+    return LABELS.get(name) or (MEASURES[name].label if name in MEASURES else name)
+
+
+def value_text(record: Record, name: str) -> str:
+    """Format a quantity with three digits; a correlation that never falls below the threshold as longer than the rollout."""
+    value = record.physics.get(name, math.nan)
+    if name.endswith(CORRELATION_TIME):
+        text = f"{value:.1f}" if math.isfinite(value) else f"> {record.lead}"
+        return f"{text} (persistence)" if name.startswith(PERSISTENCE) else text
+    return f"{value:.3g}" if math.isfinite(value) else "diverged"
+
+
+def _chosen(records: Sequence[Record]) -> list[Record]:
+    """Return the records of the summary at each system's longest lead and at the ends of its rollouts."""
+    chosen = summary_records(records)
+    longest = {record.system: record.lead for record in chosen if not record.is_rollout}
+    return [record for record in chosen if record.is_rollout or record.lead == longest[record.system]]
