@@ -64,7 +64,7 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     result = start([sys.executable, *command, "--rollout", 4, "--threads", 1])
     assert result.returncode == 0, result.stderr
     assert "Loading weights" not in result.stderr
-    assert f"Report: {tmp_path}/new/out/report.html" in result.stdout
+    assert f"Report: {tmp_path}/new/out/report.html" in result.stdout and "correlation time" in result.stdout
     records = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
     assert {(r["system"], r["field"]) for r in records} == {
         ("shallow_water", "water_height"),
@@ -204,7 +204,9 @@ def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_p
     command = ["--data", folder / "shallow_water", "--leads", "1", "--rollout", "3", "--max-windows", "4"]
     status, out, error = evaluate("--checkpoint", folder / "waves", model, *command, "--out", tmp_path / "out")
     assert status == 0, error
-    assert out.count("waves") == 3 and out.count("other") == 3 and "worst trajectory" in out
+    assert (
+        out.count("waves") == 4 and out.count("other") == 4 and "worst trajectory" in out and "correlation time" in out
+    )
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('class="best"') == 2 and page.count("<img") == 1 + 2  # curves, and each model's worst case
     for name, checkpoint in (("waves", folder / "waves"), ("other", model)):

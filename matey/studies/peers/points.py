@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,17 @@ class Result:
         seconds: CPU time in seconds, or time on the GPU.
         steps: number of optimizer steps, or of windows that a stencil was fitted to.
         parameters: number of trained parameters.
+        samples_per_second: number of samples taken in in a second of training.
+        forecast_seconds: see `matey.studies.speed.Speed`; like the one above, not a number in files of earlier versions.
+        batch_seconds: see there.
     """
 
     seconds: float
     steps: int
     parameters: int
+    samples_per_second: float = math.nan
+    forecast_seconds: float = math.nan
+    batch_seconds: float = math.nan
 
 
 def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
@@ -92,6 +99,9 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             "seconds": result.seconds / len(point.systems),
             "steps": result.steps,
             "parameters": result.parameters,
+            "samples_per_second": result.samples_per_second,
+            "forecast_seconds": result.forecast_seconds,
+            "batch_seconds": result.batch_seconds,
         }
         for record in summary_records(overall)
     ]

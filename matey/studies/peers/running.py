@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from safetensors import safe_open
 
-from matey.checkpoints.trained import read_log
+from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
-from matey.data import DataError
+from matey.data import DataError, open_dataset
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.parallel.allocator import keep_freed_memory
@@ -29,6 +28,7 @@ from matey.studies.peers.stencil import StencilPeer, fit_stencil
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.training import Settings, train_network
 from matey.studies.peers.unet import UNet
+from matey.studies.speed import forecast_speed
 from matey.train.run_data import loss_scales, open_data
 
 NETWORKS: dict[str, tuple[Callable[[int, int], torch.nn.Module], Settings]] = {
@@ -122,30 +122,40 @@ class Comparison(RunnableStudy[Point]):
             if point.model == "stencil":
                 peer = StencilPeer()
                 training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
+                num_samples = training.steps
             else:
                 torch.manual_seed(point.seed)
                 network, settings = NETWORKS[point.model]
                 peer = NetworkPeer(network(run.data.history, len(data.fields)).to(self.device))
                 training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
+                num_samples = training.steps * settings.batch
             held_out = hold_out(data.sets, "test", run.data.history, run.data)
             records = score(peer, held_out, protocol_of(run.data.lead_max, self.max_windows))
+            speed = forecast_speed(peer, held_out, run.data.lead_max)
         except DataError as error:
             raise StudyError(str(error)) from None
         write_records(records, self.folder(point) / "metrics.json")
-        return Result(training.seconds, training.steps, peer.num_parameters)
+        rate = num_samples / training.seconds
+        return Result(training.seconds, training.steps, peer.num_parameters, rate, **vars(speed))
 
     def _run_matey(self, point: Point) -> Result:
         folder = self.folder(point)
         timed = _steps_of(self._timing(point))[FIRST_TIMED:]
         steps = max(1, int(point.budget * len(timed) / sum(self._cost(line) for line in timed)))
         self._pretrain(point, point.name, folder / "run", steps)
-        protocol = protocol_of(self.run_config(point).data.lead_max, self.max_windows)
+        run = self.run_config(point)
+        protocol = protocol_of(run.data.lead_max, self.max_windows)
         flags = {"checkpoint": folder / "run", "out": folder, "device": self.device, "threads": 1}
         command = script(ROOT / "launch/evaluate.py", flags | flags_of(protocol))
         call(self.out, point.name, command, self.work, self._environment())
         lines = _steps_of(folder / "run")
         seconds = sum(self._cost(line) for line in lines)
-        return Result(seconds, len(lines), _num_parameters(folder / "run" / "model"))
+        trained = load_trained(folder / "run")
+        sets = [open_dataset(self.paths[system]) for system in point.systems]
+        held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
+        speed = forecast_speed(trained.model.to(self.device), held_out, run.data.lead_max)
+        rate = len(lines) * run.train.micro_batch * run.train.accumulation / seconds
+        return Result(seconds, len(lines), trained.model.num_parameters(), rate, **vars(speed))
 
     def _timing(self, point: Point) -> Path:
         return self.out / "timing" / point.data
@@ -172,9 +182,3 @@ class Comparison(RunnableStudy[Point]):
 
 def _steps_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in read_log(folder / "metrics.jsonl") if "loss" in line]
-
-
-def _num_parameters(model: Path) -> int:
-    with safe_open(model / "model.safetensors", "pt") as weights:
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]
-    return sum(torch.Size(shape).numel() for shape in shapes)

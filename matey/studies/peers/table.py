@@ -16,12 +16,19 @@ from matey.studies.peers.points import MATEY, PEERS
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
 WIDTH = 17
+SPEEDS = (
+    ("samples_per_second", "samples/s, training", 1),
+    ("forecast_seconds", "ms a forecast", 1e3),
+    ("batch_seconds", "ms, 16 at a time", 1e3),
+)
+"""What is measured of each model's speed, and the unit that it is shown in."""
 
 
 def peers_table(rows: Sequence[Row]) -> str:
     """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer.
 
-    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast.
+    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast. Speeds are
+    beside that of the fastest peer.
     """
     rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)]
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
@@ -43,6 +50,11 @@ def peers_table(rows: Sequence[Row]) -> str:
     costs = [f"{np.mean([row['seconds'] for row in own]):.1f} s" if own else "-" for own in done]
     sizes = [f"{max(row['parameters'] for row in own):,}" if own else "-" for own in done]
     lines += [_line("cost per system", "", ["", *costs]), _line("trained numbers", "", ["", *sizes])]
+    for (key, text, scale), best in zip(SPEEDS, (max, min, min), strict=True):
+        means = [scale * mean_of([row[key] for row in of_model]) for of_model in done]
+        peers = [mean for mean in means[: len(PEERS)] if math.isfinite(mean)]
+        shares = [f"{mean / best(peers):.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(PEERS) :]]
+        lines.append(_line(text, "", ["", *(_number(mean) if math.isfinite(mean) else "-" for mean in means), *shares]))
     return "\n".join(lines)
 
 

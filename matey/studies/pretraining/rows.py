@@ -21,7 +21,9 @@ COLUMNS = (
     ("parameters", "weights", "{:.2f} M", 1e-6),
     ("forward_operations", "operations", "{:.3f} GFLOP", 1e-9),
     ("step_seconds", "step", "{:.3f} s", 1),
+    ("samples_per_second", "training", "{:.0f}/s", 1),
     ("forecast_seconds", "forecast", "{:.1f} ms", 1e3),
+    ("batch_seconds", "of 16", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
 PHYSICS = (CORRELATION_TIME, *(before + name for name in MEASURES.own for before in ("", TRUTH)))

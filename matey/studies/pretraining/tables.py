@@ -167,15 +167,15 @@ def adaptivity_cases(
     return tuple(cases)
 
 
-def criterion_cases(sizes: Sequence[int], budgets: Sequence[int]) -> tuple[Case, ...]:
-    """Return adaptive tokens of equal number whose patches are split by one criterion or another, or at random."""
+def criterion_cases(sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str]) -> tuple[Case, ...]:
+    """Return adaptive tokens of equal number whose patches are split by one criterion or another."""
     return tuple(
         Case(
             f"vit mix by {criterion}",
             str(budget),
             ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget"), f"tokens.criterion={criterion}"),
         )
-        for budget, criterion in itertools.product(budgets, CRITERIA.own)
+        for budget, criterion in itertools.product(budgets, criteria)
     )
 
 
@@ -220,8 +220,9 @@ def _adaptivity() -> Study:
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
     ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False)
-    laptop += criterion_cases((32, 16, 8), (38, 68))
-    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (38,))
+    laptop += criterion_cases((32, 16, 8), (38, 68), CRITERIA.own)
+    few = ("variance", "last_change", "second_difference", "random")
+    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (38,), few)
     paper = tuple(
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
@@ -237,7 +238,7 @@ def _adaptivity() -> Study:
                 title,
                 BASE,
                 small,
-                references,
+                ("vit-uniform-16", "vit-mix-by-random-38"),
                 (Simulated(THERMALS, 128, 24, 31),),
                 ("train.steps=250", SMALL_SPLIT),
                 3,
@@ -268,6 +269,14 @@ def _schemes() -> Study:
                 1,
                 4,
                 16,
+            ),
+            "small": Table(
+                title,
+                BASE,
+                scheme_cases(("micro",)),
+                references,
+                tuple(Simulated(system, 32, 24, 21) for system in systems[:2]),
+                ("train.steps=250", SMALL_SPLIT),
             ),
             "laptop": Table(
                 title,
@@ -301,7 +310,7 @@ def _scaling_of_tokens() -> Study:
         costs,
         {
             "tiny": tiny,
-            "small": at((64, 128, 256), 8, 16, "train.steps=150", SMALL_SPLIT, seeds=1, rollout=5, max_windows=20),
+            "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
             "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
             "paper": at((256, 512, 1024), 120, 101),
         },

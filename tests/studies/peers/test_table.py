@@ -16,6 +16,7 @@ def make_rows(budgets=(10,), ratios=RATIOS):
         {"model": model, "budget": budget, "seed": seed, "system": system, "forecast": forecast}
         | {"ratio": ratio * (0.9, 1.1)[seed] * 10 / budget, "persistence_nrmse": 0.5, "extrapolation_nrmse": 0.4}
         | {"seconds": budget + seed, "parameters": 1234}
+        | {"samples_per_second": 50.0, "forecast_seconds": 0.01 * (1 + ratio), "batch_seconds": float("nan")}
         for budget in budgets
         for seed in (0, 1)
         for model, ratio in ratios.items()
@@ -68,8 +69,15 @@ def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer(
         *("0.100", "±", "0.010", "0.250", "±", "0.025", "0.50", "<=", "1", "1.25", ">", "1"),
     ]
     assert lines[3].split()[:2] == ["rollout", "10"]
-    assert lines[-2].split() == ["cost", "per", "system", *5 * ["10.5", "s"]]
-    assert lines[-1].split() == ["trained", "numbers", *5 * ["1,234"]]
+    assert lines[-5].split() == ["cost", "per", "system", *5 * ["10.5", "s"]]
+    assert lines[-4].split() == ["trained", "numbers", *5 * ["1,234"]]
+
+
+def test_speeds_stand_beside_that_of_the_fastest_peer():
+    training, alone, together = (line.split() for line in peers_table(make_rows()).splitlines()[-3:])
+    assert training == ["samples/s,", "training", *5 * ["50.000"], "1.00", "1.00"]
+    assert alone == [*("ms", "a", "forecast", "14.000", "12.000", "13.000", "11.000", "12.500"), "0.92", "1.04"]
+    assert together == ["ms,", "16", "at", "a", "time", *7 * ["-"]]
 
 
 def test_the_table_is_of_the_largest_cost():
@@ -81,7 +89,7 @@ def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
     assert lines[2].split()[3:] == [
         *("0.800", "diverged", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
     ]
-    assert lines[-2].split() == ["cost", "per", "system", "10.5", "s", "10.5", "s", "-", "10.5", "s"]
+    assert lines[-5].split() == ["cost", "per", "system", "10.5", "s", "10.5", "s", "-", "10.5", "s"]
 
 
 def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():

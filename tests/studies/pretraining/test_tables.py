@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from matey.config.choices import CRITERIA
 from matey.studies.pretraining.running import PretrainingStudy
-from matey.studies.pretraining.tables import STUDIES, Point
+from matey.studies.pretraining.tables import STUDIES, Point, resolution_cases
 from tests.conftest import ROOT
 
 TABLES = [(name, scale) for name, study in STUDIES.items() for scale in study().tables]
@@ -33,6 +34,23 @@ def test_what_the_user_states_wins():
     run = runner.run_config(Point(table.cases[0], 1))
     assert (run.train.steps, run.model.local) == (7, 4)
     assert run.output.dir == str(Path("out/points") / "vit-uniform-16-seed1")
+
+
+def test_criteria_are_compared_at_equal_numbers_of_tokens():
+    for scale, budgets in (("small", {38}), ("laptop", {38, 68})):
+        table = STUDIES["adaptivity"]().tables[scale]
+        runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+        tokens = [runner.run_config(Point(case, 0)).tokens for case in table.cases if " by " in case.series]
+        assert {each.rule for each in tokens} == {"budget"} and {"variance", "random"} <= {e.criterion for e in tokens}
+        assert scale == "small" or {each.criterion for each in tokens} == set(CRITERIA.own)
+        assert {each.refine for each in tokens} == budgets and len({each.patches for each in tokens}) == 1
+
+
+def test_coarse_patches_of_one_size_in_space_have_a_level_more_at_every_doubling():
+    cases = {case.name: case for case in resolution_cases((64, 128, 256), 1, 1)}
+    for cells, sizes in ((64, [16, 8]), (128, [32, 16, 8]), (256, [64, 32, 16, 8])):
+        _, patches, *_ = cases[f"mix-a-quarter-of-the-width-to-8-{cells}"].settings
+        assert patches == "tokens.patches=[" + ",".join(f"[2,1,{size},{size}]" for size in sizes) + "]"
 
 
 def test_adaptive_and_uniform_tokens_differ_in_nothing_else():
