@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from dataclasses import field as attribute
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class Record:
     best_trajectory: float = math.nan
     worst_trajectory: float = math.nan
     worst: str = ""
-    physics: Mapping[str, float] = field(default_factory=dict)
+    physics: Mapping[str, float] = attribute(default_factory=dict)
 
     @property
     def is_rollout(self) -> bool:

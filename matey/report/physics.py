@@ -46,12 +46,10 @@ def physics_text(names: Sequence[str], records_by_model: Sequence[Sequence[Recor
     widths[0] = max(widths[0], 22)
     text, previous = [], ("", "")
     for line in lines:
-        shown = tuple("" if cell == before else cell for cell, before in zip(line[:2], previous, strict=True))
-        if shown[0]:
-            shown = line[:2]
-        previous = line[:2]
-        words = [cell.ljust(width) for cell, width in zip((*shown, line[2]), widths, strict=False)]
-        text.append("".join([*words, *map(str.rjust, line[3:], widths[3:])]))
+        system, forecast = line[:2]
+        shown = "" if system == previous[0] else system, "" if (system, forecast) == previous else forecast, line[2]
+        previous = system, forecast
+        text.append("".join([*map(str.ljust, shown, widths), *map(str.rjust, line[3:], widths[3:])]).rstrip())
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 

@@ -138,10 +138,10 @@ def _mixed(numbers: Tensor) -> Tensor:
     """Spread integers over all 64 bits, as SplitMix64 ends (Steele, Lea and Flood, 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         numbers = (numbers ^ _shifted_right(numbers, shift)) * (factor - 2**64)
-    mixed: Tensor = numbers ^ _shifted_right(numbers, 31)
-    return mixed
+    return numbers ^ _shifted_right(numbers, 31)
 
 
 def _shifted_right(numbers: Tensor, bits: int) -> Tensor:
     """Shift int64 to the right, with zeros from the left."""
-    return (numbers >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Tensor = (numbers >> bits) & (2 ** (64 - bits) - 1)
+    return shifted

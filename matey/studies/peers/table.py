@@ -17,11 +17,11 @@ from matey.studies.peers.points import MATEY, PEERS
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
 WIDTH = 17
 SPEEDS = (
-    ("samples_per_second", "samples/s, training", 1),
-    ("forecast_seconds", "ms a forecast", 1e3),
-    ("batch_seconds", "ms, 16 at a time", 1e3),
+    ("samples_per_second", "samples/s, training", 1.0, True),
+    ("forecast_seconds", "ms a forecast", 1e3, False),
+    ("batch_seconds", "ms, 16 at a time", 1e3, False),
 )
-"""What is measured of each model's speed, and the unit that it is shown in."""
+"""What is measured of each model's speed, how it is shown, and whether more of it is better."""
 
 
 def peers_table(rows: Sequence[Row]) -> str:
@@ -50,12 +50,18 @@ def peers_table(rows: Sequence[Row]) -> str:
     costs = [f"{np.mean([row['seconds'] for row in own]):.1f} s" if own else "-" for own in done]
     sizes = [f"{max(row['parameters'] for row in own):,}" if own else "-" for own in done]
     lines += [_line("cost per system", "", ["", *costs]), _line("trained numbers", "", ["", *sizes])]
-    for (key, text, scale), best in zip(SPEEDS, (max, min, min), strict=True):
-        means = [scale * mean_of([row[key] for row in of_model]) for of_model in done]
-        peers = [mean for mean in means[: len(PEERS)] if math.isfinite(mean)]
-        shares = [f"{mean / best(peers):.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(PEERS) :]]
-        lines.append(_line(text, "", ["", *(_number(mean) if math.isfinite(mean) else "-" for mean in means), *shares]))
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_speed_line(done, *speed) for speed in SPEEDS)])
+
+
+def _speed_line(
+    rows_by_model: Sequence[Sequence[Row]], key: str, text: str, scale: float, largest_is_best: bool
+) -> str:
+    """Return the line of one measure of speed: of each model, and MATEY's over that of the best peer."""
+    means = [scale * mean_of([row[key] for row in rows]) for rows in rows_by_model]
+    peers = sorted((mean for mean in means[: len(PEERS)] if math.isfinite(mean)), reverse=largest_is_best)
+    cells = [_number(mean) if math.isfinite(mean) else "-" for mean in means]
+    cells += [f"{mean / peers[0]:.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(PEERS) :]]
+    return _line(text, "", ["", *cells])
 
 
 @matplotlib.rc_context(STYLE)

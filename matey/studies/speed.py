@@ -1,0 +1,57 @@
+"""How fast a model forecasts held-out windows, one at a time or many: the same for MATEY and for its peers."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from matey.benchmark.machine import now
+from matey.data import read_windows, spread_windows
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.rollout import Forecaster
+
+TIMED = 5  # batches whose median is taken, after one that warms up
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How long forecasts take.
+
+    Attributes:
+        forecast_seconds: seconds of a forecast by itself, on one thread.
+        batch_seconds: seconds of a forecast in a batch of 16, on one thread.
+    """
+
+    forecast_seconds: float
+    batch_seconds: float
+
+
+def forecast_speed(model: Forecaster, data: HeldOut, lead: int) -> Speed:
+    """Time forecasts at a lead: mean over the systems, in CPU seconds of this thread, on a GPU by the clock."""
+    return Speed(*(_forecast_seconds(model, data, lead, size) for size in (1, BATCH)))
+
+
+def _forecast_seconds(model: Forecaster, data: HeldOut, lead: int, size: int) -> float:
+    """Time forecasts of ``size`` windows of each system at a time; return the mean over the systems, a window."""
+    of_systems = []
+    for number, trajectories in enumerate(data.trajectories):
+        windows = spread_windows(
+            data.sets[number], trajectories, data.num_frames, lead, size * (TIMED + 1), set_index=number
+        )
+        seconds = []
+        for first in range(0, len(windows), size):
+            (batch,) = read_windows(data.sets, windows[first : first + size], data.num_frames)
+            start = _now(model.device)
+            model.predict(batch)
+            seconds.append((_now(model.device) - start) / batch.num_samples)
+        of_systems.append(statistics.median(seconds[1:] or seconds))
+    return statistics.fmean(of_systems)
+
+
+def _now(device: torch.device) -> float:
+    """Return the CPU seconds of this thread, which other work on the cores does not lengthen; on a GPU the clock."""
+    return now("cuda") if device.type == "cuda" else time.thread_time()
