@@ -24,8 +24,8 @@ system. It prints NRMSE over that of persistence with mean and deviation over th
 
 These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the attention schemes at
 several sizes (figure 3), and uniform and adaptive tokens on more and more cells. They print errors over persistence beside
-what each model costs, measured. The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data;
-`paper` has the paper's settings, and expects its data in data/.
+what each model costs, measured. The scales `tiny` (minutes, to see that it works), `small` and `laptop` (hours) simulate their
+data; `paper` has the paper's settings, and expects its data in data/.
 
 All write results.csv, results.txt and results.png (the last three into a folder of their name in --out), go on where they were
 interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. `report` puts all studies
