@@ -7,9 +7,9 @@ Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
@@ -54,6 +54,12 @@ class FieldBatch:
         spacing: cell size along ``z, y, x`` in the units of the data set.
         periodic: whether the domain wraps around along ``z, y, x``.
         draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
+        given_fields: names along axis ``f`` of ``given``.
+        given: fields that are known and not predicted, such as coefficients, geometry or forcing, ``(b, t, f, z, y, x)``:
+            a single frame where all are constant in time, otherwise the frames of the history and those after it, at
+            least up to the target; None where there are none.
+        parameters: numbers that set a sample's physics apart, such as a viscosity, by name: ``(b,)``, NaN where a sample's
+            is not known; a single number counts for all samples.
     """
 
     system: str
@@ -64,6 +70,9 @@ class FieldBatch:
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     periodic: tuple[bool, bool, bool] = (False, False, False)
     draw: Tensor | None = None
+    given_fields: tuple[str, ...] = ()
+    given: Tensor | None = None
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError where shapes contradict each other, or the history is no finite real numbers."""
@@ -73,21 +82,20 @@ class FieldBatch:
         if isinstance(names, str):
             raise ValueError(f"fields must be names such as ({names!r},), got the text {names!r}.")
         object.__setattr__(self, "fields", tuple(self.fields))
-        for name in ("history", "lead_time", "target", "draw"):
+        object.__setattr__(self, "given_fields", tuple(self.given_fields))
+        for name in ("history", "lead_time", "target", "draw", "given"):
             if (value := getattr(self, name)) is not None and not isinstance(value, torch.Tensor):
                 object.__setattr__(self, name, _as_tensor(name, value))
         if self.lead_time.ndim == 0 and self.history.ndim > 0:
             object.__setattr__(self, "lead_time", self.lead_time.repeat(self.history.shape[0]))
+        parameters = {name: _of_samples(name, value, len(self.history)) for name, value in self.parameters.items()}
+        object.__setattr__(self, "parameters", parameters)
         self._check_shapes()
         if not self.history.is_floating_point():
             raise ValueError(f"history must hold real numbers, got {_kind(self.history)}; convert it with .float().")
-        finite = self.history.isfinite()
-        if not finite.all():
-            sample, frame, field, *cell = (int(axis) for axis in (~finite).nonzero()[0])
-            raise ValueError(
-                f"history must be finite, but {self.fields[field]!r} is {self.history[sample, frame, field, *cell].item()} in "
-                f"sample {sample}, frame {frame}, at (z, y, x) = {tuple(cell)}; a forecast from it would be NaN everywhere."
-            )
+        _check_finite("history", self.fields, self.history)
+        if self.given is not None:
+            _check_finite("given", self.given_fields, self.given)
 
     def _check_shapes(self) -> None:
         if self.history.ndim != 6:
@@ -100,6 +108,25 @@ class FieldBatch:
         if self.target is not None and self.target.shape != (num_samples, num_fields, *grid):
             expected = (num_samples, num_fields, *grid)
             raise ValueError(f"target must be {expected} to go with history, got shape {tuple(self.target.shape)}.")
+        self._check_given()
+
+    def _check_given(self) -> None:
+        shape = () if self.given is None else tuple(self.given.shape)
+        if (self.given is None) != (not self.given_fields) or (shape and len(shape) != 6):
+            raise ValueError(
+                f"given must be (b, t, f, z, y, x) and named by given_fields, got shape {shape} for {self.given_fields}."
+            )
+        if both := set(self.given_fields) & set(self.fields):
+            raise ValueError(f"A field is predicted or given, not both; got {', '.join(sorted(both))} as both.")
+        if not shape:
+            return
+        num_samples, num_frames, _, *grid = self.history.shape
+        expected = (num_samples, shape[1], len(self.given_fields), *grid)
+        if shape != expected or 1 < shape[1] <= num_frames:
+            raise ValueError(
+                f"given must be {(num_samples, 't', len(self.given_fields), *grid)} with 1 frame, or those of the history, "
+                f"{num_frames}, and further ones up to the target; got shape {shape}."
+            )
 
     def __repr__(self) -> str:
         """Return what the batch is in a line, without its values."""
@@ -108,16 +135,41 @@ class FieldBatch:
         return (
             f"FieldBatch({self.system}: {', '.join(self.fields)}; history {tuple(self.history.shape)} of "
             f"{_kind(self.history)} on {self.history.device}, lead time {leads}, {'a' if self.target is not None else 'no'} "
-            f"target, spacing {self.spacing}, periodic {wraps})"
+            f"target, spacing {self.spacing}, periodic {wraps}"
+            f"{''.join(f', given {name}' for name in self.given_fields)}"
+            f"{', parameters ' + ', '.join(self.parameters) if self.parameters else ''})"
         )
 
-    def with_tensors(self, **tensors: Tensor | None) -> FieldBatch:
-        """Return the batch with other tensors, which a model may have made: of these, shapes alone are checked."""
+    def with_tensors(self, **tensors: Tensor | Mapping[str, Tensor] | tuple[str, ...] | None) -> FieldBatch:
+        """Return the batch with other tensors or names, which a model may have made: shapes alone are checked."""
         batch = copy(self)
         for name, tensor in tensors.items():
             object.__setattr__(batch, name, tensor)
         batch._check_shapes()
         return batch
+
+    def moved_on(self, frames: Tensor, num_new: int | None = None) -> FieldBatch:
+        """Return the batch some snapshots later; its target is the same.
+
+        Args:
+            frames: ``(b, t, f, z, y, x)``, the frames after the history, or the newest of them.
+            num_new: number of snapshots, by default that of ``frames``.
+
+        Raises:
+            ValueError: what is given ends before the snapshot after those.
+        """
+        import torch
+
+        history = torch.cat([self.history, frames], dim=1)[:, -self.num_frames :]
+        given, num_new = self.given, frames.shape[1] if num_new is None else num_new
+        if given is not None and given.shape[1] > 1:
+            if given.shape[1] - num_new <= self.num_frames:
+                raise ValueError(
+                    f"{', '.join(self.given_fields)}: given up to {given.shape[1] - self.num_frames} frames after the history, "
+                    f"and {num_new + 1} are needed; give more frames, or forecast fewer."
+                )
+            given = given[:, num_new:]
+        return self.with_tensors(history=history, given=given)
 
     @property
     def num_samples(self) -> int:
@@ -154,7 +206,33 @@ class FieldBatch:
             lead_time=self.lead_time.to(device, non_blocking=True),
             target=target,
             draw=None if self.draw is None else self.draw.to(device, non_blocking=True),
+            given=None if self.given is None else self.given.to(device, non_blocking=True),
+            parameters={name: of_samples.to(device, non_blocking=True) for name, of_samples in self.parameters.items()},
         )
+
+
+def _check_finite(what: str, names: Sequence[str], values: Tensor) -> None:
+    finite = values.isfinite()
+    if not finite.all():
+        sample, frame, place, *cell = (int(axis) for axis in (~finite).nonzero()[0])
+        raise ValueError(
+            f"{what} must be finite, but {names[place]!r} is {values[sample, frame, place, *cell].item()} in "
+            f"sample {sample}, frame {frame}, at (z, y, x) = {tuple(cell)}; a forecast from it would be NaN everywhere."
+        )
+
+
+def _of_samples(name: str, value: object, num_samples: int) -> Tensor:
+    """Return a parameter as a tensor ``(b,)``."""
+    import torch
+
+    tensor = value if isinstance(value, torch.Tensor) else _as_tensor(f"The parameter {name!r}", value)
+    tensor = tensor.repeat(num_samples) if tensor.ndim == 0 else tensor
+    if tensor.shape != (num_samples,) or tensor.isinf().any():
+        raise ValueError(
+            f"The parameter {name!r} must be a finite number or {num_samples} of them, NaN where it is not known; got "
+            f"{tensor.tolist() if tensor.numel() < 9 else f'shape {tuple(tensor.shape)}'}."
+        )
+    return tensor.to(torch.get_default_dtype()) if not tensor.is_floating_point() else tensor
 
 
 def _as_tensor(name: str, value: object) -> Tensor:

@@ -77,7 +77,7 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
     settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
     settings |= {"statistics": True, "predict": "rate"}
-    config = MateyConfig(VOCABULARY, tokens, **settings | kwargs)
+    config = MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
     model = MateyModel(config).to(dtype)
     if trained:
         for decoder in model.decoders:

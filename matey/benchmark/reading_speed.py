@@ -41,7 +41,7 @@ def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float)
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    mixture = Mixture([data], [range(data.num_trajectories)], [1.0], HISTORY, lead_max=1, seed=0)
+    mixture = Mixture([data.with_given(())], [range(data.num_trajectories)], [1.0], HISTORY, lead_max=1, seed=0)
     rates = {number: _windows_per_second(mixture, number, seconds) for number in workers}
     return ReadingSpeed(data.system, data.trajectories[0].grid, len(data.fields), rates)
 

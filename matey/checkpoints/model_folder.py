@@ -48,6 +48,8 @@ class _ModelJson(BaseModel):
     drop_path: float = Field(0.0, ge=0, lt=1)
     num_wavelengths: int = Field(16, ge=1, le=1024)
     longest_lead: float = Field(256.0, gt=0, le=1e9)
+    given: tuple[FieldName, ...] = Field((), max_length=10_000)
+    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
 
 

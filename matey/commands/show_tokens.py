@@ -39,7 +39,12 @@ def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_
 
 def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_given: bool) -> list[Example]:
     """Tokenize three windows of a trajectory as the run would."""
-    run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update={"fields": None})}), [data])
+    alone = {
+        "fields": None,
+        "given": (),
+        "parameters": (),
+    }  # where to refine is decided by the fields of the data alone
+    run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update=alone)}), [data])
     about = data.trajectories[trajectory]
     if not is_history_given:
         history = max(1, min(run.data.history, about.num_frames - 1))
@@ -48,7 +53,7 @@ def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_g
     check_fit(model_config(run), [data])
     # The mesh depends on the fields alone, so a model that has learnt nothing chooses it as well as any.
     model = MateyModel(model_config(run)).eval()
-    return make_examples(model, HeldOut((data,), ((trajectory,),), run.data.history), lead=1)
+    return make_examples(model, HeldOut((data.with_given(()),), ((trajectory,),), run.data.history), lead=1)
 
 
 def count(examples: list[Example]) -> str:

@@ -60,6 +60,11 @@ class DataDescription(Section):
     fields: dict[FieldName, FieldSource] = Field(
         min_length=1, max_length=1000, description="each field by its name in the vocabulary, and where it lies"
     )
+    given: dict[FieldName, FieldSource] = Field(
+        {},
+        max_length=1000,
+        description="fields that are known and never predicted, such as a forcing; without axes along which they are constant",
+    )
     axes: Axes | None = Field(None, description="axes of the arrays in the order of the file")
     spacing: dict[GridAxis, Length | PathText] = Field(
         description="cell size along each grid axis, or the array of its coordinates"
@@ -82,21 +87,24 @@ class DataDescription(Section):
         for key in _MASKS:
             if key in tree:
                 raise ValueError(
-                    f"{key}: cells that are left out of a domain are not supported; cut a box that has none, or fill them"
+                    f"{key}: cells that are left out of a domain are not supported; cut a box that has none, or fill them "
+                    "and name the mask in 'given'"
                 )
         tree = {
             key: _numbers(value) if key in ("spacing", "time_step", "parameters") else value
             for key, value in tree.items()
         }
-        fields = tree.get("fields")
-        if isinstance(fields, dict):
-            tree["fields"] = {name: {"array": of} if isinstance(of, str) else of or {} for name, of in fields.items()}
+        for key in ("fields", "given"):
+            if isinstance(fields := tree.get(key), dict):
+                tree[key] = {name: {"array": of} if isinstance(of, str) else of or {} for name, of in fields.items()}
         return tree
 
     @model_validator(mode="after")
     def _consistent(self) -> DataDescription:
         for name, source in self.fields.items():
             _check_axes(name, self.axes_of(source), source.index)
+        for name, source in self.given.items():
+            self._check_given(name, source)
         kinds = {frozenset(self.axes_of(source)) - {"component"} for source in self.fields.values()}
         if len(kinds) > 1:
             raise ValueError(
@@ -119,9 +127,25 @@ class DataDescription(Section):
             )
         return self
 
+    def _check_given(self, name: str, source: FieldSource) -> None:
+        axes = self.axes_of(source)
+        if name in self.fields:
+            raise ValueError(f"given.{name}: a field is predicted or given, not both; name it in one of them")
+        if len(set(axes)) != len(axes) or not set(axes) & {"x", "y", "z"} or set(axes) - self.all_axes - {"component"}:
+            raise ValueError(
+                f"given.{name}: expected some of the axes of the fields, each once, at least one of them of the grid, got "
+                f"{', '.join(axes) or 'none'}"
+            )
+        _check_component(f"given.{name}", axes, source.index)
+
     def axes_of(self, source: FieldSource) -> tuple[Axis, ...]:
         """Return the axes of a field's array."""
         return source.axes or self.axes or ()
+
+    @property
+    def all_axes(self) -> set[Axis]:
+        """Axes of the fields, but for components."""
+        return {axis for source in self.fields.values() for axis in self.axes_of(source)} - {"component"}
 
     @property
     def grid(self) -> tuple[GridAxis, ...]:
@@ -137,12 +161,18 @@ def _check_axes(name: str, axes: tuple[Axis, ...], index: int | None) -> None:
     if len(set(axes)) != len(axes):
         raise ValueError(f"fields.{name}: expected each axis once, got {', '.join(axes)}")
     if "time" not in axes:
-        raise ValueError(f"fields.{name}: expected an axis 'time'; fields that are constant in time are not read")
+        raise ValueError(
+            f"fields.{name}: expected an axis 'time'; a field that is constant in time belongs into 'given'"
+        )
     grid = [axis for axis in ("x", "y", "z") if axis in axes]
     if grid not in (["x"], ["x", "y"], ["x", "y", "z"]):
         raise ValueError(f"fields.{name}: expected the grid axes x; y, x; or z, y, x, got {', '.join(axes)}")
+    _check_component(f"fields.{name}", axes, index)
+
+
+def _check_component(key: str, axes: tuple[Axis, ...], index: int | None) -> None:
     if ("component" in axes) != (index is not None):
-        raise ValueError(f"fields.{name}: an 'index' goes with an axis 'component', and the axis with an index")
+        raise ValueError(f"{key}: an 'index' goes with an axis 'component', and the axis with an index")
 
 
 def _numbers(value: Any) -> Any:  # noqa: ANN401

@@ -28,6 +28,7 @@ Part = Literal[
     "lead_time",
     "condition",
     "condition_fields",
+    "parameters",
     "blocks",
     "decoder",
     "decoder_fields",
@@ -65,6 +66,12 @@ class ModelSection(Section):
     )
     fields: tuple[FieldName, ...] | None = Field(
         None, description="field vocabulary; by default the fields of the data sets"
+    )
+    given: tuple[FieldName, ...] = Field(
+        (), description="fields of the data sets that are known beforehand, such as a forcing: inputs, never predicted"
+    )
+    parameters: tuple[FieldName, ...] = Field(
+        (), description="numbers of the trajectories that the network is told, such as a viscosity; some may lack them"
     )
 
 
@@ -249,7 +256,10 @@ class FinetuneSection(Section):
     train: FinetuneMode = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )
-    new_rows: InitialRow = Field("mean", description="initial rows of new fields: zero, mean of the old, or copy:FIELD")
+    new_rows: InitialRow = Field(
+        "mean",
+        description="initial rows of new fields to predict: zero, mean of the old, or copy:FIELD; of given ones, zero",
+    )
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(

@@ -12,6 +12,8 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     time_step: time
     boundary: {y: wall, x: periodic}
     parameters: {viscosity: {attribute: nu}}  # a number, an attribute, or an array of one for each trajectory
+    given:                                    # known beforehand, never predicted; here constant in time
+      diffusivity: {array: D, axes: [trajectory, y, x]}
 
 A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Coordinates must be evenly spaced. Along a
 grid axis whose coordinates decrease, the data is turned round.
@@ -54,11 +56,13 @@ class DescribedFiles(TrajectorySet):
             self._located += describe_file(description, file, self._kinds[file], part)
         self.trajectories: tuple[Trajectory, ...] = tuple(located.about for located in self._located)
         self.units = self._units()
+        self.given = tuple(description.given)
+        self.given_in_time = frozenset(
+            name for name, source in description.given.items() if "time" in description.axes_of(source)
+        )
 
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        located = self._located[trajectory]
-        stride, first = self._description.stride, self._description.first_frame
-        times = slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
+        located, times = self._located[trajectory], self._times(start, stop)
         frames: list[np.ndarray | None] = [None] * len(self.fields)
         for (name, axes), members in self._arrays(located).items():
             values = self._read_array(located, name, axes, times, [index for _, index in members if index is not None])
@@ -68,6 +72,18 @@ class DescribedFiles(TrajectorySet):
         known = [frame for frame in frames if frame is not None]
         assert len(known) == len(self.fields)
         return np.stack(known, axis=1)  # (t, f, z, y, x)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        located, source = self._located[trajectory], self._description.given[name]
+        index = [] if source.index is None else [source.index]
+        axes = self._description.axes_of(source)
+        (values,) = self._read_array(located, located.given[name], axes, self._times(start, stop), index)
+        return values
+
+    def _times(self, start: int, stop: int) -> slice:
+        """Return which snapshots of the file frames ``start`` to ``stop - 1`` are."""
+        stride, first = self._description.stride, self._description.first_frame
+        return slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
 
     def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]]:
         """Fields and their components by the array that holds them, so that each array is read once."""
@@ -79,7 +95,10 @@ class DescribedFiles(TrajectorySet):
     def _read_array(
         self, located: Located, name: str, axes: tuple[Axis, ...], times: slice, components: list[int]
     ) -> np.ndarray:
-        """Read frames of an array, ``(component, t, z, y, x)``, from the first to the last component that is asked for."""
+        """Read frames of an array, ``(component, t, z, y, x)``, from the first to the last component that is asked for.
+
+        Axes that the array does not have are 1 long.
+        """
         about = located.about
         component = slice(min(components, default=0), max(components, default=0) + 1)
         picked: dict[Axis, int | slice] = {"trajectory": located.sample, "time": times, "component": component}
@@ -96,7 +115,7 @@ class DescribedFiles(TrajectorySet):
                 "missing; cells that are left out (masks) are not supported: cut a box that has none, or fill them."
             )
         left = [axis for axis in axes if axis != "trajectory"]
-        sizes = {axis: 1 for axis in ("component", "z", "y", "x") if axis not in left}
+        sizes = {axis: 1 for axis in ("component", "time", "z", "y", "x") if axis not in left}
         names = {"component": "c", "time": "t"}
         pattern = " ".join(names.get(axis, axis) for axis in left)
         whole = " ".join(

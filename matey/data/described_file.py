@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.description import Axis, GridAxis
+from matey.config.description import Axis, FieldSource, GridAxis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.coordinates import mean_step
 from matey.data.trajectories import Boundary, DataError, Part, Trajectory
@@ -32,6 +32,7 @@ class Located:
         about: the trajectory.
         sample: index of the trajectory along the arrays' axis, where there is one.
         arrays: name of the array of each field.
+        given: name of the array of each given field, by its name.
         stored: description of each of these arrays by the file.
         turned: grid axes along which the file's coordinates decrease.
     """
@@ -39,6 +40,7 @@ class Located:
     about: Trajectory
     sample: int
     arrays: tuple[str, ...]
+    given: Mapping[str, str]
     stored: Mapping[str, StoredArray]
     turned: frozenset[str]
 
@@ -114,7 +116,10 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
     boundary_z, boundary_y, boundary_x = (description.boundary.get(axis, NO_AXIS) for axis in GRID)
-    stored = {name: file.arrays[name] for name in names}
+    given = {field: _name(file, source.array, group, field) for field, source in description.given.items()}
+    for field, source in description.given.items():
+        _note_sizes(file, given[field], field, source, dict(sizes))
+    stored = {name: file.arrays[name] for name in (*names, *given.values())}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
     for sample in range(count):
         about = Trajectory(
@@ -128,7 +133,7 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
             parameters=dict(_parameters(file, group, sample, count)),
             split=part,
         )
-        yield Located(about, sample, names, stored, turned)
+        yield Located(about, sample, names, given, stored, turned)
 
 
 def _groups(file: _File) -> list[str]:
@@ -164,22 +169,27 @@ def _sizes(file: _File, group: str) -> tuple[dict[str, int], tuple[str, ...]]:
     names = []
     for field, source in file.description.fields.items():
         names.append(name := _name(file, source.array, group, field))
-        stored, axes = file.find(name, f" for the field {field!r}"), file.description.axes_of(source)
-        own: dict[Axis, int] = dict(zip(axes, stored.shape, strict=False))
-        shared = {axis: size for axis, size in own.items() if axis != "component"}
-        fits = len(axes) == len(stored.shape) and 0 not in stored.shape
-        if not fits or any(sizes.setdefault(axis, size) != size for axis, size in shared.items()):
-            expected = ", ".join(f"{axis} {sizes.get(axis, '')}".strip() for axis in axes)
-            raise DataError(
-                f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
-                f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; mend the axes of the description."
-            )
-        if source.index is not None and source.index >= own["component"]:
-            raise DataError(
-                f"{file.path}, {name}: {field!r} is to be component {source.index}, and there are {own['component']}, "
-                "counted from 0; mend the description."
-            )
+        _note_sizes(file, name, field, source, sizes)
     return sizes, tuple(names)
+
+
+def _note_sizes(file: _File, name: str, field: str, source: FieldSource, sizes: dict[str, int]) -> None:
+    """Add the lengths of the axes of a field's array to those that are known, which they must agree with."""
+    stored, axes = file.find(name, f" for the field {field!r}"), file.description.axes_of(source)
+    own: dict[Axis, int] = dict(zip(axes, stored.shape, strict=False))
+    shared = {axis: size for axis, size in own.items() if axis != "component"}
+    fits = len(axes) == len(stored.shape) and 0 not in stored.shape
+    if not fits or any(sizes.setdefault(axis, size) != size for axis, size in shared.items()):
+        expected = ", ".join(f"{axis} {sizes.get(axis, '')}".strip() for axis in axes)
+        raise DataError(
+            f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
+            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; mend the axes of the description."
+        )
+    if source.index is not None and source.index >= own["component"]:
+        raise DataError(
+            f"{file.path}, {name}: {field!r} is to be component {source.index}, and there are {own['component']}, "
+            "counted from 0; mend the description."
+        )
 
 
 def _spacing(file: _File, axis: GridAxis, size: int, group: str) -> float:

@@ -2,12 +2,13 @@
 
 Root datasets ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t), where
 ``b`` counts trajectories (4 per released file) and x comes before y. Attributes: ``config``, the generator's YAML, and
-``latestIndex``, the last frame that was written; frames after it are fill values. The force, constant in time, is not
-among the fields. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_ns_incomp_2d.py``.
+``latestIndex``, the last frame that was written; frames after it are fill values. The force, constant in time, is given and
+not predicted. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_ns_incomp_2d.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import axis_sizes, check_count, described_hdf5, is_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "incompressible"
 AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
+FORCE = ("force_x", "force_y")
 PARAMETERS = ("seed", "NU", "scale", "smoothness", "force_scale", "force_smoothness")
 
 
@@ -47,6 +49,7 @@ class IncompressibleFile(TrajectorySet):
             size_x, size_y = _domain_size(config)
             parameters = numbers(config, PARAMETERS)
             times = file["t"][:, :num_frames]
+            self.given = FORCE if _has_force(file, sizes) else ()
         self.trajectories = tuple(
             Trajectory(
                 source=path,
@@ -66,6 +69,10 @@ class IncompressibleFile(TrajectorySet):
         parts = [read_hdf5(source, name, start, stop, sample=trajectory) for name in ("velocity", "particles")]
         return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
 
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        index = (trajectory, slice(None), slice(None), FORCE.index(name))
+        return rearrange(read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
+
 
 def recognises(path: Path) -> bool:
     """Whether two of the three datasets that mark the layout are there; opening says which one is not."""
@@ -81,6 +88,13 @@ READER = Reader(
     recognises=recognises,
     open=IncompressibleFile,
 )
+
+
+def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
+    """Whether the force is there, in a shape that goes with the fields; a file without it has all that is predicted."""
+    force = file.get("force")
+    check_claim(force)
+    return isinstance(force, h5py.Dataset) and force.shape == (sizes["b"], sizes["x"], sizes["y"], len(FORCE))
 
 
 def _num_written(file: h5py.File, num_stored: int) -> int:

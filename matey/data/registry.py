@@ -15,10 +15,11 @@ from matey.data.arrays.kinds import is_folder, search_folder
 from matey.data.arrays.zarr import describe as describe_zarr
 from matey.data.arrays.zarr import is_zarr
 from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
+from matey.data.joined import JoinedTrajectories
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
-from matey.data.trajectories import DataError, JoinedTrajectories, Reader, TrajectorySet
+from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.registry import Registry, RegistryError
 
 _MAX_LISTED = 8

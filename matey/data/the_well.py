@@ -3,7 +3,7 @@
 Fields lie in ``t0_fields`` (scalars), ``t1_fields`` (vectors) and ``t2_fields`` (tensors), each (n, t, axes ..., components
 ...), where ``n`` counts trajectories and an axis is left out along which a field does not vary. As The Well's own reader
 does, they are flattened to scalars, first those of t0, then t1, then t2: ``velocity`` on axes x, y becomes
-``velocity_x, velocity_y``, a tensor ``D_xx, D_xy, D_yx, D_yy``. Fields constant in time are left out.
+``velocity_x, velocity_y``, a tensor ``D_xx, D_xy, D_yx, D_yy``. Fields constant in time are not predicted but given.
 
 ``dimensions/spatial_dims`` names the grid axes in the order of the file. Those called x, y, z become ours of that name;
 others, such as theta and phi, become x, y, z in their order. Units are not in the layout; ``stats.yaml`` is not read.
@@ -24,7 +24,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajectory, TrajectorySet
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
@@ -62,33 +62,46 @@ class WellFile(TrajectorySet):
             self.system = _text(_attribute(file, "dataset_name"))
             self._axes = tuple(_text(name) for name in _attribute(_member(file, "dimensions"), "spatial_dims"))
             self._ours = _our_axes(file, self._axes)
-            stored = [_stored_field(file, name, self._axes) for name in _varying(file)]
+            stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
             num_trajectories = int(_attribute(file, "n_trajectories"))
             if num_trajectories < 1:
                 raise DataError(
                     f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
                 )
             check_count(path, num_trajectories)
-            for field in stored:
-                _check_shape(file, field, [_size(file, axis) for axis in self._axes], num_trajectories)
+            sizes = [_size(file, axis) for axis in self._axes]
+            for field in (*stored, *constant):
+                _check_shape(file, field, sizes, num_trajectories, [_size(file, "time")] * (field in stored))
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
         self._stored = tuple(stored)
         self.fields = tuple(name for field in stored for name in field.names)
         self.units = ("?",) * len(self.fields)
+        self._constant = {name: (field, number) for field in constant for number, name in enumerate(field.names)}
+        self.given = tuple(self._constant)
 
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        about = self.trajectories[trajectory]
-        grid = [about.grid["zyx".index(axis)] for axis in self._ours]
-        num_frames = stop - start
+        source = self.trajectories[trajectory].source
         parts = []
         for field in self._stored:
             sample = trajectory if field.per_trajectory else None
-            frames = read_hdf5(about.source, field.dataset, start, stop, sample=sample)
-            kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
-            frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
-            parts.append(np.broadcast_to(frames, (num_frames, *grid, len(field.names))))
+            frames = read_hdf5(source, field.dataset, start, stop, sample=sample)
+            parts.append(self._on_our_axes(trajectory, field, frames, stop - start))
+        return np.concatenate(parts, axis=1)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        field, number = self._constant[name]
+        index = (trajectory,) if field.per_trajectory else ()
+        values = read_part(self.trajectories[trajectory].source, field.dataset, index)
+        return self._on_our_axes(trajectory, field, values, 1)[:, number]
+
+    def _on_our_axes(self, trajectory: int, field: StoredField, frames: np.ndarray, num_frames: int) -> np.ndarray:
+        """Return frames as the file has them as ``(t, f, z, y, x)``."""
+        grid = [self.trajectories[trajectory].grid["zyx".index(axis)] for axis in self._ours]
+        kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
+        frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
+        frames = np.broadcast_to(frames, (num_frames, *grid, len(field.names)))
         missing = " ".join(axis if axis in self._ours else "1" for axis in "zyx")
-        return rearrange(np.concatenate(parts, axis=-1), f"t {' '.join(self._ours)} f -> t f {missing}")
+        return rearrange(frames, f"t {' '.join(self._ours)} f -> t f {missing}")
 
 
 def recognises(path: Path) -> bool:
@@ -118,16 +131,17 @@ def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
     return axes if set(axes) == set(ours) else ours
 
 
-def _varying(file: h5py.File) -> list[str]:
-    """Datasets of the fields that vary in time, in The Well's order."""
-    found = []
+def _datasets(file: h5py.File) -> tuple[list[str], list[str]]:
+    """Datasets of the fields that vary in time and of those that do not, in The Well's order."""
+    varying: list[str] = []
+    constant: list[str] = []
     for group in GROUPS:
         names = [_text(name) for name in _attribute(file[group], "field_names")] if group in file else []
-        datasets = [f"{group}/{name}" for name in names]
-        found += [name for name in datasets if _attribute(_member(file, name), "time_varying")]
-    if not found:
+        for name in (f"{group}/{name}" for name in names):
+            (varying if _attribute(_member(file, name), "time_varying") else constant).append(name)
+    if not varying:
         raise DataError(f"{file.filename}: expected a field that varies in time in {', '.join(GROUPS)}, found none.")
-    return found
+    return varying, constant
 
 
 def _stored_field(file: h5py.File, dataset: str, axes: tuple[str, ...]) -> StoredField:
@@ -142,11 +156,11 @@ def _stored_field(file: h5py.File, dataset: str, axes: tuple[str, ...]) -> Store
     )
 
 
-def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_trajectories: int) -> None:
+def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_trajectories: int, time: list[int]) -> None:
     order = GROUPS.index(field.dataset.split("/")[0])
     lead = [num_trajectories] * field.per_trajectory
     kept = [size for size, varies in zip(grid, field.varies, strict=True) if varies]
-    expected, came = (*lead, _size(file, "time"), *kept, *[len(grid)] * order), file[field.dataset].shape
+    expected, came = (*lead, *time, *kept, *[len(grid)] * order), file[field.dataset].shape
     if came != expected:
         raise DataError(
             f"{file.filename}, {field.dataset}: expected shape {expected} to go with 'dimensions', got {came}; "

@@ -9,76 +9,25 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
-from matey.mistakes import Mistake
+from matey.data.trajectory import BadValuesError, Boundary, DataError, Part, Trajectory
 
-Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
-"""What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
+__all__ = ["BadValuesError", "Boundary", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
 _NO_AXIS: Boundary = "none"
-
-Part = Literal["train", "valid", "test"]
-"""What a trajectory is for."""
 
 # Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
 _reading = threading.Lock()
 
 Array = Any
 """A NumPy array or a PyTorch tensor."""
-
-
-class DataError(Mistake):
-    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
-
-
-class BadValuesError(DataError):
-    """Data that was read as it lies in its file, and holds NaN or infinity."""
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """One run of a solver as its file describes it; holds no field values.
-
-    Attributes:
-        source: the file it lies in.
-        name: its name inside that file, such as ``0023``.
-        num_frames: number of snapshots.
-        grid: number of cells along ``z, y, x``.
-        spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).
-        boundary: kind of boundary at the ends of ``z, y, x``.
-        time_step: time between two snapshots in the units of the data set.
-        parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
-        split: the part that its publisher meant it for; None where the files leave that open.
-    """
-
-    source: Path
-    name: str
-    num_frames: int
-    grid: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    boundary: tuple[Boundary, Boundary, Boundary]
-    time_step: float
-    parameters: dict[str, float] = field(default_factory=dict)
-    split: Part | None = None
-
-    @property
-    def periodic(self) -> tuple[bool, bool, bool]:
-        """Whether the domain wraps around along ``z, y, x``."""
-        z, y, x = (kind == "periodic" for kind in self.boundary)
-        return z, y, x
-
-    @property
-    def label(self) -> str:
-        """File and name, as a message or a plot cites it."""
-        return f"{self.source}, trajectory {self.name}"
 
 
 class TrajectorySet(ABC):
@@ -93,6 +42,8 @@ class TrajectorySet(ABC):
         trajectories: one description per trajectory, in a fixed order.
         length_unit: unit of coordinates and spacing; ``1`` and ``?`` as in ``units``.
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
+        given: names of fields that are known and not to be predicted, such as coefficients, geometry or forcing.
+        given_in_time: those of them that vary in time.
     """
 
     system: str
@@ -101,6 +52,8 @@ class TrajectorySet(ABC):
     trajectories: tuple[Trajectory, ...]
     length_unit: str = "?"
     time_unit: str = "?"
+    given: tuple[str, ...] = ()
+    given_in_time: frozenset[str] = frozenset()
 
     @property
     def num_trajectories(self) -> int:
@@ -127,18 +80,42 @@ class TrajectorySet(ABC):
         with _reading:
             frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop), dtype=np.float32)
         assert frames.shape == (stop - start, len(self.fields), *about.grid), f"{frames.shape} from {about.label}"
-        if not np.isfinite(frames).all():
-            frame, field_index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
-            raise BadValuesError(
-                f"{about.label}: expected finite values, but field {self.fields[field_index]!r} is "
-                f"{frames[frame, field_index, *cell]} in frame {start + frame} at (z, y, x) = {tuple(cell)}; "
-                f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
-            )
+        _check_finite(about, self.fields, frames, start)
         return frames
+
+    def read_given(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        """Read what is given in frames ``start`` to ``stop - 1``: a single frame where all of it is constant in time.
+
+        Returns:
+            float32 of shape ``(t or 1, f, z, y, x)`` in the units of the data set, with the fields ``given``.
+
+        Raises:
+            DataError: the file has gone or is corrupt.
+            BadValuesError: a value is NaN or infinite.
+        """
+        about = self.trajectories[trajectory]
+        assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
+        varies = any(name in self.given_in_time for name in self.given)
+        shape = (stop - start if varies else 1, *about.grid)
+        with _reading:
+            each = [np.broadcast_to(self._read_given(trajectory, name, start, stop), shape) for name in self.given]
+        frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
+        _check_finite(about, self.given, frames, start)
+        return frames
+
+    def with_given(self, names: Collection[str]) -> TrajectorySet:
+        """Return the set with those of its given fields that are named; no others are read."""
+        chosen = copy(self)
+        chosen.given = tuple(name for name in self.given if name in names)
+        return chosen
 
     @abstractmethod
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
         """Read frames in the shape that ``read`` promises; it checks bounds, shape and values."""
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        """Read a given field, ``(t, z, y, x)`` or what can be broadcast to that."""
+        raise NotImplementedError(f"{type(self).__name__} names given fields, {name!r}, and does not read them")
 
     @staticmethod
     def from_arrays(
@@ -150,6 +127,7 @@ class TrajectorySet(ABC):
         time_step: float = 1.0,
         units: Mapping[str, str] | None = None,
         parameters: Sequence[Mapping[str, float]] | None = None,
+        given: Mapping[str, Array] | None = None,
     ) -> TrajectorySet:
         """Return a set of trajectories that lie in memory, such as a solver in the same program makes.
 
@@ -164,11 +142,15 @@ class TrajectorySet(ABC):
             time_step: time between two snapshots.
             units: unit of a field by its name.
             parameters: numbers that set a trajectory apart, for each trajectory.
+            given: an array for each field that is known and not to be predicted: ``(n, t, [[z,] y,] x)`` where it varies
+                in time, ``(n, [[z,] y,] x)`` where not.
 
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
         """
-        return _InMemory(system, fields, spacing, boundary, time_step, units or {}, parameters or [])
+        of_memory = _InMemory(system, fields, spacing, boundary, time_step, units or {}, parameters or [])
+        of_memory.give(given or {})
+        return of_memory
 
 
 class _InMemory(TrajectorySet):
@@ -226,42 +208,42 @@ class _InMemory(TrajectorySet):
             for number in range(shape[0])
         )
 
+    def give(self, fields: Mapping[str, Array]) -> None:
+        """Add given fields."""
+        shape = tuple(self._arrays[0].shape)
+        for name, array in fields.items():
+            if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in self.fields:
+                raise DataError(
+                    f"{self.system}: expected a given field of the shape {shape}, or without time, that is not among those "
+                    f"to predict; got {name} {tuple(array.shape)}."
+                )
+        self.given, self._given = tuple(fields), dict(fields)
+        self.given_in_time = frozenset(name for name, array in fields.items() if len(array.shape) == len(shape))
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        values = self._given[name][trajectory]
+        values = _on_the_host(values[start:stop] if name in self.given_in_time else values[None])
+        return values.reshape(len(values), *self.trajectories[trajectory].grid)
+
     def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
         about = self.trajectories[trajectory]
         frames = [_on_the_host(array[trajectory, start:stop]) for array in self._arrays]
         return np.stack(frames, axis=1).reshape(stop - start, len(frames), *about.grid)
 
 
+def _check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int) -> None:
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)``, the first of them number ``start``, is none."""
+    if not np.isfinite(frames).all():
+        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
+        raise BadValuesError(
+            f"{about.label}: expected finite values, but field {names[index]!r} is "
+            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {tuple(cell)}; "
+            f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
+        )
+
+
 def _on_the_host(values: Any) -> np.ndarray:  # noqa: ANN401 (this module does without PyTorch)
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-class JoinedTrajectories(TrajectorySet):
-    """Several sets of one system, one after the other."""
-
-    def __init__(self, parts: Sequence[TrajectorySet]) -> None:
-        """Join ``parts``.
-
-        Raises:
-            DataError: they differ in system, fields or units.
-        """
-        first = parts[0]
-        for part in parts[1:]:
-            expected, came = ((s.system, s.fields, s.units) for s in (first, part))
-            if came != expected:
-                raise DataError(
-                    f"{part.sources[0]} cannot be joined to {first.sources[0]}: expected (system, fields, units) "
-                    f"{expected}, got {came}; open them as two data sets."
-                )
-        self.system, self.fields, self.units = first.system, first.fields, first.units
-        self.length_unit, self.time_unit = first.length_unit, first.time_unit
-        self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
-        self._parts = tuple(parts)
-        self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
-
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        part = bisect_right(self._firsts, trajectory) - 1
-        return self._parts[part]._read_frames(trajectory - self._firsts[part], start, stop)
 
 
 @dataclass(frozen=True)

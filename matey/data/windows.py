@@ -117,14 +117,26 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     return [_read_batch(sets, group, num_frames) for group in alike(sets, windows)]
 
 
-def read_history(data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int) -> FieldBatch:
+def read_history(
+    data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int, follow: int = 1
+) -> FieldBatch:
     """Read the frames from ``start`` on of trajectories that share grid, spacing and boundaries; there is no target.
 
+    What is given and varies in time is read in the ``follow`` frames after those as well.
+
     Raises:
-        DataError: see ``TrajectorySet.read``.
+        DataError: see ``TrajectorySet.read``; or what is given ends before.
     """
+    windows = [Window(0, trajectory, start, follow) for trajectory in trajectories]
+    varying, end = sorted(data.given_in_time.intersection(data.given)), start + num_frames + follow
+    for about in (data.trajectories[trajectory] for trajectory in trajectories):
+        if varying and end > about.num_frames:
+            raise DataError(
+                f"{about.label}: expected {', '.join(varying)}, which the model is given, up to frame {end - 1}, got "
+                f"{about.num_frames} frames; forecast fewer snapshots."
+            )
     history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
-    return _batch_of(data, data.trajectories[trajectories[0]], history, [1.0] * len(history))
+    return _batch_of([data], windows, num_frames, history, follow).with_tensors(lead_time=torch.ones(len(history)))
 
 
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
@@ -159,7 +171,7 @@ def read_rollouts(
     for group in alike(sets, windows):
         ends = [window.start + num_frames for window in group]
         truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(group, ends, strict=True)]
-        rollouts.append(Rollout(_read_batch(sets, group, num_frames), _stack(truth)))
+        rollouts.append(Rollout(_read_batch(sets, group, num_frames, horizon), _stack(truth)))
     return rollouts
 
 
@@ -169,12 +181,22 @@ def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list
     for window in windows:
         source = sets[window.set_index]
         about = source.trajectories[window.trajectory]
-        key = (source.system, source.fields, about.grid, about.spacing, about.periodic)
+        key = (
+            source.system,
+            source.fields,
+            about.grid,
+            about.spacing,
+            about.periodic,
+            source.given,
+            source.given_in_time,
+        )
         groups.setdefault(key, []).append(window)
     return list(groups.values())
 
 
-def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> FieldBatch:
+def _read_batch(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, follow: int = 1
+) -> FieldBatch:
     """Read windows that are alike; of each, the frames of its history and its target only."""
     history, target = [], []
     for window in windows:
@@ -182,23 +204,49 @@ def _read_batch(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_fr
         end = window.start + num_frames
         history.append(source.read(window.trajectory, window.start, end))
         target.append(source.read(window.trajectory, end - 1 + window.lead, end + window.lead)[0])
-    source = sets[windows[0].set_index]
-    batch = _batch_of(source, source.trajectories[windows[0].trajectory], history, [w.lead for w in windows])
     draw = torch.tensor([window.draw for window in windows])  # (b)
+    batch = _batch_of(sets, windows, num_frames, history, follow)
     return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
 
 
 def _batch_of(
-    source: TrajectorySet, about: Trajectory, history: Sequence[np.ndarray], leads: Sequence[float]
+    sets: Sequence[TrajectorySet],
+    windows: Sequence[Window],
+    num_frames: int,
+    history: Sequence[np.ndarray],
+    follow: int,
 ) -> FieldBatch:
+    """Return a batch without a target, with what is given up to all targets and ``follow`` frames after the histories."""
+    source = sets[windows[0].set_index]
+    abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
+    follow = max(follow, *(window.lead for window in windows))
+    given = [_given(sets[window.set_index], window, num_frames + follow) for window in windows] if source.given else []
+    names = dict.fromkeys(name for about in abouts for name in about.parameters)
     return FieldBatch(
         system=source.system,
         fields=source.fields,
         history=_stack(history),  # (b, t, f, z, y, x)
-        lead_time=torch.tensor(leads, dtype=torch.float32),  # (b)
-        spacing=about.spacing,
-        periodic=about.periodic,
+        lead_time=torch.tensor([float(window.lead) for window in windows]),  # (b)
+        spacing=abouts[0].spacing,
+        periodic=abouts[0].periodic,
+        given_fields=source.given,
+        given=_stack(given) if given else None,
+        parameters={name: torch.tensor([_number(about, name) for about in abouts]) for name in names},  # (b)
     )
+
+
+def _number(about: Trajectory, name: str) -> float:
+    """Return a parameter of a trajectory, NaN where it has none or none that a float32 holds."""
+    value = about.parameters.get(name, np.nan)
+    return value if abs(value) <= np.finfo(np.float32).max else np.nan
+
+
+def _given(source: TrajectorySet, window: Window, num_frames: int) -> np.ndarray:
+    """Read what is given in so many frames; beyond the end of the trajectory, where nobody looks, the last one again."""
+    stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
+    frames = source.read_given(window.trajectory, window.start, stop)
+    missing = num_frames - len(frames)
+    return frames if len(frames) == 1 or not missing else np.concatenate([frames, *[frames[-1:]] * missing])
 
 
 def _stack(frames: Sequence[np.ndarray]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
 from matey.data.windows import alike, num_starts
@@ -153,6 +153,7 @@ def evaluate(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
+    data = replace(data, sets=tuple(each.with_given(model.config.given) for each in data.sets))
     sums, spectra, costs = ErrorSums(), SpectraSums(), []
     for task in tasks:
         for windows in task.chunks(protocol.batch_size):

@@ -54,7 +54,8 @@ def rollout(
     Args:
         model: the model; it predicts a frame from the newest frames known, which are its own predictions as soon as
             there are any.
-        batch: the histories; its lead time and target are ignored.
+        batch: the histories; its lead time and target are ignored. What is given and varies in time must reach as far as
+            the forecast.
         num_steps: number of frames.
         lead: number of frames that are predicted from the same history, the last of them at this lead time in
             snapshots. It should be no longer than the lead times that the model was trained on.
@@ -66,14 +67,15 @@ def rollout(
     """
     batch = batch.to(model.device).with_tensors(target=None)
     largest = largest_change(batch.history) if largest is None else largest.to(model.device)
+    frames: list[Tensor] = []
     for first in range(0, num_steps, lead):
+        if frames:
+            batch = batch.moved_on(torch.stack(frames, dim=1))
         frames = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
             frame = model.predict(batch.with_tensors(lead_time=torch.full_like(batch.lead_time, ahead)))
             frames.append(limited(frame, batch.last, ahead * largest))
             yield frames[-1]
-        known = torch.cat([batch.history, torch.stack(frames, dim=1)], dim=1)
-        batch = batch.with_tensors(history=known[:, -batch.num_frames :])
 
 
 def largest_change(history: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ def forecast_snapshots(
         raise DataError(
             f"{data.system} has {data.num_trajectories} trajectories here, numbered from 0; got {trajectory}."
         )
+    data = data.with_given(model.config.given)
     check_fit(model, HeldOut((data,), ((trajectory,),), num_frames))
     last_start = num_starts(data.trajectories[trajectory], num_frames, max(steps)) - 1
     if not 0 <= start <= last_start:

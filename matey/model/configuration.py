@@ -65,6 +65,8 @@ class MateyConfig(PretrainedConfig):
             first block.
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
+        given: those names of the vocabulary that it takes where they are given and not predicted, such as a forcing.
+        parameters: names of the numbers that it takes, such as a viscosity; those that a sample lacks may be missing.
     """
 
     model_type = "matey"
@@ -90,6 +92,8 @@ class MateyConfig(PretrainedConfig):
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
+        given: Sequence[str] = (),
+        parameters: Sequence[str] = (),
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
         for key in kwargs.keys() & (ONCE_CALLED.keys() | TokensSection.model_fields.keys()):
@@ -116,6 +120,7 @@ class MateyConfig(PretrainedConfig):
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead
+        self.given, self.parameters = list(given), list(parameters)
         self._check()
         super().__init__(**kwargs)
 
@@ -151,6 +156,10 @@ class MateyConfig(PretrainedConfig):
     def _check(self) -> None:
         if len(set(self.fields)) != len(self.fields):
             raise ValueError(f"The field vocabulary names a field twice: {', '.join(self.fields)}.")
+        if (names := self.parameters) != list(dict.fromkeys(names)):
+            raise ValueError(f"parameters names a parameter twice: {', '.join(names)}.")
+        if lacking := [name for name in self.given if name not in self.fields]:
+            raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
         for name, registry in ((self.scheme, SCHEMES), (self.attention, BACKENDS)):
             registry.check(name)
         if self.normalisation != "sample":

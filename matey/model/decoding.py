@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from matey.model.blending import ramp
 from matey.model.embedding import weighted_sums
+from matey.model.given import Rows
 from matey.model.groups import packed
 from matey.model.module_list import ModuleList
 from matey.tokens.patches import Patch, Places, factor_stages, surroundings
@@ -65,14 +66,14 @@ class PatchDecoder(nn.Module):
         """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
         return surroundings(frame, self.cells[1:], self.halo, periodic, blocks)
 
-    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
         """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
             tokens: ``(m, e)``, the tokens to decode, batch after batch.
             windows: windows ``(c, f, window)`` around the blocks of the tokens of each batch, see `windows`; ``c`` may
                 be 0.
-            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+            rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
             The blocks of the groups ``(f, z, y, x, c)``, with their margins and weighted by `ramp`, see `shapes`.
@@ -86,16 +87,16 @@ class PatchDecoder(nn.Module):
         blocks = tokens.split([len(window) for window in windows])
         decoded = []
         for features, window, row in zip(blocks, windows, rows, strict=True):
-            weight = rearrange(self.window_weight[row], "f w e -> (f w) e") / math.sqrt(len(row))
+            weight = rearrange(self.window_weight[row.inputs], "f w e -> (f w) e") / math.sqrt(len(row.predicted))
             seen = weighted_sums(window.flatten(1), weight)
-            weight = rearrange(field_weight[row], "f e w -> (f w) e")
-            decoded.append(torch.addmm(field_bias[row].flatten()[:, None], weight, F.gelu(features + seen).T))
+            weight = rearrange(field_weight[row.predicted], "f e w -> (f w) e")
+            decoded.append(torch.addmm(field_bias[row.predicted].flatten()[:, None], weight, F.gelu(features + seen).T))
         return packed(decoded)
 
-    def shapes(self, windows: Sequence[Tensor], rows: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    def shapes(self, windows: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
         """Return the shape of each group's blocks, ``(f, z, y, x, c)``."""
         block = [size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True)]
-        return [(len(row), *block, len(window)) for window, row in zip(windows, rows, strict=True)]
+        return [(len(row.predicted), *block, len(window)) for window, row in zip(windows, rows, strict=True)]
 
 
 @dataclass(frozen=True)

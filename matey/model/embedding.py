@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.given import Rows
 from matey.model.module_list import ModuleList
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, factor_stages
@@ -40,12 +41,12 @@ class PatchEmbedding(nn.Module):
             ]
         )
 
-    def forward(self, patches: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    def forward(self, patches: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
         """Embed the patches of every group.
 
         Args:
             patches: normalised values ``(m, f, t, z, y, x)`` of this level's patches in each batch; ``m`` may be 0.
-            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+            rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
             ``(sum of m, e)``, the embedded patches, batch after batch.
@@ -54,9 +55,10 @@ class PatchEmbedding(nn.Module):
         parts = []
         for values, row in zip(patches, rows, strict=True):
             cells = rearrange(values, "m f (T t) (Z z) (Y y) (X x) -> (m T Z Y X) (f t z y x)", t=t, z=z, y=y, x=x)
-            weight = rearrange(self.field_weight[row], "f c e -> (f c) e")
-            # Divided so that many fields do not outweigh few: each adds unit variance.
-            parts.append(weighted_sums(cells, weight) / math.sqrt(len(row)))
+            weight = rearrange(self.field_weight[row.inputs], "f c e -> (f c) e")
+            # Divided so that many fields do not outweigh few; by those that are predicted, so that giving one more, whose
+            # weights are zero at first, changes nothing.
+            parts.append(weighted_sums(cells, weight) / math.sqrt(len(row.predicted)))
         embedded = torch.cat(parts) + self.field_bias  # (m T Z Y X, e/4)
         grid = [p // c for p, c in zip(self.patch, self.cells, strict=True)]
         for stage, merge in zip(self.stages, self.merges, strict=True):
@@ -121,19 +123,19 @@ class ConditionEmbedding(nn.Module):
         self.field_weight = nn.Parameter(torch.empty(num_fields, self.NUM_STATISTICS, width))
         self.contract = nn.Linear(width, width)
 
-    def forward(self, normalisations: Sequence[Normalisation], rows: Sequence[Tensor]) -> Tensor:
+    def forward(self, normalisations: Sequence[Normalisation], rows: Sequence[Rows]) -> Tensor:
         """Map the statistics of the samples of every group to ``(b, e)``, group after group.
 
         Args:
-            normalisations: the statistics of each batch.
-            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+            normalisations: the statistics of all inputs of each batch.
+            rows: the rows of each batch's fields in the vocabulary.
         """
         added = []
         for of_group, row in zip(normalisations, rows, strict=True):
             mean, std, change = of_group.mean, of_group.std, of_group.change
             log = std.log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
             statistics = torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1) / 2  # (b, f, 3)
-            weight = self.field_weight[row] / math.sqrt(len(row))
+            weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))
             added.append(torch.einsum("b f s, f s e -> b e", statistics.to(weight.dtype), weight))
         return self.contract(F.gelu(torch.cat(added)))
 

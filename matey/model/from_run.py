@@ -7,8 +7,9 @@ import inspect
 from matey.config import ConfigError, RunConfig, parse_config
 from matey.model.configuration import SIZES, MateyConfig
 
+_OF_MODEL = ("scheme", "drop_path", "local", "local_scales", "statistics", "predict", "given", "parameters")
 # What the run YAML says of a network, by section; `MateyConfig` calls it the same. Its section `tokens` is there as a whole.
-NAMES = {"model": ("scheme", "drop_path", "local", "local_scales", "statistics", "predict"), "data": ("history",)}
+NAMES = {"model": _OF_MODEL, "data": ("history",)}
 # Of a size, or stated beside the network.
 OTHERWISE = {"fields", "tokens", "attention", "num_heads", "width", "num_blocks"}
 # What the run YAML does not say is as in the pretrained model. All that is left, so that no new argument is forgotten.
@@ -30,6 +31,8 @@ def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
     for section, names in NAMES.items():
         stated = getattr(run, section).model_fields_set
         tree[section] |= {name: getattr(pretrained, name) for name in names if name not in stated}
+    for key in ("given", "parameters"):  # what the pretrained model takes has its weights already
+        tree["model"][key] = list(dict.fromkeys([*getattr(pretrained, key), *getattr(run.model, key)]))
     tree["tokens"] |= pretrained.tokens.model_dump(mode="json", exclude=run.tokens.model_fields_set)
     shape = (pretrained.num_heads, pretrained.width, pretrained.num_blocks)
     size = next((name for name, numbers in SIZES.items() if numbers == shape), None)

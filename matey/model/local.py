@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from matey.model.given import Rows
 from matey.model.groups import unpacked
 from matey.model.module_list import ModuleList
 from matey.model.stencil import Scheme
@@ -51,7 +52,7 @@ class LocalOperator(nn.Module):
         frames: Sequence[Tensor],
         tiles: Sequence[Tiles],
         conditions: Tensor,
-        rows: Sequence[Tensor],
+        rows: Sequence[Rows],
     ) -> list[Tensor]:
         """Predict the changes in some tiles of every group.
 
@@ -59,7 +60,7 @@ class LocalOperator(nn.Module):
             frames: inputs ``(b, 2, f, z, y, x)`` of each batch, see `local_inputs`.
             tiles: the tiles of each batch to predict; there may be none.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
-            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+            rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
             One tensor ``(k, f, z, y, x)`` per batch, the changes in the cells of its tiles; zero beyond the grid.
@@ -73,7 +74,7 @@ class LocalOperator(nn.Module):
                 self._wide(inputs, box, factor, part.frames.periodic)
                 for inputs, box, part in zip(frames, boxes, tiles, strict=True)
             ]
-            of_scale = unpacked(scheme(wide, asked, rows), scheme.shapes(wide))
+            of_scale = unpacked(scheme(wide, asked, rows), scheme.shapes(wide, rows))
             changes = [
                 change + _refined(values, box, factor)
                 for change, values, box in zip(changes, of_scale, boxes, strict=True)

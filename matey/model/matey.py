@@ -21,6 +21,7 @@ from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecast, Forecasts
+from matey.model.given import ParameterEmbedding
 from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator, local_inputs
 from matey.model.module_list import ModuleList
@@ -56,6 +57,7 @@ class MateyModel(PreTrainedModel):
         self.position = PositionEmbedding(width, config.num_wavelengths)
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
+        self.told = ParameterEmbedding(len(config.parameters), width) if config.parameters else None
         hidden = int(width * config.mlp_ratio)
         self.blocks = ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
@@ -84,6 +86,9 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_bias)
         elif isinstance(module, ConditionEmbedding):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight.shape[1] ** -0.5)
+        elif isinstance(module, ParameterEmbedding):
+            nn.init.trunc_normal_(module.parameter_weight, std=module.NUM_FEATURES**-0.5)
+            nn.init.zeros_(module.contract.weight)
         elif isinstance(module, Scheme):
             nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
             nn.init.zeros_(module.field_stencils)
@@ -112,8 +117,10 @@ class MateyModel(PreTrainedModel):
         prepared = batches if isinstance(batches, Prepared) else prepare(batches, self.config, self.seam.ranks)
         own = prepared.tokens
         normalised = [
-            normalisation.apply(batch.history)
-            for normalisation, batch in zip(prepared.normalisations, prepared.batches, strict=True)
+            normalisation.apply(batch.history) if given is None else given.beside(normalisation.apply(batch.history))
+            for normalisation, batch, given in zip(
+                prepared.normalisations, prepared.batches, prepared.given, strict=True
+            )
         ]
         tokens = self._embed(normalised, prepared)
         # Once tokens are embedded, no other frames are needed.
@@ -173,11 +180,14 @@ class MateyModel(PreTrainedModel):
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared) -> Tensor:
-        """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, and the sample's scales."""
+        """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, scales and parameters."""
         lead_time = torch.cat([batch.lead_time for batch in prepared.batches]).to(prepared.tokens.centre.dtype)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
-            conditions = conditions + self.conditions(prepared.normalisations, prepared.rows)
+            conditions = conditions + self.conditions(_statistics(prepared), prepared.rows)
+        if self.told is not None:
+            assert prepared.parameters is not None, "what was prepared for a model without parameters"
+            conditions = conditions + self.told(prepared.parameters)
         return conditions
 
     def _decode(
@@ -200,7 +210,7 @@ class MateyModel(PreTrainedModel):
         if self.local is not None:
             inputs = [
                 local_inputs(fields, normalisation.change / normalisation.std)
-                for fields, normalisation in zip(last, prepared.normalisations, strict=True)
+                for fields, normalisation in zip(last, _statistics(prepared), strict=True)
             ]
             changes = self.local.changes(inputs, decoding.held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
@@ -252,6 +262,14 @@ def quiet() -> Iterator[None]:
     finally:
         if was_shown:
             hf_logging.enable_progress_bar()
+
+
+def _statistics(prepared: Prepared) -> list[Normalisation]:
+    """Return the statistics of all inputs of each batch: of its history, then of what is given."""
+    return [
+        normalisation if given is None else given.statistics_beside(normalisation)
+        for normalisation, given in zip(prepared.normalisations, prepared.given, strict=True)
+    ]
 
 
 def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ PARTS: dict[Part, str] = {
     "lead_time": "map of lead times",
     "condition": "map of the scales of samples",
     "condition_fields": "rows of the fields in it",
+    "parameters": "map of numbers such as a viscosity",
     "blocks": "attention and perceptrons",
     "decoder": "last norm and stages of the decoders",
     "decoder_fields": "rows of the fields in them",
@@ -39,7 +40,7 @@ def part_of(name: str) -> Part:
         where = top.removesuffix("s")
         found = f"{where}_fields" if last in FIELD_ROWS[top] else where
     else:
-        found = "decoder" if top == "norm" else top
+        found = {"norm": "decoder", "told": "parameters"}.get(top, top)
     return cast(Part, found)  # which the network's own names make true
 
 

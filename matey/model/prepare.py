@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch, field_rows
+from matey.fields import FieldBatch
 from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, reach_of, tile_of
+from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
 from matey.model.seam import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
 from matey.tokens.coverage import routes, tiles_of, tiles_reached
@@ -90,8 +91,10 @@ class Prepared:
 
     Attributes:
         batches: the fields, each batch of one system on one grid.
-        rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+        rows: the rows of each batch's fields in the vocabulary.
         normalisations: the statistics of each batch.
+        given: the given fields of each batch; None where there are none that the model knows.
+        parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
         frames: the frames of each batch.
         tokens: this rank's tokens.
         plans: the plan of each attention of a block.
@@ -99,8 +102,10 @@ class Prepared:
     """
 
     batches: tuple[FieldBatch, ...]
-    rows: tuple[Tensor, ...]
+    rows: tuple[Rows, ...]
     normalisations: tuple[Normalisation, ...]
+    given: tuple[Given | None, ...]
+    parameters: Tensor | None
     frames: tuple[Frames, ...]
     tokens: OwnTokens
     plans: tuple[Plan, ...]
@@ -125,17 +130,21 @@ def prepare(batches: Sequence[FieldBatch], config: MateyConfig, ranks: RankGroup
             cannot be spent.
     """
     ranks = ranks or RankGroup()
-    device = batches[0].history.device
-    rows = tuple(torch.tensor(field_rows(batch.fields, config.fields), device=device) for batch in batches)
+    rows = tuple(rows_of(batch, config) for batch in batches)
+    given = tuple(given_of(batch, config) for batch in batches)
+    names = config.parameters
     token_batch = tokenize(batches, config.patches, config.refinement)
     whole, frames = token_batch.layout, token_batch.frames
     own = ranks.shard(whole.num_tokens)
     # Weights of blocks are at least as precise as the fields.
     dtype = torch.promote_types(torch.float32, batches[0].history.dtype)
     return Prepared(
-        batches=tuple(batches),
+        # What is given has been taken from them, and need not travel twice.
+        batches=tuple(batch.with_tensors(given_fields=(), given=None, parameters={}) for batch in batches),
         rows=rows,
         normalisations=token_batch.normalisations,
+        given=given,
+        parameters=torch.cat([parameters_of(batch, names) for batch in batches]) if names else None,
         frames=frames,
         tokens=_own_tokens(whole.select(own), frames, config.patches),
         plans=tuple(ranks.plan(key(whole)) for key in scheme_keys(config.scheme, config.patches)),

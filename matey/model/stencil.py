@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.given import Rows
 from matey.model.groups import packed
 
 aten = torch.ops.aten
@@ -56,13 +57,13 @@ class Scheme(nn.Module):
         self.expand = nn.Linear(width, width // 2)
         self.modulate = nn.Linear(width // 2, 7 * channels + NUM_STENCILS)
 
-    def forward(self, wide: Sequence[Tensor], conditions: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    def forward(self, wide: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]) -> Tensor:
         """Predict the changes of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
-            rows: vectors ``(f,)``, one per batch, of the row of each field in the vocabulary.
+            rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
             The changes of the groups ``(b, f, z, y, x)``, see `shapes`.
@@ -70,14 +71,14 @@ class Scheme(nn.Module):
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
         return packed([self._of_group(*group) for group in zip(wide, told, rows, strict=True)])
 
-    def shapes(self, wide: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
         """Return the shape of each group's changes, ``(b, f, z, y, x)``."""
         return [
-            (len(w), w.shape[2], *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)))
-            for w in wide
+            (len(w), len(row.predicted), *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)))
+            for w, row in zip(wide, rows, strict=True)
         ]
 
-    def _of_group(self, wide: Tensor, told: Tensor, row: Tensor) -> Tensor:
+    def _of_group(self, wide: Tensor, told: Tensor, row: Rows) -> Tensor:
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
         wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
@@ -89,30 +90,30 @@ class Scheme(nn.Module):
         ]
         return rearrange(torch.stack(changes), "b z y x f -> b f z y x")
 
-    def _folded(self, told: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _folded(self, told: Tensor, row: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the fields' weights come to for each sample.
 
         All that is linear is folded into one stencil from each field to each: none of it is computed per cell.
 
         Returns:
-            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` to ``p``, ``q`` and the linear part, offsets ``(b, 2 c + f)``, and
-            the map ``(b, c, f)`` from the mixed products to the changes of the fields.
+            Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` from all inputs to ``p``, ``q`` and the linear part of the fields to
+            predict, offsets ``(b, 2 c + f)``, and the map ``(b, c, f)`` from the mixed products to their changes.
         """
-        num_fields, channels, dtype = len(row), self.channels, told.dtype
+        num_fields, channels, dtype = len(row.predicted), self.channels, told.dtype
         of_products, offset, of_linear, of_out, of_stencils = told.split(
             [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS], dim=1
         )
-        weight, stencils, linear, out = (
-            weights[row].to(dtype)
-            for weights in (self.field_weight, self.field_stencils, self.field_linear, self.field_out)
+        weight = self.field_weight[row.inputs].to(dtype) / math.sqrt(num_fields)
+        stencils, linear, out = (
+            weights[row.predicted].to(dtype) for weights in (self.field_stencils, self.field_linear, self.field_out)
         )
-        weight = weight / math.sqrt(num_fields)
-        same = torch.eye(num_fields, dtype=dtype, device=row.device)
+        # Its rows are the inputs: what is given has no stencil on itself.
+        same = torch.eye(len(row.inputs), num_fields, dtype=dtype, device=told.device)
         kernel = torch.cat(
             [
                 torch.einsum("f w i c, b c -> b c i f w", weight, 1 + of_products),
                 torch.einsum("f w i c, b c, g c -> b g i f w", weight, 1 + of_linear, linear)
-                + torch.einsum("f w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
+                + torch.einsum("g w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
             ],
             dim=1,
         )

@@ -55,6 +55,7 @@ def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]
             sentences.append(_about_level(target, level, reused))
     for part in ("conditions", "local"):
         sentences += _copy_beside(source, target, part, rows, reused)
+    sentences += _copy_told(source, target, reused)
     unused = [list(patch) for patch in source.config.patches if patch not in target.config.patches]
     if unused:
         sentences.append(f"Levels of the pretrained model without a place: {', '.join(map(str, unused))}.")
@@ -163,6 +164,17 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
             parameter.copy_(old.get_parameter(name))
             reused[key] = parameter.numel()
     return []
+
+
+def _copy_told(source: MateyModel, target: MateyModel, reused: dict[str, int]) -> list[str]:
+    """Copy what is made of parameters; those that are new add nothing at first."""
+    known, names = source.config.parameters, target.config.parameters
+    if source.told is not None and target.told is not None:
+        _copy_module(source.told.contract, target.told.contract, "told.contract", reused)
+        rows = _Rows(known, names, dict.fromkeys(names, "zero"))
+        reused["told.parameter_weight"] = rows.copy(source.told.parameter_weight, target.told.parameter_weight)
+    new = [name for name in names if name not in known]
+    return [f"New parameters: {', '.join(new)}; they change no forecast before they are trained."] if new else []
 
 
 def _distance(one: Patch, other: Patch) -> float:

@@ -42,7 +42,7 @@ class Sample:
     Attributes:
         system: name of the PDE system; the path of data that is not there yet.
         window: size ``t, z, y, x`` of the sample in frames and cells.
-        num_fields: number of fields of its system.
+        num_fields: number of fields of its system, those that are given among them.
         layout: the layout of its tokens.
     """
 
@@ -105,7 +105,7 @@ def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = 
         single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
         layout = tokenize([single], config.patches, config.refinement).layout
         window = (batch.num_frames, *batch.grid)
-        samples.append(Sample(batch.system, window, num_fields or len(batch.fields), layout))
+        samples.append(Sample(batch.system, window, num_fields or len(batch.fields + batch.given_fields), layout))
     return samples
 
 

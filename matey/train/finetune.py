@@ -47,7 +47,7 @@ def finetune(
     if trained is not None and not settings.allow_seen:
         check_unseen(trained.split, trained.seen, data.sets, data.splits, settings.pretrained)
     pretrained = None if source is None else source.config
-    run = with_vocabulary(run, data.all_sets, known=() if pretrained is None else pretrained.fields)
+    run = with_vocabulary(run, data.all_sets, pretrained)
     config = model_config(run, pretrained)
     check_fit(config, data.all_sets)
     torch.manual_seed(run.train.seed)
@@ -99,7 +99,9 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
             raise ConfigError(
                 f"finetune.new_rows_of names {name!r}, which is no new field; new are {', '.join(new) or 'none'}."
             )
+    # What is given changes no forecast before its rows are trained.
+    default = {name: "zero" if name in model.config.given else settings.new_rows for name in new}
     try:
-        return transfer(source, model, {name: settings.new_rows_of.get(name, settings.new_rows) for name in new})
+        return transfer(source, model, {name: settings.new_rows_of.get(name, default[name]) for name in new})
     except ValueError as error:
         raise ConfigError(str(error)) from None

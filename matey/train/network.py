@@ -14,14 +14,18 @@ from matey.model.configuration import MateyConfig
 from matey.tokens.refinement import check_window
 
 
-def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], known: Sequence[str] = ()) -> RunConfig:
-    """Fill in the field vocabulary from the data, or check the given one; fields ``known`` to the weights come first.
+def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: MateyConfig | None = None) -> RunConfig:
+    """Fill in the field vocabulary from the data, or check that of the run; fields of a pretrained model come first.
 
     Raises:
-        ConfigError: the data holds a field that ``model.fields`` lacks.
+        ConfigError: the data holds a field that ``model.fields`` lacks, or no set has what ``model.given`` or
+            ``model.parameters`` names.
     """
+    _check_told(run, sets, pretrained)
+    known = [] if pretrained is None else pretrained.fields
     held = tuple(dict.fromkeys(name for data in sets for name in data.fields))
-    vocabulary = tuple(dict.fromkeys([*known, *(held if run.model.fields is None else run.model.fields)]))
+    stated = held if run.model.fields is None else run.model.fields
+    vocabulary = tuple(dict.fromkeys([*known, *stated, *run.model.given]))
     if lacking := [name for name in held if name not in vocabulary]:
         unheard = [name for name in run.model.fields or () if name not in held]
         for name in unheard:
@@ -33,6 +37,22 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], known: Sequen
             "all data sets, or leave this data out."
         )
     return run.model_copy(update={"model": run.model.model_copy(update={"fields": vocabulary})})
+
+
+def _check_told(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: MateyConfig | None) -> None:
+    """Raise ConfigError if the run names a given field or a parameter that no set has, nor the pretrained model."""
+    of_sets = {
+        "given": {name for data in sets for name in data.given},
+        "parameters": {name for data in sets for about in data.trajectories for name in about.parameters},
+    }
+    for key, held in of_sets.items():
+        known = held.union(() if pretrained is None else getattr(pretrained, key))
+        for name in getattr(run.model, key):
+            if name not in known:
+                raise ConfigError(
+                    f"model.{key} names {name!r}, which no data set has; there are {', '.join(sorted(known)) or 'none'}."
+                    f"{nearest_name(name, known)}"
+                )
 
 
 def check_fit(config: MateyConfig, sets: Sequence[TrajectorySet]) -> None:

@@ -60,7 +60,7 @@ def open_data(run: RunConfig) -> RunData:
         ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
         DataError: some of it cannot be used.
     """
-    sets = tuple(open_dataset(data.path, data.description) for data in run.data.sets)
+    sets = tuple(open_dataset(data.path, data.description).with_given(run.model.given) for data in run.data.sets)
     others = _open_others(run, sets)
     splits, record, notes = split_run(run, sets)
     mixture = Mixture(
@@ -116,7 +116,7 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
 
 
 def _open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[TrajectorySet, ...]:
-    others = tuple(open_dataset(path) for path in run.data.validate_on)
+    others = tuple(open_dataset(path).with_given(run.model.given) for path in run.data.validate_on)
     if others:
         known = {_identity(source) for data in sets for source in data.sources}
         for path, data in zip(run.data.validate_on, others, strict=True):

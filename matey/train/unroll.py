@@ -46,14 +46,23 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
     engine.eval()
     for step in range(num_steps):
         known = [
-            batch.with_tensors(history=history, lead_time=torch.ones_like(batch.lead_time), target=None)
-            for batch, history in zip(batches, histories, strict=True)
+            batch.with_tensors(
+                history=history,
+                lead_time=torch.ones_like(batch.lead_time),
+                target=None,
+                given=_given_from(batch, of_batch.clamp(max=step)),
+            )
+            for batch, history, of_batch in zip(batches, histories, steps, strict=True)
         ]
         frames = [forecast.field() for forecast in engine(known)]
         histories = [_shifted(*of_batch, step) for of_batch in zip(histories, frames, steps, strict=True)]
     engine.train()
     return [
-        batch.with_tensors(history=history, lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype))
+        batch.with_tensors(
+            history=history,
+            lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype),
+            given=_given_from(batch, of_batch),
+        )
         for batch, history, of_batch in zip(batches, histories, steps, strict=True)
     ]
 
@@ -62,3 +71,12 @@ def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor
     """Append a frame to the histories ``(b, t, f, z, y, x)`` of the samples that go as far as this step."""
     later = torch.cat([history[:, 1:], frame.to(history.dtype)[:, None]], dim=1)
     return later.where((steps > step).view(-1, 1, 1, 1, 1, 1), history)
+
+
+def _given_from(batch: FieldBatch, steps: Tensor) -> Tensor | None:
+    """Return what is given from so many frames on in each sample; its last frame stands for those that nobody looks at."""
+    if batch.given is None or batch.given.shape[1] == 1:
+        return batch.given
+    frames = torch.arange(batch.given.shape[1], device=steps.device) + steps[:, None]  # (b, t)
+    samples = torch.arange(batch.num_samples, device=steps.device)[:, None]
+    return batch.given[samples, frames.clamp(max=batch.given.shape[1] - 1)]

@@ -13,7 +13,7 @@ WRONG = {
     "an array that is not there": ({"fields": {"height": "hh"}}, r"expected an array 'hh' for the field 'height', found"),
     "axes left out": ({"axes": ["time", "y", "x"]}, r"h: expected the axes \(time, y, x\) .* got the shape \(2, 6, 8, 12\)"),
     "axes in another order": ({"axes": ["trajectory", "time", "x", "y"]}, r"lat: expected 12 coordinates .*order of the axes"),
-    "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "fields that are constant in time are not read"),
+    "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "a field that is constant in time belongs into 'given'"),
     "an axis of another name": ({"axes": ["trajectory", "time", "y", "lon"]}, r"axes.3: Input should be .* \(got 'lon'\)"),
     "no spacing": ({"spacing": {"x": 0.1}}, "spacing: expected y, x, as in axes, got x"),
     "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y.*greater than 0"),

@@ -6,7 +6,7 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.data import DataError, Mixture, TrajectorySet, micro_batches, read_windows, spread_windows
-from matey.data.trajectories import JoinedTrajectories
+from matey.data.joined import JoinedTrajectories
 from matey.metrics import nrmse
 
 PLANE = {"spacing": (0.25, 0.5), "boundary": ("wall", "periodic")}

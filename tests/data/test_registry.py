@@ -8,7 +8,7 @@ import pytest
 from seed_group_files import write_seed_groups
 
 from matey.data import DataError, open_dataset
-from matey.data.trajectories import JoinedTrajectories
+from matey.data.joined import JoinedTrajectories
 
 
 def test_the_name_of_a_file_does_not_matter(shallow_water_file, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from layout_files import write_compressible, write_the_well
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
+from matey.data.joined import JoinedTrajectories
 from matey.data.splits import split_groups
-from matey.data.trajectories import JoinedTrajectories
 from tests.conftest import write_swe
 
 

@@ -40,6 +40,8 @@ OTHERS = {
     "a sample on a rank of its own": ("vit", *SETS["uniform"], {}),
     "equal variances": ("vit", *SETS["mix"], {}),
     "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
+    "given fields and parameters": ("vit", *SETS["mix"], {"given": ("force",)}),
+    "given fields and parameters, axial": ("avit", *SETS["three levels"], {"given": ("force",)}),
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
     "gradient loss": ("svit", *SETS["mix"], {"loss": GRADIENT}),
     "gradient loss, three levels": ("vit", *SETS["three levels, mul"], {"loss": GRADIENT}),
@@ -67,8 +69,15 @@ def batches_of(dimensions, name, dtype):
     return [replace(padded, periodic=(False, False, True)), replace(other, periodic=(False, True, True))]
 
 
-def drawn(batches):
-    """Number the draws, by which drop path tells samples apart."""
+def drawn(batches, name):
+    """Number the draws, by which drop path tells samples apart; of some cases, the first batch has more to be told."""
+    if "given" in name:
+        first = batches[0]
+        given = (
+            first.history[:, :1].roll(3, dims=-1).tile(1, 9, 1, 1, 1, 1)
+            * torch.arange(1, 10)[:, None, None, None, None]
+        )
+        batches[0] = replace(first, given_fields=("force",), given=given, parameters={"viscosity": 0.01})
     return [replace(batch, draw=torch.arange(batch.num_samples) + 10 * at) for at, batch in enumerate(batches)]
 
 
@@ -110,11 +119,16 @@ def main(heads, dtype):
     rank, size = dist.get_rank(), dist.get_world_size()
     seams = {head: SequenceSeam(Topology(rank, size, size, head)) for head in heads}
     for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
+        told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
-        model = make_model(patches, dtype, **settings, drop_path=how.get("drop_path", 0.0))
+        model = make_model(
+            patches, dtype, **settings, **told, drop_path=how.get("drop_path", 0.0), given=how.get("given", ())
+        )
+        if told:
+            torch.nn.init.normal_(model.told.contract.weight, std=0.1)
         model.train()
-        batches = drawn(batches_of(dimensions, name, dtype))
-        for setting in how.keys() - {"drop_path", "loss"}:
+        batches = drawn(batches_of(dimensions, name, dtype), name)
+        for setting in how.keys() - {"drop_path", "loss", "given"}:
             setattr(model, setting, how[setting])
         loss = how.get("loss", NRMSE)
         ours = run(model, seams[head], batches, seams[head].group, loss)
@@ -122,7 +136,7 @@ def main(heads, dtype):
             model.checkpoint_blocks, model.offload_activations = "none", False
             expected = run(model, Seam(), batches, loss=loss)
             # What no one has a gradient of would be alike for nothing.
-            assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions"))), name
+            assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions", "told"))), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"

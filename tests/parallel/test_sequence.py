@@ -20,7 +20,7 @@ def compare(num_ranks, heads, dtype):
     result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
     assert result.returncode == 0 and "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
-    assert len(cases) == 37 * len(heads.split(",")) + 1
+    assert len(cases) == 39 * len(heads.split(",")) + 1
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
     PROVED.append(

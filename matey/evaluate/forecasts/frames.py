@@ -65,14 +65,13 @@ def forecast_batch(
         DataError: see ``TrajectorySet.read``.
     """
     trajectories = request.trajectories[first:end]
-    batch = read_history(request.data, trajectories, request.start, request.num_frames)
+    batch = read_history(request.data, trajectories, request.start, request.num_frames, request.num_steps)
     largest = largest_change(batch.history)
     done -= done % request.lead
     if done:
         assert earlier is not None, "frames that were forecast before have to be read"
         frames = torch.from_numpy(earlier(first, end, max(0, done - request.num_frames), done))
-        history = torch.cat([batch.history, frames], dim=1)[:, -request.num_frames :]
-        batch = batch.with_tensors(history=history)
+        batch = batch.moved_on(frames, done)
     frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest)
     for step, values in enumerate(frames_left, start=done + 1):
         time = (request.last_known + step) * request.first.time_step

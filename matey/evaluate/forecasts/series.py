@@ -130,7 +130,13 @@ class Forecasts:
     def _digest(self, suffix: str) -> str:
         """Return what tells this forecast from others, in the same format."""
         request = self.request
-        sources = [(str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.sources]
+        sources: list[object] = [
+            (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.sources if s.exists()
+        ]
+        if not sources:  # data in memory
+            end = request.start + request.num_frames
+            known = b"".join(request.data.read(n, request.start, end).tobytes() for n in request.trajectories)
+            sources = [hashlib.sha256(known).hexdigest()]
         asked = (request.trajectories, request.start, request.num_frames, request.num_steps, request.lead)
         facts = sources, asked, weights_fingerprint(self.model), suffix
         return hashlib.sha256(repr(facts).encode()).hexdigest()
@@ -180,6 +186,7 @@ def forecast(
         )
     trained = model if isinstance(model, Trained) else _trained(model)
     data = data if isinstance(data, TrajectorySet) else open_dataset(data)
+    data = data.with_given(trained.model.config.given)
     chosen = tuple(range(data.num_trajectories) if trajectories is None else trajectories)
     if not chosen:
         raise DataError("No trajectory is chosen; expected one or more.")

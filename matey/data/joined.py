@@ -1,0 +1,50 @@
+"""Several sets of one system as one."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from matey.data.trajectories import DataError, TrajectorySet
+
+
+class JoinedTrajectories(TrajectorySet):
+    """Several sets of one system, one after the other; given is what is given in all of them."""
+
+    def __init__(self, parts: Sequence[TrajectorySet]) -> None:
+        """Join ``parts``.
+
+        Raises:
+            DataError: they differ in system, fields or units.
+        """
+        first = parts[0]
+        for part in parts[1:]:
+            expected, came = ((s.system, s.fields, s.units) for s in (first, part))
+            if came != expected:
+                raise DataError(
+                    f"{part.sources[0]} cannot be joined to {first.sources[0]}: expected (system, fields, units) "
+                    f"{expected}, got {came}; open them as two data sets."
+                )
+        self.system, self.fields, self.units = first.system, first.fields, first.units
+        self.length_unit, self.time_unit = first.length_unit, first.time_unit
+        self.given = tuple(name for name in first.given if all(name in part.given for part in parts))
+        self.given_in_time = frozenset(name for part in parts for name in part.given_in_time)
+        self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
+        self._parts = tuple(parts)
+        self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
+
+    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        part, number = self._located(trajectory)
+        return part._read_frames(number, start, stop)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        part, number = self._located(trajectory)
+        return part._read_given(number, name, start, stop)
+
+    def _located(self, trajectory: int) -> tuple[TrajectorySet, int]:
+        """Return the part of a trajectory, and its number there."""
+        part = bisect_right(self._firsts, trajectory) - 1
+        return self._parts[part], trajectory - self._firsts[part]

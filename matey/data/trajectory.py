@@ -1,0 +1,61 @@
+"""One trajectory as its file describes it, and what is said of data that cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from matey.mistakes import Mistake
+
+Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
+"""What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
+
+Part = Literal["train", "valid", "test"]
+"""What a trajectory is for."""
+
+
+class DataError(Mistake):
+    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
+
+
+class BadValuesError(DataError):
+    """Data that was read as it lies in its file, and holds NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One run of a solver as its file describes it; holds no field values.
+
+    Attributes:
+        source: the file it lies in.
+        name: its name inside that file, such as ``0023``.
+        num_frames: number of snapshots.
+        grid: number of cells along ``z, y, x``.
+        spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).
+        boundary: kind of boundary at the ends of ``z, y, x``.
+        time_step: time between two snapshots in the units of the data set.
+        parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
+        split: the part that its publisher meant it for; None where the files leave that open.
+    """
+
+    source: Path
+    name: str
+    num_frames: int
+    grid: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    boundary: tuple[Boundary, Boundary, Boundary]
+    time_step: float
+    parameters: dict[str, float] = field(default_factory=dict)
+    split: Part | None = None
+
+    @property
+    def periodic(self) -> tuple[bool, bool, bool]:
+        """Whether the domain wraps around along ``z, y, x``."""
+        z, y, x = (kind == "periodic" for kind in self.boundary)
+        return z, y, x
+
+    @property
+    def label(self) -> str:
+        """File and name, as a message or a plot cites it."""
+        return f"{self.source}, trajectory {self.name}"

@@ -1,0 +1,140 @@
+"""What a model is told of a sample besides its history: fields that are given, and numbers such as a viscosity.
+
+Given fields are embedded, seen by the decoder and by the local operator as those of the history are, and predicted by nothing;
+where to refine is decided without them. The patches of the frame at time ``t`` see them at ``t`` + lead time: the newest frame
+sees what is given at the target, and the frames before it, with short lead times, what is given on the way there.
+
+    history        u(0)    u(1)    u(2)    u(3)                    -> u(3 + lead)
+    given, lead 1  f(1)    f(2)    f(3)    f(4)
+    given, lead 2  f(2)    f(3)    f(4)    f(5)                    a field that is constant in time is the same in all frames
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matey.fields import FieldBatch, field_rows
+from matey.model.configuration import MateyConfig
+from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The row of each field of a batch in the vocabulary.
+
+    Attributes:
+        inputs: ``(f,)``, rows of the fields that are predicted, then of those that are given.
+        predicted: ``(f,)``, rows of the fields that are predicted.
+    """
+
+    inputs: Tensor
+    predicted: Tensor
+
+
+@dataclass(frozen=True)
+class Given:
+    """The given fields of a batch that the model knows.
+
+    Attributes:
+        values: ``(b, t, f, z, y, x)`` in physical units, a frame for each of the history, or one for all.
+        normalisation: their statistics.
+    """
+
+    values: Tensor
+    normalisation: Normalisation
+
+    def beside(self, normalised: Tensor) -> Tensor:
+        """Return normalised histories ``(b, t, f, z, y, x)`` with these fields, normalised, after theirs."""
+        values = self.normalisation.apply(self.values)
+        return torch.cat([normalised, values.expand(-1, normalised.shape[1], -1, -1, -1, -1)], dim=2)
+
+    def statistics_beside(self, other: Normalisation) -> Normalisation:
+        """Return the statistics of the fields of a history and of these."""
+        own = self.normalisation
+        pairs = ((other.mean, own.mean), (other.std, own.std), (other.change, own.change))
+        return Normalisation(*(torch.cat(pair, dim=1) for pair in pairs))
+
+
+def rows_of(batch: FieldBatch, config: MateyConfig) -> Rows:
+    """Find the rows of the fields of a batch.
+
+    Raises:
+        ValueError: a field to predict is not in the vocabulary.
+    """
+    predicted = torch.tensor(field_rows(batch.fields, config.fields), device=batch.history.device)
+    if not (known := _known(batch, config)):
+        return Rows(predicted, predicted)
+    names = [batch.given_fields[index] for index in known]
+    given = torch.tensor(field_rows(names, config.fields), device=batch.history.device)
+    return Rows(torch.cat([predicted, given]), predicted)
+
+
+def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
+    """Return the given fields of a batch that the model knows, each sample's at its own time; None if there are none.
+
+    Raises:
+        ValueError: they end before a target.
+    """
+    known = _known(batch, config)
+    if batch.given is None or not known:
+        return None
+    values = batch.given
+    if len(known) < values.shape[2]:
+        values = values[:, :, known]
+    if values.shape[1] > 1:
+        lead_time = batch.lead_time.round().long()
+        ends = int(lead_time.max()) + batch.num_frames
+        if ends > values.shape[1]:
+            raise ValueError(
+                f"{batch.system}: expected {', '.join(batch.given_fields)} in {ends} frames, up to the target, got "
+                f"{values.shape[1]}; give what is known beforehand as far as it is to be forecast."
+            )
+        frames = lead_time[:, None] + torch.arange(batch.num_frames, device=lead_time.device)  # (b, t)
+        values = values[torch.arange(batch.num_samples, device=lead_time.device)[:, None], frames]
+    statistics = normalisation_of(values)
+    if values.shape[1] < batch.num_frames:  # as those of as many frames would be
+        statistics = replace(statistics, change=SMALLEST_CHANGE * statistics.std)
+    return Given(values, statistics)
+
+
+def parameters_of(batch: FieldBatch, names: Sequence[str]) -> Tensor:
+    """Return the named parameters of the samples, ``(b, p)``, NaN where they are not known."""
+    unknown = torch.full((batch.num_samples,), torch.nan, device=batch.history.device)
+    each = [batch.parameters.get(name, unknown).to(unknown.dtype) for name in names]
+    return torch.stack(each, dim=1)
+
+
+def _known(batch: FieldBatch, config: MateyConfig) -> list[int]:
+    return [index for index, name in enumerate(batch.given_fields) if name in config.given]
+
+
+class ParameterEmbedding(nn.Module):
+    """Numbers that set a sample's physics apart, such as a viscosity or a Mach number; each has weights by its name.
+
+    An unknown one adds nothing. All together add nothing at first: a model that is given parameters forecasts as before.
+    """
+
+    NUM_FEATURES = 3
+    # Natural logarithms of numbers smaller than this tell of zero.
+    LARGEST_LOG = 32.0
+
+    def __init__(self, num_parameters: int, width: int) -> None:
+        super().__init__()
+        self.parameter_weight = nn.Parameter(torch.empty(num_parameters, self.NUM_FEATURES, width))
+        self.contract = nn.Linear(width, width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map parameters ``(b, p)``, NaN where they are not known, to ``(b, e)``."""
+        known = ~values.isnan()
+        values = values.where(known, 1)
+        log = values.abs().log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
+        # That it is known, its size where it is large or of either sign, and its order of magnitude.
+        features = torch.stack([torch.ones_like(values), values.asinh(), log], dim=-1) / 2  # (b, p, 3)
+        features = features.where(known[..., None], 0).to(self.parameter_weight.dtype)
+        added = torch.einsum("b p s, p s e -> b e", features, self.parameter_weight)
+        return self.contract(F.gelu(added))

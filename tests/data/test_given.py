@@ -1,0 +1,162 @@
+"""Fields that are given and not predicted, and parameters: how readers of each format come by them, and windows with them."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from described_files import BY_NAME, dataset, describe, write_components
+from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, write_the_well
+
+from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
+from matey.data.joined import JoinedTrajectories
+from matey.data.windows import read_history
+
+DEPTH = np.arange(NUM_Y * NUM_X, dtype=np.float32).reshape(NUM_Y, NUM_X)
+FORCING = 100 + coded(1)[:, :, 0]  # (n, t, y, x)
+
+
+@pytest.fixture
+def described(tmp_path):
+    values = dataset().assign(
+        depth=(("lon", "lat"), DEPTH.T),
+        profile=(("sample", "lat"), np.stack([DEPTH[:, 0], 2 * DEPTH[:, 0]])),
+        f=(("sample", "time", "lat", "lon"), FORCING),
+    )
+    values.to_netcdf(tmp_path / "a.nc", engine="netcdf4", format="NETCDF4")
+    given = {
+        "depth": {"array": "depth", "axes": ["x", "y"]},
+        "profile": {"array": "profile", "axes": ["trajectory", "y"]},
+        "forcing": "f",
+    }
+    return describe(tmp_path, {"system": "advection", **BY_NAME, "given": given})
+
+
+def test_described_fields_are_given_at_their_own_time_and_place(described):
+    data = open_dataset(described)
+    assert data.given == ("depth", "profile", "forcing") and data.given_in_time == {"forcing"}
+    frames = data.read_given(1, 2, 5)
+    assert frames.shape == (3, 3, 1, NUM_Y, NUM_X) and frames.dtype == np.float32
+    np.testing.assert_array_equal(frames[:, 0, 0], np.broadcast_to(DEPTH, (3, NUM_Y, NUM_X)))
+    np.testing.assert_array_equal(frames[1, 1, 0], np.repeat(2 * DEPTH[:, :1], NUM_X, axis=1))
+    np.testing.assert_array_equal(frames[:, 2, 0], FORCING[1, 2:5])
+
+
+def test_what_is_constant_in_time_is_a_single_frame_and_no_other_array_is_read(described):
+    data = open_dataset(described).with_given(["depth", "wind"])
+    assert data.given == ("depth",)
+    np.testing.assert_array_equal(data.read_given(0, 1, 4), DEPTH[None, None, None])
+
+
+def test_given_fields_keep_to_the_stride_of_the_others(described):
+    described.write_text(f"{described.read_text()}\nfirst_frame: 1\nstride: 2\n")
+    data = open_dataset(described).with_given(["forcing"])
+    np.testing.assert_array_equal(data.read_given(0, 1, 3)[:, 0, 0], FORCING[0, [3, 5]])
+
+
+def test_components_in_the_groups_of_trajectories_are_given(tmp_path):
+    description = write_components(tmp_path / "a.h5")
+    tracer = {"tracer": description["fields"].pop("tracer")}
+    data = open_dataset(describe(tmp_path, {"system": "advection", **description, "given": tracer}))
+    np.testing.assert_array_equal(data.read_given(1, 0, 2)[:, 0, 0], coded(2)[1, :2, 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"height": "f"}, "given.height: a field is predicted or given, not both"),
+        ({"depth": {"array": "depth", "axes": ["time"]}}, "at least one of them of the grid"),
+        ({"depth": {"array": "depth", "axes": ["z", "y", "x"]}}, "some of the axes of the fields"),
+        ({"depth": {"array": "depth", "axes": ["y", "x"], "index": 1}}, "an 'index' goes with an axis 'component'"),
+        ({"depth": {"array": "depth", "axes": ["y", "x"]}}, r"expected the axes \(y 8, x 12\) for the field 'depth'"),
+        ({"depth": "deep"}, "expected an array 'deep' for the field 'depth'"),
+    ],
+)
+def test_given_fields_that_do_not_fit_are_a_sentence(described, given, words):
+    tree = {"system": "advection", **BY_NAME, "given": given}
+    with pytest.raises(DataError, match=words):
+        open_dataset(describe(described.parent, tree))
+
+
+def test_the_well_gives_its_fields_that_are_constant_in_time(tmp_path):
+    data = open_dataset(write_the_well(tmp_path / "a.hdf5"))
+    assert data.given == ("depth",) and not data.given_in_time
+    np.testing.assert_array_equal(data.read_given(1, 3, 4)[0, 0, 0], coded(3)[0, 0, 0])
+
+
+def test_pdebench_gives_the_force_of_an_incompressible_flow(tmp_path):
+    path = write_incompressible(tmp_path / "a.h5")
+    force = np.random.default_rng(0).normal(size=(2, NUM_X, NUM_Y, 2)).astype(np.float32)
+    with h5py.File(path, "a") as file:
+        file["force"][...] = force
+    data = open_dataset(path)
+    assert data.given == ("force_x", "force_y")
+    np.testing.assert_array_equal(data.read_given(1, 0, 1)[0, :, 0], force[1].transpose(2, 1, 0))
+    path = write_incompressible(tmp_path / "b.h5")
+    with h5py.File(path, "a") as file:
+        del file["force"]
+    assert open_dataset(path).given == ()
+
+
+def from_memory(num_trajectories=2, given=("depth", "forcing"), parameters=None):
+    fields = {"depth": np.stack([DEPTH] * num_trajectories), "forcing": FORCING[:num_trajectories]}
+    return TrajectorySet.from_arrays(
+        "advection",
+        {"height": coded(1, num_trajectories)[:, :, 0]},
+        spacing=(1, 1),
+        boundary=("wall", "wall"),
+        given={name: fields[name] for name in given},
+        parameters=parameters,
+    )
+
+
+def test_windows_hold_what_is_given_up_to_their_targets():
+    windows = [Window(0, 0, 1, lead=1), Window(0, 1, 2, lead=2)]
+    (batch,) = read_windows([from_memory()], windows, num_frames=2)
+    assert batch.given_fields == ("depth", "forcing") and batch.given.shape == (2, 4, 2, 1, NUM_Y, NUM_X)
+    np.testing.assert_array_equal(batch.given[0, :, 1, 0], FORCING[0, 1:5])
+    np.testing.assert_array_equal(batch.given[1, :, 1, 0], FORCING[1, 2:6])
+    # Where a trajectory ends before the target of another sample, its last frame stands for what nobody looks at.
+    (batch,) = read_windows([from_memory()], [Window(0, 0, 3, lead=1), windows[1]], num_frames=2)
+    np.testing.assert_array_equal(batch.given[0, :, 1, 0], FORCING[0, [3, 4, 5, 5]])
+
+
+def test_rollouts_and_forecasts_hold_what_is_given_as_far_as_they_go():
+    (rollout,) = read_rollouts([from_memory()], [Window(0, 0, 0, lead=1)], num_frames=2, horizon=4)
+    assert rollout.batch.given.shape[1] == 6
+    history = read_history(from_memory(), [0, 1], 1, 2, follow=3)
+    np.testing.assert_array_equal(history.given[:, :, 1, 0], FORCING[:, 1:6])
+    with pytest.raises(DataError, match="expected forcing, which the model is given, up to frame 6, got 6 frames"):
+        read_history(from_memory(), [0], 1, 2, follow=4)
+    still = read_history(from_memory(given=["depth"]), [0], 1, 2, follow=99)
+    assert still.given.shape[1] == 1
+
+
+def test_samples_without_a_parameter_have_none_in_a_batch():
+    data = from_memory(parameters=[{"nu": 0.5, "M": 1}, {"M": float("inf")}])
+    (batch,) = read_windows([data], [Window(0, number, 0, lead=1) for number in (0, 1)], num_frames=2)
+    nan = torch.nan
+    torch.testing.assert_close(
+        batch.parameters, {"nu": torch.tensor([0.5, nan]), "M": torch.tensor([1, nan])}, equal_nan=True
+    )
+
+
+def test_joined_sets_give_what_all_of_them_give():
+    data = JoinedTrajectories([from_memory(1), from_memory(2, given=["forcing"])])
+    assert data.given == ("forcing",)
+    np.testing.assert_array_equal(data.read_given(2, 0, 2)[:, 0, 0], FORCING[1, :2])
+
+
+def test_a_given_value_that_is_no_number_is_named():
+    data = from_memory()
+    data._given["forcing"] = np.where(FORCING == FORCING[1, 2, 3, 4], np.inf, FORCING)
+    with pytest.raises(DataError, match=r"1: .* field 'forcing' is inf in frame 2 at \(z, y, x\) = \(0, 3, 4\)"):
+        data.read_given(1, 1, 3)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("height", (2, NUM_FRAMES, NUM_Y, NUM_X)), ("depth", (NUM_Y, NUM_X))])
+def test_given_arrays_that_do_not_fit_are_a_sentence(name, shape):
+    height = np.zeros((2, NUM_FRAMES, NUM_Y, NUM_X))
+    with pytest.raises(DataError, match=rf"expected a given field of the shape \(2, 6, 8, 12\).* got {name}"):
+        TrajectorySet.from_arrays(
+            "a", {"height": height}, spacing=(1, 1), boundary=("wall",) * 2, given={name: np.zeros(shape)}
+        )
