@@ -61,6 +61,8 @@ def _model(settings: RunConfig) -> str:
         f"{tokens.rule} {tokens.refine:g}\n"
         f"* history of {settings.data.history} frames, leads of 1 to {settings.data.lead_max} snapshots\n"
         f"* fields: {', '.join(model.fields or ())}"
+        + (f"\n* given, not predicted: {', '.join(model.given)}" if model.given else "")
+        + (f"\n* parameters: {', '.join(model.parameters)}" if model.parameters else "")
     )
 
 

@@ -75,6 +75,11 @@ def _of_run(run: Path) -> list[tuple[str, str]]:
         ("run", str(run)),
         ("model", f"{model.size} {model.scheme}, {tokens.set} patches {[list(patch) for patch in tokens.patches]}"),
         ("fields", ", ".join(model.fields or ())),
+        *(
+            (term, ", ".join(names))
+            for term, names in (("given", model.given), ("parameters", model.parameters))
+            if names
+        ),
         ("history", f"{data.history} frames, leads of 1 to {data.lead_max} snapshots"),
         ("data", ", ".join(entry.path for entry in data.sets)),
         ("sequence", f"groups of {settings.parallel.sequence_parallel_size} ranks share samples"),

@@ -44,6 +44,7 @@ class TrajectorySet(ABC):
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
         given: names of fields that are known and not to be predicted, such as coefficients, geometry or forcing.
         given_in_time: those of them that vary in time.
+        left_out: names of given fields that are not read, see `with_given`.
     """
 
     system: str
@@ -54,6 +55,7 @@ class TrajectorySet(ABC):
     time_unit: str = "?"
     given: tuple[str, ...] = ()
     given_in_time: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
 
     @property
     def num_trajectories(self) -> int:
@@ -107,6 +109,7 @@ class TrajectorySet(ABC):
         """Return the set with those of its given fields that are named; no others are read."""
         chosen = copy(self)
         chosen.given = tuple(name for name in self.given if name in names)
+        chosen.left_out = (*self.left_out, *(name for name in self.given if name not in names))
         return chosen
 
     @abstractmethod

@@ -42,7 +42,7 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: M
 def _check_told(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: MateyConfig | None) -> None:
     """Raise ConfigError if the run names a given field or a parameter that no set has, nor the pretrained model."""
     of_sets = {
-        "given": {name for data in sets for name in data.given},
+        "given": {name for data in sets for name in (*data.given, *data.left_out)},
         "parameters": {name for data in sets for about in data.trajectories for name in about.parameters},
     }
     for key, held in of_sets.items():

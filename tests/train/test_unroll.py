@@ -8,8 +8,8 @@ import torch
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
 from matey.train.unroll import num_rolled, push_forward
-from tests.conftest import make_model, start_ranks
-from tests.train.unroll_cases import batches
+from tests.conftest import start_ranks
+from tests.train.unroll_cases import batches, told_model
 
 
 def test_the_asked_share_of_micro_steps_is_unrolled_by_up_to_so_many_steps():
@@ -30,7 +30,7 @@ def test_histories_are_pushed_forward_alike_by_every_stage_and_group(monkeypatch
     # The untrained model changes what it is given by more than any that is trained.
     monkeypatch.setattr("matey.evaluate.rollout.MAX_GROWTH", torch.inf)
     expected_lead, expected = [], []
-    model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
+    model = told_model()
     for batch in batches():
         frames = [batch.history[:, number] for number in range(2)] + list(rollout(model, batch, 2))
         steps = (batch.lead_time - 1).clamp(max=2)

@@ -23,14 +23,23 @@ SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 
 
 def batches():
+    """Two batches; in the first a forcing is given, which changes from frame to frame."""
+    first = make_batch(num_samples=3, grid=(1, 20, 16), seed=3)
+    force = torch.randn(3, 6, 1, 1, 20, 16, generator=torch.Generator().manual_seed(0))
     return [
-        make_batch(num_samples=3, grid=(1, 20, 16), seed=3),
+        replace(first, given_fields=("force",), given=force),
         make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2),
     ]
 
 
+def told_model(**settings):
+    """A model that takes a forcing."""
+    patches = ((1, 1, 8, 8), (1, 1, 4, 4))
+    return make_model(patches, torch.float32, fields=(*VOCABULARY, "force"), given=("force",), **settings)
+
+
 def run(stage, size):
-    model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32, drop_path=0.3)
+    model = told_model(drop_path=0.3)
     if size > 1:
         model.seam = SequenceSeam(Topology(rank(), world_size(), size, 3))
     engine = build_engine(

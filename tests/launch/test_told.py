@@ -1,0 +1,93 @@
+"""Runs whose network is told a forcing and parameters, from a described file to a forecast."""
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import matey
+from matey import MateyConfig, MateyModel
+from matey.checkpoints.trained import load_trained
+from matey.config import ConfigError, load_config
+from matey.data import open_dataset
+from matey.train.finetune import finetune
+from matey.train.network import with_vocabulary
+from matey.train.run_data import open_data
+from tests.conftest import TWO_RANKS, pretrain
+from tests.launch.test_pretrain import succeed
+
+xarray = pytest.importorskip("xarray")
+GIVEN = ["wind", "depth"]
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Described data of waves with a wind, a depth and a viscosity."""
+    random = np.random.default_rng(0)
+    axes = ("sample", "time", "y", "x")
+    wind = random.normal(size=(10, 12, 16, 16)).cumsum(axis=3)
+    fields = {"h": (axes, 1 + 0.1 * wind.cumsum(axis=1)), "f": (axes, wind), "d": (axes[2:], random.random((16, 16)))}
+    xarray.Dataset({**fields, "nu": ("sample", random.random(10))}).to_netcdf(tmp_path / "a.nc")
+    description = {
+        "system": "waves",
+        "axes": ["trajectory", "time", "y", "x"],
+        "fields": {"height": "h"},
+        "given": {"wind": "f", "depth": {"array": "d", "axes": ["y", "x"]}},
+        "spacing": {"y": 1, "x": 1},
+        "time_step": 1,
+        "boundary": {"y": "open", "x": "open"},
+        "parameters": {"nu": {"array": "nu"}},
+    }
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description))
+    return tmp_path
+
+
+def run_of(site, name, **sections):
+    """Write a run YAML."""
+    tree = {
+        "model": {"size": "micro", "given": GIVEN, "parameters": ["nu"]},
+        "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+        "data": {"sets": [{"path": str(site)}], "history": 2, "lead_max": 2},
+        "train": {"steps": 4, "micro_batch": 4, "unroll": 1, "unroll_share": 0.5, "validation_windows": 4},
+        "output": {"dir": str(site / name)},
+    }
+    (site / f"{name}.yaml").write_text(yaml.safe_dump({**tree, **sections}))
+    return site / f"{name}.yaml"
+
+
+def test_a_run_is_told_a_forcing_and_parameters_and_so_is_its_forecast(site):
+    config = run_of(site, "run", parallel={"sequence_parallel_size": 2})
+    succeed(pretrain(config, launcher=TWO_RANKS))
+    trained = load_trained(site / "run")
+    network = trained.model.config
+    assert (network.fields, network.given, network.parameters) == (["height", *GIVEN], GIVEN, ["nu"])
+    assert trained.model.told.contract.weight.abs().max() > 0
+    data = open_dataset(site)
+    frames = list(matey.forecast(trained, data, steps=5, trajectories=[3]))
+    assert frames[-1].values.shape == (1, 1, 1, 16, 16)
+    without = list(matey.forecast(trained, data.with_given(()), steps=5, trajectories=[3]))
+    assert not torch.equal(frames[0].values, without[0].values)
+
+
+@pytest.mark.parametrize(("key", "word"), [("given", "wnd"), ("parameters", "mu")])
+def test_a_name_that_no_data_set_has_is_refused_with_the_nearest(site, key, word, capsys):
+    config = load_config(run_of(site, "run", model={"size": "micro", key: [word]}))
+
+    with pytest.raises(
+        ConfigError, match=rf"model.{key} names '{word}', which no data set has; there are .*Did you mean"
+    ):
+        with_vocabulary(config, open_data(config).all_sets)
+
+
+def test_fine_tuning_tells_a_pretrained_model_what_it_never_heard_of(site):
+    torch.manual_seed(0)
+    settings = {"patches": ((1, 1, 8, 8), (1, 1, 4, 4)), "history": 2}
+    MateyModel(MateyConfig.from_size("micro", fields=("height",), **settings)).save_pretrained(site / "old")
+    config = run_of(
+        site, "new", model={"given": GIVEN, "parameters": ["nu"]}, finetune={"pretrained": str(site / "old")}
+    )
+    lines = []
+    finetune(load_config(config), {}, lines.append, only_describe=True)
+    said = "\n".join(lines)
+    assert "New fields: wind (zero), depth (zero)." in said
+    assert "New parameters: nu; they change no forecast before they are trained." in said
