@@ -100,6 +100,8 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
         try:
             for frames in read_in_blocks(data, index):
                 values.add(frames)
+            if data.given:
+                data.read_given(index, 0, data.trajectories[index].num_frames if data.given_in_time else 1)
         except DataError as error:
             faults.append(str(error))
     return values, faults
@@ -127,6 +129,8 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
     names = dict.fromkeys(name for about in data.trajectories for name in about.parameters)
     for name in names:
         rows.append((name, spread(a.parameters[name] for a in data.trajectories if name in a.parameters)))
+    if data.given:
+        rows.append(("given", ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)))
     parts = [about.split for about in data.trajectories]
     if any(parts):
         own = ", ".join(f"{parts.count(part)} {part}" for part in ("train", "valid", "test"))
