@@ -69,8 +69,7 @@ def trained(data: TrajectorySet, history: int, told: str, seed: int, steps: int)
             given=given,
             parameters=parameters,
             history=history,
-            patches=((1, 1, 8, 8),),
-            token_set="uniform",
+            tokens={"set": "uniform", "patches": [(1, 1, 8, 8)]},
         )
     )
     mixture = Mixture([data.with_given(given)], [range(data.num_trajectories)], [1.0], history, max(LEADS), seed)
@@ -78,8 +77,7 @@ def trained(data: TrajectorySet, history: int, told: str, seed: int, steps: int)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     model.train()
     for (batch,) in micro_batches(mixture, 0, steps, micro_batch=8, accumulation=1, rank=0, num_ranks=1):
-        (forecast,) = model([batch])
-        nrmse(forecast.field(model.seam), batch.known_target).mean().backward()
+        model(batch).loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

@@ -156,7 +156,7 @@ class FieldBatch:
             num_new: number of snapshots, by default that of ``frames``.
 
         Raises:
-            ValueError: what is given ends before the snapshot after those.
+            ValueError: the given fields end before the snapshot after those.
         """
         import torch
 

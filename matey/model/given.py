@@ -41,7 +41,7 @@ class Given:
     """The given fields of a batch that the model knows.
 
     Attributes:
-        values: ``(b, t, f, z, y, x)`` in physical units, a frame for each of the history, or one for all.
+        values: ``(b, t, f, z, y, x)``, frames in physical units, as many as the history has or a single one.
         normalisation: their statistics.
     """
 

@@ -81,8 +81,10 @@ def test_a_name_that_no_data_set_has_is_refused_with_the_nearest(site, key, word
 
 def test_fine_tuning_tells_a_pretrained_model_what_it_never_heard_of(site):
     torch.manual_seed(0)
-    settings = {"patches": ((1, 1, 8, 8), (1, 1, 4, 4)), "history": 2}
-    MateyModel(MateyConfig.from_size("micro", fields=("height",), **settings)).save_pretrained(site / "old")
+    tokens = {"patches": [(1, 1, 8, 8), (1, 1, 4, 4)]}
+    MateyModel(MateyConfig.from_size("micro", fields=("height",), tokens=tokens, history=2)).save_pretrained(
+        site / "old"
+    )
     config = run_of(
         site, "new", model={"given": GIVEN, "parameters": ["nu"]}, finetune={"pretrained": str(site / "old")}
     )
