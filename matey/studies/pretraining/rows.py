@@ -26,6 +26,7 @@ COLUMNS = (
     ("batch_seconds", "of 16", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
+GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "samples_per_second")]
 PHYSICS = (CORRELATION_TIME, *(before + name for name in MEASURES.own for before in ("", TRUTH)))
 
 
@@ -78,9 +79,24 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
             steps = np.mean([row["step_seconds"] for row in own]) / np.mean([row["step_seconds"] for row in other])
             cells += [f"{math.exp(np.mean(np.log(ratios))):.2f}", f"{steps:.2f}"]
         lines.append([f"{own[0]['series']}, {own[0]['label']}", *cells])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+    text = _laid_out(lines)
+    return f"{text}\n\n{growth_text(rows)}" if table.labels_grow else text
+
+
+def growth_text(rows: Sequence[Row]) -> str:
+    """Lay out the exponent with which each cost of a line of the plot grows with the numbers that are its labels.
+
+    A straight line through the logarithms, by least squares; a line with one point has no exponent.
+    """
+    head = ["exponent over the number of cells along an axis", *(title for _, title, _, _ in GROWING)]
+    lines = [head]
+    for series in dict.fromkeys(row["series"] for row in rows):
+        own = [row for row in rows if row["series"] == series]
+        cells = np.log([float(row["label"]) for row in own])
+        if len(set(cells)) > 1:
+            slopes = [np.polyfit(cells, np.log([row[key] for row in own]), 1)[0] for key, *_ in GROWING]
+            lines.append([series, *(f"{slope:.2f}" for slope in slopes)])
+    return _laid_out(lines)
 
 
 def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
@@ -90,6 +106,13 @@ def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
         if row["forecast"] == forecast:
             by_seed.setdefault(row["seed"], []).append(row["ratio"])
     return [math.exp(np.mean(np.log(ratios))) for ratios in by_seed.values()]
+
+
+def _laid_out(lines: Sequence[Sequence[str]]) -> str:
+    """Align columns, the first to the left, under a line below their heads."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matey.config import RunConfig, load_config, load_resolved
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.pretraining.cases import Simulated
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
-from matey.studies.pretraining.tables import Point, Simulated, Table
+from matey.studies.pretraining.tables import Point, Table
 
 COSTS = "costs.json"
 

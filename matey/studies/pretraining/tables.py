@@ -1,58 +1,21 @@
-"""The tables of the studies: which models are trained on what, at three scales; needs no PyTorch."""
+"""The tables of the studies: which models are trained on what, at four scales; needs no PyTorch."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from matey.config.choices import CRITERIA
-
-THERMALS = "colliding_thermals"
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """A data set that a study simulates for itself.
-
-    Attributes:
-        system: name of the system.
-        resolution: number of cells.
-        trajectories: number of trajectories.
-        frames: number of frames of each.
-    """
-
-    system: str
-    resolution: int
-    trajectories: int
-    frames: int
-
-    @property
-    def name(self) -> str:
-        """A name for its folder."""
-        return f"{self.system}-{self.resolution}"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model of a study.
-
-    Attributes:
-        series: the line of the plot that it belongs to.
-        label: its name among the others of the line.
-        settings: overrides of the study's YAML.
-        data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
-    """
-
-    series: str
-    label: str
-    settings: tuple[str, ...] = ()
-    data: tuple[Simulated, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """A name for its folder."""
-        return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
+from matey.studies.pretraining.cases import (
+    THERMALS,
+    Case,
+    Simulated,
+    adaptive,
+    adaptivity_cases,
+    criterion_cases,
+    resolution_cases,
+    scheme_cases,
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +50,7 @@ class Table:
         seeds: number of trainings of each model.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
+        labels_grow: whether the labels of a line of the plot are numbers that costs grow with.
     """
 
     title: str
@@ -98,6 +62,7 @@ class Table:
     seeds: int = 3
     rollout: int = 10
     max_windows: int = 200
+    labels_grow: bool = False
 
     def points(self, seeds: int | None = None) -> list[Point]:
         """Return all trainings, one seed after the other, so that an early look shows every model."""
@@ -119,93 +84,6 @@ class Study:
 
     costs: tuple[str, ...]
     tables: dict[str, Table] = field(default_factory=dict)
-
-
-def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
-    """Return the settings of uniform patches of ``size x size`` cells."""
-    return ("tokens.set=uniform", f"tokens.patches=[[{frames},1,{size},{size}]]")
-
-
-def adaptive(
-    token_set: str, sizes: Sequence[int], refine: float, rule: str = "threshold", frames: int = 2
-) -> tuple[str, ...]:
-    """Return the settings of patches of several sizes, coarse to fine."""
-    patches = ",".join(f"[{frames},1,{size},{size}]" for size in sizes)
-    return (f"tokens.set={token_set}", f"tokens.patches=[{patches}]", f"tokens.rule={rule}", f"tokens.refine={refine}")
-
-
-def adaptivity_cases(
-    schemes: Iterable[str], sizes: Iterable[int], levels: Sequence[Sequence[int]], amounts: Sequence[float], extra: bool
-) -> tuple[Case, ...]:
-    """Return uniform grids and adaptive tokens of each scheme.
-
-    Args:
-        schemes: attention schemes.
-        sizes: sizes of uniform patches.
-        levels: sizes of adaptive patches, coarse to fine.
-        amounts: thresholds of the refinement.
-        extra: whether the token set ``mul`` and other rules of refinement are among them.
-    """
-    sizes, cases = list(sizes), []
-    for scheme in schemes:
-        attention = f"model.scheme={scheme}"
-        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size))) for size in sizes]
-        for of_levels in levels:
-            text = " to ".join(map(str, of_levels))
-            ways = [("mix", "threshold", amount) for amount in amounts]
-            if extra:
-                ways += [("mul", "threshold", amount) for amount in amounts]
-                ways += [("mix", "fraction", share) for share in (0.1, 0.25, 0.5)]
-            cases += [
-                Case(
-                    f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
-                    f"{amount:g}",
-                    (attention, *adaptive(token_set, of_levels, amount, rule)),
-                )
-                for token_set, rule, amount in ways
-            ]
-    return tuple(cases)
-
-
-def criterion_cases(sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str]) -> tuple[Case, ...]:
-    """Return adaptive tokens of equal number whose patches are split by one criterion or another."""
-    return tuple(
-        Case(
-            f"vit mix by {criterion}",
-            str(budget),
-            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget"), f"tokens.criterion={criterion}"),
-        )
-        for budget, criterion in itertools.product(budgets, criteria)
-    )
-
-
-def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
-    """Return every attention scheme at every size."""
-    return tuple(
-        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
-        for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
-    )
-
-
-def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
-    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space.
-
-    Of one series of adaptive tokens the coarse patches have so many cells, of the other so large a part of the domain.
-    """
-
-    def ways(cells: int) -> dict[str, tuple[str, ...]]:
-        levels = list(itertools.takewhile(lambda size: size >= 8, (cells // 4 // 2**level for level in range(cells))))
-        return {
-            "uniform 8": uniform(8),
-            "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
-            "mix a quarter of the width to 8": adaptive("mix", levels, 0.1),
-        }
-
-    return tuple(
-        Case(series, str(cells), settings, (Simulated(THERMALS, cells, trajectories, frames),))
-        for cells in resolutions
-        for series, settings in ways(cells).items()
-    )
 
 
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
@@ -303,7 +181,7 @@ def _scaling_of_tokens() -> Study:
 
     def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: int) -> Table:
         cases = resolution_cases(resolutions, trajectories, frames)
-        return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, **rest)
+        return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, labels_grow=True, **rest)
 
     tiny = at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16)
     return Study(

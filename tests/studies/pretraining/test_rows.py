@@ -7,7 +7,7 @@ import pytest
 
 from matey.studies.pretraining.costs import COSTS
 from matey.studies.pretraining.figure import study_figure
-from matey.studies.pretraining.rows import errors_of, rows_of, study_table
+from matey.studies.pretraining.rows import GROWING, errors_of, growth_text, rows_of, study_table
 from matey.studies.pretraining.tables import STUDIES, Point
 
 TABLE = STUDIES["adaptivity"]().tables["tiny"]
@@ -48,6 +48,17 @@ def test_the_table_has_means_deviations_and_ratios_to_the_references(rows):
     assert cells[-4:] == ["0.50", "4.00", "1.00", "1.00"]
     error, deviation = 0.06, math.sqrt(2) * 0.02
     assert f"{error:.3f} ± {deviation:.3f}" in cells
+
+
+def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
+    costs = dict.fromkeys((key for key, *_ in GROWING), 1.0)
+    rows = [
+        {"series": series, "label": str(cells), **costs, "tokens": factor * cells**power}
+        for series, factor, power, sizes in (("a", 3, 2, (64, 128, 256)), ("b", 5, 0.5, (64, 256)), ("c", 1, 1, (64,)))
+        for cells in sizes
+    ]
+    lines = growth_text(rows).splitlines()[2:]
+    assert [line.split()[:2] for line in lines] == [["a", "2.00"], ["b", "0.50"]]
 
 
 def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(rows):

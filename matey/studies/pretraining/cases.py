@@ -1,0 +1,140 @@
+"""The models of the studies that pretrain many: tokens, schemes, criteria and resolutions that are put in a row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+THERMALS = "colliding_thermals"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A data set that a study simulates for itself.
+
+    Attributes:
+        system: name of the system.
+        resolution: number of cells.
+        trajectories: number of trajectories.
+        frames: number of frames of each.
+    """
+
+    system: str
+    resolution: int
+    trajectories: int
+    frames: int
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return f"{self.system}-{self.resolution}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model of a study.
+
+    Attributes:
+        series: the line of the plot that it belongs to.
+        label: its name among the others of the line.
+        settings: overrides of the study's YAML.
+        data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
+    """
+
+    series: str
+    label: str
+    settings: tuple[str, ...] = ()
+    data: tuple[Simulated, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """A name for its folder."""
+        return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
+
+
+def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
+    """Return the settings of uniform patches of ``size x size`` cells."""
+    return ("tokens.set=uniform", f"tokens.patches=[[{frames},1,{size},{size}]]")
+
+
+def adaptive(
+    token_set: str, sizes: Sequence[int], refine: float, rule: str = "threshold", frames: int = 2
+) -> tuple[str, ...]:
+    """Return the settings of patches of several sizes, coarse to fine."""
+    patches = ",".join(f"[{frames},1,{size},{size}]" for size in sizes)
+    return (f"tokens.set={token_set}", f"tokens.patches=[{patches}]", f"tokens.rule={rule}", f"tokens.refine={refine}")
+
+
+def adaptivity_cases(
+    schemes: Iterable[str], sizes: Iterable[int], levels: Sequence[Sequence[int]], amounts: Sequence[float], extra: bool
+) -> tuple[Case, ...]:
+    """Return uniform grids and adaptive tokens of each scheme.
+
+    Args:
+        schemes: attention schemes.
+        sizes: sizes of uniform patches.
+        levels: sizes of adaptive patches, coarse to fine.
+        amounts: thresholds of the refinement.
+        extra: whether the token set ``mul`` and other rules of refinement are among them.
+    """
+    sizes, cases = list(sizes), []
+    for scheme in schemes:
+        attention = f"model.scheme={scheme}"
+        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size))) for size in sizes]
+        for of_levels in levels:
+            text = " to ".join(map(str, of_levels))
+            ways = [("mix", "threshold", amount) for amount in amounts]
+            if extra:
+                ways += [("mul", "threshold", amount) for amount in amounts]
+                ways += [("mix", "fraction", share) for share in (0.1, 0.25, 0.5)]
+            cases += [
+                Case(
+                    f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
+                    f"{amount:g}",
+                    (attention, *adaptive(token_set, of_levels, amount, rule)),
+                )
+                for token_set, rule, amount in ways
+            ]
+    return tuple(cases)
+
+
+def criterion_cases(sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str]) -> tuple[Case, ...]:
+    """Return adaptive tokens of equal number whose patches are split by one criterion or another."""
+    return tuple(
+        Case(
+            f"vit mix by {criterion}",
+            str(budget),
+            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget"), f"tokens.criterion={criterion}"),
+        )
+        for budget, criterion in itertools.product(budgets, criteria)
+    )
+
+
+def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
+    """Return every attention scheme at every size."""
+    return tuple(
+        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
+        for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
+    )
+
+
+def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
+    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space.
+
+    Of one series of adaptive tokens the coarse patches have so many cells, of the other so large a part of the domain.
+    """
+
+    def ways(cells: int) -> dict[str, tuple[str, ...]]:
+        levels = list(itertools.takewhile(lambda size: size >= 8, (cells // 4 // 2**level for level in range(cells))))
+        return {
+            "uniform 8": uniform(8),
+            "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
+            "mix a quarter of the width to 8": adaptive("mix", levels, 0.1),
+        }
+
+    return tuple(
+        Case(series, str(cells), settings, (Simulated(THERMALS, cells, trajectories, frames),))
+        for cells in resolutions
+        for series, settings in ways(cells).items()
+    )
