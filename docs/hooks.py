@@ -1,4 +1,4 @@
-"""What mkdocs does beyond mkdocs.yml: a page for each package, pages that lie outside of docs/, and links between all of them.
+"""What mkdocs does beyond mkdocs.yml: pages of the packages, the reference, what lies outside of docs/, links between all.
 
 Links are written so that they work where the files lie, in an editor or on a web page of the repository. Here they are turned
 to pages of the site: ``../matey/fields.py#FieldBatch`` to that class in the API, ``../CHANGELOG.md`` to the page made of it. A
@@ -16,6 +16,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from reference import commands_page, settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {
@@ -55,15 +56,18 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add the pages that are made here to the navigation."""
     more = [{title: page} for page, title in TITLES.items()]
     api = ["api/index.md", *({f"matey.{name}": f"api/{name}.md"} for name in packages())]
-    config.nav = [*config.nav, {"Project": more}, {"API": api}]
+    reference = [{"Settings": "reference/settings.md"}, {"Commands": "reference/commands.md"}]
+    reference += [{"Glossary": "glossary.md"}, {"Troubleshooting": "troubleshooting.md"}]
+    config.nav = [*config.nav, {"Reference": reference}, {"Project": more}, {"API": api}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Make the pages of the API, and take in those that lie outside of docs/."""
+    """Make the pages of the API and the reference, and take in those that lie outside of docs/."""
     pages = {page: (ROOT / path).read_text(encoding="utf-8") for path, page in OUTSIDE.items()}
     rows = [f"| [matey.{name}]({name}.md) | {about} |" for name, about in packages().items()]
     pages["api/index.md"] = "\n".join(["# API", "", "| package | what it is for |", "|---|---|", *rows, ""])
+    pages |= {"reference/settings.md": settings_page(), "reference/commands.md": commands_page()}
     for name in packages():
         pages[f"api/{name}.md"] = f"# matey.{name}\n\n::: matey.{name}\n"
     for page, content in pages.items():
@@ -85,7 +89,7 @@ def page_of(path: str, anchor: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links that leave docs/, and those of pages that lie outside of it."""
     own = page.file.src_uri
-    if own.startswith("api/"):
+    if own.startswith(("api/", "reference/")):
         return markdown
     outside = {page: path for path, page in OUTSIDE.items()}
     folder = (ROOT / outside.get(own, f"docs/{own}")).parent

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the Python of the README, its links, the notebook, and the drawing of the layers."""
+"""What a newcomer meets first: the Python of the README, its links, and the drawing of the layers."""
 
 import re
 import shutil
@@ -77,29 +77,6 @@ def test_the_drawing_of_the_layers_names_every_package():
     packages = [path.parent.name for path in (ROOT / "matey").glob("*/__init__.py")]
     assert len(packages) > 5
     assert [name for name in packages if not re.search(rf"\b{name}\b", drawing)] == []
-
-
-@pytest.mark.slow
-@pytest.mark.processes
-def test_the_notebook_of_a_first_forecast_runs(tmp_path):
-    nbformat = pytest.importorskip("nbformat", reason="notebooks are run by nbclient, of the extra 'test'")
-    nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra 'test'")
-    pytest.importorskip("ipykernel", reason="notebooks are run in ipykernel, of the extra 'test'")
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    notebook = nbformat.read(tmp_path / "examples" / "first_forecast.ipynb", as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path / "examples")}}
-    )
-    client.execute()
-    shown = [kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())]
-    assert shown.count("image/png") == 2  # the errors, the mesh
-    assert "<img" in notebook.cells[-2].outputs[-1].data["text/html"]  # the animation
-
-
-def test_notebooks_are_kept_without_outputs():
-    notebooks = list((ROOT / "examples").glob("*.ipynb"))
-    assert notebooks and not any('"output_type"' in notebook.read_text() for notebook in notebooks)
 
 
 def test_the_table_of_where_to_add_what_names_files_and_names_that_there_are():

@@ -1,0 +1,74 @@
+"""The notebooks of examples/ run as they stand, and what they claim holds."""
+
+import re
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT
+
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Run a notebook beside the model and return its outputs: what was printed, and the pictures."""
+    nbformat = pytest.importorskip("nbformat", reason="notebooks are run by nbclient, of the extra 'test'")
+    nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra 'test'")
+    pytest.importorskip("ipykernel", reason="notebooks are run in ipykernel, of the extra 'test'")
+
+    def run(name):
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "models").symlink_to(ROOT / "models")
+        shutil.copytree(ROOT / "examples", folder / "examples")
+        notebook = nbformat.read(folder / "examples" / f"{name}.ipynb", as_version=4)
+        where = {"metadata": {"path": str(folder / "examples")}}
+        nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+        return "".join(output.get("text", "") for output in outputs), [each.get("data", {}) for each in outputs]
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_notebook_of_a_first_forecast_runs(executed):
+    _, shown = executed("first_forecast")
+    assert sum("image/png" in each for each in shown) == 2  # the errors, the mesh
+    assert "<img" in shown[-1]["text/html"]  # the animation
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_model_fine_tuned_on_ones_own_data_beats_persistence_and_the_stencil(executed):
+    printed, _ = executed("your_own_data")
+    rows = re.findall(r"^(persistence|stencil|fine-tuned) +([\d.]+) +([\d.]+) +([\d.]+)$", printed, re.M)
+    errors = {name: [float(value) for value in values] for name, *values in rows}
+    assert all(ours < 0.5 * theirs for ours, theirs in zip(errors["fine-tuned"], errors["persistence"], strict=True))
+    assert all(ours < theirs for ours, theirs in zip(errors["fine-tuned"], errors["stencil"], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_notebook_of_lora_changes_blocks_by_matrices_of_low_rank(executed):
+    printed, _ = executed("fine_tune_with_lora")
+    ranks = [int(rank) for rank in re.findall(r"changed by a matrix of rank (\d+)", printed)]
+    assert ranks and max(ranks) <= 4 and "new fields: ['potential_temperature', 'velocity_z']" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_four_processes_give_the_losses_of_one_in_the_notebook(executed):
+    printed, _ = executed("long_sequences")
+    assert float(re.search(r"largest relative difference: (\S+)", printed)[1]) < 1e-4
+
+
+def test_notebooks_are_kept_without_outputs():
+    assert NOTEBOOKS
+    assert not any('"output_type"' in (ROOT / "examples" / f"{name}.ipynb").read_text() for name in NOTEBOOKS)
+
+
+def test_every_notebook_has_a_test_that_runs_it_and_a_line_on_the_page_of_tutorials():
+    source = (ROOT / "tests" / "test_tutorials.py").read_text()
+    page = (ROOT / "docs" / "tutorials.md").read_text()
+    assert all(f'executed("{name}")' in source and f"examples/{name}.ipynb" in page for name in NOTEBOOKS)
