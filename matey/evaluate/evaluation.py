@@ -13,6 +13,7 @@ from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
+from matey.evaluate.reels import Reel, make_reels
 from matey.evaluate.rollout import Forecaster, rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.spectra import Spectra, SpectraSums
@@ -83,6 +84,7 @@ class Evaluation:
         examples: a few forecasts per system at the largest lead, along one trajectory.
         spectra: power spectra per system, at the last step of each kind of rollout.
         worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
+        reels: a rollout of each system from the same trajectory; none where nothing was rolled out.
     """
 
     records: list[Record]
@@ -90,6 +92,7 @@ class Evaluation:
     examples: list[Example]
     spectra: list[Spectra] = field(default_factory=list)
     worst: list[Example] = field(default_factory=list)
+    reels: list[Reel] = field(default_factory=list)
 
 
 def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:
@@ -164,12 +167,16 @@ def evaluate(
             on_forecasts(len(windows) * task.forecasts_per_window)
     records = sums.records()
     lead = max(protocol.leads)
-    worst = [
-        make_example(model, data, _window_of(data, record.worst, lead))
-        for record in records
-        if (record.field, record.kind, record.lead) == (ALL_FIELDS, "lead", lead)
-    ]
-    return Evaluation(records, mean_costs(costs), make_examples(model, data, lead), spectra.spectra(), worst)
+    worst = [r.worst for r in records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
+    steps = protocol.rollout_steps
+    return Evaluation(
+        records,
+        mean_costs(costs),
+        make_examples(model, data, lead),
+        spectra.spectra(),
+        [make_example(model, data, _window_of(data, label, lead)) for label in worst],
+        make_reels(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else [],
+    )
 
 
 def score_rollout(

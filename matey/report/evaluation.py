@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.records import Record
+from matey.evaluate.reels import Reel
 from matey.metrics import METRICS
 from matey.report import plots, rollout_plots
 from matey.report.about import About, patch_text
+from matey.report.forecast_movie import film_of
 from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
 from matey.report.physics import physics_section
 from matey.report.png import to_png
@@ -37,9 +41,10 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
         definitions(about.facts),
         *_summary(evaluation.records),
+        *_spread(evaluation),
+        *_films(evaluation.reels),
         *_rollouts(evaluation),
         *physics_section(["MATEY"], [evaluation.records]),
-        *_spread(evaluation),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),
         *_costs(evaluation),
@@ -127,9 +132,28 @@ def _spread(evaluation: Evaluation) -> list[str]:
         ),
         table(("system", "forecast", "all", *SPREAD), rows, num_text=2),
     ]
-    for example in evaluation.worst:
+    for example in sorted(evaluation.worst, key=_over_persistence, reverse=True):
         caption = f"The largest error at lead {example.lead}: {example.trajectory}, from frame {example.frame}."
         parts += [heading(3, f"{example.system}, worst case"), figure(to_png(plots.forecast_figure(example)), caption)]
+    return parts
+
+
+def _over_persistence(example: Example) -> float:
+    return _size(example.prediction - example.target) / max(_size(example.last - example.target), 1e-30)
+
+
+def _size(values: Tensor) -> float:
+    return values.square().mean().sqrt().item()
+
+
+def _films(reels: Sequence[Reel]) -> list[str]:
+    parts = [heading(2, "Rollouts, step by step")] if reels else []
+    for reel in reels:
+        caption = (
+            f"The {plots.words(reel.field)} of {reel.trajectory} over {reel.views[-1].step} snapshots: truth, forecast, "
+            "error, and the mesh of tokens that the model chooses anew for each step."
+        )
+        parts += [heading(3, reel.system), figure(film_of(reel), caption, "gif")]
     return parts
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib
 import numpy as np
@@ -18,7 +19,8 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from matey.evaluate.forecasts.views import ProbeSeries, View
+from matey.evaluate.forecasts.views import ProbeSeries
+from matey.evaluate.reels import Reel, View
 from matey.report.film_formats import ffmpeg
 from matey.report.plots import (
     COLOURS,
@@ -34,6 +36,7 @@ from matey.report.plots import (
 
 FRAMES_PER_SECOND = 12
 DOTS_PER_INCH = 100
+PAGE_FRAMES_PER_SECOND, PAGE_DOTS_PER_INCH = 3, 90
 MOST_NAMED = 8  # series in a legend
 TRUTH, FORECAST, ERROR, MESH = "truth", "forecast", "forecast \N{MINUS SIGN} truth", "mesh of tokens"
 
@@ -111,19 +114,33 @@ class Film:
             axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=0.8))
 
 
-def write_film(path: Path, film: Film, views: Iterable[View]) -> None:
+def write_film(
+    path: Path, film: Film, views: Iterable[View], dots_per_inch: int = DOTS_PER_INCH, rate: int = FRAMES_PER_SECOND
+) -> None:
     """Write a film as ``.gif`` or ``.mp4``, see `matey.report.film_formats`.
 
     Raises:
         OSError: it cannot be written.
     """
-    writer = _writer(path)
+    writer = _writer(path, rate)
     unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    with matplotlib.rc_context(PICTURE_STYLE), writer.saving(film.figure, str(unfinished), DOTS_PER_INCH):
+    with matplotlib.rc_context(PICTURE_STYLE), writer.saving(film.figure, str(unfinished), dots_per_inch):
         for view in views:
             film.draw(view)
             writer.grab_frame()
     unfinished.replace(path)
+
+
+def film_of(reel: Reel) -> bytes:
+    """Return the film of a rollout as a GIF that goes on by itself, small enough for a page."""
+    pairs = [(view.forecast, view.truth) for view in reel.views if view.truth is not None]
+    limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
+    largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
+    film = Film(reel.views[0], reel.spacing, reel.field, limits, largest or 1.0)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "film.gif"
+        write_film(path, film, reel.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        return path.read_bytes()
 
 
 @matplotlib.rc_context(STYLE)
@@ -135,13 +152,13 @@ def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str]) -> Figur
     return figure
 
 
-def _writer(path: Path) -> AbstractMovieWriter:
+def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     if path.suffix == ".gif":
-        return PillowWriter(fps=FRAMES_PER_SECOND)
+        return PillowWriter(fps=rate)
     matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg()
     # Players want an even number of pixels.
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
-    return FFMpegWriter(fps=FRAMES_PER_SECOND, codec="libx264", extra_args=even)
+    return FFMpegWriter(fps=rate, codec="libx264", extra_args=even)
 
 
 def _draw_series(axes: Axes, probes: Sequence[ProbeSeries], field: str, index: int) -> matplotlib.lines.Line2D:

@@ -100,11 +100,11 @@ def table(
     return f'<div class="wide"><table>\n{title}\n<tbody>\n{body}\n</tbody>\n</table></div>'
 
 
-def figure(png: bytes, caption: str) -> str:
-    """Return a picture that the page carries inside itself."""
-    source = base64.b64encode(png).decode("ascii")
+def figure(picture: bytes, caption: str, kind: str = "png") -> str:
+    """Return a picture, a ``png`` or a ``gif`` that moves, which the page carries inside itself."""
+    source = base64.b64encode(picture).decode("ascii")
     text = escape(caption, quote=True)
-    image = f'<div class="wide"><img alt="{text}" src="data:image/png;base64,{source}"></div>'
+    image = f'<div class="wide"><img alt="{text}" src="data:image/{kind};base64,{source}"></div>'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 

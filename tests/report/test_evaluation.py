@@ -1,12 +1,17 @@
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from matey.checkpoints.trained import Trained
+from matey.data import Window
 from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
+from matey.evaluate.reels import MOST_VIEWS, make_reels
 from matey.report.about import About, describe
 from matey.report.evaluation import write_report
 from matey.report.page import page, paragraph, table
@@ -55,7 +60,7 @@ def report(evaluation, model, held_out, tmp_path_factory):
 def test_the_report_needs_no_other_file_and_no_network(report):
     reader = Reader(report)
     assert reader.sources
-    assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+    assert all(re.match("data:image/(png|gif);base64,", source) for source in reader.sources)
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     assert not re.search(r"https?://|url\(|@import", report)
 
@@ -64,8 +69,21 @@ def test_the_report_names_each_system_and_shows_it(report):
     words = Reader(report).words
     for system in ("shallow_water", "diffusion_reaction"):
         assert words.count(system) >= 4
-    # Curves of training and rollouts, and for both systems spectra, the worst forecast, another one and a mesh.
-    assert Reader(report).tags.count("img") == 2 + 2 * 4
+    # Curves of training and rollouts, and for both systems spectra, the worst forecast, a film, another forecast and a mesh.
+    assert Reader(report).tags.count("img") == 2 + 2 * 5
+
+
+def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, evaluation):
+    films = [Image.open(BytesIO(b64decode(text))) for text in re.findall(r"data:image/gif;base64,([^\"]+)", report)]
+    assert [film.n_frames for film in films] == [len(reel.views) for reel in evaluation.reels] == [4, 4]
+    assert [view.step for view in evaluation.reels[0].views] == [1, 2, 3, 4]
+    assert [reel.trajectory for reel in evaluation.reels] == [example.trajectory for example in evaluation.worst]
+
+
+def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(model, held_out):
+    windows = [Window(0, 0, 0, 1), Window(1, 0, 0, 1)] * 10
+    reels = make_reels(model, held_out, windows, num_steps=10)
+    assert sum(len(reel.views) for reel in reels) <= MOST_VIEWS and all(reel.views[-1].step == 10 for reel in reels)
 
 
 def test_the_report_holds_every_record(report, evaluation):

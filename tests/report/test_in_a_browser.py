@@ -62,7 +62,7 @@ def found(evaluation, model, held_out, tmp_path_factory):
 def test_every_picture_is_drawn_and_nothing_is_wider_than_the_screen(found, where, width):
     page = found[0][where]
     assert width - 20 <= page["width"] <= width and page["needed"] == page["width"], page
-    assert page["images"] == page["drawn"] == 2 + 2 * 4
+    assert page["images"] == page["drawn"] == 2 + 2 * 5
     assert page["shown"] > 600, "a picture is never so small that its words cannot be read"
 
 

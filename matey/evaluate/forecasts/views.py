@@ -9,37 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from matey.data import DataError
 from matey.data.windows import read_history
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.reels import View
 from matey.model.matey import MateyModel
-from matey.tokens.layout import TokenLayout
 from matey.tokens.tokenize import tokenize
 
 Cell = tuple[int, int, int]
 """Place ``z, y, x`` of a cell of the grid, counted from 0."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One field of one trajectory at one step.
-
-    Attributes:
-        step: snapshots after the last known frame.
-        time: time since the trajectory began, in the units of the data set.
-        forecast: ``(z, y, x)``, the forecast in physical units.
-        truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
-        layout: tokens into which the model cuts the frames up to this one.
-    """
-
-    step: int
-    time: float
-    forecast: Tensor
-    truth: Tensor | None
-    layout: TokenLayout
 
 
 @dataclass(frozen=True)

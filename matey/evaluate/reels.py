@@ -1,0 +1,80 @@
+"""One rollout of each system to look at step by step: that of the trajectory with the largest error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.data import Window, read_rollouts
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.rollout import rollout
+from matey.model.matey import MateyModel
+from matey.tokens.layout import TokenLayout
+from matey.tokens.tokenize import tokenize
+
+MOST_VIEWS = 60  # of all systems together; a picture of a film takes some 100 kB on the report's page
+MOST_OF_ONE = 20
+
+
+@dataclass(frozen=True)
+class View:
+    """One field of one trajectory at one step.
+
+    Attributes:
+        step: snapshots after the last known frame.
+        time: time since the trajectory began, in the units of the data set.
+        forecast: ``(z, y, x)``, the forecast in physical units.
+        truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
+        layout: tokens into which the model cuts the frames up to this one.
+    """
+
+    step: int
+    time: float
+    forecast: Tensor
+    truth: Tensor | None
+    layout: TokenLayout
+
+
+@dataclass(frozen=True)
+class Reel:
+    """A rollout of one system.
+
+    Attributes:
+        system: name of the PDE system.
+        trajectory: file and name of the trajectory.
+        field: name of the field that is shown, the first.
+        spacing: cell size along ``z, y, x``.
+        views: the field, its truth and the tokens at some steps, the last one among them.
+    """
+
+    system: str
+    trajectory: str
+    field: str
+    spacing: tuple[float, float, float]
+    views: tuple[View, ...]
+
+
+def make_reels(model: MateyModel, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[Reel]:
+    """Roll the model out from a window of each system, and keep as many steps as a page can carry."""
+    most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
+    shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
+    return [_make_reel(model, data, window, num_steps, frozenset(shown)) for window in windows]
+
+
+def _make_reel(model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: frozenset[int]) -> Reel:
+    (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
+    about = data.sets[window.set_index].trajectories[window.trajectory]
+    history, views = known.batch.history, []
+    for step, frame in enumerate(rollout(model, known.batch, num_steps), start=1):
+        history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
+        if step not in shown:
+            continue
+        batch = known.batch.with_tensors(history=history)
+        time = (window.start + data.num_frames - 1 + step) * about.time_step
+        layout = tokenize([batch], model.config.patches, model.config.refinement).layout
+        views.append(View(step, time, history[0, -1, 0], known.truth[0, step - 1, 0], layout))
+    label = f"{about.source.name}, trajectory {about.name}"
+    return Reel(known.batch.system, label, known.batch.fields[0], known.batch.spacing, tuple(views))
