@@ -10,9 +10,8 @@ from pydantic import ValidationError
 from matey.commands.inspect_data import contact_sheet, first_readable
 from matey.config import DataDescription
 from matey.config.loading import sentences
-from matey.data import DataError
+from matey.data import DataError, open_dataset
 from matey.data.describing import Guess, guess_description
-from matey.data.descriptions import open_described
 from matey.report.png import write_png
 
 
@@ -48,7 +47,7 @@ def _draw(guess: Guess, path: Path, sheet: Path) -> int:
         print("not drawn: the axes must be known first")
         return 0
     try:
-        rows = first_readable(open_described(path.absolute(), DataDescription.model_validate(tree)))
+        rows = first_readable(open_dataset(path, DataDescription.model_validate(tree)))
         if rows is None:
             print("not drawn: no trajectory has values that are finite all over in the frames to draw")
             return 0

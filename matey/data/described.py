@@ -22,7 +22,7 @@ grid axis whose coordinates decrease, the data is turned round.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,31 +30,42 @@ from einops import rearrange
 
 from matey.config import DataDescription
 from matey.config.description import Axis
-from matey.data.arrays.kinds import kind_of
-from matey.data.arrays.stored import FileKind
+from matey.data.arrays.kinds import KINDS, kind_of
 from matey.data.described_file import Located, describe_file
 from matey.data.hdf5 import refuse_beyond_memory
-from matey.data.trajectories import BadValuesError, DataError, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Part, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
-    """All files of a description."""
+    """Files of a description."""
 
     def __init__(self, description: DataDescription, files: Sequence[tuple[Path, Part | None]]) -> None:
         """Describe the trajectories of ``files``, each with the part that it is meant for.
 
         Raises:
-            DataError: a file is not as the description says, or is there twice.
+            DataError: a file is not as the description says.
         """
-        _check_once([file for file, _ in files])
+        kinds = {file: kind_of(file) for file, _ in files}
+        self._fill(
+            description,
+            {file: kind.name for file, kind in kinds.items()},
+            [located for file, part in files for located in describe_file(description, file, kinds[file], part)],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[DescribedFiles]) -> DescribedFiles:
+        """Return the files of several sets of one description as one set."""
+        whole = cls.__new__(cls)
+        kinds = {file: name for part in parts for file, name in part._kinds.items()}
+        whole._fill(parts[0].description, kinds, [located for part in parts for located in part._located])
+        return whole
+
+    def _fill(self, description: DataDescription, kinds: dict[Path, str], located: list[Located]) -> None:
         self.system, self.fields = description.system, tuple(description.fields)
-        self._description = description
-        self._kinds: dict[Path, FileKind] = {}
-        self._located: list[Located] = []
-        for file, part in files:
-            self._kinds[file] = kind_of(file)
-            self._located += describe_file(description, file, self._kinds[file], part)
-        self.trajectories: tuple[Trajectory, ...] = tuple(located.about for located in self._located)
+        self.description = description
+        self._kinds = kinds
+        self._located = located
+        self.trajectories: tuple[Trajectory, ...] = tuple(each.about for each in located)
         self.units = self._units()
         self.given = tuple(description.given)
         self.given_in_time = frozenset(
@@ -74,22 +85,22 @@ class DescribedFiles(TrajectorySet):
         return np.stack(known, axis=1)  # (t, f, z, y, x)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
-        located, source = self._located[trajectory], self._description.given[name]
+        located, source = self._located[trajectory], self.description.given[name]
         index = [] if source.index is None else [source.index]
-        axes = self._description.axes_of(source)
+        axes = self.description.axes_of(source)
         (values,) = self._read_array(located, located.given[name], axes, self._times(start, stop), index)
         return values
 
     def _times(self, start: int, stop: int) -> slice:
         """Return which snapshots of the file frames ``start`` to ``stop - 1`` are."""
-        stride, first = self._description.stride, self._description.first_frame
+        stride, first = self.description.stride, self.description.first_frame
         return slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
 
     def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]]:
         """Fields and their components by the array that holds them, so that each array is read once."""
         arrays: dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]] = {}
-        for position, (name, source) in enumerate(zip(located.arrays, self._description.fields.values(), strict=True)):
-            arrays.setdefault((name, self._description.axes_of(source)), []).append((position, source.index))
+        for position, (name, source) in enumerate(zip(located.arrays, self.description.fields.values(), strict=True)):
+            arrays.setdefault((name, self.description.axes_of(source)), []).append((position, source.index))
         return arrays
 
     def _read_array(
@@ -107,7 +118,7 @@ class DescribedFiles(TrajectorySet):
         num_frames, num_components = len(range(times.start, times.stop, times.step)), component.stop - component.start
         needed = num_frames * num_components * math.prod(about.grid)
         refuse_beyond_memory(f"{about.source}, {name}", stored.shape, needed * stored.dtype.itemsize)
-        raw = self._kinds[about.source].read(about.source, name, index)
+        raw = KINDS[self._kinds[about.source]].read(about.source, name, index)
         values = stored.values(raw)
         if stored.numbers and not np.isfinite(values).all():
             raise BadValuesError(
@@ -128,18 +139,6 @@ class DescribedFiles(TrajectorySet):
     def _units(self) -> tuple[str, ...]:
         """Units as the description says or, where it does not, as the first file does."""
         first = self._located[0]
-        given = [source.unit for source in self._description.fields.values()]
+        given = [source.unit for source in self.description.fields.values()]
         of_file = [first.stored[name].unit for name in first.arrays]
         return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
-
-
-def _check_once(files: Iterable[Path]) -> None:
-    """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
-    known: dict[tuple[int, int], Path] = {}
-    for file in files:
-        about = file.stat()
-        before = known.setdefault((about.st_dev, about.st_ino), file)
-        if before != file:
-            raise DataError(
-                f"{file} and {before} are the same file; name it once, or what one part holds out another trains on."
-            )

@@ -30,21 +30,26 @@ def open_description(path: Path) -> TrajectorySet:
     return DescribedFiles(description, described_files(path, description))
 
 
-def open_described(path: Path, description: DataDescription) -> TrajectorySet:
-    """Open files as a description says that lies elsewhere, such as in the run YAML.
+def files_in(path: Path, description: DataDescription) -> list[tuple[Path, Part | None]]:
+    """Return the files of a description that lies elsewhere, such as in the run YAML, each with its part.
 
     Args:
         path: file, folder or glob; the folder that ``description.files`` starts from, where it names some.
         description: the contents of the files.
 
     Raises:
-        DataError: the description names files and ``path`` is no folder, or there are none, or one cannot be used.
+        DataError: the description names files and ``path`` is no folder, or there are none.
     """
     if description.files is None:
-        return DescribedFiles(description, [(file, None) for file in _matches(path, str(path))])
+        return _each_once([(file, None) for file in _matches(path, str(path))])
     if not path.is_dir():
         raise DataError(f"{path}: expected a folder, from which the description's 'files' start; or leave 'files' out.")
-    return DescribedFiles(description, described_files(path / BESIDE, description))
+    return described_files(path / BESIDE, description)
+
+
+def is_description(path: Path) -> bool:
+    """Whether a path that was named is a description."""
+    return path.suffix in _SUFFIXES and path.is_file()
 
 
 def read_description(path: Path) -> DataDescription:
@@ -69,34 +74,36 @@ def described_files(path: Path, description: DataDescription) -> list[tuple[Path
     """Return the files of a description that lies at ``path``, each with the part that it is meant for.
 
     Raises:
-        DataError: a pattern has no match, or a file is in two parts.
+        DataError: a pattern has no match, or a file is in two parts, or there twice.
     """
     if not isinstance(description.files, dict):
-        return [(file, None) for file in _all_of(path, description.files)]
+        return _each_once([(file, None) for file in _all_of(path, description.files)])
     found: dict[Path, Part] = {}
     for part, patterns in description.files.items():
         for file in _all_of(path, patterns):
             if found.setdefault(file, part) != part:
                 raise DataError(f"{path}: {file} is in {found[file]} and in {part}; mend 'files'.")
-    return [*found.items()]
+    return _each_once([*found.items()])
 
 
 def description_beside(file: Path) -> Path | None:
-    """Return the description that covers a file: ``matey.yaml`` in its folder, or in the one above."""
+    """Return the description that may cover a file: ``matey.yaml`` in its folder, or in the one above."""
     if file.suffix in _SUFFIXES:
         return None
-    for folder in (file.parent, file.parent.parent):
-        path = folder / BESIDE
-        if path.is_file():
-            covered = {found for found, _ in described_files(path, read_description(path))}
-            return path if file in covered else None
-    return None
+    return next((path for path in (file.parent / BESIDE, file.parent.parent / BESIDE) if path.is_file()), None)
 
 
-def open_beside(path: Path, file: Path) -> TrajectorySet:
-    """Open one file of the description that lies at ``path``."""
-    description = read_description(path)
-    return DescribedFiles(description, [pair for pair in described_files(path, description) if pair[0] == file])
+def _each_once(files: list[tuple[Path, Part | None]]) -> list[tuple[Path, Part | None]]:
+    """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
+    known: dict[tuple[int, int], Path] = {}
+    for file, _ in files:
+        about = file.stat()
+        before = known.setdefault((about.st_dev, about.st_ino), file)
+        if before != file:
+            raise DataError(
+                f"{file} and {before} are the same file; name it once, or what one part holds out another trains on."
+            )
+    return files
 
 
 def _all_of(path: Path, patterns: str | tuple[str, ...] | None) -> list[Path]:
@@ -116,6 +123,6 @@ def _matches(path: Path, pattern: str) -> list[Path]:
 READER = Reader(
     layout=f"files that a {BESIDE} beside them describes",
     suffixes=(),
-    recognises=lambda path: path.suffix in _SUFFIXES and path.is_file(),
+    recognises=is_description,
     open=open_description,
 )

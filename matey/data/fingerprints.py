@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, TrajectorySet
 
 # What is read of a set at most, at the start of a run or of an evaluation: seconds on a slow disk.
@@ -19,22 +21,22 @@ MOST_TRAJECTORIES = 1000
 MOST_BYTES = 2**31
 
 
-def fingerprints(data: TrajectorySet, numbers: Sequence[int]) -> dict[int, str]:
+def fingerprints(data: TrajectorySet, numbers: Sequence[int], share: Share = alone) -> dict[int, str]:
     """Return the fingerprints of trajectories of a set by their numbers; where there are very many, of an even spread of them.
 
     A trajectory whose first frames hold NaN or infinity has none.
 
+    Args:
+        data: the set.
+        numbers: numbers of the trajectories.
+        share: function that shares the reading out over ranks, each of which then calls this.
+
     Raises:
         DataError: a file has gone or is corrupt.
     """
-    found = {}
-    for number in _spread(data, numbers):
-        try:
-            frames = data.read(number, 0, min(2, data.trajectories[number].num_frames))  # (t, f, z, y, x)
-        except BadValuesError:
-            continue
-        found[number] = _fingerprint(data.fields, frames)
-    return found
+    chosen = _spread(data, numbers)
+    found = zip(chosen, share(partial(_fingerprint_of, data), chosen), strict=True)
+    return {number: text for number, text in found if text is not None}
 
 
 def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
@@ -45,6 +47,14 @@ def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
     affordable = MOST_BYTES // (2 * 4 * len(data.fields) * largest)
     count = max(1, min(len(numbers), MOST_TRAJECTORIES, affordable))
     return [numbers[index * len(numbers) // count] for index in range(count)]
+
+
+def _fingerprint_of(data: TrajectorySet, number: int) -> str | None:
+    try:
+        frames = data.read(number, 0, min(2, data.trajectories[number].num_frames))  # (t, f, z, y, x)
+    except BadValuesError:
+        return None
+    return _fingerprint(data.fields, frames)
 
 
 def _fingerprint(fields: Sequence[str], frames: np.ndarray) -> str:

@@ -62,13 +62,15 @@ def open_hdf5(path: Path) -> h5py.File:
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
-        if not is_hdf5(path):
-            raise DataError(f"{path} is not an HDF5 file: {beginning(path)}; give another or download it again.")
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
         return h5py.File(path, "r", locking="best-effort")
     except PermissionError as error:
         raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:
+        if not is_hdf5(path):
+            raise DataError(
+                f"{path} is not an HDF5 file: {beginning(path)}; give another or download it again."
+            ) from None
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
             raise DataError(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, is_sound, num_starts, read_windows
 from matey.data.workers import end_at_exit, leave_signals_to_the_run
@@ -21,6 +22,9 @@ from matey.fields import FieldBatch
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
+
+ORDER = 2
+"""Number of the way in which windows are drawn; a run that goes on with another one meets other samples."""
 
 
 class Mixture:
@@ -77,8 +81,8 @@ class Mixture:
         self._first_draw = seed % 2**22 << 40
         self._seed = seed
 
-    def global_batch(self, step: int, size: int, run_length: int = 1) -> list[Window]:
-        """Draw the ``size`` windows of one step, in random order.
+    def global_batch(self, step: int, size: int, run_length: int = 1, slots: range | None = None) -> list[Window]:
+        """Draw windows of one step, in random order; each is found without drawing the others.
 
         How many come from each set is found by systematic sampling: within one of ``size`` times the set's share in
         every step, and equal to it on average. The trajectory is uniform in its set, the lead time in 1 to
@@ -86,18 +90,21 @@ class Mixture:
 
         Args:
             step: the step.
-            size: number of windows, a multiple of ``run_length``.
+            size: number of windows of the step, a multiple of ``run_length``.
             run_length: number of consecutive windows that come from one set. Sets are then drawn for whole runs of
                 windows, and the counts above are counts of runs.
+            slots: the windows to draw, by their places in the global batch; by default all.
         """
         assert size % run_length == 0, f"{size} windows in runs of {run_length}"
         num_runs = size // run_length
+        chosen = np.asarray(range(size) if slots is None else slots, dtype=np.uint64)
         random = np.random.default_rng([self._seed, step])
-        points = (random.random() + np.arange(num_runs)) / num_runs
-        set_indices = random.permutation(np.searchsorted(self._borders, points, side="right"))
+        offset, key = random.random(), int(random.integers(2**63))
+        points = (offset + shuffled(chosen // np.uint64(run_length), num_runs, key)) / num_runs
+        set_indices = np.searchsorted(self._borders, points, side="right")
         return [
-            self._draw(random, int(set_index), self._first_draw + step * size + slot)
-            for slot, set_index in enumerate(set_indices.repeat(run_length))
+            self._draw(step, int(slot), 0, int(set_index), self._first_draw + step * size + int(slot))
+            for slot, set_index in zip(chosen, set_indices, strict=True)
         ]
 
     def further(self, window: Window, frames: int) -> Window:
@@ -119,10 +126,8 @@ class Mixture:
         Raises:
             BadValuesError: many draws found none.
         """
-        for draw in range(_MAX_DRAWS):
-            # Never the sequence of ``global_batch``: NumPy takes [seed, step] and [seed, step, 0, 0] for the same.
-            random = np.random.default_rng([self._seed, step, slot + 1, draw])
-            other = self.further(self._draw(random, window.set_index, window.draw), further)
+        for attempt in range(1, _MAX_DRAWS + 1):
+            other = self.further(self._draw(step, slot, attempt, window.set_index, window.draw), further)
             if is_sound(self.sets, other, self.num_frames):
                 return other
         source = self.sets[window.set_index]
@@ -131,7 +136,9 @@ class Mixture:
             f"{_MAX_DRAWS} drawn from {source.system} none is; mend the data or leave the set out."
         )
 
-    def _draw(self, random: np.random.Generator, set_index: int, draw: int) -> Window:
+    def _draw(self, step: int, slot: int, attempt: int, set_index: int, draw: int) -> Window:
+        # Slots from 1 on: NumPy takes [seed, step], from which the step draws, and [seed, step, 0, 0] for the same.
+        random = np.random.default_rng([self._seed, step, slot + 1, attempt])
         trajectory = self._train[set_index][random.integers(len(self._train[set_index]))]
         about = self.sets[set_index].trajectories[trajectory]
         lead = int(random.integers(1, min(self._lead_max, about.num_frames - self.num_frames), endpoint=True))
@@ -247,7 +254,7 @@ class _MicroBatches(Dataset[Any]):
         size = self.micro_batch * self.accumulation * self.num_ranks
         first = (chunk * self.num_ranks + self.rank) * self.micro_batch
         further = self.further(step * self.accumulation + chunk) if self.further else 0
-        drawn = self.mixture.global_batch(step, size, self.run_length)[first : first + self.micro_batch]
+        drawn = self.mixture.global_batch(step, size, self.run_length, range(first, first + self.micro_batch))
         windows = [self.mixture.further(window, further) for window in drawn]
         try:
             return read_windows(sets, windows, num_frames)

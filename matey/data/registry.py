@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
-import glob
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import NoReturn
 
 from matey.config import DataDescription
 from matey.data import descriptions
-from matey.data.arrays.kinds import is_folder, search_folder
 from matey.data.arrays.zarr import describe as describe_zarr
 from matey.data.arrays.zarr import is_zarr
+from matey.data.described import DescribedFiles
+from matey.data.files import DataFile, find_files, listed
 from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
+from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
+from matey.data.share import Share, alone
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
 from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.registry import Registry, RegistryError
-
-_MAX_LISTED = 8
 
 READERS: Registry[Reader] = Registry(
     "reader",
@@ -43,7 +43,9 @@ READERS: Registry[Reader] = Registry(
 """All known formats, asked in this order; those of installed packages come after our own (docs/extending.md)."""
 
 
-def open_dataset(path: str | Path, description: DataDescription | None = None) -> TrajectorySet:
+def open_dataset(
+    path: str | Path, description: DataDescription | None = None, share: Share = alone, index: Index | None = None
+) -> TrajectorySet:
     """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
 
     Several files of one system are joined in the order of their sorted paths. Files of a user's own are read by their
@@ -52,31 +54,39 @@ def open_dataset(path: str | Path, description: DataDescription | None = None) -
     Args:
         path: file, folder or glob.
         description: the contents of the files, by which they are read whatever they look like.
+        share: function that shares the files out over ranks, each of which then calls this.
+        index: descriptions of files that were made earlier; by default every file is described.
 
     Raises:
         DataError: nothing is there, a file is corrupt or of unknown layout, or there is more than one system.
     """
-    if description is not None:
-        return descriptions.open_described(_absolute(path), description)
-    files = _find_files(_absolute(path))
-    parts: list[TrajectorySet] = []
-    unknown: list[Path] = []
-    for file in files:
-        with opened_once(file):
-            reader = _reader_of(file)
-            if reader is None:
-                unknown.append(file)
-            else:
-                parts.append(reader.open(file))
+    (files,) = share(partial(_find, description), [path])
+    parts = share(describe, files) if index is None else index.described(files, describe, share)
+    unknown = [file for file, part in zip(files, parts, strict=True) if part is None]
     if len(unknown) == len(files):
-        raise DataError(_unknown_layout(unknown[0]))
+        share(_refuse, unknown[:1])
     systems: dict[str, list[str]] = {}
-    for system, file in [(part.system, part.sources[0]) for part in parts] + [("unknown layout", f) for f in unknown]:
-        systems.setdefault(system, []).append(str(file))
+    for file, part in sorted(zip(files, parts, strict=True), key=lambda pair: pair[1] is None):
+        systems.setdefault("unknown layout" if part is None else part.system, []).append(str(file.path))
     if len(systems) > 1:
-        found = "; ".join(f"{system}: {_listed(paths)}" for system, paths in systems.items())
+        found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
         raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
-    return _joined(parts)
+    return _joined([part for part in parts if part is not None])
+
+
+def describe(file: DataFile) -> TrajectorySet | None:
+    """Return the trajectories of a file, which is opened once for it; None if no reader knows its layout.
+
+    Raises:
+        DataError: it is corrupt, or not as its description says.
+    """
+    with opened_once(file.path):
+        if file.description is not None:
+            return DescribedFiles(file.description, [(file.path, file.part)])
+        if is_zarr(file.path):
+            return None
+        reader = next((reader for reader in _readers() if reader.recognises(file.path)), None)
+        return None if reader is None else reader.open(file.path)
 
 
 def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
@@ -90,12 +100,9 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     """
     parts: dict[tuple[object, ...], list[TrajectorySet]] = {}
     errors = []
-    for file in _find_files(_absolute(path)):
+    for file in find_files(path, _suffixes()):
         try:
-            reader = _reader_of(file)
-            if reader is None:
-                raise DataError(_unknown_layout(file))
-            part = reader.open(file)
+            part = describe(file) or _refuse(file)
         except DataError as error:
             errors.append(error)
         else:
@@ -103,18 +110,18 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     return [_joined(group) for group in parts.values()], errors
 
 
+def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:
+    return find_files(path, _suffixes(), description)
+
+
 def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
-    return parts[0] if len(parts) == 1 else JoinedTrajectories(parts)
-
-
-def _reader_of(file: Path) -> Reader | None:
-    """The reader of a file, None if its layout is unknown."""
-    beside = descriptions.description_beside(file)
-    if beside is not None:
-        return replace(descriptions.READER, open=partial(descriptions.open_beside, beside))
-    if is_zarr(file):
-        return None
-    return next((reader for reader in _readers() if reader.recognises(file)), None)
+    """Return the trajectories of all parts; those of one description are one part."""
+    together: list[TrajectorySet] = []
+    for _, alike in groupby(parts, key=lambda part: part.description if isinstance(part, DescribedFiles) else None):
+        group = [*alike]
+        described = [part for part in group if isinstance(part, DescribedFiles)]
+        together += [DescribedFiles.joined(described)] if described else group
+    return together[0] if len(together) == 1 else JoinedTrajectories(together)
 
 
 def _readers() -> Iterator[Reader]:
@@ -124,82 +131,16 @@ def _readers() -> Iterator[Reader]:
         raise DataError(str(error)) from None
 
 
-def _absolute(path: str | Path) -> Path:
-    _check_name(str(path))
-    try:
-        return Path(path).expanduser().absolute()
-    except RuntimeError:
-        raise DataError(f"{path}: there is no home folder that ~ could stand for; write the path in full.") from None
-
-
-def _find_files(path: Path) -> list[Path]:
-    """Data files that ``path`` stands for, sorted; a file that is named itself is taken whatever its suffix."""
-    if path.exists():
-        matches = [path]
-    elif glob.has_magic(str(path)):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
-            raise DataError(f"No file matches {path}; {_nearby(path)}")
-    else:
-        raise DataError(f"{path} does not exist; {_nearby(path)}")
-    files = [file for match in matches for file in (_search(match) if is_folder(match) else [match])]
-    if not files:
-        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else matches
-        raise DataError(
-            f"{path} holds no data file: expected files ending in {', '.join(_suffixes())} in it or its sub-folders, "
-            f"found {_listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
-        )
-    for file in files:
-        _check_name(str(file))
-    return list(dict.fromkeys(files))
-
-
-def _check_name(name: str) -> None:
-    """Raise DataError if a name cannot be written on a line; of bytes that are no UTF-8, Python makes half characters."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DataError(
-            f"{ascii(name)} has a name that is not text in UTF-8, which no log can hold; rename it."
-        ) from None
-    if len(name.splitlines()) > 1 or "\0" in name:
-        raise DataError(f"{name!r} has line breaks or null bytes in its name, which no log can hold; rename it.")
-
-
-def _search(folder: Path) -> list[Path]:
-    """Data files in a folder; a description stands for those that it covers."""
-    found = search_folder(folder, _suffixes(), [descriptions.BESIDE])
-    described = [file for file in found if file.name == descriptions.BESIDE]
-    covered = {
-        file
-        for path in described
-        for file, _ in descriptions.described_files(path, descriptions.read_description(path))
-    }
-    return [file for file in found if file not in covered]
-
-
 def _suffixes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(suffix for reader in _readers() for suffix in reader.suffixes))
 
 
-def _nearby(path: Path) -> str:
-    """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
-    missing = path
-    while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
-        missing = missing.parent
-    names = sorted(item.name for item in missing.parent.iterdir())
-    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
-    if close:
-        return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
-    return f"{missing.parent} holds {_listed(names) or 'nothing'}."
-
-
-def _unknown_layout(file: Path) -> str:
-    found = _listed(_outline(file)) or "nothing"
+def _refuse(file: DataFile) -> NoReturn:
+    found = listed(_outline(file.path)) or "nothing"
     known = "; ".join(reader.layout for reader in _readers())
-    return (
-        f"{file} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of these, or "
-        f"describe it: python tools/inspect_data.py {file} --describe {descriptions.BESIDE}"
+    raise DataError(
+        f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
+        f"these, or describe it: python tools/inspect_data.py {file.path} --describe {descriptions.BESIDE}"
     )
 
 
@@ -216,9 +157,3 @@ def _outline(file: Path) -> list[str]:
     raise DataError(
         f"{file} is not an HDF5, classic netCDF or NumPy file: {beginning(file)}; give another or download it again."
     )
-
-
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return ", ".join(items[:_MAX_LISTED]) + more

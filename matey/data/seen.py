@@ -9,12 +9,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
+from matey.data.share import Share, alone
 from matey.data.split_record import RecordedParts, SplitRecord
 from matey.data.trajectories import TrajectorySet
 
 
 def trained_on(
-    data: TrajectorySet, numbers: Sequence[int], seen: frozenset[str], record: SplitRecord | None
+    data: TrajectorySet,
+    numbers: Sequence[int],
+    seen: frozenset[str],
+    record: SplitRecord | None,
+    share: Share = alone,
 ) -> list[int]:
     """Return which trajectories of a set a run was trained on, as far as that is known.
 
@@ -24,11 +29,13 @@ def trained_on(
         seen: the run's fingerprints; without any, the record alone decides, which takes files of the same place, names and
             sizes for the same.
         record: the record of the run's split; None where there is none.
+        share: see `fingerprints`.
 
     Raises:
         DataError: a file has gone or is corrupt.
     """
-    found = {number for number, print_ in fingerprints(data, numbers).items() if print_ in seen} if seen else set()
+    known = fingerprints(data, numbers, share) if seen else {}
+    found = {number for number, text in known.items() if text in seen}
     if record is not None and (found or not seen):
         parts = RecordedParts(record).of(data)
         found |= {number for number in numbers if parts[number] == "train"}
@@ -43,20 +50,19 @@ def read_seen(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def seen_text(sets: Iterable[TrajectorySet], trained: Iterable[Sequence[int]]) -> str:
-    """Return what `read_seen` reads, for the trajectories of each set that are trained on."""
-    prints = {
-        text for data, numbers in zip(sets, trained, strict=True) for text in fingerprints(data, numbers).values()
-    }
+def seen_text(sets: Iterable[TrajectorySet], trained: Iterable[Sequence[int]], share: Share = alone) -> str:
+    """Return what `read_seen` reads, for the trajectories of each set that are trained on; ``share`` as in `fingerprints`."""
+    known = (fingerprints(data, numbers, share) for data, numbers in zip(sets, trained, strict=True))
+    prints = {text for of_set in known for text in of_set.values()}
     return "".join(f"{text}\n" for text in sorted(prints))
 
 
-def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str]) -> str:
+def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str], share: Share = alone) -> str:
     """Say how many trajectories that are held out begin as trained ones do or as each other; empty where none does.
 
     Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
     """
-    found = list(fingerprints(data, held_out).values())
+    found = list(fingerprints(data, held_out, share).values())
     said = []
     if same := sum(print_ in seen for print_ in found):
         said.append(

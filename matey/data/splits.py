@@ -12,6 +12,7 @@ from itertools import accumulate
 import numpy as np
 
 from matey.data.fingerprints import fingerprints
+from matey.data.share import Share, alone
 from matey.data.trajectories import DataError, TrajectorySet
 
 PARTS = ("train", "valid", "test")
@@ -28,7 +29,11 @@ class Split:
 
 
 def split_set(
-    trajectory_set: TrajectorySet, fractions: Sequence[float], seed: int, num_train: int | None = None
+    trajectory_set: TrajectorySet,
+    fractions: Sequence[float],
+    seed: int,
+    num_train: int | None = None,
+    share: Share = alone,
 ) -> Split:
     """Split a set as its files say or, where they leave that open, by a permutation that keeps together what begins alike.
 
@@ -40,6 +45,7 @@ def split_set(
         num_train: number of trajectories to train on, None for all. They are the first of a permutation, so that a
             smaller number gives a subset of a larger one; those that begin as an earlier one come after all others.
             Validation and test stay the same.
+        share: see `fingerprints`.
 
     Raises:
         DataError: the fractions or the number of trajectories do not fit, see `split_groups`; or the files say the split of
@@ -47,7 +53,7 @@ def split_set(
             the first frames cannot be read.
     """
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
-    prints = fingerprints(trajectory_set, range(len(own))) if num_train is not None or not any(own) else {}
+    prints = fingerprints(trajectory_set, range(len(own)), share) if num_train is not None or not any(own) else {}
     split = (
         _split_as_files_say(trajectory_set, fractions)
         if any(own)

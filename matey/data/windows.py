@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
 from matey.fields import FieldBatch
 
@@ -148,13 +149,16 @@ def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> 
     return True
 
 
-def sound_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[Window]:
-    """Read windows and return those that are free of NaN and infinity.
+def sound_windows(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, share: Share = alone
+) -> list[Window]:
+    """Read windows, shared out over ranks by ``share``, and return those that are free of NaN and infinity.
 
     Raises:
         BadValuesError: every window of some set holds NaN or infinity.
     """
-    sound = [window for window in windows if is_sound(sets, window, num_frames)]
+    are_sound = share(lambda window: is_sound(sets, window, num_frames), windows)
+    sound = [window for window, is_so in zip(windows, are_sound, strict=True) if is_so]
     for index in {window.set_index for window in windows} - {window.set_index for window in sound}:
         raise BadValuesError(
             f"{sets[index].sources[0]}: expected windows free of NaN and infinity, but none is "

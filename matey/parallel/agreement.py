@@ -1,15 +1,18 @@
-"""All ranks must run the same code on the same configuration and data: compared once, before anything is computed."""
+"""All ranks must run the same code on the same configuration: compared once, before they do anything together."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 import matey
-from matey.config import ConfigError
+from matey.config import ConfigError, RunConfig, dump_config
 
 
 def fingerprint(text: str) -> str:
@@ -17,6 +20,7 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@cache
 def code_fingerprint() -> str:
     """Return a hash of the package's source files."""
     root = Path(matey.__file__).parent
@@ -26,11 +30,22 @@ def code_fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
+def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
+    """Raise ConfigError unless all ranks run the same code on the same configuration: from here on they work together."""
+    check_agreement(
+        {
+            "the code": code_fingerprint(),
+            "the run's configuration": fingerprint(dump_config(run)),
+            "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
+        }
+    )
+
+
 def check_agreement(facts: Mapping[str, str]) -> None:
     """Raise ConfigError, on every rank, unless all ranks come with equal facts.
 
     Args:
-        facts: name of each fact, such as ``the data``, mapped to its fingerprint.
+        facts: name of each fact, such as ``the code``, mapped to its fingerprint.
     """
     if not dist.is_initialized():
         return

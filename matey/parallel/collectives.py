@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from matey.mistakes import Mistake
+
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
@@ -58,6 +64,51 @@ def from_all_ranks(value: object) -> list[Any]:
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
+    """Do a piece of work for each of some items, each on one rank, the first on rank 0; see `matey.data.share.Share`.
+
+    All ranks must call with as many items. Results travel as pickles.
+
+    Raises:
+        Mistake: the first that any rank met, in the order of the items, on every rank.
+    """
+    if world_size() == 1:
+        return [work(item) for item in items]
+    # What follows each other is often of one file, which one rank then opens.
+    first, stop = (-(-each * len(items) // world_size()) for each in (rank(), rank() + 1))
+    of_ranks = _from_all_packed([_outcome(work, item) for item in items[first:stop]])
+    outcomes = [outcome for of_rank in of_ranks for outcome in of_rank]
+    for outcome in outcomes:
+        if isinstance(outcome, Mistake):
+            raise outcome
+    return outcomes
+
+
+def told_by_rank_zero(work: Callable[[], Value]) -> Value:
+    """Do a piece of work on rank 0, which tells the others the result, or the mistake that it met."""
+    (value,) = shared_out(lambda _: work(), [None])
+    return value
+
+
+def _outcome(work: Callable[[Item], Value], item: Item) -> Value | Mistake:
+    try:
+        return work(item)
+    except Mistake as error:
+        return error
+
+
+def _from_all_packed(value: object) -> list[Any]:
+    """Return the values of all ranks, in their order, however much they differ in length."""
+    own = zlib.compress(pickle.dumps(value), level=1)
+    lengths = from_all_ranks(len(own))
+    whole = torch.zeros(sum(lengths), dtype=torch.uint8)
+    whole.split(lengths)[rank()].copy_(torch.frombuffer(bytearray(own), dtype=torch.uint8))
+    # Summed, since gathering would fill all up to the longest: one rank may have all to say.
+    whole = whole.to("cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(whole)
+    return [pickle.loads(zlib.decompress(part.numpy().tobytes())) for part in whole.cpu().split(lengths)]
 
 
 def on_any_rank(flag: bool) -> bool:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.distributed import new_subgroups_by_enumeration
 
 from matey.model.attention import segment_attention
 from matey.model.seam import RankGroup, Routes, Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
+from matey.parallel.groups import make_groups
 from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
 from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
@@ -111,10 +111,8 @@ class SequenceSeam(Seam):
         super().__init__(backend, SequenceGroup(topology))
         self.topology = topology
         self._gathers_again = True
-        self.group, self._heads, self._queries = (
-            new_subgroups_by_enumeration(groups)[0] if len(groups[0]) > 1 else None
-            for groups in (topology.sequence_groups(), topology.head_groups(), topology.query_groups())
-        )
+        groups = make_groups(topology)
+        self.group, self._heads, self._queries = groups.sequence, groups.heads, groups.queries
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""

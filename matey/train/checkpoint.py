@@ -22,6 +22,7 @@ from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.config.flags import command_line
+from matey.data.mixture import ORDER
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
@@ -152,6 +153,7 @@ class RunFolder:
                 "zero_stage": int(engine.zero_optimization_stage()),
                 "trained": trained_names(engine),
                 "versions": versions(),
+                "order": ORDER,
             }
             engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
             average.save(new, step)

@@ -8,10 +8,15 @@ from pathlib import Path
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file such that a reader, or a crash, sees the old text or the new one."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file such that a reader, or a crash, sees the old content or the new one."""
     new = path.with_name(path.name + ".new")
     try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with new.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)

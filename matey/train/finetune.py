@@ -14,6 +14,7 @@ from matey.model.fingerprint import weights_fingerprint
 from matey.model.from_run import model_config, with_network_of
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
+from matey.parallel.agreement import check_same_run
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
@@ -43,6 +44,7 @@ def finetune(
     source = None if trained is None else trained.model
     if source is not None:
         run = with_network_of(run, source.config)
+    check_same_run(run, deepspeed_config)
     data = open_data(run)
     if trained is not None and not settings.allow_seen:
         check_unseen(trained.split, trained.seen, data.sets, data.splits, settings.pretrained)

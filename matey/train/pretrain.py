@@ -10,6 +10,7 @@ import torch
 from matey.config import ConfigError, RunConfig
 from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
+from matey.parallel.agreement import check_same_run
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
@@ -28,6 +29,7 @@ def pretrain(
     """
     if run.finetune is not None:
         raise ConfigError("The run YAML has a section 'finetune': start it with launch/finetune.py, or remove that.")
+    check_same_run(run, deepspeed_config)
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.run_files import SEEN, SPLIT
+from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
-from matey.data.mixture import micro_batches
+from matey.data.mixture import ORDER, micro_batches
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
-from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
-from matey.parallel.collectives import from_rank_zero, rank, world_size
+from matey.parallel.agreement import check_agreement, fingerprint
+from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import Engine, build_engine, is_bf16
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
@@ -27,7 +27,7 @@ from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import closing
 from matey.train.describe import describe, describe_tokens
-from matey.train.durable import replace_text
+from matey.train.durable import replace_bytes, replace_text
 from matey.train.loop import Progress, train
 from matey.train.memory import activation_bytes, smallest_group
 from matey.train.network import check_attention
@@ -64,16 +64,7 @@ def train_run(
     """
     check_attention(run.model.attention, is_bf16(deepspeed_config))
     topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
-    check_agreement(
-        {
-            "the code": code_fingerprint(),
-            "the run's configuration": fingerprint(dump_config(run)),
-            "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
-            "the data": fingerprint(repr([source.trajectories for source in data.all_sets])),
-            "the split of the data": fingerprint(data.record.text()),
-            **(facts or {}),
-        }
-    )
+    check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
         model.seam = SequenceSeam(topology, run.model.attention)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
@@ -162,23 +153,47 @@ def _start_or_resume(
     if note := folder.go_on(run, deepspeed_config, done):
         say(note)
     state = folder.load(engine, done, average)
+    if state.get("order") != ORDER:
+        say(
+            f"Step {done} was saved by an older version, which drew samples in another order: up to there the run has met "
+            "others than it would have by this one. None is left out by that, and none of what was held out is trained on."
+        )
     return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
 
 
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:
-    """Keep what each part of the data holds, so that it stays so and is known again; rank 0 returns what is odd about it."""
-    if rank() != 0:
-        return []
+    """Keep what each part of the data holds, so that it stays so and is known again; return what is odd about it."""
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
-    try:
-        if not (seen.is_file() and path.is_file() and path.read_text(encoding="utf-8") == text):
-            replace_text(seen, seen_text(data.sets, [split.train for split in data.splits]))
-        replace_text(path, text)
-    except OSError as error:
-        raise RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.") from None
+    prints = None
+    if not from_rank_zero(seen.is_file() and _holds(path, text)):
+        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out)
+    refusal = None
+    if rank() == 0:
+        try:
+            if prints is not None:
+                replace_text(seen, prints)
+            replace_text(path, text)
+            replace_bytes(folder.path / INDEX, data.index.text())
+        except OSError as error:
+            refusal = RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.")
+    if refusal := from_rank_zero(refusal):
+        raise refusal
+    known = from_rank_zero(read_seen(seen))
     parts = ((source, (*split.valid, *split.test)) for source, split in zip(data.sets, data.splits, strict=True))
-    notes = (twins_note(source, held_out, read_seen(seen)) for source, held_out in parts)
+    notes = (twins_note(source, held_out, known, shared_out) for source, held_out in parts)
     return [note for note in notes if note]
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _num_tokens(run: RunConfig, data: RunData, config: MateyConfig, step: int) -> int:
+    """Return the number of tokens of a micro-batch of a step."""
+    return tokenize(sample_of(run, data, step), config.patches, config.refinement).layout.num_tokens
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
@@ -196,8 +211,7 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
     """
     size = run.parallel.sequence_parallel_size
     if size == "auto":
-        samples = (sample_of(run, data, step) for step in range(AUTO_DRAWS))
-        most = max(tokenize(batches, config.patches, config.refinement).layout.num_tokens for batches in samples)
+        most = max(shared_out(partial(_num_tokens, run, data, config), range(AUTO_DRAWS)))
         attentions = len(scheme_keys(config.scheme, config.patches))
         kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks, value_bytes)
         assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matey.checkpoints.run_files import INDEX
 from matey.config import ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset
+from matey.data.index import Index
 from matey.data.mixture import Mixture
 from matey.data.split_record import SplitRecord
 from matey.data.splits import Split
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, read_windows, sound_windows, spread_windows
 from matey.fields import FieldBatch
+from matey.parallel.agreement import code_fingerprint
+from matey.parallel.collectives import rank, shared_out, told_by_rank_zero
 from matey.train.loss import LossScale
 from matey.train.losses import Loss
 from matey.train.run_split import split_run
@@ -32,6 +36,7 @@ class RunData:
         others: the data sets that are only validated on.
         mixture: the stream of samples.
         record: the trajectories of each part, recorded for the run's folder.
+        index: what was found in the files, kept in the run's folder.
         notes: sentences about the source of the splits, if there is anything to say.
     """
 
@@ -40,6 +45,7 @@ class RunData:
     others: tuple[TrajectorySet, ...]
     mixture: Mixture
     record: SplitRecord
+    index: Index
     notes: tuple[str, ...] = ()
 
     @property
@@ -56,12 +62,22 @@ class RunData:
 def open_data(run: RunConfig) -> RunData:
     """Open and split the data of a run; a run that goes on has the split that it started with.
 
+    All ranks must call, with the same run. Each file is described by one of them, unless the run's index knows it.
+
     Raises:
         ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
         DataError: some of it cannot be used.
     """
-    sets = tuple(open_dataset(data.path, data.description).with_given(run.model.given) for data in run.data.sets)
-    others = _open_others(run, sets)
+    index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
+    sets = tuple(
+        open_dataset(data.path, data.description, shared_out, index).with_given(run.model.given)
+        for data in run.data.sets
+    )
+    others = tuple(
+        open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
+    )
+    if others:
+        told_by_rank_zero(lambda: _check_others(run, sets, others))
     splits, record, notes = split_run(run, sets)
     mixture = Mixture(
         sets,
@@ -72,7 +88,7 @@ def open_data(run: RunConfig) -> RunData:
         run.train.seed,
         run.data.temperature,
     )
-    return RunData(sets, splits, others, mixture, record, notes)
+    return RunData(sets, splits, others, mixture, record, index, notes)
 
 
 def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
@@ -115,17 +131,22 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     return dict.fromkeys((source.system for source in data.sets), LossScale())
 
 
-def _open_others(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[TrajectorySet, ...]:
-    others = tuple(open_dataset(path).with_given(run.model.given) for path in run.data.validate_on)
-    if others:
-        known = {_identity(source) for data in sets for source in data.sources}
-        for path, data in zip(run.data.validate_on, others, strict=True):
-            if both := [source for source in data.sources if _identity(source) in known]:
-                raise ConfigError(
-                    f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
-                    "set is validated on its own valid part."
-                )
-    return others
+def _check_others(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequence[TrajectorySet]) -> None:
+    """Raise ConfigError if a file that is only to be validated on is trained on."""
+    known = {_identity(source) for data in sets for source in data.sources}
+    for path, data in zip(run.data.validate_on, others, strict=True):
+        if both := [source for source in data.sources if _identity(source) in known]:
+            raise ConfigError(
+                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
+                "set is validated on its own valid part."
+            )
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # a run that has not started has no index, and one that cannot be read is made again
+        return b""
 
 
 def _identity(source: Path) -> tuple[int, int]:
@@ -148,4 +169,4 @@ def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Seq
         count = math.ceil(run.train.validation_windows / len(leads))
         for lead in leads:
             windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
-    return sound_windows(sets, windows, run.data.history) if run.data.bad_values == "skip" else windows
+    return sound_windows(sets, windows, run.data.history, shared_out) if run.data.bad_values == "skip" else windows

@@ -11,13 +11,13 @@ from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.parallel.collectives import from_rank_zero, rank
+from matey.parallel.collectives import shared_out, told_by_rank_zero
 
 Splits = tuple[Split, ...]
 
 
 def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
-    """Split the data sets of a run.
+    """Split the data sets of a run; all ranks must call.
 
     Returns:
         The splits; the record of them, for the run's folder; sentences about the source of the splits, if there is
@@ -28,22 +28,15 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         DataError: the data cannot be split as asked for, or the record of the split is corrupt.
     """
     path = Path(run.output.dir) / SPLIT
-    before = read_record(path) if run.output.resume == "auto" else None
-    if before is None:
-        splits = _split(run, sets)
-        is_older = run.output.resume == "auto" and path.with_name("config.yaml").is_file()
-        return splits, _record(run, sets, splits), (_not_recorded(path),) if is_older else ()
-    _check_settings(run, before, path)
-    parts = RecordedParts(before)
-    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
-    now = _record(run, sets, splits)
-    changes = before.changes(now)
-    if changes and run.data.changed == "refuse":
-        raise ConfigError(
-            f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
-            "what was held out stays held out, and new files are trained on."
-        )
-    return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
+    goes_on = run.output.resume == "auto"
+    before = told_by_rank_zero(lambda: read_record(path)) if goes_on else None
+    if before is not None:
+        return told_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
+    splits = tuple(_split(data, run) for data in sets)
+    record, is_older = told_by_rank_zero(
+        lambda: (_record(run, sets, splits), goes_on and path.with_name("config.yaml").is_file())
+    )
+    return splits, record, (_not_recorded(path),) if is_older else ()
 
 
 def check_unseen(
@@ -64,7 +57,7 @@ def check_unseen(
     """
     seen = []
     for data, split in zip(sets, splits, strict=True):
-        numbers = trained_on(data, (*split.valid, *split.test), known, source)
+        numbers = trained_on(data, (*split.valid, *split.test), known, source, shared_out)
         seen += [data.trajectories[number].label for number in numbers]
     if seen:
         advice = "Take other data"
@@ -75,6 +68,23 @@ def check_unseen(
             f"{pretrained} was trained on {len(seen)} of the trajectories that this run holds out, such as {seen[0]}: its "
             f"errors on them would be too small. {advice}, or set finetune.allow_seen to true."
         )
+
+
+def _split_as_before(
+    run: RunConfig, sets: Sequence[TrajectorySet], before: SplitRecord, path: Path
+) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Split as a record says, if the files still are those of the record or may have changed."""
+    _check_settings(run, before, path)
+    parts = RecordedParts(before)
+    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
+    now = _record(run, sets, splits)
+    changes = before.changes(now)
+    if changes and run.data.changed == "refuse":
+        raise ConfigError(
+            f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
+            "what was held out stays held out, and new files are trained on."
+        )
+    return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
 
 
 def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
@@ -98,17 +108,9 @@ def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Spli
     return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
 
 
-def _split(run: RunConfig, sets: Sequence[TrajectorySet]) -> Splits:
-    """Split the data sets on rank 0, which alone reads how trajectories begin; an error says whose they are."""
-    splits: list[Split] = []
-    error = None
-    for data in sets if rank() == 0 else ():
-        try:
-            splits.append(split_set(data, run.data.split, run.data.split_seed, run.data.trajectories))
-        except DataError as found:
-            error = f"{data.sources[0]}: {found}"
-            break
-    splits, error = from_rank_zero((splits, error))
-    if error:
-        raise DataError(error)
-    return tuple(splits)
+def _split(data: TrajectorySet, run: RunConfig) -> Split:
+    """Split the trajectories of a data set; an error says whose they are."""
+    try:
+        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, shared_out)
+    except DataError as error:
+        raise DataError(f"{data.sources[0]}: {error}") from None

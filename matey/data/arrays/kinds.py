@@ -14,7 +14,8 @@ from matey.data.arrays.zarr import ZARR, is_zarr
 from matey.data.signature import beginning
 from matey.data.trajectories import DataError
 
-KINDS = (HDF5, NETCDF, NPY, ZARR)
+KINDS = {kind.name: kind for kind in (HDF5, NETCDF, NPY, ZARR)}
+"""By their names."""
 
 
 def kind_of(path: Path) -> FileKind:
@@ -23,17 +24,17 @@ def kind_of(path: Path) -> FileKind:
     Raises:
         DataError: it is missing, or of none of them.
     """
-    kind = next((kind for kind in KINDS if kind.recognises(path)), None)
+    kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
         what = f"it is a folder, and no {ZARR.name} store" if path.is_dir() else beginning(path)
-        names = ", ".join(kind.name for kind in KINDS)
+        names = ", ".join(KINDS)
         raise DataError(f"{path} is none of {names}: {what}; give another or copy it again.")
     return kind
 
 
 def gridded_files(pattern: Path) -> list[Path]:
     """Return the files that a path, a folder or a glob stands for, sorted; a Zarr store counts as a file."""
-    suffixes = tuple(dict.fromkeys(suffix for kind in KINDS for suffix in kind.suffixes))
+    suffixes = tuple(dict.fromkeys(suffix for kind in KINDS.values() for suffix in kind.suffixes))
     found = (
         [pattern] if pattern.exists() else [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
     )

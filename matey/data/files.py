@@ -1,0 +1,144 @@
+"""Finds the files of a data set: what a path, a folder or a glob stands for, and by which description each is read."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matey.config import DataDescription
+from matey.data import descriptions
+from matey.data.arrays.kinds import is_folder, search_folder
+from matey.data.trajectories import DataError, Part
+
+_MAX_LISTED = 8
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a data set.
+
+    Attributes:
+        path: its path.
+        description: what it is read by; None where a reader has to know it by its content.
+        part: the part that its description means it for.
+    """
+
+    path: Path
+    description: DataDescription | None = None
+    part: Part | None = None
+
+
+def find_files(
+    path: str | Path, suffixes: Collection[str], description: DataDescription | None = None
+) -> list[DataFile]:
+    """Return the data files that a path stands for, sorted; a file that is named itself is taken whatever its suffix.
+
+    Args:
+        path: file, folder or glob.
+        suffixes: endings of the files to look at when a folder is searched.
+        description: the contents of the files, by which they are read whatever they look like.
+
+    Raises:
+        DataError: nothing is there, or a name or description cannot be used.
+    """
+    whole = _absolute(path)
+    if description is not None:
+        return _described(descriptions.files_in(whole, description), description)
+    return list(_with_descriptions(_find(whole, suffixes)))
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return the first of some items and how many more there are, for a message."""
+    items = list(items)
+    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
+    return ", ".join(items[:_MAX_LISTED]) + more
+
+
+def _described(files: Iterable[tuple[Path, Part | None]], description: DataDescription) -> list[DataFile]:
+    return [DataFile(file, description, part) for file, part in files]
+
+
+def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
+    """Give each file the description that covers it; one that is named itself stands for all its files."""
+    known: dict[Path, dict[Path, DataFile]] = {}  # of each description, read once
+    for file in files:
+        beside = file if descriptions.is_description(file) else descriptions.description_beside(file)
+        if beside is None:
+            yield DataFile(file)
+            continue
+        if beside not in known:
+            description = descriptions.read_description(beside)
+            covered = _described(descriptions.described_files(beside, description), description)
+            known[beside] = {each.path: each for each in covered}
+        if beside == file:
+            yield from known[beside].values()
+        else:
+            yield known[beside].get(file, DataFile(file))
+
+
+def _absolute(path: str | Path) -> Path:
+    _check_name(str(path))
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise DataError(f"{path}: there is no home folder that ~ could stand for; write the path in full.") from None
+
+
+def _find(path: Path, suffixes: Collection[str]) -> list[Path]:
+    if path.exists():
+        matches = [path]
+    elif glob.has_magic(str(path)):
+        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if not matches:
+            raise DataError(f"No file matches {path}; {_nearby(path)}")
+    else:
+        raise DataError(f"{path} does not exist; {_nearby(path)}")
+    files = [file for match in matches for file in (_search(match, suffixes) if is_folder(match) else [match])]
+    if not files:
+        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else matches
+        raise DataError(
+            f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "
+            f"found {listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
+        )
+    for file in files:
+        _check_name(str(file))
+    return list(dict.fromkeys(files))
+
+
+def _check_name(name: str) -> None:
+    """Raise DataError if a name cannot be written on a line; of bytes that are no UTF-8, Python makes half characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{ascii(name)} has a name that is not text in UTF-8, which no log can hold; rename it."
+        ) from None
+    if len(name.splitlines()) > 1 or "\0" in name:
+        raise DataError(f"{name!r} has line breaks or null bytes in its name, which no log can hold; rename it.")
+
+
+def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Data files in a folder; a description stands for those that it covers."""
+    found = search_folder(folder, suffixes, [descriptions.BESIDE])
+    described = [file for file in found if file.name == descriptions.BESIDE]
+    covered = {
+        file
+        for path in described
+        for file, _ in descriptions.described_files(path, descriptions.read_description(path))
+    }
+    return [file for file in found if file not in covered]
+
+
+def _nearby(path: Path) -> str:
+    """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
+    missing = path
+    while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
+        missing = missing.parent
+    names = sorted(item.name for item in missing.parent.iterdir())
+    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
+    return f"{missing.parent} holds {listed(names) or 'nothing'}."

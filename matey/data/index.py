@@ -1,0 +1,139 @@
+"""Descriptions of data files, kept in a run's folder: a file that is as it was need not be opened to describe it again.
+
+A file is as it was if its size and its time of change are the same. Stores that are folders are described each time, and so are
+files of readers that packages add: the index is read without running anything that is not of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matey.data.files import DataFile
+from matey.data.share import Share
+from matey.data.trajectories import TrajectorySet
+
+Stamp = tuple[int, int]
+"""Size of a file in bytes, and the time of its last change in nanoseconds."""
+
+Stamped = tuple[Stamp | None, TrajectorySet | None]
+
+_OWN = ("matey.data.", "matey.config.description")
+_OF_OTHERS = {
+    *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("pathlib", "PosixPath"),
+}
+# What unpickling was seen to raise, or may, where someone has written the index by hand.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zlib.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    EOFError,
+)
+
+
+class Index:
+    """What is known of files, with the stamps that they had.
+
+    Args:
+        code: fingerprint of the code; what other code has described is described anew.
+        text: an index that was written earlier; nothing is taken from one that is damaged.
+    """
+
+    def __init__(self, code: str, text: bytes = b"") -> None:
+        self._code = code
+        self._earlier = _entries(code, text)
+        self._entries: dict[str, Stamped] = {}
+
+    def described(
+        self, files: Sequence[DataFile], describe: Callable[[DataFile], TrajectorySet | None], share: Share
+    ) -> list[TrajectorySet | None]:
+        """Describe files, each once for all ranks, unless it is known; rank 0's index counts.
+
+        Args:
+            files: the files.
+            describe: function that describes one, or returns None if its layout is unknown.
+            share: function that shares the files out over ranks.
+
+        Raises:
+            DataError: see ``describe``.
+        """
+        (known,) = share(self._unchanged, [files])
+        anew = iter(
+            share(
+                partial(_stamped, describe),
+                [file for file, (_, part) in zip(files, known, strict=True) if part is None],
+            )
+        )
+        entries = [next(anew) if part is None else (stamp, part) for stamp, part in known]
+        self._entries |= {_key(file): entry for file, entry in zip(files, entries, strict=True)}
+        return [part for _, part in entries]
+
+    def text(self) -> bytes:
+        """Return the index of all files that were asked about."""
+        kept = {key: (stamp, part) for key, (stamp, part) in self._entries.items() if stamp and _is_own(part)}
+        body = zlib.compress(pickle.dumps(kept), level=1)
+        return f"{self._code} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+    def _unchanged(self, files: Sequence[DataFile]) -> list[Stamped]:
+        found = (self._earlier.get(_key(file), (None, None)) for file in files)
+        return [
+            entry if entry[0] and entry[0] == _stamp(file.path) else (None, None)
+            for file, entry in zip(files, found, strict=True)
+        ]
+
+
+def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFile) -> Stamped:
+    stamp = _stamp(file.path)  # before it is read: what changes meanwhile is described anew the next time
+    return stamp, describe(file)
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
+    if not path.is_file():
+        return None
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _key(file: DataFile) -> str:
+    return repr((str(file.path), file.description and file.description.model_dump_json(), file.part))
+
+
+def _is_own(part: TrajectorySet | None) -> bool:
+    return part is not None and type(part).__module__.startswith(_OWN)
+
+
+def _entries(code: str, text: bytes) -> dict[str, Stamped]:
+    head, _, body = text.partition(b"\n")
+    if head != f"{code} {hashlib.sha256(body).hexdigest()}".encode():
+        return {}
+    try:
+        entries = _Unpickler(io.BytesIO(zlib.decompress(body))).load()
+    except _UNREADABLE:
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes the nouns of our own descriptions, and nothing else: whoever writes to a run's folder runs no code by it."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        if module.startswith(_OWN) or (module, name) in _OF_OTHERS:
+            found = super().find_class(module, name)
+            is_class = isinstance(found, type) and (found.__module__, found.__qualname__) == (module, name)
+            if is_class or (module, name) in _OF_OTHERS:
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a description")

@@ -1,0 +1,52 @@
+"""Communicators of sequence groups: each rank makes its own, three at the most, however many ranks there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from matey.parallel.topology import Topology
+
+Group = Any  # a process group of torch.distributed
+Partition = Sequence[Sequence[int]]
+"""All ranks, in groups."""
+
+
+@dataclass(frozen=True)
+class SequenceGroups:
+    """The groups that a rank is in; None where it would be there alone.
+
+    Attributes:
+        sequence: the ranks that share its samples.
+        heads: those with which it exchanges tokens for heads.
+        queries: those that hold the same heads.
+    """
+
+    sequence: Group | None
+    heads: Group | None
+    queries: Group | None
+
+
+def make_groups(topology: Topology) -> SequenceGroups:
+    """Make the groups of this rank; all ranks must call."""
+    made: list[tuple[Partition, Group | None]] = []
+    chosen = []
+    for partition in (topology.sequence_groups(), topology.head_groups(), topology.query_groups()):
+        group = next((group for same, group in made if same == partition), None) or _own_of(partition)
+        made.append((partition, group))
+        chosen.append(group)
+    return SequenceGroups(*chosen)
+
+
+def _own_of(partition: Partition) -> Group | None:
+    """Make this rank's group of a partition whose groups are all of one size."""
+    if len(partition[0]) == 1:
+        return None
+    if dist.group.WORLD.bound_device_id is not None:
+        # The world's communicator of NCCL can be split, in which all ranks take part: once for all groups.
+        return dist.split_group(split_ranks=[list(ranks) for ranks in partition])
+    own = next(ranks for ranks in partition if dist.get_rank() in ranks)
+    return dist.new_group(own, use_local_synchronization=True)

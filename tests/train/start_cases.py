@@ -1,0 +1,86 @@
+"""Run by a launcher: opens the data of a run on all ranks, and says on rank 0 what was opened and found, as JSON.
+
+Counted are calls of the system's open by Python, and of HDF5's, of the files whose paths begin as the first argument says.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import torch
+import torch.distributed as dist
+
+from matey.checkpoints.run_files import INDEX
+from matey.config import load_config
+from matey.data.seen import seen_text
+from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
+from matey.parallel.groups import make_groups
+from matey.parallel.topology import Topology
+from matey.train.run_data import loss_scales, open_data
+
+OPENED: Counter = Counter()
+
+
+def count_opens(start):
+    def note(path):
+        path = os.fsdecode(path) if isinstance(path, str | bytes) else ""
+        if path.startswith(start) and not os.path.isdir(path):
+            OPENED[path] += 1
+
+    sys.addaudithook(lambda event, args: note(args[0]) if event == "open" else None)
+    plain = h5py.h5f.open
+    h5py.h5f.open = lambda name, *args, **kwargs: note(name) or plain(name, *args, **kwargs)
+
+
+def opens():
+    """Return how often each file has been opened by all ranks since the last call, the most and the sum."""
+    everyone = sum(from_all_ranks(OPENED), Counter())
+    OPENED.clear()
+    return [max(everyone.values(), default=0), sum(everyone.values())]
+
+
+def made_for(num_heads):
+    """Make the groups of a sequence group of all ranks; return how many this rank made, and the sum over each."""
+    calls = []
+    plain = dist.new_group
+    dist.new_group = lambda ranks, **kwargs: calls.append(ranks) or plain(ranks, **kwargs)
+    groups = make_groups(Topology(rank(), world_size(), world_size(), num_heads))
+    dist.new_group = plain
+    sums = {}
+    for name, group in vars(groups).items():
+        if group is not None:
+            dist.all_reduce(total := torch.ones(1), group=group)
+            sums[name] = int(total)
+    return [len(calls), sums]
+
+
+def main():
+    dist.init_process_group("gloo")
+    count_opens(sys.argv[1])
+    run = load_config(sys.argv[2])
+    found = {}
+    data = open_data(run)
+    found["described"] = opens()
+    found["trajectories"] = repr([each.trajectories for each in data.all_sets])
+    found["seen"] = seen_text(data.sets, [split.train for split in data.splits], shared_out)
+    found["read for seen"] = opens()
+    found["scales"] = repr(loss_scales(run, data))
+    found["is everywhere"] = len(set(from_all_ranks(json.dumps([found, data.record.text()])))) == 1
+    if rank() == 0:
+        Path(run.output.dir).mkdir(parents=True)
+        (Path(run.output.dir) / INDEX).write_bytes(data.index.text())
+    barrier()
+    opens()
+    assert open_data(run).record == data.record
+    found["described again"] = opens()
+    found["groups"] = [made_for(num_heads) for num_heads in (world_size(), world_size() // 2 or 1, 1)]
+    if rank() == 0:
+        sys.stdout.write(json.dumps(found) + "\n")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What many ranks do at their start: each file is looked at once for all of them, and what is found is the same everywhere."""
+
+import json
+
+import h5py
+import pytest
+
+from tests.conftest import start_ranks
+from tests.data.layout_files import write_the_well
+
+NUM_FILES = 100
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Files in The Well's layout, no two with the same values."""
+    folder = tmp_path_factory.mktemp("well") / "test_flow" / "data"
+    for number in range(NUM_FILES):
+        path = write_the_well(folder / ("valid" if number % 10 == 0 else "train") / f"{number:03d}.hdf5")
+        with h5py.File(path, "a") as file:
+            file["t0_fields/height"][...] *= 1 + number / 7
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(folder, tmp_path_factory):
+    def start(num_ranks):
+        out = tmp_path_factory.mktemp("run")
+        tree = {
+            "model": {"size": "micro"},
+            "tokens": {"set": "uniform", "patches": [[1, 1, 2, 2]]},
+            "data": {"sets": [{"path": str(folder)}], "history": 2, "lead_max": 3, "split": [0.9, 0.1, 0]},
+            "train": {"steps": 1, "loss": "balanced", "validation_windows": 30},
+            "output": {"dir": str(out / "run")},
+        }
+        (out / "run.yaml").write_text(json.dumps(tree))
+        result = start_ranks(num_ranks, "tests/train/start_cases.py", folder, out / "run.yaml")
+        assert result.returncode == 0, result.stderr[-3000:]
+        return json.loads(result.stdout.splitlines()[-1])
+
+    return {num_ranks: start(num_ranks) for num_ranks in (1, 8)}
+
+
+@pytest.mark.processes
+def test_eight_ranks_open_each_file_twice_in_all_to_describe_it(start):
+    assert start[8]["described"] == start[1]["described"] == [2, 2 * NUM_FILES]
+
+
+@pytest.mark.processes
+def test_eight_ranks_open_files_to_read_first_frames_once_or_as_neighbours_twice(start):
+    most, total = start[8]["read for seen"]
+    assert most <= 2 and total <= 0.9 * NUM_FILES + 7
+
+
+@pytest.mark.processes
+def test_a_run_that_goes_on_opens_no_file_to_describe_it(start):
+    assert start[8]["described again"] == start[1]["described again"] == [0, 0]
+
+
+@pytest.mark.processes
+def test_all_ranks_find_what_one_finds_bit_for_bit(start):
+    assert start[8]["is everywhere"]
+    for what in ("trajectories", "seen", "scales"):
+        assert start[8][what] == start[1][what]
+
+
+@pytest.mark.processes
+def test_a_rank_makes_its_own_groups_alone_and_none_twice(start):
+    assert start[8]["groups"] == [
+        [1, {"sequence": 8, "heads": 8}],
+        [3, {"sequence": 8, "heads": 4, "queries": 2}],
+        [1, {"sequence": 8, "queries": 8}],
+    ]
