@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--refined", type=share, default=0.2, help="share of its patches that the rule threshold splits (0.2)"
     )
+    top.add_argument(
+        "--read_rate",
+        type=above_zero,
+        help="MB of float32 a second that one process reads (as read here, if there is data)",
+    )
     top.add_argument("--fields", type=positive, default=4, help="number of fields of its systems (4)")
     return top
 
@@ -65,6 +70,13 @@ def positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"it must be at least 1, got {text}")
     return int(text)
+
+
+def above_zero(text: str) -> float:
+    """Read a number above 0."""
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"it must be above 0, got {text}")
+    return float(text)
 
 
 def share(text: str) -> float:

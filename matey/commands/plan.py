@@ -8,6 +8,7 @@ from typing import Any
 from matey.config import RunConfig
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
+from matey.planning.reading import MB, Reading
 from matey.planning.samples import Assumed, is_at_hand
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
@@ -23,6 +24,7 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
     print(text(planned, workload, assumed, run, machine))
+    print(reading_of(args, planned, workload, run))
     if planned.fits and not args.search:
         return 0
     found = search(run, deepspeed_config, machine, planned, workload)
@@ -39,6 +41,14 @@ def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
     if args.grid is None and is_at_hand(run):
         return None
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
+
+
+def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> Reading:
+    """Return what a rank reads, and how fast: as the user says, or as the samples were read."""
+    needed = planned.read_bytes / planned.seconds.total
+    if args.read_rate is not None:
+        return Reading(needed, args.read_rate * MB, run.data.workers, "--read_rate")
+    return Reading(needed, workload.read_rate, run.data.workers, "as the windows were read here")
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -14,6 +15,15 @@ from torch import Tensor
 
 from matey.config.choices import BACKENDS
 from matey.tokens.segments import Segmentation
+
+MOST_SEGMENTS = 65_535
+"""Segments of one call: they are an axis of the kernels' grids, on which CUDA and HIP launch no more."""
+
+MOST_PADDING = 2
+"""How many times as long the log-sum-exp of a call may be as its queries: ROCm pads it to the longest of all segments."""
+
+Run = tuple[int, int, int]
+Kernel = Callable[..., Any]
 
 
 def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend: str = "auto") -> Tensor:
@@ -63,9 +73,10 @@ def grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tens
     Nothing is padded to save calls: lengths repeat so much that there are few of them (docs/performance.md).
     """
     parts = []
-    rows_of = [[run[0] * run[which] for run in segmentation.runs] for which in (1, 2, 2)]
+    runs = [run for call in calls_of(segmentation.runs) for run in call]
+    rows_of = [[run[0] * run[which] for run in runs] for which in (1, 2, 2)]
     # One split each instead of slices, whose gradients would each be as long as the whole list.
-    for run, *of_run in zip(segmentation.runs, *map(_split, (q, k, v), rows_of), strict=True):
+    for run, *of_run in zip(runs, *map(_split, (q, k, v), rows_of), strict=True):
         batched = (rearrange(rows, "(s l) h d -> s h l d", s=run[0]) for rows in of_run)
         parts.append(rearrange(F.scaled_dot_product_attention(*batched), "s h l d -> (s l) h d"))
     return parts[0] if len(parts) == 1 else torch.cat([q[:0], *parts])
@@ -76,12 +87,12 @@ def _split(rows: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Call PyTorch's variable-length flash attention once for all segments; packed in and out."""
+    """Call PyTorch's variable-length flash attention for all segments together; packed in and out."""
     return _flash(q, k, v, segmentation, "varlen")
 
 
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Call that of the package flash-attn once for all segments; packed in and out."""
+    """Call that of the package flash-attn for all segments together; packed in and out."""
     return _flash(q, k, v, segmentation, "flash_attn")
 
 
@@ -91,13 +102,62 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend:
             f"The attention backend {backend!r} needs a GPU and bfloat16 or float16, got {q.dtype} on {q.device.type}; "
             "set model.attention to auto or grouped."
         )
-    if not segmentation.runs:
-        return q
-    longest = (max(run[of] for run in segmentation.runs) for of in (1, 2))
-    return _kernel(backend)(q, k, v, *segmentation.offsets, *longest)
+    if len(segmentation.runs) <= 1:  # equal lengths need no offsets
+        return grouped(q, k, v, segmentation)
+    return in_calls(_kernel(backend), q, k, v, segmentation, MOST_PADDING if torch.version.hip else math.inf)
 
 
-def _kernel(backend: str) -> Callable[..., Any]:
+def in_calls(
+    kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, most_padding: float = math.inf
+) -> Tensor:
+    """Call variable-length attention as often as its limits make necessary; packed in and out.
+
+    Args:
+        kernel: function of queries, keys, values, the offsets of the segments' queries and keys, and the longest of each.
+        q: queries ``(m, h, d)``.
+        k: keys ``(n, h, d)``.
+        v: values ``(n, h, d)``.
+        segmentation: the segments.
+        most_padding: limit of `calls_of`.
+    """
+    calls = calls_of(segmentation.runs, most_padding)
+    rows_of = [[sum(run[0] * run[which] for run in call) for call in calls] for which in (1, 2, 2)]
+    parts, first = [], 0
+    for call, *of_call in zip(calls, *map(_split, (q, k, v), rows_of), strict=True):
+        stop = first + sum(run[0] for run in call)
+        offsets = segmentation.offsets
+        if len(calls) > 1:
+            offsets = offsets[:, first : stop + 1] - offsets[:, first : first + 1]
+        longest = (max(run[which] for run in call) for which in (1, 2))
+        parts.append(kernel(*of_call, *offsets, *longest))
+        first = stop
+    return parts[0] if len(parts) == 1 else torch.cat([q[:0], *parts])
+
+
+def calls_of(runs: Sequence[Run], most_padding: float = 0) -> list[list[Run]]:
+    """Deal runs of equal segments out to calls of at most `MOST_SEGMENTS` segments each.
+
+    Args:
+        runs: runs as in `Segmentation`.
+        most_padding: how many times the queries of a call may grow, were all its segments as long as the longest; with 0,
+            each run is a call of its own.
+    """
+    calls: list[list[Run]] = []
+    segments = num_queries = longest = 0
+    for count, queries, keys in runs:
+        while count:
+            longest = max(longest, queries)
+            fits = (segments + count) * longest <= most_padding * (num_queries + count * queries)
+            if not calls or segments == MOST_SEGMENTS or not fits:
+                calls.append([])
+                segments, num_queries, longest = 0, 0, queries
+            taken = min(count, MOST_SEGMENTS - segments)
+            calls[-1].append((taken, queries, keys))
+            segments, num_queries, count = segments + taken, num_queries + taken * queries, count - taken
+    return calls
+
+
+def _kernel(backend: str) -> Kernel:
     """Return the function of variable-length flash attention, imported on use; both have the arguments that we give."""
     if backend == "varlen":
         from torch.nn.attention.varlen import varlen_attn

@@ -78,6 +78,7 @@ class Estimate:
         mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by what
             all devices of the ranks could do at their peak in that time.
         days: days that all steps of the run take.
+        read_bytes: bytes of float32 that a rank reads for a step.
     """
 
     ranks: int
@@ -93,6 +94,7 @@ class Estimate:
     seconds: StepSeconds
     mfu: float
     days: float
+    read_bytes: float
 
     @property
     def fits(self) -> bool:
@@ -176,6 +178,7 @@ def estimate(
         seconds=seconds,
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
+        read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
     )
 
 

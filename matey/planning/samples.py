@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -56,20 +58,28 @@ class Sample:
         """Number of its tokens."""
         return self.layout.num_tokens
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its history and target in float32."""
+        num_frames, *grid = self.window
+        return 4 * (num_frames + 1) * self.num_fields * math.prod(grid)
+
 
 def is_at_hand(run: RunConfig) -> bool:
     """Whether there is a file or folder for each of the run's data sets."""
     return all(glob(data.path) for data in run.data.sets)
 
 
-def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
-    """Return the network of a run, and windows of its data as training would draw them."""
+def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
+    """Return the network of a run, windows of its data as training would draw them, and bytes a second read of them."""
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
     check_fit(config, data.all_sets)
+    start = time.perf_counter()
     batches = read_windows(data.sets, data.mixture.global_batch(0, num_samples), run.data.history)
-    return config, _spread([sample for batch in batches for sample in samples_of(batch, config)])
+    rate = sum(batch.history.nbytes + batch.known_target.nbytes for batch in batches) / (time.perf_counter() - start)
+    return config, _spread([sample for batch in batches for sample in samples_of(batch, config)]), rate
 
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:

@@ -57,10 +57,12 @@ class Workload:
     Attributes:
         config: the model's configuration.
         samples: the samples, drawn or assumed.
+        read_rate: bytes a second at which they were read; None where they are assumed.
     """
 
     config: MateyConfig
     samples: tuple[Sample, ...]
+    read_rate: float | None = None
 
     @cached_property
     def operations(self) -> Operations:
@@ -83,6 +85,11 @@ class Workload:
         finest = self.config.patches[-1]
         counts = [math.prod(patch_grid(cover(sample.window, finest), finest)) for sample in self.samples]
         return sum(counts) / len(counts)
+
+    @property
+    def sample_bytes(self) -> float:
+        """Mean bytes of a sample's history and target."""
+        return sum(sample.num_bytes for sample in self.samples) / len(self.samples)
 
     @property
     def most_tokens(self) -> int:
@@ -224,5 +231,4 @@ def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: i
         ConfigError: the run does not fit the data or the assumed grids, or names no fields where there is no data.
         DataError: data cannot be opened.
     """
-    config, samples = draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples)
-    return Workload(config, samples)
+    return Workload(*draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples))

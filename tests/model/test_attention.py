@@ -1,9 +1,13 @@
 """Attention within segments."""
 
+from functools import partial
+
 import pytest
 import torch
+import torch.nn.functional as F
 
-from matey.model.attention import choose_backend, segment_attention
+from matey.model import attention
+from matey.model.attention import calls_of, choose_backend, in_calls, segment_attention
 from matey.tokens.segments import segment
 
 KEYS = {
@@ -27,6 +31,46 @@ def test_segments_equal_dense_attention_under_a_mask(name):
     ours_gradients = torch.autograd.grad((ours * weight).sum(), (q, k, v))
     for got, expected in zip(ours_gradients, torch.autograd.grad((dense * weight).sum(), (q, k, v)), strict=True):
         assert torch.allclose(got, expected, atol=1e-12)
+
+
+def variable_length(bound):
+    """Return a function with the arguments of flash attention of variable lengths, which takes so many segments at most."""
+
+    def kernel(q, k, v, offsets_q, offsets_k, longest_q, longest_k):
+        lengths_q, lengths_k = offsets_q.diff().tolist(), offsets_k.diff().tolist()
+        assert 0 < len(lengths_q) <= bound and (max(lengths_q), max(lengths_k)) == (longest_q, longest_k)
+        parts = zip(*(x.split(n) for x, n in ((q, lengths_q), (k, lengths_k), (v, lengths_k))), strict=True)
+        swapped = ([x.transpose(0, 1) for x in part] for part in parts)
+        return torch.cat([F.scaled_dot_product_attention(*part).transpose(0, 1) for part in swapped])
+
+    return kernel
+
+
+@pytest.mark.parametrize("padding", [1, 2, float("inf")])
+@pytest.mark.parametrize("bound", [2, 3, 65_535])
+@pytest.mark.parametrize("name", KEYS)
+def test_segments_beyond_the_bound_of_a_kernel_are_dealt_out_to_calls(name, bound, padding, monkeypatch):
+    monkeypatch.setattr(attention, "MOST_SEGMENTS", bound)
+    backends = {"grouped": attention.grouped, "calls": partial(in_calls, variable_length(bound), most_padding=padding)}
+    monkeypatch.setattr(attention, "BACKENDS", backends)
+    q, k, v = (torch.randn(12, 2, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    for queries in (slice(0, 12), slice(3, 9)):
+        segmentation = segment(KEYS[name], queries)
+        found = []
+        for backend in backends:
+            attended = segment_attention(q[queries], k, v, segmentation, backend)
+            found.append([attended, *torch.autograd.grad(attended.square().sum(), (q, k, v))])
+        assert all(torch.allclose(ours, expected, atol=1e-12) for ours, expected in zip(*found, strict=True))
+
+
+def test_calls_pad_no_more_than_they_may_and_are_no_more_than_needed():
+    runs = [(100_000, 1, 1), (10, 50, 60), (1, 10_000, 10_000)]
+    assert calls_of(runs, float("inf")) == [[(65_535, 1, 1)], [(34_465, 1, 1), *runs[1:]]]
+    for call in (calls := calls_of(runs, 2)):
+        longest = max(queries for _, queries, _ in call)
+        padded = sum(count for count, *_ in call) * longest
+        assert padded <= 2 * sum(count * queries for count, queries, _ in call)
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("name", KEYS)

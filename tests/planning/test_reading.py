@@ -1,0 +1,20 @@
+"""Whether the loader keeps up with the steps."""
+
+import pytest
+
+from matey.planning.reading import MB, Reading
+
+
+@pytest.mark.parametrize(
+    ("workers", "rate", "words"),
+    [
+        (2, 60 * MB, "2 workers can read 120.0 (given): enough"),
+        (0, 100 * MB, "one process can read 100.0 (given): enough"),
+        (2, 40 * MB, "a step takes 1.2 times as long; set data.workers to 3"),
+        (0, 40 * MB, "one process can read 40.0 (given): reading is the bottleneck"),
+        (4, None, "not known (--read_rate)"),
+    ],
+)
+def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, rate, words):
+    reading = Reading(100 * MB, rate, workers, "given")
+    assert words in str(reading) and reading.is_bottleneck == ("bottleneck" in str(reading))
