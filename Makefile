@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lint types test test-unit test-all docs clean
+.PHONY: demo lint types test test-unit test-all gpu docs clean
 
 # Both Pythons are asked first: `venv` puts nothing right in a .venv that an older one has made.
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -43,6 +43,10 @@ test-unit: .venv/installed
 
 test-all: .venv/installed
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU: what holds there and how fast it is, a line each at the end. Skipped with a sentence elsewhere.
+gpu: .venv/installed
+	$(BIN)/python -m pytest tests/gpu -m gpu
 
 .venv/docs: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -1,0 +1,122 @@
+"""Training on a device: nothing blocks, memory is as planned, two ranks are as one, the demo learns, and how fast it is."""
+
+import json
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from matey.benchmark.speed import measure
+from matey.benchmark.speed_cases import Case
+from matey.model import attention
+from matey.parallel.topology import Topology
+from matey.planning.engine import read_engine
+from matey.planning.machine import load_machine
+from matey.planning.memory import plan_memory
+from matey.planning.samples import samples_of
+from matey.planning.workload import Workload
+from tests.conftest import PROVED, clean_environment, pretrain, start, start_ranks
+from tests.planning.test_memory import RUN
+
+MACHINE = load_machine("dgx-h100").model_copy(update={"reserved_memory": 0})  # of the process nothing is planned here
+ZERO1 = {"zero_optimization": {"stage": 1}}
+BF16 = {"bf16": {"enabled": True}, "zero_optimization": {"stage": 1}}
+MOST_BLOCKING = 3  # calls of a whole step
+
+
+def case_of(device, **how):
+    """Return what a GPU is given to do or, on a CPU, a small part of it by which the code is tried."""
+    if device == "cpu":
+        how |= {"model": "micro", "grid": (32, 32), "batch": 1, "fields": 1, "frames": 2, "dtype": torch.float32}
+        how["patches"] = (8, 4) if how.get("tokens", "uniform") != "uniform" else (8,)
+    return Case(**how, device=device)
+
+
+def found(result):
+    assert result.returncode == 0, result.stderr[-3000:]
+    return next(json.loads(line[6:]) for line in result.stdout.splitlines() if line.startswith("found "))
+
+
+def on(device):
+    """Return the environment of a process that is to compute on a device."""
+    hides = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    return clean_environment() | (hides if device == "cpu" and torch.cuda.is_available() else {})
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("scheme", "tokens", "config"),
+    [
+        ("vit", "mix", ZERO1),
+        pytest.param("vit", "uniform", ZERO1, marks=pytest.mark.slow),
+        pytest.param("avit", "mix", ZERO1, marks=pytest.mark.slow),
+        pytest.param("vit", "mix", BF16, marks=pytest.mark.slow),
+        pytest.param("vit", "uniform", BF16, marks=pytest.mark.slow),
+    ],
+)
+def test_no_call_of_a_step_waits_for_the_device_and_memory_peaks_as_planned(device, scheme, tokens, config):
+    patches = (8,) if tokens == "uniform" else (32, 8)
+    case = case_of(device, model="S", scheme=scheme, tokens=tokens, patches=patches, batch=4)
+    point = found(
+        start([sys.executable, "-m", "tests.gpu.step_case", json.dumps([case.to_json(), config])], env=on(device))
+    )
+    here = replace(case, device="cpu")
+    workload = Workload(here.make_config(), tuple(samples_of(here.make_batch(), here.make_config())))
+    run = RUN.model_copy(update={"train": RUN.train.model_copy(update={"micro_batch": case.batch})})
+    engine = read_engine(config)
+    planned = plan_memory(run, workload, engine, Topology(0, 1, 1, 1), MACHINE).total
+    PROVED.append(
+        f"{device}, S {scheme} {tokens}, {engine.precision}: no blocking call in forward, loss and backward, "
+        f"{point['blocked']} in the optimizer's step; planned over measured peak of memory {planned / point['peak']:.2f}"
+    )
+    assert point["device"] == device and point["blocked"] <= MOST_BLOCKING
+    if device == "cuda":  # on a CPU the interpreter outweighs a small model; tests/planning measures there
+        assert planned == pytest.approx(point["peak"], rel=0.15)
+
+
+@pytest.mark.processes
+def test_two_ranks_on_one_device_give_the_loss_and_gradients_of_one(device):
+    point = found(start_ranks(2, "-m", "tests.gpu.two_ranks_case", device))
+    PROVED.append(f"{device}: two ranks over gloo, off by {point['off']:.1e}")
+    assert point["device"].startswith(device) and point["off"] < 1e-4
+
+
+@pytest.mark.parametrize("model", ["Ti", "S", "B"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_steps_take_this_long(device, model, dtype, monkeypatch):
+    if device == "cpu" and (model, dtype) != ("Ti", torch.float32):
+        pytest.skip("one case tries the code on a CPU")
+    uniform = case_of(device, model=model, dtype=dtype, batch=8)
+    cases = [uniform, case_of(device, model=model, dtype=dtype, batch=8, tokens="mix", patches=(32, 8))]
+    ways = ["auto"]
+    if device == "cuda" and dtype == torch.bfloat16 and find_spec("flash_attn"):
+        ways.append("flash_attn")
+    for way in ways:
+        if way != "auto":
+            monkeypatch.setattr(attention, "choose_backend", lambda *_: "flash_attn")
+        for speed in measure(cases, repeat=10 if device == "cuda" else 1):
+            PROVED.append(
+                f"{device}, {speed.case.model} {speed.case.tokens}, {dtype}, {way}: {speed.step_seconds * 1e3:.1f} ms a step, "
+                f"{speed.num_tokens * speed.case.batch / speed.step_seconds:,.0f} tokens a second, {speed.matmul_share:.2f} of "
+                f"the matrix-product rate, {speed.outside_blocks_share:.2f} outside the blocks, "
+                f"{speed.peak_memory_bytes / 2**30:.2f} GiB"
+            )
+            assert 0 < speed.matmul_share < 1.5
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("config", ["zero1", pytest.param("bf16_zero1", marks=pytest.mark.slow)])
+def test_the_demo_learns(device, config, run_yaml, tmp_path):
+    num_steps = 200 if device == "cuda" else 4
+    train = {"steps": num_steps, "validate_every": num_steps, "checkpoint_every": num_steps, "learning_rate": 1e-3}
+    result = pretrain(run_yaml(train=train), deepspeed_config=f"ds_configs/{config}.json", env=on(device))
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = next(line for line in reversed(lines) if "valid_nrmse" in line)
+    persistence = last["valid_persistence_by_system"]["shallow_water"]
+    PROVED.append(
+        f"{device}, demo, {config}: NRMSE {last['valid_nrmse']:.3f} after {num_steps} steps, persistence {persistence:.3f}"
+    )
+    assert f"{device}" in result.stdout and last["valid_nrmse"] < (persistence if device == "cuda" else 1.5)

@@ -1,0 +1,44 @@
+"""Run by a launcher: ranks on one device, over gloo, beside one process; rank 0 says as JSON how far they are apart."""
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+
+from matey.model.seam import Seam
+from matey.parallel.sequence import SequenceSeam
+from matey.parallel.topology import Topology
+from matey.train.loss import LossScale, training_loss
+from tests.conftest import make_batch, make_model
+
+
+def run(model, seam, batch):
+    """Return the loss and the gradients, summed over the ranks of the seam."""
+    model.seam = seam
+    model.zero_grad()
+    loss, _ = training_loss(model([batch]), seam, {batch.system: LossScale()})
+    loss.backward()
+    return [loss.detach(), *(seam.reduce(parameter.grad).clone() for parameter in model.parameters())]
+
+
+def main(device):
+    dist.init_process_group("gloo")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    worst = 0.0
+    for scheme in ("vit", "avit"):
+        model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32, scheme=scheme).to(device)
+        batch = make_batch(num_samples=2, grid=(1, 32, 24)).to(device)
+        ours = run(model, SequenceSeam(Topology(rank, size, size, 3)), batch)
+        expected = run(model, Seam(), batch)
+        off = [float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in zip(ours, expected, strict=True)]
+        worst = max(worst, *off)
+    if rank == 0:
+        sys.stdout.write(f"found {json.dumps({'device': str(next(model.parameters()).device), 'off': worst})}\n")
+        sys.stdout.flush()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
