@@ -34,7 +34,7 @@ def end_with_error(rank: int, world_size: int, text: str) -> int:
     return 2
 
 
-def say_once(rank: int, world_size: int, text: str, code: int) -> None:
+def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -> None:
     """Write to the standard error what no other rank has written yet.
 
     Before the ranks have met, most errors are common to all of them: rank 0 speaks, and the launcher ends the others. One that
@@ -45,12 +45,13 @@ def say_once(rank: int, world_size: int, text: str, code: int) -> None:
         world_size: number of ranks.
         text: the text to write.
         code: exit code of this process if the launcher ends it in the meantime.
+        more: words to write after the text, which may differ between ranks that say the same.
     """
-    is_first = _is_first_to_say(text)
+    is_first = is_first_to_say(text)
     if is_first is None and rank > 0:
         _wait_for_the_launcher(code)
     if is_first is not False:
-        say(rank, world_size, text)
+        say(rank, world_size, f"{text} {more}".rstrip())
     if is_first is not None:
         _tell_others(code)
     if world_size > 1:
@@ -65,7 +66,7 @@ def say(rank: int, world_size: int, text: str) -> None:
     sys.stderr.flush()
 
 
-def _is_first_to_say(text: str) -> bool | None:
+def is_first_to_say(text: str) -> bool | None:
     """Whether no other rank has said it before; None where that cannot be found out: they have not met, or rank 0 has ended."""
     dist = sys.modules.get("torch.distributed")  # not imported here: without it, the ranks have not met
     if dist is None or not dist.is_initialized():

@@ -22,7 +22,7 @@ class DataFile:
 
     Attributes:
         path: its path.
-        description: what it is read by; None where a reader has to know it by its content.
+        description: description by which it is read; None where a reader has to know it by its content.
         part: the part that its description means it for.
     """
 

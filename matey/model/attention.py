@@ -139,7 +139,7 @@ def calls_of(runs: Sequence[Run], most_padding: float = 0) -> list[list[Run]]:
 
     Args:
         runs: runs as in `Segmentation`.
-        most_padding: how many times the queries of a call may grow, were all its segments as long as the longest; with 0,
+        most_padding: factor by which the queries of a call may grow, were all its segments as long as the longest; with 0
             each run is a call of its own.
     """
     calls: list[list[Run]] = []

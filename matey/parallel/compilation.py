@@ -12,13 +12,15 @@ from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
 
+from matey.ending import is_first_to_say
+
 CPU_ADAM = "cpu_adam"
 """The name under which DeepSpeed compiles it."""
 
 
 @contextmanager
 def said_when_locked(patience: float = 60.0) -> Iterator[None]:
-    """Say once on standard error what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
+    """Say once for all ranks, on standard error, what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
 
     The process that compiles removes the lock when it is done; one that was killed has left it. Which of the two it is cannot
     be told from here, so that the run goes on waiting.
@@ -39,7 +41,7 @@ def _say_if_locked(patience: float) -> None:
             age = time.time() - lock.stat().st_mtime
         except FileNotFoundError:  # just now it was removed
             continue
-        if age >= patience and os.environ.get("LOCAL_RANK", "0") == "0":
+        if age >= patience and is_first_to_say(str(lock)) is not False:
             sys.stderr.write(
                 f"Waiting for another process, which has been compiling DeepSpeed's Adam for the CPU for {age:.0f} s. If "
                 f"there is none (it may have been killed), end this run, delete {lock} and start the run again.\n"

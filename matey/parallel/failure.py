@@ -14,7 +14,7 @@ from types import TracebackType
 
 import torch.distributed as dist
 
-from matey.ending import GRACE_SECONDS, end_process, say, say_once
+from matey.ending import GRACE_SECONDS, end_process, say_once
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the messages of gloo's and NCCL's errors that another rank caused.
@@ -37,7 +37,7 @@ def name_failures(rank: int, world_size: int) -> None:
         else:
             if "parallel.timeout" not in text:
                 time.sleep(GRACE_SECONDS)
-            say(rank, world_size, text)
+            say_once(rank, world_size, text, code=1, more=str(error).strip())  # where many ranks wait, they wait alike
         end_process(1)
 
     sys.excepthook = report
@@ -77,4 +77,4 @@ def lost_contact(error: BaseException, trace: TracebackType | None) -> str | Non
     place = " > ".join(
         f"{frame.name} (matey/{Path(frame.filename).resolve().relative_to(PACKAGE)}:{frame.lineno})" for frame in frames
     )
-    return " ".join([what, *getattr(error, "__notes__", ()), f"Here: {place}. {message}"])
+    return " ".join([what, *getattr(error, "__notes__", ()), f"Here: {place}."])

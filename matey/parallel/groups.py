@@ -45,7 +45,9 @@ def _own_of(partition: Partition) -> Group | None:
     """Make this rank's group of a partition whose groups are all of one size."""
     if len(partition[0]) == 1:
         return None
-    if dist.group.WORLD.bound_device_id is not None:
+    world = dist.group.WORLD
+    assert world is not None, "ranks meet before their groups are made"
+    if world.bound_device_id is not None and dist.get_backend() == "nccl":
         # The world's communicator of NCCL can be split, in which all ranks take part: once for all groups.
         return dist.split_group(split_ranks=[list(ranks) for ranks in partition])
     own = next(ranks for ranks in partition if dist.get_rank() in ranks)

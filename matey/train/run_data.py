@@ -36,7 +36,7 @@ class RunData:
         others: the data sets that are only validated on.
         mixture: the stream of samples.
         record: the trajectories of each part, recorded for the run's folder.
-        index: what was found in the files, kept in the run's folder.
+        index: descriptions of the files, kept in the run's folder.
         notes: sentences about the source of the splits, if there is anything to say.
     """
 

@@ -51,7 +51,7 @@ def test_outputs_and_gradients_are_those_of_dense_attention(device, dtype, name)
     expected, segmentation = outputs_and_gradients(dense(key), q, k, v), segment(key)
     for backend in backends(device, dtype):
         ours = outputs_and_gradients(lambda *x: segment_attention(*x, segmentation, backend), q, k, v)  # noqa: B023
-        off = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, expected, strict=True))
+        off = max(((a - b).norm() / b.norm()).item() for a, b in zip(ours, expected, strict=True))
         PROVED.append(f"{device}, {backend}, {dtype}, {name}: off by {off:.1e} of dense attention")
         assert off < TOLERANCE[dtype], backend
 

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from matey.model.seam import Seam
+from matey.parallel.environment import stop_processes
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
@@ -24,6 +25,9 @@ def run(model, seam, batch):
 
 def main(device):
     dist.init_process_group("gloo")
+    deepspeed.init_distributed(
+        "gloo", verbose=False
+    )  # with the group that is there, not one bound to a device of each rank
     rank, size = dist.get_rank(), dist.get_world_size()
     worst = 0.0
     for scheme in ("vit", "avit"):
@@ -36,8 +40,7 @@ def main(device):
     if rank == 0:
         sys.stdout.write(f"found {json.dumps({'device': str(next(model.parameters()).device), 'off': worst})}\n")
         sys.stdout.flush()
-    dist.barrier()
-    dist.destroy_process_group()
+    stop_processes()
 
 
 if __name__ == "__main__":
