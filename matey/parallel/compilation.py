@@ -20,7 +20,7 @@ CPU_ADAM = "cpu_adam"
 
 @contextmanager
 def said_when_locked(patience: float = 60.0) -> Iterator[None]:
-    """Say once for all ranks, on standard error, what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
+    """Say once for all ranks what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
 
     The process that compiles removes the lock when it is done; one that was killed has left it. Which of the two it is cannot
     be told from here, so that the run goes on waiting.
