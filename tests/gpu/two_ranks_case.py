@@ -5,9 +5,11 @@ import sys
 
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import real_accelerator
+from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
 from matey.model.seam import Seam
-from matey.parallel.environment import stop_processes
+from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
