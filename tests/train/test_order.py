@@ -7,7 +7,7 @@ from tests.conftest import pretrain
 
 
 @pytest.mark.processes
-def test_a_run_of_an_older_version_that_goes_on_is_told_that_samples_come_in_another_order(run_yaml, tmp_path):
+def test_an_older_run_that_goes_on_is_told_of_another_order_of_samples(run_yaml, tmp_path):
     for resume, is_older in (([], False), (["--resume"], False), (["--resume"], True)):
         last = 4 if not resume else 6 if not is_older else 8
         if is_older:
