@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         default=10,
         metavar="N",
-        help="forecast horizon of the rollout in snapshots; 0 for none (10)",
+        help="forecast horizon of the rollout in snapshots, which may lie beyond the truth; 0 for none (10)",
     )
     parser.add_argument(
         "--rollout-lead",

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
+from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
 from matey.evaluate.comparison import compare as compare_models
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
@@ -23,7 +24,7 @@ from matey.mistakes import writing
 from matey.report.about import describe
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
-from matey.report.physics import physics_text
+from matey.report.physics import beyond_text, physics_text
 from matey.report.summary import READING, summary_text
 
 
@@ -42,25 +43,30 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     device = find_device(args.device)
     trained = load(args.checkpoint[0])
-    longest = max(1, min(trained.lead_max or 1, args.rollout))
-    protocol = Protocol(
-        args.leads, args.rollout, args.max_windows, args.batch, rollout_lead=args.rollout_lead or longest
-    )
     data = select_data(args, trained, args.checkpoint[0])
+    num_true = (
+        min(args.rollout, longest_rollout(data)) or args.rollout
+    )  # where there is no truth at all, the plan refuses
+    longest = max(1, min(trained.lead_max or 1, num_true))
+    rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
+    protocol = Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
     model = trained.model.to(device)
     tasks = plan_tasks(model, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
         evaluation = evaluate(model, data, protocol, tasks, bar.update)
+    if num_true < args.rollout:
+        evaluation = replace(evaluation, beyond=go_beyond(model, data, num_true, args.rollout))
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     with writing(args.out):
         write_records(evaluation.records, args.out / "metrics.json")
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
         print(note)
-    tables = filter(None, [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), READING])
-    print("", *tables, f"Report: {args.out / 'report.html'}", sep="\n\n")
+    beyond = "" if evaluation.beyond is None else beyond_text(evaluation.beyond)
+    tables = [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond, READING]
+    print("", *filter(None, tables), f"Report: {args.out / 'report.html'}", sep="\n\n")
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
 from matey.data.windows import alike, num_starts
+from matey.evaluate.beyond import Beyond
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.held_out import HeldOut
@@ -85,6 +86,7 @@ class Evaluation:
         spectra: power spectra per system, at the last step of each kind of rollout.
         worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
         reels: a rollout of each system from the same trajectory; none where nothing was rolled out.
+        beyond: quantities of rollouts that went on where the truth ends; None without such rollouts.
     """
 
     records: list[Record]
@@ -93,6 +95,7 @@ class Evaluation:
     spectra: list[Spectra] = field(default_factory=list)
     worst: list[Example] = field(default_factory=list)
     reels: list[Reel] = field(default_factory=list)
+    beyond: Beyond | None = None
 
 
 def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:

@@ -18,7 +18,7 @@ from matey.report import plots, rollout_plots
 from matey.report.about import About, patch_text
 from matey.report.forecast_movie import film_of
 from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
-from matey.report.physics import physics_section
+from matey.report.physics import beyond_section, physics_section
 from matey.report.png import to_png
 from matey.report.summary import (
     error_text,
@@ -45,6 +45,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         *_films(evaluation.reels),
         *_rollouts(evaluation),
         *physics_section(["MATEY"], [evaluation.records]),
+        *(beyond_section(evaluation.beyond) if evaluation.beyond else []),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),
         *_costs(evaluation),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from matey.evaluate.beyond import Beyond
 from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
 from matey.evaluate.records import PERSISTENCE, Record
 from matey.physics import MEASURES
@@ -91,3 +92,42 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
     chosen = summary_records(records)
     longest = {record.system: record.lead for record in chosen if not record.is_rollout}
     return [record for record in chosen if record.is_rollout or record.lead == longest[record.system]]
+
+
+def beyond_rows(beyond: Beyond) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return a table of rollouts that went on beyond the truth."""
+    head = (
+        "beyond the truth",
+        "quantity",
+        f"truth at {beyond.num_true}",
+        *(f"MATEY at {step}" for step in (beyond.num_true, beyond.num_steps)),
+    )
+    rows = []
+    for drift in beyond.drifts:
+        values = (drift.truth, drift.at_end_of_truth, drift.at_end)
+        rows.append(
+            (
+                drift.system,
+                drift.quantity,
+                *(f"{value:.3g}" if math.isfinite(value) else "diverged" for value in values),
+            )
+        )
+    return head, rows
+
+
+def beyond_text(beyond: Beyond) -> str:
+    """Lay that table out as plain text."""
+    head, rows = beyond_rows(beyond)
+    widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
+    lines = ["".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])]) for row in (head, *rows)]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def beyond_section(beyond: Beyond) -> list[str]:
+    """Return that table as a part of a page."""
+    text = (
+        f"The truth ends after {beyond.num_true} snapshots. Rollouts from the beginning of a few trajectories went on to "
+        f"{beyond.num_steps}: what has become of what the equations keep, and of the mean of each field, over its size."
+    )
+    head, rows = beyond_rows(beyond)
+    return [heading(2, "Beyond the truth"), paragraph(text), table(("system", *head[1:]), rows, num_text=2)]

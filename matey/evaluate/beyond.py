@@ -1,0 +1,107 @@
+"""Rollouts that go on where the truth ends: whether they keep what the equations keep, or drift away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.data import Window, read_rollouts
+from matey.data.windows import alike
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.rollout import Forecaster, rollout
+from matey.fields import FieldBatch
+from matey.physics import CELLS, MEASURES
+
+MOST_TRAJECTORIES = 4  # of a system
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A quantity of a system's rollouts, the mean over a few trajectories.
+
+    Attributes:
+        system: name of the PDE system.
+        quantity: its name.
+        truth: value of the truth at its end.
+        at_end_of_truth: value of the forecast there.
+        at_end: value of the forecast at the end of the rollout.
+    """
+
+    system: str
+    quantity: str
+    truth: float
+    at_end_of_truth: float
+    at_end: float
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What became of rollouts that went on where the truth ends.
+
+    Attributes:
+        num_true: number of snapshots that were compared with the truth.
+        num_steps: number of snapshots of the rollouts.
+        drifts: quantities of each system.
+    """
+
+    num_true: int
+    num_steps: int
+    drifts: tuple[Drift, ...]
+
+
+def longest_rollout(data: HeldOut) -> int:
+    """Return how many frames follow the first history of every trajectory, 0 where there is none."""
+    lengths = [
+        data.sets[index].trajectories[number].num_frames - data.num_frames
+        for index, numbers in enumerate(data.trajectories)
+        for number in numbers
+    ]
+    return max(0, min(lengths, default=0))
+
+
+def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int) -> Beyond:
+    """Roll out from the beginning of a few trajectories of each system, and beyond their ends.
+
+    Args:
+        model: the model.
+        data: the trajectories.
+        num_true: number of snapshots that are compared with the truth.
+        num_steps: number of snapshots of the rollouts, more than ``num_true``.
+
+    Returns:
+        Measures of `matey.physics` as far as each system has them, and the change of the mean of each field since the last
+        known frame, over the mean of its size.
+    """
+    found: dict[tuple[str, str], list[Tensor]] = {}
+    for index, numbers in enumerate(data.trajectories):
+        windows = [Window(index, number, 0, 1) for number in numbers[:MOST_TRAJECTORIES]]
+        for group in alike(data.sets, windows):
+            (known,) = read_rollouts(data.sets, group, data.num_frames, num_true)
+            frames = {}
+            for step, frame in enumerate(rollout(model, known.batch, num_steps), start=1):
+                if step in (num_true, num_steps):
+                    frames[step] = frame.cpu()
+            shown = known.truth[:, -1], frames[num_true], frames[num_steps]
+            for rows in zip(*(_quantities(frame, known.batch) for frame in shown), strict=True):
+                name = rows[0][0]
+                values = torch.stack([value for _, value in rows])  # (3, b)
+                found.setdefault((known.batch.system, name), []).append(values)
+    drifts = (
+        Drift(system, name, *torch.cat(each, dim=1).mean(dim=1).tolist()) for (system, name), each in found.items()
+    )
+    return Beyond(num_true, num_steps, tuple(drifts))
+
+
+def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and values ``(b,)`` of what a frame ``(b, f, z, y, x)`` has gained or is."""
+    for name in MEASURES:
+        if (value := MEASURES[name].of(frame, batch)) is not None:
+            yield MEASURES[name].label, value.double()
+    before = batch.last.double()
+    change = (frame.double() - before).mean(dim=CELLS) / before.abs().mean(dim=CELLS).clamp_min(math.ulp(0.0))  # (b, f)
+    for number, name in enumerate(batch.fields):
+        yield f"change of mean {name}", change[:, number]

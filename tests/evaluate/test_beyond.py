@@ -1,0 +1,43 @@
+"""Rollouts that go on where the truth ends."""
+
+import pytest
+import torch
+
+from matey.evaluate.beyond import go_beyond, longest_rollout
+from matey.evaluate.held_out import HeldOut
+from matey.report.physics import beyond_rows, beyond_text
+
+
+class Growing:
+    """A model whose fields grow by a share of the last frame in every snapshot."""
+
+    device = torch.device("cpu")
+
+    def predict(self, batch):
+        return batch.last * 1.001
+
+
+def test_the_change_of_means_is_followed_beyond_the_truth(held_out):
+    assert longest_rollout(held_out) == 10
+    beyond = go_beyond(Growing(), held_out, num_true=10, num_steps=100)
+    height = beyond.drifts[0]
+    assert (height.system, height.quantity) == ("shallow_water", "change of mean water_height")
+    assert height.at_end_of_truth == pytest.approx(1.001**10 - 1, rel=1e-4)
+    assert height.at_end == pytest.approx(1.001**100 - 1, rel=0.05)  # the size of a step is limited
+    assert abs(height.truth) < 0.01
+    assert [drift.system for drift in beyond.drifts] == ["shallow_water", *["diffusion_reaction"] * 2]
+
+
+def test_a_rollout_that_diverges_says_so_in_the_table(held_out):
+    class Diverging(Growing):
+        def predict(self, batch):
+            return batch.last * torch.inf
+
+    beyond = go_beyond(Diverging(), held_out, num_true=3, num_steps=5)
+    head, rows = beyond_rows(beyond)
+    assert head[2:] == ("truth at 3", "MATEY at 3", "MATEY at 5") and rows[0][3:] == ("diverged", "diverged")
+    assert beyond_text(beyond).count("\n") == 1 + len(rows)
+
+
+def test_no_frame_after_the_history_is_no_rollout(shallow_water):
+    assert longest_rollout(HeldOut((shallow_water,), ((0,),), num_frames=12)) == 0
