@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from matey.checkpoints.trained import load_trained
+from matey.data import open_dataset
+from matey.data.seen import trained_on
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 from tests.conftest import ROOT, start
@@ -13,10 +15,17 @@ from tests.conftest import ROOT, start
 MODEL = ROOT / "models" / "matey-micro"
 
 
-@pytest.mark.parametrize(("system", "at_most"), [("shallow_water", 0.2), ("diffusion_reaction", 0.2)])
-def test_it_forecasts_a_new_trajectory_far_better_than_persistence(system, at_most, tmp_path):
-    ensemble = SYSTEMS[system].ensemble(num_trajectories=1, resolution=64, num_frames=31, first_seed=12345)
-    make(tmp_path / system, ensemble)
+def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
+    ensemble = SYSTEMS[system].ensemble(
+        num_trajectories=num_trajectories, resolution=64, num_frames=num_frames, first_seed=first_seed
+    )
+    make(folder, ensemble)
+    return open_dataset(folder)
+
+
+@pytest.mark.parametrize(("system", "at_most", "seed"), [("shallow_water", 0.1, 0), ("diffusion_reaction", 0.1, 12345)])
+def test_it_forecasts_a_new_trajectory_far_better_than_persistence(system, at_most, seed, tmp_path):
+    simulate(tmp_path / system, system, seed, num_trajectories=1, num_frames=31)
     command = [sys.executable, "launch/evaluate.py", "--checkpoint", MODEL, "--data", tmp_path / system]
     command += ["--out", tmp_path / "report", "--max-windows", "16", "--rollout", "0"]
     result = start(command)
@@ -24,6 +33,14 @@ def test_it_forecasts_a_new_trajectory_far_better_than_persistence(system, at_mo
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
     ratios = [record["nrmse"] / record["persistence_nrmse"] for record in records if record["field"] == "all"]
     assert len(ratios) == 2 and max(ratios) < at_most
+
+
+def test_the_published_dam_breaks_are_new_to_it_and_others_are_known_again(tmp_path):
+    seen = load_trained(MODEL).seen
+    dams = simulate(tmp_path, "shallow_water", 0, num_trajectories=24)
+    known = trained_on(dams, range(24), seen, None)
+    assert not {0, 1, 23} & set(known), "PDEBench's small file, and the pages, have these"
+    assert len(known) > 12
 
 
 def test_it_is_small_and_says_where_it_comes_from():
