@@ -46,18 +46,28 @@ def test_the_failed_ranks_traceback_comes_first_and_the_job_ends_within_a_minute
     assert "Traceback" not in text[:first] and "Lost another rank" not in text[:first], text
 
 
-def test_a_rank_that_waits_for_one_that_failed_ends_with_its_code(tmp_path):
-    command = [sys.executable, SCRIPT, "is_refused", "300"]
+def end_of(tmp_path, num_ranks, way):
+    """Run the script on ranks without a launcher; return their exit codes, and all that they printed."""
+    command = [sys.executable, SCRIPT, way, "300"]
     with (tmp_path / "said.txt").open("w+b") as said:
-        ranks = [preloaded().start(command, variables, said, said) for variables in environments(tmp_path, 2)]
+        ranks = [preloaded().start(command, variables, said, said) for variables in environments(tmp_path, num_ranks)]
         try:
             codes = [rank.wait(120) for rank in ranks]
         finally:
             for rank in ranks:
                 kill(rank)
         said.seek(0)
-        text = said.read().decode()
+        return codes, said.read().decode()
+
+
+def test_a_rank_that_waits_for_one_that_failed_ends_with_its_code(tmp_path):
+    codes, text = end_of(tmp_path, 2, "is_refused")
     assert codes == [2, 2] and text.count("error: what rank 1 alone met") == 1 and "Traceback" not in text, text
+
+
+def test_ranks_that_lose_the_same_one_say_so_once(tmp_path):
+    codes, text = end_of(tmp_path, 4, "is_killed")
+    assert codes == [1, -9, 1, 1] and text.count("Lost another rank") == 1, text
 
 
 @pytest.mark.slow
