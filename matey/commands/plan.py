@@ -47,8 +47,8 @@ def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, 
     """Return what a rank reads, and how fast: as the user says, or as the samples were read."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
-        return Reading(needed, args.read_rate * MB, run.data.workers, "--read_rate")
-    return Reading(needed, workload.read_rate, run.data.workers, "as the windows were read here")
+        return Reading(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
+    return Reading(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:

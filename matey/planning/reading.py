@@ -16,12 +16,14 @@ class Reading:
         needed: bytes of float32 a second, so that no step waits.
         rate: bytes a second that one process reads; None where that is not known.
         workers: processes of a rank that read ahead; with 0 a rank reads by itself.
+        ranks: number of ranks that read.
         source: the source of the rate.
     """
 
     needed: float
     rate: float | None
     workers: int
+    ranks: int
     source: str = ""
 
     @property
@@ -31,7 +33,8 @@ class Reading:
 
     def __str__(self) -> str:
         """Return it as a line."""
-        needed = f"reading, MB a second    {self.needed / MB:10.1f}   of a rank"
+        of_all = self.ranks * self.needed / 1e9
+        needed = f"reading, MB a second    {self.needed / MB:10.1f}   of a rank, {of_all:,.1f} GB of all"
         if self.rate is None:
             return f"{needed}, so that no step waits; what one process reads is not known (--read_rate)"
         readers = f"{self.workers} workers" if self.workers else "one process"

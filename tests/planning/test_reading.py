@@ -16,5 +16,6 @@ from matey.planning.reading import MB, Reading
     ],
 )
 def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, rate, words):
-    reading = Reading(100 * MB, rate, workers, "given")
+    reading = Reading(100 * MB, rate, workers, 8, "given")
+    assert "of a rank, 0.8 GB of all" in str(reading)
     assert words in str(reading) and reading.is_bottleneck == ("bottleneck" in str(reading))
