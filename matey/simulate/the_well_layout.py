@@ -1,8 +1,7 @@
 """Any system in The Well's layout: ``data/{train,valid,test}/<system>.hdf5`` and ``stats.yaml``, in the folder of the set.
 
-Groups, attributes and types are those of ``docs/data_format.md`` of The Well (Ohana et al. 2024, arXiv:2412.00568). Fields
-have MATEY's names; those constant in time, such as the force on incompressible flow, are left out. A tenth of the
-trajectories each, the last ones, are for validation and testing.
+The layout itself is in `matey.well_file`. Fields have MATEY's names; those constant in time, such as the force on
+incompressible flow, are left out. A tenth of the trajectories each, the last ones, are for validation and testing.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import yaml
 
 from matey.simulate.ensemble import Ensemble, Trajectory
 from matey.simulate.hdf5_layout import Hdf5Layout
-
-STATS = "stats.yaml"
-NO_NAMES = np.array([], dtype=h5py.string_dtype())
+from matey.well_file import STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,14 @@ class WellLayout:
         if path.name != STATS:
             self._hdf5.write(path, ensemble, seeds, rest)
             return
+        fields: dict[str, Statistics] = {}
         with h5py.File(path.parent / self._file("train")) as file:
-            groups = ("t0_fields", "t1_fields")
-            stats = {
-                name: statistics(item, group == "t1_fields") for group in groups for name, item in file[group].items()
-            }
-        kinds = {kind: {name: of[kind] for name, of in stats.items()} for kind in next(iter(stats.values()))}
-        path.write_text(self._origin(ensemble) + yaml.safe_dump(kinds), encoding="utf-8")
+            for num_components, names in ((1, self.contents.scalars), (2, self.contents.vectors)):
+                for name in names:
+                    fields[name] = Statistics()
+                    for trajectory in file[group_of(num_components - 1)][name]:
+                        fields[name].add(trajectory, num_components)
+        path.write_text(self._origin(ensemble) + yaml.safe_dump(by_kind(fields)), encoding="utf-8")
 
     def _file(self, part: str) -> str:
         return f"data/{part}/{self.system}.hdf5"
@@ -134,64 +132,15 @@ class WellLayout:
         """Write all but the values of the fields."""
         contents = self.contents
         file.attrs.update(self._configs(ensemble, seeds))
-        file.attrs.update(dataset_name=self.system, grid_type="cartesian", n_spatial_dims=len(contents.axes))
-        file.attrs["n_trajectories"] = len(seeds)
-        file.attrs["simulation_parameters"] = list(ensemble.settings) or NO_NAMES
-        file.attrs.update(ensemble.settings)
-        file.create_group("dimensions").attrs["spatial_dims"] = list(contents.axes)
         places = contents.coordinates(ensemble.resolution)
         times = np.arange(ensemble.num_frames) * contents.interval(ensemble)
-        for name, values in (("time", times), *places.items()):
-            _dataset(file["dimensions"], name, values, time_varying=name == "time")
-        for axis, kind in zip(contents.axes, contents.boundary, strict=True):
-            condition = file.create_group(f"boundary_conditions/{axis}_{kind.lower()}")
-            condition.attrs.update(associated_dims=[axis], associated_fields=NO_NAMES, bc_type=kind)
-            condition.attrs.update(sample_varying=False, time_varying=False)
-            condition["mask"] = np.isin(np.arange(len(places[axis])), (0, len(places[axis]) - 1))
-        _begin_scalars(file, ensemble, {seed: contents.parameters(seed) for seed in seeds})
-        shape = (len(seeds), ensemble.num_frames, *(len(values) for values in places.values()))
-        for group, names, components in (("t0_fields", contents.scalars, ()), ("t1_fields", contents.vectors, (2,))):
-            file.create_group(group).attrs["field_names"] = list(names) or NO_NAMES
-            for name in names:
-                field = file[group].create_dataset(name, (*shape, *components), dtype="f4")
-                field.attrs.update(dim_varying=[True, True], sample_varying=True, time_varying=True)
-        file.create_group("t2_fields").attrs["field_names"] = NO_NAMES
-
-
-def statistics(field: h5py.Dataset, is_vector: bool) -> dict[str, float | list[float]]:
-    """Return mean, standard deviation and root mean square of a field and of its change between frames, by component."""
-    sums = {"": [0, 0.0, 0.0], "_delta": [0, 0.0, 0.0]}  # count, sum, sum of squares
-    for trajectory in field:
-        frames = trajectory.astype(np.float64).reshape(
-            len(trajectory), -1, 2 if is_vector else 1
-        )  # (t, axes, component)
-        for kind, values in (("", frames), ("_delta", np.diff(frames, axis=0))):
-            parts = (values[..., 0].size, values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1)))
-            sums[kind] = [total + part for total, part in zip(sums[kind], parts, strict=True)]
-    found: dict[str, float | list[float]] = {}
-    for kind, (count, total, squares) in sums.items():
-        mean, square = total / count, squares / count
-        numbers = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "rms": np.sqrt(square)}
-        found |= {f"{name}{kind}": value.tolist() if is_vector else float(value[0]) for name, value in numbers.items()}
-    return found
-
-
-def _begin_scalars(file: h5py.File, ensemble: Ensemble, parameters: Mapping[int, Mapping[str, float]]) -> None:
-    """Write the settings, one number for all trajectories, and the parameters, one for each."""
-    varying = {name: [own[name] for own in parameters.values()] for name in next(iter(parameters.values()))}
-    scalars = {**ensemble.settings, **varying}
-    file.create_group("scalars").attrs["field_names"] = list(scalars) or NO_NAMES
-    for name, values in scalars.items():
-        _dataset(file["scalars"], name, values, sample_varying=name in varying)
-
-
-def _dataset(
-    group: h5py.Group, name: str, values: object, *, sample_varying: bool = False, time_varying: bool = False
-) -> None:
-    item = group.create_dataset(name, data=values, dtype="f4")
-    item.attrs.update(sample_varying=sample_varying, time_varying=time_varying)
+        begin(file, self.system, len(seeds), times, places, dict(zip(contents.axes, contents.boundary, strict=True)))
+        parameters = [contents.parameters(seed) for seed in seeds]
+        add_scalars(file, ensemble.settings, {name: [own[name] for own in parameters] for name in parameters[0]})
+        for order, names in enumerate((contents.scalars, contents.vectors)):
+            add_fields(file, order, names, num_frames=ensemble.num_frames)
 
 
 def _add(contents: Contents, file: h5py.File, position: int, trajectory: Trajectory) -> None:
     for name, values in contents.fields(trajectory).items():
-        file["t1_fields" if name in contents.vectors else "t0_fields"][name][position] = values
+        file[group_of(int(name in contents.vectors))][name][position] = values

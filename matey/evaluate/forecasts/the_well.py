@@ -1,7 +1,6 @@
 """Forecasts in The Well's HDF5 layout, which its own reader and ``matey.open_dataset`` open as trajectories.
 
-Every field is one of ``t0_fields``, the components of vectors by their own names. Groups, attributes and types are those of
-``docs/data_format.md`` of The Well (Ohana et al. 2024, arXiv:2412.00568).
+Every field is one of ``t0_fields``, the components of vectors by their own names. The layout itself is in `matey.well_file`.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ import h5py
 import numpy as np
 
 from matey.evaluate.forecasts.contents import Contents
+from matey.well_file import KINDS, add_fields, add_scalars, begin, group_of
 
-GROUP = "t0_fields"
-KINDS = {"periodic": "PERIODIC", "wall": "WALL", "no_flux": "WALL", "open": "OPEN"}
-NO_NAMES = np.array([], dtype=h5py.string_dtype())
+GROUP = group_of(0)
 PARAMETER = "parameter_"
 
 
@@ -55,23 +53,17 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
     num_trajectories, num_steps = contents.sizes["trajectory"], contents.sizes["time"]
     with h5py.File(path, "w") as file:
         file.attrs.update(contents.attributes)
-        file.attrs.update(dataset_name=contents.attributes["system"], grid_type="cartesian", n_spatial_dims=len(axes))
-        file.attrs["n_trajectories"], file.attrs["simulation_parameters"] = num_trajectories, NO_NAMES
-        file.create_group("dimensions").attrs["spatial_dims"] = axes
-        for name in ("time", *axes):
-            _add(file["dimensions"], name, contents.coordinates[name].values, time_varying=name == "time")
-        file.create_group("boundary_conditions")
-        for axis in axes:
-            _add_boundary(file, axis, contents)
-        _add_scalars(file, contents)
-        file.create_group(GROUP).attrs["field_names"] = list(contents.fields)
+        places = {axis: _values(contents, axis) for axis in axes}
+        ends = {axis: KINDS.get(contents.coordinates[axis].attributes["boundary"]) for axis in axes}
+        # The layout has no word for ends that are not alike.
+        alike = {axis: kind for axis, kind in ends.items() if kind is not None}
+        begin(file, contents.attributes["system"], num_trajectories, _values(contents, "time"), places, alike)
+        names = [name for name in contents.coordinates if name.startswith(PARAMETER)]
+        add_scalars(file, {}, {name.removeprefix(PARAMETER): _values(contents, name) for name in names})
+        add_fields(file, 0, contents.fields, num_frames=num_steps, fill=np.nan)
         for name in contents.fields:
-            shape = num_trajectories, num_steps, *(contents.sizes[axis] for axis in axes)
-            field = file[GROUP].create_dataset(name, shape, dtype="f4", fillvalue=np.nan)
-            field.attrs.update(dim_varying=[True] * len(axes), sample_varying=True, time_varying=True)
-            field[(-1,) * len(shape)] = np.nan  # sets all its room aside
-        for group in ("t1_fields", "t2_fields"):
-            file.create_group(group).attrs["field_names"] = NO_NAMES
+            field = file[GROUP][name]
+            field[(-1,) * field.ndim] = np.nan  # sets all its room aside
 
 
 def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> WellForecast:
@@ -79,32 +71,10 @@ def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> WellF
     return WellForecast(path, contents, mode)
 
 
-def _add(
-    group: h5py.Group, name: str, values: object, *, sample_varying: bool = False, time_varying: bool = False
-) -> None:
-    item = group.create_dataset(name, data=values, dtype="f4")
-    item.attrs.update(sample_varying=sample_varying, time_varying=time_varying)
-
-
-def _add_boundary(file: h5py.File, axis: str, contents: Contents) -> None:
-    """Say what both ends of an axis are, where they are alike; the layout has no word for the rest."""
-    kind, size = KINDS.get(contents.coordinates[axis].attributes["boundary"]), contents.sizes[axis]
-    if kind is not None:
-        condition = file.create_group(f"boundary_conditions/{axis}_{kind.lower()}")
-        condition.attrs.update(associated_dims=[axis], associated_fields=NO_NAMES, bc_type=kind)
-        condition.attrs.update(sample_varying=False, time_varying=False)
-        condition["mask"] = np.isin(np.arange(size), (0, size - 1))
-
-
-def _add_scalars(file: h5py.File, contents: Contents) -> None:
-    scalars = {
-        name.removeprefix(PARAMETER): coordinate.values
-        for name, coordinate in contents.coordinates.items()
-        if name.startswith(PARAMETER)
-    }
-    file.create_group("scalars").attrs["field_names"] = list(scalars) or NO_NAMES
-    for name, values in scalars.items():
-        _add(file["scalars"], name, values, sample_varying=True)
+def _values(contents: Contents, name: str) -> np.ndarray:
+    values = contents.coordinates[name].values
+    assert values is not None, f"{name} is a coordinate"
+    return values
 
 
 def _turned(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,218 @@
+"""Writes any data set in The Well's layout: ``data/{train,valid,test}/<system>.hdf5`` and ``stats.yaml`` in a folder.
+
+Trajectories of one grid, length and time step share a file; where a part has several kinds, the files are numbered. Fields
+called ``velocity_x``, ``velocity_y``, one for each grid axis, become a vector, and one for each pair of axes a tensor; all
+others are scalars. What is given and constant in time is written as a field that does not vary in time. Coordinates begin at
+half a cell.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+import yaml
+
+from matey.data.splits import PARTS, Split
+from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
+
+VALUES_AT_ONCE = 2**24
+ROOM = 2**20  # bytes of a file beyond the values of its fields
+
+_Kind = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class WellField:
+    """A field of The Well, of one of our fields or of several.
+
+    Attributes:
+        name: its name there.
+        order: 0 for a scalar, 1 for a vector, 2 for a tensor.
+        members: numbers of our fields that are its components, in the order of the file.
+        statistics: its statistics in the training part.
+    """
+
+    name: str
+    order: int
+    members: tuple[int, ...]
+    statistics: Statistics = field(default_factory=Statistics)
+
+
+def write_the_well(
+    data: TrajectorySet, split: Split, out: Path, on_trajectory: Callable[[], object] = lambda: None
+) -> list[str]:
+    """Write a data set; the folder appears when all of it is written.
+
+    Args:
+        data: the data set.
+        split: the trajectories of each part.
+        out: the folder, which must not exist.
+        on_trajectory: function called when a trajectory is written, for a progress bar.
+
+    Returns:
+        Sentences on what the layout has no place for.
+
+    Raises:
+        DataError: the folder exists, the disk is too full, the layout cannot say what the data is, or it cannot be read.
+        OSError: something cannot be written.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists already; choose another --out, or remove it.")
+    varying, constant = _fields(data, data.fields), _fields(data, _constant(data))
+    new = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        for part in PARTS:
+            kinds: dict[_Kind, list[int]] = {}
+            for number in getattr(split, part):
+                kinds.setdefault(_kind(data.trajectories[number]), []).append(number)
+            for index, numbers in enumerate(kinds.values()):
+                path = new / "data" / part / f"{data.system}{f'_{index}' if len(kinds) > 1 else ''}.hdf5"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _check_room(data, numbers, path.parent)
+                with h5py.File(path, "w") as file:
+                    _begin(file, data, numbers, varying, constant)
+                    for position, number in enumerate(numbers):
+                        _add(file, data, number, position, varying, constant, is_training=part == "train")
+                        on_trajectory()
+        kinds_of = by_kind({each.name: each.statistics for each in (*varying, *constant)})
+        (new / STATS).write_text(yaml.safe_dump(kinds_of), encoding="utf-8")
+        new.rename(out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    lost = [name for name in data.given if name in data.given_in_time]
+    return [f"Left out, since the layout has no fields that are given in time: {', '.join(lost)}."] if lost else []
+
+
+def _constant(data: TrajectorySet) -> tuple[str, ...]:
+    return tuple(name for name in data.given if name not in data.given_in_time)
+
+
+def _axes(about: Trajectory) -> tuple[str, ...]:
+    """Return the grid axes of a trajectory in The Well's order."""
+    return tuple(axis for axis, end in zip("xyz", reversed(about.boundary), strict=True) if end != "none")
+
+
+def _kind(about: Trajectory) -> _Kind:
+    return about.grid, about.spacing, about.boundary, about.num_frames, f"{about.time_step:.5g}"
+
+
+def _fields(data: TrajectorySet, names: Sequence[str]) -> list[WellField]:
+    """Put components together to vectors and tensors."""
+    axes = _axes(data.trajectories[0])
+    found: list[WellField] = []
+    left = dict.fromkeys(names)
+    for order in (2, 1):
+        endings = ["_" + "".join(pair) for pair in product(axes, repeat=order)] if len(axes) > 1 else []
+        for name in [*left] if endings else []:
+            base = name.removesuffix(endings[0])
+            components = [f"{base}{ending}" for ending in endings]
+            if base not in (name, "") and all(component in left for component in components):
+                found.append(WellField(base, order, tuple(names.index(component) for component in components)))
+                left = {other: None for other in left if other not in components}
+    return [*(WellField(name, 0, (names.index(name),)) for name in left), *found]
+
+
+def _begin(
+    file: h5py.File,
+    data: TrajectorySet,
+    numbers: Sequence[int],
+    varying: Sequence[WellField],
+    constant: Sequence[WellField],
+) -> None:
+    """Write all but the values of the fields."""
+    abouts = [data.trajectories[number] for number in numbers]
+    first = abouts[0]
+    boundary = {axis: first.boundary["zyx".index(axis)] for axis in _axes(first)}
+    for axis, end in boundary.items():
+        if end not in KINDS:
+            raise DataError(
+                f"{first.label}: the ends of {axis} are {end!r}, and The Well's layout needs to know which end is what; "
+                "describe the boundary as wall, open or periodic."
+            )
+    places = {axis: _cells(first, axis) for axis in boundary}
+    times = np.arange(first.num_frames) * first.time_step
+    begin(file, data.system, len(numbers), times, places, {axis: KINDS[end] for axis, end in boundary.items()})
+    add_scalars(file, *_parameters(abouts))
+    for num_frames, fields in ((first.num_frames, varying), (None, constant)):
+        for each in fields:
+            add_fields(file, each.order, [each.name], num_frames=num_frames)
+
+
+def _cells(about: Trajectory, axis: str) -> np.ndarray:
+    place = "zyx".index(axis)
+    return (np.arange(about.grid[place]) + 0.5) * about.spacing[place]
+
+
+def _parameters(abouts: Sequence[Trajectory]) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    """Return the parameters that all trajectories have alike, and those of each, NaN where it has none."""
+    names = dict.fromkeys(name for about in abouts for name in about.parameters)
+    each = {name: np.array([about.parameters.get(name, math.nan) for about in abouts]) for name in names}
+    alike = {name: float(values[0]) for name, values in each.items() if (values == values[0]).all()}
+    return alike, {name: values for name, values in each.items() if name not in alike}
+
+
+def _add(
+    file: h5py.File,
+    data: TrajectorySet,
+    number: int,
+    position: int,
+    varying: Sequence[WellField],
+    constant: Sequence[WellField],
+    *,
+    is_training: bool,
+) -> None:
+    """Write the values of a trajectory, some frames at a time."""
+    about = data.trajectories[number]
+    last = None
+    for start, frames in _stretches(data, number):
+        between = None if last is None else np.concatenate([last, frames[:1]])  # so that no change is missed
+        for each in varying:
+            values = _turned(frames, each, about)
+            file[group_of(each.order)][each.name][position, start : start + len(frames)] = values
+            if is_training:
+                each.statistics.add(values, len(each.members))
+                if between is not None:
+                    each.statistics.add_change(_turned(between, each, about), len(each.members))
+        last = frames[-1:]
+    if constant:
+        given = data.with_given(_constant(data)).read_given(number, 0, 1)
+        for each in constant:
+            values = _turned(given, each, about)
+            file[group_of(each.order)][each.name][position] = values[0]
+            if is_training:
+                each.statistics.add(values, len(each.members))
+
+
+def _stretches(data: TrajectorySet, number: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first frame of each stretch of a trajectory, and its frames."""
+    about = data.trajectories[number]
+    length = max(1, VALUES_AT_ONCE // (len(data.fields) * math.prod(about.grid)))
+    for start in range(0, about.num_frames, length):
+        yield start, data.read(number, start, min(start + length, about.num_frames))
+
+
+def _turned(frames: np.ndarray, each: WellField, about: Trajectory) -> np.ndarray:
+    """Return a field of frames ``(t, f, z, y, x)`` as the file has it, ``(t, x, y, z, component)`` without missing axes."""
+    values = frames[:, list(each.members)].transpose(0, 4, 3, 2, 1)  # (t, x, y, z, f)
+    sizes = [about.grid["zyx".index(axis)] for axis in _axes(about)]
+    return values.reshape(len(frames), *sizes, *[len(sizes)] * each.order)
+
+
+def _check_room(data: TrajectorySet, numbers: Sequence[int], folder: Path) -> None:
+    """Raise DataError unless a disk has room for a file: HDF5 crashes where it cannot close one on a full one."""
+    first, num_given = data.trajectories[numbers[0]], len(_constant(data))
+    needed = 4 * len(numbers) * math.prod(first.grid) * (first.num_frames * len(data.fields) + num_given) + ROOM
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"{folder} has room for {free:,} bytes, and {needed:,} are to be written; choose another --out."
+        )
