@@ -90,7 +90,7 @@ class Statistics:
 
     def __init__(self) -> None:
         """Begin without values."""
-        self._sums: dict[str, list[np.ndarray | float]] = {}
+        self._sums: dict[str, np.ndarray] = {}
 
     def add(self, frames: np.ndarray, num_components: int) -> None:
         """Add frames ``(t, ..., component)`` that follow each other."""
@@ -103,8 +103,9 @@ class Statistics:
             self._note("_delta", np.diff(_cells(frames, num_components), axis=0))
 
     def _note(self, kind: str, values: np.ndarray) -> None:
-        parts = (values[..., 0].size, values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1)))
-        self._sums[kind] = [total + part for total, part in zip(self._sums.get(kind, [0.0] * 3), parts, strict=True)]
+        count = np.full(values.shape[2], float(values[..., 0].size))
+        sums = np.stack([count, values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1))])  # (sum, component)
+        self._sums[kind] = self._sums.get(kind, 0) + sums
 
     def numbers(self) -> dict[str, float | list[float]]:
         """Return each statistic by its name in ``stats.yaml``; a vector's has a number for each component."""

@@ -172,7 +172,7 @@ def _add(
 ) -> None:
     """Write the values of a trajectory, some frames at a time."""
     about = data.trajectories[number]
-    last = None
+    last: np.ndarray | None = None
     for start, frames in _stretches(data, number):
         between = None if last is None else np.concatenate([last, frames[:1]])  # so that no change is missed
         for each in varying:
