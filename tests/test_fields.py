@@ -1,10 +1,13 @@
 """The nouns that data and model share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from matey import FieldBatch
+from tests.conftest import make_batch
 
 
 def test_shapes_that_contradict_each_other_are_refused():
@@ -62,3 +65,43 @@ def test_a_batch_is_printed_in_a_line_without_values():
         "FieldBatch(s: a, b; history (2, 3, 2, 1, 8, 8) of float32 on cpu, lead time 1, 4, no target, "
         "spacing (1.0, 1.0, 1.0), periodic y, x)"
     )
+
+
+def told(**changes):
+    batch = make_batch(num_samples=2, frames=2, grid=(1, 4, 4))
+    about = {"given_fields": ("force",), "given": torch.zeros(2, 5, 1, 1, 4, 4), "parameters": {"nu": 0.5}}
+    return replace(batch, **{**about, **changes})
+
+
+def test_a_number_counts_as_the_parameter_of_all_samples():
+    assert told().parameters["nu"].tolist() == [0.5, 0.5]
+    assert "given force, parameters nu" in repr(told())
+
+
+def test_a_batch_moves_on_with_what_is_given_as_far_as_that_is_known():
+    batch = told(given=torch.arange(5.0)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4))
+    later = batch.moved_on(batch.target[:, None])
+    assert torch.equal(later.history, torch.stack([batch.last, batch.target], dim=1))
+    assert later.given[0, :, 0, 0, 0, 0].tolist() == [1, 2, 3, 4]
+    assert batch.moved_on(batch.history, 2).given.shape[1] == 3
+    with pytest.raises(ValueError, match="force: given up to 3 frames after the history, and 4 are needed"):
+        batch.moved_on(batch.history, 3)
+    still = told(given=torch.zeros(2, 1, 1, 1, 4, 4))
+    assert still.moved_on(batch.history, 99).given.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"given": None}, "given must be .* named by given_fields, got shape \\(\\)"),
+        ({"given": torch.zeros(2, 2, 1, 1, 4, 4)}, "with 1 frame, or those of the history, 2, and further ones"),
+        ({"given": torch.zeros(2, 5, 1, 1, 4, 3)}, "got shape \\(2, 5, 1, 1, 4, 3\\)"),
+        ({"given": torch.full((2, 5, 1, 1, 4, 4), torch.nan)}, "given must be finite, but 'force' is nan"),
+        ({"given_fields": ("water_height",)}, "predicted or given, not both; got water_height"),
+        ({"parameters": {"nu": [0.1, 0.2, 0.3]}}, "'nu' must be a finite number or 2 of them"),
+        ({"parameters": {"nu": float("inf")}}, "'nu' must be a finite number"),
+    ],
+)
+def test_what_a_batch_cannot_be_told_is_a_sentence(changes, words):
+    with pytest.raises(ValueError, match=words):
+        told(**changes)
