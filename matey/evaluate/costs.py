@@ -56,9 +56,8 @@ class Cost:
         return self.tokens / self.uniform_tokens
 
 
-def batch_cost(model: MateyModel, batch: FieldBatch, seconds: float) -> BatchCost:
-    """Count the tokens that ``model`` spent on ``batch``."""
-    num_tokens = int(model.count_tokens(batch).sum())
+def batch_cost(model: MateyModel, batch: FieldBatch, num_tokens: int, seconds: float) -> BatchCost:
+    """Set the tokens that ``model`` spent on ``batch`` beside those of a uniform grid."""
     uniform = num_uniform_tokens(model, batch) * batch.num_samples
     return BatchCost(batch.system, batch.num_samples, num_tokens, uniform, seconds)
 

@@ -233,8 +233,9 @@ def _score_lead(
         (batch,) = read_windows(data.sets, group, data.num_frames)
         names = [_trajectory_of(data, window).label for window in group]
         start = time.perf_counter()
-        prediction = model.predict(batch).cpu()
-        costs.append(batch_cost(model, batch, time.perf_counter() - start))
-        patch_of_cell = patches_of_cells(batch, model.config.patches, model.config.refinement)
+        tokens = model.tokens_of(batch)
+        prediction = model.predict(batch, tokens).cpu()
+        costs.append(batch_cost(model, batch, tokens.layout.num_tokens, time.perf_counter() - start))
+        patch_of_cell = patches_of_cells(batch, model.config.patches, tokens.layout).cpu()
         sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell, names)
     return costs

@@ -10,9 +10,9 @@ from matey.data import Window, read_windows
 from matey.evaluate.costs import num_uniform_tokens
 from matey.evaluate.held_out import HeldOut
 from matey.model.matey import MateyModel
+from matey.nested import with_tensors
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
-from matey.tokens.tokenize import tokenize
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
 def make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
     """Predict one window and keep what is to be seen of it."""
     (batch,) = read_windows(data.sets, [window], data.num_frames)
+    tokens = model.tokens_of(batch)
     trajectory_set = data.sets[window.set_index]
     trajectory = trajectory_set.trajectories[window.trajectory]
     return Example(
@@ -85,8 +86,8 @@ def make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         spacing=batch.spacing,
         last=batch.last[0],
         target=batch.known_target[0],
-        prediction=model.predict(batch)[0].cpu(),
-        layout=tokenize([batch], model.config.patches, model.config.refinement).layout,
+        prediction=model.predict(batch, tokens)[0].cpu(),
+        layout=with_tensors(tokens.layout, Tensor.cpu),
         patches=tuple(model.config.patches),
         num_uniform_tokens=num_uniform_tokens(model, batch),
     )

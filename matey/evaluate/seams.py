@@ -10,8 +10,6 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch, cover, patch_grid, unpatchify
-from matey.tokens.refinement import Refinement
-from matey.tokens.tokenize import tokenize
 
 
 def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
@@ -35,9 +33,8 @@ def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
     return sums / counts
 
 
-def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], refinement: Refinement) -> Tensor:
-    """Number the leaf patch that each cell of the last frame lies in, ``(b, z, y, x)``."""
-    layout = tokenize([batch], patches, refinement).layout
+def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], layout: TokenLayout) -> Tensor:
+    """Number the leaf patch of the batch's layout that each cell of the last frame lies in, ``(b, z, y, x)``."""
     window = (batch.num_frames, *batch.grid)
     covered = (1, *cover(window, patches[0])[1:])
     z, y, x = batch.grid

@@ -30,7 +30,7 @@ from matey.model.seam import Seam
 from matey.model.stencil import NUM_INPUTS, Scheme
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import extend, patches_at
-from matey.tokens.tokenize import tokenize
+from matey.tokens.tokenize import TokenBatch, tokenize
 
 
 class MateyModel(PreTrainedModel):
@@ -154,18 +154,26 @@ class MateyModel(PreTrainedModel):
         return [scale[prepared.tokens.sample, None].to(dtype) for scale in scales]
 
     @torch.no_grad()
-    def predict(self, batch: FieldBatch) -> Tensor:
-        """Return the predicted frame ``(b, f, z, y, x)`` in physical units, on the model's device."""
+    def predict(self, batch: FieldBatch, token_batch: TokenBatch | None = None) -> Tensor:
+        """Return the predicted frame ``(b, f, z, y, x)`` in physical units, on the model's device.
+
+        Args:
+            batch: histories and lead times.
+            token_batch: the batch's tokens, see `tokens_of`, where they are wanted beside the forecast: they are found once.
+        """
         was_training = self.training
         self.eval()
-        (forecast,) = self(batch.to(self.device))
+        (forecast,) = self(prepare([batch.to(self.device)], self.config, self.seam.ranks, token_batch))
         self.train(was_training)
         return forecast.field()
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""
-        layout = tokenize([batch], self.config.patches, self.config.refinement).layout
-        return torch.bincount(layout.sample, minlength=batch.num_samples)
+        return torch.bincount(self.tokens_of(batch).layout.sample, minlength=batch.num_samples)
+
+    def tokens_of(self, batch: FieldBatch) -> TokenBatch:
+        """Return the tokens into which the model cuts a batch, on the model's device."""
+        return tokenize([batch.to(self.device)], self.config.patches, self.config.refinement)
 
     def _embed(self, normalised: Sequence[Tensor], prepared: Prepared) -> Tensor:
         """Embed the patches of this rank's tokens, ``(n, e)``."""

@@ -29,7 +29,7 @@ from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, patch_grid, places, places_of_patches
 from matey.tokens.tiles import Frames, Tiles
-from matey.tokens.tokenize import tokenize
+from matey.tokens.tokenize import TokenBatch, tokenize
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,19 @@ class Prepared:
 
 
 @torch.no_grad()
-def prepare(batches: Sequence[FieldBatch], config: MateyConfig, ranks: RankGroup | None = None) -> Prepared:
+def prepare(
+    batches: Sequence[FieldBatch],
+    config: MateyConfig,
+    ranks: RankGroup | None = None,
+    token_batch: TokenBatch | None = None,
+) -> Prepared:
     """Prepare a micro-batch for one rank, on the device where the fields are: at best on the host.
 
     Args:
         batches: the batches of a micro-batch; the same on all ranks of a group.
         config: the configuration of the model.
         ranks: the group of ranks that share the samples; by default one process.
+        token_batch: the tokens of these batches, if they were found before.
 
     Raises:
         ValueError: a field is not in the vocabulary, a patch does not divide the number of frames of a batch, or a budget
@@ -133,7 +139,7 @@ def prepare(batches: Sequence[FieldBatch], config: MateyConfig, ranks: RankGroup
     rows = tuple(rows_of(batch, config) for batch in batches)
     given = tuple(given_of(batch, config) for batch in batches)
     names = config.parameters
-    token_batch = tokenize(batches, config.patches, config.refinement)
+    token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
     whole, frames = token_batch.layout, token_batch.frames
     own = ranks.shard(whole.num_tokens)
     # Weights of blocks are at least as precise as the fields.

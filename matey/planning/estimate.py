@@ -14,7 +14,7 @@ from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
 from matey.planning.workload import Workload, load_workload
-from matey.train.memory import activation_bytes, smallest_group
+from matey.train.memory import group_size
 
 ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
 
@@ -183,12 +183,8 @@ def estimate(
 
 
 def _topology(run: RunConfig, workload: Workload, engine: EngineSettings, ranks: int) -> Topology:
-    size = run.parallel.sequence_parallel_size
-    if size == "auto":  # as training decides it
-        tokens, recompute = run.train.micro_batch * workload.most_tokens, run.parallel.checkpoint_blocks
-        kept = activation_bytes(workload.config, tokens, workload.num_attentions, recompute, engine.value_bytes)
-        assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
-        size = smallest_group(kept, run.parallel.memory_limit * 2**30, ranks)
+    tokens = run.train.micro_batch * workload.most_tokens
+    size = group_size(run, workload.config, lambda: tokens, engine.value_bytes, ranks)
     try:
         return Topology(0, ranks, size, SIZES[run.model.size][0])
     except ValueError as error:

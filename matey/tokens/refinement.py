@@ -52,21 +52,17 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     """Decide which patches of each sample are split.
 
     Args:
-        fields: ``(b, t, f, z, y, x)``, the values named by ``refinement.values``.
+        fields: ``(b, t, f, z, y, x)``, the values named by ``refinement.values``, on a window that `check_window` lets pass.
         patches: levels from coarse to fine; with one level there is nothing to split.
         refinement: the rule.
 
     Returns:
         One mask ``(b, Z, Y, X)`` of the patches that are split, on what the coarsest patches cover, for every level but
         the finest; a patch whose parent is whole is never split.
-
-    Raises:
-        ValueError: a budget that splitting cannot spend exactly.
     """
     if len(patches) == 1:
         return []
     window = (fields.shape[1], *fields.shape[3:])
-    check_window(window, patches, refinement)
     covered = cover(window, patches[0])
     criteria = [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
     if refinement.rule == "budget":

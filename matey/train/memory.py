@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from matey.config import ConfigError
+from collections.abc import Callable
+
+from matey.config import ConfigError, RunConfig
+from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 
 PER_ATTENTION, PER_MLP = 7, 10
@@ -29,6 +32,30 @@ def activation_bytes(
     blocks = config.num_blocks
     kept = {"none": blocks * block, "all": blocks + block, "every_other": blocks / 2 * (block + 1) + block}
     return int(num_tokens * config.width * value_bytes * kept[checkpoint_blocks])
+
+
+def group_size(
+    run: RunConfig, config: MateyConfig, most_tokens: Callable[[], int], value_bytes: int, num_ranks: int
+) -> int:
+    """Return ``parallel.sequence_parallel_size``, or where that is ``auto`` the smallest size that the memory limit allows.
+
+    Args:
+        run: the run.
+        config: the configuration of its model.
+        most_tokens: function that returns the number of tokens of the largest micro-batch; called for ``auto`` alone.
+        value_bytes: size of a value in bytes.
+        num_ranks: number of all ranks.
+
+    Raises:
+        ConfigError: even all ranks together are too few.
+    """
+    size = run.parallel.sequence_parallel_size
+    if size != "auto":
+        return size
+    num_attentions = len(scheme_keys(config.scheme, config.patches))
+    kept = activation_bytes(config, most_tokens(), num_attentions, run.parallel.checkpoint_blocks, value_bytes)
+    assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
+    return smallest_group(kept, run.parallel.memory_limit * 2**30, num_ranks)
 
 
 def smallest_group(activations: int, limit: float, num_ranks: int) -> int:

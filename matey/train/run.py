@@ -12,7 +12,6 @@ from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import ORDER, micro_batches
 from matey.data.seen import read_seen, seen_text, twins_note
-from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, fingerprint
@@ -29,7 +28,7 @@ from matey.train.closing import closing
 from matey.train.describe import describe, describe_tokens
 from matey.train.durable import replace_bytes, replace_text
 from matey.train.loop import Progress, train
-from matey.train.memory import activation_bytes, smallest_group
+from matey.train.memory import group_size
 from matey.train.network import check_attention
 from matey.train.resume import RunError
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
@@ -209,13 +208,11 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
         ConfigError: the size of a sequence group does not divide the ranks, none is large enough for the memory limit, or
             groups reach over nodes needlessly.
     """
-    size = run.parallel.sequence_parallel_size
-    if size == "auto":
-        most = max(shared_out(partial(_num_tokens, run, data, config), range(AUTO_DRAWS)))
-        attentions = len(scheme_keys(config.scheme, config.patches))
-        kept = activation_bytes(config, most, attentions, run.parallel.checkpoint_blocks, value_bytes)
-        assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
-        size = smallest_group(kept, run.parallel.memory_limit * 2**30, world_size())
+
+    def most_tokens() -> int:
+        return max(shared_out(partial(_num_tokens, run, data, config), range(AUTO_DRAWS)))
+
+    size = group_size(run, config, most_tokens, value_bytes, world_size())
     try:
         topology = Topology(rank(), world_size(), size, config.num_heads)
     except ValueError as error:

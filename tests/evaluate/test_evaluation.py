@@ -2,12 +2,14 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.config.choices import CRITERIA
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
 from matey.report.about import About
 from matey.report.evaluation import write_report
 from matey.report.summary import summary_text
+from matey.tokens.criteria import patch_variance
 from tests.conftest import SHARED, make_model
 from tests.support.evaluations import PATCHES, write_waves
 
@@ -131,6 +133,20 @@ def test_adaptive_tokens_are_counted_beside_the_uniform_fine_grid(evaluation):
         assert cost.uniform_tokens == 2 * 4 * 4
         assert cost.tokens < cost.uniform_tokens
         assert cost.share == cost.tokens / cost.uniform_tokens
+
+
+def test_each_batch_is_tokenized_once_for_its_forecast_its_costs_and_its_errors(shallow_water):
+    cut = []
+
+    @CRITERIA.register("counted_variance")
+    def counted_variance(fields, covered, patch):
+        cut.append(len(fields))
+        return patch_variance(fields, covered, patch)
+
+    counting = make_model(PATCHES, torch.float32, refine_criterion="counted_variance")
+    data = HeldOut((shallow_water,), ((0,),), num_frames=2)
+    evaluation = run(counting, data, leads=(1,), rollout_steps=0, max_windows=5, batch_size=3)
+    assert cut == [3, 2, *(1 for _ in (*evaluation.worst, *evaluation.examples))]
 
 
 def test_examples_lie_at_the_beginning_the_middle_and_the_end_at_the_largest_lead(evaluation):

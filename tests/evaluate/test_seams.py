@@ -5,6 +5,7 @@ import torch
 
 from matey.evaluate.seams import jumps, patches_of_cells
 from matey.tokens.refinement import Refinement
+from matey.tokens.tokenize import tokenize
 from tests.conftest import make_batch
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
@@ -20,7 +21,8 @@ def test_an_error_that_is_constant_in_each_patch_jumps_at_borders_only():
 
 def test_an_error_that_is_smooth_everywhere_shows_no_patches():
     batch = make_batch(num_samples=1, grid=(1, 64, 64))
-    numbers = patches_of_cells(batch, PATCHES, Refinement("threshold", 0.3))
+    layout = tokenize([batch], PATCHES, Refinement("threshold", 0.3)).layout
+    numbers = patches_of_cells(batch, PATCHES, layout)
     slope = torch.arange(64.0)[:, None] + 2 * torch.arange(64.0)
     across, inside = jumps(slope.expand(1, 1, 1, 64, 64), numbers)
     assert across.item() == pytest.approx(inside.item(), rel=0.1)
@@ -28,7 +30,8 @@ def test_an_error_that_is_smooth_everywhere_shows_no_patches():
 
 def test_cells_of_a_leaf_share_its_number_and_others_do_not():
     batch = make_batch(grid=(1, 20, 28))
-    numbers = patches_of_cells(batch, PATCHES, Refinement("threshold", 0.3, keep_parents=True))
+    layout = tokenize([batch], PATCHES, Refinement("threshold", 0.3, keep_parents=True)).layout
+    numbers = patches_of_cells(batch, PATCHES, layout)
     assert numbers.shape == (2, 1, 20, 28) and (numbers >= 0).all()
     sizes = numbers.unique(return_counts=True)[1]
     assert sizes.max() == 64 and (numbers.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).diff(dim=-1) == 0).all()

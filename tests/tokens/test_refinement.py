@@ -6,7 +6,7 @@ import torch
 from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.refinement import Refinement, refine
+from matey.tokens.refinement import Refinement, check_window, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
 
@@ -115,7 +115,7 @@ def test_a_budget_goes_to_the_most_variable_patches():
 )
 def test_a_budget_that_cannot_be_spent_exactly_names_what_can(budget, patches, message):
     with pytest.raises(ValueError, match=message):
-        refine(torch.randn(1, 1, 1, 1, 32, 32), patches, Refinement("budget", budget))
+        check_window((1, 1, 32, 32), patches, Refinement("budget", budget))
 
 
 @pytest.mark.parametrize(("rule", "amount"), [("fraction", 0.5), ("budget", 16 + 8 * 3)])
