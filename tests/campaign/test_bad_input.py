@@ -9,7 +9,8 @@ import sys
 import pytest
 import yaml
 
-from tests.campaign.bad_inputs import CASES, EVALUATE, NAME, PRETRAIN, Case
+from tests.campaign.bad_input_case import EVALUATE, NAME, PRETRAIN, Case
+from tests.campaign.bad_inputs import CASES
 from tests.campaign.size import SHARE
 from tests.campaign.watched import Kind
 from tests.conftest import ROOT, clean_environment, start, start_ranks, write_swe

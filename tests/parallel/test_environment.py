@@ -2,7 +2,6 @@
 
 import os
 import pty
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.contact import check_address, check_port_is_free
 from matey.parallel.environment import find_environment
-from matey.parallel.slurm import expand_counts, expand_node_list
-from tests.conftest import ROOT, clean_environment, pretrain, start
+from tests.conftest import ROOT, clean_environment, start
 
 BIN = Path(sys.executable).parent
 MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe"]
@@ -124,31 +121,6 @@ def test_address_and_port_of_a_job_script_are_taken():
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("login1", ["login1"]),
-        ("frontier[00001-00003,00100]", ["frontier00001", "frontier00002", "frontier00003", "frontier00100"]),
-        ("a[08-11],b2,c[7]", ["a08", "a09", "a10", "a11", "b2", "c7"]),
-        ("rack[1-2]node[01-02]-ib", ["rack1node01-ib", "rack1node02-ib", "rack2node01-ib", "rack2node02-ib"]),
-    ],
-)
-def test_node_lists_of_slurm_expand(text, names):
-    assert expand_node_list(text) == names
-
-
-def test_tasks_per_node_expand():
-    assert expand_counts("8(x91),4") == [8] * 91 + [4]
-    with pytest.raises(ConfigError, match=r"tasks per node '8x91' is not like '8\(x91\),4'"):
-        expand_counts("8x91")
-
-
-@pytest.mark.parametrize("text", ["", "frontier[1-", "frontier[a-b]"])
-def test_a_broken_node_list_is_quoted(text):
-    with pytest.raises(ConfigError, match="node list"):
-        expand_node_list(text)
-
-
-@pytest.mark.parametrize(
     "shell",
     [
         {"SLURM_STEP_ID": None, "SLURM_STEP_NUM_TASKS": None},  # a batch script, which has SLURM_PROCID=0
@@ -214,42 +186,6 @@ def test_a_contradiction_names_both_sides(variables, num_devices, words):
         find_environment(variables, num_devices)
     for word in words:
         assert word in str(error.value)
-
-
-def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
-    with pytest.raises(ConfigError, match="'no such host', cannot be resolved on .*; set MASTER_ADDR"):
-        check_address("no such host")
-    check_address("127.0.0.1")
-    with socket.socket() as other:
-        other.bind(("", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"Port {port} of .* is in use by another program; set MASTER_PORT"):
-            check_port_is_free(port)
-    check_port_is_free(port)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"MASTER_ADDR": "no.such.host"}, "cannot be resolved"),
-        ({"MASTER_PORT": "in use"}, "in use by another program"),
-        ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
-        ({"RANK": "-1"}, "rank (RANK) is -1"),
-    ],
-)
-def test_a_run_whose_first_contact_cannot_work_ends_with_one_sentence_and_code_2(run_yaml, wrong, words):
-    with socket.socket() as other:
-        other.bind(("", 0))
-        other.listen()
-        good = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15123"}
-        variables = {**clean_environment(), **good, **wrong}
-        variables["MASTER_PORT"] = variables["MASTER_PORT"].replace("in use", str(other.getsockname()[1]))
-        result = pretrain(run_yaml(), "--describe", env=variables, timeout=60)
-    assert result.returncode == 2, result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line]
-    assert line.startswith("error: ") and words in line
 
 
 def test_ntasks_of_an_older_slurm_is_named_where_it_decides():

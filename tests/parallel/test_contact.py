@@ -1,0 +1,45 @@
+"""The first contact of the ranks: an address and a port that cannot work are named before anybody waits."""
+
+import socket
+
+import pytest
+
+from matey.config import ConfigError
+from matey.parallel.contact import check_address, check_port_is_free
+from tests.conftest import clean_environment, pretrain
+
+
+def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
+    with pytest.raises(ConfigError, match="'no such host', cannot be resolved on .*; set MASTER_ADDR"):
+        check_address("no such host")
+    check_address("127.0.0.1")
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"Port {port} of .* is in use by another program; set MASTER_PORT"):
+            check_port_is_free(port)
+    check_port_is_free(port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"MASTER_ADDR": "no.such.host"}, "cannot be resolved"),
+        ({"MASTER_PORT": "in use"}, "in use by another program"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
+        ({"RANK": "-1"}, "rank (RANK) is -1"),
+    ],
+)
+def test_a_run_whose_first_contact_cannot_work_ends_with_one_sentence_and_code_2(run_yaml, wrong, words):
+    with socket.socket() as other:
+        other.bind(("", 0))
+        other.listen()
+        good = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15123"}
+        variables = {**clean_environment(), **good, **wrong}
+        variables["MASTER_PORT"] = variables["MASTER_PORT"].replace("in use", str(other.getsockname()[1]))
+        result = pretrain(run_yaml(), "--describe", env=variables, timeout=60)
+    assert result.returncode == 2, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line]
+    assert line.startswith("error: ") and words in line
