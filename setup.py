@@ -66,6 +66,7 @@ setup(
         "test": [
             *FORECAST,
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "mypy>=2,<3",
             "types-psutil",
             "types-PyYAML",

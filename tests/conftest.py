@@ -27,7 +27,7 @@ import yaml
 
 from matey import FieldBatch, MateyConfig, MateyModel
 from matey.config.schema import TokensSection
-from tests.support.preloaded import Server
+from tests.support.preloaded import LAUNCHERS, Server
 
 pytest_plugins = ["tests.support.evaluations", "tests.support.processes"]
 
@@ -38,6 +38,16 @@ VOCABULARY = ("water_height", "activator", "inhibitor")
 torch.set_num_threads(1)
 
 PROVED: list[str] = []  # lines that tests of whole grids of cases leave for the end of the run
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes, under pytest-xdist
+        session.config.workeroutput["proved"] = PROVED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    PROVED.extend(getattr(node, "workeroutput", {}).get("proved", []))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -176,13 +186,33 @@ def preloaded() -> Server:
     return Server(ROOT, clean_environment())
 
 
-def start(command, timeout=240, limit_file_bytes=None, env=None) -> subprocess.CompletedProcess:
-    """Run a command of this environment from the repository's root and return what it printed."""
+@pytest.fixture
+def forked(monkeypatch):
+    """The processes that the package starts in a test are forked from `preloaded` as well."""
+    monkeypatch.setenv("OMP_NUM_THREADS", clean_environment()["OMP_NUM_THREADS"])
+    monkeypatch.setattr(sys, "executable", preloaded().python)
+
+
+def start(command, timeout=240, limit_file_bytes=None, env=None, anew=False) -> subprocess.CompletedProcess:
+    """Run a command of this environment from the repository's root and return what it printed.
+
+    Args:
+        command: the command; a launcher's ranks, too, are forked from `preloaded` where they can be.
+        timeout: seconds that it may take.
+        limit_file_bytes: size that no file that it writes may have.
+        env: its variables, by default `clean_environment`.
+        anew: whether all interpreters of it are new ones.
+    """
     if command[0] == TWO_RANKS[0]:
         return start_ranks(2, *command[1:], timeout=timeout)
     command, env = [*map(str, command)], env or clean_environment()
-    if preloaded().can_run(command, env) and limit_file_bytes is None:
-        return run_together([(command, env)], timeout)
+    if limit_file_bytes is None and not anew:
+        first, *more = command
+        more = [preloaded().python if word == sys.executable else word for word in more]
+        launcher = [sys.executable] if Path(first).name in LAUNCHERS else []
+        command = [*launcher, first, *more]
+        if preloaded().can_run(command, env):
+            return run_together([(command, env)], timeout)
     prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with in_background([*prefix, *command], env, **streams) as process:

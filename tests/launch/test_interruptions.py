@@ -16,7 +16,7 @@ import yaml
 from tests.conftest import in_background, pretrain, write_swe
 
 BIN = Path(sys.executable).parent
-NUM_STEPS = 30
+NUM_STEPS = 20
 TORCHRUN = [BIN / "torchrun", "--nproc_per_node", "2"]
 DEEPSPEED = [BIN / "deepspeed", "--num_gpus", "2"]
 MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, in_background, start, write_swe
+from tests.conftest import ROOT, clean_environment, in_background, preloaded, start, write_swe
 from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
 
 BIN = Path(sys.executable).parent
@@ -60,7 +60,7 @@ def site(tmp_path):
     (tmp_path / "disk").mkdir()
     return {
         **clean_environment(),
-        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
+        "PATH": f"{commands}:{preloaded().bin}:{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_JOB_ID": "1234567",

@@ -233,7 +233,7 @@ def test_every_launcher_says_whom_it_started():
         ([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2),
         ([*MPIRUN, "-np", "2", sys.executable, "-m"], 2),
     ):
-        result = start([*launcher, "matey.parallel.environment"])
+        result = start([*launcher, "matey.parallel.environment"], anew=True)
         for rank in range(size):
             assert f"rank {rank} of {size} by " in result.stdout, result.stdout + result.stderr
             assert f"{rank} of {size} on its node; cpu, gloo;" in result.stdout, result.stdout

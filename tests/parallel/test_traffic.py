@@ -11,6 +11,7 @@ from tests.launch.test_pretrain import succeed
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
     point = run_point(Case("S", grid=(48, 40), frames=3, fields=2, batch=1), 2)
     assert point["num_tokens"] == 3 * 6 * 5 and point["num_blocks"] == 12
@@ -23,6 +24,7 @@ def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes():
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 def test_with_too_few_heads_keys_and_values_are_gathered_and_gradients_scattered():
     point = run_point(Case("micro", grid=(48, 40), frames=3, fields=2, batch=1), 2)
     own = 2 * point["num_tokens"] * point["width"] * 4 * point["num_blocks"] / 2

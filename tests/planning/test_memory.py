@@ -118,6 +118,7 @@ def test_engines_of_two_ranks_hold_and_send_what_is_planned():
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 def test_activations_are_as_planned_within_fifteen_percent():
     check_activations(QUICK, 1)
 

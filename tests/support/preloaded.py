@@ -6,6 +6,9 @@ Nothing of ours is imported before the fork, and what an import reads from the e
 
     test  --(command, environment, two files)-->  server, which has imported  --fork-->  watcher  --fork-->  program
       '<------------------ process number, exit code --------------------------------------'
+
+To a program ``sys.executable`` is a stand-in, see `stand_in_python`, which asks the server in the same way: what a launcher or
+another program starts is forked as well.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +50,12 @@ MODULES = (
 
 AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_", "MPL")
 """Variables that begin so may be read by an import: the program's have to be the server's."""
+
+LATER = ("PYTHONPATH", "TORCHELASTIC_", "TORCH_NCCL_", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+"""Variables that launchers set and no import reads; the folders of the first are searched in the program."""
+
+LAUNCHERS = ("torchrun", "deepspeed")
+"""Programs without an ending in the folder of this Python that the server can run."""
 
 
 class Program:
@@ -88,11 +97,18 @@ class Server:
         self._environment = _read_at_import(environment)
         self._folder = tempfile.TemporaryDirectory()
         self._address = str(Path(self._folder.name) / "socket")
+        self.bin = Path(self._folder.name) / "bin"  # where the stand-in lies, and launchers that are run by it
+        self.python = str(self.bin / "python")
+        self.bin.mkdir()
+        stand_in = Path(__file__).with_name("stand_in_python.py")
+        self._write("python", f'{sys.executable} -IS {stand_in} {self._address} {sys.executable} "$@"')
+        for name in LAUNCHERS:
+            self._write(name, f'{self.python} {Path(sys.executable).with_name(name)} "$@"')
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(self._address)
             listener.listen(64)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), str(Path(self._folder.name) / "bytecode")],
+                [sys.executable, "-m", __name__, str(listener.fileno()), self._folder.name],
                 cwd=root,
                 env=environment,
                 pass_fds=[listener.fileno()],
@@ -101,11 +117,13 @@ class Server:
             )
         atexit.register(self._stop)
 
+    def _write(self, name: str, command: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (self.bin / name).chmod(0o755)
+
     def can_run(self, command: Sequence[str], environment: dict[str, str]) -> bool:
-        """Whether a command is a script or module of this Python, whose imports would read what the server's did."""
-        is_program = (
-            command[0] == sys.executable and len(command) > 1 and (command[1] == "-m" or command[1][-3:] == ".py")
-        )
+        """Whether a command is a program of this Python, whose imports would read what the server's did."""
+        is_program = command[0] == sys.executable and _is_program(command[1:])
         return is_program and _read_at_import(environment) == self._environment
 
     def start(
@@ -131,11 +149,18 @@ class Server:
         self._folder.cleanup()
 
 
-def _read_at_import(environment: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(AT_IMPORT)}
+def _is_program(arguments: Sequence[str]) -> bool:
+    """Whether arguments of Python are a script, a launcher or a module, the first of them possibly ``-u``."""
+    first, *_ = [*arguments[arguments[:1] == ["-u"] :], ""]
+    return first == "-m" or first.endswith(".py") or Path(first).name in LAUNCHERS
 
 
-def serve(listener: socket.socket) -> dict | None:
+def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
+    is_read = {name: name.startswith(AT_IMPORT) and not name.startswith(LATER) for name in environment}
+    return {name: value for name, value in environment.items() if is_read[name]}
+
+
+def serve(listener: socket.socket, at_import: dict[str, str]) -> dict:
     """Fork for each command; return the request to the process that is to run it, in whose place it stands."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for watchers
     tests = os.getppid()
@@ -146,40 +171,62 @@ def serve(listener: socket.socket) -> dict | None:
         connection, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
-            return _watch(connection)
+            return _watch(connection, at_import)
         connection.close()
 
 
-def _watch(connection: socket.socket) -> dict:
+def _watch(connection: socket.socket, at_import: dict[str, str]) -> dict:
     """Fork the program and tell of its end; return in the program alone."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    length, streams, *_ = socket.recv_fds(connection, 8, 2)
+    length, streams, *_ = socket.recv_fds(connection, 8, 3)
     with connection.makefile("rb", buffering=0) as incoming:
         data = b""
         while len(data) < int.from_bytes(length):
             data += incoming.read(int.from_bytes(length) - len(data))
+    request = json.loads(data)
+    is_read = _read_at_import(request["environment"]) == at_import
+    if "parent" in request and not (is_read and _is_program(request["command"])):
+        connection.sendall(b"0\n")
+        os._exit(0)
     program = os.fork()
     if program == 0:
         connection.close()
         os.setsid()
-        for stream, number in zip(streams, (1, 2), strict=True):
+        for stream, number in zip(streams, (1, 2, 0), strict=False):
             os.dup2(stream, number)
             os.close(stream)
-        return json.loads(data)
+        return request
+    for stream in streams:
+        os.close(stream)
     connection.sendall(f"{program}\n".encode())
+    if connection in select.select([connection, os.pidfd_open(program)], [], [])[0]:  # nobody asks for its end any more
+        with suppress(ProcessLookupError):
+            os.killpg(program, signal.SIGKILL)
     _, status = os.waitpid(program, 0)
     with suppress(BrokenPipeError):  # the test gave up on it
         connection.sendall(f"{status}\n".encode())
     os._exit(0)
 
 
-def run(request: dict, bytecode: str) -> None:
-    """Become the program; what it compiles is kept in the folder ``bytecode`` where the checkout may not have it."""
+def run(request: dict, folder: Path) -> None:
+    """Become the program; what it compiles is kept in the server's folder where the checkout may not have it."""
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.executable = str(folder / "bin" / "python")
     if sys.dont_write_bytecode:
-        sys.dont_write_bytecode, sys.pycache_prefix = False, bytecode
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder / "bytecode")
+    if "parent" in request:  # by a stand-in
+        parent = request["parent"]
+        os.getppid = lambda: parent
+        os.chdir(request["folder"])
+        os.sched_setaffinity(0, request["affinity"])
+    for number in request.get("ignored", ()):
+        signal.signal(number, signal.SIG_IGN)
+    sys.path[1:1] = [place for place in os.environ.get("PYTHONPATH", "").split(":") if place and place not in sys.path]
     first, *arguments = request["command"]
+    if first == "-u":
+        first, *arguments = arguments
+        sys.stdout.reconfigure(write_through=True)
     if first == "-m":
         module, *arguments = arguments
         sys.argv, sys.path[0] = ["-m", *arguments], os.getcwd()
@@ -191,14 +238,15 @@ def run(request: dict, bytecode: str) -> None:
 
 def main() -> None:
     """Import, and serve; what comes back is the program to run, after which this process ends as any interpreter does."""
+    at_import = _read_at_import(os.environ)  # some imports set variables
     for name in MODULES:
         __import__(name)
     gc.collect()
     gc.freeze()  # else every fork walks, and so copies, all that was imported when it ends: 1.2 s
-    request = serve(socket.socket(fileno=int(sys.argv[1])))
-    bytecode = sys.argv[2]
+    request = serve(socket.socket(fileno=int(sys.argv[1])), at_import)
+    folder = Path(sys.argv[2])
     try:
-        run(request, bytecode)
+        run(request, folder)
     except Exception:
         sys.excepthook(*sys.exc_info())  # the program's own, if it set one
         sys.exit(1)
