@@ -36,7 +36,7 @@ types: .venv/installed
 	$(BIN)/mypy
 
 # Two processes of tests, each with the files of tests that it takes: one alone leaves a core idle half of the time.
-IN_TWO := -n 2 --dist loadfile
+IN_TWO := -n 2 --dist loadfile --max-worker-restart 0
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"

@@ -143,7 +143,7 @@ def test_each_batch_is_tokenized_once_for_its_forecast_its_costs_and_its_errors(
         cut.append(len(fields))
         return patch_variance(fields, covered, patch)
 
-    counting = make_model(PATCHES, torch.float32, refine_criterion="counted_variance")
+    counting = make_model(PATCHES, torch.float32, criterion="counted_variance")
     data = HeldOut((shallow_water,), ((0,),), num_frames=2)
     evaluation = run(counting, data, leads=(1,), rollout_steps=0, max_windows=5, batch_size=3)
     assert cut == [3, 2, *(1 for _ in (*evaluation.worst, *evaluation.examples))]
