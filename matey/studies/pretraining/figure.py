@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from matey.report.plots import COLOURS, STYLE
 from matey.studies.folder import Row
@@ -63,3 +64,6 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
             label=series,
         )
     axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())  # they would stand in each other's way
