@@ -62,6 +62,7 @@ setup(
         "forecast": FORECAST,
         "formats": ["netCDF4>=1.7", "zarr>=3.0.8"],
         "monitor": ["tensorboard>=2.17"],
+        "sweep": ["optuna>=4"],
         "well": ["the-well>=1.2"],
         "test": [
             *FORECAST,
@@ -79,6 +80,7 @@ setup(
             "ipykernel>=6.29",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "optuna>=4",
             "netCDF4>=1.7",
             "xarray>=2025.1",
             "zarr>=3.0.8",

@@ -1,0 +1,43 @@
+"""examples/sweep.py searches settings of a run, ends trials that fall behind, and goes on with its study."""
+
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, start
+
+pytest.importorskip("optuna", reason="the sweep needs Optuna: pip install optuna")
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+
+def test_trials_are_runs_with_other_settings_and_the_study_goes_on(run_yaml, tmp_path):
+    command = [sys.executable, ROOT / "examples" / "sweep.py", "--config", run_yaml(), "--out", tmp_path / "sweep"]
+    first, second = (start([*command, "--trials", count]) for count in (2, 1))
+    assert first.returncode == 0 and "\nbest: --set train.learning_rate=" in first.stdout, first.stderr
+    assert second.returncode == 0 and second.stdout.count("\ntrial ") + second.stdout.startswith("trial ") == 3
+    configurations = {(tmp_path / "sweep" / f"trial_00{number}" / "config.yaml").read_text() for number in range(3)}
+    assert len(configurations) == 3
+
+
+def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):
+    import optuna
+
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    import sweep
+
+    stand_in = tmp_path / "matey.py"
+    stand_in.write_text(
+        "import json, pathlib, sys, time\n"
+        "folder = next(pathlib.Path(w.removeprefix('output.dir=')) for w in sys.argv if w.startswith('output.dir='))\n"
+        "folder.mkdir()\n"
+        "number = int(folder.name[-3:])\n"
+        "(folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'valid_nrmse': 0.1 + number}) + '\\n')\n"
+        "time.sleep(60 * (number == 2))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(
+        sys, "argv", ["sweep.py", "--config", "x", "--trials", "3", "--startup", "2", "--out", f"{tmp_path}/s"]
+    )
+    assert sweep.main() == 0
+    study = optuna.load_study(study_name="matey", storage=f"sqlite:///{tmp_path}/s/study.db")
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
