@@ -25,7 +25,7 @@ def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "examples")
     import sweep
 
-    stand_in = tmp_path / "matey.py"
+    stand_in = tmp_path / "stand_in.py"
     stand_in.write_text(
         "import json, pathlib, sys, time\n"
         "folder = next(pathlib.Path(w.removeprefix('output.dir=')) for w in sys.argv if w.startswith('output.dir='))\n"
@@ -34,10 +34,8 @@ def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):
         "(folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'valid_nrmse': 0.1 + number}) + '\\n')\n"
         "time.sleep(60 * (number == 2))\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(
-        sys, "argv", ["sweep.py", "--config", "x", "--trials", "3", "--startup", "2", "--out", f"{tmp_path}/s"]
-    )
+    words = ["--config", "x", "--trials", "3", "--startup", "2", "--launcher", f"{sys.executable} {stand_in}"]
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *words, "--out", f"{tmp_path}/s"])
     assert sweep.main() == 0
     study = optuna.load_study(study_name="matey", storage=f"sqlite:///{tmp_path}/s/study.db")
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
