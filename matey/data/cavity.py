@@ -32,7 +32,7 @@ from matey.data.hdf5 import axis_sizes, described_hdf5, is_hdf5, read_hdf5
 from matey.data.npy import map_npy
 from matey.data.pdebench_config import numbers
 from matey.data.signature import is_npy
-from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"
 AXES = {"velocity": "t y x 2", "magnetic": "t y x 2"}
@@ -72,9 +72,9 @@ class CavityFile(TrajectorySet):
             ),
         )
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        frames = np.concatenate([read_hdf5(source, name, start, stop) for name in AXES], axis=-1)
+        frames = np.concatenate([read_hdf5(source, name, start, stop, cells[1:]) for name in AXES], axis=-1)
         return rearrange(frames, "t y x f -> t f 1 y x")
 
 
@@ -116,8 +116,9 @@ class CavityArray(TrajectorySet):
             ),
         )
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        return rearrange(map_npy(self.trajectories[trajectory].source)[start:stop], "t y x f -> t f 1 y x")
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        frames = map_npy(self.trajectories[trajectory].source)[start:stop, cells[1], cells[2]]
+        return rearrange(frames, "t y x f -> t f 1 y x")
 
 
 def recognises_numpy(path: Path) -> bool:

@@ -29,11 +29,11 @@ import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.description import Axis
+from matey.config.description import Axis, GridAxis
 from matey.data.arrays.kinds import KINDS, kind_of
 from matey.data.described_file import Located, describe_file
 from matey.data.hdf5 import refuse_beyond_memory
-from matey.data.trajectories import BadValuesError, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, Part, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
@@ -72,11 +72,13 @@ class DescribedFiles(TrajectorySet):
             name for name, source in description.given.items() if "time" in description.axes_of(source)
         )
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         located, times = self._located[trajectory], self._times(start, stop)
         frames: list[np.ndarray | None] = [None] * len(self.fields)
         for (name, axes), members in self._arrays(located).items():
-            values = self._read_array(located, name, axes, times, [index for _, index in members if index is not None])
+            values = self._read_array(
+                located, name, axes, times, cells, [index for _, index in members if index is not None]
+            )
             lowest = min((index for _, index in members if index is not None), default=0)
             for position, index in members:
                 frames[position] = values[0 if index is None else index - lowest]
@@ -88,7 +90,8 @@ class DescribedFiles(TrajectorySet):
         located, source = self._located[trajectory], self.description.given[name]
         index = [] if source.index is None else [source.index]
         axes = self.description.axes_of(source)
-        (values,) = self._read_array(located, located.given[name], axes, self._times(start, stop), index)
+        z, y, x = (slice(0, size) for size in located.about.grid)
+        (values,) = self._read_array(located, located.given[name], axes, self._times(start, stop), (z, y, x), index)
         return values
 
     def _times(self, start: int, stop: int) -> slice:
@@ -104,7 +107,13 @@ class DescribedFiles(TrajectorySet):
         return arrays
 
     def _read_array(
-        self, located: Located, name: str, axes: tuple[Axis, ...], times: slice, components: list[int]
+        self,
+        located: Located,
+        name: str,
+        axes: tuple[Axis, ...],
+        times: slice,
+        cells: Cells,
+        components: list[int],
     ) -> np.ndarray:
         """Read frames of an array, ``(component, t, z, y, x)``, from the first to the last component that is asked for.
 
@@ -113,10 +122,13 @@ class DescribedFiles(TrajectorySet):
         about = located.about
         component = slice(min(components, default=0), max(components, default=0) + 1)
         picked: dict[Axis, int | slice] = {"trajectory": located.sample, "time": times, "component": component}
-        index = tuple(picked.get(axis, slice(None)) for axis in axes)
+        names: tuple[GridAxis, ...] = ("z", "y", "x")
+        for axis, size, side in zip(names, about.grid, cells, strict=True):
+            picked[axis] = slice(size - side.stop, size - side.start) if axis in located.turned else side
+        index = tuple(picked[axis] for axis in axes)
         stored = located.stored[name]
         num_frames, num_components = len(range(times.start, times.stop, times.step)), component.stop - component.start
-        needed = num_frames * num_components * math.prod(about.grid)
+        needed = num_frames * num_components * math.prod(side.stop - side.start for side in cells)
         refuse_beyond_memory(f"{about.source}, {name}", stored.shape, needed * stored.dtype.itemsize)
         raw = KINDS[self._kinds[about.source]].read(about.source, name, index)
         values = stored.values(raw)
@@ -127,10 +139,10 @@ class DescribedFiles(TrajectorySet):
             )
         left = [axis for axis in axes if axis != "trajectory"]
         sizes = {axis: 1 for axis in ("component", "time", "z", "y", "x") if axis not in left}
-        names = {"component": "c", "time": "t"}
-        pattern = " ".join(names.get(axis, axis) for axis in left)
+        short = {"component": "c", "time": "t"}
+        pattern = " ".join(short.get(axis, axis) for axis in left)
         whole = " ".join(
-            "1" if axis in sizes else names.get(axis, axis) for axis in ("component", "time", "z", "y", "x")
+            "1" if axis in sizes else short.get(axis, axis) for axis in ("component", "time", "z", "y", "x")
         )
         values = rearrange(values, f"{pattern} -> {whole}")
         turned = tuple(slice(None, None, -1) if axis in located.turned else slice(None) for axis in "zyx")

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -104,7 +104,9 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             ) from error
 
 
-def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | None = None) -> np.ndarray:
+def read_hdf5(
+    path: Path, dataset: str, start: int, stop: int, cells: Sequence[slice] = (), sample: int | None = None
+) -> np.ndarray:
     """Read frames ``start:stop`` of a dataset, and nothing else of it.
 
     Args:
@@ -112,6 +114,7 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
         dataset: a dataset whose first axis is time, or the second one if ``sample`` is given.
         start: first frame.
         stop: one after the last frame.
+        cells: part of each of the axes that follow time; all of those that are not named.
         sample: index of the trajectory along the first axis, where that axis counts trajectories.
 
     Raises:
@@ -121,9 +124,10 @@ def read_hdf5(path: Path, dataset: str, start: int, stop: int, sample: int | Non
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
-        frames, item = slice(start, stop), file[dataset]
-        check_memory(item, (stop - start) * math.prod(item.shape[1 if sample is None else 2 :]))
-        return item[frames if sample is None else (sample, frames)]
+        item, first = file[dataset], 1 if sample is None else 2
+        sides = [side.stop - side.start for side in cells]
+        check_memory(item, (stop - start) * math.prod([*sides, *item.shape[first + len(sides) :]]))
+        return item[(*(() if sample is None else (sample,)), slice(start, stop), *cells)]
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
             f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "

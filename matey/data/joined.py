@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.trajectories import Cells, DataError, TrajectorySet
 
 
 class JoinedTrajectories(TrajectorySet):
@@ -36,9 +36,9 @@ class JoinedTrajectories(TrajectorySet):
         self._parts = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         part, number = self._located(trajectory)
-        return part._read_frames(number, start, stop)
+        return part._read_frames(number, start, stop, cells)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         part, number = self._located(trajectory)

@@ -22,7 +22,7 @@ from matey.data.coordinates import mean_step
 from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
 from matey.data.netcdf import Variable, describe_netcdf, read_netcdf
 from matey.data.signature import is_classic_netcdf
-from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # of the domain in m; fixed in the code and not stored
 PERTURBATIONS = ("dens", "theta")
@@ -68,10 +68,10 @@ class MiniWeatherFile(TrajectorySet):
         else:
             self._background = neutral_background(num_z)  # (f, z)
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), start, stop), dtype=np.float64)  # (f, t, z, x)
-        state[:2] += self._background[:, None, :, None]
+        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), start, stop, cells[1:]), dtype=np.float64)
+        state[:2] += self._background[:, None, cells[1], None]  # (f, t, z, x)
         return rearrange(state, "f t y x -> t f 1 y x")
 
 
@@ -127,11 +127,11 @@ def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
     return tuple(name.rpartition("/")[2] for name in named) if len(named) == len(names) else ()
 
 
-def _read(path: Path, names: Sequence[str], start: int, stop: int) -> list[np.ndarray]:
-    """Read ``start:stop`` along the first axis of some variables."""
+def _read(path: Path, names: Sequence[str], start: int, stop: int, cells: Sequence[slice] = ()) -> list[np.ndarray]:
+    """Read ``start:stop`` along the first axis of some variables, and some cells along the others."""
     if is_classic_netcdf(path):
-        return read_netcdf(path, names, start, stop)
-    return [read_hdf5(path, name, start, stop) for name in names]
+        return read_netcdf(path, names, (slice(start, stop), *cells))
+    return [read_hdf5(path, name, start, stop, cells) for name in names]
 
 
 def _check(

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
-from matey.data.windows import Window, is_sound, num_starts, read_windows
+from matey.data.windows import Window, is_sound, num_starts, read_parts, read_windows
 from matey.data.workers import end_at_exit, leave_signals_to_the_run
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, Box, FieldBatch, Samples
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
@@ -159,7 +159,8 @@ def micro_batches(
     same_system: bool = False,
     bad_values: Literal["refuse", "skip"] = "refuse",
     further: Callable[[int], int] | None = None,
-    finish: Callable[[int, list[FieldBatch]], Any] | None = None,
+    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None = None,
+    finish: Callable[[int, Any], Any] | None = None,
 ) -> Generator[Any, None, None]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
@@ -183,6 +184,8 @@ def micro_batches(
         further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
             number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
             it is sent to them.
+        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Where targets move on,
+            all are read as well. Sent to workers likewise.
         finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
             their place; called where they are read, and sent to workers as ``further`` is.
 
@@ -191,7 +194,7 @@ def micro_batches(
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
     reads = _MicroBatches(
-        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further, finish
+        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further, share, finish
     )
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
     items: Iterable[Any]
@@ -230,7 +233,8 @@ class _MicroBatches(Dataset[Any]):
         same_system: bool,
         skip_bad: bool,
         further: Callable[[int], int] | None,
-        finish: Callable[[int, list[FieldBatch]], Any] | None,
+        share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None,
+        finish: Callable[[int, Any], Any] | None,
     ) -> None:
         self.mixture = mixture
         self.micro_batch = micro_batch
@@ -240,6 +244,7 @@ class _MicroBatches(Dataset[Any]):
         self.run_length = micro_batch if same_system else 1
         self.skip_bad = skip_bad
         self.further = further
+        self.share = share
         self.finish = finish
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
@@ -249,13 +254,15 @@ class _MicroBatches(Dataset[Any]):
         except DataError as error:
             return error
 
-    def _read(self, step: int, chunk: int) -> list[FieldBatch]:
+    def _read(self, step: int, chunk: int) -> list[FieldBatch] | list[BatchPart]:
         sets, num_frames = self.mixture.sets, self.mixture.num_frames
         size = self.micro_batch * self.accumulation * self.num_ranks
         first = (chunk * self.num_ranks + self.rank) * self.micro_batch
         further = self.further(step * self.accumulation + chunk) if self.further else 0
         drawn = self.mixture.global_batch(step, size, self.run_length, range(first, first + self.micro_batch))
         windows = [self.mixture.further(window, further) for window in drawn]
+        if self.share is not None and not further:
+            return read_parts(sets, windows, num_frames, self.share)
         try:
             return read_windows(sets, windows, num_frames)
         except BadValuesError:

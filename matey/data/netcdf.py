@@ -41,8 +41,8 @@ def describe_netcdf(path: Path) -> dict[str, Variable]:
         return {name: Variable(item.dimensions, item.shape) for name, item in file.variables.items()}
 
 
-def read_netcdf(path: Path, variables: Sequence[str], start: int, stop: int) -> list[np.ndarray]:
-    """Read ``start:stop`` along the first axis of each variable, and nothing else of them.
+def read_netcdf(path: Path, variables: Sequence[str], part: tuple[slice, ...]) -> list[np.ndarray]:
+    """Read a part of each variable, and nothing else of them; of axes that ``part`` does not reach, all.
 
     Raises:
         DataError: the file cannot be read, see ``describe_netcdf``, or a variable is gone.
@@ -51,7 +51,7 @@ def read_netcdf(path: Path, variables: Sequence[str], start: int, stop: int) -> 
         for name in variables:
             if name not in file.variables:
                 raise DataError(f"{path} has no variable {name!r} any more; it was changed while in use.")
-        return [_copy(file.variables[name].data[start:stop]) for name in variables]
+        return [_copy(file.variables[name].data[part]) for name in variables]
 
 
 def outline_netcdf(path: Path) -> list[str]:

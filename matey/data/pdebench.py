@@ -19,7 +19,7 @@ from einops import rearrange
 from matey.data.coordinates import stored_step
 from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
-from matey.data.trajectories import Boundary, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, DataError, Reader, Trajectory, TrajectorySet
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,11 @@ class SeedGroupFile(TrajectorySet):
                     )
             self.trajectories = tuple(_describe(file, path, name, shapes[0], layout) for name in names)
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         about = self.trajectories[trajectory]
-        frames = read_hdf5(about.source, f"{about.name}/data", start, stop)
+        along = dict(zip("zyx", cells, strict=True))
+        on_disk = [along[axis] for axis in self._layout.disk_axes.split()[1:3]]
+        frames = read_hdf5(about.source, f"{about.name}/data", start, stop, on_disk)
         return rearrange(frames, f"{self._layout.disk_axes} -> t f 1 y x")
 
 

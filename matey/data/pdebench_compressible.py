@@ -19,7 +19,7 @@ from einops import rearrange
 from matey.data.coordinates import stored_step
 from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers
-from matey.data.trajectories import Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Reader, Trajectory, TrajectorySet
 
 RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
 DATASETS = ("Vx", "Vy", "density", "pressure")
@@ -59,9 +59,9 @@ class CompressibleFile(TrajectorySet):
             for index in range(sizes["n"])
         )
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        source = self.trajectories[trajectory].source
-        parts = [read_hdf5(source, name, start, stop, sample=trajectory) for name in DATASETS]
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        source, (_, y, x) = self.trajectories[trajectory].source, cells
+        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in DATASETS]
         return rearrange(parts, "f t x y -> t f 1 y x")
 
 

@@ -19,7 +19,7 @@ from einops import rearrange
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.pdebench_config import numbers, read_config
-from matey.data.trajectories import DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "incompressible"
 AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
@@ -64,9 +64,9 @@ class IncompressibleFile(TrajectorySet):
             for index in range(sizes["b"])
         )
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        source = self.trajectories[trajectory].source
-        parts = [read_hdf5(source, name, start, stop, sample=trajectory) for name in ("velocity", "particles")]
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        source, (_, y, x) = self.trajectories[trajectory].source, cells
+        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in ("velocity", "particles")]
         return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:

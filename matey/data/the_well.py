@@ -13,7 +13,7 @@ Source: The Well (Ohana et al. 2024, arXiv:2412.00568), ``docs/data_format.md``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -25,7 +25,7 @@ from einops import rearrange
 
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
-from matey.data.trajectories import Boundary, DataError, Part, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, DataError, Part, Reader, Trajectory, TrajectorySet
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
@@ -79,24 +79,25 @@ class WellFile(TrajectorySet):
         self._constant = {name: (field, number) for field in constant for number, name in enumerate(field.names)}
         self.given = tuple(self._constant)
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        source = self.trajectories[trajectory].source
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        source, sides = self.trajectories[trajectory].source, [cells["zyx".index(axis)] for axis in self._ours]
         parts = []
         for field in self._stored:
             sample = trajectory if field.per_trajectory else None
-            frames = read_hdf5(source, field.dataset, start, stop, sample=sample)
-            parts.append(self._on_our_axes(trajectory, field, frames, stop - start))
+            part = [side for side, varies in zip(sides, field.varies, strict=True) if varies]
+            frames = read_hdf5(source, field.dataset, start, stop, part, sample)
+            parts.append(self._on_our_axes(field, frames, stop - start, [side.stop - side.start for side in sides]))
         return np.concatenate(parts, axis=1)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         field, number = self._constant[name]
         index = (trajectory,) if field.per_trajectory else ()
         values = read_part(self.trajectories[trajectory].source, field.dataset, index)
-        return self._on_our_axes(trajectory, field, values, 1)[:, number]
-
-    def _on_our_axes(self, trajectory: int, field: StoredField, frames: np.ndarray, num_frames: int) -> np.ndarray:
-        """Return frames as the file has them as ``(t, f, z, y, x)``."""
         grid = [self.trajectories[trajectory].grid["zyx".index(axis)] for axis in self._ours]
+        return self._on_our_axes(field, values, 1, grid)[:, number]
+
+    def _on_our_axes(self, field: StoredField, frames: np.ndarray, num_frames: int, grid: Sequence[int]) -> np.ndarray:
+        """Return frames as the file has them, of so many cells along its axes, as ``(t, f, z, y, x)``."""
         kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
         frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
         frames = np.broadcast_to(frames, (num_frames, *grid, len(field.names)))

@@ -26,6 +26,9 @@ _NO_AXIS: Boundary = "none"
 # Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
 _reading = threading.Lock()
 
+Cells = tuple[slice, slice, slice]
+"""A box of cells along ``z, y, x``, with its first cell and the one after its last."""
+
 Array = Any
 """A NumPy array or a PyTorch tensor."""
 
@@ -67,8 +70,14 @@ class TrajectorySet(ABC):
         """The files of the set, each once, in order."""
         return tuple(dict.fromkeys(trajectory.source for trajectory in self.trajectories))
 
-    def read(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames ``start`` to ``stop - 1`` of one trajectory, and no others, from its file.
+
+        Args:
+            trajectory: index of the trajectory.
+            start: first frame.
+            stop: one after the last frame.
+            cells: a box of cells, and no others are read; by default all.
 
         Returns:
             float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
@@ -79,10 +88,14 @@ class TrajectorySet(ABC):
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
+        z, y, x = (slice(0, size) for size in about.grid)
+        cells = cells or (z, y, x)
         with _reading:
-            frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop), dtype=np.float32)
-        assert frames.shape == (stop - start, len(self.fields), *about.grid), f"{frames.shape} from {about.label}"
-        _check_finite(about, self.fields, frames, start)
+            read = self._read_frames(trajectory, start, stop, cells)
+            frames = np.ascontiguousarray(read, dtype=np.float32)
+        expected = (stop - start, len(self.fields), *(side.stop - side.start for side in cells))
+        assert frames.shape == expected, f"{frames.shape} instead of {expected} from {about.label}"
+        _check_finite(about, self.fields, frames, start, [side.start for side in cells])
         return frames
 
     def read_given(self, trajectory: int, start: int, stop: int) -> np.ndarray:
@@ -113,8 +126,8 @@ class TrajectorySet(ABC):
         return chosen
 
     @abstractmethod
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        """Read frames in the shape that ``read`` promises; it checks bounds, shape and values."""
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        """Read frames of a box of cells in the shape that ``read`` promises; it checks bounds, shape and values."""
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         """Read a given field, ``(t, z, y, x)`` or what can be broadcast to that."""
@@ -228,19 +241,22 @@ class _InMemory(TrajectorySet):
         values = _on_the_host(values[start:stop] if name in self.given_in_time else values[None])
         return values.reshape(len(values), *self.trajectories[trajectory].grid)
 
-    def _read_frames(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        about = self.trajectories[trajectory]
-        frames = [_on_the_host(array[trajectory, start:stop]) for array in self._arrays]
-        return np.stack(frames, axis=1).reshape(stop - start, len(frames), *about.grid)
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        missing = 5 - len(self._arrays[0].shape)
+        frames = [_on_the_host(array[(trajectory, slice(start, stop), *cells[missing:])]) for array in self._arrays]
+        return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
 
 
-def _check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)``, the first of them number ``start``, is none."""
+def _check_finite(
+    about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
+) -> None:
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is none, from frame ``start`` and a ``first`` cell on."""
     if not np.isfinite(frames).all():
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
+        place = tuple(before + number for before, number in zip(first, cell, strict=True))
         raise BadValuesError(
             f"{about.label}: expected finite values, but field {names[index]!r} is "
-            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {tuple(cell)}; "
+            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {place}; "
             f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
         )
 

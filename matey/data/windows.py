@@ -5,7 +5,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, Box, FieldBatch, Piece, Samples
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -118,6 +118,33 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     return [_read_batch(sets, group, num_frames) for group in alike(sets, windows)]
 
 
+def read_parts(
+    sets: Sequence[TrajectorySet],
+    windows: Sequence[Window],
+    num_frames: int,
+    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]],
+) -> list[BatchPart]:
+    """Read a part of a micro-batch, and nothing else of its files; batches and samples are those of `read_windows`.
+
+    What is given besides the histories is not read.
+
+    Args:
+        sets: the data sets.
+        windows: the windows of the micro-batch.
+        num_frames: frames of history, ``T``.
+        share: function that says which boxes of each batch to read.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    groups = alike(sets, windows)
+    samples = [_samples_of(sets, group, num_frames) for group in groups]
+    return [
+        BatchPart(about, tuple(_read_piece(sets, group[sample], num_frames, sample, cells) for sample, cells in boxes))
+        for group, about, boxes in zip(groups, samples, share(samples), strict=True)
+    ]
+
+
 def read_history(
     data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int, follow: int = 1
 ) -> FieldBatch:
@@ -213,6 +240,48 @@ def _read_batch(
     return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
 
 
+def _samples_of(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> Samples:
+    source = sets[windows[0].set_index]
+    about = source.trajectories[windows[0].trajectory]
+    return Samples(
+        system=source.system,
+        fields=source.fields,
+        window=(num_frames, *about.grid),
+        dtype=torch.float32,
+        lead_time=torch.tensor([window.lead for window in windows], dtype=torch.float32),
+        periodic=about.periodic,
+        draw=torch.tensor([window.draw for window in windows]),
+        parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
+    )
+
+
+def _read_piece(
+    sets: Sequence[TrajectorySet], window: Window, num_frames: int, sample: int, cells: tuple[slice, slice, slice]
+) -> Piece:
+    source, end = sets[window.set_index], window.start + num_frames
+    history = _read_box(source, window.trajectory, window.start, end, cells)
+    target = _read_box(source, window.trajectory, end - 1 + window.lead, end + window.lead, cells)[0]
+    z, y, x = (side.start for side in cells)
+    return Piece(sample, (z, y, x), torch.from_numpy(history), torch.from_numpy(target))
+
+
+def _read_box(
+    source: TrajectorySet, trajectory: int, start: int, stop: int, cells: tuple[slice, ...], axis: int = 0
+) -> np.ndarray:
+    """Read a box of cells that may go on at the other side of the domain."""
+    if axis == len(cells):
+        z, y, x = cells
+        return source.read(trajectory, start, stop, (z, y, x))
+    side, length = cells[axis], source.trajectories[trajectory].grid[axis]
+    turns = range(side.start // length * length, side.stop, length)
+    spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
+    parts = [
+        _read_box(source, trajectory, start, stop, (*cells[:axis], span, *cells[axis + 1 :]), axis + 1)
+        for span in spans
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
+
+
 def _batch_of(
     sets: Sequence[TrajectorySet],
     windows: Sequence[Window],
@@ -225,7 +294,6 @@ def _batch_of(
     abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
     follow = max(follow, *(window.lead for window in windows))
     given = [_given(sets[window.set_index], window, num_frames + follow) for window in windows] if source.given else []
-    names = dict.fromkeys(name for about in abouts for name in about.parameters)
     return FieldBatch(
         system=source.system,
         fields=source.fields,
@@ -235,8 +303,14 @@ def _batch_of(
         periodic=abouts[0].periodic,
         given_fields=source.given,
         given=_stack(given) if given else None,
-        parameters={name: torch.tensor([_number(about, name) for about in abouts]) for name in names},  # (b)
+        parameters=_parameters(abouts),
     )
+
+
+def _parameters(abouts: Sequence[Trajectory]) -> dict[str, Tensor]:
+    """Return the parameters of trajectories by name, ``(b,)``."""
+    names = dict.fromkeys(name for about in abouts for name in about.parameters)
+    return {name: torch.tensor([_number(about, name) for about in abouts]) for name in names}
 
 
 def _number(about: Trajectory, name: str) -> float:

@@ -25,7 +25,7 @@ from matey.model.embedding import weighted_sums
 from matey.model.given import Rows
 from matey.model.groups import packed
 from matey.model.module_list import ModuleList
-from matey.tokens.patches import Patch, Places, factor_stages, surroundings
+from matey.tokens.patches import Patch, Places, factor_stages, windows_of
 
 
 class PatchDecoder(nn.Module):
@@ -62,9 +62,9 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, periodic: Sequence[bool], blocks: Places) -> Tensor:
-        """Cut what the decoder sees of some blocks out of a normalised frame: ``(c, f, window)``, see `surroundings`."""
-        return surroundings(frame, self.cells[1:], self.halo, periodic, blocks)
+    def windows(self, frame: Tensor, start: Sequence[int], blocks: Places) -> Tensor:
+        """Cut what the decoder sees of some blocks out of a box of a normalised frame: ``(c, f, window)``, see `windows_of`."""
+        return windows_of(frame, start, self.cells[1:], self.halo, blocks)
 
     def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
         """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import Samples
 from matey.metrics import nrmse
 from matey.model.seam import Seam
 from matey.tokens.tiles import Tiles
@@ -20,35 +20,42 @@ class Forecast(NamedTuple):
     backward pass, and counts gradients of all but the last micro-step more than once (bfloat16 with stage 1, `overlap_comm`).
 
     Attributes:
-        batch: the histories that the forecast starts from.
-        base: ``(b, f, z, y, x)``, the field that the decoded values are added to, in physical units; the last frame
-            when the change is predicted.
+        samples: description of the samples.
+        base: ``(k, f, z, y, x)``, values that the decoded ones are added to, in physical units: the last frame when the change
+            is predicted, else the mean, of which there is one value for all cells.
         scale: ``(b, f)``, the factor on the decoded values, in physical units.
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
+        target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
         num_tokens: number of tokens of the batch that this rank processed.
         seam: the seam that adds up what the ranks of a sequence group decoded.
     """
 
-    batch: FieldBatch
+    samples: Samples
     base: Tensor
     scale: Tensor
     tiles: Tiles
     own: Tensor
     decoded: Tensor
+    target: Tensor | None
     num_tokens: int
     seam: Seam
 
-    def errors(self, target: Tensor) -> Tensor:
-        """Return by how much this rank's cells miss a target ``(b, f, z, y, x)``.
+    @property
+    def known_target(self) -> Tensor:
+        """The target, of a forecast that has one."""
+        assert self.target is not None, f"this forecast of {self.samples.system} has no target"
+        return self.target
+
+    def errors(self) -> Tensor:
+        """Return by how much this rank's cells miss the target.
 
         In the tiles ``(k, f, z, y, x)`` and units of ``decoded``; zero in cells that are not own.
         """
-        scale = self.scale[self.tiles.sample][..., None, None, None]
-        wanted = (self.tiles.cut(target) - self.tiles.cut(self.base)) / scale
-        return (self.decoded.to(target.dtype) - wanted).where(self.own[:, None], 0)
+        wanted = (self.known_target.to(self.scale.dtype) - self.base) / self._scale_of_tiles()
+        return (self.decoded.to(wanted.dtype) - wanted).where(self.own[:, None], 0)
 
     def frame(self) -> Tensor:
         """Return what is decoded as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
@@ -56,8 +63,20 @@ class Forecast(NamedTuple):
 
     def field(self) -> Tensor:
         """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the cells of all ranks that share it."""
-        decoded = self.seam.reduce(self.frame().to(self.scale.dtype))
-        return self.base + self.scale[..., None, None, None] * decoded
+        values = self.base + self._scale_of_tiles() * self.decoded.to(self.scale.dtype)
+        return self._together(values)
+
+    def _together(self, values: Tensor) -> Tensor:
+        """Return tiles ``(k, f, z, y, x)`` of all ranks as one frame."""
+        return self.seam.reduce(self.tiles.put(values.where(self.own[:, None], 0)))
+
+    def _scale_of_tiles(self) -> Tensor:
+        return self.scale[self.tiles.sample][..., None, None, None]
+
+    @property
+    def error(self) -> Tensor:
+        """The NRMSE of each sample and field, ``(b, f)``."""
+        return nrmse(self.field(), self._together(self.known_target))
 
 
 class Forecasts(list[Forecast]):
@@ -66,4 +85,4 @@ class Forecasts(list[Forecast]):
     @property
     def loss(self) -> Tensor:
         """The NRMSE, mean over fields and samples, against the targets, which all batches must have."""
-        return torch.cat([nrmse(each.field(), each.batch.known_target).mean(dim=1) for each in self]).mean()
+        return torch.cat([each.error.mean(dim=1) for each in self]).mean()

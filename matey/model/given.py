@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matey.fields import FieldBatch, field_rows
+from matey.fields import FieldBatch, Samples, field_rows
 from matey.model.configuration import MateyConfig
 from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
 
@@ -60,17 +60,17 @@ class Given:
         return Normalisation(*(torch.cat(pair, dim=1) for pair in pairs))
 
 
-def rows_of(batch: FieldBatch, config: MateyConfig) -> Rows:
+def rows_of(batch: Samples, config: MateyConfig, device: torch.device) -> Rows:
     """Find the rows of the fields of a batch.
 
     Raises:
         ValueError: a field to predict is not in the vocabulary.
     """
-    predicted = torch.tensor(field_rows(batch.fields, config.fields), device=batch.history.device)
+    predicted = torch.tensor(field_rows(batch.fields, config.fields), device=device)
     if not (known := _known(batch, config)):
         return Rows(predicted, predicted)
     names = [batch.given_fields[index] for index in known]
-    given = torch.tensor(field_rows(names, config.fields), device=batch.history.device)
+    given = torch.tensor(field_rows(names, config.fields), device=device)
     return Rows(torch.cat([predicted, given]), predicted)
 
 
@@ -102,14 +102,14 @@ def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
     return Given(values, statistics)
 
 
-def parameters_of(batch: FieldBatch, names: Sequence[str]) -> Tensor:
+def parameters_of(batch: Samples, names: Sequence[str], device: torch.device) -> Tensor:
     """Return the named parameters of the samples, ``(b, p)``, NaN where they are not known."""
-    unknown = torch.full((batch.num_samples,), torch.nan, device=batch.history.device)
+    unknown = torch.full((batch.number,), torch.nan, device=device)
     each = [batch.parameters.get(name, unknown).to(unknown.dtype) for name in names]
     return torch.stack(each, dim=1)
 
 
-def _known(batch: FieldBatch, config: MateyConfig) -> list[int]:
+def _known(batch: FieldBatch | Samples, config: MateyConfig) -> list[int]:
     return [index for index, name in enumerate(batch.given_fields) if name in config.given]
 
 

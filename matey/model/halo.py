@@ -43,8 +43,7 @@ def with_halo(
         have.new_zeros(len(around.row), *have.shape[1:]).index_copy(0, torch.searchsorted(around.row, part.row), have)
         for have, part, around in zip(values, tiles, wanted, strict=True)
     ]
-    place = seam.ranks.shard(seam.size).start  # of this rank among those that share the samples
-    holders = [held_by(part, place) for part in tiles]
+    holders = [held_by(part, seam.ranks.place) for part in tiles]
     summed = seam.reduce(torch.cat([holder.flatten() for holder in holders]))
     shared = [
         holder.view_as(own)

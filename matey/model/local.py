@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from matey.model.given import Rows
 from matey.model.groups import unpacked
 from matey.model.module_list import ModuleList
 from matey.model.stencil import Scheme
-from matey.tokens.patches import Patch, extend
+from matey.tokens.patches import Patch
+from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
 
 
@@ -41,15 +41,12 @@ class LocalOperator(nn.Module):
         self, patches: Sequence[Patch], num_fields: int, width: int, channels: int, scales: Sequence[int] = (1,)
     ) -> None:
         super().__init__()
-        along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
-        # In space a window of five cells would be 125 of them.
-        self.halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
-        self.factors = [[scale if goes else 1 for goes in along] for scale in scales]
+        self.halo, self.factors = scales_of(patches, scales)
         self.schemes = ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
 
     def changes(
         self,
-        frames: Sequence[Tensor],
+        wide: Sequence[Sequence[Tensor]],
         tiles: Sequence[Tiles],
         conditions: Tensor,
         rows: Sequence[Rows],
@@ -57,7 +54,7 @@ class LocalOperator(nn.Module):
         """Predict the changes in some tiles of every group.
 
         Args:
-            frames: inputs ``(b, 2, f, z, y, x)`` of each batch, see `local_inputs`.
+            wide: inputs of each scheme, for each batch, see `wide_inputs`.
             tiles: the tiles of each batch to predict; there may be none.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
@@ -65,45 +62,64 @@ class LocalOperator(nn.Module):
         Returns:
             One tensor ``(k, f, z, y, x)`` per batch, the changes in the cells of its tiles; zero beyond the grid.
         """
-        boxes = [_box(inputs, part) for inputs, part in zip(frames, tiles, strict=True)]
-        of_samples = conditions.split([len(inputs) for inputs in frames])
+        boxes = [box_of(part) for part in tiles]
+        of_samples = conditions.split([part.frames.num_samples for part in tiles])
         asked = torch.cat([told[samples] for told, (samples, *_) in zip(of_samples, boxes, strict=True)])
-        changes = [inputs.new_zeros(()) for inputs in frames]
-        for scheme, factor in zip(self.schemes, self.factors, strict=True):
-            wide = [
-                self._wide(inputs, box, factor, part.frames.periodic)
-                for inputs, box, part in zip(frames, boxes, tiles, strict=True)
-            ]
-            of_scale = unpacked(scheme(wide, asked, rows), scheme.shapes(wide, rows))
+        changes = [asked.new_zeros(())] * len(boxes)
+        for number, (scheme, factor) in enumerate(zip(self.schemes, self.factors, strict=True)):
+            inputs = [of_batch[number] for of_batch in wide]
+            of_scale = unpacked(scheme(inputs, asked, rows), scheme.shapes(inputs, rows))
             changes = [
                 change + _refined(values, box, factor)
                 for change, values, box in zip(changes, of_scale, boxes, strict=True)
             ]
-        # A rank without cells has predicted one, see `_box`: it is dropped here.
+        # A rank without cells has predicted one, see `box_of`: it is dropped here.
         sizes = [[side.stop - side.start for side in part.box] for part in tiles]
         return [
             part.place(change[:number, :, :z, :y, :x])
             for part, change, (number, z, y, x) in zip(tiles, changes, sizes, strict=True)
         ]
 
-    def _wide(self, inputs: Tensor, box: Sequence[slice], factor: Sequence[int], periodic: Sequence[bool]) -> Tensor:
-        """Return the means that a scheme takes to predict those of a box and, where these are interpolated, around it."""
-        samples, *cells = box
-        sides = [side if s == 1 else _coarse(side, s) for side, s in zip(cells, factor, strict=True)]
-        return extend(
-            _means(inputs[samples], factor),
-            [side.stop + reach for side, reach in zip(sides, self.halo, strict=True)],
-            periodic,
-            before=[reach - side.start for side, reach in zip(sides, self.halo, strict=True)],
-        )
+
+def scales_of(patches: Sequence[Patch], scales: Sequence[int]) -> tuple[tuple[int, ...], list[list[int]]]:
+    """Return the halo of each scheme's window along ``z, y, x``, and the cells along each axis that each takes the mean of."""
+    along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
+    # In space a window of five cells would be 125 of them.
+    halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
+    return halo, [[scale if goes else 1 for goes in along] for scale in scales]
 
 
-def _box(inputs: Tensor, tiles: Tiles) -> list[slice]:
+def wide_inputs(inputs: Region, tiles: Tiles, halo: Sequence[int], factor: Sequence[int]) -> Tensor:
+    """Return the means that a scheme takes to predict those of some tiles and, where these are interpolated, around them.
+
+    Args:
+        inputs: the inputs ``(b, 2, f, z, y, x)`` of a batch, see `local_inputs`, all of them or around the tiles.
+        tiles: the tiles of the batch to predict; there may be none.
+        halo: cells ``z, y, x`` of the halo of the scheme's window, see `scales_of`.
+        factor: cells ``z, y, x`` that the scheme takes the mean of.
+    """
+    samples, begin, end = wide_box(tiles, halo, factor)
+    return inputs.means(factor).around(samples, begin, end)
+
+
+def wide_box(tiles: Tiles, halo: Sequence[int], factor: Sequence[int]) -> tuple[slice, list[int], list[int]]:
+    """Return the box of means that `wide_inputs` returns: samples, the first mean ``z, y, x``, and the one after the last."""
+    samples, *cells = box_of(tiles)
+    sides = [side if s == 1 else _coarse(side, s) for side, s in zip(cells, factor, strict=True)]
+    begin, end = ([getattr(s, at) + sign * r for s, r in zip(sides, halo, strict=True)] for at, sign in ENDS)
+    return samples, begin, end
+
+
+ENDS = (("start", -1), ("stop", 1))
+"""The ends of a slice, and the direction in which a halo lies beyond each."""
+
+
+def box_of(tiles: Tiles) -> list[slice]:
     """Return the box around some tiles, or a cell where there are none.
 
     A rank without cells predicts one and drops it: it has a gradient of zero for every weight, which ZeRO waits for.
     """
-    lengths = (len(inputs), *inputs.shape[3:])
+    lengths = (tiles.frames.num_samples, *tiles.frames.window[1:])
     return [_not_empty(side, length) for side, length in zip(tiles.box, lengths, strict=True)]
 
 
@@ -115,15 +131,6 @@ def _not_empty(side: slice, length: int) -> slice:
 def _coarse(side: slice, scale: int) -> slice:
     """Return the means that linear interpolation to the cells of one side of a box takes."""
     return slice(side.start // scale - 1, -(-side.stop // scale) + 1)
-
-
-def _means(inputs: Tensor, factor: Sequence[int]) -> Tensor:
-    """Take the means of ``factor`` cells of ``(b, i, f, z, y, x)``; at the far edge, of those that there are."""
-    if all(s == 1 for s in factor):
-        return inputs
-    window = [min(s, size) for s, size in zip(factor, inputs.shape[3:], strict=True)]
-    means = F.avg_pool3d(inputs.flatten(0, 2), window, ceil_mode=True, count_include_pad=False)
-    return means.unflatten(0, inputs.shape[:3])
 
 
 def _refined(means: Tensor, box: Sequence[slice], factor: Sequence[int]) -> Tensor:

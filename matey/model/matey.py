@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, Samples
 from matey.model.blending import blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
@@ -23,13 +23,13 @@ from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEm
 from matey.model.forecast import Forecast, Forecasts
 from matey.model.given import ParameterEmbedding
 from matey.model.groups import packed, unpacked
-from matey.model.local import LocalOperator, local_inputs
+from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
 from matey.model.prepare import Prepared, prepare
 from matey.model.seam import Seam
-from matey.model.stencil import NUM_INPUTS, Scheme
+from matey.model.stencil import Scheme
 from matey.tokens.normalisation import Normalisation
-from matey.tokens.patches import extend, patches_at
+from matey.tokens.patches import patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
 
@@ -116,22 +116,13 @@ class MateyModel(PreTrainedModel):
         """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
         prepared = batches if isinstance(batches, Prepared) else prepare(batches, self.config, self.seam.ranks)
         own = prepared.tokens
-        normalised = [
-            normalisation.apply(batch.history) if given is None else given.beside(normalisation.apply(batch.history))
-            for normalisation, batch, given in zip(
-                prepared.normalisations, prepared.batches, prepared.given, strict=True
-            )
-        ]
-        tokens = self._embed(normalised, prepared)
-        # Once tokens are embedded, no other frames are needed.
-        last = [fields[:, -(NUM_INPUTS if self.local else 1) :].clone() for fields in normalised]
-        del normalised
+        tokens = self._embed(prepared)
         conditions = self._conditions(prepared)
         tokens = tokens + self.position(own.centre, own.extent) + conditions[own.sample]
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, tokens.dtype)
             tokens = self._call(number, block, tokens, prepared.plans, keep)
-        return self._decode(prepared, last, self.norm(tokens), conditions)
+        return self._decode(prepared, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, or have it called again in the backward pass instead of keeping its activations."""
@@ -148,7 +139,7 @@ class MateyModel(PreTrainedModel):
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
             return None
-        draw = torch.cat([_draw_of(batch) for batch in prepared.batches])
+        draw = torch.cat([_draw_of(samples) for samples in prepared.samples])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
         return [scale[prepared.tokens.sample, None].to(dtype) for scale in scales]
@@ -175,67 +166,64 @@ class MateyModel(PreTrainedModel):
         """Return the tokens into which the model cuts a batch, on the model's device."""
         return tokenize([batch.to(self.device)], self.config.patches, self.config.refinement)
 
-    def _embed(self, normalised: Sequence[Tensor], prepared: Prepared) -> Tensor:
+    def _embed(self, prepared: Prepared) -> Tensor:
         """Embed the patches of this rank's tokens, ``(n, e)``."""
-        extended = [
-            extend(fields, frames.covered, frames.periodic)
-            for fields, frames in zip(normalised, prepared.frames, strict=True)
-        ]
         embedded = []
         for patch, embedding, places in zip(self.config.patches, self.embeddings, prepared.tokens.patches, strict=True):
-            patches = [patches_at(fields, patch, place) for fields, place in zip(extended, places, strict=True)]
+            patches = [
+                patches_at(seen.history, patch, place) for seen, place in zip(prepared.seen, places, strict=True)
+            ]
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared) -> Tensor:
         """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, scales and parameters."""
-        lead_time = torch.cat([batch.lead_time for batch in prepared.batches]).to(prepared.tokens.centre.dtype)
+        lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(prepared.tokens.centre.dtype)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
-            conditions = conditions + self.conditions(_statistics(prepared), prepared.rows)
+            conditions = conditions + self.conditions(prepared.statistics, prepared.rows)
         if self.told is not None:
             assert prepared.parameters is not None, "what was prepared for a model without parameters"
             conditions = conditions + self.told(prepared.parameters)
         return conditions
 
     def _decode(
-        self, prepared: Prepared, last: Sequence[Tensor], tokens: Tensor, conditions: Tensor
+        self, prepared: Prepared, tokens: Tensor, conditions: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
         """Decode own tokens of the last frame, and put together the cells that own leaves stand for.
 
         Args:
             prepared: the micro-batch.
-            last: the last normalised frames ``(b, t, f, z, y, x)`` of each batch.
             tokens: ``(n, e)``, this rank's tokens.
             conditions: ``(b, e)``, see `_conditions`.
         """
         decoding, rows = prepared.decoding, prepared.rows
         blended = [
             blend(levels, blending)
-            for levels, blending in zip(self._decode_levels(prepared, last, tokens), decoding.blendings, strict=True)
+            for levels, blending in zip(self._decode_levels(prepared, tokens), decoding.blendings, strict=True)
         ]
         handed = self.seam.hand_over(blended, decoding.hand_over)
         if self.local is not None:
-            inputs = [
-                local_inputs(fields, normalisation.change / normalisation.std)
-                for fields, normalisation in zip(last, _statistics(prepared), strict=True)
-            ]
-            changes = self.local.changes(inputs, decoding.held, conditions, rows)
+            changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
         shapes = [values.shape for values in handed]
         return packed(handed), lambda decoded: [
             Forecast(
-                batch=batch,
-                base=_constant(normalisation.mean, batch.grid) if self.config.predict == "field" else batch.last,
-                scale=_scale(self.config.predict, normalisation, batch.lead_time),
+                samples=samples,
+                base=normalisation.mean[tiles.sample][..., None, None, None]
+                if self.config.predict == "field"
+                else seen.base,
+                scale=_scale(self.config.predict, normalisation, samples.lead_time),
                 tiles=tiles,
                 own=cells,
                 decoded=values,
+                target=seen.target,
                 num_tokens=num_tokens,
                 seam=self.seam,
             )
-            for batch, normalisation, tiles, cells, values, num_tokens in zip(
-                prepared.batches,
+            for samples, seen, normalisation, tiles, cells, values, num_tokens in zip(
+                prepared.samples,
+                prepared.seen,
                 prepared.normalisations,
                 decoding.held,
                 decoding.own,
@@ -245,13 +233,13 @@ class MateyModel(PreTrainedModel):
             )
         ]
 
-    def _decode_levels(self, prepared: Prepared, last: Sequence[Tensor], tokens: Tensor) -> list[list[Tensor]]:
+    def _decode_levels(self, prepared: Prepared, tokens: Tensor) -> list[list[Tensor]]:
         """Decode own tokens of the last frame to blocks of cells, per batch and level, beside the last frames themselves."""
-        decoded: list[list[Tensor]] = [[] for _ in last]
+        decoded: list[list[Tensor]] = [[] for _ in prepared.seen]
         for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
             windows = [
-                decoder.windows(fields[:, -1], frames.periodic, blocks)
-                for fields, frames, blocks in zip(last, prepared.frames, level.blocks, strict=True)
+                decoder.windows(seen.around.last, seen.around.start, blocks)
+                for seen, blocks in zip(prepared.seen, level.blocks, strict=True)
             ]
             values = decoder(tokens[level.tokens], windows, prepared.rows)
             shapes = decoder.shapes(windows, prepared.rows)
@@ -272,14 +260,6 @@ def quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _statistics(prepared: Prepared) -> list[Normalisation]:
-    """Return the statistics of all inputs of each batch: of its history, then of what is given."""
-    return [
-        normalisation if given is None else given.statistics_beside(normalisation)
-        for normalisation, given in zip(prepared.normalisations, prepared.given, strict=True)
-    ]
-
-
 def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:
     """Return the unit of what is decoded, ``(b, f)``."""
     if predict == "rate":
@@ -287,11 +267,6 @@ def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Ten
     return normalisation.std
 
 
-def _constant(value: Tensor, grid: Sequence[int]) -> Tensor:
-    """See values ``(b, f)`` as fields ``(b, f, z, y, x)``."""
-    return value[..., None, None, None].expand(*value.shape, *grid)
-
-
-def _draw_of(batch: FieldBatch) -> Tensor:
-    assert batch.draw is not None, f"drop path in training needs the draws of the samples; {batch.system} has none"
-    return batch.draw
+def _draw_of(samples: Samples) -> Tensor:
+    assert samples.draw is not None, f"drop path in training needs the draws of the samples; {samples.system} has none"
+    return samples.draw

@@ -1,6 +1,7 @@
 """All that a step needs to know of a micro-batch before it computes: made on the host, ahead of the step.
 
     fields --> statistics, refinement, layout --> who embeds, attends to and decodes what: numbers of patches, tokens, blocks
+                                              --> what this rank sees of the fields for that (`matey.model.seen`)
 
 A GPU's host that asks for the number of tokens waits for all work that the GPU was given before. So everything whose size is
 found out by looking is found out here, and the network computes with sizes that are known. Nothing here needs another rank: all
@@ -15,42 +16,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, Samples
 from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
+from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, own_tokens
 from matey.model.seam import HandOver, Plan, RankGroup
+from matey.model.seen import Seen, see
 from matey.nested import with_tensors
 from matey.tokens.coverage import routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
-from matey.tokens.patches import Patch, Places, patch_grid, places, places_of_patches
+from matey.tokens.patches import Patch, Places, places
 from matey.tokens.tiles import Frames, Tiles
 from matey.tokens.tokenize import TokenBatch, tokenize
-
-
-@dataclass(frozen=True)
-class OwnTokens:
-    """This rank's ``n`` tokens, in the order of the packed list.
-
-    Attributes:
-        sample: ``(n,)`` index of the sample in the whole micro-batch.
-        centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
-        extent: ``(n, 4)`` size t, z, y, x in the unit domain.
-        patches: positions ``b Z Y X T`` of the tokens' patches, each ``(m,)``, for each level and batch.
-        order: ``(n,)``, place of each token among those embedded level by level.
-        num_of_batches: number of tokens of each batch.
-    """
-
-    sample: Tensor
-    centre: Tensor
-    extent: Tensor
-    patches: tuple[tuple[tuple[Tensor, ...], ...], ...]
-    order: Tensor
-    num_of_batches: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -90,23 +72,25 @@ class Prepared:
     """A micro-batch that a rank can compute with, without looking at a value.
 
     Attributes:
-        batches: the fields, each batch of one system on one grid.
+        samples: description of the samples of each batch.
         rows: the rows of each batch's fields in the vocabulary.
         normalisations: the statistics of each batch.
-        given: the given fields of each batch; None where there are none that the model knows.
+        statistics: the statistics of all inputs of each batch: of its history, then of what is given.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
         frames: the frames of each batch.
+        seen: part of the fields of each batch that this rank sees.
         tokens: this rank's tokens.
         plans: the plan of each attention of a block.
         decoding: the plan by which tokens become cells.
     """
 
-    batches: tuple[FieldBatch, ...]
+    samples: tuple[Samples, ...]
     rows: tuple[Rows, ...]
     normalisations: tuple[Normalisation, ...]
-    given: tuple[Given | None, ...]
+    statistics: tuple[Normalisation, ...]
     parameters: Tensor | None
     frames: tuple[Frames, ...]
+    seen: tuple[Seen, ...]
     tokens: OwnTokens
     plans: tuple[Plan, ...]
     decoding: Decoding
@@ -136,48 +120,79 @@ def prepare(
             cannot be spent.
     """
     ranks = ranks or RankGroup()
-    rows = tuple(rows_of(batch, config) for batch in batches)
-    given = tuple(given_of(batch, config) for batch in batches)
-    names = config.parameters
+    given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
-    whole, frames = token_batch.layout, token_batch.frames
-    own = ranks.shard(whole.num_tokens)
     # Weights of blocks are at least as precise as the fields.
     dtype = torch.promote_types(torch.float32, batches[0].history.dtype)
-    return Prepared(
-        # What is given has been taken from them, and need not travel twice.
-        batches=tuple(batch.with_tensors(given_fields=(), given=None, parameters={}) for batch in batches),
-        rows=rows,
-        normalisations=token_batch.normalisations,
-        given=given,
-        parameters=torch.cat([parameters_of(batch, names) for batch in batches]) if names else None,
-        frames=frames,
-        tokens=_own_tokens(whole.select(own), frames, config.patches),
+    plan = plan_of(token_batch, config, ranks, dtype)
+    seen = []
+    for number, (batch, normalisation, frames) in enumerate(
+        zip(batches, token_batch.normalisations, token_batch.frames, strict=True)
+    ):
+        own = plan.bricks[number], plan.blocks_of(number), plan.decoding.held[number]
+        seen.append(see(batch, normalisation, given[number], frames, *own, config))
+    return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, given)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What a rank has to do with a micro-batch, but for the values.
+
+    Attributes:
+        bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;
+            None on one process, which sees its samples as they are.
+        tokens: own tokens.
+        plans: the plan of each attention of a block.
+        decoding: the plan by which tokens become cells.
+    """
+
+    bricks: tuple[Tensor | None, ...]
+    tokens: OwnTokens
+    plans: tuple[Plan, ...]
+    decoding: Decoding
+
+    def blocks_of(self, batch: int) -> list[Places]:
+        """Return the places of the blocks of a batch that are decoded, for each level."""
+        return [level.blocks[batch] for level in self.decoding.levels]
+
+    def prepared(
+        self,
+        samples: Sequence[Samples],
+        token_batch: TokenBatch,
+        seen: Sequence[Seen],
+        config: MateyConfig,
+        given: Sequence[Given | None],
+    ) -> Prepared:
+        """Return the micro-batch with what the rank sees of it, and the given fields of each batch if there are any."""
+        device, names = token_batch.layout.sample.device, config.parameters
+        return Prepared(
+            samples=tuple(samples),
+            rows=tuple(rows_of(batch, config, device) for batch in samples),
+            normalisations=token_batch.normalisations,
+            statistics=tuple(
+                own if of_batch is None else of_batch.statistics_beside(own)
+                for own, of_batch in zip(token_batch.normalisations, given, strict=True)
+            ),
+            parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
+            frames=token_batch.frames,
+            seen=tuple(seen),
+            tokens=self.tokens,
+            plans=self.plans,
+            decoding=self.decoding,
+        )
+
+
+def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtype: torch.dtype) -> StepPlan:
+    """Plan a micro-batch for one rank; ``dtype`` is the precision of the weights of blocks."""
+    whole, frames = token_batch.layout, token_batch.frames
+    own = ranks.shard(whole.num_tokens)
+    mine = whole.select(own)
+    bricks = bricks_of(mine, frames, config.patches) if ranks.size > 1 else [None] * len(frames)
+    return StepPlan(
+        bricks=tuple(bricks),
+        tokens=own_tokens(mine, frames, config.patches, bricks),
         plans=tuple(ranks.plan(key(whole)) for key in scheme_keys(config.scheme, config.patches)),
         decoding=_decoding(whole, own, frames, config, ranks, dtype),
-    )
-
-
-def _own_tokens(layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> OwnTokens:
-    of_levels, order = [], []
-    for level, patch in enumerate(patches):
-        index = (layout.level == level).nonzero(as_tuple=True)[0]
-        of_levels.append(
-            tuple(
-                places_of_patches(
-                    layout.row[of_batch], group.num_samples, patch_grid((group.window[0], *group.covered), patch)
-                )
-                for group, of_batch in zip(frames, _by_batch(index, layout, len(frames)), strict=True)
-            )
-        )
-        order.append(index)
-    return OwnTokens(
-        sample=layout.sample,
-        centre=layout.centre,
-        extent=layout.extent,
-        patches=tuple(of_levels),
-        order=torch.cat(order).argsort(),
-        num_of_batches=tuple(torch.bincount(layout.group, minlength=len(frames)).tolist()),
     )
 
 
@@ -225,7 +240,7 @@ def _levels_to_decode(
         of_all, of_own = (
             [
                 grid.numbers(patch, layout.row[of_batch] // (grid.tiles.frames.window[0] // patch[0]))
-                for grid, of_batch in zip(grids, _by_batch(index, layout, len(grids)), strict=True)
+                for grid, of_batch in zip(grids, by_batch(index, layout, len(grids)), strict=True)
             ]
             for index in (present, mine)
         )
@@ -238,9 +253,3 @@ def _levels_to_decode(
         for of_batch, number, all_numbers, grid in zip(blocks, of_own, of_all, grids, strict=True):
             of_batch.append(BlockSet(number, all_numbers, grid))
     return levels, blocks
-
-
-def _by_batch(index: Tensor, layout: TokenLayout, num_batches: int) -> list[Tensor]:
-    """Split token indices by batch; tokens are packed batch after batch."""
-    counts = torch.bincount(layout.group[index], minlength=num_batches)
-    return list(index.split(counts.tolist()))

@@ -7,7 +7,7 @@ The `Seam` computes as planned, in step with the other ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,6 +26,16 @@ Routes = Callable[[Tensor], Sequence[Tensor]]
 `matey.tokens.coverage.routes`."""
 
 
+class Exchange(Protocol):
+    """What the ranks that share samples tell each other of the fields that they have read, on the host, ahead of a step."""
+
+    def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the numbers ``(sum of counts,)`` of all ranks, in their order, from those of this rank."""
+
+    def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
+        """Send the first ``send[0]`` values to the first rank, and so on; return those received, in the order of the ranks."""
+
+
 class RankGroup:
     """Who does what in a group of ranks that share samples: of one process, everything. `matey.parallel` has that of more."""
 
@@ -34,9 +44,18 @@ class RankGroup:
         """Number of ranks."""
         return 1
 
+    @property
+    def place(self) -> int:
+        """Place of this rank among them."""
+        return 0
+
     def shard(self, num_tokens: int) -> slice:
         """Return the slice of the packed list that this rank embeds, processes and decodes."""
         return slice(0, num_tokens)
+
+    def rank_of_tokens(self, num_tokens: int) -> Tensor:
+        """Return the place of the rank that embeds, processes and decodes each token of the packed list, ``(n,)``."""
+        return torch.zeros(num_tokens, dtype=torch.long)
 
     def plan(self, key: Tensor) -> Plan:
         """Plan attention among tokens of the whole list with equal keys ``(n,)``; the same on all ranks of the group."""
@@ -68,7 +87,10 @@ class Seam:
 
     Attributes:
         ranks: the group of ranks that share the samples.
+        exchange: exchange of the fields, of which each rank has read a part; None for one process.
     """
+
+    exchange: Exchange | None = None
 
     def __init__(self, backend: str = "auto", ranks: RankGroup | None = None) -> None:
         self.backend, self.ranks = backend, ranks or RankGroup()

@@ -21,6 +21,7 @@ from matey.model.seam import RankGroup, Routes, Seam
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
 from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
+from matey.parallel.host_exchange import HostExchange
 from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
@@ -82,9 +83,19 @@ class SequenceGroup(RankGroup):
         """Number of ranks."""
         return self.topology.sequence_parallel_size
 
+    @property
+    def place(self) -> int:
+        """Place of this rank in the group."""
+        return self.topology.sequence_rank
+
     def shard(self, num_tokens: int) -> slice:
         """Return the slice of the packed list that this rank embeds, processes and decodes."""
         return shares(num_tokens, self.size)[self.topology.sequence_rank]
+
+    def rank_of_tokens(self, num_tokens: int) -> Tensor:
+        """Return the place in the group of the rank that has each token of the packed list, ``(n,)``."""
+        lengths = torch.tensor([own.stop - own.start for own in shares(num_tokens, self.size)])
+        return torch.arange(self.size).repeat_interleave(lengths)
 
     def plan(self, key: Tensor) -> HeadsPlan | TokensPlan:
         """Plan attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
@@ -94,8 +105,7 @@ class SequenceGroup(RankGroup):
         self, reached: Sequence[Tensor], held: Sequence[Tensor], num_tokens: int, routes: Routes
     ) -> tuple[RowsPlan, ...]:
         """Plan how the ranks' parts of rows come to the ranks that hold them; see `RankGroup.plan_hand_over`."""
-        lengths = torch.tensor([own.stop - own.start for own in shares(num_tokens, self.size)])
-        rank = torch.arange(self.size).repeat_interleave(lengths).to(reached[0].device)
+        rank = self.rank_of_tokens(num_tokens).to(reached[0].device)
         return plan_hand_over(reached, held, routes(rank), self.topology.sequence_rank, self.size)
 
 
@@ -105,12 +115,16 @@ class SequenceSeam(Seam):
     Args:
         topology: the place of this rank. All ranks must make their seams together: it makes process groups.
         backend: backend of `segment_attention`.
+
+    Attributes:
+        exchange: exchange of the fields, of which each rank has read a part.
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
         super().__init__(backend, SequenceGroup(topology))
         self.topology = topology
         self._gathers_again = True
+        self.exchange = HostExchange(topology.sequence_groups())
         groups = make_groups(topology)
         self.group, self._heads, self._queries = groups.sequence, groups.heads, groups.queries
 

@@ -171,15 +171,35 @@ def surroundings(
     Returns:
         ``(c, f, window)``, the values in each window, flattened.
     """
-    size_of_window = [size + 2 * reach for size, reach in zip(cells, halo, strict=True)]
-    if not blocks.number:
-        return frame.new_zeros(0, frame.shape[1], math.prod(size_of_window))
     samples, *box = blocks.box
     axes = list(zip(box, cells, halo, strict=True))
     beyond = [side.stop * size + reach for side, size, reach in axes]
     frame = extend(frame[samples], beyond, periodic, before=[reach - side.start * size for side, size, reach in axes])
-    for axis, (window, size) in enumerate(zip(size_of_window, cells, strict=True), start=2):
-        frame = frame.unfold(axis, window, size)
+    return windows_of(
+        frame, (samples.start, *(side.start * size - reach for side, size, reach in axes)), cells, halo, blocks
+    )
+
+
+def windows_of(
+    frame: Tensor, start: Sequence[int], cells: Sequence[int], halo: Sequence[int], blocks: Places
+) -> Tensor:
+    """Cut a window around some blocks of cells out of a box that holds them all, see `surroundings`.
+
+    Args:
+        frame: ``(b, f, z, y, x)``, the values in the box.
+        start: sample, and cell ``z, y, x``, at which the box begins.
+        cells: size ``z, y, x`` of the blocks.
+        halo: width ``z, y, x`` of the margins.
+        blocks: the blocks.
+    """
+    if not blocks.number:
+        window = math.prod(size + 2 * reach for size, reach in zip(cells, halo, strict=True))
+        return frame.new_zeros(0, frame.shape[1], window)
+    samples, *box = blocks.box
+    frame = frame[samples.start - start[0] : samples.stop - start[0]]
+    for axis, (side, size, reach, first) in enumerate(zip(box, cells, halo, start[1:], strict=True), start=2):
+        length = (side.stop - side.start) * size + 2 * reach
+        frame = frame.narrow(axis, side.start * size - reach - first, length).unfold(axis, size + 2 * reach, size)
     return rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")[*blocks.inside].flatten(2)
 
 

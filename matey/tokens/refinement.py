@@ -60,11 +60,23 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
         One mask ``(b, Z, Y, X)`` of the patches that are split, on what the coarsest patches cover, for every level but
         the finest; a patch whose parent is whole is never split.
     """
+    window = (fields.shape[1], *fields.shape[3:])
+    return split_by(criteria_of(fields, patches, refinement), window, patches, refinement)
+
+
+def criteria_of(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
+    """Return what is compared between patches, ``(b, Z, Y, X)`` for every level but the finest; see `refine`."""
+    covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
+    return [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
+
+
+def split_by(
+    criteria: Sequence[Tensor], window: Sequence[int], patches: Sequence[Patch], refinement: Refinement
+) -> list[Tensor]:
+    """Decide by what is compared between all patches of a window ``t, z, y, x``; see `refine` and `criteria_of`."""
     if len(patches) == 1:
         return []
-    window = (fields.shape[1], *fields.shape[3:])
     covered = cover(window, patches[0])
-    criteria = [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
     if refinement.rule == "budget":
         grids = [patch_grid(covered, patch) for patch in patches]
         num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(
@@ -73,7 +85,7 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
         return _split_most_variable(criteria, grids, num_splits)
     refined: list[Tensor] = []
     for level, (patch, criterion) in enumerate(zip(patches, criteria, strict=False)):
-        exists = holds_cells(window[1:], covered, patch, fields.device).expand_as(criterion)
+        exists = holds_cells(window[1:], covered, patch, criterion.device).expand_as(criterion)
         if refined:
             exists = exists & to_children(refined[-1], patches[level - 1], patch)
         if refinement.rule == "threshold":
@@ -90,7 +102,7 @@ def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement:
     if refinement.change == 0 or fields.shape[1] == 1:
         return criterion
     change = fields[:, -1:] - fields[:, -2:-1]
-    return criterion + refinement.change * patch_mean(change.square(), covered, patch)
+    return criterion + refinement.change * patch_mean(change.square_(), covered, patch)
 
 
 def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, Samples
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
 from matey.tokens.patches import Patch, cover
@@ -37,25 +37,41 @@ def tokenize(batches: Sequence[FieldBatch], patches: Sequence[Patch], refinement
     Raises:
         ValueError: a patch does not divide the number of frames of a batch, or a budget cannot be spent.
     """
-    windows = [(batch.num_frames, *batch.grid) for batch in batches]
-    for batch, window in zip(batches, windows, strict=True):
+    samples = [batch.samples for batch in batches]
+    check_samples(samples, patches, refinement)
+    normalisations = [normalisation_of(batch.history, patches[0]) for batch in batches]
+    refined = [_refined(*of_batch, patches, refinement) for of_batch in zip(batches, normalisations, strict=True)]
+    return lay_out(samples, normalisations, refined, patches, refinement)
+
+
+def check_samples(samples: Sequence[Samples], patches: Sequence[Patch], refinement: Refinement) -> None:
+    """Raise ValueError, with the name of the system, unless the samples' windows can be cut into patches by the rule."""
+    for batch in samples:
         try:
-            check_window(window, patches, refinement)
+            check_window(batch.window, patches, refinement)
         except ValueError as error:
             raise ValueError(f"{batch.system}: {error}") from None
-    normalisations = tuple(normalisation_of(batch.history) for batch in batches)
+
+
+def lay_out(
+    samples: Sequence[Samples],
+    normalisations: Sequence[Normalisation],
+    refined: Sequence[Sequence[Tensor]],
+    patches: Sequence[Patch],
+    refinement: Refinement,
+) -> TokenBatch:
+    """Lay out the tokens of a micro-batch whose statistics and refinement are known."""
     layout = layout_tokens(
-        [(batch.num_samples, *window) for batch, window in zip(batches, windows, strict=True)],
-        [_refined(*of_batch, patches, refinement) for of_batch in zip(batches, normalisations, strict=True)],
+        [(batch.number, *batch.window) for batch in samples],
+        refined,
         patches,
-        device=batches[0].history.device,
+        device=normalisations[0].mean.device,
         keep_parents=refinement.keep_parents,
     )
     frames = tuple(
-        Frames(batch.num_samples, window, batch.periodic, cover(window, patches[0])[1:])
-        for batch, window in zip(batches, windows, strict=True)
+        Frames(batch.number, batch.window, batch.periodic, cover(batch.window, patches[0])[1:]) for batch in samples
     )
-    return TokenBatch(layout, normalisations, frames)
+    return TokenBatch(layout, tuple(normalisations), frames)
 
 
 def _refined(

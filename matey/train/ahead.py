@@ -3,6 +3,8 @@
     loader's workers, or a thread:  read --> prepare --> pack into one buffer --> pinned memory --> copy in a stream of its own
     step:                           --- the one before ---                                           wait in the device's queue
 
+Ranks that read a part of the fields each prepare a micro-batch together, which needs this process: workers only read for it.
+
 While one is in use the next is made, so there are two of them on the device. Where the device is the host itself there is
 nothing to copy, and without workers no core to spare: micro-batches are then made as they are asked for.
 """
@@ -12,20 +14,24 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, cast
 
 import torch
 
 from matey.config import TrainSection
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.prepare import Prepared, prepare
-from matey.model.seam import RankGroup
+from matey.model.seam import Exchange, RankGroup
+from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, packed
 from matey.train.unroll import num_rolled
 
 MicroBatch = Prepared | list[FieldBatch]
 """What a step takes: prepared, or, where the model first rolls its histories out, the fields as they were read."""
+
+Unfinished = MicroBatch | list[BatchPart]
+"""What is read: that, or this rank's part of the fields."""
 
 Item = TypeVar("Item")
 _END = object()
@@ -47,15 +53,33 @@ class MakeReady:
     settings: TrainSection
     is_packed: bool
 
-    def __call__(self, micro_step: int, batches: list[FieldBatch]) -> MicroBatch | Packed:
+    def __call__(self, micro_step: int, batches: list[FieldBatch] | list[BatchPart]) -> Unfinished | Packed:
         """Make a micro-batch ready, by its number counted from the start of the run.
 
         Histories that the model rolls out first cannot be prepared: what is refined follows from what it will predict.
         """
-        ready: MicroBatch = batches
-        if not num_rolled(micro_step, self.settings):
-            ready = prepare(batches, self.config, self.ranks)
+        ready: Unfinished = batches
+        if not _is_part(batches) and not num_rolled(micro_step, self.settings):
+            ready = prepare(cast(list[FieldBatch], batches), self.config, self.ranks)
         return packed(ready) if self.is_packed else ready
+
+
+def _is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
+    return isinstance(item, list) and isinstance(item[0], BatchPart)
+
+
+def together(
+    stream: Iterator[Unfinished | Packed], config: MateyConfig, ranks: RankGroup, exchange: Exchange | None
+) -> Iterator[MicroBatch | Packed]:
+    """Prepare those micro-batches of which each rank has read a part; all ranks of the group come here together."""
+    for item in stream:
+        ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
+        if _is_part(ready):
+            assert exchange is not None, "one process reads its fields whole"
+            prepared = prepare_parts(ready, config, ranks, exchange)
+            yield packed(prepared) if isinstance(item, Packed) else prepared
+        else:
+            yield cast(MicroBatch | Packed, item)
 
 
 def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Generator[MicroBatch, None, None]:

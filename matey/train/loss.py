@@ -47,17 +47,24 @@ def errors_of(forecasts: Sequence[Forecast], seam: Seam, loss: Loss = NRMSE) -> 
         seam: the seam that sums over the ranks that share the samples, once for all forecasts.
         loss: the error; by default the NRMSE, that of `matey.metrics.nrmse`.
     """
-    targets = [forecast.batch.known_target.to(forecast.scale.dtype) for forecast in forecasts]
-    errors = [forecast.errors(target) for forecast, target in zip(forecasts, targets, strict=True)]
-    halos = [halo_of(loss.halo, forecast.batch.grid) for forecast in forecasts]
+    halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
+    values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
     if loss.halo:
-        errors = with_halo(errors, [forecast.tiles for forecast in forecasts], halos, seam)
-    own = [_own_sum(loss, *each) for each in zip(forecasts, errors, halos, strict=True)]
+        values = with_halo(values, [forecast.tiles for forecast in forecasts], halos, seam)
+    own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
     summed = seam.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
-    return [
-        loss.relative(total.view_as(sums), target, forecast.tiles.frames.wraps)
-        for total, sums, target, forecast in zip(summed, own, targets, forecasts, strict=True)
-    ]
+    found = []
+    for total, sums, forecast in zip(summed, own, forecasts, strict=True):
+        of_error, of_target = total.view_as(sums).chunk(2, dim=1)
+        square = forecast.scale.square()
+        found.append(loss.relative(of_error * square, of_target * square, math.prod(forecast.tiles.frames.window[1:])))
+    return found
+
+
+def _target_of(forecast: Forecast) -> Tensor:
+    """Return the target in this rank's cells, in units of the scale."""
+    scale = forecast.scale[forecast.tiles.sample][..., None, None, None]
+    return (forecast.known_target.to(scale.dtype) / scale).where(forecast.own[:, None], 0)
 
 
 def training_loss(
@@ -74,19 +81,18 @@ def training_loss(
     errors = zip(forecasts, errors_of(forecasts, seam, loss), strict=True)
     per_sample = torch.cat(
         [
-            error.mean(dim=1) / scales[forecast.batch.system].at(forecast.batch.lead_time.to(error.dtype))
+            error.mean(dim=1) / scales[forecast.samples.system].at(forecast.samples.lead_time.to(error.dtype))
             for forecast, error in errors
         ]
     )
     return per_sample.mean(), per_sample.detach()
 
 
-def _own_sum(loss: Loss, forecast: Forecast, errors: Tensor, halo: Sequence[int]) -> Tensor:
-    """Sum over this rank's cells, ``(b, f)`` in physical units."""
-    squares = loss.squares(errors, axes_of(halo))
+def _own_sum(loss: Loss, forecast: Forecast, values: Tensor, halo: Sequence[int]) -> Tensor:
+    """Sum over this rank's cells, ``(b, f)`` in units of the scale."""
+    squares = loss.squares(values, axes_of(halo))
     if loss.halo:
         squares = squares.where(forecast.own[:, None], 0)
     by_tile = squares.sum(dim=(2, 3, 4))
     # The tiles of a sample lie together; adding them up by index would differ from run to run on a GPU.
-    by_sample = torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(forecast.tiles.of_samples)])
-    return by_sample * forecast.scale.square()
+    return torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(forecast.tiles.of_samples)])

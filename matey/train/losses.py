@@ -12,6 +12,7 @@ the sum is of, and how many cells around a cell it has to see for that:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,21 +54,18 @@ class Loss(ABC):
         ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
         return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
 
-    def relative(self, total: Tensor, target: Tensor, wraps: Sequence[bool]) -> Tensor:
-        """Return the relative error ``(b, f)``: the root of the error's sum over that of a target ``(b, f, z, y, x)``."""
-        reference = self.root_of(target, wraps) + NRMSE_EPSILON * target[0, 0].numel() ** 0.5
-        error = total / reference.square()
+    def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
+        """Return the relative error ``(b, f)``: the root of the error's sum over that of the target's, of so many cells."""
+        reference = of_target.sqrt() + NRMSE_EPSILON * num_cells**0.5
+        error = of_error / reference.square()
         # The root's slope is infinite at zero; an error of rounding size has none that would help.
         return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
-
-    def root_of(self, target: Tensor, wraps: Sequence[bool]) -> Tensor:
-        """Return the root of the target's sum, ``(b, f)``."""
-        return self.sum_of(target, wraps).sqrt()
 
     def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
         """Return the error ``(b, f)`` of a whole predicted frame ``(b, f, z, y, x)``."""
         target = batch.known_target
-        return self.relative(self.sum_of(prediction - target, batch.periodic), target, batch.periodic)
+        of_error, of_target = (self.sum_of(fields, batch.periodic) for fields in (prediction - target, target))
+        return self.relative(of_error, of_target, math.prod(batch.grid))
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,6 @@ class Nrmse(Loss):
     def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
         """Square the values."""
         return values.square()
-
-    def root_of(self, target: Tensor, wraps: Sequence[bool]) -> Tensor:
-        """Return the target's norm."""
-        return torch.linalg.vector_norm(target, dim=(2, 3, 4))
 
     def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
         """Return the NRMSE of a whole predicted frame."""

@@ -20,8 +20,10 @@ from matey.parallel.engine import Engine, build_engine, is_bf16
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
+from matey.tokens.criteria import OF_ONE_PATCH
+from matey.tokens.parts import BrickShare
 from matey.tokens.tokenize import tokenize
-from matey.train.ahead import MakeReady, on_device
+from matey.train.ahead import MakeReady, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import closing
@@ -115,9 +117,11 @@ def _train_in(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
+        share=share_of(run, model),
         finish=MakeReady(model.config, model.seam.ranks, run.train, is_packed),
     )
-    stream = on_device(read, engine.device)
+    prepared = together(read, model.config, model.seam.ranks, model.seam.exchange)
+    stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
     )
@@ -199,6 +203,18 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     if progress.has_stopped_early(run.train):
         return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
     return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
+
+
+def share_of(run: RunConfig, model: MateyModel) -> BrickShare | None:
+    """Return which part of the fields this rank reads; None where it reads all.
+
+    All read all where a window with bad values is to be replaced, which all have to find out; where something is given besides
+    the histories; and where a criterion decides that looks at more than a patch, as a package's may.
+    """
+    ranks, criterion = model.seam.ranks, model.config.refinement.criterion
+    if ranks.size == 1 or run.data.bad_values == "skip" or criterion not in OF_ONE_PATCH or model.config.given:
+        return None
+    return BrickShare(model.config.patches[0], ranks.place, ranks.size)
 
 
 def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:

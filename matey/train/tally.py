@@ -24,9 +24,9 @@ class Tally:
         """Count a micro-batch with the error of each of its samples, ``(b,)`` over all its batches in order."""
         start = 0
         for forecast in forecasts:
-            self.add_errors(forecast.batch.system, per_sample[start : start + forecast.batch.num_samples])
+            self.add_errors(forecast.samples.system, per_sample[start : start + forecast.samples.number])
             self._sums[0, -1] += forecast.num_tokens
-            start += forecast.batch.num_samples
+            start += forecast.samples.number
 
     def add_errors(self, system: str, errors: Tensor) -> None:
         """Count the errors ``(b,)`` of samples of one system."""

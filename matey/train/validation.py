@@ -60,11 +60,10 @@ def validate(
             return None
         mine = first + topology.data_rank
         chunk = chunks[mine if mine < len(chunks) else 0]
-        batches = read_windows(sets, chunk, history)
-        forecasts = engine([batch.to(engine.device) for batch in batches])
-        errors = errors_of(forecasts, engine.module.seam)
-        for forecast, error in zip(forecasts, errors, strict=True) if mine < len(chunks) else ():
-            batch, name = forecast.batch, names[chunk[0].set_index]
+        batches = [batch.to(engine.device) for batch in read_windows(sets, chunk, history)]
+        errors = errors_of(engine(batches), engine.module.seam)
+        for batch, error in zip(batches, errors, strict=True) if mine < len(chunks) else ():
+            name = names[chunk[0].set_index]
             model_error.add_errors(name, error.mean(dim=1))
             persistence.add_errors(name, nrmse(batch.last, batch.known_target).mean(dim=1))
     engine.train()

@@ -39,6 +39,12 @@ def test_every_value_lies_at_its_own_time_field_and_place(described):
         np.testing.assert_array_equal(frames[:, :, 0], coded(2)[1, 2:5])
 
 
+def test_a_box_of_cells_is_read_as_it_lies_in_the_whole(described):
+    data = open_dataset(described)
+    z, y, x = (slice(0, 1), slice(1, 3), slice(2, data.trajectories[0].grid[2]))
+    np.testing.assert_array_equal(data.read(1, 2, 5, (z, y, x)), data.read(1, 2, 5)[:, :, z, y, x])
+
+
 def test_the_description_holds_grid_times_and_parameters(described):
     first, second = open_dataset(described).trajectories
     assert first.grid == second.grid == (1, NUM_Y, NUM_X) and first.num_frames == NUM_FRAMES
@@ -111,6 +117,9 @@ def test_coordinates_that_decrease_turn_the_data_round(tmp_path):
     data = open_dataset(path)
     np.testing.assert_array_equal(data.read(1, 2, 5)[:, :, 0], coded(2)[1, 2:5])
     assert data.trajectories[0].spacing == (1.0, 0.25, 0.125)
+    np.testing.assert_array_equal(
+        data.read(1, 2, 5, (slice(0, 1), slice(0, 2), slice(1, 3))), data.read(1, 2, 5)[:, :, :, :2, 1:3]
+    )
 
 
 def test_packed_values_are_read_as_xarray_reads_them(tmp_path):

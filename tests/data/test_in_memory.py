@@ -42,6 +42,8 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
     data = TrajectorySet.from_arrays("noise", {"a": values}, spacing=[1] * len(grid), boundary=["open"] * len(grid))
     assert data.trajectories[0].grid == (1,) * (3 - len(grid)) + grid
     np.testing.assert_array_equal(data.read(1, 0, 3)[:, 0].reshape(3, *grid), values[1].astype(np.float32))
+    cells = tuple(slice(max(0, size - 3), size) for size in data.trajectories[0].grid)
+    np.testing.assert_array_equal(data.read(1, 1, 3, cells), data.read(1, 1, 3)[:, :, *cells])
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ class ManyFiles(TrajectorySet):
             Trajectory(source, name, 9, grid, spacing, boundary, 0.1) for source in sources for name in "0123456789"
         )
 
-    def _read_frames(self, trajectory, start, stop):
+    def _read_frames(self, trajectory, start, stop, cells):
         raise AssertionError("read")
 
 

@@ -5,6 +5,7 @@ import torch
 from seed_group_files import coded_value, write_seed_groups
 
 from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
+from matey.data.windows import read_parts
 
 
 @pytest.fixture
@@ -27,6 +28,19 @@ def test_history_ends_right_before_the_target_counts_its_lead(sets):
     assert batch.lead_time.tolist() == [1, 5] and batch.lead_time.dtype == torch.float32
     assert (batch.system, batch.fields) == ("shallow_water", ("water_height",))
     assert batch.spacing == pytest.approx((1.0, 0.25, 0.5)) and batch.periodic == (False, False, False)
+
+
+def test_a_part_of_a_window_is_read_as_it_lies_in_the_whole_and_may_go_round(sets):
+    windows = [Window(0, 1, 2, 1), Window(0, 2, 0, 5)]
+    (batch,) = read_windows(sets, windows, num_frames=3)
+    boxes = [(0, (slice(0, 1), slice(2, 5), slice(0, 12))), (1, (slice(0, 1), slice(6, 11), slice(8, 30)))]
+    (part,) = read_parts(sets, windows, 3, lambda samples: [boxes])
+    assert part.samples.window == (3, *batch.grid) and part.samples.number == 2
+    for piece, (sample, (_, y, x)) in zip(part.pieces, boxes, strict=True):
+        assert (piece.sample, piece.start) == (sample, (0, y.start, x.start))
+        rows, columns = (torch.arange(side.start, side.stop) % size for side, size in ((y, 8), (x, 12)))
+        assert torch.equal(piece.history, batch.history[sample][..., rows, :][..., columns])
+        assert torch.equal(piece.target, batch.target[sample][..., rows, :][..., columns])
 
 
 def test_windows_of_one_system_share_a_batch_and_keep_their_order(sets):

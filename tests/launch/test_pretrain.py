@@ -268,6 +268,18 @@ def test_a_sequence_group_that_does_not_divide_the_ranks_is_one_sentence(run_yam
     fail(pretrain(config), "sequence_parallel_size is 2, which does not divide the 1 ranks", "use one of 1")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ranks_that_read_a_part_of_the_fields_each_train_as_one_process(run_yaml, tmp_path, workers):
+    train = {"steps": 3, "unroll": 1, "unroll_share": 0.5}
+    data = {"sets": [{"path": str(tmp_path / "swe")}], "history": 2, "lead_max": 2, "workers": workers}
+    alone = run_yaml(train=train, output={"dir": str(tmp_path / "alone")}).rename(tmp_path / "alone.yaml")
+    succeed(pretrain(alone))
+    group = run_yaml(train=train, data=data, parallel={"sequence_parallel_size": 2})
+    succeed(pretrain(group, launcher=TWO_RANKS))
+    losses, expected = metrics(tmp_path / "run"), metrics(tmp_path / "alone")
+    assert len(losses) == 3 and losses == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for_bit(run_yaml, tmp_path, stage):

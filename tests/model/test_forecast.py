@@ -26,7 +26,7 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-class Share(RankGroup):
+class BrickShare(RankGroup):
     """One of several ranks, without the others, which would add to its tiles; it is not asked to attend."""
 
     def __init__(self, rank, ranks):
@@ -40,7 +40,7 @@ def largest_after_the_blocks(batch, ranks, **settings):
     """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""
     model = make_model(dtype=torch.float32, num_blocks=1, **settings).train()
     model.blocks = torch.nn.ModuleList()
-    model.seam = Seam(ranks=Share(ranks // 2, ranks))
+    model.seam = Seam(ranks=BrickShare(ranks // 2, ranks))
     with LargestTensor() as largest:
         model.norm.register_forward_hook(lambda *_: setattr(largest, "started", True))
         training_loss(model([batch]), model.seam, {"shallow_water": LossScale()})[0].backward()
@@ -67,5 +67,5 @@ def test_cells_that_are_not_own_do_not_count_whatever_is_in_them():
     own = torch.rand(forecast.own.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     some = forecast._replace(own=own)
     wrong = some._replace(decoded=forecast.decoded.masked_fill(~own[:, None], torch.inf))
-    assert torch.equal(wrong.errors(batch.target), forecast.errors(batch.target) * own[:, None])
+    assert torch.equal(wrong.errors(), forecast.errors() * own[:, None])
     assert torch.equal(wrong.frame(), some.frame()) and some.frame().count_nonzero() == own.sum()

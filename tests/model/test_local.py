@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from matey.model.given import Rows
-from matey.model.local import LocalOperator, local_inputs
+from matey.model.local import LocalOperator, local_inputs, wide_inputs
 from matey.model.stencil import NUM_STENCILS
 from matey.tokens.patches import cover, patchify
+from matey.tokens.region import Region
 from matey.tokens.tiles import Frames, Tiles
 
 PLANE, SPACE, LINE = ((1, 1, 8, 8), (1, 1, 4, 4)), ((1, 4, 4, 4), (1, 2, 2, 2)), ((1, 1, 1, 4),)
@@ -50,6 +51,16 @@ def some(tiles, row):
     return replace(tiles, row=row, places=tiles.places[row])
 
 
+def changes(local, inputs, tiles, conditions, rows):
+    """The changes in some tiles, from the inputs of whole fields."""
+    wide = []
+    for fields, part in zip(inputs, tiles, strict=True):
+        whole_domain = Region.whole(fields, part.frames.periodic)
+        wide.append([wide_inputs(whole_domain, part, local.halo, factor) for factor in local.factors])
+    rows = [row if isinstance(row, Rows) else Rows(row, row) for row in rows]
+    return local.changes(wide, tiles, conditions, rows)
+
+
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -58,11 +69,6 @@ def inputs_of(grid, num_fields=2, num_samples=2):
     """Inputs, conditions and the rows of the fields."""
     inputs, conditions = random(num_samples, 2, num_fields, *grid), random(num_samples, WIDTH, seed=1)
     return inputs, conditions, torch.tensor([2, 0, 3][:num_fields])
-
-
-def known(rows):
-    """Rows of fields that are all predicted."""
-    return Rows(rows, rows)
 
 
 def near(cell, step, length, wraps):
@@ -130,7 +136,7 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
 def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_grid(patches, grid, periodic, scales):
     local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
-    (predicted,) = local.changes([inputs], [tiles], conditions, [known(rows)])
+    (predicted,) = changes(local, [inputs], [tiles], conditions, [rows])
     expected = cell_by_cell(local, inputs, conditions, rows, periodic)
     assert torch.allclose(tiles.put(predicted), expected, atol=1e-12)
     z, y, x = (covered - size for covered, size in zip(tiles.frames.covered, grid, strict=True))
@@ -143,7 +149,7 @@ def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square():
     local, tiles = operator(PLANE, (1, 3)), whole(PLANE, (1, 8, 8), (False, False, False))
     inputs, conditions, rows = inputs_of((1, 8, 8))
     inputs[..., 4, 4] = 100
-    (change,), (larger,) = (local.changes([scale * inputs], [tiles], conditions, [known(rows)]) for scale in (1, 1000))
+    (change,), (larger,) = (changes(local, [scale * inputs], [tiles], conditions, [rows]) for scale in (1, 1000))
     assert larger.abs().max() < 1100 * change.abs().max()
 
 
@@ -152,11 +158,11 @@ def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square():
 def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales):
     local, tiles = operator(patches, scales), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
-    (expected,) = local.changes([inputs], [tiles], conditions, [known(rows)])
+    (expected,) = changes(local, [inputs], [tiles], conditions, [rows])
     for seed, number in enumerate([0, 1, 1, 2, 3, len(tiles.row) - 1]):
         order = torch.randperm(len(tiles.row), generator=torch.Generator().manual_seed(seed))
         row = order[:number].sort().values
-        (predicted,) = local.changes([inputs], [some(tiles, row)], conditions, [known(rows)])
+        (predicted,) = changes(local, [inputs], [some(tiles, row)], conditions, [rows])
         assert predicted.shape == (len(row), *expected.shape[1:])
         assert torch.allclose(predicted, expected[row], atol=1e-12)
 
@@ -164,7 +170,7 @@ def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, 
 def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
     local, tiles = operator(PLANE, (1, 4)), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8))
-    (predicted,) = local.changes([inputs], [some(tiles, tiles.row[:0])], conditions, [known(rows)])
+    (predicted,) = changes(local, [inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
     predicted.sum().backward()
     assert all(torch.equal(parameter.grad, torch.zeros_like(parameter)) for parameter in local.parameters())
 
@@ -176,9 +182,9 @@ def test_groups_are_predicted_as_each_by_itself():
     inputs, conditions, rows = zip(
         *(inputs_of(grid, f, n) for n, (grid, f) in enumerate(zip(grids, fields, strict=True), start=1)), strict=True
     )
-    together = local.changes(inputs, tiles, torch.cat(conditions), [known(of_group) for of_group in rows])
+    together = changes(local, inputs, tiles, torch.cat(conditions), rows)
     for group in range(3):
-        (alone,) = local.changes([inputs[group]], [tiles[group]], conditions[group], [known(rows[group])])
+        (alone,) = changes(local, [inputs[group]], [tiles[group]], conditions[group], [rows[group]])
         assert torch.allclose(together[group], alone, atol=1e-12)
 
 
@@ -186,8 +192,8 @@ def test_the_order_of_the_fields_does_not_matter():
     local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
     order = torch.tensor([2, 0, 1])
-    (predicted,) = local.changes([inputs], [tiles], conditions, [known(rows)])
-    (shuffled,) = local.changes([inputs[:, :, order]], [tiles], conditions, [known(rows[order])])
+    (predicted,) = changes(local, [inputs], [tiles], conditions, [rows])
+    (shuffled,) = changes(local, [inputs[:, :, order]], [tiles], conditions, [rows[order]])
     assert torch.allclose(shuffled, predicted[:, order], atol=1e-12)
 
 
@@ -196,7 +202,7 @@ def test_a_new_operator_predicts_no_change_and_can_learn():
     for scheme in local.schemes:
         torch.nn.init.normal_(scheme.field_weight)
     inputs, conditions, rows = inputs_of((1, 8, 8))
-    (predicted,) = local.changes([inputs], [tiles], conditions, [known(rows)])
+    (predicted,) = changes(local, [inputs], [tiles], conditions, [rows])
     assert torch.equal(predicted, torch.zeros_like(predicted))
     (predicted * random(*predicted.shape, seed=2)).sum().backward()
     for scheme in local.schemes:
@@ -209,7 +215,7 @@ def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differen
     inputs, conditions, rows = inputs_of((1, 4, 5), num_samples=1)
 
     def predict(inputs, *_weights):
-        return local.changes([inputs], [tiles], conditions, [known(rows)])[0]
+        return changes(local, [inputs], [tiles], conditions, [rows])[0]
 
     assert torch.autograd.gradcheck(predict, (inputs.requires_grad_(), *local.parameters()), fast_mode=True)
 
@@ -226,8 +232,8 @@ def test_it_sees_the_last_frame_and_the_change_in_units_of_its_size():
 def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none():
     local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False, True, True))
     inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
-    (of_all,) = local.changes([inputs], [tiles], conditions, [known(rows)])
+    (of_all,) = changes(local, [inputs], [tiles], conditions, [rows])
     for scheme in local.schemes:
         scheme.field_weight.data *= math.sqrt(2 / 3)  # the sum over inputs is divided by the root of what is predicted
-    (of_two,) = local.changes([inputs], [tiles], conditions, [Rows(rows, rows[:2])])
+    (of_two,) = changes(local, [inputs], [tiles], conditions, [Rows(rows, rows[:2])])
     assert torch.allclose(of_two, of_all[:, :2], atol=1e-12)

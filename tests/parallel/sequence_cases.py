@@ -12,13 +12,16 @@ import torch
 import torch.distributed as dist
 
 from matey.model.seam import Seam
+from matey.model.shared_fields import prepare_parts
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, reduce_scatter
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
+from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
 from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.parts import parts_of
 
 SETS = {
     "uniform": ("uniform", ((1, 1, 4, 4),)),
@@ -85,6 +88,9 @@ def run(model, seam, batches, group=None, loss=NRMSE):
     """Return the outputs as one vector, the loss and the gradient of every parameter."""
     model.seam = seam
     model.zero_grad()
+    if group is not None and seam.size > 1:  # as in training, no rank has the whole fields
+        share = BrickShare(model.config.patches[0], seam.ranks.place, seam.size)
+        batches = prepare_parts(parts_of(batches, share), model.config, seam.ranks, seam.exchange)
     forecasts = model(batches)
     loss, _ = training_loss(forecasts, seam, SCALES, loss)
     loss.backward()

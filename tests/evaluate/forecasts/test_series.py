@@ -123,8 +123,8 @@ class CubeOfCells(matey.data.TrajectorySet):
     def sources(self):
         return ()
 
-    def _read_frames(self, trajectory, start, stop):
-        return np.random.default_rng(0).normal(size=(3, 2, 4, 8, 12))[start:stop]
+    def _read_frames(self, trajectory, start, stop, cells):
+        return np.random.default_rng(0).normal(size=(3, 2, 4, 8, 12))[start:stop, :, *cells]
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr", ".h5"])

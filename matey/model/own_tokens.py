@@ -1,0 +1,102 @@
+"""Which patches a rank's tokens stand for, and in which bricks these lie: the coarsest patches, in which fields are moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch, patch_grid, places_of_patches
+from matey.tokens.tiles import Frames
+
+
+@dataclass(frozen=True)
+class OwnTokens:
+    """This rank's ``n`` tokens, in the order of the packed list.
+
+    Attributes:
+        sample: ``(n,)`` index of the sample in the whole micro-batch.
+        centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
+        extent: ``(n, 4)`` size t, z, y, x in the unit domain.
+        patches: positions ``k Z Y X T`` of the tokens' patches in the histories that this rank sees, each ``(m,)``, for each
+            level and batch.
+        order: ``(n,)``, place of each token among those embedded level by level.
+        num_of_batches: number of tokens of each batch.
+    """
+
+    sample: Tensor
+    centre: Tensor
+    extent: Tensor
+    patches: tuple[tuple[tuple[Tensor, ...], ...], ...]
+    order: Tensor
+    num_of_batches: tuple[int, ...]
+
+
+def bricks_of(layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> list[Tensor]:
+    """Return the coarsest patches that hold tokens, ``(k,)`` for each batch, ascending; numbered along ``b Z Y X``."""
+    of_levels = [
+        [torch.unique(brick) for _, brick, *_ in in_bricks(layout, frames, patches, level)]
+        for level in range(len(patches))
+    ]
+    return [torch.unique(torch.cat(of_batch)) for of_batch in zip(*of_levels, strict=True)]
+
+
+def in_bricks(
+    layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch], level: int
+) -> list[tuple[Tensor, ...]]:
+    """Return, for each batch, the tokens of a level, the coarsest patch of each, and its position ``Z Y X T`` in that."""
+    patch, found = patches[level], []
+    of_level = (layout.level == level).nonzero(as_tuple=True)[0]
+    for group, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
+        grid = patch_grid((group.window[0], *group.covered), patch)
+        sample, *places, time = places_of_patches(layout.row[index], group.num_samples, grid)
+        ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
+        brick = sample
+        for place, size, r in zip(places, grid[1:], ratio, strict=True):
+            brick = brick * (size // r) + place // r
+        found.append((index, brick, *(place % r for place, r in zip(places, ratio, strict=True)), time))
+    return found
+
+
+def own_tokens(
+    layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch], bricks: Sequence[Tensor | None]
+) -> OwnTokens:
+    """Return this rank's tokens from their layout.
+
+    Args:
+        layout: the layout of this rank's tokens.
+        frames: the frames of each batch.
+        patches: levels from coarse to fine.
+        bricks: bricks ``(k,)`` of each batch that the rank sees; None where it sees whole samples.
+    """
+    of_levels, order = [], []
+    for level, patch in enumerate(patches):
+        of_batches = in_bricks(layout, frames, patches, level)
+        of_levels.append(
+            tuple(
+                places_of_patches(
+                    layout.row[index], group.num_samples, patch_grid((group.window[0], *group.covered), patch)
+                )
+                if there is None
+                else (torch.searchsorted(there, brick), *places)
+                for group, there, (index, brick, *places) in zip(frames, bricks, of_batches, strict=True)
+            )
+        )
+        order += [index for index, *_ in of_batches]
+    return OwnTokens(
+        sample=layout.sample,
+        centre=layout.centre,
+        extent=layout.extent,
+        patches=tuple(of_levels),
+        order=torch.cat(order).argsort(),
+        num_of_batches=tuple(torch.bincount(layout.group, minlength=len(frames)).tolist()),
+    )
+
+
+def by_batch(index: Tensor, layout: TokenLayout, num_batches: int) -> list[Tensor]:
+    """Split token indices by batch; tokens are packed batch after batch."""
+    counts = torch.bincount(layout.group[index], minlength=num_batches)
+    return list(index.split(counts.tolist()))

@@ -1,0 +1,222 @@
+"""Prepares a micro-batch whose fields no rank holds whole: each has read a part, and sees in the end what it needs.
+
+    own part --> sums over its patches --> gathered: statistics        --> normalised own part --> criteria of its patches
+             --> gathered: refinement, layout, who does what, the same on all ranks
+             --> bricks, the coarsest patches, go to the ranks whose tokens or halos lie in them, in one exchange
+
+What is gathered is a few numbers for each patch. A rank gets a brick whole, with its target, where it has tokens; around what
+it predicts, it gets the last two frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.fields import BatchPart, Piece, Samples
+from matey.model.configuration import MateyConfig
+from matey.model.local import scales_of, wide_box
+from matey.model.moving import bricks_read, needs_of, swapped
+from matey.model.prepare import Prepared, StepPlan, plan_of
+from matey.model.seam import Exchange, RankGroup
+from matey.model.seen import Seen, surroundings_in, window_box
+from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
+from matey.tokens.parts import Around, Sharing
+from matey.tokens.patches import Places
+from matey.tokens.refinement import criteria_of, split_by
+from matey.tokens.region import Region
+from matey.tokens.tiles import Tiles
+from matey.tokens.tokenize import check_samples, lay_out
+
+
+@torch.no_grad()
+def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
+    """Prepare a micro-batch for one rank from the parts that the ranks have read; all of them call together.
+
+    Args:
+        parts: this rank's part of each batch, of the boxes that `matey.tokens.parts.BrickShare` says.
+        config: the configuration of the model; the criterion of the refinement has to look at one patch alone.
+        ranks: the group of ranks that share the samples.
+        exchange: exchange between the ranks.
+
+    Raises:
+        ValueError: see `matey.model.prepare.prepare`.
+    """
+    samples = [part.samples for part in parts]
+    check_samples(samples, config.patches, config.refinement)
+    sharing = Sharing.of(samples, config.patches[0], ranks.size)
+    pieces = [[_inside(piece, part.samples) for piece in part.pieces] for part in parts]
+    normalisations = _statistics(samples, pieces, sharing, exchange)
+    refined = _refinement(samples, pieces, normalisations, sharing, config, exchange)
+    token_batch = lay_out(samples, normalisations, refined, config.patches, config.refinement)
+    plan = plan_of(token_batch, config, ranks, torch.promote_types(torch.float32, samples[0].dtype))
+    regions = [_region(batch, plan, number, config) for number, batch in enumerate(samples)]
+    needs = needs_of(token_batch, regions, sharing, config, ranks, exchange)
+    own = [bricks_read(part, config.patches[0]) for part in parts]
+    moved = swapped(own, needs, sharing, ranks.place, exchange)
+    seen = []
+    for number, (bricks, recent) in enumerate(moved):
+        need, grid, normalisation = needs[ranks.place][number], sharing.grids[number], normalisations[number]
+        around_it = _recent(recent, need.recent, regions[number], grid, samples[number], normalisation)
+        blocks, tiles = plan.blocks_of(number), plan.decoding.held[number]
+        seen.append(_seen(bricks, around_it, need.whole, grid, normalisation, blocks, tiles, config))
+    return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
+
+
+def _inside(piece: Piece, samples: Samples) -> tuple[int, Tensor]:
+    """Return the sample of a piece and its history ``(1, t, f, z, y, x)``, without what lies beyond the domain."""
+    z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
+    return piece.sample, piece.history[None, ..., :z, :y, :x]
+
+
+def _statistics(
+    samples: Sequence[Samples],
+    pieces: Sequence[Sequence[tuple[int, Tensor]]],
+    sharing: Sharing,
+    exchange: Exchange,
+) -> list[Normalisation]:
+    rows = [
+        [rearrange(patch_sums(history, sharing.brick), "1 s f Z Y X -> (Z Y X) (s f)") for _, history in of_batch]
+        for of_batch in pieces
+    ]
+    gathered = _gathered(rows, [3 * len(batch.fields) for batch in samples], samples[0].dtype, sharing, exchange)
+    found = []
+    for batch, (number, Z, Y, X), sums in zip(samples, sharing.grids, gathered, strict=True):
+        of_batch = rearrange(sums, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
+        found.append(normalisation_from(of_batch, batch.window[0], batch.window[1:], sharing.brick))
+    return found
+
+
+def _refinement(
+    samples: Sequence[Samples],
+    pieces: Sequence[Sequence[tuple[int, Tensor]]],
+    normalisations: Sequence[Normalisation],
+    sharing: Sharing,
+    config: MateyConfig,
+    exchange: Exchange,
+) -> list[list[Tensor]]:
+    """Decide which patches are split, by the criteria of all ranks' patches."""
+    patches, refinement = config.patches, config.refinement
+    if len(patches) == 1:
+        return [[] for _ in samples]
+    ratios = [
+        [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)] for patch in patches[:-1]
+    ]
+    rows = []
+    for of_batch, normalisation in zip(pieces, normalisations, strict=True):
+        of_pieces = []
+        for sample, history in of_batch:
+            is_raw = refinement.values == "raw"
+            values = history if is_raw else _of_samples(normalisation, [sample]).apply(history)
+            levels = [
+                rearrange(criterion, "1 (Z z) (Y y) (X x) -> (Z Y X) (z y x)", z=z, y=y, x=x)
+                for criterion, (z, y, x) in zip(criteria_of(values, patches, refinement), ratios, strict=True)
+            ]
+            of_pieces.append(torch.cat(levels, dim=1))
+        rows.append(of_pieces)
+    widths = [z * y * x for z, y, x in ratios]
+    refined = []
+    gathered = _gathered(rows, [sum(widths)] * len(samples), samples[0].dtype, sharing, exchange)
+    for batch, (number, Z, Y, X), of_all in zip(samples, sharing.grids, gathered, strict=True):
+        criteria = [
+            rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
+            for values, (z, y, x) in zip(of_all.split(widths, dim=1), ratios, strict=True)
+        ]
+        refined.append(split_by(criteria, batch.window, patches, refinement))
+    return refined
+
+
+def _of_samples(normalisation: Normalisation, chosen: Sequence[int] | Tensor | slice) -> Normalisation:
+    return Normalisation(normalisation.mean[chosen], normalisation.std[chosen], normalisation.change[chosen])
+
+
+def _gathered(
+    rows: Sequence[Sequence[Tensor]], widths: Sequence[int], dtype: torch.dtype, sharing: Sharing, exchange: Exchange
+) -> list[Tensor]:
+    """Return rows ``(bricks, width)`` of each batch of all ranks, from the rows of this rank's pieces."""
+    ways = len(sharing.bounds[0]) - 1
+    sizes = [[sharing.number_of(batch, rank) * width for batch, width in enumerate(widths)] for rank in range(ways)]
+    parts = [row.flatten() for of_batch in rows for row in of_batch]
+    own = torch.cat([torch.empty(0, dtype=dtype), *parts])
+    of_ranks = exchange.gather(own, [sum(of_rank) for of_rank in sizes]).split(
+        [n for of_rank in sizes for n in of_rank]
+    )
+    return [torch.cat(of_ranks[batch :: len(widths)]).view(-1, width) for batch, width in enumerate(widths)]
+
+
+def _region(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) -> Around:
+    """Return the bricks around what this rank predicts of a batch."""
+    spans = [window_box(plan.blocks_of(batch), config)]
+    factors: list[list[int]] = []
+    if config.local:
+        halo, factors = scales_of(config.patches, config.local_scales)
+        for factor in factors:
+            of_samples, *ends = wide_box(plan.decoding.held[batch], halo, factor)
+            begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
+            spans.append((of_samples, begin, end))
+    multiples = [math.lcm(*along) for along in zip([1, 1, 1], *factors, strict=True)]
+    return Around.of_cells(spans, samples, config.patches[0], multiples)
+
+
+def _seen(
+    bricks: Tensor,
+    recent: Region,
+    of_tokens: Tensor,
+    grid: Sequence[int],
+    normalisation: Normalisation,
+    blocks: Sequence[Places],
+    tiles: Tiles,
+    config: MateyConfig,
+) -> Seen:
+    """Return what this rank sees of a batch.
+
+    Args:
+        bricks: ``(k, t + 1, f, z, y, x)``, the bricks in which it has tokens, the target as their last frame.
+        recent: the last normalised frames around what it predicts.
+        of_tokens: numbers ``(k,)`` of these bricks.
+        grid: number of samples and of bricks along ``z, y, x``.
+        normalisation: statistics of the batch.
+        blocks: places of the blocks of each level that are decoded.
+        tiles: tiles that hold own cells.
+        config: the configuration of the model.
+    """
+    sample = of_tokens // math.prod(grid[1:])
+    sample_of_tile, *places = torch.unravel_index(tiles.row, tiles.grid)
+    ratio = [coarse // fine for coarse, fine in zip(config.patches[0][1:], tiles.tile[1:], strict=True)]
+    brick = sample_of_tile
+    for place, size, r in zip(places, grid[1:], ratio, strict=True):
+        brick = brick * size + place // r
+    z, y, x = tiles.tile[1:]
+    by_tile = rearrange(bricks[:, -2:], "k t f (Z z) (Y y) (X x) -> k Z Y X t f z y x", z=z, y=y, x=x)
+    inside = (place % r for place, r in zip(places, ratio, strict=True))
+    base, target = by_tile[torch.searchsorted(of_tokens, brick), *inside].unbind(1)
+    return Seen(
+        history=_of_samples(normalisation, sample).apply(bricks[:, :-1]),
+        around=surroundings_in(recent, normalisation, blocks, tiles, config),
+        base=base,
+        target=target,
+    )
+
+
+def _recent(
+    bricks: Tensor, numbers: Tensor, region: Around, grid: Sequence[int], samples: Samples, normalisation: Normalisation
+) -> Region:
+    """Put bricks ``(m, t, f, z, y, x)`` of the last frames, which are numbered ``(m,)``, together to a normalised region."""
+    place = torch.searchsorted(numbers, region.bricks(grid))
+    fields = rearrange(bricks[place], "b Z Y X t f z y x -> b t f (Z z) (Y y) (X x)")
+    start, wraps = [], []
+    axes = zip(
+        region.start, region.size, grid[1:], bricks.shape[-3:], samples.window[1:], samples.periodic, strict=True
+    )
+    for axis, (first, size, num_bricks, cells, length, periodic) in enumerate(axes, start=3):
+        is_whole = size == num_bricks
+        if is_whole or not periodic:  # without what lies beyond the domain
+            fields = fields.narrow(axis, 0, min(fields.shape[axis], length - first * cells))
+        start.append(first * cells)
+        wraps.append(periodic and is_whole)
+    held = slice(*region.samples)
+    return Region(_of_samples(normalisation, held).apply(fields), held, tuple(start), tuple(wraps))

@@ -1,0 +1,187 @@
+"""How ranks share out fields that none of them holds whole: in bricks, the coarsest patches, in the order of their numbers.
+
+Bricks are numbered along ``b Z Y X``, batch after batch, and each rank reads a run of them. A run is a few boxes, for instance
+
+      0 0 0 0 0 0      rank 0 reads a box of two layers and one of half a layer,
+      0 0 0 0 0 0      rank 1 one of half a layer and one of two
+      0 0 0 1 1 1
+      1 1 1 1 1 1
+      1 1 1 1 1 1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from matey.fields import Box, Samples
+from matey.tokens.patches import Patch, cover, patch_grid
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The bricks of a micro-batch and who reads them.
+
+    Attributes:
+        brick: size ``t, z, y, x`` of the coarsest patch, of which the spatial extent counts.
+        grids: number of samples and of bricks along ``z, y, x``, for each batch.
+        bounds: first brick of each rank's run, and the end of the last one, for each batch.
+    """
+
+    brick: Patch
+    grids: tuple[tuple[int, int, int, int], ...]
+    bounds: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
+        """BrickShare out the bricks of a micro-batch over so many ranks, by the values that are in them."""
+        grids = []
+        for batch in samples:
+            covered = cover(batch.window, brick)
+            grids.append((batch.number, *patch_grid(covered, (covered[0], *brick[1:]))[1:]))
+        weights = [(batch.window[0] + 1) * len(batch.fields) for batch in samples]
+        numbers = [math.prod(grid) for grid in grids]
+        total = sum(weight * number for weight, number in zip(weights, numbers, strict=True))
+        bounds, before = [], 0
+        for weight, number in zip(weights, numbers, strict=True):
+            starts = ((rank * total - ways * before) // (ways * weight) for rank in range(ways + 1))
+            bounds.append(tuple(min(max(start, 0), number) for start in starts))
+            before += weight * number
+        return cls(brick, tuple(grids), tuple(bounds))
+
+    def number_of(self, batch: int, rank: int) -> int:
+        """Return how many bricks of a batch a rank reads."""
+        return self.bounds[batch][rank + 1] - self.bounds[batch][rank]
+
+    def within(self, batch: int, rank: int, bricks: Tensor) -> Tensor:
+        """Return those of some bricks ``(k,)`` of a batch that a rank reads."""
+        first, end = self.bounds[batch][rank : rank + 2]
+        return bricks[(bricks >= first) & (bricks < end)]
+
+
+@dataclass(frozen=True)
+class BrickShare:
+    """Says which boxes of a micro-batch one rank reads.
+
+    Attributes:
+        brick: the coarsest patch.
+        rank: place of the rank among those that share the samples.
+        ways: number of these.
+    """
+
+    brick: Patch
+    rank: int
+    ways: int
+
+    def __call__(self, samples: Sequence[Samples]) -> list[list[Box]]:
+        """Return the boxes of each batch, in the order of their bricks."""
+        sharing = Sharing.of(samples, self.brick, self.ways)
+        return [
+            [
+                (sample, _cells(box, batch, self.brick))
+                for samples_of_box, *box in _boxes(bounds[self.rank], bounds[self.rank + 1], grid)
+                for sample in range(samples_of_box.start, samples_of_box.stop)
+            ]
+            for batch, bounds, grid in zip(samples, sharing.bounds, sharing.grids, strict=True)
+        ]
+
+
+def _boxes(first: int, end: int, shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut the numbers from ``first`` to ``end`` of a grid into boxes, each of which holds consecutive numbers."""
+    if first >= end:
+        return
+    inner = math.prod(shape[1:])
+    start, stop = -(-first // inner), end // inner  # what is whole along the first axis
+    if len(shape) == 1 or start < stop:
+        if first < start * inner:
+            yield from _boxes(first, start * inner, shape)
+        yield (slice(start, stop), *(slice(0, size) for size in shape[1:]))
+        yield from _boxes(stop * inner, end, shape)
+    elif (
+        start * inner < end and first < start * inner
+    ):  # a part at the end of one, and one at the beginning of the next
+        yield from _boxes(first, start * inner, shape)
+        yield from _boxes(start * inner, end, shape)
+    else:
+        place = first // inner
+        for box in _boxes(first - place * inner, end - place * inner, shape[1:]):
+            yield (slice(place, place + 1), *box)
+
+
+def _cells(box: Sequence[slice], samples: Samples, brick: Patch) -> tuple[slice, slice, slice]:
+    z, y, x = (
+        slice(side.start * size, side.stop * size if wraps else min(side.stop * size, length))
+        for side, size, length, wraps in zip(box, brick[1:], samples.window[1:], samples.periodic, strict=True)
+    )
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class Around:
+    """A box of bricks around what a rank predicts, as much as its halos reach; it may be empty.
+
+    Attributes:
+        samples: the samples that it holds.
+        start: first brick along ``z, y, x``; before 0 on the other side of a periodic axis.
+        size: number of bricks along ``z, y, x``.
+    """
+
+    samples: tuple[int, int]
+    start: tuple[int, int, int]
+    size: tuple[int, int, int]
+
+    @classmethod
+    def of_cells(
+        cls,
+        spans: Sequence[tuple[slice, Sequence[int], Sequence[int]]],
+        samples: Samples,
+        brick: Patch,
+        multiples: Sequence[int],
+    ) -> Around:
+        """Return the box that holds some others, which are given by samples, first cell and end along ``z, y, x``.
+
+        Args:
+            spans: boxes, which may be empty; cells beyond the ends of the domain are counted on.
+            samples: the samples of the batch.
+            brick: the coarsest patch.
+            multiples: numbers of cells ``z, y, x`` of which the first cell has to be a multiple.
+        """
+        spans = [span for span in spans if span[0].stop > span[0].start]
+        if not spans:
+            return cls((0, 0), (0, 0, 0), (0, 0, 0))
+        start, size = [], []
+        axes = zip(samples.window[1:], brick[1:], multiples, samples.periodic, strict=True)
+        for axis, (length, cells, multiple, wraps) in enumerate(axes):
+            step = math.lcm(cells, multiple)
+            first = min(begin[axis] for _, begin, _ in spans) // step * step
+            last = -(-max(end[axis] for *_, end in spans) // step) * step
+            covered = -(-length // cells) * cells
+            if wraps and (length % step or last - first >= length):
+                first, last = 0, covered
+            elif not wraps:
+                first, last = max(first, 0), min(last, covered)
+            start.append(first // cells)
+            size.append((last - first) // cells)
+        ends = min(span[0].start for span in spans), max(span[0].stop for span in spans)
+        return cls(ends, (start[0], start[1], start[2]), (size[0], size[1], size[2]))
+
+    def bricks(self, grid: Sequence[int]) -> Tensor:
+        """Return the number in a grid ``b Z Y X`` of each brick of the box, ``(b, Z, Y, X)``."""
+        number = torch.arange(*self.samples)
+        for start, size, length in zip(self.start, self.size, grid[1:], strict=True):
+            number = number[..., None] * length + torch.arange(start, start + size) % length
+        return number
+
+    def numbers(self) -> list[int]:
+        """Return it as eight integers, see `from_numbers`."""
+        return [*self.samples, *self.start, *self.size]
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int]) -> Around:
+        """Undo `numbers`."""
+        first, end, *others = numbers
+        return cls((first, end), (others[0], others[1], others[2]), (others[3], others[4], others[5]))

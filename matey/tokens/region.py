@@ -1,0 +1,55 @@
+"""A box of cells cut out of the domain, which is continued beyond its ends as the domain is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from matey.tokens.patches import extend
+
+
+@dataclass(frozen=True)
+class Region:
+    """Values in a box of cells of some samples.
+
+    Attributes:
+        values: ``(b, ..., z, y, x)``.
+        samples: the samples that these are.
+        start: number ``z, y, x`` of the first cell. Cells of a periodic axis are counted on beyond its ends.
+        wraps: whether the box goes round ``z, y, x``: it is all of a periodic axis. Other axes are continued with the values
+            at the ends of the box, which are those of the domain or lie beyond what is asked for.
+    """
+
+    values: Tensor
+    samples: slice
+    start: tuple[int, ...]
+    wraps: tuple[bool, ...]
+
+    @classmethod
+    def whole(cls, values: Tensor, periodic: Sequence[bool]) -> Region:
+        """Return all samples and cells as a region."""
+        return cls(values, slice(0, len(values)), (0, 0, 0), tuple(periodic))
+
+    def around(self, samples: slice, begin: Sequence[int], end: Sequence[int]) -> Tensor:
+        """Return the values ``(b, ..., z, y, x)`` of some samples from cell ``begin`` to ``end``, maybe beyond the domain."""
+        values = self.values[samples.start - self.samples.start : samples.stop - self.samples.start]
+        return extend(
+            values,
+            [to - start for to, start in zip(end, self.start, strict=True)],
+            self.wraps,
+            before=[start - first for first, start in zip(begin, self.start, strict=True)],
+        )
+
+    def means(self, factor: Sequence[int]) -> Region:
+        """Return the means of ``factor`` cells along ``z, y, x``, counted likewise; at the far edge, of what there is."""
+        if all(s == 1 for s in factor):
+            return self
+        assert not any(start % s for start, s in zip(self.start, factor, strict=True)), f"{self.start} by {factor}"
+        window = [min(s, size) for s, size in zip(factor, self.values.shape[-3:], strict=True)]
+        of_all = self.values.flatten(0, -4)
+        means = F.avg_pool3d(of_all, window, ceil_mode=True, count_include_pad=False)
+        start = tuple(start // s for start, s in zip(self.start, factor, strict=True))
+        return Region(means.unflatten(0, self.values.shape[:-3]), self.samples, start, self.wraps)

@@ -1,0 +1,87 @@
+"""A micro-batch that no rank has read whole, beside the same read whole."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from matey.model.prepare import prepare
+from matey.model.shared_fields import prepare_parts
+from matey.nested import tensors_in
+from matey.parallel.sequence import SequenceGroup
+from matey.parallel.topology import Topology
+from matey.tokens.parts import BrickShare
+from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.parts import Group, parts_of
+
+PLANE, DEEP = ((1, 1, 16, 16), (1, 1, 4, 4)), ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))
+
+
+def mixed(dtype):
+    """Two systems on grids of their own, of which no patch divides one; several samples."""
+    padded = make_batch(num_samples=1, grid=(1, 40, 20), dtype=dtype)
+    other = make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 48), seed=1, dtype=dtype)
+    return [replace(padded, periodic=(False, False, True)), replace(other, periodic=(False, True, True))]
+
+
+def long(dtype, periodic=(False, True, True), frames=2):
+    """A sample so long that what a rank needs around its part is part of it."""
+    return [replace(make_batch(num_samples=1, frames=frames, grid=(1, 192, 16), dtype=dtype), periodic=periodic)]
+
+
+def space(dtype):
+    return [replace(make_batch(num_samples=1, grid=(32, 8, 8), dtype=dtype), periodic=(True, False, True))]
+
+
+CASES = {
+    "uniform": ("uniform", ((1, 1, 4, 4),), mixed, {}),
+    "mix": ("mix", PLANE, mixed, {}),
+    "mul": ("mul", PLANE, mixed, {}),
+    "three levels": ("mul", DEEP, mixed, {}),
+    "periodic": ("mix", PLANE, long, {}),
+    "walls": ("mix", PLANE, lambda dtype: long(dtype, (False, False, False)), {}),
+    "one frame": ("mix", PLANE, lambda dtype: long(dtype, frames=1), {"history": 1}),
+    "no local operator": ("mul", PLANE, long, {"local": 0}),
+    "scales that divide nothing": ("mix", PLANE, long, {"local_scales": (3, 1, 8)}),
+    "raw values and changes": ("mix", PLANE, mixed, {"refine_values": "raw", "refine_change": 0.5}),
+    "a threshold": ("mix", PLANE, mixed, {"refine_rule": "threshold"}),
+    "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),
+    "space, mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4)), space, {}),
+}
+
+
+def same(ours, theirs):
+    return len(ours) == len(theirs) and all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
+    token_set, patches, make, settings = CASES[name]
+    config, batches = make_model(patches, torch.float32, token_set=token_set, **settings).config, make(dtype)
+    for size in (2, 3, 8):
+        groups = [SequenceGroup(Topology(rank, size, size, 3)) for rank in range(size)]
+        found = Group(size).run(
+            lambda rank, exchange, groups=groups, size=size: prepare_parts(
+                parts_of(batches, BrickShare(patches[0], rank, size)), config, groups[rank], exchange
+            )
+        )
+        for group, ours in zip(groups, found, strict=True):
+            whole = prepare(batches, config, group)
+            # What lies beyond the grid in a tile is nobody's.
+            for seen, theirs, own in zip(ours.seen, whole.seen, whole.decoding.own, strict=True):
+                for tiles, expected in ((seen.base, theirs.base), (seen.target, theirs.target)):
+                    assert torch.equal(tiles.where(own[:, None], 0), expected.where(own[:, None], 0))
+            ours, whole = (
+                replace(each, seen=tuple(replace(seen, base=None, target=None) for seen in each.seen))
+                for each in (ours, whole)
+            )
+            assert same(tensors_in(ours), tensors_in(whole)) and len(tensors_in(ours)) > 30
+
+
+def test_what_is_read_of_a_sample_is_a_share_of_it():
+    batches = [make_batch(num_samples=1, grid=(16, 32, 32))]
+    for size in (2, 4, 8):
+        parts = [parts_of(batches, BrickShare((1, 8, 8, 8), rank, size)) for rank in range(size)]
+        counts = [sum(piece.history.numel() for piece in part[0].pieces) for part in parts]
+        assert sum(counts) == batches[0].history.numel() and max(counts) == min(counts)

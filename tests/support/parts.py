@@ -1,0 +1,74 @@
+"""Parts of fields that are whole here: what the ranks of a group would have read of them."""
+
+import threading
+
+import torch
+
+from matey.fields import BatchPart, Piece
+
+
+def parts_of(batches, share):
+    """What one rank reads of the batches, as `matey.tokens.parts.BrickShare` says."""
+    boxes = share([batch.samples for batch in batches])
+    return [
+        BatchPart(batch.samples, tuple(piece_of(batch, sample, cells) for sample, cells in of_batch))
+        for batch, of_batch in zip(batches, boxes, strict=True)
+    ]
+
+
+def piece_of(batch, sample, cells):
+    history, target = batch.history[sample], batch.target[sample]
+    for axis, (side, length) in enumerate(zip(cells, batch.grid, strict=True), start=-3):
+        index = torch.arange(side.start, side.stop) % length
+        history, target = (fields.index_select(axis, index) for fields in (history, target))
+    return Piece(sample, tuple(side.start for side in cells), history, target)
+
+
+class Group:
+    """Ranks in threads, which tell each other what `matey.model.seam.Exchange` says."""
+
+    def __init__(self, size):
+        self.barrier, self.told = threading.Barrier(size), [None] * size
+
+    def run(self, work):
+        """Return what `work(rank, exchange)` gives on each rank."""
+        found = [None] * len(self.told)
+
+        def work_of(rank):
+            try:
+                found[rank] = work(rank, InThread(self, rank))
+            except BaseException as error:
+                found[rank] = error
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=work_of, args=(rank,)) for rank in range(len(self.told))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for error in found:
+            if isinstance(error, BaseException) and not isinstance(error, threading.BrokenBarrierError):
+                raise error
+        return found
+
+
+class InThread:
+    def __init__(self, group, rank):
+        self.group, self.rank = group, rank
+
+    def tell(self, values):
+        self.group.told[self.rank] = values
+        self.group.barrier.wait()
+        told = list(self.group.told)
+        self.group.barrier.wait()
+        return told
+
+    def gather(self, own, counts):
+        told = self.tell(own)
+        assert [len(values) for values in told] == list(counts)
+        return torch.cat(told)
+
+    def swap(self, values, send, receive):
+        told = [values[self.rank] for values in self.tell(values.split(list(send)))]
+        assert [len(values) for values in told] == list(receive)
+        return torch.cat(told)
