@@ -43,8 +43,8 @@ CASES = {
     "one frame": ("mix", PLANE, lambda dtype: long(dtype, frames=1), {"history": 1}),
     "no local operator": ("mul", PLANE, long, {"local": 0}),
     "scales that divide nothing": ("mix", PLANE, long, {"local_scales": (3, 1, 8)}),
-    "raw values and changes": ("mix", PLANE, mixed, {"refine_values": "raw", "refine_change": 0.5}),
-    "a threshold": ("mix", PLANE, mixed, {"refine_rule": "threshold"}),
+    "raw values and changes": ("mix", PLANE, mixed, {"values": "raw", "change": 0.5}),
+    "a threshold": ("mix", PLANE, mixed, {"rule": "threshold"}),
     "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),
     "space, mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4)), space, {}),
 }
@@ -58,7 +58,7 @@ def same(ours, theirs):
 @pytest.mark.parametrize("name", CASES)
 def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
     token_set, patches, make, settings = CASES[name]
-    config, batches = make_model(patches, torch.float32, token_set=token_set, **settings).config, make(dtype)
+    config, batches = make_model(patches, torch.float32, set=token_set, **settings).config, make(dtype)
     for size in (2, 3, 8):
         groups = [SequenceGroup(Topology(rank, size, size, 3)) for rank in range(size)]
         found = Group(size).run(
