@@ -5,7 +5,7 @@
 
 A GPU's host that asks for the number of tokens waits for all work that the GPU was given before. So everything whose size is
 found out by looking is found out here, and the network computes with sizes that are known. Nothing here needs another rank: all
-ranks of a group look at the same fields.
+ranks of a group look at the same fields. Where each has read a part only, see `matey.model.shared_fields`.
 """
 
 from __future__ import annotations

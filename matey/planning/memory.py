@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from matey.config import RunConfig
+from matey.model.local import scales_of
+from matey.model.stencil import NUM_INPUTS
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
@@ -112,13 +115,20 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
     recompute = run.parallel.checkpoint_blocks
     kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
     outside = workload.most_outside_bytes(run.train.micro_batch, topology.sequence_parallel_size, engine.value_bytes)
-    return kept + outside + run.train.micro_batch * _fields(workload)
+    return kept + outside + run.train.micro_batch * _fields(run, workload, topology.sequence_parallel_size)
 
 
-def _fields(workload: Workload) -> float:
-    """History, target and the last normalised frame in float32, which every rank of a sequence group has whole."""
-    values = 0
+def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
+    """Return the bytes of the fields that a rank has on its device for a sample, in float32, without halos.
+
+    Its part of the normalised history, of the target and of the last frame, and around its cells the last frame and what the
+    local operator takes; where histories are unrolled first, they and the target are there whole.
+    """
+    _, factors = scales_of(workload.config.patches, workload.config.local_scales if workload.config.local else ())
+    recent = 1 + sum(NUM_INPUTS / math.prod(factor) for factor in factors)
+    values = 0.0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        values = max(values, (t + 2) * sample.num_fields * z * y * x)
+        frames = (t + 2 + recent) / ways + (t + 1 if run.train.unroll else 0)
+        values = max(values, frames * sample.num_fields * z * y * x)
     return 4 * values

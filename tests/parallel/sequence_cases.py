@@ -88,7 +88,8 @@ def run(model, seam, batches, group=None, loss=NRMSE):
     """Return the outputs as one vector, the loss and the gradient of every parameter."""
     model.seam = seam
     model.zero_grad()
-    if group is not None and seam.size > 1:  # as in training, no rank has the whole fields
+    # As in training, no rank has the whole fields; but for what is given, which is read whole.
+    if group is not None and seam.size > 1 and not model.config.given:
         share = BrickShare(model.config.patches[0], seam.ranks.place, seam.size)
         batches = prepare_parts(parts_of(batches, share), model.config, seam.ranks, seam.exchange)
     forecasts = model(batches)
