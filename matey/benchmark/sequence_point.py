@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from matey.benchmark.machine import memory, return_freed_memory
+from matey.benchmark.sequence_parts import from_file_to_gradients
 from matey.benchmark.speed_cases import Case
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
+from matey.model.prepare import Prepared
 from matey.model.seam import Seam
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -45,7 +47,10 @@ def main(settings: dict[str, Any]) -> None:
     times = step_times(model, batch, repeat) if repeat else None
     num_tokens = int(model.count_tokens(batch).sum())
     own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
-    everyone = collectives.from_all_ranks((activations, traffic, times))
+    del batch
+    return_freed_memory(at_once=True)
+    shared = from_file_to_gradients(case, model, loss_of) if repeat else {}
+    everyone = collectives.from_all_ranks((activations, traffic, times, shared))
     if rank == 0:
         point = {
             "ranks": size,
@@ -55,6 +60,7 @@ def main(settings: dict[str, Any]) -> None:
             **{way: mean_traffic([of_rank[1][way] for of_rank in everyone]) for way in traffic},
             "width": model.config.width,
             "num_blocks": model.config.num_blocks,
+            **{name: max(of_rank[3][name] for of_rank in everyone) for name in shared},
         }
         if times:
             seconds, processor, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
@@ -71,9 +77,9 @@ def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def loss_of(model: MateyModel, batch: FieldBatch) -> Tensor:
+def loss_of(model: MateyModel, batch: FieldBatch | Prepared) -> Tensor:
     """Return the training loss."""
-    return training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0]
+    return training_loss(model(batch), model.seam, {"benchmark": LossScale()})[0]
 
 
 def step(model: MateyModel, batch: FieldBatch) -> None:

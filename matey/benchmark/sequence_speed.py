@@ -91,6 +91,7 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
         "gathered_forward": bytes_of(forward, "all_gather_into_tensor"),
         "gathered_backward": bytes_of(backward, "all_gather_into_tensor"),
         "exchanged_backward": bytes_of(backward, "all_to_all_single"),
+        **{name: point[name] for name in ("peak_memory_bytes", "bytes_read", "exchanged_bytes")},
         "step_seconds": point["step_seconds"],
         "processor_seconds": sum(point["processor_seconds"]),
         "processor_over_one": sum(point["processor_seconds"]) / point["processor_alone"],

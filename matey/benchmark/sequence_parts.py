@@ -1,0 +1,92 @@
+"""What a rank of a sequence group reads, sends and holds of fields that none has whole, in a step from a file to gradients."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import torch
+from torch import Tensor
+
+from matey.benchmark.machine import memory
+from matey.benchmark.speed_cases import Case
+from matey.config import DataDescription
+from matey.data.described import DescribedFiles
+from matey.data.windows import Window, read_parts, read_windows
+from matey.model.matey import MateyModel
+from matey.model.prepare import Prepared, prepare
+from matey.model.shared_fields import prepare_parts
+from matey.parallel import collectives
+from matey.parallel.sequence import SequenceSeam
+from matey.tokens.parts import Share
+
+FILE, ARRAY = "fields.h5", "values"
+
+
+def from_file_to_gradients(
+    case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
+) -> dict[str, int]:
+    """Take a step on fields that lie in a file, and return what it took of this rank; all ranks call together.
+
+    Returns:
+        The peak of memory over what was in use before, the bytes that were read from files, and those that were sent to
+        other ranks before the step.
+    """
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(collectives.from_rank_zero(own))
+        if collectives.rank() == 0:
+            _write(case, folder)
+        collectives.barrier()
+        data = _opened(case, folder)
+        data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+        before, bytes_before = memory("cpu"), _bytes_read()
+        sent = model.seam.exchange.num_bytes if isinstance(model.seam, SequenceSeam) else 0
+        prepared = _prepared(case, model, data)
+        found = {"bytes_read": _bytes_read() - bytes_before}
+        if isinstance(model.seam, SequenceSeam):
+            sent = model.seam.exchange.num_bytes - sent
+        loss_of(model, prepared).backward()
+        found |= {"exchanged_bytes": sent, "peak_memory_bytes": memory("cpu", peak=True) - before}
+        model.zero_grad(set_to_none=False)
+        collectives.barrier()
+    return found
+
+
+def _prepared(case: Case, model: MateyModel, data: DescribedFiles) -> Prepared:
+    """Read one window of each trajectory, whole on one process and in parts on several, and prepare them."""
+    windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
+    ranks, exchange = model.seam.ranks, model.seam.exchange
+    if exchange is None:
+        return prepare(read_windows([data], windows, case.frames), model.config, ranks)
+    share = Share(model.config.patches[0], ranks.place, ranks.size)
+    return prepare_parts(read_parts([data], windows, case.frames, share), model.config, ranks, exchange)
+
+
+def _write(case: Case, folder: Path) -> None:
+    """Write the histories and targets of a case as one array ``(b, t, f, z, y, x)``."""
+    batch = case.make_batch()
+    with h5py.File(folder / FILE, "w") as file:
+        file[ARRAY] = torch.cat([batch.history, batch.known_target[:, None]], dim=1).cpu().numpy()
+
+
+def _opened(case: Case, folder: Path) -> DescribedFiles:
+    axes = ("z", "y", "x")
+    description = DataDescription.model_validate(
+        {
+            "system": "benchmark",
+            "files": FILE,
+            "axes": ["trajectory", "time", "component", *axes],
+            "fields": {f"field_{number}": {"array": ARRAY, "index": number} for number in range(case.fields)},
+            "spacing": dict.fromkeys(axes, 1.0),
+            "time_step": 1.0,
+            "boundary": dict.fromkeys(axes, "open"),
+        }
+    )
+    return DescribedFiles(description, [(folder / FILE, None)])
+
+
+def _bytes_read() -> int:
+    """Return how many bytes this process has asked the system to read (proc(5), io)."""
+    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
