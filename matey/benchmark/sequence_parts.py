@@ -19,8 +19,8 @@ from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare
 from matey.model.shared_fields import prepare_parts
 from matey.parallel import collectives
-from matey.parallel.sequence import SequenceSeam
-from matey.tokens.parts import Share
+from matey.parallel.host_exchange import HostExchange
+from matey.tokens.parts import BrickShare
 
 FILE, ARRAY = "fields.h5", "values"
 
@@ -42,11 +42,11 @@ def from_file_to_gradients(
         data = _opened(case, folder)
         data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
         before, bytes_before = memory("cpu"), _bytes_read()
-        sent = model.seam.exchange.num_bytes if isinstance(model.seam, SequenceSeam) else 0
+        exchange = model.seam.exchange
+        sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
         prepared = _prepared(case, model, data)
         found = {"bytes_read": _bytes_read() - bytes_before}
-        if isinstance(model.seam, SequenceSeam):
-            sent = model.seam.exchange.num_bytes - sent
+        sent = exchange.num_bytes - sent_before if isinstance(exchange, HostExchange) else 0
         loss_of(model, prepared).backward()
         found |= {"exchanged_bytes": sent, "peak_memory_bytes": memory("cpu", peak=True) - before}
         model.zero_grad(set_to_none=False)
@@ -60,7 +60,7 @@ def _prepared(case: Case, model: MateyModel, data: DescribedFiles) -> Prepared:
     ranks, exchange = model.seam.ranks, model.seam.exchange
     if exchange is None:
         return prepare(read_windows([data], windows, case.frames), model.config, ranks)
-    share = Share(model.config.patches[0], ranks.place, ranks.size)
+    share = BrickShare(model.config.patches[0], ranks.place, ranks.size)
     return prepare_parts(read_parts([data], windows, case.frames, share), model.config, ranks, exchange)
 
 

@@ -38,7 +38,7 @@ class Sharing:
 
     @classmethod
     def of(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
-        """BrickShare out the bricks of a micro-batch over so many ranks, by the values that are in them."""
+        """Share out the bricks of a micro-batch over so many ranks, by the values that are in them."""
         grids = []
         for batch in samples:
             covered = cover(batch.window, brick)
