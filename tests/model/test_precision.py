@@ -7,9 +7,11 @@ import torch
 
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
+from matey.model.given import Rows
 from matey.tokens.patches import places
 
 PATCH, SIZE = (1, 1, 8, 8), 512
+FIRST = Rows(torch.tensor([0]), torch.tensor([0]))
 
 
 def waves():
@@ -39,7 +41,7 @@ def of_decoder():
     grid = [1, 1, *(SIZE // cells for cells in decoder.cells[2:])]
     windows = decoder.windows(waves(), (False, True, True), places(torch.arange(math.prod(grid)), grid))
     tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
-    return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [torch.tensor([0])])
+    return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [FIRST])
 
 
 def of_embedding():
@@ -52,7 +54,7 @@ def of_embedding():
         for stage in embedding.stages:
             stage.weight[0, 0] = 1
     patches = waves().unfold(3, 8, 8).unfold(4, 8, 8)[0, 0, 0].flatten(0, 1)[:, None, None, None]
-    return lambda dtype, fields: embedding.to(dtype)([patches.to(fields)], [torch.tensor([0])])
+    return lambda dtype, fields: embedding.to(dtype)([patches.to(fields)], [FIRST])
 
 
 @torch.no_grad()

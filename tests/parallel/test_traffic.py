@@ -74,5 +74,7 @@ def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line["traffic"] for line in lines if "traffic" in line]
     assert len(steps) == 2
-    for traffic in steps:
-        assert traffic["all_gather_into_tensor"]["calls"] >= 4 and traffic["all_gather_into_tensor"]["bytes"] > 0
+    gathered = [traffic["all_gather_into_tensor"] for traffic in steps]
+    assert all(each["calls"] >= 2 and each["bytes"] > 0 for each in gathered)  # of the optimizer
+    # And of keys and values, where the cut goes through a sample: between two of one length it does not.
+    assert max(each["calls"] for each in gathered) >= 4
