@@ -39,7 +39,9 @@ def of_decoder():
         decoder.window_weight[0, :, 0] = laplacian(sides)
         decoder.field_weight[0, 0] = 1
     grid = [1, 1, *(SIZE // cells for cells in decoder.cells[2:])]
-    windows = decoder.windows(waves(), (False, True, True), places(torch.arange(math.prod(grid)), grid))
+    _, y, x = decoder.halo
+    around = torch.nn.functional.pad(waves(), (x, x, y, y, 0, 0), mode="circular")
+    windows = decoder.windows(around, (0, 0, -y, -x), places(torch.arange(math.prod(grid)), grid))
     tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
     return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [FIRST])
 
