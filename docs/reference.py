@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
@@ -54,10 +55,14 @@ def commands_page() -> str:
     """Return the page of all commands, each with the help that it prints."""
     parts = [COMMANDS]
     width, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "120"
+    held = signal.pthread_sigmask(
+        signal.SIG_BLOCK, []
+    )  # scripts that train hold signals back as soon as they are imported
     for name, path in scripts().items():
         parts += [f"## matey {name}", ""]
         for parser in _with_subcommands(_parser_of(path, name)):
             parts += ["```text", parser.format_help().strip(), "```", ""]
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     del os.environ["COLUMNS"]
     if width is not None:
         os.environ["COLUMNS"] = width

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, is_sound, num_starts, read_parts, read_windows
-from matey.data.workers import end_at_exit, leave_signals_to_the_run
+from matey.data.workers import check_temporary_folder, end_at_exit, leave_signals_to_the_run
 from matey.fields import BatchPart, Box, FieldBatch, Samples
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
@@ -190,7 +190,8 @@ def micro_batches(
             their place; called where they are read, and sent to workers as ``further`` is.
 
     Raises:
-        DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker.
+        DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker. Or workers cannot
+            hand over what they read.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
     reads = _MicroBatches(
@@ -201,6 +202,7 @@ def micro_batches(
     if workers == 0:
         items = map(reads.__getitem__, indices)
     else:
+        check_temporary_folder()
         items = DataLoader(
             reads,
             batch_size=None,

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import tempfile
 from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, NoReturn
 
+from matey.data.trajectories import DataError
 from matey.ending import end_workers
 from matey.leave_signals import END_READING
+
+# Bytes of a socket's path at most, and those that multiprocessing adds to the folder of temporary files.
+LONGEST_SOCKET, ADDED = 107, len("/pymp-12345678/listener-12345678")
+
+
+def check_temporary_folder() -> None:
+    """Refuse a folder of temporary files in which workers cannot make the sockets that tensors are handed over by.
+
+    They would say so in a traceback, and who waits for the tensors would wait for ever.
+
+    Raises:
+        DataError: its path is too long.
+    """
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) + ADDED > LONGEST_SOCKET:
+        raise DataError(
+            f"{folder}, in which temporary files are made, has a path too long for the sockets of processes that read data: "
+            f"expected at most {LONGEST_SOCKET - ADDED} bytes; set TMPDIR to a shorter one, or data.workers to 0."
+        )
 
 
 def leave_signals_to_the_run(worker: int) -> None:

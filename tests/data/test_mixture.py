@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from multiprocessing import active_children
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -27,6 +28,13 @@ def sets(shallow_water_file, diffusion_reaction_file):
 @pytest.fixture
 def mixture(sets):
     return Mixture(sets, [(0, 2), (1,)], weights=(3, 1), num_frames=3, lead_max=4, seed=5)
+
+
+@pytest.fixture
+def short_folder():
+    """A folder of its own whose path leaves room for the names of sockets, which those of `tmp_path` do not always."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def samples(batches):
@@ -141,16 +149,24 @@ def test_workers_give_the_stream_of_one_process_and_leave_torch_random_numbers_a
 
 
 @pytest.mark.processes
-def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, tmp_path, monkeypatch):
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, monkeypatch, short_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
     stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2, start_method="fork")
     next(stream), next(stream)
-    assert list((tmp_path / "tmp").iterdir()) and len(active_children()) == 2
+    assert list(short_folder.iterdir()) and len(active_children()) == 2
     handler = signal.getsignal(signal.SIGCHLD)
     end_workers()
     signal.signal(signal.SIGCHLD, handler)  # the loader's, for the tests that follow
-    assert list((tmp_path / "tmp").iterdir()) == [] and active_children() == []
+    assert list(short_folder.iterdir()) == [] and active_children() == []
+
+
+def test_a_folder_too_deep_for_the_sockets_of_workers_is_refused(mixture, tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert len(list(micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1))) == 2
+    with pytest.raises(DataError, match="has a path too long for the sockets .* at most 75 bytes; set TMPDIR"):
+        micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1, workers=1)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])

@@ -137,4 +137,4 @@ def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_pat
 
 def test_a_case_that_no_model_can_be_made_for_says_so():
     result = step("--tokens", "mix", "--patches", "32,12")
-    assert result.returncode == 2 and "[1, 1, 12, 12] must divide the coarser patch" in result.stderr
+    assert result.returncode == 2 and "[1, 1, 12, 12] after [1, 1, 32, 32]; each size" in result.stderr
