@@ -14,7 +14,8 @@ from matey.benchmark.machine import memory
 from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
 from matey.data.described import DescribedFiles
-from matey.data.windows import Window, read_parts, read_windows
+from matey.data.reading import read_parts, read_windows
+from matey.data.windows import Window
 from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare
 from matey.model.shared_fields import prepare_parts

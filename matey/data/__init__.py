@@ -11,7 +11,8 @@ from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
 if TYPE_CHECKING:
     from matey.data.mixture import Mixture, micro_batches
-    from matey.data.windows import Rollout, Window, read_rollouts, read_windows, spread_windows
+    from matey.data.reading import Rollout, read_rollouts, read_windows
+    from matey.data.windows import Window, spread_windows
 
 __all__ = [
     "DataError",
@@ -33,10 +34,8 @@ __all__ = [
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 _HOME = {
     **dict.fromkeys(("Mixture", "micro_batches"), "matey.data.mixture"),
-    **dict.fromkeys(
-        ("Rollout", "Window", "read_rollouts", "read_windows", "spread_windows"),
-        "matey.data.windows",
-    ),
+    **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
+    **dict.fromkeys(("Window", "spread_windows"), "matey.data.windows"),
 }
 
 

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from matey.data.reading import is_sound, read_parts, read_windows
 from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
-from matey.data.windows import Window, is_sound, num_starts, read_parts, read_windows
+from matey.data.windows import Window, num_starts
 from matey.data.workers import check_temporary_folder, end_at_exit, leave_signals_to_the_run
-from matey.fields import BatchPart, Box, FieldBatch, Samples
+from matey.fields import FieldBatch
+from matey.samples import BatchPart, Box, Samples
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from matey.data import DataError, TrajectorySet, Window
-from matey.data.windows import num_starts, read_rollouts
+from matey.data.reading import read_rollouts
+from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import rollout

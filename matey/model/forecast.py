@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from matey.fields import Samples
 from matey.metrics import nrmse
 from matey.model.seam import Seam
+from matey.samples import Samples
 from matey.tokens.tiles import Tiles
 
 

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matey.fields import FieldBatch, Samples, field_rows
+from matey.fields import FieldBatch, field_rows
 from matey.model.configuration import MateyConfig
+from matey.samples import Samples
 from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
 
 

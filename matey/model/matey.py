@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from matey.fields import FieldBatch, Samples
+from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
@@ -28,6 +28,7 @@ from matey.model.module_list import ModuleList
 from matey.model.prepare import Prepared, prepare
 from matey.model.seam import Seam
 from matey.model.stencil import Scheme
+from matey.samples import Samples
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize

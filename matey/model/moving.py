@@ -10,10 +10,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from matey.fields import BatchPart
 from matey.model.configuration import MateyConfig
 from matey.model.own_tokens import in_bricks
 from matey.model.seam import Exchange, RankGroup
+from matey.samples import BatchPart
 from matey.tokens.parts import Around, Sharing
 from matey.tokens.patches import Patch, extend
 from matey.tokens.tokenize import TokenBatch

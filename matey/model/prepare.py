@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch, Samples
+from matey.fields import FieldBatch
 from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
@@ -27,6 +27,7 @@ from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, own_tokens
 from matey.model.seam import HandOver, Plan, RankGroup
 from matey.model.seen import Seen, see
 from matey.nested import with_tensors
+from matey.samples import Samples
 from matey.tokens.coverage import routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation

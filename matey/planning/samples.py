@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from matey.config import ConfigError, RunConfig
-from matey.data.windows import read_windows
+from matey.data.reading import read_windows
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config

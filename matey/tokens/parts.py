@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.fields import Box, Samples
+from matey.samples import Box, Samples
 from matey.tokens.patches import Patch, cover, patch_grid
 
 

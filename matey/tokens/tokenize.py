@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from matey.fields import FieldBatch, Samples
+from matey.fields import FieldBatch
+from matey.samples import Samples
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
 from matey.tokens.patches import Patch, cover

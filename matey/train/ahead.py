@@ -19,12 +19,13 @@ from typing import Any, TypeGuard, TypeVar, cast
 import torch
 
 from matey.config import TrainSection
-from matey.fields import BatchPart, FieldBatch
+from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.prepare import Prepared, prepare
 from matey.model.seam import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, packed
+from matey.samples import BatchPart
 from matey.train.unroll import num_rolled
 
 MicroBatch = Prepared | list[FieldBatch]

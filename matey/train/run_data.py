@@ -13,10 +13,11 @@ from matey.config.choices import LOSSES
 from matey.data import open_dataset
 from matey.data.index import Index
 from matey.data.mixture import Mixture
+from matey.data.reading import read_windows, sound_windows
 from matey.data.split_record import SplitRecord
 from matey.data.splits import Split
 from matey.data.trajectories import TrajectorySet
-from matey.data.windows import Window, read_windows, sound_windows, spread_windows
+from matey.data.windows import Window, spread_windows
 from matey.fields import FieldBatch
 from matey.parallel.agreement import code_fingerprint
 from matey.parallel.collectives import rank, shared_out, told_by_rank_zero

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
-from matey.data.windows import Window, read_windows
+from matey.data.windows import Window
 from matey.metrics import nrmse
 from matey.parallel.collectives import on_any_rank, shared_out
 from matey.parallel.engine import Engine

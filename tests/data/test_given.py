@@ -9,7 +9,7 @@ from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, 
 
 from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
 from matey.data.joined import JoinedTrajectories
-from matey.data.windows import read_history
+from matey.data.reading import read_history
 
 DEPTH = np.arange(NUM_Y * NUM_X, dtype=np.float32).reshape(NUM_Y, NUM_X)
 FORCING = 100 + coded(1)[:, :, 0]  # (n, t, y, x)

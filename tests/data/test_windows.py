@@ -5,7 +5,7 @@ import torch
 from seed_group_files import coded_value, write_seed_groups
 
 from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
-from matey.data.windows import read_parts
+from matey.data.reading import read_parts
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import threading
 
 import torch
 
-from matey.fields import BatchPart, Piece
+from matey.samples import BatchPart, Piece
 
 
 def parts_of(batches, share):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.windows import read_history
+from matey.data.reading import read_history
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from matey.data import DataError
-from matey.data.windows import read_history
+from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.reels import View

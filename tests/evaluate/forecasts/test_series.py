@@ -11,7 +11,7 @@ import torch
 import xarray
 
 import matey
-from matey.data.windows import read_history
+from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import FormatError, format_of
 from matey.evaluate.rollout import rollout
 from tests.conftest import make_model

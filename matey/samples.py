@@ -1,0 +1,80 @@
+"""What is known of the samples of a batch before and besides their values, and the boxes of values that a rank has read of it.
+
+Axis legend: see `matey.fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is known of the samples of a batch but for the values of their fields.
+
+    Attributes:
+        system: name of the PDE system.
+        fields: names along axis ``f``.
+        window: size ``t, z, y, x`` of a history.
+        dtype: precision of the fields.
+        lead_time: ``(b,)``, number of snapshots from the last frame to the target.
+        periodic: whether the domain wraps around along ``z, y, x``.
+        draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
+        given_fields: names of the fields that are known and not predicted.
+        parameters: numbers that set a sample's physics apart, by name: ``(b,)``, NaN where a sample's is not known.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    window: tuple[int, int, int, int]
+    dtype: torch.dtype
+    lead_time: Tensor
+    periodic: tuple[bool, bool, bool]
+    draw: Tensor | None = None
+    given_fields: tuple[str, ...] = ()
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Number of samples ``b``."""
+        return len(self.lead_time)
+
+
+Box = tuple[int, tuple[slice, slice, slice]]
+"""A sample, and a box of cells along ``z, y, x``; it may end beyond a periodic axis, to go on at its other side."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Values in a box of cells of one sample.
+
+    Attributes:
+        sample: the sample's place in its batch.
+        start: first cell of the box along ``z, y, x``. A box that ends beyond a periodic axis goes on at its other side.
+        history: ``(t, f, z, y, x)``, the past frames in physical units.
+        target: ``(f, z, y, x)``, the frame to predict.
+    """
+
+    sample: int
+    start: tuple[int, int, int]
+    history: Tensor
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class BatchPart:
+    """What one of the ranks that share a batch has read of it.
+
+    Attributes:
+        samples: description of all samples of the batch.
+        pieces: the values that were read.
+    """
+
+    samples: Samples
+    pieces: tuple[Piece, ...]

@@ -1,0 +1,104 @@
+"""Processes that read data: they give what one process would, and end with who reads from them."""
+
+import gc
+import signal
+import sys
+import tempfile
+from multiprocessing import active_children
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from matey.data import DataError, Mixture, micro_batches, open_dataset
+from matey.ending import end_workers
+from tests.conftest import start
+
+
+@pytest.fixture
+def mixture(shallow_water_file, diffusion_reaction_file):
+    sets = [open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)]
+    return Mixture(sets, [(0, 2), (1,)], weights=(3, 1), num_frames=3, lead_max=4, seed=5)
+
+
+@pytest.fixture
+def short_folder():
+    """A folder of its own whose path leaves room for the names of sockets, which those of `tmp_path` do not always."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("workers", "start_method"), [(2, "fork"), (1, "spawn")])
+def test_workers_give_the_stream_of_one_process_and_leave_torch_random_numbers_alone(mixture, workers, start_method):
+    expected = list(micro_batches(mixture, 2, 3, 3, 2, rank=0, num_ranks=2))
+    mixture.sets[0].read(0, 0, 1)
+    state = torch.get_rng_state()
+    came = list(micro_batches(mixture, 2, 3, 3, 2, 0, 2, workers=workers, start_method=start_method))
+    assert torch.equal(torch.get_rng_state(), state)
+    for one, other in zip(came, expected, strict=True):
+        for batch, same in zip(one, other, strict=True):
+            assert batch.system == same.system
+            assert torch.equal(batch.history, same.history) and torch.equal(batch.target, same.target)
+            assert torch.equal(batch.lead_time, same.lead_time)
+
+
+@pytest.mark.processes
+def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, monkeypatch, short_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
+    stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2, start_method="fork")
+    next(stream), next(stream)
+    assert list(short_folder.iterdir()) and len(active_children()) == 2
+    handler = signal.getsignal(signal.SIGCHLD)
+    end_workers()
+    signal.signal(signal.SIGCHLD, handler)  # the loader's, for the tests that follow
+    assert list(short_folder.iterdir()) == [] and active_children() == []
+
+
+def test_a_folder_too_deep_for_the_sockets_of_workers_is_refused(mixture, tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert len(list(micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1))) == 2
+    with pytest.raises(DataError, match="has a path too long for the sockets .* at most 75 bytes; set TMPDIR"):
+        micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1, workers=1)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
+def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers):
+    with h5py.File(shallow_water_file, "a") as file:
+        file["0000/data"][...] = np.nan
+    mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
+    stream = micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=workers)
+    with pytest.raises(
+        DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* skip\)\.$"
+    ):
+        next(stream)
+
+
+@pytest.mark.processes
+def test_workers_end_with_the_error_that_one_of_them_met(shallow_water_file):
+    with h5py.File(shallow_water_file, "a") as file:
+        file["0000/data"][...] = np.nan
+    mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
+    gc.disable()  # whether or not it happens to run
+    try:
+        with pytest.raises(DataError, match="expected finite values") as met:
+            next(micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=2))
+        assert met.value is not None and active_children() == []
+    finally:
+        gc.enable()
+
+
+def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_water_file):
+    program = f"""
+from matey.data import open_dataset
+from matey.data.mixture import Mixture, micro_batches
+mixture = Mixture([open_dataset({str(shallow_water_file)!r})], [(0,)], weights=[1], num_frames=3, lead_max=1)
+stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2)
+print(len(next(stream)))
+"""
+    result = start([sys.executable, "-c", program], timeout=100)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
