@@ -130,6 +130,7 @@ def test_every_stage_and_precision_holds_and_sends_what_is_planned(ranks):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(("ranks", "case"), SLOW)
 def test_activations_of_schemes_token_sets_and_groups_are_as_planned(ranks, case):
     check_activations(case, ranks)
