@@ -35,7 +35,11 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
 
 
 def script(
-    path: Path, flags: Mapping[str, object], settings: Sequence[str] = (), launcher: Sequence[str] = (sys.executable,)
+    path: Path,
+    flags: Mapping[str, object],
+    settings: Sequence[str] = (),
+    launcher: Sequence[str] = (sys.executable,),
+    words: Sequence[str] = (),
 ) -> list[str]:
     """Return the command that runs a script of ours.
 
@@ -44,11 +48,12 @@ def script(
         flags: values by the names of flags; a flag of the value True stands alone.
         settings: overrides of a run's YAML, each given by ``--set``.
         launcher: the command before the script.
+        words: arguments without a flag.
     """
-    words = [*launcher, str(path)]
+    command = [*launcher, str(path), *words]
     for name, value in flags.items():
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return [*words, *(part for setting in settings for part in ("--set", setting))]
+        command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return [*command, *(part for setting in settings for part in ("--set", setting))]
 
 
 def call(

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "set": [*self.settings],
         }
 
-    @property
+    @cached_property
     def num_trajectories(self) -> int:
         """Number of trajectories in all, with those that are held out.
 
@@ -88,8 +89,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         if self.simulates:
             flags = {"out": self._data, "resolution": 64, "trajectories": self.num_trajectories, "frames": FRAMES}
-            command = script(self.root / "tools/simulate.py", flags)
-            command.insert(2, SYSTEMS[self.system])
+            command = script(self.root / "tools/simulate.py", flags, words=[SYSTEMS[self.system]])
             call(self.out, f"simulate-{SYSTEMS[self.system]}", command, self.work)
 
     def run_point(self, point: Point) -> None:

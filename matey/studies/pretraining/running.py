@@ -92,8 +92,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
             flags = {"out": self.data_folder(data), "trajectories": data.trajectories}
             flags |= {"resolution": data.resolution, "frames": data.frames}
-            command = script(self.root / "tools/simulate.py", flags)
-            command.insert(2, data.system)
+            command = script(self.root / "tools/simulate.py", flags, words=[data.system])
             call(self.out, f"simulate-{data.name}", command, self.work)
 
     def run_point(self, point: Point) -> None:
