@@ -219,7 +219,7 @@ CASES = [
     Case("no windows", f"{EVALUATE} --max-windows 0", "--max-windows must be 1 or more"),
     Case("fine-tuning nothing", f"{FINETUNE} --pretrained {{here}}/none", "There is no folder"),
     Case("fine-tuning on 0", f"{FINETUNE} --pretrained {{here}}/run --trajectories 0", "data.trajectories"),
-    Case("fine-tuning what", f"{FINETUNE} --pretrained {{here}}/run --train it", "--train: invalid choice"),
+    Case("fine-tuning what", f"{FINETUNE} --pretrained {{here}}/run --train it", "there is no fine-tuning mode"),
     Case("an unknown system", "tools/simulate.py weather --out {here}/made", "weather"),
     Case("simulating 0 frames", f"{SIMULATE} --frames 0", "frames"),
     Case("simulating a name of bytes", f"{SIMULATE}\udcff", "UTF-8"),
