@@ -93,7 +93,8 @@ def test_forecasts_without_bounds_are_reported_as_diverged(rule, tmp_path, shall
     data = HeldOut((shallow_water,), ((0,),), num_frames=2)
     evaluation = run(model, data, leads=(1,), rollout_steps=9, rollout_lead=3, max_windows=2)
     assert summary_text(evaluation).count("diverged") == 3
-    write_report(tmp_path / "report.html", evaluation, About("m", []))
+    if rule == "budget":  # pictures are drawn alike for all rules, and take the longest
+        write_report(tmp_path / "report.html", evaluation, About("m", []))
 
 
 def test_the_size_of_a_batch_changes_no_error(model, held_out):

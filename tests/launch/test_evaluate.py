@@ -216,14 +216,12 @@ def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_p
     )
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('class="best"') == 2 and page.count("<img") == 1 + 2  # curves, and each model's worst case
-    for name, checkpoint in (("waves", folder / "waves"), ("other", model)):
+    for name in ("waves", "other"):
         assert f'href="{name}/report.html"' in page and (tmp_path / "out" / name / "report.html").exists()
-        alone = evaluate("--checkpoint", checkpoint, *command, "--out", tmp_path / f"{name}-alone", "--rollout-lead", 1)
-        assert alone[0] == 0, alone[2]
-        together, own = (
-            json.loads((tmp_path / place / "metrics.json").read_text()) for place in (f"out/{name}", f"{name}-alone")
-        )
-        assert together == own
+    alone = evaluate("--checkpoint", model, *command, "--out", tmp_path / "alone", "--rollout-lead", 1)
+    assert alone[0] == 0, alone[2]
+    together, own = (json.loads((tmp_path / place / "metrics.json").read_text()) for place in ("out/other", "alone"))
+    assert together == own
 
 
 def test_a_field_that_the_model_does_not_know_is_named(folder, tmp_path, evaluate):

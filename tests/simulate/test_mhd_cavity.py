@@ -31,6 +31,16 @@ def away_from_the_lids_corners(resolution, distance=0.125):
     return (1 - place[:, None] >= distance) | (to_side >= distance)
 
 
+def fourth_order_gradient(field):
+    """Return the derivatives along x and y of a square frame over the unit square; at its sides they mean nothing."""
+
+    def along(axis):
+        nearest, next_nearest = (np.roll(field, -n, axis) - np.roll(field, n, axis) for n in (1, 2))
+        return (8 * nearest - next_nearest) * (len(field) - 1) / 12
+
+    return along(1), along(0)
+
+
 def test_centre_lines_agree_with_ghia_ghia_and_shin():
     frame = last_frame(Cavity(field=0.0, magnetic_reynolds=100.0), resolution=65, time=25.0).numpy()
     place = np.linspace(0, 1, 65)
@@ -64,30 +74,26 @@ def test_error_of_the_steps_falls_with_the_second_order():
 
 
 def test_steady_frame_satisfies_the_equations_of_velocity_and_field():
-    cavity, resolution = Cavity(0.10, 100.0), 97
-    velocity_x, velocity_y, field_x, field_y = last_frame(cavity, resolution, 30.0).numpy().transpose(2, 0, 1)
-
-    def gradient(field):
-        along_y, along_x = np.gradient(field, 1 / (resolution - 1), edge_order=2)
-        return along_x, along_y
+    cavity, resolution = Cavity(0.10, 100.0), 65
+    velocity_x, velocity_y, field_x, field_y = last_frame(cavity, resolution, 20.0).numpy().transpose(2, 0, 1)
 
     def along(vector_x, vector_y, field):
-        along_x, along_y = gradient(field)
+        along_x, along_y = fourth_order_gradient(field)
         return vector_x * along_x + vector_y * along_y
 
     def laplacian(field):
-        along_x, along_y = gradient(field)
-        return gradient(along_x)[0] + gradient(along_y)[1]
+        along_x, along_y = fourth_order_gradient(field)
+        return fourth_order_gradient(along_x)[0] + fourth_order_gradient(along_y)[1]
 
-    vorticity = gradient(velocity_y)[0] - gradient(velocity_x)[1]
-    current = gradient(field_y)[0] - gradient(field_x)[1]
+    vorticity = fourth_order_gradient(velocity_y)[0] - fourth_order_gradient(velocity_x)[1]
+    current = fourth_order_gradient(field_y)[0] - fourth_order_gradient(field_x)[1]
     balances = [  # what carries, what pulls, what diffuses
         (along(velocity_x, velocity_y, vorticity), along(field_x, field_y, current), laplacian(vorticity) / 100),
         (along(velocity_x, velocity_y, field_x), along(field_x, field_y, velocity_x), laplacian(field_x) / 100),
         (along(velocity_x, velocity_y, field_y), along(field_x, field_y, velocity_y), laplacian(field_y) / 100),
     ]
     core = away_from_the_lids_corners(resolution, 0.25).numpy()
-    core[:12], core[-12:], core[:, :12], core[:, -12:] = False, False, False, False
+    core[:8], core[-8:], core[:, :8], core[:, -8:] = False, False, False, False
     for carried, pulled, diffused in balances:
         sizes = [np.linalg.norm(term[core]) for term in (carried, pulled, diffused)]
         assert np.linalg.norm((carried - pulled - diffused)[core]) < 0.05 * min(sizes)
