@@ -10,6 +10,12 @@ end_job() {
         echo "The run is saved but not done, and no job is left in the chain (MAX_JOBS): submit the same again to go on."
         exit "$code"
     fi
+    local start="${SLURM_JOB_START_TIME:-0}" end="${SLURM_JOB_END_TIME:-0}" now
+    now="$(date +%s)"
+    if ((2 * (now - start) < end - start)); then
+        echo "This job was asked to leave $((now - start)) s after its start, of the $((end - start)) s it had: if nobody else did," \
+            "its notice (--signal) is longer than a job should spend on it; give it more time (--time)."
+    fi
     local limit features shared gres script signal
     IFS='|' read -r limit features shared gres script <<< "$(squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%b|%o')"
     # What --gpus-per-node asked for stands before what --gres did, as in gres/gpu:8,gres/nvme:1; it was gres:gpu:8 once.

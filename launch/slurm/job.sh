@@ -12,6 +12,10 @@ run_job() {
     for name in $MODULES; do
         module load "$name"
     done
+    if [[ ! -r "$VENV/bin/activate" ]]; then
+        echo "error: there is no virtual environment $VENV: make it (make .venv/installed), or say where it is: VENV=FOLDER sbatch ..." >&2
+        exit 2
+    fi
     # shellcheck source=/dev/null
     source "$VENV/bin/activate"
     set -u

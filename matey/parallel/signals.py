@@ -16,12 +16,10 @@ EXIT_CODE = os.EX_TEMPFAIL  # 75
 HEARD = (*SIGNALS, signal.SIGINT, signal.SIGHUP)
 
 _heard: list[signal.Signals] = []
-_terminals: list[int] = []
 
 
 def listen() -> None:
     """Note the signals from now on instead of dying of them; what nohup lets a process ignore stays ignored."""
-    _terminals[:] = [stream for stream in (1, 2) if os.isatty(stream)]
     for number in HEARD:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _note)
@@ -45,9 +43,3 @@ def asked_to_leave() -> bool:
 
 def _note(number: int, frame: FrameType | None) -> None:
     _heard.append(signal.Signals(number))
-    # A terminal that has gone makes an error of the next line of progress.
-    for stream in _terminals:
-        if not os.isatty(stream):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)

@@ -30,7 +30,7 @@ from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.durable import flush, replace_text
-from matey.train.lock import LOCK, FolderLock, LockedError
+from matey.train.lock import FolderLock, LockedError
 from matey.train.own_folder import STEP, check_folder, is_folder
 from matey.train.resume import RunError, first_line, let_lost_contact_through, load_checkpoint
 
@@ -63,8 +63,6 @@ class RunFolder:
         try:
             yield
         finally:
-            if rank() == 0 and [entry.name for entry in self.path.glob("*")] == [LOCK]:
-                shutil.rmtree(self.path)  # the run never began
             self._lock.release()
 
     def newest_step(self) -> int | None:
@@ -144,6 +142,7 @@ class RunFolder:
         # Under another name until it is whole: what an earlier attempt left behind must not be taken for a part of it.
         whole = self.checkpoints / f"step_{step:06d}"
         new = whole.with_name(f"{whole.name}.new")
+        self._check_lock()
         if rank() == 0:
             shutil.rmtree(new, ignore_errors=True)
         barrier()
@@ -183,6 +182,7 @@ class RunFolder:
 
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
+        self._check_lock()
         weights = whole_parameters(engine)
         if rank() == 0:
             self._write_model(engine, weights)
@@ -227,11 +227,15 @@ class RunFolder:
         )
         return {int(match[1]): path for match, path in matches if match and is_folder(path)}
 
+    def _check_lock(self) -> None:
+        """Raise RunError on all ranks if the folder has been moved, or may be another run's by now."""
+        if loss := from_rank_zero(self._lock.loss() if rank() == 0 else None):
+            raise RunError(loss)
+
     def _enter(self) -> str | None:
         """Take the lock; return a sentence if the folder cannot be used."""
         try:
             check_folder(self.path)
-            self.path.mkdir(parents=True, exist_ok=True)
             self._lock.take()
             check_folder(self.path)  # as it is now that nobody else is in it
         except (ConfigError, LockedError) as error:

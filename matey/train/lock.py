@@ -49,17 +49,20 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
+        self._made_folder = False
         self._file: int | None = None
         self._ended = Event()
         self._heart = Thread(target=self._beat, daemon=True)
 
     def take(self) -> None:
-        """Take the lock; where another node's name is in the file, this takes up to `LEASE` seconds.
+        """Make the folder if it is not there, and take its lock; where another node's name is in it, this takes up to `LEASE` s.
 
         Raises:
             LockedError: another run holds it.
             OSError: the folder cannot be written.
         """
+        self._made_folder = not self.path.parent.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         node, started, first_touch = socket.gethostname(), time.monotonic(), None
         while self._file is None:
             file, is_granted = self._open()
@@ -82,14 +85,37 @@ class FolderLock:
         self._heart.start()
 
     def release(self) -> None:
-        """Let go of the lock; does nothing where it is not held."""
+        """Let go of the lock; does nothing where it is not held.
+
+        Where nothing else is in the folder the run never began: the file goes, and the folder if `take` made it.
+        """
         if self._file is not None:
             self._ended.set()
             if self._heart.is_alive():  # on a full disk it has not begun
                 self._heart.join()
             os.ftruncate(self._file, 0)
+            with suppress(OSError):
+                if not self.loss() and os.listdir(self.path.parent) == [LOCK]:
+                    self.path.unlink()
+                    if self._made_folder:
+                        self.path.parent.rmdir()
             os.close(self._file)
             self._file = None
+
+    def loss(self) -> str | None:
+        """Return a sentence if the lock's file is no longer there: the folder was moved, or somebody has removed the file."""
+        is_there = True
+        with suppress(OSError):  # of a file server that is away for a moment
+            is_there = self._file is None or self._is_there(self._file)
+        if is_there:
+            return None
+        return (
+            f"{self.path.parent} is no longer this run's: it was moved or removed, or its {LOCK} was, so that another run may "
+            "be there. Nothing more is written; go on from the last checkpoint with --resume, where the folder is now."
+        )
+
+    def _is_there(self, file: int) -> bool:
+        return self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat())
 
     def _open(self) -> tuple[int, bool | None]:
         """Open the file; return its descriptor and whether its lock was granted, None where the file system has no locks."""
@@ -105,7 +131,7 @@ class FolderLock:
                 os.close(file)
                 raise
             # Meanwhile the file may have been removed, or its folder moved aside with it.
-            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
+            if self._is_there(file):
                 return file, True
             os.close(file)
 

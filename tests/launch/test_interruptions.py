@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.conftest import in_background, pretrain, write_swe
+from tests.conftest import in_background, pretrain, start, write_swe
 
 BIN = Path(sys.executable).parent
 NUM_STEPS = 20
@@ -205,3 +205,12 @@ def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp
     result = pretrain(config, "--resume", *settings, launcher=launcher)
     assert result.returncode == 0, result.stdout + result.stderr
     assert valid_steps(folder) == [1, 2] and list(losses(folder)) == [1, 2]
+
+
+def test_a_run_goes_on_when_the_reader_of_its_output_has_gone(place):
+    folder = place[0] / "unread"
+    config = write_run(folder, 1)
+    command = f"{sys.executable} launch/pretrain.py --deepspeed_config ds_configs/zero1.json --config {config} 2>&1"
+    result = start(["bash", "-c", f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}"])
+    assert result.returncode == 0 and result.stdout.count("\n") == 1
+    assert losses(folder) == place[1]

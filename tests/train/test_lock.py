@@ -68,6 +68,7 @@ def test_a_second_process_is_refused_and_told_who_since_when_and_what_to_do(tmp_
 
 
 def test_a_lock_that_was_let_go_names_nobody_and_can_be_taken(tmp_path):
+    (tmp_path / "config.yaml").touch()
     with holder(tmp_path) as process:
         process.stdin.write("\n")
         process.stdin.flush()
@@ -135,3 +136,34 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     with pytest.raises(OSError):
         FolderLock(tmp_path).take()
     assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_a_folder_in_which_nothing_began_is_left_as_it_was_found(tmp_path):
+    found, link, made = tmp_path / "found", tmp_path / "link", tmp_path / "a" / "made"
+    found.mkdir(0o2770)
+    link.symlink_to(found)
+    for folder in (found, link, made):
+        own = FolderLock(folder)
+        own.take()
+        assert (folder / LOCK).exists()
+        own.release()
+    assert found.is_dir() and not any(found.iterdir()) and link.is_symlink() and not made.exists()
+
+
+@pytest.mark.parametrize("loss", ["file removed", "folder removed", "folder moved", "another's file"])
+def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_path, loss):
+    folder = tmp_path / "run"
+    own = FolderLock(folder)
+    own.take()
+    assert own.loss() is None
+    if loss == "folder moved":
+        folder.rename(tmp_path / "elsewhere")
+    else:
+        (folder / LOCK).unlink()
+    if loss == "folder removed":
+        folder.rmdir()
+    if loss == "another's file":
+        (folder / LOCK).write_text("theirs")
+    assert "is no longer this run's" in own.loss()
+    own.release()
+    assert loss != "another's file" or (folder / LOCK).read_text() == "theirs"

@@ -71,3 +71,19 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     shards = {path.name for path in (checkpoints / "step_000004").iterdir()}
     assert shards == {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"}
     assert not (tmp_path / "run.2").exists()
+
+
+@pytest.mark.parametrize("loss", ["moved", "its lock removed"])
+def test_a_run_whose_folder_is_no_longer_its_own_ends_at_the_next_save(run_yaml, tmp_path, loss):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with running(tmp_path, [sys.executable], run_yaml(), MANY) as run:
+        run.wait_for_steps(4)
+        if loss == "moved":
+            folder.rename(elsewhere)
+        else:
+            (folder / "matey.lock").unlink()
+        assert run.wait() == 2 and "is no longer this run's" in run.text()
+    if loss == "moved":
+        assert not folder.exists() and (elsewhere / "checkpoints" / "latest").exists()
+    else:
+        assert not (folder / "matey.lock").exists()

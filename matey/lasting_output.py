@@ -1,0 +1,59 @@
+"""Output that may lose its reader: a run is not to end because nobody listens to what it says.
+
+A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full; daemons and some launchers start processes
+with closed descriptors. What a run has to say is in its folder as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, TextIO
+
+
+class LastingOutput:
+    """A stream of text that, once its reader has gone, goes nowhere; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it; return its length."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._let_go()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept back, or drop it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        # What the stream still keeps back, and other code that writes to the same descriptor, fail no more either.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+def make_output_last() -> None:
+    """Put such streams in the place of standard output and error; descriptors 0 to 2 that are closed lead nowhere from now on.
+
+    To be called before this process opens any file, which would get the number of a closed one.
+    """
+    while True:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        if nowhere > 2:
+            break
+        os.set_inheritable(nowhere, True)  # as standard streams are
+    os.close(nowhere)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)
+        stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding has not
+        setattr(sys, name, LastingOutput(stream))
