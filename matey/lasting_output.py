@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 
 class LastingOutput:
@@ -17,7 +17,8 @@ class LastingOutput:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
+        """Return what the stream has under that name."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:

@@ -55,7 +55,7 @@ class FolderLock:
         self._heart = Thread(target=self._beat, daemon=True)
 
     def take(self) -> None:
-        """Make the folder if it is not there, and take its lock; where another node's name is in it, this takes up to `LEASE` s.
+        """Make the folder if it is not there, and take its lock, which may last `LEASE` seconds: another node may hold it.
 
         Raises:
             LockedError: another run holds it.
