@@ -42,6 +42,7 @@ def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(n
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
     case = Case("Ti", batch=1, checkpoint_blocks="all")
     point = run_point(case, 1)
