@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # ranks of a test may outnumber the GPUs; it is read on first import
 
 import functools
+import gc
 import select
 import signal
 import socket
@@ -38,6 +39,10 @@ VOCABULARY = ("water_height", "activator", "inhibitor")
 torch.set_num_threads(1)
 
 PROVED: list[str] = []  # lines that tests of whole grids of cases leave for the end of the run
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a million objects of the imports, through which Python would look for garbage again and again
 
 
 def pytest_sessionfinish(session):
