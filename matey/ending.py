@@ -110,7 +110,8 @@ def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
     """
     if workers is None:
         workers = multiprocessing.active_children()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
+        with suppress(ValueError):  # this thread is not the main one
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
     workers, deadline = [each for each in workers if each.is_alive()], time.monotonic() + WORKER_SECONDS
     for worker in workers:
         assert worker.pid is not None, "those that are active have been started"

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
+from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import MODEL, OF_A_RUN, SEEN
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
@@ -51,6 +52,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
     try:
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
+        give_usual_modes(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, of Python, of torch and of safetensors
         raise ConversionError(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import matey
 from matey.checkpoints.metrics_log import read_metrics
+from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
@@ -159,6 +160,7 @@ class RunFolder:
             barrier()
             if rank() == 0:
                 # What `latest` names has to be on the disk before `latest` is.
+                give_usual_modes(new)
                 flush(new)
                 if is_folder(whole):
                     shutil.rmtree(whole)  # of a run that went on from an earlier step than it had come to
@@ -197,6 +199,7 @@ class RunFolder:
                 model = MateyModel(engine.module.config)
             with quiet():
                 model.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
+            give_usual_modes(new)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(new, ignore_errors=True)
             raise RunError(self._cannot_save("the best weights", error)) from error
@@ -282,17 +285,14 @@ class RunFolder:
 
     def _cannot_save(self, what: str, error: Exception) -> str:
         step = self.newest_step()
+        free = f"{shutil.disk_usage(self.path).free / 2**30:.1f} GiB"
         last = "there is no earlier checkpoint" if step is None else f"the checkpoint of step {step} stands"
         return (
             f"Could not save {what} to {self.path} ({first_line(error)}); {last}. "
-            f"Free some space ({_free_space(self.path)} left) and start the same command with --resume."
+            f"Free some space ({free} left) and start the same command with --resume."
         )
 
 
 def versions() -> dict[str, str]:
     """Return what wrote a checkpoint, DeepSpeed aside, which notes its own version."""
     return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
-
-
-def _free_space(path: Path) -> str:
-    return f"{shutil.disk_usage(path).free / 2**30:.1f} GiB"

@@ -45,6 +45,14 @@ def test_a_run_writes_its_model_as_the_optimizer_holds_it(two_ranks, kind):
         assert torch.equal(model.get_parameter(name), expected), name
 
 
+def test_whoever_may_read_other_files_of_a_run_may_read_its_weights(two_ranks, tmp_path):
+    exported(two_ranks[0], "zero3", tmp_path / "model")
+    exported(two_ranks[0], "zero3", tmp_path / "fp32", form="fp32")
+    usual = (tmp_path / "model" / "config.json").stat().st_mode
+    files = [*two_ranks[0].glob("zero3/**/*.safetensors"), *tmp_path.glob("*/*.safetensors")]
+    assert len(files) >= 5 and {file.stat().st_mode for file in files} == {usual}  # a model, two averages, two exports
+
+
 def test_a_model_may_hold_the_average_in_bfloat16_and_predicts(two_ranks, tmp_path):
     source = exported(two_ranks[0], "zero3", tmp_path / "model", average=True, dtype="bfloat16")
     model, expected = MateyModel.from_pretrained(tmp_path / "model"), source.whole(AVERAGE)
