@@ -2,13 +2,13 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import BIN, ROOT
 
 
 def names_used(source):
@@ -45,7 +45,7 @@ def of_torch_distributed(source):
 
 
 def test_every_package_uses_those_below_it_alone():
-    command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
+    command = [BIN / "lint-imports", "--no-cache"]
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
@@ -56,6 +56,12 @@ def test_parallel_alone_uses_torch_distributed():
     files = sorted((ROOT / "matey").rglob("*.py"))
     users = {path.relative_to(ROOT / "matey").parts[0] for path in files if of_torch_distributed(path.read_text())}
     assert users == {"parallel"}
+
+
+def test_no_module_of_tests_is_imported_by_another():
+    imported = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
+    found = {path: imported.findall(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
+    assert len(found) > 200 and not any(found.values()), "helpers belong into tests/support"
 
 
 def test_launchers_do_not_import_the_simulations():

@@ -10,8 +10,8 @@ import pytest
 from matey.commands.front_door import scripts
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.config.shipped import configurations
-from tests.conftest import ROOT, clean_environment, start_ranks
-from tests.test_start_up import imports_of
+from tests.support.paths import ROOT
+from tests.support.programs import clean_environment, imports_of, start_ranks
 
 
 def matey(*words, cwd=ROOT):

@@ -7,7 +7,7 @@ import yaml
 
 from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config, load_resolved, parse_config
 from matey.config.hints import ALIASES, section_at
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
 

@@ -3,15 +3,12 @@
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.paths import BIN, ROOT
 
 FOLDER = ROOT / "containers"
-BIN = Path(sys.executable).parent
 
 
 def tool(name):

@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCK = re.compile(r'```(?:python|toml) title="([\w.]+)"\n(.*?)```', re.S)

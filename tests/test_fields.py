@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from tests.conftest import make_batch
+from tests.support.models import make_batch
 
 
 def test_shapes_that_contradict_each_other_are_refused():

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from matey.launchers import LAUNCHERS, program_of
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 # Starts what follows, waits for it, and passes nothing on.
 PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"

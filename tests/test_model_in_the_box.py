@@ -10,7 +10,8 @@ from matey.data import open_dataset
 from matey.data.seen import trained_on
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 MODEL = ROOT / "models" / "matey-micro"
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 CODE = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL))
 PROBE = "    optimizer.step()\n"

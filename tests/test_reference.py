@@ -11,7 +11,7 @@ from matey.commands.front_door import scripts
 from matey.config.description import DataDescription
 from matey.config.hints import section_at
 from matey.config.schema import RunConfig
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -1,31 +1,12 @@
 """Commands answer soon: what they say of arguments and files needs neither PyTorch nor DeepSpeed, which take seconds."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.conftest import ROOT, write_swe
+from tests.support.paths import ROOT
+from tests.support.programs import imports_of
+from tests.support.small_files import write_swe
 
 COMMANDS = sorted([*(ROOT / "launch").glob("*.py"), *(ROOT / "tools").glob("*.py")])
-IMPORTS_OF = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print("imported:", *sorted({name.split(".")[0] for name in sys.modules}))
-"""
-
-
-def imports_of(*command):
-    """Exit code of a command, all that it prints, and the packages that it had imported by then."""
-    result = subprocess.run(
-        [sys.executable, "-c", IMPORTS_OF, *map(str, command)], cwd=ROOT, capture_output=True, text=True
-    )
-    *_, line = result.stdout.splitlines()
-    assert line.startswith("imported: ")
-    return result.returncode, result.stdout + result.stderr, set(line.split())
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 pytest.importorskip("optuna", reason="the sweep needs Optuna: pip install optuna")
 pytestmark = [pytest.mark.slow, pytest.mark.processes]

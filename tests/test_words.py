@@ -3,7 +3,7 @@
 import ast
 import re
 
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SECTIONS = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 # An entry says what a thing is. One that begins with these needs the name before it to become a sentence.

@@ -10,7 +10,7 @@ from matey.benchmark.blocking import BlockingCalls
 from matey.benchmark.blocking_points import SCHEMES, TOKEN_SETS
 from matey.benchmark.speed_cases import Case
 from matey.parallel.late import Late, sent
-from tests.conftest import start_ranks
+from tests.support.programs import cases_of, start_ranks
 
 VALUES = torch.arange(6.0)
 
@@ -71,8 +71,7 @@ def test_a_gradient_that_waits_is_heard_and_its_line_is_named():
 def points(num_ranks, *, stage, is_prepared, cases):
     settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": is_prepared}
     result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_point", json.dumps(settings))
-    assert result.returncode == 0, result.stderr[-3000:]
-    return [json.loads(line[6:]) for line in result.stdout.splitlines() if line.startswith("point ")]
+    return cases_of(result, "point")
 
 
 def cases():

@@ -44,7 +44,7 @@ from tests.campaign.damages import (
     weights,
     well,
 )
-from tests.data import layout_files as layouts
+from tests.support import layout_files as layouts
 
 FULL = "No space left on device"
 

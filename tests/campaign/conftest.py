@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from tests.campaign.moments import Whole, run_whole
-from tests.conftest import PROVED, write_swe
+from tests.support.proved import PROVED
+from tests.support.small_files import write_swe
 
 
 @pytest.fixture(scope="session")

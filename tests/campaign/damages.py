@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.data import layout_files as layouts
+from tests.support import layout_files as layouts
 
 SWE = "swe/2D_rdb_NA_NA.h5"
 STEP = "run/checkpoints/step_000008"

@@ -13,7 +13,9 @@ from tests.campaign.bad_input_case import EVALUATE, NAME, PRETRAIN, Case
 from tests.campaign.bad_inputs import CASES
 from tests.campaign.size import SHARE
 from tests.campaign.watched import Kind
-from tests.conftest import ROOT, clean_environment, start, start_ranks, write_swe
+from tests.support.paths import ROOT
+from tests.support.programs import clean_environment, start, start_ranks
+from tests.support.small_files import write_swe
 
 NUM_KINDS = 80
 HELD = "{count} bad inputs gave one sentence each"

@@ -27,9 +27,9 @@ from matey.data import DataError, open_dataset
 from tests.campaign.mutations import mutated
 from tests.campaign.size import scaled
 from tests.campaign.watched import Kind
-from tests.conftest import ROOT
-from tests.data import layout_files as layouts
-from tests.data.seed_group_files import write_seed_groups
+from tests.support import layout_files as layouts
+from tests.support.paths import ROOT
+from tests.support.seed_group_files import write_seed_groups
 
 NUM_FILES = 1000
 HELD = "{count} damaged files were read or refused in a sentence"

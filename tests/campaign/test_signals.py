@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import sys
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 from signal import SIGINT, SIGTERM, SIGUSR1
 
@@ -14,7 +12,8 @@ import pytest
 from tests.campaign.moments import PHASES, go_on_to_the_end, last_step, place_of, saved_step
 from tests.campaign.size import scaled
 from tests.campaign.watched import KINDS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config
-from tests.conftest import clean_environment, in_background
+from tests.support.launchers import LAUNCHERS
+from tests.support.programs import clean_environment, in_background
 
 NUM_SIGNALS = 60
 HELD = "{count} signals let runs save and leave, and go on"
@@ -24,12 +23,6 @@ SECONDS = 120
 NUM_LAUNCHED = 12
 """How many of the signals go to a launcher, which takes longer to start than a run takes to train."""
 
-BIN = Path(sys.executable).parent
-LAUNCHERS = {
-    "deepspeed": [BIN / "deepspeed", "--num_gpus", "2"],
-    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
-    "mpirun": [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable],
-}
 SENT = [(name, signal) for name in ("deepspeed", "torchrun") for signal in SIGNALS]
 # Open MPI kills ranks 0.2 s after it has passed on one of the others, see docs/reliability.md.
 SENT += [("mpirun", SIGUSR1)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from random import Random
 import psutil
 import yaml
 
-from tests.conftest import clean_environment, kill, preloaded
+from tests.support import programs
+from tests.support.programs import clean_environment, kill, preloaded
 
 NUM_STEPS, EVERY = 8, 2
 SECONDS_TO_CLEAN_UP = 30  # promised in docs/reliability.md
@@ -73,15 +73,8 @@ def training(folder: Path, kind: Kind, *flags: str) -> list[list[str]]:
 
 def environments(folder: Path, num_ranks: int) -> list[dict[str, str]]:
     """Return the variables of each rank of a run, which puts its temporary files into the folder."""
-    common = clean_environment() | {"TMPDIR": str(folder / "tmp")}
-    if num_ranks == 1:
-        return [common]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common |= {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
+    of_ranks = [clean_environment()] if num_ranks == 1 else programs.environments(num_ranks)
+    return [variables | {"TMPDIR": str(folder / "tmp")} for variables in of_ranks]
 
 
 class Ranks:

@@ -1,20 +1,8 @@
 """Checkpoints of real engines on two ranks, made once for all tests of this folder."""
 
-import json
-
 import pytest
 
-from tests.conftest import start_ranks
-
-
-def run_cases(num_ranks, cases, root, timeout=600):
-    """Run cases of engine_cases.py on real ranks; return what was seen, by name of what was saved or resumed."""
-    result = start_ranks(
-        num_ranks, "-m", "tests.checkpoints.engine_cases", json.dumps(cases), str(root), timeout=timeout
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    lines = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
-    return {" ".join(map(str, (what, *arguments))): seen for what, arguments, seen in lines}
+from tests.checkpoints.running import run_cases
 
 
 @pytest.fixture(scope="session")

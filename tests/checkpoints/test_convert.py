@@ -16,7 +16,8 @@ from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import ABOUT
 from matey.checkpoints.source import AVERAGE, WEIGHTS
-from tests.conftest import make_batch, start
+from tests.support.models import make_batch
+from tests.support.programs import start
 
 
 def exported(root, kind, out, form="huggingface", average=False, dtype="float32"):

@@ -7,7 +7,7 @@ import torch
 
 from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS
-from tests.checkpoints.conftest import run_cases
+from tests.checkpoints.running import run_cases
 
 
 def hold_saved(seen):

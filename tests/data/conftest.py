@@ -1,9 +1,9 @@
 """Small files that every test can open, and the real files if present."""
 
 import pytest
-from seed_group_files import write_seed_groups
 
-from tests.conftest import SHARED
+from tests.support.paths import SHARED
+from tests.support.seed_group_files import write_seed_groups
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from layout_files import NUM_FRAMES, NUM_X, NUM_Y, write_cavity, write_cavity_array
 
 from matey.data import DataError, open_dataset
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, write_cavity, write_cavity_array
 
 
 def test_the_array_says_by_its_name_what_it_does_not_hold(tmp_path):

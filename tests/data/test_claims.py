@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, hdf5, open_dataset
-from tests.conftest import write_swe
-from tests.data import layout_files as layouts
+from tests.support import layout_files as layouts
+from tests.support.small_files import write_swe
 
 
 def replace_dataset(path, name, shape, **storage):

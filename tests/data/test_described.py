@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import xarray
 import yaml
-from described_files import BY_NAME, KINDS, dataset, describe, write
-from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
-from seed_group_files import write_seed_groups
 
 from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.split_record import record_split
 from matey.train.run_data import open_data
+from tests.support.described_files import BY_NAME, KINDS, dataset, describe, write
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
+from tests.support.seed_group_files import write_seed_groups
 
 
 @pytest.fixture(params=list(KINDS))

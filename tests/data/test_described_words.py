@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from described_files import dataset, write
-from layout_files import NUM_X, NUM_Y
 
 from matey.data import DataError, open_dataset
+from tests.support.described_files import dataset, write
+from tests.support.layout_files import NUM_X, NUM_Y
 
 WRONG = {
     "an array that is not there": ({"fields": {"height": "hh"}}, r"expected an array 'hh' for the field 'height', found"),

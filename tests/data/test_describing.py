@@ -6,13 +6,13 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from described_files import KINDS, write
-from layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather
-from seed_group_files import write_seed_groups
 
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
-from tests.conftest import start
+from tests.support.described_files import KINDS, write
+from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather
+from tests.support.programs import start
+from tests.support.seed_group_files import write_seed_groups
 
 ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}}
 

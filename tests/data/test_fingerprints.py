@@ -7,7 +7,7 @@ import pytest
 from matey.data import fingerprints as reading
 from matey.data import open_dataset
 from matey.data.fingerprints import fingerprints
-from tests.conftest import write_swe
+from tests.support.small_files import write_swe
 
 
 @pytest.fixture

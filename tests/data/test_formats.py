@@ -8,7 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from layout_files import (
+
+from matey.data import DataError, open_dataset
+from matey.data.miniweather import neutral_background
+from tests.support.layout_files import (
     NUM_FRAMES,
     NUM_X,
     NUM_Y,
@@ -22,9 +25,6 @@ from layout_files import (
     write_miniweather_netcdf4,
     write_the_well,
 )
-
-from matey.data import DataError, open_dataset
-from matey.data.miniweather import neutral_background
 
 
 def turbulent(path):

@@ -4,12 +4,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from described_files import BY_NAME, dataset, describe, write_components
-from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, write_the_well
 
 from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
 from matey.data.joined import JoinedTrajectories
 from matey.data.reading import read_history
+from tests.support.described_files import BY_NAME, dataset, describe, write_components
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, write_the_well
 
 DEPTH = np.arange(NUM_Y * NUM_X, dtype=np.float32).reshape(NUM_Y, NUM_X)
 FORCING = 100 + coded(1)[:, :, 0]  # (n, t, y, x)

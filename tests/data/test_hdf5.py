@@ -5,11 +5,11 @@ import multiprocessing
 import h5py
 import numpy as np
 import pytest
-from seed_group_files import write_seed_groups
 
 from matey.data import DataError, open_dataset
 from matey.data.hdf5 import _MAX_OPEN_FILES, _handles
-from tests.conftest import write_swe
+from tests.support.seed_group_files import write_seed_groups
+from tests.support.small_files import write_swe
 
 inherited = []
 

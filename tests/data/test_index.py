@@ -11,9 +11,9 @@ import pytest
 from matey.data import DataError, open_dataset
 from matey.data.index import Index
 from matey.data.registry import describe
-from tests.conftest import write_swe
-from tests.data import layout_files as layouts
-from tests.data.seed_group_files import write_seed_groups
+from tests.support import layout_files as layouts
+from tests.support.seed_group_files import write_seed_groups
+from tests.support.small_files import write_swe
 
 WRITERS = {
     "incompressible": layouts.write_incompressible,

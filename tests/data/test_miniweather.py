@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
-from layout_files import NUM_X, NUM_Y, thermals, write_miniweather, write_miniweather_netcdf4
 
 from matey.data import DataError, open_dataset
 from matey.data.miniweather import neutral_background
+from tests.support.layout_files import NUM_X, NUM_Y, thermals, write_miniweather, write_miniweather_netcdf4
 
 PROFILE = np.stack([np.linspace(3, 1, NUM_Y), np.linspace(300, 310, NUM_Y)])
 WRITERS = {"classic": write_miniweather, "netCDF-4": write_miniweather_netcdf4}

@@ -6,10 +6,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.reading import sound_windows
+from tests.support.seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 
 @pytest.fixture

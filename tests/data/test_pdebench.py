@@ -6,9 +6,9 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from seed_group_files import NUM_X, NUM_Y, coded_frames, coded_value, write_seed_groups
 
 from matey.data import DataError, open_dataset
+from tests.support.seed_group_files import NUM_X, NUM_Y, coded_frames, coded_value, write_seed_groups
 
 SYSTEMS = ["shallow_water", "diffusion_reaction"]
 

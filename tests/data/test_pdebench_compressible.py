@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from layout_files import NUM_FRAMES, write_compressible
 
 from matey.data import DataError, open_dataset
+from tests.support.layout_files import NUM_FRAMES, write_compressible
 
 
 def continuity(frames, spacing, time_step):

@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from layout_files import NUM_FRAMES, write_incompressible
 
 from matey.data import DataError, open_dataset
+from tests.support.layout_files import NUM_FRAMES, write_incompressible
 
 
 def test_description_holds_domain_interval_and_parameters(tmp_path):

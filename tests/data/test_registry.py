@@ -5,10 +5,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from seed_group_files import write_seed_groups
 
 from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
+from tests.support.seed_group_files import write_seed_groups
 
 
 def test_the_name_of_a_file_does_not_matter(shallow_water_file, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from matey.data import DataError, open_dataset, split_set, split_trajectories
 from matey.data.split_record import RecordedParts, read_record, record_split, split_as_recorded
 from matey.data.trajectories import Trajectory, TrajectorySet
-from tests.conftest import write_swe
+from tests.support.small_files import write_swe
 
 SPLIT = ((0.6, 0.2, 0.2), 3, None)
 

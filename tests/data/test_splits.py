@@ -4,12 +4,12 @@ import itertools
 
 import h5py
 import pytest
-from layout_files import write_compressible, write_the_well
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
 from matey.data.joined import JoinedTrajectories
 from matey.data.splits import split_groups
-from tests.conftest import write_swe
+from tests.support.layout_files import write_compressible, write_the_well
+from tests.support.small_files import write_swe
 
 
 @pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])

@@ -3,9 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-from layout_files import NUM_FRAMES, coded, write_the_well
 
 from matey.data import DataError, open_dataset
+from tests.support.layout_files import NUM_FRAMES, coded, write_the_well
 
 
 @pytest.fixture

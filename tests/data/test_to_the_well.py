@@ -4,13 +4,20 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from described_files import KINDS, write
-from layout_files import NUM_FRAMES, NUM_X, NUM_Y, write_compressible, write_incompressible, write_the_well
 
 from matey.data import DataError, TrajectorySet, open_dataset, split_set
 from matey.data import to_the_well as module
 from matey.data.joined import JoinedTrajectories
 from matey.data.splits import Split
+from tests.support.described_files import KINDS, write
+from tests.support.layout_files import (
+    NUM_FRAMES,
+    NUM_X,
+    NUM_Y,
+    write_compressible,
+    write_incompressible,
+    write_the_well,
+)
 
 SHARES = (0.4, 0.3, 0.3)
 

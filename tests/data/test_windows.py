@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from seed_group_files import coded_value, write_seed_groups
 
 from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
 from matey.data.reading import read_parts
+from tests.support.seed_group_files import coded_value, write_seed_groups
 
 
 @pytest.fixture

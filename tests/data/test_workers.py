@@ -14,7 +14,7 @@ import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.ending import end_workers
-from tests.conftest import start
+from tests.support.programs import start
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
 from matey.report.comparison import comparison_text
-from tests.conftest import make_model
-from tests.support.evaluations import PATCHES
+from tests.support.models import PATCHES, make_model
 
 PROTOCOL = Protocol(leads=(1, 3), rollout_steps=3, max_windows=5)
 

@@ -10,8 +10,9 @@ from matey.report.about import About
 from matey.report.evaluation import write_report
 from matey.report.summary import summary_text
 from matey.tokens.criteria import patch_variance
-from tests.conftest import SHARED, make_model
-from tests.support.evaluations import PATCHES, write_waves
+from tests.support.models import PATCHES, make_model
+from tests.support.paths import SHARED
+from tests.support.small_files import write_waves
 
 
 def run(model, data, **protocol):

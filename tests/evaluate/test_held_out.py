@@ -4,7 +4,7 @@ from matey.config import DataSection
 from matey.data import DataError, open_dataset, split_trajectories
 from matey.data.seen import fingerprints
 from matey.evaluate.held_out import hold_out, without_seen
-from tests.data.layout_files import write_the_well
+from tests.support.layout_files import write_the_well
 
 
 def section(*split):

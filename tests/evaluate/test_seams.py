@@ -6,7 +6,7 @@ import torch
 from matey.evaluate.seams import jumps, patches_of_cells
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
-from tests.conftest import make_batch
+from tests.support.models import make_batch
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
 

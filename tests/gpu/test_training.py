@@ -18,8 +18,10 @@ from matey.planning.machine import load_machine
 from matey.planning.memory import plan_memory
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
-from tests.conftest import PROVED, clean_environment, pretrain, start, start_ranks
-from tests.planning.test_memory import RUN
+from tests.planning.memory_cases import RUN
+from tests.support.programs import cases_of, clean_environment, start, start_ranks
+from tests.support.proved import PROVED
+from tests.support.runs import pretrain
 
 MACHINE = load_machine("dgx-h100").model_copy(update={"reserved_memory": 0})  # of the process nothing is planned here
 ZERO1 = {"zero_optimization": {"stage": 1}}
@@ -36,8 +38,7 @@ def case_of(device, **how):
 
 
 def found(result):
-    assert result.returncode == 0, result.stderr[-3000:]
-    return next(json.loads(line[6:]) for line in result.stdout.splitlines() if line.startswith("found "))
+    return cases_of(result, "found")[0]
 
 
 def on(device):

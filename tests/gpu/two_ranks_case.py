@@ -13,7 +13,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import make_batch, make_model
+from tests.support.models import make_batch, make_model
 
 
 def run(model, seam, batch):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import write_swe
 from tests.launch.slurm_cluster import Cluster, start_slurm, what_is_missing
+from tests.support.small_files import write_swe
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import ROOT, clean_environment
-from tests.launch.test_interruptions import losses, write_run
+from tests.support.paths import ROOT
+from tests.support.programs import clean_environment
+from tests.support.runs import losses, write_run
 
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "sinfo")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY")

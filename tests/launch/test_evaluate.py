@@ -11,8 +11,10 @@ import yaml
 
 from matey.data import open_dataset, split_trajectories
 from matey.data.seen import seen_text
-from tests.conftest import ROOT, make_model, start
-from tests.support.evaluations import PATCHES, write_waves
+from tests.support.models import PATCHES, make_model
+from tests.support.paths import ROOT
+from tests.support.programs import start
+from tests.support.small_files import write_waves
 
 NUM_FRAMES = 12
 RUN = {

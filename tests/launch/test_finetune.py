@@ -9,9 +9,9 @@ import yaml
 
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
-from tests.conftest import TWO_RANKS, start
-from tests.launch.test_pretrain import fail, metrics, succeed
-from tests.support.evaluations import write_waves
+from tests.support.programs import TWO_RANKS, start
+from tests.support.runs import fail, metrics, succeed
+from tests.support.small_files import write_waves
 
 OLD = ("inhibitor", "water_height")
 

@@ -10,8 +10,8 @@ import xarray
 from PIL import Image
 
 from matey.report.film_formats import ffmpeg
-from tests.conftest import start
-from tests.support.evaluations import write_waves
+from tests.support.programs import start
+from tests.support.small_files import write_waves
 
 
 @pytest.fixture(scope="module")

@@ -3,40 +3,17 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from matey.data.seen import read_seen
-from tests.conftest import ROOT, TWO_RANKS, pretrain, write_swe
-from tests.data.layout_files import write_the_well
-
-BIN = Path(sys.executable).parent
-LAUNCHERS = {
-    "deepspeed": [BIN / "deepspeed", "--num_gpus", "2"],
-    "torchrun": [BIN / "torchrun", "--nproc_per_node", "2"],
-    "mpirun": [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2", sys.executable],
-}
-
-
-def metrics(folder, key="loss"):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line[key] for line in lines if key in line}
-
-
-def succeed(result):
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result
-
-
-def fail(result, *words):
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr, result.stderr
-    lines = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert len(lines) == 1, result.stderr
-    for word in words:
-        assert word in lines[0], result.stderr
+from tests.support.launchers import LAUNCHERS
+from tests.support.layout_files import write_the_well
+from tests.support.paths import ROOT
+from tests.support.programs import TWO_RANKS
+from tests.support.runs import fail, metrics, pretrain, succeed
+from tests.support.small_files import write_swe
 
 
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from matey.config import load_config
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 RUNS = ROOT / "launch" / "runs"
 ADAPTIVE = ("mix", ((1, 1, 32, 32), (1, 1, 8, 8)), 0.2)

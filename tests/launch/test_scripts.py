@@ -5,17 +5,17 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, clean_environment, in_background, preloaded, start, write_swe
-from tests.launch.test_interruptions import NUM_STEPS, losses, write_run
+from tests.support.paths import BIN, ROOT
+from tests.support.programs import clean_environment, in_background, preloaded, start
+from tests.support.runs import NUM_STEPS, losses, write_run
+from tests.support.small_files import write_swe
 
-BIN = Path(sys.executable).parent
 SCRIPTS = ["launch/local.sh", "launch/slurm/pretrain.sbatch", "launch/frontier/pretrain.sbatch"]
 FINETUNE = "launch/frontier/finetune.sbatch"
 SHARED = ["launch/frontier/job.sh", "launch/slurm/job.sh", "launch/slurm/finetune.sbatch", "launch/next_job.sh"]

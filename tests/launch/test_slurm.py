@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.launch.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
-from tests.launch.test_interruptions import losses
+from tests.support.runs import losses
 
 ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.launch.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
-from tests.launch.test_interruptions import NUM_STEPS, losses
+from tests.support.runs import NUM_STEPS, losses
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from tests.launch.slurm_cluster import run_in, wait_for_step
-from tests.launch.test_interruptions import losses
+from tests.support.runs import losses
 
 pytestmark = pytest.mark.slow
 

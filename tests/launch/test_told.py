@@ -13,8 +13,8 @@ from matey.data import open_dataset
 from matey.train.finetune import finetune
 from matey.train.network import with_vocabulary
 from matey.train.run_data import open_data
-from tests.conftest import TWO_RANKS, pretrain
-from tests.launch.test_pretrain import succeed
+from tests.support.programs import TWO_RANKS
+from tests.support.runs import pretrain, succeed
 
 xarray = pytest.importorskip("xarray")
 GIVEN = ["wind", "depth"]

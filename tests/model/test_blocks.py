@@ -8,7 +8,7 @@ from matey.model.blocks import Block, scheme_keys
 from matey.model.seam import Seam
 from matey.tokens.layout import layout_tokens
 from matey.tokens.segments import segment
-from tests.conftest import make_batch, make_model
+from tests.support.models import make_batch, make_model
 
 B, T, Z, Y, X = 2, 3, 2, 4, 5
 PATCH = (1, 2, 4, 4)

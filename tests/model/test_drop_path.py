@@ -7,7 +7,7 @@ import torch
 
 from matey.model.drop_path import keep_scale, uniform_hash
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import make_batch, make_model
+from tests.support.models import make_batch, make_model
 
 
 def test_hashes_are_uniform_and_neighbours_are_strangers():

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from matey.model.seam import RankGroup, Seam
 from matey.parallel.topology import shares
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import make_batch, make_model
+from tests.support.models import make_batch, make_model
 
 
 class LargestTensor(TorchDispatchMode):

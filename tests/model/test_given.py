@@ -7,7 +7,7 @@ import torch
 
 from matey import MateyConfig
 from matey.model.transfer import transfer
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 GIVEN = ("force", "depth")
 FIELDS = (*VOCABULARY, *GIVEN)

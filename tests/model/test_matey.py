@@ -9,7 +9,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import refine
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 SWE = make_batch(dtype=torch.float64)
 REACTION = make_batch("diffusion_reaction", VOCABULARY[1:], 3, 2, (1, 32, 16), seed=1, dtype=torch.float64)

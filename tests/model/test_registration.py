@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import make_model
+from tests.support.models import make_model
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from matey.nested import tensors_in
 from matey.parallel.sequence import SequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
 
 PLANE, DEEP = ((1, 1, 16, 16), (1, 1, 4, 4)), ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))

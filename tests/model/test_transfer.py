@@ -6,7 +6,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.model.parts import part_of
 from matey.model.transfer import transfer
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
 NEW = ("density", "magnetic_x")

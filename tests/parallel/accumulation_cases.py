@@ -8,7 +8,7 @@ from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import make_batch, make_model
+from tests.support.models import make_batch, make_model
 
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
 # Small buckets, so that there are several.

@@ -20,7 +20,7 @@ from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 
 SETS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
-from tests.conftest import start_ranks
+from tests.support.programs import start_ranks
 
 SCRIPT = """
 import sys

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from tests.conftest import clean_environment, in_background
+from tests.support.programs import clean_environment, in_background
 
 WAITS = """
 from deepspeed.ops.op_builder import CPUAdamBuilder

@@ -6,7 +6,8 @@ import pytest
 
 from matey.config import ConfigError
 from matey.parallel.contact import check_address, check_port_is_free
-from tests.conftest import clean_environment, pretrain
+from tests.support.programs import clean_environment
+from tests.support.runs import pretrain
 
 
 def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():

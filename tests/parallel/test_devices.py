@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from matey.parallel.environment import find_environment, variables_for_deepspeed
-from tests.conftest import ROOT, clean_environment, start
-from tests.parallel.test_environment import BIN, FRONTIER, MPIRUN, STEP, TORCH
+from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
+from tests.support.paths import BIN, ROOT
+from tests.support.programs import clean_environment, start
 
 CASES = [sys.executable, "tests/parallel/device_cases.py"]
 
@@ -50,7 +51,7 @@ def test_tasks_of_srun_ask_for_the_devices_they_are_shown(devices, expected):
 def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
     visible = "$OMPI_COMM_WORLD_RANK" if devices == 1 else "0,1"
     script = f"CUDA_VISIBLE_DEVICES={visible} {' '.join(CASES)} --devices={devices}"
-    result = start([*MPIRUN, "-np", "2", "bash", "-c", script])
+    result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
     assert devices_asked_for(result.stdout + result.stderr, 2) == expected
 
 

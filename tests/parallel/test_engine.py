@@ -1,13 +1,12 @@
 """What the engine is built from."""
 
-import json
-
 import pytest
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
 from matey.parallel.engine import build_engine, parameter_groups
-from tests.conftest import make_model, start_ranks
+from tests.support.models import make_model
+from tests.support.programs import cases_of, start_ranks
 
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
@@ -66,9 +65,7 @@ def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(t
 
 def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce():
     # Two ranks: alone, what stage 1 reduces too early is not yet wrong.
-    result = start_ranks(2, "-m", "tests.parallel.accumulation_cases")
-    assert result.returncode == 0, result.stderr[-3000:]
-    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    cases = dict(cases_of(start_ranks(2, "-m", "tests.parallel.accumulation_cases")))
     assert len(cases) == 5
     for name, (one, *several) in cases.items():
         assert all(norms == pytest.approx(one, rel=1e-2 if "bf16" in name else 1e-5) for norms in several), (name, one)
@@ -76,9 +73,7 @@ def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce()
 
 
 def test_the_weights_are_put_together_on_rank_zero_alone():
-    result = start_ranks(2, "-m", "tests.parallel.whole_cases")
-    assert result.returncode == 0, result.stderr[-3000:]
-    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    cases = dict(cases_of(start_ranks(2, "-m", "tests.parallel.whole_cases")))
     assert len(cases) == 7
     for name, (wrong, num_bytes, grown) in cases.items():
         assert wrong == [] and grown < num_bytes / 2, (name, wrong, num_bytes, grown)

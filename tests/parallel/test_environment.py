@@ -4,31 +4,14 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from matey.config import ConfigError
 from matey.parallel.environment import find_environment
-from tests.conftest import ROOT, clean_environment, start
-
-BIN = Path(sys.executable).parent
-MPIRUN = [BIN / "mpirun", "--allow-run-as-root", "--oversubscribe"]
-
-# Task 27 of 32, the fourth on the fourth of four nodes.
-STEP = {
-    "SLURM_JOB_ID": "1234567",
-    "SLURM_STEP_ID": "0",
-    "SLURM_NTASKS": "32",
-    "SLURM_STEP_NUM_TASKS": "32",
-    "SLURM_STEP_TASKS_PER_NODE": "8(x4)",
-    "SLURM_STEP_NODELIST": "frontier[00098-00100,02001]",
-    "SLURM_PROCID": "27",
-    "SLURM_LOCALID": "3",
-    "SLURM_NODEID": "3",
-}
-FRONTIER = {**STEP, "SLURM_GPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "8"}
-TORCH = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
+from tests.support.paths import BIN, ROOT
+from tests.support.programs import clean_environment, start
 
 
 def describe(launcher, *flags, **variables):
@@ -205,14 +188,14 @@ def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
 
 
 def test_ranks_of_mpirun_hear_the_address_and_a_free_port_of_rank_0():
-    text = describe([*MPIRUN, "-np", "2"])
+    text = describe([*MPIRUN_ANY, "-np", "2"])
     places = {line.partition("rank 0 at ")[2] for line in text.splitlines() if "rank 0 at" in line}
     assert len(places) == 1 and "127.0.0.1" in places.pop(), text
     assert "rank 0 of 2" in text and "rank 1 of 2" in text, text
 
 
 def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
-    text = describe([*MPIRUN, "-np", "2"], **STEP, MATEY_LAUNCHER="mpi")
+    text = describe([*MPIRUN_ANY, "-np", "2"], **STEP, MATEY_LAUNCHER="mpi")
     assert "rank 1 of 2" in text, text  # mpirun under srun: the step is not the ranks'
     text = describe([], **STEP, MATEY_LAUNCHER="mpi")
     assert "SLURM_STEP_NUM_TASKS is 32 but mpi4py sees a world of 1" in text, text
@@ -222,7 +205,7 @@ def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
     code = "from matey.parallel.environment import find_environment as f; print(f(num_devices=1).device)"
     for visible, words in (("$OMPI_COMM_WORLD_RANK", "cuda:0\ncuda:0"), ("0", "2 ranks run on this node")):
         script = f"CUDA_VISIBLE_DEVICES={visible} {sys.executable} -c '{code}'"
-        result = start([*MPIRUN, "-np", "2", "bash", "-c", script])
+        result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
         assert words in result.stdout + result.stderr, result.stdout + result.stderr
 
 
@@ -231,7 +214,7 @@ def test_every_launcher_says_whom_it_started():
         ([sys.executable, "-m"], 1),
         ([BIN / "torchrun", "--nproc_per_node", "2", "-m"], 2),
         ([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2),
-        ([*MPIRUN, "-np", "2", sys.executable, "-m"], 2),
+        ([*MPIRUN_ANY, "-np", "2", sys.executable, "-m"], 2),
     ):
         result = start([*launcher, "matey.parallel.environment"], anew=True)
         for rank in range(size):

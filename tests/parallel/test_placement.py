@@ -1,6 +1,5 @@
 """Where ranks are, under srun's block and cyclic distributions."""
 
-import json
 import os
 import sys
 
@@ -8,7 +7,7 @@ import pytest
 
 from matey.parallel.placement import leaves_node
 from matey.parallel.topology import Topology
-from tests.conftest import start
+from tests.support.programs import cases_of, start
 
 UNEVEN = [8] * 3 + [4]
 
@@ -78,8 +77,7 @@ def two_ranks():
     result = start(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", 2, "-m", "tests.parallel.placement_cases"]
     )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("rank ")]
+    return cases_of(result, "rank")
 
 
 def test_a_placement_that_one_rank_objects_to_is_refused_on_all(two_ranks):

@@ -1,6 +1,5 @@
 """Sequence parallelism beside one process, on real ranks."""
 
-import json
 import math
 
 import pytest
@@ -10,7 +9,8 @@ from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
 from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
-from tests.conftest import PROVED, start_ranks
+from tests.support.programs import cases_of, start_ranks
+from tests.support.proved import PROVED
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
@@ -18,8 +18,8 @@ TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 def compare(num_ranks, heads, dtype):
     """Run the cases on so many ranks and hold every one to the tolerance."""
     result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
-    assert result.returncode == 0 and "deprecated" not in result.stderr, result.stderr[-3000:]
-    cases = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    assert "deprecated" not in result.stderr, result.stderr[-3000:]
+    cases = dict(cases_of(result))
     assert len(cases) == 39 * len(heads.split(",")) + 1
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)

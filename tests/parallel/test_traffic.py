@@ -6,8 +6,8 @@ import pytest
 
 from matey.benchmark.sequence_speed import longer, longest, run_point, summarise
 from matey.benchmark.speed_cases import Case
-from tests.conftest import TWO_RANKS, pretrain
-from tests.launch.test_pretrain import succeed
+from tests.support.programs import TWO_RANKS
+from tests.support.runs import pretrain, succeed
 
 
 @pytest.mark.processes

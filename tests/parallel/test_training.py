@@ -5,15 +5,14 @@ import json
 import pytest
 import torch
 
-from tests.conftest import PROVED, start_ranks
+from tests.support.programs import cases_of, start_ranks
+from tests.support.proved import PROVED
 
 
 def run_cases(num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,)):
     """Return (name, what decides the result, losses and norms, weights) of every case."""
     choices = json.dumps([accumulations, clips, list(offloads), list(recomputes)])
-    result = start_ranks(num_ranks, "-m", "tests.parallel.training_cases", choices, timeout=1500)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
+    return cases_of(start_ranks(num_ranks, "-m", "tests.parallel.training_cases", choices, timeout=1500))
 
 
 def hold(cases, clips):

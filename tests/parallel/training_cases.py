@@ -17,7 +17,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 STEPS, GLOBAL_BATCH = 5, 4
 SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}

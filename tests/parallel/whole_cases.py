@@ -16,8 +16,8 @@ from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.master import masters, refresh_module
-from tests.conftest import make_model
 from tests.parallel.accumulation_cases import BF16
+from tests.support.models import make_model
 
 PARTED = {"stage": 3, "stage3_param_persistence_threshold": 0}  # small weights too
 ENGINES = {

@@ -13,13 +13,16 @@ import torch
 
 from matey.benchmark.machine import memory, return_freed_memory
 from matey.benchmark.speed_cases import Case
-from matey.config import TrainSection
+from matey.config import TrainSection, parse_config
 from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.traffic import take_traffic
 from matey.train.loss import LossScale, training_loss
 
+RUN = parse_config(
+    {"data": {"sets": [{"path": "none"}]}, "train": {"steps": 1, "micro_batch": 1}, "output": {"dir": "none"}}, "test"
+)
 SAMPLE = {"grid": (16, 16), "patches": (16,), "frames": 1, "fields": 1, "batch": 1}  # one token: next to no activations
 
 

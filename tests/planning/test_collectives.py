@@ -4,8 +4,9 @@ import pytest
 
 from matey.planning.collectives import KINDS, Fit, Group, Point, fit, passes, read_points, seconds
 from matey.planning.machine import Link, load_machine
-from tests.conftest import PROVED, start_ranks
 from tests.planning.messages import at_the_same_time, halving_and_doubling, pairwise, ring, run
+from tests.support.programs import start_ranks
+from tests.support.proved import PROVED
 
 INSIDE, BETWEEN = Link(latency=3e-6, bandwidth=5e10), Link(latency=2e-5, bandwidth=1e10)
 MACHINE = load_machine("frontier").model_copy(update={"inside": INSIDE, "between": BETWEEN})

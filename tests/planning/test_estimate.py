@@ -12,7 +12,7 @@ from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import load_workload
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 PAPER = ROOT / "launch" / "runs" / "paper_pretrain_vit_b.yaml"
 FRONTIER = load_machine("frontier")

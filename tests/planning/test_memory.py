@@ -6,7 +6,6 @@ import pytest
 
 from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
-from matey.config import parse_config
 from matey.parallel.topology import Topology
 from matey.planning.engine import read_engine
 from matey.planning.exchanges import plan_exchanges
@@ -14,8 +13,9 @@ from matey.planning.machine import load_machine
 from matey.planning.memory import _adam_temporaries, plan_memory
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
-from tests.conftest import PROVED, start_ranks
-from tests.planning.memory_cases import SAMPLE
+from tests.planning.memory_cases import RUN, SAMPLE
+from tests.support.programs import cases_of, start_ranks
+from tests.support.proved import PROVED
 
 COUNT = {"comms_logger": {"enabled": True, "prof_all": True}}
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
@@ -25,9 +25,6 @@ OVERLAPPED = [
 ]
 # The engine of bfloat16 with stage 1 leaves memory behind when it goes, so it comes last.
 HALF = [{"zero_optimization": {"stage": stage}, **BF16} for stage in (2, 3, 1)]
-RUN = parse_config(
-    {"data": {"sets": [{"path": "none"}]}, "train": {"steps": 1, "micro_batch": 1}, "output": {"dir": "none"}}, "test"
-)
 # Of the process nothing is planned here: it is there before a case begins.
 CPU = load_machine("cpu").model_copy(update={"reserved_memory": 0})
 NOTHING = {"bytes": 0}
@@ -54,7 +51,7 @@ def check_engines(size, ranks, settings):
     """Compare what each engine holds between steps, its peaks and messages, on one token of a model."""
     settings = [{**each, **COUNT} for each in settings]
     result = start_ranks(ranks, "-m", "tests.planning.memory_cases", json.dumps([size, settings]), timeout=1500)
-    points = dict(json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case "))
+    points = dict(cases_of(result))
     assert len(points) == len(settings), result.stderr
     workload, topology = workload_of(Case(size, **SAMPLE)), Topology(0, ranks, 1, 1)
     num = workload.operations.num_parameters

@@ -13,7 +13,7 @@ from matey.planning.operations import count_kernels, count_operations
 from matey.planning.samples import Assumed, samples_of
 from matey.planning.workload import Workload, load_workload
 from matey.train.loss import LossScale, training_loss
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
 NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze"}

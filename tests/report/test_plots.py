@@ -13,7 +13,7 @@ from matey.report import plots, rollout_plots
 from matey.report.png import to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
-from tests.conftest import make_batch
+from tests.support.models import make_batch
 
 
 def pictures(figure):

@@ -5,15 +5,7 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import SHARED
-
-
-def published_file(name):
-    """Return a file of the published generators, or skip the test where there is none."""
-    path = SHARED / "pdebench" / name
-    if not path.exists():
-        pytest.skip(f"no {path.name} of the published generator beside the repository")
-    return path
+from tests.support.paths import published_file
 
 
 def published_trajectories(path):

@@ -8,7 +8,7 @@ import torch
 
 from matey.simulate.incompressible import Flow, flow_in_box
 from matey.simulate.incompressible_initial import noise_in_box
-from tests.simulate.conftest import published_file
+from tests.support.paths import published_file
 
 
 def size(field, dims):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey.simulate.incompressible_initial import noise, noise_in_box
-from tests.simulate.conftest import published_file
+from tests.support.paths import published_file
 
 
 def power_by_wave(field):

@@ -7,7 +7,7 @@ from scipy.io import netcdf_file
 from matey.simulate.miniweather_layout import config, read_config, trajectory_path, write_trajectory
 from matey.simulate.stratified_flow import Slice, background_density
 from matey.simulate.thermals import solve
-from tests.conftest import SHARED
+from tests.support.paths import SHARED
 
 
 def structure(file):

@@ -6,7 +6,7 @@ import yaml
 
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
-from tests.simulate.conftest import published_file
+from tests.support.paths import published_file
 
 
 def test_files_are_laid_out_as_the_published_one(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from matey.simulate.compressible_initial import rand
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
-from tests.simulate.conftest import published_file
+from tests.support.paths import published_file
 
 PUBLISHED = {
     "compressible_rand": "cfd_rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_64_Train.hdf5",

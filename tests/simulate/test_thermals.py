@@ -19,7 +19,7 @@ from matey.simulate.stratified_flow import (
     background_density,
 )
 from matey.simulate.thermals import Bubble, collide, draw_bubbles, solve
-from tests.conftest import SHARED
+from tests.support.paths import SHARED
 
 # miniWeather's DATA_SPEC_COLLISION on its own grid.
 STOCK = (Bubble(20.0, WIDTH / 2, 2000.0, 2000.0), Bubble(-20.0, WIDTH / 2, 8000.0, 2000.0))

@@ -14,7 +14,8 @@ from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.commands.benchmark import case_of
 from matey.simulate.systems import SYSTEMS
 from matey.tokens.tokenize import tokenize
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 
 def step(*flags):

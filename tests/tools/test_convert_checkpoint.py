@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import TWO_RANKS, pretrain, start
-from tests.launch.test_pretrain import metrics, succeed
+from tests.support.programs import TWO_RANKS, start
+from tests.support.runs import metrics, pretrain, succeed
 
 
 def convert(*arguments):

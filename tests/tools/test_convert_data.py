@@ -3,7 +3,8 @@
 import sys
 
 from matey.data import open_dataset
-from tests.conftest import start, write_swe
+from tests.support.programs import start
+from tests.support.small_files import write_swe
 
 
 def convert(*words):

@@ -8,7 +8,7 @@ import pytest
 
 from matey.planning.collectives import KINDS, Group, seconds
 from matey.planning.machine import load_machine
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 FRONTIER = load_machine("frontier")
 

@@ -6,7 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.conftest import SHARED, start, write_swe
+from tests.support.paths import SHARED
+from tests.support.programs import start
+from tests.support.small_files import write_swe
 
 
 def inspect(*arguments):

@@ -11,7 +11,9 @@ from matey import MateyConfig, MateyModel
 from matey.config import dump_config, load_config
 from matey.studies.data_efficiency.points import points_of
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
-from tests.conftest import ROOT, start, write_swe
+from tests.support.paths import ROOT
+from tests.support.programs import start
+from tests.support.small_files import write_swe
 
 
 def study(out, *flags, **kwargs):

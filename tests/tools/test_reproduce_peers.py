@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, start
-from tests.support.evaluations import write_waves
+from tests.support.paths import ROOT
+from tests.support.programs import start
+from tests.support.small_files import write_waves
 
 
 def compare(out, *flags, **kwargs):

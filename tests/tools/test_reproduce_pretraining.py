@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import start
+from tests.support.programs import start
 
 
 def reproduce(*flags, **kwargs):

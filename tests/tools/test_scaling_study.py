@@ -10,7 +10,8 @@ import pytest
 from matey.config import load_config
 from matey.studies.scaling.running import run_here
 from matey.studies.scaling.study import load_study
-from tests.conftest import ROOT, start
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 
 def study(*arguments, **kwargs):

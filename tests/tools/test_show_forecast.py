@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, start, write_swe
+from tests.support.paths import ROOT
+from tests.support.programs import start
+from tests.support.small_files import write_swe
 
 
 def show(tmp_path, *more):

@@ -2,7 +2,8 @@
 
 import sys
 
-from tests.conftest import start, write_swe
+from tests.support.programs import start
+from tests.support.small_files import write_swe
 
 
 def show(run_yaml, tmp_path, *more):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from matey.report.progress import in_terminal, read_progress
 from matey.report.text_curves import Curve, text_curves
-from tests.conftest import clean_environment, in_background, start
+from tests.support.programs import clean_environment, in_background, start
 
 PRETRAIN = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config"]
 

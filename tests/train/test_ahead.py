@@ -13,7 +13,7 @@ from matey.parallel.sequence import SequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.ahead import MakeReady, beside, on_device
 from matey.train.unroll import num_rolled
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 DEVICE = torch.device("cpu")
 

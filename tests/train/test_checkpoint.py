@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, TWO_RANKS, pretrain
-from tests.launch.test_pretrain import succeed
+from tests.support.paths import ROOT
+from tests.support.programs import TWO_RANKS
+from tests.support.runs import pretrain, succeed
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from matey.config import ConfigError, FinetuneSection, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
-from tests.conftest import VOCABULARY, make_batch, make_model
-from tests.support.evaluations import write_waves
+from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.small_files import write_waves
 
 OLD = ("inhibitor", "water_height")
 

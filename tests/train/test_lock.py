@@ -13,7 +13,7 @@ import pytest
 
 from matey.train import lock
 from matey.train.lock import LOCK, FolderLock, LockedError
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 HOLDER = """
 import os, sys, time

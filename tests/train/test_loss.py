@@ -9,7 +9,7 @@ from matey.metrics import nrmse
 from matey.model.seam import Seam
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 
 @pytest.mark.parametrize("token_set", ["mix", "mul"])

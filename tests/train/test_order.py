@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.conftest import pretrain
+from tests.support.runs import pretrain
 
 
 @pytest.mark.processes

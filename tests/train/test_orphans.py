@@ -9,8 +9,10 @@ import time
 import psutil
 import pytest
 
-from tests.conftest import in_background, write_swe
-from tests.launch.test_interruptions import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN, losses, running, write_run
+from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN
+from tests.support.programs import in_background
+from tests.support.runs import losses, running, write_run
+from tests.support.small_files import write_swe
 
 MANY = ["--set", "train.steps=100000"]
 

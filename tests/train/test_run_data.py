@@ -12,8 +12,7 @@ from matey.data.trajectories import DataError
 from matey.train.loss import LossScale
 from matey.train.pretrain import pretrain
 from matey.train.run_data import loss_scales, open_data, validation_windows
-from tests.conftest import write_swe
-from tests.support.evaluations import write_waves
+from tests.support.small_files import write_swe, write_waves
 
 
 def still(path, trajectories=slice(None)):

@@ -13,7 +13,9 @@ from matey.evaluate.held_out import hold_out
 from matey.train.run_data import open_data, validation_windows
 from matey.train.run_split import check_unseen
 from matey.train.validation import set_names, validate
-from tests.conftest import make_model, pretrain, write_swe
+from tests.support.models import make_model
+from tests.support.runs import pretrain
+from tests.support.small_files import write_swe
 
 SPLIT = {"split": [0.5, 0.25, 0.25]}
 

@@ -6,9 +6,8 @@ import sys
 
 import pytest
 
-from tests.conftest import pretrain
-from tests.launch.test_interruptions import TORCHRUN, running
-from tests.launch.test_pretrain import fail, succeed
+from tests.support.launchers import TORCHRUN
+from tests.support.runs import fail, pretrain, running, succeed
 
 MANY = ["--set", "train.steps=100000", "--set", "train.validate_every=100000", "--set", "train.checkpoint_every=3"]
 

@@ -5,8 +5,8 @@ import json
 import h5py
 import pytest
 
-from tests.conftest import start_ranks
-from tests.data.layout_files import write_the_well
+from tests.support.layout_files import write_the_well
+from tests.support.programs import start_ranks
 
 NUM_FILES = 100
 

@@ -1,14 +1,12 @@
 """Histories of the model's own making: when they are made, what they are, and the same on any number of ranks."""
 
-import json
-
 import pytest
 import torch
 
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
 from matey.train.unroll import num_rolled, push_forward
-from tests.conftest import start_ranks
+from tests.support.programs import cases_of, start_ranks
 from tests.train.unroll_cases import batches, told_model
 
 
@@ -40,9 +38,7 @@ def test_histories_are_pushed_forward_alike_by_every_stage_and_group(monkeypatch
     assert len({lead for of_batch in expected_lead for lead in of_batch}) > 1, "all samples are alike"
     losses = []
     for num_ranks in (1, 2):
-        result = start_ranks(num_ranks, "-m", "tests.train.unroll_cases")
-        assert result.returncode == 0, result.stderr[-3000:]
-        cases = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("case ")]
+        cases = cases_of(start_ranks(num_ranks, "-m", "tests.train.unroll_cases"))
         assert len(cases) == 4
         for name, lead_time, history, loss in cases:
             assert lead_time == expected_lead, name

@@ -17,7 +17,7 @@ from matey.parallel.sequence import SequenceSeam
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward
-from tests.conftest import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 

@@ -11,8 +11,8 @@ from matey.data import DataError, TrajectorySet, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
 from matey.fields import FieldBatch
-from tests.conftest import make_model
-from tests.support.evaluations import PATCHES, write_waves
+from tests.support.models import PATCHES, make_model
+from tests.support.small_files import write_waves
 
 FIELDS = ("water_height", "wind", "depth")
 

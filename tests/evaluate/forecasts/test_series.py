@@ -14,8 +14,8 @@ import matey
 from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import FormatError, format_of
 from matey.evaluate.rollout import rollout
-from tests.conftest import make_model
-from tests.support.evaluations import PATCHES, write_waves
+from tests.support.models import PATCHES, make_model
+from tests.support.small_files import write_waves
 
 STEPS = 14  # the trajectories have 12 frames, two of which are known
 

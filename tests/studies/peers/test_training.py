@@ -19,8 +19,9 @@ from matey.studies.peers.stencil import StencilPeer, fit_stencil
 from matey.studies.peers.training import Settings, rate_factor, train_network
 from matey.studies.peers.unet import UNet
 from matey.train.run_data import loss_scales, open_data
-from tests.conftest import ROOT, make_batch
-from tests.support.evaluations import NAMES, SIMULATION, write_waves
+from tests.support.models import make_batch
+from tests.support.paths import ROOT
+from tests.support.small_files import NAMES, SIMULATION, write_waves
 
 NETWORKS = {"unet": UNet, "fno": FourierOperator}
 COUPLING, DIFFUSION = 0.03, 0.1

@@ -8,7 +8,7 @@ from matey.config.choices import CRITERIA
 from matey.studies.pretraining.cases import resolution_cases
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES, Point
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 TABLES = [(name, scale) for name, study in STUDIES.items() for scale in study().tables]
 

@@ -10,7 +10,7 @@ from matey.config import ConfigError
 from matey.studies.scaling.jobs import slurm_job, tasks_per_node
 from matey.studies.scaling.running import submit
 from matey.studies.scaling.study import Study, make_points
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 SCRIPTS = [ROOT / "launch" / "frontier" / "pretrain.sbatch", ROOT / "launch" / "slurm" / "pretrain.sbatch"]
 

@@ -5,7 +5,8 @@ import netCDF4
 import numpy as np
 import xarray
 import yaml
-from layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
+
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
 
 ALONG = {
     "spacing": {"y": "lat", "x": "lon"},

@@ -1,16 +1,11 @@
-"""Writers of small files in the official layouts, with values that tell where they were written.
-
-A module of its own: spawned workers import test modules anew, and would find any folder's ``conftest``.
-"""
+"""Writers of small files in the official layouts, with values that tell where they were written."""
 
 import h5py
 import numpy as np
 
+from tests.support.small_files import SIMULATION
+
 NUM_X, NUM_Y = 12, 8
-SIMULATION = {
-    "shallow_water": "dam_radius: 0.5\n  gravity: 1.0",
-    "diffusion_reaction": "Du: 0.001\n  Dv: 0.005\n  k: 0.005",
-}
 NUM_CHANNELS = {"shallow_water": 1, "diffusion_reaction": 2}
 
 

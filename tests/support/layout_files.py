@@ -1,7 +1,4 @@
-"""Writers of small files in every published layout but that of groups per seed, with values that tell where they lie.
-
-A module of its own: spawned workers import test modules anew, and would find any folder's ``conftest``.
-"""
+"""Writers of small files in every published layout but that of groups per seed, with values that tell where they lie."""
 
 import h5py
 import numpy as np

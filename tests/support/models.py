@@ -1,0 +1,53 @@
+"""Small batches and models."""
+
+import torch
+
+from matey import FieldBatch, MateyConfig, MateyModel
+from matey.config.schema import TokensSection
+
+VOCABULARY = ("water_height", "activator", "inhibitor")
+PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16
+
+
+def make_batch(
+    system="shallow_water",
+    fields=("water_height",),
+    num_samples=2,
+    frames=2,
+    grid=(1, 32, 32),
+    seed=0,
+    dtype=torch.float32,
+) -> FieldBatch:
+    """A batch with one sharp bump per sample on a smooth, slightly noisy background."""
+    random = torch.Generator().manual_seed(seed)
+    z, y, x = grid
+    yy, xx = torch.meshgrid(torch.linspace(0, 1, y), torch.linspace(0, 1, x), indexing="ij")
+    centre = torch.rand(num_samples, 1, 1, 1, 1, 1, 2, generator=random)
+    bump = torch.exp(-80 * ((yy - centre[..., 0]) ** 2 + (xx - centre[..., 1]) ** 2))
+    noise = 0.01 * torch.randn(num_samples, frames + 1, len(fields), z, y, x, generator=random)
+    drift = 1 + 0.1 * torch.arange(frames + 1)[None, :, None, None, None, None]
+    values = (3 + bump * drift + noise).to(dtype)
+    lead_time = torch.randint(1, 5, (num_samples,), generator=random)
+    return FieldBatch(system, tuple(fields), values[:, :-1], lead_time, values[:, -1])
+
+
+def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
+    """A small model; `trained` fills the zero-initialised last layers, so that its output is not persistence.
+
+    `kwargs` are settings of `MateyConfig` and of its tokens.
+    """
+    torch.manual_seed(0)
+    tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
+    tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
+    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
+    settings |= {"statistics": True, "predict": "rate"}
+    config = MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
+    model = MateyModel(config).to(dtype)
+    if trained:
+        for decoder in model.decoders:
+            torch.nn.init.normal_(decoder.field_weight, std=0.5)
+        for scheme in model.local.schemes if model.local is not None else ():
+            torch.nn.init.normal_(scheme.field_stencils, std=0.1)
+            torch.nn.init.normal_(scheme.field_linear, std=0.1)
+            torch.nn.init.normal_(scheme.field_out, std=0.5)
+    return model.eval()

@@ -1,0 +1,150 @@
+"""Programs in processes of their own, forked from one that has imported what takes long."""
+
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.support.paths import BIN, ROOT
+from tests.support.preloaded import LAUNCHERS, Server
+
+TWO_RANKS = ("two ranks",)  # in place of a launcher, where it does not matter which: see `start_ranks`
+IMPORTS_OF = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("imported:", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def clean_environment() -> dict[str, str]:
+    """The variables of a process of its own: this environment's commands, one thread, and nothing of an outer launcher."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    return environment
+
+
+@contextmanager
+def in_background(command, env=None, **kwargs) -> Iterator[subprocess.Popen]:
+    """Run a command from the repository's root while the block lasts; none of its processes outlives the block."""
+    command, env = [*map(str, command)], env or clean_environment()
+    with subprocess.Popen(command, cwd=ROOT, env=env, text=True, start_new_session=True, **kwargs) as process:
+        try:
+            yield process
+        finally:
+            kill(process)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill a process, its group and its descendants, as launchers give their ranks groups of their own."""
+    descendants = []
+    with suppress(psutil.NoSuchProcess):
+        descendants = psutil.Process(process.pid).children(recursive=True)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for each in descendants:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+
+
+@functools.cache
+def preloaded() -> Server:
+    """The process that programs of this Python are forked from, with all slow imports done."""
+    return Server(ROOT, clean_environment())
+
+
+def start(command, timeout=240, limit_file_bytes=None, env=None, anew=False) -> subprocess.CompletedProcess:
+    """Run a command of this environment from the repository's root and return what it printed.
+
+    Args:
+        command: the command; a launcher's ranks, too, are forked from `preloaded` where they can be.
+        timeout: seconds that it may take.
+        limit_file_bytes: size that no file that it writes may have.
+        env: its variables, by default `clean_environment`.
+        anew: whether all interpreters of it are new ones.
+    """
+    if command[0] == TWO_RANKS[0]:
+        return start_ranks(2, *command[1:], timeout=timeout)
+    command, env = [*map(str, command)], env or clean_environment()
+    if limit_file_bytes is None and not anew:
+        first, *more = command
+        more = [preloaded().python if word == sys.executable else word for word in more]
+        launcher = [sys.executable] if Path(first).name in LAUNCHERS else []
+        command = [*launcher, first, *more]
+        if preloaded().can_run(command, env):
+            return run_together([(command, env)], timeout)
+    prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with in_background([*prefix, *command], env, **streams) as process:
+        printed = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
+def start_ranks(num_ranks, *command, timeout=240) -> subprocess.CompletedProcess:
+    """Run a program of this Python on so many ranks, as torchrun does; the first failure ends them all."""
+    command = [sys.executable, *map(str, command)]
+    return run_together([(command, environment) for environment in environments(num_ranks)], timeout)
+
+
+def environments(num_ranks) -> list[dict[str, str]]:
+    """The variables of each rank, as torchrun sets them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = clean_environment() | {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
+
+
+def cases_of(result, word="case") -> list:
+    """What a program printed, as JSON, after a word at the start of its lines."""
+    assert result.returncode == 0, result.stderr[-3000:]
+    lines = (line.partition(" ") for line in result.stdout.splitlines())
+    return [json.loads(text) for first, _, text in lines if first == word]
+
+
+def run_together(commands, timeout) -> subprocess.CompletedProcess:
+    """Run commands of `preloaded` side by side until all have ended well or one has not; return all that they printed."""
+    running = []
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        try:
+            running += [preloaded().start(*command, stdout, stderr) for command in commands]
+            pending, code, until = [*running], 0, time.monotonic() + timeout
+            while pending and code == 0:
+                ended, *_ = select.select(pending, [], [], max(0, until - time.monotonic()))
+                if not ended:
+                    raise subprocess.TimeoutExpired(commands[0][0], timeout)
+                code = next((code for code in (program.wait() for program in ended) if code), 0)
+                pending = [program for program in pending if program not in ended]
+        finally:
+            for program in running:
+                kill(program)
+        printed = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            printed.append(stream.read().decode())
+    return subprocess.CompletedProcess(commands[0][0], code, *printed)
+
+
+def imports_of(*command):
+    """Exit code of a command, all that it prints, and the packages that it had imported by then."""
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTS_OF, *map(str, command)], cwd=ROOT, capture_output=True, text=True
+    )
+    *_, line = result.stdout.splitlines()
+    assert line.startswith("imported: ")
+    return result.returncode, result.stdout + result.stderr, set(line.split())

@@ -1,0 +1,116 @@
+"""Small runs of training in processes of their own: how they are set, started and signalled, and what they leave."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import yaml
+
+from tests.support.programs import in_background, start
+
+NUM_STEPS = 20
+
+
+def pretrain(config, *more, launcher=(sys.executable,), deepspeed_config="ds_configs/zero1.json", **kwargs):
+    """Run launch/pretrain.py."""
+    arguments = ["launch/pretrain.py", "--deepspeed_config", deepspeed_config, "--config", config, *more]
+    return start([*launcher, *arguments], **kwargs)
+
+
+def metrics(folder, key="loss"):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def succeed(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def fail(result, *words):
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0], result.stderr
+
+
+def write_run(folder: Path, num_ranks: int, **data) -> Path:
+    tree = {
+        "model": {"size": "micro"},
+        "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+        "data": {"sets": [{"path": str(folder.parent / "swe")}], "history": 2, "lead_max": 2, **data},
+        "train": {
+            "steps": NUM_STEPS,
+            "micro_batch": 4 // num_ranks,
+            "accumulation": 4,
+            "validate_every": 1000,
+            "checkpoint_every": 1000,
+            "validation_windows": 2,
+        },
+        "output": {"dir": str(folder / "run")},
+    }
+    folder.mkdir(exist_ok=True)
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def losses(folder: Path) -> dict[int, float]:
+    path = folder / "run" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {line["step"]: line["loss"] for line in found if "loss" in line}
+
+
+class Run:
+    """A run in the background, whose ranks can be signalled."""
+
+    def __init__(self, folder: Path, process: subprocess.Popen):
+        self.folder = folder
+        self.process = process
+
+    def ranks(self) -> list[psutil.Process]:
+        """The processes that train: those whose first argument is the script."""
+        tree = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        return [p for p in tree if "launch/pretrain.py" in p.cmdline()[1:3] and "python" in p.name()]
+
+    def wait_for_steps(self, count: int) -> None:
+        deadline = time.monotonic() + 120
+        while len(losses(self.folder)) < count:
+            assert self.process.poll() is None and time.monotonic() < deadline, self.text()
+            time.sleep(0.02)
+
+    def wait(self, processes=(), timeout=60) -> int:
+        """Wait for the launcher and the processes given; return the launcher's exit code."""
+        code = self.process.wait(timeout)
+        alive = psutil.wait_procs(processes, timeout=timeout)[1]
+        assert not alive, self.text()
+        return code
+
+    def text(self) -> str:
+        return (self.folder / "output.txt").read_text()
+
+
+@contextmanager
+def running(folder: Path, launcher, config: Path, flags=()):
+    """A run that is killed at the end of the block if it is still there."""
+    command = [
+        *launcher,
+        "launch/pretrain.py",
+        "--deepspeed_config",
+        "ds_configs/zero1.json",
+        "--config",
+        config,
+        *flags,
+    ]
+    with (
+        (folder / "output.txt").open("w") as output,
+        in_background(command, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        yield Run(folder, process)
