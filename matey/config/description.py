@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -20,7 +20,42 @@ Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
 Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
 Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
 
+_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    "files": ((str, list, tuple, dict), "a path, a list of paths, or some of {train: ..., valid: ..., test: ...}"),
+    "fields": ((dict,), "each field with its array, such as {height: h}"),
+    "given": ((dict,), "each given field with its array, such as {forcing: f}"),
+    "axes": ((list, tuple), "a list, such as [time, y, x]"),
+    "spacing": ((dict,), "a cell size, or an array of coordinates, for each axis, such as {y: 0.1, x: 0.1}"),
+    "time_step": ((str, int, float), "a time above 0, or the array of times"),
+    "boundary": ((dict,), "the kind for each axis, such as {y: wall, x: periodic}"),
+    "parameters": ((dict,), "each parameter with its value, or where it lies, such as {viscosity: {attribute: nu}}"),
+}
 _MASKS = ("mask", "masks", "geometry")
+
+
+def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user wrote)
+    """Raise ValueError if what stands at a key of a description is of another form than it must have."""
+    forms, expected = _FORMS.get(str(key), ((object,), ""))
+    if value is None and key in ("files", "axes"):  # as they are where a run's own YAML is written out
+        return
+    names = [*value] if isinstance(value, dict) else []
+    if not isinstance(value, forms) or isinstance(value, bool) or value in ([], ()):
+        raise ValueError(f"{key}: expected {expected}, got {value!r}"[:300])
+    if unquoted := [name for name in names if not isinstance(name, str)]:
+        raise ValueError(f"{key}: {unquoted[0]!r} is no name in YAML; put it into quotes")
+    if key == "files" and (others := set(names) - {*get_args(PartName)}):
+        raise ValueError(f"files: expected {expected}, got {sorted(others)[0]!r}")
+    sizes = value.items() if key == "spacing" else [("", value)] if key == "time_step" else []
+    for name, size in sizes:
+        if not isinstance(size, str) and not (isinstance(size, int | float) and size > 0):
+            raise ValueError(
+                f"{key}{'.' * bool(name)}{name}: expected a number above 0, or the name of an array, got {size!r}"
+            )
+    for name, number in value.items() if key == "parameters" else ():
+        if not isinstance(number, int | float | dict | ParameterSource):
+            raise ValueError(
+                f"parameters.{name}: expected a number, {{array: NAME}} or {{attribute: NAME}}, got {number!r}"
+            )
 
 
 class FieldSource(Section):
@@ -81,7 +116,9 @@ class DataDescription(Section):
     @classmethod
     def _complete(cls, tree: Any) -> Any:  # noqa: ANN401 (what a user wrote)
         if not isinstance(tree, dict):
-            return tree
+            raise ValueError(
+                f"expected keys such as system, fields and axes, got {'nothing' if tree is None else repr(tree)[:60]}"
+            )
         if open_questions := [*_unanswered(tree, "")]:
             raise ValueError(f"{', '.join(open_questions)} still say {TODO}; write there what the files do not tell")
         for key in _MASKS:
@@ -94,6 +131,8 @@ class DataDescription(Section):
             key: _numbers(value) if key in ("spacing", "time_step", "parameters") else value
             for key, value in tree.items()
         }
+        for key, value in tree.items():
+            _check_form(key, value)
         for key in ("fields", "given"):
             if isinstance(fields := tree.get(key), dict):
                 tree[key] = {name: {"array": of} if isinstance(of, str) else of or {} for name, of in fields.items()}

@@ -53,7 +53,13 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
                 raise PlainTextError(f"uses the tag {tag}; write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             _check_depth(depth)
-        return yaml.load(text, Loader=_LOADER)
+        loader = _LOADER(text)
+        try:
+            node = loader.get_single_node()
+            _check_keys(node)
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, RecursionError) as error:
         raise PlainTextError(f"is not YAML: {_one_line(error)}") from None
     # Of Python itself: a date such as 2020-13-45, or an integer of thousands of digits.
@@ -61,6 +67,22 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
         if isinstance(error, PlainTextError):
             raise
         raise PlainTextError(f"holds a value that cannot be read: {_one_line(error)}") from None
+
+
+def _check_keys(node: yaml.Node | None) -> None:
+    """Raise PlainTextError if a mapping has a key twice, of which YAML would take the last."""
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise PlainTextError(
+                        f"has the key {key.value!r} twice (line {key.start_mark.line + 1}); remove one"
+                    )
+                names.add(key.value)
+    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for each in part if isinstance(part, tuple) else (part,):
+            _check_keys(each)
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401

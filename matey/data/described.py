@@ -131,8 +131,8 @@ class DescribedFiles(TrajectorySet):
         needed = num_frames * num_components * math.prod(side.stop - side.start for side in cells)
         refuse_beyond_memory(f"{about.source}, {name}", stored.shape, needed * stored.dtype.itemsize)
         raw = KINDS[self._kinds[about.source]].read(about.source, name, index)
-        values = stored.values(raw)
-        if stored.numbers and not np.isfinite(values).all():
+        values = stored.packing.unpacked(raw)
+        if stored.packing.may_miss and not np.isfinite(values).all():
             raise BadValuesError(
                 f"{about.label}: {name} has values in frames {times.start} to {times.stop - 1} of the file that it marks as "
                 "missing; cells that are left out (masks) are not supported: cut a box that has none, or fill them."

@@ -60,14 +60,14 @@ class _File:
         if name not in self.known:
             stored = self.find(name, use)
             raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
-            self.known[name] = stored.values(raw).astype(np.float64)
+            self.known[name] = stored.packing.unpacked(raw).astype(np.float64)
         return self.known[name]
 
     def find(self, name: str, use: str = "") -> StoredArray:
         """Return what is said of an array of numbers.
 
         Raises:
-            DataError: it is missing, holds something else, or claims more than the file has.
+            DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
         """
         if name not in self.arrays:
             found = [f"{key} {stored.shape}" for key, stored in self.arrays.items()]
@@ -77,9 +77,11 @@ class _File:
             )
         stored = self.arrays[name]
         if stored.dtype.kind not in "fiu":
-            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; write them as such.")
+            mend = "give time_step as a number" if "times" in use else "write them as such"
+            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
         held = self.path.stat().st_size if self.path.is_file() else stored.limit
         stored.check_claim(f"{self.path}, {name}", held)
+        stored.check_readable(f"{self.path}, {name}")
         return stored
 
 
@@ -202,7 +204,7 @@ def _spacing(file: _File, axis: GridAxis, size: int, group: str) -> float:
     if places.shape != (size,):
         what = "curvilinear grids are not supported" if places.ndim > 1 else "mend the order of the axes"
         raise DataError(
-            f"{file.path}, {name}: expected {size} coordinates{use[4:]}, got the shape {places.shape}; {what}."
+            f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; {what}."
         )
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")

@@ -100,15 +100,18 @@ def guess_description(path: Path, beside: Path) -> Guess:
         DataError: the file cannot be read, or holds no array that could be a field.
     """
     kind = kind_of(path)
-    arrays = {name: stored for name, stored in kind.arrays(path).items() if stored.dtype.kind in "fiu"}
+    held = kind.arrays(path)
+    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiu"}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
     patterns = _in_groups(arrays)
     members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
     fields = _fields(members)
     if not fields:
-        found = listed(f"{name} {stored.shape}" for name, stored in arrays.items())
-        raise DataError(f"{path}: expected an array of two axes or more that may be a field, found {found}.")
+        found = listed(f"{name} {stored.shape} of {stored.dtype}" for name, stored in held.items())
+        raise DataError(
+            f"{path}: expected an array of two axes or more, of real numbers (or packed ones), that may be a field, found {found}."
+        )
     coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
     first = _besides_components(next(iter(axes.values())))
@@ -209,7 +212,7 @@ class _Guesser:
         cells = math.prod(stored.shape[p] for p, role in enumerate(known) if role in GRID)
         if cells > _MAX_CELLS:
             return ""
-        frame = stored.values(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
+        frame = stored.packing.unpacked(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
         frame = np.moveaxis(frame, [role for role in known if role in GRID].index(axis), 0)
         if not np.isfinite(frame).all():
             return "; cells are missing here, and masks are not supported"
@@ -254,8 +257,9 @@ def _fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
 
 
 def _may_vary(stored: StoredArray) -> bool:
-    """Whether values are real, and an axis is named after time, if any have names."""
-    return stored.dtype.kind == "f" and (not stored.axes or "time" in map(ROLES.get, map(str.lower, stored.axes)))
+    """Whether values are real numbers, or packed ones, and an axis may be time, by the names of the axes if they have some."""
+    roles = [ROLES.get(name.lower()) for name in stored.axes]
+    return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not roles or "time" in roles or None in roles)
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:

@@ -16,7 +16,14 @@ WRONG = {
     "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "a field that is constant in time belongs into 'given'"),
     "an axis of another name": ({"axes": ["trajectory", "time", "y", "lon"]}, r"axes.3: Input should be .* \(got 'lon'\)"),
     "no spacing": ({"spacing": {"x": 0.1}}, "spacing: expected y, x, as in axes, got x"),
-    "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y.*greater than 0"),
+    "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y: expected a number above 0, or the name of an array, got 0"),
+    "a single spacing": ({"spacing": 0.1}, r"spacing: expected a cell size, .* such as \{y: 0.1, x: 0.1\}, got 0.1"),
+    "axes as a text": ({"axes": "time y x"}, r"axes: expected a list, such as \[time, y, x\], got 'time y x'"),
+    "no files": ({"files": []}, r"files: expected a path, a list of paths, or some of .*, got \[\]"),
+    "another part": ({"files": {"training": "a.nc"}}, "files: expected .* got 'training'"),
+    "a field named by a truth": ({"fields": {True: "h"}}, "fields: True is no name in YAML; put it into quotes"),
+    "a time step of zero": ({"time_step": 0}, "time_step: expected a number above 0, or the name of an array, got 0"),
+    "a parameter of letters": ({"parameters": {"nu": "abc"}}, r"parameters.nu: expected a number, \{array: NAME\} or .*, got 'abc'"),
     "an unknown boundary": ({"boundary": {"y": "wals", "x": "open"}}, r"boundary.y: Input should be 'periodic', .*got 'wals'"),
     "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
     "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
@@ -44,7 +51,14 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("a: [", "is not YAML"), ("- 1", "valid dictionary"), ("a: &b 1\nc: *b", "alias")]
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", r"expected keys such as system, .* got \[1\]"),
+        ("a: &b 1\nc: *b", "alias"),
+        ("", "got nothing"),
+        ("system: a\nsystem: b", r"has the key 'system' twice \(line 2\)"),
+    ],
 )
 def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path, text, words):
     (tmp_path / "matey.yaml").write_text(text)

@@ -8,7 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, kept_numbers
+from matey.data.arrays.packing import READ, packing_of
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
 from matey.data.hdf5 import claim_of, described_hdf5, is_hdf5, read_part
 from matey.data.signature import first_bytes
 
@@ -26,8 +27,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
     def add(name: str, item: h5py.HLObject) -> None:
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
-        attributes = {key: item.attrs[key] for key in ("scale_factor", "add_offset", "_FillValue", "missing_value")
-                      if key in item.attrs}  # fmt: skip
+        attributes = {key: item.attrs[key] for key in READ if key in item.attrs}
         label = item.attrs.get("NAME", b"")
         if isinstance(label, bytes) and label.startswith(_NO_VARIABLE):
             return
@@ -37,7 +37,8 @@ def describe(path: Path) -> dict[str, StoredArray]:
             dtype=np.dtype(item.dtype),
             axes=_axes(item),
             unit=as_text(item.attrs.get("units")),
-            numbers=kept_numbers(attributes),
+            packing=packing_of(attributes, np.dtype(item.dtype)),
+            problem=_problem(item, path.parent),
             claimed=int(claimed),
             limit=2**63 if limit == math.inf else int(limit),
         )
@@ -61,6 +62,20 @@ def _recognises(path: Path) -> bool:
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
     return read_part(path, name, index)
+
+
+def _problem(item: h5py.Dataset, folder: Path) -> str:
+    """Why a dataset reads as zeros that nobody has written, empty if it does not."""
+    if item.is_virtual:
+        names = {source.file_name for source in item.virtual_sources()} - {"."}
+        gone = sorted(
+            name for name in names if "%" not in name and not Path(name).exists() and not (folder / name).exists()
+        )
+        return f"takes values from {gone[0]}, which is not there: put it back, or cut this out" if gone else ""
+    has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    if item.size and not item.external and not has_fill and not item.id.get_storage_size():
+        return "nothing was ever written to it: write it again"
+    return ""
 
 
 def _axes(item: h5py.Dataset) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, kept_numbers, not_read
+from matey.data.arrays.packing import packing_of
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, not_read
 from matey.data.hdf5 import most_held
 from matey.data.netcdf import opened_netcdf
 from matey.data.signature import first_bytes, is_classic_netcdf
@@ -42,7 +43,7 @@ def _described(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variabl
         dtype=dtype,
         axes=tuple(item.dimensions),
         unit=as_text(own.get("units")),
-        numbers=kept_numbers(own),
+        packing=packing_of(own, dtype),
         claimed=bytes_of(tuple(item.shape), dtype),
         limit=limit,
     )

@@ -1,24 +1,19 @@
-"""An array as its file describes it, and what all kinds of files share: claims, packed values, and missing ones."""
+"""An array as its file describes it, and what all kinds of files share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from matey.data.arrays.packing import Packing
 from matey.data.hdf5 import refuse_claim
 from matey.data.trajectories import DataError
 
 Index = tuple[int | slice, ...]
-
-# What the netCDF library writes where a program has written nothing; no other value says so.
-NETCDF_FILL = 9.969209968386869e36
-_PACKING = ("scale_factor", "add_offset")
-_MISSING = ("_FillValue", "missing_value")
-_KEPT = (*_PACKING, *_MISSING)
 
 
 @dataclass(frozen=True)
@@ -30,7 +25,8 @@ class StoredArray:
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none.
         unit: unit as the file gives it, empty where it gives none.
-        numbers: attributes by which values are packed or marked as missing, see the conventions of netCDF.
+        packing: how values are packed or marked as missing.
+        problem: why it has no values, empty if it has.
         claimed: bytes that its shape claims, or one of its chunks if that is larger.
         limit: bytes that its file can hold of it at the most.
     """
@@ -39,7 +35,8 @@ class StoredArray:
     dtype: np.dtype
     axes: tuple[str, ...] = ()
     unit: str = ""
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    packing: Packing = field(default_factory=Packing)
+    problem: str = ""
     claimed: int = 0
     limit: int = 0
 
@@ -48,17 +45,10 @@ class StoredArray:
         if self.claimed > self.limit:
             refuse_claim(label, self.shape, self.claimed, held)
 
-    def values(self, raw: np.ndarray) -> np.ndarray:
-        """Return what was read as it is meant: unpacked, and NaN where the file marks a value as missing."""
-        missing = [self.numbers[name] for name in _MISSING if name in self.numbers]
-        is_float = raw.dtype.kind == "f"
-        marks = [np.asarray(mark).astype(raw.dtype) for mark in (*missing, *([NETCDF_FILL] if is_float else []))]
-        holes = np.isin(raw, marks) if marks else np.zeros((), bool)
-        if any(name in self.numbers for name in _PACKING):
-            raw = raw * self.numbers.get("scale_factor", 1.0) + self.numbers.get("add_offset", 0.0)
-        if holes.any():
-            raw = np.where(holes, np.nan, raw)
-        return raw
+    def check_readable(self, label: str) -> None:
+        """Raise DataError if it has no values, or they cannot be unpacked as the file says."""
+        if problem := self.problem or self.packing.problem:
+            raise DataError(f"{label}: {problem}.")
 
 
 @dataclass(frozen=True)
@@ -80,11 +70,6 @@ class FileKind:
     arrays: Callable[[Path], dict[str, StoredArray]]
     attributes: Callable[[Path, str], dict[str, float]]
     read: Callable[[Path, str, Index], np.ndarray]
-
-
-def kept_numbers(attributes: Mapping[str, object]) -> dict[str, float]:
-    """Return those attributes that `StoredArray.values` goes by."""
-    return {name: number for name in _KEPT if (number := as_number(attributes.get(name))) is not None}
 
 
 def as_number(value: object) -> float | None:

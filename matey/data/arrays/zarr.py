@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from matey.data.arrays.npy import NAME
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, kept_numbers
+from matey.data.arrays.packing import packing_of
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of
 from matey.data.hdf5 import most_held
 from matey.data.trajectories import DataError
 
@@ -65,21 +66,24 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         dtype=dtype,
         axes=tuple(map(str, axes)) if all(axes) else (),
         unit=as_text(own.get("units")),
-        numbers=kept_numbers(own | _missing(item, own)),
+        packing=packing_of(own | _missing(item, own), dtype),
         claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
         limit=most_held(held, is_compressed=bool(item.compressors)) if is_filled else 0,
     )
 
 
 def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN401
-    """The value that marks what is missing, as xarray keeps it: the fill value of version 2, a text in base64 in version 3."""
+    """The value that marks what is missing, as xarray keeps it: the fill value of version 2, a text in base64 in version 3.
+
+    The fill value of version 3 marks nothing: it is what a chunk that was never written reads as.
+    """
     mark = own.get("_FillValue")
     if isinstance(mark, str):
         try:
             return {"_FillValue": struct.unpack("<d", base64.b64decode(mark, validate=True))[0]}
         except (ValueError, struct.error):
             return {}
-    fill = as_number(item.fill_value)
+    fill = as_number(item.fill_value) if item.metadata.zarr_format == 2 else None
     return {"_FillValue": fill} if mark is None and fill else {}
 
 

@@ -1,0 +1,125 @@
+"""Packed and missing values mean what the netCDF library says they mean, whichever kind of file they are in."""
+
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+
+from matey.data.arrays.kinds import KINDS
+from matey.data.arrays.packing import Packing, packing_of
+
+netCDF4 = pytest.importorskip("netCDF4")
+
+SHAPE = (2, 3, 4)
+
+
+def raw_values(dtype):
+    """Numbers of all of a type's range, small ones among them."""
+    if dtype.startswith("f"):
+        values = np.linspace(-5, 20, 24)
+    else:
+        info = np.iinfo(dtype)
+        values = np.linspace(info.min, info.max, 24)
+        values[:8] = np.arange(-2, 6) if info.min < 0 else np.arange(8)
+    return values.reshape(SHAPE).astype(dtype)
+
+
+CASES = {
+    "packed": ("i2", {"scale_factor": 0.01, "add_offset": 3.0}),
+    "only_an_offset": ("i2", {"add_offset": 3.0}),
+    "unsigned": ("i1", {"scale_factor": 0.02, "_Unsigned": "true"}),
+    "unsigned_with_fill": ("i1", {"scale_factor": 0.02, "_Unsigned": "true", "_FillValue": np.int8(-1)}),
+    "fill": ("f4", {"_FillValue": np.float32(raw_values("f4")[1, 1, 1])}),
+    "missing": ("f4", {"missing_value": np.float32(raw_values("f4")[0, 1, 1])}),
+    "several_missing": ("f4", {"missing_value": raw_values("f4")[0, 0, :2]}),
+    "valid_range": ("f4", {"valid_range": np.array([0, 10], "f4")}),
+    "valid_min_of_packed": ("i2", {"scale_factor": 0.01, "valid_min": np.int16(2)}),
+    "valid_max": ("f8", {"valid_max": 3.0}),
+    "mark_beyond_the_type": ("i2", {"scale_factor": 0.01, "missing_value": 1e20}),
+    "mark_not_a_number": ("i2", {"scale_factor": 0.01, "missing_value": np.nan}),
+    "default_fill_of_packed": ("i2", {"scale_factor": 0.01}),
+}
+
+
+@pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF4"])
+@pytest.mark.parametrize("case", CASES)
+def test_values_are_those_of_the_netcdf_library(case, form, tmp_path):
+    dtype, attributes = CASES[case]
+    raw = raw_values(dtype)
+    if case == "default_fill_of_packed":
+        raw[0, 0, 0] = netCDF4.default_fillvals[dtype]
+    path = tmp_path / "case.nc"
+    with netCDF4.Dataset(path, "w", format=form) as file:
+        for name, size in zip("tyx", SHAPE, strict=True):
+            file.createDimension(name, size)
+        variable = file.createVariable("u", dtype, ("t", "y", "x"), fill_value=attributes.get("_FillValue"))
+        variable.setncatts({name: value for name, value in attributes.items() if name != "_FillValue"})
+        variable.set_auto_maskandscale(False)
+        variable[:] = raw
+    with netCDF4.Dataset(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of netCDF4 about marks beyond the type
+        expected = np.ma.filled(file["u"][:].astype("f8"), np.nan)
+    kind = next(kind for kind in KINDS.values() if kind.recognises(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = kind.arrays(path)["u"].packing.unpacked(kind.read(path, "u", (slice(None),) * 3))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    assert np.isnan(ours).any() == (case not in ("packed", "only_an_offset", "unsigned") and "mark_" not in case)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"scale_factor": "0.001"}, "its attribute scale_factor is '0.001', expected a number"),
+        ({"missing_value": "-9999"}, "its attribute missing_value is '-9999', expected a number"),
+        ({"valid_range": [1.0]}, "its attribute valid_range is [1.0], expected two numbers"),
+        ({"add_offset": [1.0, 2.0]}, "expected a number"),
+    ],
+)
+def test_attributes_that_cannot_be_followed_are_a_problem(attributes, words):
+    assert words in packing_of(attributes, np.dtype("f4")).problem
+
+
+def test_bounds_of_the_type_that_is_meant_bound_the_values_that_are_meant():
+    packing = packing_of({"scale_factor": 0.1, "valid_range": np.array([0.0, 1.0])}, np.dtype("i2"))
+    values = packing.unpacked(np.array([-5, 5, 10, 15], "i2"))
+    np.testing.assert_array_equal(np.isnan(values), [True, False, False, True])
+
+
+def test_values_without_attributes_are_the_same_array():
+    raw = np.arange(3, dtype="i2")
+    assert Packing().unpacked(raw) is raw
+
+
+def test_a_dataset_that_nobody_wrote_and_one_whose_source_is_gone_say_so(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["u"] = np.ones((4, 5))
+    layout = h5py.VirtualLayout((4, 5), "f8")
+    layout[:] = h5py.VirtualSource("source.h5", "u", (4, 5))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("never", (4, 5), "f4", chunks=(2, 5))
+        file.create_dataset("constant", (4, 5), "f4", chunks=(2, 5), fillvalue=3.0)
+        file["written"] = np.zeros((4, 5))
+        file.create_virtual_dataset("virtual", layout)
+    kind = next(kind for kind in KINDS.values() if kind.recognises(path))
+
+    def problems():
+        return {name: stored.problem for name, stored in kind.arrays(path).items() if stored.problem}
+
+    assert problems() == {"never": "nothing was ever written to it: write it again"}
+    (tmp_path / "source.h5").unlink()
+    assert "source.h5, which is not there" in problems()["virtual"]
+
+
+def test_the_fill_value_of_zarr_3_marks_nothing_and_that_of_zarr_2_does(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        array = zarr.create_array(path, shape=(4, 5), chunks=(2, 5), dtype="f4", fill_value=1.0, zarr_format=version)
+        array[:] = np.arange(20).reshape(4, 5)
+        kind = next(kind for kind in KINDS.values() if kind.recognises(path))
+        ((name, stored),) = kind.arrays(path).items()
+        values = stored.packing.unpacked(kind.read(path, name, (slice(None),) * 2))
+        assert np.isnan(values).sum() == (version == 2)
