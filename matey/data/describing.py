@@ -110,7 +110,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     if not fields:
         found = listed(f"{name} {stored.shape} of {stored.dtype}" for name, stored in held.items())
         raise DataError(
-            f"{path}: expected an array of two axes or more, of real numbers (or packed ones), that may be a field, found {found}."
+            f"{path}: expected an array of two axes or more, of real (or packed) numbers, that may be a field, found {found}."
         )
     coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
