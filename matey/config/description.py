@@ -38,20 +38,20 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
     forms, expected = _FORMS.get(str(key), ((object,), ""))
     if value is None and key in ("files", "axes"):  # as they are where a run's own YAML is written out
         return
-    names = [*value] if isinstance(value, dict) else []
+    entries: dict[Any, Any] = value if isinstance(value, dict) else {}
     if not isinstance(value, forms) or isinstance(value, bool) or value in ([], ()):
         raise ValueError(f"{key}: expected {expected}, got {value!r}"[:300])
-    if unquoted := [name for name in names if not isinstance(name, str)]:
+    if unquoted := [name for name in entries if not isinstance(name, str)]:
         raise ValueError(f"{key}: {unquoted[0]!r} is no name in YAML; put it into quotes")
-    if key == "files" and (others := set(names) - {*get_args(PartName)}):
+    if key == "files" and (others := set(entries) - {*get_args(PartName)}):
         raise ValueError(f"files: expected {expected}, got {sorted(others)[0]!r}")
-    sizes = value.items() if key == "spacing" else [("", value)] if key == "time_step" else []
+    sizes = entries.items() if key == "spacing" else [("", value)] if key == "time_step" else []
     for name, size in sizes:
         if not isinstance(size, str) and not (isinstance(size, int | float) and size > 0):
             raise ValueError(
                 f"{key}{'.' * bool(name)}{name}: expected a number above 0, or the name of an array, got {size!r}"
             )
-    for name, number in value.items() if key == "parameters" else ():
+    for name, number in entries.items() if key == "parameters" else ():
         if not isinstance(number, int | float | dict | ParameterSource):
             raise ValueError(
                 f"parameters.{name}: expected a number, {{array: NAME}} or {{attribute: NAME}}, got {number!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,13 +55,16 @@ class Format(Protocol):
         """Open a file that was made, to read (``r``), or to read and write (``r+``)."""
 
 
-def check_path(path: Path, *, overwrite: bool) -> None:
+def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
     """Raise FormatError where a file of forecasts cannot be written.
 
     Args:
         path: the file. Its suffix names a format, and the package that the format needs is installed.
         overwrite: whether something may lie there already.
+        inputs: what the forecasts are made from, which stays in any case.
     """
+    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+        raise FormatError(f"{path} is data that these forecasts are made from; choose another name.")
     if path.suffix not in FORMATS:
         raise FormatError(
             f"{path} ends in {path.suffix or 'no suffix'}; expected .nc (netCDF), .zarr (Zarr), or .h5 or .hdf5 (The Well)."

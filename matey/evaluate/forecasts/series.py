@@ -94,7 +94,7 @@ class Forecasts:
             OSError: the file cannot be written.
         """
         path = Path(path)
-        check_path(path, overwrite=overwrite)
+        check_path(path, overwrite=overwrite, inputs=self.request.data.sources)
         contents, progress = self.contents, Progress(path, self._digest(path.suffix))
         cells = int(np.prod(contents.shape[2:]))
         stretch = min(self.request.num_steps, max(1, STRETCH_BYTES // (4 * cells)))

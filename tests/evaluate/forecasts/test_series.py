@@ -195,6 +195,17 @@ def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, 
             matey.forecast(model, shallow_water, **{"steps": 2, **arguments})
 
 
+def test_data_that_a_forecast_is_made_from_is_never_written_over(model, tmp_path):
+    source = write_waves(tmp_path, "shallow_water")
+    before, link = source.read_bytes(), tmp_path / "link.h5"
+    link.symlink_to(source)
+    made = matey.forecast(model, matey.data.open_dataset(source), steps=2)
+    for out in (source, link):
+        with pytest.raises(FormatError, match="is data that these forecasts are made from"):
+            made.write(out, overwrite=True)
+    assert source.read_bytes() == before
+
+
 def test_trajectories_on_other_grids_are_forecast_apart(model, tmp_path):
     write_waves(tmp_path / "a", "shallow_water", 1)
     write_waves(tmp_path / "b", "shallow_water", 1, size=32)
