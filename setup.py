@@ -62,10 +62,12 @@ setup(
         "forecast": FORECAST,
         "formats": ["netCDF4>=1.7", "zarr>=3.0.8"],
         "monitor": ["tensorboard>=2.17"],
+        "remote": ["aiohttp>=3.10", "fsspec>=2025.3", "s3fs>=2025.3"],
         "sweep": ["optuna>=4"],
         "well": ["the-well>=1.2"],
         "test": [
             *FORECAST,
+            "aiohttp>=3.10",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "mypy>=2,<3",

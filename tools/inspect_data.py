@@ -38,7 +38,7 @@ def main() -> int:
             parser.error(f"--describe takes one file, got {len(args.paths)}; describe each kind of file by itself")
         from matey.commands.describe_data import main as describe_data
 
-        return describe_data(Path(args.paths[0]), args.describe, args.out if args.plot else None)
+        return describe_data(args.paths[0], args.describe, args.out if args.plot else None)
     from matey.commands.inspect_data import main as inspect_data
 
     return inspect_data(args.paths, args.out if args.plot else None)

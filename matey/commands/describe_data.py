@@ -12,10 +12,11 @@ from matey.config import DataDescription
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
 from matey.data.describing import Guess, guess_description
+from matey.data.remote.paths import place
 from matey.report.png import write_png
 
 
-def main(path: Path, out: Path, sheet: Path | None) -> int:
+def main(path: str, out: Path, sheet: Path | None) -> int:
     """Write the description; return 0 if it was written, 2 if not.
 
     Args:
@@ -24,7 +25,7 @@ def main(path: Path, out: Path, sheet: Path | None) -> int:
         sheet: path of a PNG of frames to write, or None.
     """
     try:
-        guess = guess_description(path, out.parent)
+        guess = guess_description(place(path), out.parent)
         with out.open("x", encoding="utf-8") as file:
             file.write(guess.text)
     except FileExistsError:
@@ -40,7 +41,7 @@ def main(path: Path, out: Path, sheet: Path | None) -> int:
     return 0 if sheet is None else _draw(guess, path, sheet)
 
 
-def _draw(guess: Guess, path: Path, sheet: Path) -> int:
+def _draw(guess: Guess, path: str, sheet: Path) -> int:
     """Draw the fields as they are guessed; return the exit code."""
     tree = guess.provisional
     if tree is None:

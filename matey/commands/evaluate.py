@@ -44,9 +44,7 @@ def run(args: argparse.Namespace) -> None:
     device = find_device(args.device)
     trained = load(args.checkpoint[0])
     data = select_data(args, trained, args.checkpoint[0])
-    num_true = (
-        min(args.rollout, longest_rollout(data)) or args.rollout
-    )  # where there is no truth at all, the plan refuses
+    num_true = num_true_of(args, data)
     longest = max(1, min(trained.lead_max or 1, num_true))
     rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
     protocol = Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
         print(note)
-    beyond = "" if evaluation.beyond is None else beyond_text(evaluation.beyond)
+    beyond = "" if evaluation.beyond is None else beyond_text(["MATEY"], [evaluation.beyond])
     tables = [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond, READING]
     print("", *filter(None, tables), f"Report: {args.out / 'report.html'}", sep="\n\n")
 
@@ -82,19 +80,34 @@ def compare(args: argparse.Namespace) -> None:
             data = without_seen(data, trained.seen, trained.split, args.seen)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-    longest = max(1, min(args.rollout, *(trained.lead_max or 1 for trained in models)))
-    protocol = Protocol(
-        args.leads, args.rollout, args.max_windows, args.batch, rollout_lead=args.rollout_lead or longest
-    )
     candidates = [
         Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder))
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
+    most_frames = max(candidate.num_frames for candidate in candidates)
+    num_true = num_true_of(args, replace(data, num_frames=most_frames))
+    longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
+    rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
+    protocol = Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(t.num_forecasts for plan in plans for t in plan), desc="evaluate", unit=" forecasts") as bar:
         evaluations = compare_models(candidates, data, protocol, plans, bar.update)
+    if num_true < args.rollout:
+        evaluations = [
+            replace(
+                evaluation,
+                beyond=go_beyond(
+                    candidate.model,
+                    replace(data, num_frames=candidate.num_frames),
+                    num_true,
+                    args.rollout,
+                    start=most_frames - candidate.num_frames,
+                ),
+            )
+            for candidate, evaluation in zip(candidates, evaluations, strict=True)
+        ]
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     folders = [name.replace("/", "-") for name in names]
     with writing(args.out):
@@ -126,6 +139,11 @@ def num_frames_of(args: argparse.Namespace, trained: Trained, folder: Path) -> i
     if num_frames is None:
         raise FlagError(f"{folder} does not say how many frames of history it takes; give --history.")
     return num_frames
+
+
+def num_true_of(args: argparse.Namespace, data: HeldOut) -> int:
+    """Return how many snapshots of the rollouts have a truth; where there is none at all, the plan refuses."""
+    return min(args.rollout, longest_rollout(data)) or args.rollout
 
 
 def find_device(name: str) -> torch.device:

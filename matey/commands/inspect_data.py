@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.registry import open_each
+from matey.data.remote.paths import seen_from
 from matey.report.png import write_png
 
 VALUES_AT_ONCE = 2**24
@@ -120,7 +120,7 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
     rows = [
         (
             "files",
-            f"{len(data.sources)}: {os.path.relpath(data.sources[0])}" + (" ..." if len(data.sources) > 1 else ""),
+            f"{len(data.sources)}: {seen_from(Path(), data.sources[0])}" + (" ..." if len(data.sources) > 1 else ""),
         ),
         ("trajectories", f"{data.num_trajectories} of {spread(a.num_frames for a in data.trajectories)} frames"),
         *((f"along {axis}", along(data.trajectories, number)) for number, axis in enumerate("zyx")),

@@ -7,7 +7,6 @@ all of them are answered.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.described_file import listed
 from matey.data.guessed_axes import GRID, ROLES, guess_axes, suggested
+from matey.data.remote.paths import seen_from
 from matey.data.trajectories import DataError
 
 _FIELD_NAMES = {
@@ -153,7 +153,7 @@ class _Guesser:
         comments["time_step"] = "time between snapshots, or the array of times"
         tree: dict[str, Any] = {
             "system": TODO,
-            "files": os.path.relpath(self.path.absolute(), beside.absolute()),
+            "files": seen_from(beside, self.path),
             "axes": known or TODO,
             "fields": dict(self._sources(known)),
             "spacing": spacing,

@@ -11,6 +11,7 @@ from pathlib import Path
 from matey.config import DataDescription
 from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
+from matey.data.remote.paths import RemotePath, matches, place
 from matey.data.trajectories import DataError, Part
 
 _MAX_LISTED = 8
@@ -82,23 +83,23 @@ def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
 def _absolute(path: str | Path) -> Path:
     _check_name(str(path))
     try:
-        return Path(path).expanduser().absolute()
+        return place(path).expanduser().absolute()
     except RuntimeError:
         raise DataError(f"{path}: there is no home folder that ~ could stand for; write the path in full.") from None
 
 
 def _find(path: Path, suffixes: Collection[str]) -> list[Path]:
     if path.exists():
-        matches = [path]
+        found = [path]
     elif glob.has_magic(str(path)):
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
+        found = matches(path)
+        if not found:
             raise DataError(f"No file matches {path}; {_nearby(path)}")
     else:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
-    files = [file for match in matches for file in (_search(match, suffixes) if is_folder(match) else [match])]
+    files = [file for match in found for file in (_search(match, suffixes) if is_folder(match) else [match])]
     if not files:
-        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else matches
+        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
             f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "
             f"found {listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
@@ -134,6 +135,8 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 def _nearby(path: Path) -> str:
     """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
+    if isinstance(path, RemotePath):
+        return "check the address, and that you may read it."
     missing = path
     while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
         missing = missing.parent

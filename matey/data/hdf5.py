@@ -18,6 +18,8 @@ from typing import NoReturn
 import h5py
 import numpy as np
 
+from matey.data.remote.cache import RemoteFile
+from matey.data.remote.paths import RemotePath
 from matey.data.signature import beginning, first_bytes, remembered
 from matey.data.trajectories import DataError
 
@@ -63,7 +65,7 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
-        return h5py.File(path, "r", locking="best-effort")
+        return h5py.File(RemoteFile(str(path)) if isinstance(path, RemotePath) else path, "r", locking="best-effort")
     except PermissionError as error:
         raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:
@@ -144,6 +146,8 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
     file = _handles.get(path)
     try:
         return file[dataset][index]
+    except DataError:  # a remote file cannot be reached any more
+        raise
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}, {dataset}: cannot be read ({_one_line(error)}); the file is corrupt or was changed: download or copy "
@@ -161,7 +165,7 @@ def check_claim(item: h5py.HLObject | None) -> None:
         return
     claimed, limit = claim_of(item)
     if claimed > limit:
-        held = os.stat(item.file.filename).st_size
+        held = item.file.id.get_filesize()
         refuse_claim(f"{item.file.filename}, {item.name}", item.shape, claimed, held)
 
 
@@ -171,7 +175,7 @@ def claim_of(item: h5py.Dataset) -> tuple[float, float]:
         return 0, math.inf
     claimed = item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or ()))
     is_compressed = item.id.get_create_plist().get_nfilters() > 0
-    return claimed, most_held(os.stat(item.file.filename).st_size, is_compressed)
+    return claimed, most_held(item.file.id.get_filesize(), is_compressed)
 
 
 def most_held(num_bytes: int, is_compressed: bool) -> int:

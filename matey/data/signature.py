@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from matey.data.remote.paths import RemotePath
 from matey.data.trajectories import DataError
 
 _remembered: dict[Path, bytes] = {}  # of the files that are being looked at
@@ -46,12 +47,20 @@ def first_bytes(path: Path) -> bytes:
 
 def is_classic_netcdf(path: Path) -> bool:
     """Whether a file begins as all classic netCDF files do; netCDF-4 files are HDF5."""
-    return first_bytes(path).startswith(b"CDF")
+    return _begins(path, b"CDF", "a classic netCDF file")
 
 
 def is_npy(path: Path) -> bool:
     """Whether a file begins as all ``.npy`` files do."""
-    return first_bytes(path).startswith(b"\x93NUMPY")
+    return _begins(path, b"\x93NUMPY", "an array of NumPy's")
+
+
+def _begins(path: Path, mark: bytes, what: str) -> bool:
+    """Whether a file begins with the mark of a format that is mapped into memory, and so has to lie on this machine."""
+    is_so = first_bytes(path).startswith(mark)
+    if is_so and isinstance(path, RemotePath):
+        raise DataError(f"{path} is {what}, which is not read from afar, as HDF5, netCDF-4 and Zarr are; download it.")
+    return is_so
 
 
 def beginning(path: Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from matey.data.remote.paths import RemotePath
 from matey.data.splits import PARTS, Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
@@ -253,21 +254,22 @@ def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
         for about in trajectories:
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
-            size = 0 if source.is_dir() else os.stat(source).st_size  # of a Zarr store, the folder's own says nothing
+            size = 0 if source.is_dir() else source.stat().st_size  # of a Zarr store, the folder's own says nothing
             yield source, FileParts(size, digest.hexdigest()[:16], {})
         except OSError as error:
             raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
 
 
 def _folder_of(data: TrajectorySet) -> str:
-    """Return the folder that holds all files of a set, links followed."""
-    return os.path.realpath(_common(data))
+    """Return the folder that holds all files of a set, links followed; one slash less of a remote one, as of all paths here."""
+    common = _common(data)
+    return common if isinstance(data.sources[0], RemotePath) else os.path.realpath(common)
 
 
 def _labels(data: TrajectorySet) -> list[str]:
     """Return the path of each file of a set inside the set's folder."""
     start = len(_common(data).rstrip("/")) + 1
-    return [str(source)[start:] for source in data.sources]
+    return [os.path.normpath(source)[start:] for source in data.sources]
 
 
 def _common(data: TrajectorySet) -> str:

@@ -63,7 +63,7 @@ def longest_rollout(data: HeldOut) -> int:
     return max(0, min(lengths, default=0))
 
 
-def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int) -> Beyond:
+def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, start: int = 0) -> Beyond:
     """Roll out from the beginning of a few trajectories of each system, and beyond their ends.
 
     Args:
@@ -71,6 +71,7 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int) -
         data: the trajectories.
         num_true: number of snapshots that are compared with the truth.
         num_steps: number of snapshots of the rollouts, more than ``num_true``.
+        start: first frame of the histories, by which those of different lengths end alike.
 
     Returns:
         Measures of `matey.physics` as far as each system has them, and the change of the mean of each field since the last
@@ -78,7 +79,7 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int) -
     """
     found: dict[tuple[str, str], list[Tensor]] = {}
     for index, numbers in enumerate(data.trajectories):
-        windows = [Window(index, number, 0, 1) for number in numbers[:MOST_TRAJECTORIES]]
+        windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
         for group in alike(data.sets, windows):
             (known,) = read_rollouts(data.sets, group, data.num_frames, num_true)
             frames = {}

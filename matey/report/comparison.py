@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from matey.evaluate.beyond import Beyond
 from matey.evaluate.comparison import Row, rows_of
 from matey.evaluate.evaluation import Evaluation
 from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
-from matey.report.physics import physics_section, physics_text
+from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
 from matey.report.summary import error_text, forecast_text, known_text, spread_cells, summary_records
 
@@ -48,6 +49,8 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     lines += [line(of_system[0].system, "", [f"{cost.tokens:.1f} " for cost in of_system]) for of_system in costs]
     if physics := physics_text(names, [evaluation.records for evaluation in evaluations]):
         lines += ["", physics]
+    if beyond := _beyond(evaluations):
+        lines += ["", beyond_text(names, beyond)]
     return "\n".join(lines)
 
 
@@ -82,6 +85,7 @@ def write_comparison(
         paragraph("NRMSE of the best and of the worst trajectory."),
         _spread(names, rows),
         *physics_section(names, [evaluation.records for evaluation in evaluations]),
+        *beyond_section(names, _beyond(evaluations)),
     ]
     if any(record.is_rollout for record in evaluations[0].records):
         png = to_png(rollout_plots.compared_figure(names, [evaluation.records for evaluation in evaluations]))
@@ -98,6 +102,11 @@ def write_comparison(
 
 def _rows(evaluations: Sequence[Evaluation]) -> list[Row]:
     return rows_of([summary_records(evaluation.records) for evaluation in evaluations])
+
+
+def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
+    """Return the rollouts that went on where the truth ends, of all models or of none."""
+    return [evaluation.beyond for evaluation in evaluations if evaluation.beyond is not None]
 
 
 def _errors(names: Sequence[str], rows: Sequence[Row]) -> str:

@@ -45,7 +45,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         *_films(evaluation.reels),
         *_rollouts(evaluation),
         *physics_section(["MATEY"], [evaluation.records]),
-        *(beyond_section(evaluation.beyond) if evaluation.beyond else []),
+        *beyond_section(["MATEY"], [evaluation.beyond] if evaluation.beyond else []),
         *_forecasts(evaluation.examples),
         *_meshes(evaluation.examples),
         *_costs(evaluation),

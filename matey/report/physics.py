@@ -94,40 +94,34 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
     return [record for record in chosen if record.is_rollout or record.lead == longest[record.system]]
 
 
-def beyond_rows(beyond: Beyond) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return a table of rollouts that went on beyond the truth."""
-    head = (
-        "beyond the truth",
-        "quantity",
-        f"truth at {beyond.num_true}",
-        *(f"MATEY at {step}" for step in (beyond.num_true, beyond.num_steps)),
-    )
+def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return a table of rollouts that went on beyond the truth, with two columns for each model."""
+    first = of_models[0]
+    steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
+    head = ("beyond the truth", "quantity", f"truth at {first.num_true}", *steps)
     rows = []
-    for drift in beyond.drifts:
-        values = (drift.truth, drift.at_end_of_truth, drift.at_end)
-        rows.append(
-            (
-                drift.system,
-                drift.quantity,
-                *(f"{value:.3g}" if math.isfinite(value) else "diverged" for value in values),
-            )
-        )
+    for drifts in zip(*(beyond.drifts for beyond in of_models), strict=True):
+        values = [drifts[0].truth, *(value for drift in drifts for value in (drift.at_end_of_truth, drift.at_end))]
+        shown = (f"{value:.3g}" if math.isfinite(value) else "diverged" for value in values)
+        rows.append((drifts[0].system, drifts[0].quantity, *shown))
     return head, rows
 
 
-def beyond_text(beyond: Beyond) -> str:
+def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:
     """Lay that table out as plain text."""
-    head, rows = beyond_rows(beyond)
+    head, rows = beyond_rows(names, of_models)
     widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
     lines = ["".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])]) for row in (head, *rows)]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def beyond_section(beyond: Beyond) -> list[str]:
-    """Return that table as a part of a page."""
+def beyond_section(names: Sequence[str], of_models: Sequence[Beyond]) -> list[str]:
+    """Return that table as a part of a page, empty where no rollout went on."""
+    if not of_models:
+        return []
     text = (
-        f"The truth ends after {beyond.num_true} snapshots. Rollouts from the beginning of a few trajectories went on to "
-        f"{beyond.num_steps}: what has become of what the equations keep, and of the mean of each field, over its size."
+        f"The truth ends after {of_models[0].num_true} snapshots. Rollouts from the beginning of a few trajectories went on to "
+        f"{of_models[0].num_steps}: what has become of what the equations keep, and of the mean of each field, over its size."
     )
-    head, rows = beyond_rows(beyond)
+    head, rows = beyond_rows(names, of_models)
     return [heading(2, "Beyond the truth"), paragraph(text), table(("system", *head[1:]), rows, num_text=2)]

@@ -1,5 +1,7 @@
 """Rollouts that go on where the truth ends."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -34,9 +36,16 @@ def test_a_rollout_that_diverges_says_so_in_the_table(held_out):
             return batch.last * torch.inf
 
     beyond = go_beyond(Diverging(), held_out, num_true=3, num_steps=5)
-    head, rows = beyond_rows(beyond)
-    assert head[2:] == ("truth at 3", "MATEY at 3", "MATEY at 5") and rows[0][3:] == ("diverged", "diverged")
-    assert beyond_text(beyond).count("\n") == 1 + len(rows)
+    head, rows = beyond_rows(["a", "b"], [beyond, beyond])
+    assert head[2:] == ("truth at 3", "a at 3", "a at 5", "b at 3", "b at 5")
+    assert rows[0][3:] == ("diverged",) * 4
+    assert beyond_text(["a"], [beyond]).count("\n") == 1 + len(rows)
+
+
+def test_a_later_start_gives_a_shorter_history_the_same_last_frame(held_out):
+    two, four = replace(held_out, num_frames=2), replace(held_out, num_frames=4)
+    later = go_beyond(Growing(), two, num_true=5, num_steps=9, start=2)
+    assert later == go_beyond(Growing(), four, num_true=5, num_steps=9)
 
 
 def test_no_frame_after_the_history_is_no_rollout(shallow_water):

@@ -59,6 +59,10 @@ def test_a_rollout_beyond_the_truth_is_scored_to_its_end_and_followed_further(fo
     assert status == 0 and "truth at 10  MATEY at 10  MATEY at 25" in printed, printed
     assert max(record["lead"] for record in json.loads((tmp_path / "metrics.json").read_text())) == 10
     assert "Beyond the truth" in (tmp_path / "report.html").read_text()
+    run = ("--checkpoint", folder / "waves", folder / "waves" / "model", *run[2:])
+    status, printed, _ = evaluate(*run, "--rollout", 25, "--max-windows", 4)
+    assert status == 0 and "truth at 10  waves at 10  waves at 25  model at 10  model at 25" in printed, printed
+    assert "Beyond the truth" in (tmp_path / "report.html").read_text()
 
 
 def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matey.data.arrays.netcdf import NETCDF
 from matey.data.arrays.npy import NPY
 from matey.data.arrays.stored import FileKind
 from matey.data.arrays.zarr import ZARR, is_zarr
+from matey.data.remote.paths import matches
 from matey.data.signature import beginning
 from matey.data.trajectories import DataError
 
@@ -35,9 +35,7 @@ def kind_of(path: Path) -> FileKind:
 def gridded_files(pattern: Path) -> list[Path]:
     """Return the files that a path, a folder or a glob stands for, sorted; a Zarr store counts as a file."""
     suffixes = tuple(dict.fromkeys(suffix for kind in KINDS.values() for suffix in kind.suffixes))
-    found = (
-        [pattern] if pattern.exists() else [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
-    )
+    found = [pattern] if pattern.exists() else matches(pattern)
     return [file for match in found for file in (search_folder(match, suffixes) if is_folder(match) else [match])]
 
 

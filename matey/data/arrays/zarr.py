@@ -20,6 +20,9 @@ from matey.data.arrays.npy import NAME
 from matey.data.arrays.packing import packing_of
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of
 from matey.data.hdf5 import most_held
+from matey.data.remote.cache import zarr_store
+from matey.data.remote.paths import RemotePath
+from matey.data.remote.server import ZARR_MARKS
 from matey.data.trajectories import DataError
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
@@ -27,7 +30,7 @@ _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 def is_zarr(path: Path) -> bool:
     """Whether a folder is a Zarr store."""
-    return path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+    return path.is_dir() and any((path / name).is_file() for name in ZARR_MARKS)
 
 
 def describe(path: Path) -> dict[str, StoredArray]:
@@ -59,7 +62,9 @@ def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may n
 def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
     own, dtype = dict(item.attrs), np.dtype(item.dtype)
     axes = getattr(item.metadata, "dimension_names", None) or own.get("_ARRAY_DIMENSIONS") or ()
-    held = _bytes_of_chunks(path if name == NAME and not (path / name).is_dir() else path / name)
+    # Each chunk of a remote store would have to be asked for.
+    folder = path if name == NAME and not (path / name).is_dir() else path / name
+    held = 2**63 if isinstance(path, RemotePath) else _bytes_of_chunks(folder)
     is_filled = held > 0 or item.ndim < 2
     return StoredArray(
         shape=tuple(item.shape),
@@ -106,7 +111,7 @@ def _opened(path: Path) -> Iterator[Any]:
     if not is_zarr(path):
         raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
     try:
-        yield zarr.open(str(path), mode="r")
+        yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else str(path), mode="r")
     # What zarr and its codecs were seen to raise of damaged metadata and chunks.
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, DataError):

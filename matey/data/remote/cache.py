@@ -1,0 +1,144 @@
+"""Keeps what was fetched of remote files on this machine: files in blocks, and the chunks of Zarr stores whole.
+
+There is a folder for each size, etag and time of change that a file has had, and in it a file for each block, moved into place
+when it is whole: ranks and workers share them. Nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matey.data.remote.server import ZARR_MARKS, about, existing, fetched, listing, system_of
+from matey.data.trajectory import DataError
+
+BLOCK = 2**16  # bytes that are fetched at the least: headers lie all over an HDF5 file
+MOST_AT_ONCE = 2**25  # bytes of one request at the most
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file, to be read by whatever reads files; holds nothing that processes must not share."""
+
+    def __init__(self, url: str) -> None:
+        found = existing(url)
+        self._url, self._size, self._place = url, found.size, 0
+        self._folder = cache_folder() / name_of(url, found.version)
+
+    def __repr__(self) -> str:
+        """Return its address: by this name HDF5 knows the file, and messages cite it."""
+        return self._url
+
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte, counted from the beginning, from here or from the end."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401
+        """Fill a buffer as far as the file goes, and return the number of bytes."""
+        view = memoryview(buffer).cast("B")
+        start, stop = self._place, min(self._place + len(view), self._size)
+        while self._place < stop:
+            number, first = divmod(self._place, BLOCK)
+            block = self._block(number, stop)[first : first + stop - self._place]
+            view[self._place - start : self._place - start + len(block)] = block
+            self._place += len(block)
+        return max(0, stop - start)
+
+    def _block(self, number: int, stop: int) -> bytes:
+        """Return a block, which is fetched with those after it up to a byte ``stop`` in one request if it is missing."""
+        return kept(self._at(number), lambda: self._fetch(number, stop))
+
+    def _fetch(self, number: int, stop: int) -> bytes:
+        last = min(-(-stop // BLOCK), number + MOST_AT_ONCE // BLOCK)
+        end = next((later for later in range(number + 1, last) if self._at(later).exists()), last)
+        first, after = number * BLOCK, min(end * BLOCK, self._size)
+        try:
+            content = fetched(self._url, first, after)
+        except FileNotFoundError:
+            content = b""
+        if len(content) != after - first:
+            raise DataError(
+                f"{self._url}: asked for the bytes {first:,} to {after - 1:,}, the server sent {len(content):,} bytes; "
+                "the file has changed or gone: start again."
+            )
+        blocks = [content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)]
+        for later, block in enumerate(blocks[1:], start=number + 1):
+            kept(self._at(later), partial(bytes, block))
+        return blocks[0]
+
+    def _at(self, number: int) -> Path:
+        return self._folder / str(number // 1000) / str(number)
+
+
+def zarr_store(root: str) -> Any:  # noqa: ANN401
+    """Return a store for the zarr package, whose chunks are fetched as they are read."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    from fsspec.spec import AbstractFileSystem
+    from zarr.storage import FsspecStore
+
+    system, path_of_root = system_of(root)
+    marks = (about(f"{root}/{name}") for name in (*ZARR_MARKS, ".zmetadata"))
+    folder = cache_folder() / name_of(root, *(mark.version for mark in marks if mark))
+
+    class Chunks(AbstractFileSystem):
+        """The store's folder; what has been read of it is kept."""
+
+        cachable = False
+
+        def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:  # noqa: ANN401
+            url = system.unstrip_protocol(path)
+            if start is None and end is None:
+                return kept(folder / name_of(path), lambda: fetched(url))
+            file = RemoteFile(url)  # a part of a shard
+            first, stop, _step = slice(start, end).indices(file.seek(0, os.SEEK_END))
+            file.seek(first)
+            return file.read(stop - first) or b""
+
+        def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+            if (found := about(system.unstrip_protocol(path))) is None:
+                raise FileNotFoundError(path)
+            return {"name": path, "size": found.size, "type": "directory" if found.is_folder else "file"}
+
+        def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
+            names = [system._strip_protocol(url) for url in listing(system.unstrip_protocol(path), "ls")]
+            return [self.info(name) for name in names] if detail else names
+
+    return FsspecStore(AsyncFileSystemWrapper(Chunks(), asynchronous=True), read_only=True, path=path_of_root)
+
+
+def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
+    """Return what is in a file of the cache, which is fetched first if it is not there."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        content = fetch()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as new:
+            new.write(content)
+        os.replace(new.name, file)
+    except OSError as error:
+        raise DataError(
+            f"{file.parent} cannot keep what is fetched ({error.strerror}); make room, or name another folder: XDG_CACHE_HOME."
+        ) from None
+    return content
+
+
+def cache_folder() -> Path:
+    """Return the folder of what was fetched: ``matey`` in the user's folder of caches, which XDG_CACHE_HOME names."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "matey"
+
+
+def name_of(*texts: str) -> str:
+    """Return a name for texts, of 32 letters and digits."""
+    return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,90 @@
+"""Paths on other machines, such as ``https://host/data.h5`` and ``s3://bucket/set.zarr``, which stand wherever a path does."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import stat
+from collections.abc import Generator
+from pathlib import Path, PosixPath
+from typing import Any
+
+from matey.data.remote.cache import RemoteFile, name_of
+from matey.data.remote.server import about, existing, listing
+
+
+def place(path: str | Path) -> Path:
+    """Return a path that a user wrote, which is remote if it names a protocol."""
+    text = str(path)
+    return RemotePath(text) if "://" in text and not text.startswith("file://") else Path(text.removeprefix("file://"))
+
+
+def seen_from(folder: Path, path: Path) -> str:
+    """Return a path as one writes it in a folder."""
+    return str(path) if isinstance(path, RemotePath) else os.path.relpath(path.absolute(), folder.absolute())
+
+
+def matches(pattern: Path) -> list[Path]:
+    """Return what a glob stands for, here or elsewhere, sorted."""
+    if isinstance(pattern, RemotePath):
+        return sorted(map(RemotePath, listing(str(pattern), "glob")))
+    return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+
+
+class RemotePath(PosixPath):
+    """A path on another machine, as far as readers need one."""
+
+    def __str__(self) -> str:
+        """Return the address, whose two slashes are one in other paths."""
+        return super().__str__().replace(":/", "://", 1)
+
+    @property
+    def parent(self) -> RemotePath:
+        """Return the folder above, and of a host or bucket itself."""
+        return self if len(self.parts) < 3 else super().parent
+
+    def absolute(self) -> RemotePath:
+        """Return the path, which is whole."""
+        return self
+
+    def resolve(self, strict: bool = False) -> RemotePath:
+        """Return the path: links are not known."""
+        return self
+
+    def expanduser(self) -> RemotePath:
+        """Return the path: no home folder is meant."""
+        return self
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether anything is there."""
+        return about(str(self)) is not None
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a file."""
+        found = about(str(self))
+        return found is not None and not found.is_folder
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a folder."""
+        found = about(str(self))
+        return found is not None and found.is_folder
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return size, and as the time of change a number that stands for all that tells versions of the file apart."""
+        found = existing(str(self))
+        kind = stat.S_IFDIR if found.is_folder else stat.S_IFREG
+        number, version = (int(name_of(text)[:15], 16) for text in (str(self), found.version))
+        return os.stat_result((kind, number, 0, 1, 0, 0, found.size, 0, 0, 0), {"st_mtime_ns": version})
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Open the file to read bytes, whatever the mode."""
+        return io.BufferedReader(RemoteFile(str(self)))
+
+    def iterdir(self) -> Generator[RemotePath, None, None]:
+        """Yield what lies in a folder."""
+        yield from map(RemotePath, listing(str(self), "ls"))
+
+    def rglob(self, pattern: str) -> Generator[RemotePath, None, None]:
+        """Yield all files and folders in a folder, whatever the pattern."""
+        yield from map(RemotePath, listing(str(self), "find", withdirs=True))

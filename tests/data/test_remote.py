@@ -1,0 +1,218 @@
+"""Data on other machines: what is read is fetched, once, and nothing else; what cannot be is said in a sentence."""
+
+import os
+import pickle
+import sys
+
+import described_files
+import fsspec
+import h5py
+import numpy as np
+import pytest
+from seed_group_files import write_seed_groups
+
+from matey.data import DataError, Mixture, micro_batches, open_dataset
+from matey.data.index import Index
+from matey.data.remote.cache import BLOCK
+from matey.data.remote.server import about
+from matey.data.split_record import RecordedParts, record_split
+from matey.data.splits import split_set
+from tests.conftest import ROOT, start
+from tests.support.web_server import serve
+
+pytest.importorskip("aiohttp")
+FRAME = 4 * 128 * 128
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    about.cache_clear()
+
+
+@pytest.fixture
+def server(tmp_path):
+    (tmp_path / "served").mkdir()
+    with serve(tmp_path / "served") as server:
+        yield server
+
+
+def write_long(path, num_frames=160):
+    """A file of 10 MB, described beside it."""
+    with h5py.File(path, "w") as file:
+        file["c"] = np.random.default_rng(0).random((num_frames, 128, 128), dtype=np.float32)
+    boundary = dict.fromkeys("yx", "periodic")
+    described_files.describe(
+        path.parent,
+        {"system": "puffs", "axes": ["time", "y", "x"], "fields": {"tracer": "c"}, "spacing": {"y": 1, "x": 1},
+         "time_step": 1, "boundary": boundary},
+    )  # fmt: skip
+
+
+def test_a_window_of_a_remote_file_is_all_that_is_fetched_of_it_and_once(server, tmp_path):
+    write_long(tmp_path / "served" / "a.h5")
+    data, here = open_dataset(f"{server.address}/a.h5"), open_dataset(tmp_path / "served")
+    assert (data.system, data.trajectories[0].num_frames) == ("puffs", 160)
+    assert server.num_bytes("a.h5") <= 2 * BLOCK
+    frames, box = data.read(0, 100, 104), data.read(0, 20, 22, (slice(0, 1), slice(0, 8), slice(0, 128)))
+    assert np.array_equal(frames, here.read(0, 100, 104))
+    assert np.array_equal(box, here.read(0, 20, 22)[:, :, :, :8])
+    fetched = server.num_bytes("a.h5")
+    assert fetched <= 4 * FRAME + 7 * BLOCK < (tmp_path / "served" / "a.h5").stat().st_size / 10
+    assert np.array_equal(data.read(0, 101, 103), frames[1:3]) and server.num_bytes("a.h5") == fetched
+
+
+@pytest.mark.processes
+def test_workers_read_remote_files_and_share_what_was_fetched(server, tmp_path):
+    write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
+    streams = []
+    for place in (f"{server.address}/swe.h5", tmp_path / "served" / "swe.h5"):
+        mixture = Mixture([open_dataset(place)], [(0, 2)], weights=[1], num_frames=3, lead_max=4, seed=5)
+        streams.append([*micro_batches(mixture, 0, 4, 2, 2, workers=2, start_method="fork")])
+    for (one,), (other,) in zip(*streams, strict=True):
+        assert one.history.equal(other.history) and one.target.equal(other.target)
+    size = (tmp_path / "served" / "swe.h5").stat().st_size
+    assert server.num_bytes("swe.h5") <= 3 * size  # by two workers and this process at once, at the most
+
+
+@pytest.mark.parametrize("kind", ["Zarr 2", "Zarr 3", "netCDF-4", "HDF5 in groups"])
+def test_each_kind_is_read_from_afar_as_it_is_here(kind, server, tmp_path):
+    described_files.write(tmp_path / "served", kind)
+    name = described_files.KINDS[kind][0]
+    data, here = open_dataset(f"{server.address}/{name}"), open_dataset(tmp_path / "served")
+    assert [about.parameters for about in data.trajectories] == [about.parameters for about in here.trajectories]
+    assert data.read(1, 0, 2).tobytes() == here.read(1, 0, 2).tobytes()
+    asked = len(server.asked)
+    assert data.read(1, 0, 2).tobytes() == here.read(1, 0, 2).tobytes() and len(server.asked) == asked
+
+
+def test_a_zarr_store_gives_the_chunks_that_are_read_alone(server, tmp_path):
+    described_files.write(tmp_path / "served", "Zarr 2")
+    data = open_dataset(f"{server.address}/a.zarr")
+    data.read(0, 0, 2, (slice(0, 1), slice(0, 8), slice(0, 5)))
+    asked = [path.rpartition("/a.zarr/h/")[2] for path, _ in server.asked if "/a.zarr/h/" in path]
+    assert [name for name in asked if name[:1].isdecimal()] == ["0.0.0.0"]
+
+
+def test_a_description_here_names_files_elsewhere_one_by_one_or_by_a_glob(server, tmp_path):
+    described_files.write(tmp_path / "served")
+    files = {"train": f"{server.address}/a.nc", "test": f"{server.address}/a*.nc"}
+    for part, pattern in files.items():
+        description = described_files.write(tmp_path / "here", files=pattern)
+        data = open_dataset(description)
+        assert [str(source) for source in data.sources] == [files["train"]], part
+
+
+def test_a_folder_elsewhere_is_searched():
+    memory = fsspec.filesystem("memory")
+    with memory.open("/sets/swe/a.h5", "wb") as file, h5py.File(file, "w") as made:
+        made["0000/data"] = np.ones((3, 4, 4, 1), np.float32)
+        for axis, size in {"t": 3, "x": 4, "y": 4}.items():
+            made[f"0000/grid/{axis}"] = np.arange(size, dtype=np.float32)
+    assert [str(source) for source in open_dataset("memory://sets").sources] == ["memory://sets/swe/a.h5"]
+
+
+def test_a_file_that_changes_is_fetched_anew_and_another_to_the_index(server, tmp_path):
+    file = write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
+    address = f"{server.address}/swe.h5"
+    index = Index("code")
+    before = open_dataset(address, index=index)
+    known = index.text()
+    (source,) = Index("code", known)._unchanged([*map(_data_file, before.sources)])
+    assert source[0] is not None and pickle.loads(pickle.dumps(before)).sources == before.sources
+    with h5py.File(file, "a") as written:
+        written["0000/data"][...] = 7
+    os.utime(file, (0, 0))  # another time, and the same size
+    about.cache_clear()
+    assert Index("code", known)._unchanged([*map(_data_file, before.sources)]) == [(None, None)]
+    assert (open_dataset(address).read(0, 0, 1) == 7).all()
+
+
+def _data_file(path):
+    from matey.data.files import DataFile
+
+    return DataFile(path)
+
+
+def test_a_split_is_known_again_from_any_working_folder(server, tmp_path, monkeypatch):
+    write_seed_groups(tmp_path / "served" / "swe" / "a.h5", "shallow_water")
+    data = open_dataset(f"{server.address}/swe/a.h5")
+    split = split_set(data, (0.34, 0.33, 0.33), seed=0)
+    record = record_split([data], [split], (0.34, 0.33, 0.33), 0, None)
+    monkeypatch.chdir(tmp_path)
+    parts = RecordedParts(record).of(open_dataset(f"{server.address}/swe/a.h5"))
+    assert sorted(map(str, parts)) == ["test", "train", "valid"]
+    assert record.changes(record_split([data], [split], (0.34, 0.33, 0.33), 0, None)) == ""
+
+
+def test_what_is_not_there_or_not_known_is_a_sentence(server):
+    for address, sentence in {
+        f"{server.address}/a.h5": "does not exist; check the address",
+        "http://nowhere.invalid/a.h5": "nowhere.invalid/a.h5 cannot be reached .*check network, address",
+        "gopher://here/a.h5": "is of no protocol that fsspec knows",
+    }.items():
+        with pytest.raises(DataError, match=sentence):
+            open_dataset(address)
+
+
+def test_a_server_that_has_gone_is_a_sentence_of_reading_too(tmp_path):
+    (tmp_path / "served").mkdir()
+    write_long(tmp_path / "served" / "a.h5")
+    with serve(tmp_path / "served") as server:
+        data = open_dataset(f"{server.address}/a.h5")
+    with pytest.raises(DataError, match=r"^http://127.0.0.1:\d+/a.h5 cannot be reached \(ClientConnectorError"):
+        data.read(0, 100, 104)
+
+
+def test_a_server_that_sends_no_parts_is_refused_before_it_has_sent_the_whole(server, tmp_path):
+    server.sends_parts = False
+    write_long(tmp_path / "served" / "a.h5")
+    with pytest.raises(DataError, match="a.h5 cannot be reached .*range requests"):
+        open_dataset(f"{server.address}/a.h5").read(0, 100, 104)
+
+
+@pytest.mark.parametrize("kind", ["netCDF-3", "NumPy"])
+def test_files_that_are_mapped_into_memory_are_refused_from_afar(kind, server, tmp_path):
+    described_files.write(tmp_path / "served", kind)
+    with pytest.raises(DataError, match="is not read from afar, as HDF5, netCDF-4 and Zarr are; download it"):
+        open_dataset(f"{server.address}/{described_files.KINDS[kind][0]}")
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypatch):
+    write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="cannot keep what is fetched .* name another folder: XDG_CACHE_HOME"):
+        open_dataset(f"{server.address}/swe.h5")
+
+
+def test_offline_a_command_ends_with_the_sentence():
+    command = [sys.executable, ROOT / "launch" / "predict.py", "--checkpoint", ROOT / "models" / "matey-micro"]
+    result = start([*map(str, command), "--data", "https://127.0.0.1:9/a.h5", "--out", "never.nc"], timeout=100)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: https://127.0.0.1:9/a.h5 cannot be reached")
+
+
+@pytest.mark.processes
+def test_a_bucket_is_read_as_a_folder_is(tmp_path, monkeypatch):
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    bucket = moto.ThreadedMotoServer("127.0.0.1", port=0)
+    bucket.start()
+    try:
+        host, port = bucket.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        described_files.write(tmp_path / "sets", "Zarr 2")
+        file = write_seed_groups(tmp_path / "swe.h5", "shallow_water")
+        s3 = fsspec.filesystem("s3")
+        s3.mkdir("bucket")
+        s3.put(str(tmp_path / "sets"), "bucket/sets", recursive=True)
+        s3.put(str(file), "bucket/swe.h5")
+        for far, here in {"s3://bucket/sets": tmp_path / "sets", "s3://bucket/*.h5": file}.items():
+            assert open_dataset(far).read(1, 0, 2).tobytes() == open_dataset(here).read(1, 0, 2).tobytes()
+        with pytest.raises(DataError, match="s3://bucket/nothing.h5 does not exist"):
+            open_dataset("s3://bucket/nothing.h5")
+    finally:
+        bucket.stop()
