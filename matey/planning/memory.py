@@ -121,14 +121,15 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
 def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     """Return the bytes of the fields that a rank has on its device for a sample, in float32, without halos.
 
-    Its part of the normalised history, of the target and of the last frame, and around its cells the last frame and what the
-    local operator takes; where histories are unrolled first, they and the target are there whole.
+    Its part of the normalised history, of what is given with it, of the target and of the last frame, and around its cells the
+    last frame and what the local operator takes; where histories are unrolled first, they and the target are there whole.
     """
     _, factors = scales_of(workload.config.patches, workload.config.local_scales if workload.config.local else ())
     recent = 1 + sum(NUM_INPUTS / math.prod(factor) for factor in factors)
     values = 0.0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        frames = (t + 2 + recent) / ways + (t + 1 if run.train.unroll else 0)
-        values = max(values, frames * sample.num_fields * z * y * x)
+        frames = ((t + recent) * sample.num_inputs + 2 * sample.num_fields) / ways
+        whole = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
+        values = max(values, (frames + whole) * z * y * x)
     return 4 * values

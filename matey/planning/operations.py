@@ -17,6 +17,9 @@ from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
 from matey.model.stencil import NUM_INPUTS
 
+Costs = tuple[int, int, int]
+"""What a token costs for each field that is seen (given ones among them), for each that is predicted, and beyond."""
+
 
 @dataclass(frozen=True)
 class LocalCosts:
@@ -38,12 +41,12 @@ class LocalCosts:
         scheme = local.schemes[0]
         return cls(math.prod(scheme.sides), scheme.channels, tuple(map(tuple, local.factors)))
 
-    def operations(self, num_fields: int, box: Sequence[int]) -> int:
-        """Return the operations of a forward pass on a box.
+    def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
+        """Return the operations of a forward pass on a box, with so many fields that are seen and that are predicted.
 
         Windows to products and stencils, their mix, the output, and the interpolation of coarse ones, axis after axis.
         """
-        seen = NUM_INPUTS * self.window * num_fields * (2 * self.channels + num_fields)
+        seen = NUM_INPUTS * self.window * num_inputs * (2 * self.channels + num_fields)
         of_cell = seen + self.channels * (self.channels + num_fields)
         interpolated = 0
         for factor in self.factors:
@@ -53,12 +56,12 @@ class LocalCosts:
                 interpolated += means * num_fields * math.prod(sides) * (s > 1)
         return 2 * (of_cell * sum(self._cells(box)) + interpolated)
 
-    def keeps(self, num_fields: int, box: Sequence[int]) -> int:
+    def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
         What the windows are cut from, and what is seen in them; products and their mix are computed again.
         """
-        return (NUM_INPUTS * num_fields + 2 * self.channels + num_fields) * sum(self._cells(box))
+        return (NUM_INPUTS * num_inputs + 2 * self.channels + num_fields) * sum(self._cells(box))
 
     def _cells(self, box: Sequence[int]) -> Iterator[int]:
         return (math.prod(self._sides(factor, box)) for factor in self.factors)
@@ -75,22 +78,21 @@ class Operations:
     Attributes:
         per_token: operations of the blocks per token, without the products of attention.
         outside_per_token: operations of the position embedding per token.
-        embed: operations of embedding a token's patch at each level: a pair of those for each of its fields, and all
-            others.
-        decode: operations of decoding a token of the last frame at each level: a pair of those for each of its fields,
-            and all others.
-        embed_keeps: number of values that embedding keeps for the backward pass, in pairs like ``embed``.
-        decode_keeps: number of values that decoding keeps for the backward pass, in pairs like ``decode``.
+        embed: operations of embedding a token's patch at each level: those for each field that is seen, for each that
+            is predicted, and all others.
+        decode: operations of decoding a token of the last frame at each level, likewise.
+        embed_keeps: number of values that embedding keeps for the backward pass, likewise.
+        decode_keeps: number of values that decoding keeps for the backward pass, likewise.
         local: costs of the local operator, if there is one.
         parameters: number of values of each parameter tensor.
     """
 
     per_token: int
     outside_per_token: int
-    embed: tuple[tuple[int, int], ...]
-    decode: tuple[tuple[int, int], ...]
-    embed_keeps: tuple[tuple[int, int], ...]
-    decode_keeps: tuple[tuple[int, int], ...]
+    embed: tuple[Costs, ...]
+    decode: tuple[Costs, ...]
+    embed_keeps: tuple[Costs, ...]
+    decode_keeps: tuple[Costs, ...]
     local: LocalCosts | None
     parameters: tuple[int, ...]
 
@@ -114,10 +116,10 @@ def count_operations(config: MateyConfig) -> Operations:
     return Operations(
         per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
         outside_per_token=_linear(model.position.centre) + _linear(model.position.volume),
-        embed=tuple(of_level[:2] for of_level in embed),
-        decode=tuple(of_level[:2] for of_level in decode),
-        embed_keeps=tuple(of_level[2:] for of_level in embed),
-        decode_keeps=tuple(of_level[2:] for of_level in decode),
+        embed=tuple(operations for operations, _ in embed),
+        decode=tuple(operations for operations, _ in decode),
+        embed_keeps=tuple(kept for _, kept in embed),
+        decode_keeps=tuple(kept for _, kept in decode),
         local=None if model.local is None else LocalCosts.of(model.local),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
@@ -129,8 +131,8 @@ def decoders_of(config: MateyConfig) -> list[PatchDecoder]:
         return list(MateyModel(config).decoders)
 
 
-def _of_embedding(embedding: PatchEmbedding) -> tuple[int, int, int, int]:
-    """Return operations of a token for each field and beyond, then values kept likewise."""
+def _of_embedding(embedding: PatchEmbedding) -> tuple[Costs, Costs]:
+    """Return operations of a token and values kept."""
     _, cells, width = embedding.field_weight.shape
     places = num_cells = math.prod(embedding.patch) // cells
     operations = kept = 0
@@ -138,11 +140,11 @@ def _of_embedding(embedding: PatchEmbedding) -> tuple[int, int, int, int]:
         kept += 2 * places * width  # before and after GELU
         places //= math.prod(merge)
         operations += places * _linear(stage)
-    return 2 * num_cells * cells * width, operations, num_cells * cells, kept
+    return (2 * num_cells * cells * width, 0, operations), (num_cells * cells, 0, kept)
 
 
-def _of_decoder(decoder: PatchDecoder) -> tuple[int, int, int, int]:
-    """Return operations of a token of the last frame for each field and beyond, then values kept likewise."""
+def _of_decoder(decoder: PatchDecoder) -> tuple[Costs, Costs]:
+    """Return operations of a token of the last frame and values kept."""
     _, window, hidden = decoder.window_weight.shape
     block = decoder.field_weight.shape[2]
     places, operations, kept = 1, 0, 0
@@ -150,7 +152,8 @@ def _of_decoder(decoder: PatchDecoder) -> tuple[int, int, int, int]:
         operations += places * _linear(stage)
         places *= math.prod(split)
         kept += 2 * places * stage.out_features // math.prod(split)  # before and after GELU
-    return 2 * places * hidden * (window + block), operations, places * (window + block), kept
+    of_cell = 2 * places * hidden
+    return (of_cell * window, of_cell * block, operations), (places * window, places * block, kept)
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,23 @@ class Sample:
     Attributes:
         system: name of the PDE system; the path of data that is not there yet.
         window: size ``t, z, y, x`` of the sample in frames and cells.
-        num_fields: number of fields of its system, those that are given among them.
+        num_fields: number of fields of its system that are predicted.
         layout: the layout of its tokens.
+        num_given: number of those that the network is given.
+        given_frames: number of their frames, 1 where they are constant in time.
     """
 
     system: str
     window: tuple[int, int, int, int]
     num_fields: int
     layout: TokenLayout
+    num_given: int = 0
+    given_frames: int = 0
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of fields that the network sees."""
+        return self.num_fields + self.num_given
 
     @property
     def num_tokens(self) -> int:
@@ -60,9 +69,9 @@ class Sample:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its history and target in float32."""
+        """Bytes of its history, of its target and of what is given, in float32."""
         num_frames, *grid = self.window
-        return 4 * (num_frames + 1) * self.num_fields * math.prod(grid)
+        return 4 * ((num_frames + 1) * self.num_fields + self.given_frames * self.num_given) * math.prod(grid)
 
 
 def is_at_hand(run: RunConfig) -> bool:
@@ -115,7 +124,8 @@ def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = 
         single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
         layout = tokenize([single], config.patches, config.refinement).layout
         window = (batch.num_frames, *batch.grid)
-        samples.append(Sample(batch.system, window, num_fields or len(batch.fields + batch.given_fields), layout))
+        given = (0, 0) if batch.given is None else (batch.given.shape[2], batch.given.shape[1])
+        samples.append(Sample(batch.system, window, num_fields or len(batch.fields), layout, *given))
     return samples
 
 

@@ -21,7 +21,7 @@ from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
 from matey.planning.cells import boxes_of_ranks, values_handed_over
-from matey.planning.operations import Operations, count_operations
+from matey.planning.operations import Costs, Operations, count_operations
 from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
@@ -178,7 +178,7 @@ class Workload:
         of_cells = [0] * ways
         if (local := self.operations.local) is not None:
             boxes = boxes_of_ranks(self.config, [sample] * num_samples, own)
-            of_cells = [number * local.keeps(sample.num_fields, box) for number, *box in boxes]
+            of_cells = [n * local.keeps(sample.num_inputs, sample.num_fields, box) for n, *box in boxes]
         return [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
 
     def values_handed_over(self, num_samples: int, ways: int) -> float:
@@ -212,14 +212,16 @@ class Workload:
 
     def _local_operations(self, sample: Sample) -> int:
         local = self.operations.local
-        return 0 if local is None else local.operations(sample.num_fields, sample.window[1:])
+        return 0 if local is None else local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
 
 
-def _outside(sample: Sample, embed: Sequence[tuple[int, int]], decode: Sequence[tuple[int, int]]) -> Tensor:
+def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:
     """Return what each token ``(n,)`` of a sample costs for all of its fields and beyond."""
     of_embedding, of_decoder = (
-        torch.tensor([of_field * sample.num_fields + rest for of_field, rest in of_level])[sample.layout.level]
-        for of_level in (embed, decode)
+        torch.tensor(
+            [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]
+        )[sample.layout.level]
+        for levels in (embed, decode)
     )
     return of_embedding + of_decoder * sample.layout.is_last
 

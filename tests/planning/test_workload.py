@@ -1,11 +1,14 @@
 """Operations and tokens, beside those of a model that runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from matey import MateyModel
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
 from matey.parallel.topology import Topology
@@ -45,6 +48,22 @@ def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
     assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert workload.operations.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert 2 * workload.num_tokens == int(model.count_tokens(batch).sum())
+
+
+@pytest.mark.parametrize("frames", [1, 6])
+def test_given_fields_are_seen_and_not_decoded(frames):
+    case = Case("micro", tokens="mix", patches=(32, 8), grid=(64, 96), batch=2, fields=3)
+    config = case.make_config()
+    config = type(config).from_dict(
+        config.to_dict() | {"fields": [*config.fields, "force", "depth"], "given": ["force", "depth"]}
+    )
+    given = torch.rand(2, frames, 2, 1, 64, 96)
+    batch = replace(case.make_batch(), given_fields=("force", "depth"), given=given)
+    workload = Workload(config, tuple(samples_of(batch, config)))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        MateyModel(config)([batch])
+    assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert 2 * workload.sample_bytes == batch.history.nbytes + batch.target.nbytes + given.nbytes
 
 
 @pytest.mark.parametrize(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))])
