@@ -57,9 +57,11 @@ def peers(args: argparse.Namespace) -> Comparison:
     points = comparisons(tuple(args.paths), args.seconds, args.seeds)
     config = find(args.config).absolute()
     fno_class()  # raises where its package is missing
-    return Comparison(
+    comparison = Comparison(
         WORK, args.out.absolute(), config, tuple(args.set), args.paths, args.device, points, args.max_windows
     )
+    comparison.run_config(points[0])  # raises where the run does not suit the peers
+    return comparison
 
 
 def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.described_file import listed
 from matey.data.guessed_axes import GRID, ROLES, guess_axes, suggested
+from matey.data.guessed_given import constant_arrays
 from matey.data.remote.paths import seen_from
 from matey.data.trajectories import DataError
 
@@ -160,10 +161,17 @@ class _Guesser:
             "time_step": time or TODO,
             "boundary": boundary,
         }
+        if given := dict(self._given(known)):
+            tree["given"] = given
+            comments["given"] = "constant in time, so known beforehand and never predicted; remove what is neither"
         if parameters := dict(self._parameters(known)):
             tree["parameters"] = parameters
             comments["parameters"] = "numbers that set trajectories apart; remove what does not"
-        return Guess(tree, {k: v for k, v in comments.items() if k != "time_step" or not time}, self._notes())
+        return Guess(
+            tree,
+            {k: v for k, v in comments.items() if k != "time_step" or not time},
+            self._notes([source["array"] for source in given.values()]),
+        )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
         """The array of coordinates of an axis: the one that the axis is named after, or one with such a name and length."""
@@ -174,14 +182,12 @@ class _Guesser:
         names = [stored.axes[position]] if stored.axes else []
         alike = [n for n, size in self.coordinates.items()
                  if ROLES[n.rpartition("/")[2].lower()] == axis and size == stored.shape[position]]  # fmt: skip
-        found = [name for name in (*names, *alike) if name in self.arrays and len(self.arrays[name].shape) == 1]
-        return found[0] if found else None
+        return next((n for n in (*names, *alike) if n in self.arrays and len(self.arrays[n].shape) == 1), None)
 
     def _sources(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
         used: set[str] = set()
         for name, stored in self.fields.items():
-            own = self.axes[name]
-            plain = re.sub(r"\W+", "_", name.replace("*/", "").rpartition("/")[2]).strip("_") or "field"
+            own, plain = self.axes[name], _plain(name)
             extra = {} if own == known or own is None else {"axes": own}
             if own is None or "component" not in own:
                 label = _unused(_FIELD_NAMES.get(plain.lower(), plain), used)
@@ -191,6 +197,12 @@ class _Guesser:
             for number in range(count):
                 ending = "xyz"[number] if vector and count <= 3 else str(number)
                 yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
+
+    def _given(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
+        if known is not None:
+            others = {*self.fields, *(name for name, stored in self.arrays.items() if _is_coordinate(name, stored))}
+            for name, axes in constant_arrays(self.arrays, next(iter(self.fields.values())), known, others):
+                yield _FIELD_NAMES.get(_plain(name).lower(), _plain(name)), {"array": name, "axes": axes}
 
     def _parameters(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
         stored = next(iter(self.fields.values()))
@@ -222,9 +234,9 @@ class _Guesser:
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
         return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self) -> list[str]:
+    def _notes(self, given: Collection[str]) -> list[str]:
         constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
-                    if name not in self.fields and len(stored.shape) > 1]  # fmt: skip
+                    if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
 
@@ -272,6 +284,11 @@ def _besides_components(axes: list[Axis] | None) -> set[Axis]:
 
 def _is_coordinate(name: str, stored: StoredArray) -> bool:
     return len(stored.shape) == 1 and name.rpartition("/")[2].lower() in ROLES
+
+
+def _plain(name: str) -> str:
+    """An array's name as one for a field."""
+    return re.sub(r"\W+", "_", name.replace("*/", "").rpartition("/")[2]).strip("_") or "field"
 
 
 def _unused(name: str, used: set[str]) -> str:

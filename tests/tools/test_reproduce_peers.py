@@ -48,6 +48,7 @@ def waves(tmp_path_factory):
         (["--seconds", "soon"], "--seconds takes whole numbers such as 1,6,12, got 'soon'."),
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
+        (["--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without them"),
         (["--seeds", "0"], "--seeds must be 1 or more, got 0."),
     ],
 )

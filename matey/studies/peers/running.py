@@ -87,8 +87,18 @@ class Comparison(RunnableStudy[Point]):
         return [*self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
 
     def run_config(self, point: Point) -> RunConfig:
-        """Return the configuration of a point's run."""
-        return load_config(self.config, self.overrides(point))
+        """Return the configuration of a point's run.
+
+        Raises:
+            StudyError: MATEY would be told more than the peers.
+        """
+        run = load_config(self.config, self.overrides(point))
+        if run.model.given or run.model.parameters:
+            raise StudyError(
+                "model.given and model.parameters tell MATEY what the peers cannot be told; compare without them: "
+                "--set model.given=[] --set model.parameters=[]"
+            )
+        return run
 
     def run_point(self, point: Point) -> None:
         """Train and score one point, and write ``metrics.json`` and ``result.json`` to its folder.

@@ -1,0 +1,43 @@
+"""Guesses which arrays of a file are given, beside the fields to predict: coefficients, masks, geometry, constant in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from matey.config.description import Axis
+from matey.data.arrays.stored import StoredArray
+from matey.data.guessed_axes import GRID
+
+Guessed = tuple[str, list[Axis]]
+"""Name of an array, and its axes."""
+
+
+def constant_arrays(
+    arrays: Mapping[str, StoredArray], field: StoredArray, known: Sequence[Axis], left_out: set[str]
+) -> Iterator[Guessed]:
+    """Yield the arrays that lie on the grid of the fields and have no time.
+
+    Args:
+        arrays: all arrays of the file.
+        field: one of the fields.
+        known: what its axes are.
+        left_out: names of arrays that are something else.
+    """
+    for name, stored in arrays.items():
+        own = None if name in left_out else _axes_of(stored, field, known)
+        if own and "time" not in own and not set(own).isdisjoint(GRID):
+            yield name, own
+
+
+def _axes_of(stored: StoredArray, field: StoredArray, known: Sequence[Axis]) -> list[Axis] | None:
+    """What an array's axes are: those of the fields that have their names or, without names, their lengths in their order."""
+    if stored.axes and field.axes:
+        ours = dict(zip(field.axes, known, strict=True))
+        found = [ours[axis] for axis in stored.axes if axis in ours]
+        return found if len(found) == len(stored.axes) == len(set(found)) else None
+    sizes = dict(zip(known, field.shape, strict=True))
+    for outside in ({"time", "component"}, {"time", "component", "trajectory"}):
+        left = [axis for axis in known if axis not in outside]
+        if len(left) > 1 and tuple(sizes[axis] for axis in left) == stored.shape:
+            return left
+    return None
