@@ -38,7 +38,7 @@ def test_a_process_outlives_those_who_read_its_output(around, tmp_path):
     assert (tmp_path / "done").exists()
 
 
-def test_output_that_is_read_arrives_whole_and_closed_descriptors_are_not_given_to_files(tmp_path):
+def test_output_that_is_read_arrives_whole_and_files_get_no_closed_descriptors(tmp_path):
     (tmp_path / "talk.py").write_text(TALK)
     result = subprocess.run([sys.executable, "talk.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout == "".join(f"step {number}\n" for number in range(20_000))
