@@ -2,7 +2,6 @@
 
 import sys
 
-import described_files
 import h5py
 import numpy as np
 import pytest
@@ -93,7 +92,7 @@ def test_arrays_of_other_shapes_are_left_out_and_named(tmp_path):
 
 
 def test_arrays_without_time_on_the_grid_of_the_fields_are_given(tmp_path):
-    described_files.write(tmp_path, "netCDF-4")
+    write(tmp_path, "netCDF-4")
     with h5py.File(tmp_path / "a.nc", "a") as file:
         for name, axes in {"depth": ("lat", "lon"), "coast": ("sample", "lat", "lon"), "wind": ("lat",)}.items():
             file[name] = np.ones([len(file[axis]) if axis in file else 2 for axis in axes], "f4")

@@ -4,12 +4,10 @@ import os
 import pickle
 import sys
 
-import described_files
 import fsspec
 import h5py
 import numpy as np
 import pytest
-from seed_group_files import write_seed_groups
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.index import Index
@@ -17,7 +15,10 @@ from matey.data.remote.cache import BLOCK
 from matey.data.remote.server import about
 from matey.data.split_record import RecordedParts, record_split
 from matey.data.splits import split_set
-from tests.conftest import ROOT, start
+from tests.support import described_files
+from tests.support.paths import ROOT
+from tests.support.programs import start
+from tests.support.seed_group_files import write_seed_groups
 from tests.support.web_server import serve
 
 pytest.importorskip("aiohttp")
