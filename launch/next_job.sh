@@ -1,6 +1,20 @@
 #!/usr/bin/env bash
 # Sourced by the job scripts: `end_job CODE FLAGS...` ends the job with the code of its run, or submits the next job of the chain.
 
+if [[ ! "$MAX_JOBS" =~ ^[1-9][0-9]*$ ]]; then
+    echo "error: MAX_JOBS is '$MAX_JOBS', expected the number of jobs in the chain, such as 20" >&2
+    exit 2
+fi
+
+# Slurm's daemon does not always answer at once.
+asked_again() {
+    for pause in 1 10 30 60 0; do
+        "$@" && return
+        sleep "$pause"
+    done
+    return 1
+}
+
 end_job() {
     local code="$1"
     shift
@@ -17,7 +31,7 @@ end_job() {
             "its notice (--signal) is longer than a job should spend on it; give it more time (--time)."
     fi
     local limit features shared gres script signal
-    IFS='|' read -r limit features shared gres script <<< "$(squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%b|%o')"
+    IFS='|' read -r limit features shared gres script <<< "$(asked_again squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%b|%o')"
     # What --gpus-per-node asked for stands before what --gres did, as in gres/gpu:8,gres/nvme:1; it was gres:gpu:8 once.
     gres="${gres//gres[\/:]/}"
     if [[ -n "${SLURM_GPUS_PER_NODE:-}" ]]; then
@@ -42,6 +56,7 @@ end_job() {
     [[ "${features:-(null)}" == "(null)" ]] || options+=(--constraint="$features")
     [[ "${gres:-N/A}" == "N/A" ]] || options+=(--gres="$gres")
     [[ "$shared" != NO ]] || options+=(--exclusive)
-    MAX_JOBS=$((MAX_JOBS - 1)) sbatch "${options[@]}" "$script" "$@"
-    exit 0
+    MAX_JOBS=$((MAX_JOBS - 1)) asked_again sbatch "${options[@]}" "$script" "$@" && exit 0
+    echo "The run is saved but not done, and Slurm took no next job: submit the same again to go on."
+    exit "$code"
 }

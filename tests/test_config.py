@@ -202,3 +202,9 @@ def test_what_others_call_a_setting_leads_to_one_that_there_is():
         *section, name = key.split(".")
         assert name in section_at(section).model_fields, key
         assert alias not in section_at(section).model_fields, alias
+
+
+def test_a_folder_under_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = load_config("launch/runs/demo.yaml", ["output.dir=~/runs/a"])
+    assert run.output.dir == str(tmp_path / "runs" / "a")

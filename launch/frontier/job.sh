@@ -9,7 +9,7 @@ DISK="${DISK:-/mnt/bb/$USER}"          # the node's own disk
 MAX_JOBS="${MAX_JOBS:-20}"            # jobs in the chain, this one included; 1 ends it here, as the debug QOS demands
 
 run_job() {
-    local on_each_node=(srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+    local on_each_node=(srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
     # rccl-net-plugin is the libfabric plug-in that takes RCCL over Slingshot instead of TCP, with HPE's settings for it.
     set +u # the scripts behind `module` use variables that are not set
@@ -48,7 +48,7 @@ sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.f
     # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
     trap : USR1
     code=0
-    srun -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
+    srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
         python -u -c "$first
 runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
         --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume || code=$?

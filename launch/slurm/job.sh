@@ -27,7 +27,7 @@ run_job() {
     # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
     trap : USR1
     code=0
-    srun --kill-on-bad-exit=1 --cpus-per-task="$cores" \
+    srun --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$cores" \
         python -u "$1" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume "${@:2}" || code=$?
     export CONFIG DEEPSPEED_CONFIG VENV MODULES # for the next job
 }

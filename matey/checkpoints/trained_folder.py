@@ -23,6 +23,10 @@ def is_run(folder: Path) -> bool:
         raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
     if (folder / "config.yaml").is_file():
         if not (folder / "model").is_dir():
+            if (folder / "model.old").is_dir():
+                raise CheckpointError(
+                    f"The run {folder} was ended while it replaced its model/: --resume mends it, or rename model.old to model."
+                )
             raise CheckpointError(
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
             )

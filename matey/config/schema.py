@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, Scheme
 from matey.config.description import DataDescription
-from matey.config.section import FieldName, PathText, Section
+from matey.config.section import FieldName, FolderText, PathText, Section
 
 # Bounds lie far beyond what makes sense and below what hangs a run, fills memory or overflows.
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -243,7 +243,7 @@ class ParallelSection(Section):
 class OutputSection(Section):
     """What a run leaves behind."""
 
-    dir: PathText = Field(description="the run's folder")
+    dir: FolderText = Field(description="the run's folder")
     resume: Literal["auto", "never"] = Field(
         "never", description="auto continues from the newest whole checkpoint in dir, if there is one"
     )
@@ -252,7 +252,9 @@ class OutputSection(Section):
 class FinetuneSection(Section):
     """What launch/finetune.py starts from and what it trains."""
 
-    pretrained: PathText | None = Field(None, description="folder of a run or a model, or none: random initial weights")
+    pretrained: FolderText | None = Field(
+        None, description="folder of a run or a model, or none: random initial weights"
+    )
     train: FinetuneMode = Field(
         "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from os.path import expanduser
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+FolderText = Annotated[PathText, AfterValidator(expanduser)]
 FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 
 

@@ -68,6 +68,9 @@ def test_a_run_without_weights_says_when_there_are_some(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(RUN))
     with pytest.raises(CheckpointError, match="has no model/ yet"):
         load_trained(tmp_path)
+    (tmp_path / "model.old").mkdir()
+    with pytest.raises(CheckpointError, match="was ended while it replaced its model/: --resume mends it"):
+        load_trained(tmp_path)
 
 
 def test_a_model_without_weights_says_what_is_missing(run_folder):

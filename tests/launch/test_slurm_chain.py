@@ -1,6 +1,7 @@
 """What a job hands to the next one of its chain, on a real Slurm; its program is a stand-in that asks for another at once."""
 
 import getpass
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,34 @@ def test_fine_tuning_without_a_model_to_start_from_says_so(cluster, site):
 def test_all_job_scripts_of_a_cluster_are_in_the_documentation():
     text = Path("docs/training.md").read_text()
     assert all(path.name in text for path in Path("launch/slurm").glob("*.sbatch"))
+
+
+def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_path):
+    for name in ("squeue", "sbatch"):
+        program = tmp_path / "bin" / name
+        program.write_text(
+            f"#!/usr/bin/env bash\n[[ -z "${{SLURM_JOB_ID:-}}" || -e {tmp_path}/{name} ]] || {{ touch {tmp_path}/{name}; exit 1; }}\n"
+            f'exec {shutil.which(name)} "$@"\n'
+        )
+        program.chmod(0o755)
+    name = "unanswered"
+    job = cluster.submit(*SHAPE[1:], "--nodes=1", f"--job-name={name}", "--time=30", "launch/slurm/pretrain.sbatch", **site)
+    state, output = cluster.wait(job)
+    assert state == "COMPLETED 0:0" and (tmp_path / "squeue").exists() and (tmp_path / "sbatch").exists(), output
+    first, last = cluster.jobs(name)
+    cluster.wait(last)
+    assert cluster.fields(last)["TimeLimit"] == cluster.fields(first)["TimeLimit"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"MAX_JOBS": "abc"}, "MAX_JOBS is 'abc', expected the number of jobs in the chain"),
+        ({"VENV": "/nowhere"}, "there is no virtual environment /nowhere"),
+    ],
+)
+def test_a_mistake_in_a_variable_of_the_site_ends_the_job_before_it_runs(cluster, site, variables, words):
+    state, output = cluster.wait(
+        cluster.submit(*SHAPE[1:], "--nodes=1", "launch/slurm/pretrain.sbatch", **(site | variables))
+    )
+    assert state == "FAILED 2:0" and words in output and "called: python" not in output, output
