@@ -89,12 +89,15 @@ def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_p
     for name in ("squeue", "sbatch"):
         program = tmp_path / "bin" / name
         program.write_text(
-            f"#!/usr/bin/env bash\n[[ -z "${{SLURM_JOB_ID:-}}" || -e {tmp_path}/{name} ]] || {{ touch {tmp_path}/{name}; exit 1; }}\n"
+            "#!/usr/bin/env bash\n"
+            f"if [[ -n $SLURM_JOB_ID && ! -e {tmp_path}/{name} ]]; then touch {tmp_path}/{name}; exit 1; fi\n"
             f'exec {shutil.which(name)} "$@"\n'
         )
         program.chmod(0o755)
     name = "unanswered"
-    job = cluster.submit(*SHAPE[1:], "--nodes=1", f"--job-name={name}", "--time=30", "launch/slurm/pretrain.sbatch", **site)
+    job = cluster.submit(
+        *SHAPE[1:], "--nodes=1", f"--job-name={name}", "--time=30", "launch/slurm/pretrain.sbatch", **site
+    )
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0" and (tmp_path / "squeue").exists() and (tmp_path / "sbatch").exists(), output
     first, last = cluster.jobs(name)
