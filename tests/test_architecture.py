@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from matey.checkpoints import run_files
 from tests.support.paths import BIN, ROOT
 
 
@@ -62,6 +63,19 @@ def test_no_module_of_tests_is_imported_by_another():
     imported = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
     found = {path: imported.findall(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
     assert len(found) > 200 and not any(found.values()), "helpers belong into tests/support"
+
+
+def test_names_of_a_runs_files_are_spelt_in_one_module_alone():
+    names = {name for name in vars(run_files).values() if isinstance(name, str) and re.fullmatch(r"\w+\.\w+", name)}
+    assert {"config.yaml", "metrics.jsonl", "report.html"} <= names
+    files = [path for folder in ("matey", "launch", "tools") for path in (ROOT / folder).rglob("*.py")]
+    spelt = {
+        (path.relative_to(ROOT).as_posix(), node.value)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split("/")[-1] in names
+    }
+    assert {path for path, _ in spelt} == {"matey/checkpoints/run_files.py"}, spelt
 
 
 def test_launchers_do_not_import_the_simulations():

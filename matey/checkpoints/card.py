@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from matey.checkpoints.run_files import ABOUT, COMMANDS
+from matey.checkpoints.run_files import ABOUT, COMMANDS, METRICS
 from matey.checkpoints.source import Source
 from matey.checkpoints.trained import read_log
 from matey.config import RunConfig
@@ -30,7 +30,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
         run: the run's folder, with its log and commands.
         is_average: whether the weights are the moving average.
     """
-    lines = read_log(run / "metrics.jsonl")
+    lines = read_log(run / METRICS)
     validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
     head = {"library_name": "matey-pde", "tags": ["physics", "partial-differential-equations"]}
     kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"

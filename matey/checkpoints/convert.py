@@ -14,7 +14,7 @@ from torch import Tensor
 from matey.checkpoints.card import model_card
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import MODEL, OF_A_RUN, SEEN
+from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, OF_A_RUN, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
@@ -95,7 +95,7 @@ def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch
 
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
-    settings = load_resolved(run / "config.yaml")
+    settings = load_resolved(run / CONFIG)
     best = run / MODEL
     # The YAML does not say all of a network that was pretrained elsewhere.
     config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
@@ -106,7 +106,7 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
         model.load_state_dict(_weights(source, settings, what, dtype), assign=True)
     except RuntimeError as error:
         raise ShardError(
-            f"{source.folder} does not hold the model of {run / 'config.yaml'} ({str(error).splitlines()[1].strip()}); "
+            f"{source.folder} does not hold the model of {run / CONFIG} ({str(error).splitlines()[1].strip()}); "
             "take both from the same run."
         ) from None
     with quiet():
@@ -118,21 +118,21 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
 
 
 def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
-    settings = None if run is None else load_resolved(run / "config.yaml")
+    settings = None if run is None else load_resolved(run / CONFIG)
     save_torch_state_dict(_weights(source, settings, what, dtype), new, max_shard_size=MAX_SHARD)
     return "Weights: {out}, by the names of the module's state dict."
 
 
 def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
-    write_universal(source, new / "checkpoints" / f"step_{source.step:06d}")
-    (new / "checkpoints" / "latest").write_text(f"step_{source.step:06d}", encoding="utf-8")
+    write_universal(source, new / CHECKPOINTS / step_name(source.step))
+    (new / CHECKPOINTS / LATEST).write_text(step_name(source.step), encoding="utf-8")
     for path in (run / name for name in OF_A_RUN):
         if path.is_dir():
             shutil.copytree(path, new / path.name)
         elif path.is_file():
             shutil.copy2(path, new)
-    note = _batch_note(source, load_resolved(run / "config.yaml"))
+    note = _batch_note(source, load_resolved(run / CONFIG))
     return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
 
 

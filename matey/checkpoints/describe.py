@@ -12,6 +12,7 @@ from tqdm import tqdm
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
 from matey.checkpoints.newest import ShardError
+from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
 from matey.config import load_resolved
@@ -69,7 +70,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
 
 
 def _of_run(run: Path) -> list[tuple[str, str]]:
-    settings = load_resolved(run / "config.yaml")
+    settings = load_resolved(run / CONFIG)
     model, tokens, data = settings.model, settings.tokens, settings.data
     return [
         ("run", str(run)),

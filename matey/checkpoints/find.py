@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from matey.checkpoints.newest import ShardError, step_folder
+from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES, Source
 
@@ -32,7 +33,7 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
     """
     folder = step_folder(path)
     run = folder.resolve().parent.parent
-    return open_checkpoint(folder), run if (run / "config.yaml").is_file() else None
+    return open_checkpoint(folder), run if (run / CONFIG).is_file() else None
 
 
 def open_checkpoint(folder: Path) -> Source:

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from matey.checkpoints.run_files import MODEL_CONFIG
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
@@ -94,16 +95,16 @@ def load_model(folder: Path) -> MateyModel:
 
 
 def _read_config(folder: Path) -> _ModelJson:
-    tree = _read_json(folder / "config.json")
+    tree = _read_json(folder / MODEL_CONFIG)
     kind = tree.get("model_type")
     if kind is None:
-        raise CheckpointError(f"{folder / 'config.json'} is corrupt: it names no model_type; copy the model again.")
+        raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
     if kind != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     for key in _REFUSED:
         if tree.get(key) is not None:
-            raise CheckpointError(f"{folder / 'config.json'} has {key}, which is not read here; take a plain model.")
-    return _validated(_ModelJson, in_names_of_today(tree), folder / "config.json")
+            raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which is not read here; take a plain model.")
+    return _validated(_ModelJson, in_names_of_today(tree), folder / MODEL_CONFIG)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -126,7 +127,7 @@ def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
     least = 4 * tree.width**2 * tree.num_blocks  # of the attentions alone, at one byte
     if least > 16 * num_bytes:
         raise CheckpointError(
-            f"{folder / 'config.json'} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
+            f"{folder / MODEL_CONFIG} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
             f"but the files hold {num_bytes:,} bytes; take config.json and weights from one and the same model."
         )
     for file in files:

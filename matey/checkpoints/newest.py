@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matey.checkpoints.run_files import CHECKPOINTS, LATEST
 from matey.mistakes import Mistake
 
 
@@ -19,7 +20,7 @@ def step_folder(path: Path) -> Path:
     """
     if not path.is_dir():
         raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
-    return newest(path / "checkpoints" if (path / "checkpoints").is_dir() else path)
+    return newest(path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path)
 
 
 def newest(folder: Path) -> Path:
@@ -34,7 +35,7 @@ def latest_tag(folder: Path) -> str | None:
     Raises:
         ShardError: it cannot be read, or there is no such folder.
     """
-    latest = folder / "latest"
+    latest = folder / LATEST
     try:
         tag = latest.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

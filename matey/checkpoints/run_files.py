@@ -1,11 +1,38 @@
-"""Names of files in a run's folder that the run writes and a conversion takes along."""
+"""The names of the files and folders in a run's folder: all who write or read one take its name from here.
+
+runs/demo/
+config.yaml  ds_config.json       what the run does, as resolved
+about.txt  commands.txt  split.jsonl  seen.txt  files.index
+metrics.jsonl                     a line for each logged step
+checkpoints/step_000100/  latest  DeepSpeed's; `latest` names the newest whole one
+model/config.json ...             the best weights, in the form of Hugging Face
+metrics.json  report.html         what an evaluation adds
+"""
 
 from __future__ import annotations
 
+import re
+
+CONFIG = "config.yaml"
+DS_CONFIG = "ds_config.json"
+METRICS = "metrics.jsonl"
 ABOUT = "about.txt"  # what the run said of its data, model and batch before the first step
 COMMANDS = "commands.txt"  # how it was started and resumed, a line each
-MODEL = "model"  # the best weights
 SPLIT = "split.jsonl"  # what each part of the data held, see `matey.data.split_record`
 SEEN = "seen.txt"  # fingerprints of the trajectories that it was trained on, see `matey.data.seen`
 INDEX = "files.index"  # what was found in the data files, see `matey.data.index`
-OF_A_RUN = ("config.yaml", "ds_config.json", "metrics.jsonl", ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
+CHECKPOINTS = "checkpoints"
+LATEST = "latest"
+STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
+MODEL = "model"
+MODEL_CONFIG = "config.json"
+# What a conversion takes along.
+OF_A_RUN = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
+
+RECORDS = "metrics.json"
+REPORT = "report.html"
+
+
+def step_name(step: int) -> str:
+    """Return the name of the checkpoint that is saved after a step."""
+    return f"step_{step:06d}"

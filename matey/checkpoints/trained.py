@@ -9,7 +9,7 @@ from typing import Any
 
 from matey.checkpoints.metrics_log import MetricsLog, read_metrics
 from matey.checkpoints.model_folder import load_model
-from matey.checkpoints.run_files import MODEL, SEEN, SPLIT
+from matey.checkpoints.run_files import CONFIG, METRICS, MODEL, SEEN, SPLIT
 from matey.checkpoints.trained_folder import CheckpointError, is_run
 from matey.config import RunConfig, load_resolved, shipped
 from matey.data.seen import read_seen
@@ -79,12 +79,12 @@ def load_trained(folder: str | Path) -> Trained:
     folder = shipped.find(folder)
     name = folder.resolve().name
     if is_run(folder):
-        metrics = folder / "metrics.jsonl"
+        metrics = folder / METRICS
         log = read_metrics(metrics)
         return Trained(
             name,
-            load_model(folder / "model"),
-            load_resolved(folder / "config.yaml"),
+            load_model(folder / MODEL),
+            load_resolved(folder / CONFIG),
             _by_step(log),
             read_record(folder / SPLIT),
             read_seen(folder / SEEN),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_CONFIG
 from matey.config import shipped
 from matey.mistakes import Mistake
 
@@ -21,9 +22,9 @@ def is_run(folder: Path) -> bool:
     folder = shipped.find(folder)
     if not folder.is_dir():
         raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
-    if (folder / "config.yaml").is_file():
-        if not (folder / "model").is_dir():
-            if (folder / "model.old").is_dir():
+    if (folder / CONFIG).is_file():
+        if not (folder / MODEL).is_dir():
+            if (folder / f"{MODEL}.old").is_dir():
                 raise CheckpointError(
                     f"The run {folder} was ended while it replaced its model/: --resume mends it, or rename model.old to model."
                 )
@@ -31,7 +32,7 @@ def is_run(folder: Path) -> bool:
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
             )
         return True
-    if (folder / "config.json").is_file():
+    if (folder / MODEL_CONFIG).is_file():
         return False
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "

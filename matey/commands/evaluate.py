@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
@@ -58,13 +59,13 @@ def run(args: argparse.Namespace) -> None:
         evaluation = replace(evaluation, beyond=go_beyond(model, data, num_true, args.rollout))
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     with writing(args.out):
-        write_records(evaluation.records, args.out / "metrics.json")
-        write_report(args.out / "report.html", evaluation, describe(trained, data, protocol, date, command))
+        write_records(evaluation.records, args.out / RECORDS)
+        write_report(args.out / REPORT, evaluation, describe(trained, data, protocol, date, command))
     for note in data.notes:
         print(note)
     beyond = "" if evaluation.beyond is None else beyond_text(["MATEY"], [evaluation.beyond])
     tables = [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond, READING]
-    print("", *filter(None, tables), f"Report: {args.out / 'report.html'}", sep="\n\n")
+    print("", *filter(None, tables), f"Report: {args.out / REPORT}", sep="\n\n")
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -113,16 +114,16 @@ def compare(args: argparse.Namespace) -> None:
     with writing(args.out):
         for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
-            write_records(evaluation.records, args.out / folder / "metrics.json")
+            write_records(evaluation.records, args.out / folder / RECORDS)
             own = replace(data, num_frames=candidate.num_frames)
             about = describe(trained, own, protocol, date, command)
-            write_report(args.out / folder / "report.html", evaluation, about)
+            write_report(args.out / folder / REPORT, evaluation, about)
         facts = [fact for fact in about.facts if fact[0] in ("date", "command", "data", "note", "device")]
-        pages = [f"{folder}/report.html" for folder in folders]
-        write_comparison(args.out / "report.html", names, evaluations, facts, pages)
+        pages = [f"{folder}/{REPORT}" for folder in folders]
+        write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    print(f"\n{comparison_text(names, evaluations)}\n\n{STAR}\n\nReport: {args.out / 'report.html'}")
+    print(f"\n{comparison_text(names, evaluations)}\n\n{STAR}\n\nReport: {args.out / REPORT}")
 
 
 def load(folder: Path) -> Trained:

@@ -9,9 +9,10 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from matey.checkpoints.run_files import REPORT
 from matey.report.page import figure, heading, page, paragraph
 from matey.report.page import table as html_table
-from matey.studies.folder import StudyError
+from matey.studies.folder import STUDY, StudyError
 from matey.studies.pretraining.tables import STUDIES
 
 MOST_ROWS = 60
@@ -25,19 +26,19 @@ def report(args: argparse.Namespace) -> None:
         StudyError: there is none.
     """
     out = args.out.absolute()
-    studies = [path.parent for path in sorted([*out.glob("study.json"), *out.glob("*/study.json")])]
+    studies = [path.parent for path in sorted([*out.glob(STUDY), *out.glob(f"*/{STUDY}")])]
     if not studies:
         raise StudyError(f"{out} holds no study; run one with --out {args.out} first.")
     body = [heading(1, "Studies"), paragraph(f"{datetime.now():%Y-%m-%d %H:%M}, {out.name}", "soft")]
     for folder in studies:
         body += _section(folder)
-    (out / "report.html").write_text(page("MATEY: studies", body), encoding="utf-8")
-    print(f"Page: {out / 'report.html'}")
+    (out / REPORT).write_text(page("MATEY: studies", body), encoding="utf-8")
+    print(f"Page: {out / REPORT}")
 
 
 def _section(folder: Path) -> list[str]:
     """Return what one study has so far."""
-    facts = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    facts = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)
     title = f"{name}: {known().tables[facts['scale']].title}" if known else name

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from matey.checkpoints.metrics_log import read_metrics
+from matey.checkpoints.run_files import CONFIG, METRICS
 from matey.mistakes import Mistake
 from matey.report.text_curves import Curve, text_curves
 
@@ -73,15 +74,15 @@ def read_progress(folder: Path) -> Progress:
     Raises:
         Mistake: the folder is not that of a run.
     """
-    if not (folder / "config.yaml").is_file():
+    if not (folder / CONFIG).is_file():
         raise Mistake(
             f"{folder} is not the folder of a run: it holds no config.yaml; give what output.dir says, such as runs/demo."
         )
     try:
-        num_steps = int(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["train"]["steps"])
+        num_steps = int(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]["steps"])
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
         num_steps = None
-    lines = [line for _, line in read_metrics(folder / "metrics.jsonl").lines]
+    lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     return Progress(folder.name, num_steps, losses, [line for line in lines if "valid_nrmse" in line])
 

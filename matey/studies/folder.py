@@ -16,6 +16,8 @@ from matey.mistakes import Mistake
 
 Row = dict[str, Any]
 
+STUDY = "study.json"
+
 
 class StudyError(Mistake):
     """A study that cannot start or go on: one sentence that says what to do."""
@@ -27,7 +29,7 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
     Raises:
         StudyError: the folder holds another study.
     """
-    path = out / "study.json"
+    path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
     if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
         raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")

@@ -20,7 +20,18 @@ import matey
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
-from matey.checkpoints.run_files import ABOUT, COMMANDS, MODEL
+from matey.checkpoints.run_files import (
+    ABOUT,
+    CHECKPOINTS,
+    COMMANDS,
+    CONFIG,
+    DS_CONFIG,
+    LATEST,
+    METRICS,
+    MODEL,
+    STEP,
+    step_name,
+)
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.config.flags import command_line
 from matey.data.mixture import ORDER
@@ -32,7 +43,7 @@ from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.durable import flush, replace_text
 from matey.train.lock import FolderLock, LockedError
-from matey.train.own_folder import STEP, check_folder, is_folder
+from matey.train.own_folder import check_folder, is_folder
 from matey.train.resume import RunError, first_line, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
@@ -44,8 +55,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / "checkpoints"
-        self.metrics = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / CHECKPOINTS
+        self.metrics = self.path / METRICS
         self.model = self.path / MODEL
         self._old_model = self.path / f"{MODEL}.old"
         self._lock = FolderLock(self.path)
@@ -82,7 +93,7 @@ class RunFolder:
         match = STEP.fullmatch(tag)
         if match is None:
             raise ConfigError(
-                f"{self.checkpoints / 'latest'} names {tag!r}, which no run has saved; write the name of a step_* beside it, "
+                f"{self.checkpoints / LATEST} names {tag!r}, which no run has saved; write the name of a step_* beside it, "
                 "or start again without --resume."
             )
         return int(match[1])
@@ -106,7 +117,7 @@ class RunFolder:
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
         """
-        saved = load_resolved(self.path / "config.yaml")
+        saved = load_resolved(self.path / CONFIG)
         for section, keys in KEPT.items():
             before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
             for key in keys or {**before, **now}:
@@ -141,7 +152,7 @@ class RunFolder:
             RunError: it could not be written; earlier checkpoints stand.
         """
         # Under another name until it is whole: what an earlier attempt left behind must not be taken for a part of it.
-        whole = self.checkpoints / f"step_{step:06d}"
+        whole = self.checkpoints / step_name(step)
         new = whole.with_name(f"{whole.name}.new")
         self._check_lock()
         if rank() == 0:
@@ -165,7 +176,7 @@ class RunFolder:
                 if is_folder(whole):
                     shutil.rmtree(whole)  # of a run that went on from an earlier step than it had come to
                 new.rename(whole)
-                replace_text(self.checkpoints / "latest", whole.name)
+                replace_text(self.checkpoints / LATEST, whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(new, ignore_errors=True)
             let_lost_contact_through(error)
@@ -180,7 +191,7 @@ class RunFolder:
         Raises:
             RunError: it is corrupt, or DeepSpeed's and of other ranks or another ZeRO stage.
         """
-        return load_checkpoint(engine, self.checkpoints / f"step_{step:06d}", average)
+        return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
@@ -268,8 +279,8 @@ class RunFolder:
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / "config.yaml", dump_config(run))
-            replace_text(self.path / "ds_config.json", json.dumps(deepspeed_config, indent=2) + "\n")
+            replace_text(self.path / CONFIG, dump_config(run))
+            replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
             with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {command_line()}\n")
 

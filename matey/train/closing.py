@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matey.checkpoints.run_files import METRICS, MODEL
+
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
     """Return a line on one validation: NRMSE over all systems, and of each with its ratio to persistence.
@@ -48,7 +50,7 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
             )
         lines.append("")
     command = shlex.join(["python", "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)])
-    lines += [f"Weights: {folder / 'model'}   metrics: {folder / 'metrics.jsonl'}", f"Next: {command}"]
+    lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: {command}"]
     return "\n".join(lines)
 
 

@@ -7,17 +7,14 @@ things itself.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-from matey.checkpoints.run_files import MODEL, OF_A_RUN
+from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, DS_CONFIG, MODEL, MODEL_CONFIG, OF_A_RUN, STEP
 from matey.config import ConfigError
 from matey.train.lock import LOCK
 
 # DeepSpeed looks for a checkpoint's files by `glob`, in which these are no letters.
 OF_PATTERNS = "*?["
-STEP = re.compile(r"step_(\d{6,})")
-CHECKPOINTS = "checkpoints"
 FOLDERS = (CHECKPOINTS, MODEL, f"{MODEL}.old", f"{MODEL}.new")
 
 
@@ -48,7 +45,7 @@ def check_folder(path: Path) -> None:
 
 def is_of_a_run(path: Path) -> bool:
     """Whether a folder is marked as a run's: by its lock, or by the configurations that runs have always written."""
-    return (path / LOCK).is_file() or all((path / name).is_file() for name in ("config.yaml", "ds_config.json"))
+    return (path / LOCK).is_file() or all((path / name).is_file() for name in (CONFIG, DS_CONFIG))
 
 
 def is_folder(path: Path) -> bool:
@@ -68,7 +65,7 @@ def _check_entries(path: Path) -> None:
         if STEP.fullmatch(entry.name.removesuffix(".new")) and not is_folder(entry):
             raise ConfigError(_no_run_has_made(entry))
     model = path / MODEL
-    if model.is_dir() and any(model.iterdir()) and not (model / "config.json").is_file():
+    if model.is_dir() and any(model.iterdir()) and not (model / MODEL_CONFIG).is_file():
         raise ConfigError(
             f"{model} holds no model, and the run would put its best weights in its place; move it away, or choose another "
             "output.dir."

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
+from matey.checkpoints.run_files import LATEST
 from matey.checkpoints.source import AVERAGE, Source, layout_of
 from matey.mistakes import Mistake
 from matey.parallel.collectives import rank, world_size
@@ -31,7 +32,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     Raises:
         RunError: it is corrupt, or was saved by other ranks or another ZeRO stage and is not universal.
     """
-    older = f"an older one can be named in {folder.parent / 'latest'}."
+    older = f"an older one can be named in {folder.parent / LATEST}."
     try:
         source = open_checkpoint(folder)
         if source.stage is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matey.checkpoints.run_files import SPLIT
+from matey.checkpoints.run_files import CONFIG, SPLIT
 from matey.config import ConfigError, RunConfig
 from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
@@ -34,7 +34,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         return told_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
     splits = tuple(_split(data, run) for data in sets)
     record, is_older = told_by_rank_zero(
-        lambda: (_record(run, sets, splits), goes_on and path.with_name("config.yaml").is_file())
+        lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
     )
     return splits, record, (_not_recorded(path),) if is_older else ()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
 from matey.config import load_config, load_resolved
 from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
@@ -49,7 +50,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     launcher: str = sys.executable
     deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
-    last_written = "report.html"
+    last_written = REPORT
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -100,7 +101,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         folder = self.folder(point)
         call(self.out, point.name, self.finetuning(point), self.work)
-        lead_max = load_resolved(folder / "config.yaml").data.lead_max
+        lead_max = load_resolved(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}", "rollout": 0}
         flags |= {"max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
@@ -133,7 +134,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each lead."""
-        return scores(point, self.folder(point) / "metrics.json")
+        return scores(point, self.folder(point) / RECORDS)
 
     def text(self, rows: Sequence[Row]) -> str:
         """Lay out the errors of each number of trajectories."""
@@ -162,5 +163,5 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         twin = replace(point, start="pretrained")
         patterns = (twin.name, f"pretrained-{point.mode}-{point.trajectories}-*", f"pretrained-{point.mode}-*")
-        found = (path for name in patterns for path in sorted((self.out / "points").glob(f"{name}/config.yaml")))
+        found = (path for name in patterns for path in sorted((self.out / "points").glob(f"{name}/{CONFIG}")))
         return next(found, None)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matey.checkpoints.run_files import RECORDS
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
@@ -82,7 +83,7 @@ def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> l
 def rows_of(point: Point, folder: Path) -> list[Row]:
     """Return a row for each system and kind of forecast of a finished point, from the two files in its folder."""
     result = Result(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
-    overall = [r for r in read_records(folder / "metrics.json") if r.field == ALL_FIELDS]
+    overall = [r for r in read_records(folder / RECORDS) if r.field == ALL_FIELDS]
     return [
         {
             "model": label_of(point),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from matey.checkpoints.run_files import METRICS, RECORDS
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
@@ -144,7 +145,7 @@ class Comparison(RunnableStudy[Point]):
             speed = forecast_speed(peer, held_out, run.data.lead_max)
         except DataError as error:
             raise StudyError(str(error)) from None
-        write_records(records, self.folder(point) / "metrics.json")
+        write_records(records, self.folder(point) / RECORDS)
         rate = num_samples / training.seconds
         return Result(training.seconds, training.steps, peer.num_parameters, rate, **vars(speed))
 
@@ -191,4 +192,4 @@ class Comparison(RunnableStudy[Point]):
 
 
 def _steps_of(folder: Path) -> list[dict[str, Any]]:
-    return [line for line in read_log(folder / "metrics.jsonl") if "loss" in line]
+    return [line for line in read_log(folder / METRICS) if "loss" in line]

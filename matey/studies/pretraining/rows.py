@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from matey.checkpoints.run_files import RECORDS
 from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.physics import MEASURES
@@ -38,7 +39,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
         folder: folder of its run, with its ``metrics.json``.
         costs: the file of its costs.
     """
-    records = summary_records(read_records(folder / "metrics.json"))
+    records = summary_records(read_records(folder / RECORDS))
     measured = json.loads(costs.read_text(encoding="utf-8"))
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
     return [

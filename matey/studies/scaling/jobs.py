@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from shlex import quote
 
+from matey.checkpoints.run_files import DS_CONFIG
 from matey.config import ConfigError
 from matey.studies.scaling.study import Point, Study
 
@@ -18,7 +19,7 @@ def local_job(study: Study, point: Point) -> str:
     folder = study.of(point)
     return (
         f"#!/usr/bin/env bash\n# A {study.mode} study at {point}, on this machine; from the repository.\n"
-        f"RANKS={point.ranks} DEEPSPEED_CONFIG={quote(str(folder / 'ds_config.json'))} "
+        f"RANKS={point.ranks} DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))} "
         f'exec launch/local.sh {quote(str(folder / "run.yaml"))} "$@"\n'
     )
 
@@ -54,7 +55,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
             *(f"#SBATCH {option}" for option in own),
             *kept,
             f"export CONFIG={quote(str(folder / 'run.yaml'))}",
-            f"export DEEPSPEED_CONFIG={quote(str(folder / 'ds_config.json'))}",
+            f"export DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))}",
             "export MAX_JOBS=1 # a job that does not finish in time is left as it is",
             f"exec bash {quote(str(script))}",
             "",

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from matey.checkpoints.run_files import DS_CONFIG
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine
 from matey.planning.workload import load_workload
+from matey.studies.folder import STUDY
 from matey.studies.scaling.jobs import local_job, slurm_job, tasks_per_node
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.model import cost_of
@@ -55,7 +57,7 @@ def make_study(
     Raises:
         ConfigError: the folder holds a study, the run does not fit a point, or the script is not one for this machine.
     """
-    if (folder / "study.json").exists():
+    if (folder / STUDY).exists():
         raise ConfigError(f"{folder} holds a study already; choose another --out, or remove it.")
     if timed_steps < 1 or warm_up < 0:
         raise ConfigError(f"A study times at least one step after its warm-up, got {timed_steps} after {warm_up}.")
@@ -76,7 +78,7 @@ def make_study(
         job = local_job(study, point) if script is None else slurm_job(study, point, script, minutes)
         files = {
             "run.yaml": dump_config(own),
-            "ds_config.json": json.dumps(deepspeed_config, indent=2) + "\n",
+            DS_CONFIG: json.dumps(deepspeed_config, indent=2) + "\n",
             "job.sh" if script is None else "job.sbatch": job,
             "expected.json": json.dumps(expected(costs[-1], study.steps), indent=2) + "\n",
         }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from matey.checkpoints.run_files import DS_CONFIG
 from matey.config import ConfigError, RunConfig, load_config
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
@@ -41,7 +42,7 @@ class Model:
         """Read a study's run and its data, whose tokens are counted; ``samples`` is the global batch of its first point."""
         place = study.of(study.points[0])
         run = load_config(place / "run.yaml")
-        deepspeed_config = json.loads((place / "ds_config.json").read_text(encoding="utf-8"))
+        deepspeed_config = json.loads((place / DS_CONFIG).read_text(encoding="utf-8"))
         return cls(study, run, samples, deepspeed_config, load_workload(run))
 
     def costs(self, points: Sequence[Point], machine: Machine) -> list[Estimate]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from matey.checkpoints.run_files import REPORT
 from matey.config import load_config
 from matey.report.page import definitions, figure, heading, page, paragraph, table
 from matey.report.png import to_png
@@ -40,8 +41,8 @@ def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
     results = collect(study, also_on)
     write_csv(study.folder / "points.csv", results.rows)
     title = f"{study.mode} scaling"
-    (study.folder / "report.html").write_text(page(f"{title} - MATEY", _sections(results)), encoding="utf-8")
-    return f"Table: {study.folder / 'points.csv'}   report: {study.folder / 'report.html'}"
+    (study.folder / REPORT).write_text(page(f"{title} - MATEY", _sections(results)), encoding="utf-8")
+    return f"Table: {study.folder / 'points.csv'}   report: {study.folder / REPORT}"
 
 
 def _sections(results: Results) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
+from matey.checkpoints.run_files import METRICS
 from matey.config import ConfigError, load_config
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine
@@ -92,7 +93,7 @@ def read_points(study: Study) -> dict[Point, Measured]:
     """Return what was measured at each point that came beyond its warm-up."""
     found = {}
     for point in study.points:
-        metrics = study.of(point) / "run" / "metrics.jsonl"
+        metrics = study.of(point) / "run" / METRICS
         measured = read_measured(metrics, study.warm_up, samples_of_step(study, point))
         if measured is not None:
             found[point] = measured

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from matey.checkpoints.run_files import METRICS
 from matey.config import ConfigError
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.measured import last_step
@@ -24,7 +25,7 @@ def is_finished(study: Study, point: Point) -> bool:
     """Whether a point has nothing left to measure."""
     folder = study.of(point)
     has_lengths = study.lengths is None or point.nodes is not None or (folder / LENGTHS_FILE).exists()
-    return last_step(folder / "run" / "metrics.jsonl") >= study.steps and has_lengths
+    return last_step(folder / "run" / METRICS) >= study.steps and has_lengths
 
 
 def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None]) -> list[str]:

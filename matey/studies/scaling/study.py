@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from matey.config import ConfigError, RunConfig
+from matey.studies.folder import STUDY
 from matey.studies.scaling.lengths import Lengths
-from matey.studies.scaling.study_file import STUDY, read_study
+from matey.studies.scaling.study_file import read_study
 
 Mode = Literal["weak", "strong", "sequence"]
 COUNTED_STEPS = 3  # at the end of a run: their communication is counted, which slows them down, so they are not timed

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matey.config import ConfigError
-
-STUDY = "study.json"
+from matey.studies.folder import STUDY
 
 
 def read_study(folder: Path) -> dict[str, Any]:
