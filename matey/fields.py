@@ -6,23 +6,17 @@ Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from matey.mistakes import nearest_name
 from matey.samples import Samples
 
 if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
     import torch
     from torch import Tensor
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or ``""`` if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def field_rows(names: Sequence[str], vocabulary: Sequence[str]) -> list[int]:

@@ -1,9 +1,10 @@
-"""Mistakes of whoever uses MATEY: each is a sentence, with which a command ends."""
+"""Mistakes of whoever uses MATEY: each is a sentence, with which a command ends; and what such sentences are made of."""
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -14,6 +15,17 @@ Arguments = ParamSpec("Arguments")
 
 class Mistake(ValueError):
     """Something that the user can mend: one sentence that says what was expected, what came, and what to do."""
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or ``""`` if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error on one line, of its first 200 letters, or the name of its type where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def told(command: Callable[Arguments, int]) -> Callable[Arguments, int]:

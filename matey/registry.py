@@ -13,8 +13,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
-from matey.fields import nearest_name
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, nearest_name, one_line
 
 Thing = TypeVar("Thing")
 Decorated = TypeVar("Decorated")
@@ -97,7 +96,7 @@ class Registry(Generic[Thing]):
             thing = point.load()
         except Exception as error:  # whatever code of others may raise
             raise RegistryError(
-                f"{about} cannot be imported ({type(error).__name__}: {_line(error)}); mend or uninstall that package."
+                f"{about} cannot be imported ({type(error).__name__}: {one_line(error)}); mend or uninstall that package."
             ) from error
         if _differs(self._loaded.get(point.name), thing):
             raise RegistryError(f"{about} has the name of one that is registered already; rename one of them.")
@@ -136,7 +135,3 @@ def _differs(before: object, now: object) -> bool:
         return False
     places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (before, now)]
     return places[0] != places[1] or None in places[0]
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

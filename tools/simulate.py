@@ -17,7 +17,7 @@ import sys
 from typing import NoReturn
 
 from matey.config import flags
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name, one_line
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 from matey.simulate.systems import SYSTEMS
 
@@ -53,7 +53,7 @@ def run(arguments: list[str] | None = None) -> int:
         print(f"simulate.py: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]  # HDF5 tells a story
+        reason = error.strerror or one_line(error)
         print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

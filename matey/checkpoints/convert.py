@@ -18,7 +18,7 @@ from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, OF_A
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, one_line
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
 from matey.model.lora import merge_adapters
@@ -55,9 +55,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
         give_usual_modes(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, of Python, of torch and of safetensors
-        raise ConversionError(
-            f"Cannot write {out} ({str(error).splitlines()[0]}); make room, or choose another --out."
-        ) from error
+        raise ConversionError(f"Cannot write {out} ({one_line(error)}); make room, or choose another --out.") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return words.format(out=out)

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from matey.checkpoints.newest import ShardError
+from matey.mistakes import one_line
 
 
 class FragmentAddress:
@@ -73,7 +74,7 @@ def laid_out(path: Path) -> Iterator[None]:
     except ShardError:
         raise
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, SafetensorError) as error:
-        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        what = f"{type(error).__name__}: {one_line(error)}"
         raise ShardError(
             f"{path} does not hold what a checkpoint has there ({what}); copy it again, or take an older checkpoint."
         ) from None

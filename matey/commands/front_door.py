@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matey
 from matey.config.shipped import ROOT
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 
 SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect", "scaling_study": "study"}
 """Names of subcommands that are not those of their scripts."""

@@ -17,8 +17,7 @@ from matey.config.hints import hint
 from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
 from matey.config.schema import RunConfig
 from matey.config.section import Section
-from matey.fields import nearest_name
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, nearest_name
 from matey.registry import RegistryError
 
 if TYPE_CHECKING:

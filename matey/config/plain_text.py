@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from matey.mistakes import one_line
+
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
@@ -61,12 +63,12 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
         finally:
             loader.dispose()
     except (yaml.YAMLError, RecursionError) as error:
-        raise PlainTextError(f"is not YAML: {_one_line(error)}") from None
+        raise PlainTextError(f"is not YAML: {one_line(error)}") from None
     # Of Python itself: a date such as 2020-13-45, or an integer of thousands of digits.
     except (ValueError, OverflowError) as error:
         if isinstance(error, PlainTextError):
             raise
-        raise PlainTextError(f"holds a value that cannot be read: {_one_line(error)}") from None
+        raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
 
 
 def _check_keys(node: yaml.Node | None) -> None:
@@ -98,7 +100,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
     except RecursionError:
         raise PlainTextError(_TOO_DEEP) from None
     except ValueError as error:  # of Python itself: an integer of thousands of digits
-        raise PlainTextError(f"holds a value that cannot be read: {_one_line(error)}") from None
+        raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
     _check_depth(_depth(tree))
     return tree
 
@@ -122,7 +124,3 @@ def _check_depth(depth: int) -> None:
 
 
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

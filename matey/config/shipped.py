@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = ("launch", "tools", "ds_configs", "models")

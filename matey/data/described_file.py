@@ -15,7 +15,7 @@ from matey.config.description import Axis, FieldSource, GridAxis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.coordinates import mean_step
 from matey.data.trajectories import Boundary, DataError, Part, Trajectory
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 
 MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
 UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # of the mean distance; solvers save at the first step after each due time

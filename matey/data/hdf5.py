@@ -22,6 +22,7 @@ from matey.data.remote.cache import RemoteFile
 from matey.data.remote.paths import RemotePath
 from matey.data.signature import beginning, first_bytes, remembered
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 # The most by which deflate, the strongest of the usual filters, makes data smaller; and what a dataset without filters may
 # claim over its file's size: frames after the last one that was written take no room.
@@ -76,7 +77,7 @@ def open_hdf5(path: Path) -> h5py.File:
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
             raise DataError(
-                f"{path} cannot be opened as HDF5 ({_one_line(error)}); download or copy it again."
+                f"{path} cannot be opened as HDF5 ({one_line(error)}); download or copy it again."
             ) from error
         raise DataError(
             f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "
@@ -102,7 +103,7 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
         # nowhere, or of a group in the place of a dataset.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
-                f"{path} cannot be described ({_one_line(error)}); the file is corrupt: download or copy it again."
+                f"{path} cannot be described ({one_line(error)}); the file is corrupt: download or copy it again."
             ) from error
 
 
@@ -132,7 +133,7 @@ def read_hdf5(
         return item[(*(() if sample is None else (sample,)), slice(start, stop), *cells)]
     except (KeyError, OSError, RuntimeError) as error:
         raise DataError(
-            f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({_one_line(error)}); "
+            f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({one_line(error)}); "
             f"the file is corrupt or was changed: download or copy it again."
         ) from error
 
@@ -150,7 +151,7 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
         raise
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path}, {dataset}: cannot be read ({_one_line(error)}); the file is corrupt or was changed: download or copy "
+            f"{path}, {dataset}: cannot be read ({one_line(error)}); the file is corrupt or was changed: download or copy "
             "it again."
         ) from error
 
@@ -285,10 +286,6 @@ def _outline(name: str, item: h5py.HLObject | None) -> str:
     if isinstance(item, h5py.Group):
         return f"{name}/ (with {', '.join(item) or 'nothing'})"
     return f"{name} (a broken link)" if item is None else f"{name} (a type)"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 _handles = _Handles()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 from matey.model.configuration import MateyConfig
 from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel

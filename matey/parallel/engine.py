@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from matey.config import ConfigError, GroupSection, TrainSection
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.collectives import rank

@@ -16,8 +16,8 @@ import torch
 
 from matey.config import ConfigError
 from matey.ending import end_process
-from matey.fields import nearest_name
 from matey.likely_place import is_task
+from matey.mistakes import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts

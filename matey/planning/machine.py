@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from matey.config import ConfigError, read_yaml
 from matey.config.section import Section
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 from matey.registry import Registry
 
 FOLDER = files("matey.planning") / "machines"

@@ -35,6 +35,7 @@ from matey.checkpoints.run_files import (
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.config.flags import command_line
 from matey.data.mixture import ORDER
+from matey.mistakes import one_line
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
@@ -44,7 +45,7 @@ from matey.train.average import MovingAverage
 from matey.train.durable import flush, replace_text
 from matey.train.lock import FolderLock, LockedError
 from matey.train.own_folder import check_folder, is_folder
-from matey.train.resume import RunError, first_line, let_lost_contact_through, load_checkpoint
+from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
 KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
@@ -299,7 +300,7 @@ class RunFolder:
         free = f"{shutil.disk_usage(self.path).free / 2**30:.1f} GiB"
         last = "there is no earlier checkpoint" if step is None else f"the checkpoint of step {step} stands"
         return (
-            f"Could not save {what} to {self.path} ({first_line(error)}); {last}. "
+            f"Could not save {what} to {self.path} ({one_line(error)}); {last}. "
             f"Free some space ({free} left) and start the same command with --resume."
         )
 

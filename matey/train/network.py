@@ -9,7 +9,7 @@ import torch
 
 from matey.config import ConfigError, RunConfig
 from matey.data.trajectories import TrajectorySet
-from matey.fields import nearest_name
+from matey.mistakes import nearest_name
 from matey.model.configuration import MateyConfig
 from matey.tokens.refinement import check_window
 

@@ -13,7 +13,7 @@ from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import LATEST
 from matey.checkpoints.source import AVERAGE, Source, layout_of
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, one_line
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
 from matey.parallel.failure import lost_contact
@@ -53,7 +53,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         raise RunError(f"{error} Or {older}") from None
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         let_lost_contact_through(error)
-        raise RunError(f"The checkpoint {folder} cannot be loaded ({first_line(error)}); {older}") from error
+        raise RunError(f"The checkpoint {folder} cannot be loaded ({one_line(error)}); {older}") from error
     return state
 
 
@@ -61,11 +61,6 @@ def let_lost_contact_through(error: Exception) -> None:
     """Raise an error again that another rank's end caused: no file is at fault, and what ends the process explains it."""
     if lost_contact(error, error.__traceback__) is not None:
         raise error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _convert_first(source: Source, layout: str) -> str:

@@ -15,6 +15,7 @@ from matey.data.hdf5 import most_held
 from matey.data.netcdf import opened_netcdf
 from matey.data.signature import first_bytes, is_classic_netcdf
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 
 def describe(path: Path) -> dict[str, StoredArray]:
@@ -67,7 +68,7 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
         try:
             values = _part(file.variables[name], index)
         except (IndexError, OSError, RuntimeError, ValueError) as error:
-            raise not_read(path, name, " ".join(str(error).split())) from error
+            raise not_read(path, name, one_line(error)) from error
     return values.astype(values.dtype.newbyteorder("="))
 
 
@@ -100,7 +101,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except (OSError, RuntimeError, ValueError, AttributeError) as error:  # a name of bytes that are no text, for one
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(
             f"{path} cannot be read as netCDF ({reason}); it is truncated or corrupt: copy it again."
         ) from error

@@ -24,6 +24,7 @@ from matey.data.remote.cache import zarr_store
 from matey.data.remote.paths import RemotePath
 from matey.data.remote.server import ZARR_MARKS
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
@@ -116,9 +117,8 @@ def _opened(path: Path) -> Iterator[Any]:
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
-            f"{path} cannot be read as Zarr ({reason}); it is incomplete or corrupt: copy it again."
+            f"{path} cannot be read as Zarr ({one_line(error)}); it is incomplete or corrupt: copy it again."
         ) from error
 
 
