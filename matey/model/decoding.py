@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blending import ramp
+from matey.model.configuration import MateyConfig
 from matey.model.embedding import weighted_sums
 from matey.model.given import Rows
 from matey.model.groups import packed
@@ -122,25 +122,18 @@ class BlockShape:
         return cls((one, z, y, x), beyond, tuple(min(overlap, size // 2) for size in (z, y, x)))
 
 
-class HasBlocks(Protocol):
-    """A `BlockShape`, or a decoder of such blocks."""
-
-    @property
-    def cells(self) -> Patch:
-        """Size ``1 z y x`` of a block without its margins."""
-
-    @property
-    def margin(self) -> tuple[int, ...]:
-        """Cells ``z, y, x`` of a margin."""
+def block_shapes(config: MateyConfig) -> list[BlockShape]:
+    """Return what patches of each level are decoded to."""
+    return [BlockShape.of(patch, config.halo, config.overlap) for patch in config.patches]
 
 
-def tile_of(blocks: Iterable[HasBlocks]) -> Patch:
+def tile_of(blocks: Iterable[BlockShape]) -> Patch:
     """Return the smallest tile, of one frame, that the blocks of every level divide."""
     z, y, x = (math.lcm(*along) for along in zip(*(of_level.cells[1:] for of_level in blocks), strict=True))
     return 1, z, y, x
 
 
-def reach_of(blocks: Iterable[HasBlocks]) -> list[int]:
+def reach_of(blocks: Iterable[BlockShape]) -> list[int]:
     """Return how many cells ``z, y, x`` the blocks of any level reach into their neighbours, at the most."""
     return [max(along) for along in zip(*(of_level.margin for of_level in blocks), strict=True)]
 

@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
+from matey.model.groups import unpacked
+from matey.model.prepare import Prepared
 from matey.model.seam import Seam
 from matey.samples import Samples
+from matey.tokens.normalisation import Normalisation
 from matey.tokens.tiles import Tiles
 
 
@@ -77,6 +80,51 @@ class Forecast(NamedTuple):
     def error(self) -> Tensor:
         """The NRMSE of each sample and field, ``(b, f)``."""
         return nrmse(self.field(), self._together(self.known_target))
+
+
+def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, seam: Seam) -> Forecasts:
+    """Return the forecasts of a micro-batch.
+
+    Args:
+        prepared: the micro-batch.
+        decoded: values decoded for all its batches, one after the other: of each ``(k, f, z, y, x)``, see `Forecast`.
+        predict: what the model predicts, see `MateyConfig`.
+        seam: the seam that adds up what the ranks of a sequence group decoded.
+    """
+    decoding = prepared.decoding
+    shapes = [
+        (len(own), len(rows.predicted), *own.shape[1:]) for own, rows in zip(decoding.own, prepared.rows, strict=True)
+    ]
+    return Forecasts(
+        Forecast(
+            samples=samples,
+            base=normalisation.mean[tiles.sample][..., None, None, None] if predict == "field" else seen.base,
+            scale=_scale(predict, normalisation, samples.lead_time),
+            tiles=tiles,
+            own=own,
+            decoded=values,
+            target=seen.target,
+            num_tokens=num_tokens,
+            seam=seam,
+        )
+        for samples, seen, normalisation, tiles, own, values, num_tokens in zip(
+            prepared.samples,
+            prepared.seen,
+            prepared.normalisations,
+            decoding.held,
+            decoding.own,
+            unpacked(decoded, shapes),
+            prepared.tokens.num_of_batches,
+            strict=True,
+        )
+    )
+
+
+def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:
+    """Return the unit of what is decoded, ``(b, f)``."""
+    if predict == "rate":
+        return normalisation.change * lead_time[:, None].to(normalisation.change.dtype)
+    return normalisation.std
 
 
 class Forecasts(list[Forecast]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,7 +20,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecast, Forecasts
+from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
 from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator
@@ -29,7 +29,6 @@ from matey.model.prepare import Prepared, prepare
 from matey.model.seam import Seam
 from matey.model.stencil import Scheme
 from matey.samples import Samples
-from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
@@ -110,12 +109,13 @@ class MateyModel(PreTrainedModel):
             batches: a micro-batch on the model's device. One that was prepared for this rank, see `matey.model.prepare`, is
                 computed without waiting for the device; histories are prepared here, where they are.
         """
-        decoded, put_together = super().__call__([batches] if isinstance(batches, FieldBatch) else batches)
-        return Forecasts(put_together(decoded))
+        if not isinstance(batches, Prepared):
+            batches = [batches] if isinstance(batches, FieldBatch) else batches
+            batches = prepare(batches, self.config, self.seam.ranks)
+        return forecasts_of(batches, super().__call__(batches), self.config.predict, self.seam)
 
-    def forward(self, batches: Sequence[FieldBatch] | Prepared) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
-        """Return what is decoded for all batches as one tensor, see `matey.model.groups`, and what makes forecasts of it."""
-        prepared = batches if isinstance(batches, Prepared) else prepare(batches, self.config, self.seam.ranks)
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Return what is decoded for all batches as one tensor, see `matey.model.groups`, of which `forecasts_of` is made."""
         own = prepared.tokens
         tokens = self._embed(prepared)
         conditions = self._conditions(prepared)
@@ -188,9 +188,7 @@ class MateyModel(PreTrainedModel):
             conditions = conditions + self.told(prepared.parameters)
         return conditions
 
-    def _decode(
-        self, prepared: Prepared, tokens: Tensor, conditions: Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], list[Forecast]]]:
+    def _decode(self, prepared: Prepared, tokens: Tensor, conditions: Tensor) -> Tensor:
         """Decode own tokens of the last frame, and put together the cells that own leaves stand for.
 
         Args:
@@ -207,32 +205,7 @@ class MateyModel(PreTrainedModel):
         if self.local is not None:
             changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
-        shapes = [values.shape for values in handed]
-        return packed(handed), lambda decoded: [
-            Forecast(
-                samples=samples,
-                base=normalisation.mean[tiles.sample][..., None, None, None]
-                if self.config.predict == "field"
-                else seen.base,
-                scale=_scale(self.config.predict, normalisation, samples.lead_time),
-                tiles=tiles,
-                own=cells,
-                decoded=values,
-                target=seen.target,
-                num_tokens=num_tokens,
-                seam=self.seam,
-            )
-            for samples, seen, normalisation, tiles, cells, values, num_tokens in zip(
-                prepared.samples,
-                prepared.seen,
-                prepared.normalisations,
-                decoding.held,
-                decoding.own,
-                unpacked(decoded, shapes),
-                prepared.tokens.num_of_batches,
-                strict=True,
-            )
-        ]
+        return packed(handed)
 
     def _decode_levels(self, prepared: Prepared, tokens: Tensor) -> list[list[Tensor]]:
         """Decode own tokens of the last frame to blocks of cells, per batch and level, beside the last frames themselves."""
@@ -259,13 +232,6 @@ def quiet() -> Iterator[None]:
     finally:
         if was_shown:
             hf_logging.enable_progress_bar()
-
-
-def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:
-    """Return the unit of what is decoded, ``(b, f)``."""
-    if predict == "rate":
-        return normalisation.change * lead_time[:, None].to(normalisation.change.dtype)
-    return normalisation.std
 
 
 def _draw_of(samples: Samples) -> Tensor:

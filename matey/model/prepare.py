@@ -21,7 +21,7 @@ from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import BlockShape, reach_of, tile_of
+from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
 from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, own_tokens
 from matey.model.seam import HandOver, Plan, RankGroup
@@ -206,7 +206,7 @@ def _decoding(
     dtype: torch.dtype,
 ) -> Decoding:
     patches = config.patches
-    shapes = [BlockShape.of(patch, config.halo, config.overlap) for patch in patches]
+    shapes = block_shapes(config)
     tile, reach = tile_of(shapes), reach_of(shapes)
     reached = tiles_reached(whole, own, frames, patches, reach, tile)
     held = tiles_of(whole, own, frames, patches, tile)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import BlockShape
+from matey.model.decoding import block_shapes
 from matey.model.given import Given
 from matey.model.local import ENDS, local_inputs, scales_of, wide_inputs
 from matey.tokens.normalisation import Normalisation
@@ -116,8 +116,7 @@ def window_box(blocks: Sequence[Places], config: MateyConfig) -> tuple[slice, li
     It is empty where there are no blocks.
     """
     boxes = []
-    for patch, places in zip(config.patches, blocks, strict=True):
-        shape = BlockShape.of(patch, config.halo, config.overlap)
+    for shape, places in zip(block_shapes(config), blocks, strict=True):
         samples, *sides = places.box
         axes = list(zip(sides, shape.cells[1:], shape.halo, strict=True))
         if places.number:

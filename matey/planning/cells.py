@@ -9,9 +9,8 @@ from dataclasses import replace
 import torch
 
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import reach_of, tile_of
+from matey.model.decoding import block_shapes, reach_of, tile_of
 from matey.parallel.topology import shares
-from matey.planning.operations import decoders_of
 from matey.planning.samples import Sample
 from matey.tokens.coverage import routes, tiles_of
 from matey.tokens.layout import TokenLayout, joined
@@ -24,12 +23,12 @@ def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int
 
     Domains count as not periodic.
     """
-    decoders, patches = decoders_of(config), config.patches
-    tile = tile_of(decoders)
+    shapes, patches = block_shapes(config), config.patches
+    tile = tile_of(shapes)
     layout, frames = _side_by_side(samples, patches)
     lengths = torch.tensor([own.stop - own.start for own in shares(layout.num_tokens, ways)])
     rank = torch.arange(ways).repeat_interleave(lengths)
-    found = routes(layout, rank, frames, patches, reach_of(decoders), tile)
+    found = routes(layout, rank, frames, patches, reach_of(shapes), tile)
     return (
         sum(of_sample.shape[1] * s.num_fields for of_sample, s in zip(found, samples, strict=True))
         * math.prod(tile)
@@ -45,7 +44,7 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
         samples: the samples of a micro-batch, all of one system and grid.
         own: the tokens of each rank.
     """
-    tile, patches = tile_of(decoders_of(config)), config.patches
+    tile, patches = tile_of(block_shapes(config)), config.patches
     layout, frames = _in_one_group(samples, patches)
     boxes = (tiles_of(layout, part, frames, patches, tile)[0].box for part in own)
     return [[side.stop - side.start for side in box] for box in boxes]

@@ -11,7 +11,7 @@ from torch import nn
 
 from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import PatchDecoder
+from matey.model.decoding import PatchDecoder, block_shapes
 from matey.model.embedding import PatchEmbedding
 from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
@@ -125,12 +125,6 @@ def count_operations(config: MateyConfig) -> Operations:
     )
 
 
-def decoders_of(config: MateyConfig) -> list[PatchDecoder]:
-    """Return the decoder of each level, without storage."""
-    with torch.device("meta"):
-        return list(MateyModel(config).decoders)
-
-
 def _of_embedding(embedding: PatchEmbedding) -> tuple[Costs, Costs]:
     """Return operations of a token and values kept."""
     _, cells, width = embedding.field_weight.shape
@@ -178,7 +172,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
-    pieces = sum(1 for decoder in decoders_of(config) for _ in directions(decoder.margin))
+    pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,

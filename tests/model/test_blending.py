@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matey.model.blending import blend, ramp
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
-from matey.model.decoding import PatchDecoder, reach_of, tile_of
+from matey.model.decoding import BlockShape, reach_of, tile_of
 from matey.tokens.coverage import tiles_reached
 from matey.tokens.layout import layout_tokens
 from matey.tokens.patches import cover, patch_grid, places, surroundings
@@ -126,8 +126,8 @@ def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_give
         children = to_children(splits[-1], coarse, fine)
         splits.append(children & (torch.rand(children.shape) < 0.5))
     layout = layout_tokens([(2, *frames.window)], [splits], patches, keep_parents=add_levels)
-    decoders = [PatchDecoder(patch, 1, 4, 0, overlap) for patch in patches]
-    tile, reach = tile_of(decoders), reach_of(decoders)
+    shapes = [BlockShape.of(patch, 0, overlap) for patch in patches]
+    tile, reach = tile_of(shapes), reach_of(shapes)
 
     def rows(own, level):
         index = layout.select(own)
@@ -136,16 +136,16 @@ def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_give
     def blocks_of_slice(own, values):
         (tiles,) = tiles_reached(layout, own, [frames], patches, reach, tile)
         levels = []
-        for level, (patch, decoder) in enumerate(zip(patches, decoders, strict=True)):
-            of_level = BlockGrid.over(tiles, decoder.cells[1:], decoder.margin)
+        for level, (patch, shape) in enumerate(zip(patches, shapes, strict=True)):
+            of_level = BlockGrid.over(tiles, shape.cells[1:], shape.margin)
             number, present = (of_level.numbers(patch, rows(part, level)) for part in (own, slice(None)))
             levels.append(Blocks(values[level][..., number], number, present, of_level))
         return tiles, levels
 
     values = []
-    for decoder in decoders:
-        size = [cells + 2 * reach for cells, reach in zip(decoder.cells[1:], decoder.margin, strict=True)]
-        num_blocks = 2 * math.prod(c // cells for c, cells in zip(covered[1:], decoder.cells[1:], strict=True))
+    for shape in shapes:
+        size = [cells + 2 * reach for cells, reach in zip(shape.cells[1:], shape.margin, strict=True)]
+        num_blocks = 2 * math.prod(c // cells for c, cells in zip(covered[1:], shape.cells[1:], strict=True))
         values.append(torch.randn(3, *size, num_blocks, dtype=torch.float64, requires_grad=True))
     z, y, x = grid
     levels = blocks_of_slice(slice(0, layout.num_tokens), values)[1]
