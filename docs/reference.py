@@ -55,9 +55,7 @@ def commands_page() -> str:
     """Return the page of all commands, each with the help that it prints."""
     parts = [COMMANDS]
     width, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "120"
-    held = signal.pthread_sigmask(
-        signal.SIG_BLOCK, []
-    )  # scripts that train hold signals back as soon as they are imported
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, [])  # scripts that train hold signals back before all else
     for name, path in scripts().items():
         parts += [f"## matey {name}", ""]
         for parser in _with_subcommands(_parser_of(path, name)):

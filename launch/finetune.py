@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 
-import matey.held_signals  # noqa: F401 (before the imports that take seconds)
-from matey.config.choices import FINETUNE_MODES
-from matey.train.command import read_settings, training_parser
+from matey.held_signals import hold
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 
 
 def main() -> int:
     """Run from the command line; the exit codes are those of launch/pretrain.py."""
+    hold()  # before the imports that take seconds
+    from matey.config.choices import FINETUNE_MODES
+    from matey.train.command import read_settings, training_parser
+
     parser = training_parser(__doc__)
     parser.add_argument(
         "--pretrained", metavar="RUN_OR_MODEL", help="folder of a run or a model, or none: random initial weights"

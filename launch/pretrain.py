@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import matey.held_signals  # noqa: F401 (before the imports that take seconds)
-from matey.train.command import read_settings, training_parser
+from matey.held_signals import hold
 
 
 def main() -> int:
     """Run from the command line; the exit codes are those of `matey.train.start.run_training`."""
+    hold()  # before the imports that take seconds
+    from matey.train.command import read_settings, training_parser
+
     args = training_parser(__doc__).parse_args()
     run, deepspeed_config = read_settings(args)
     # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.

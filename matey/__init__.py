@@ -6,8 +6,6 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from matey.model.registration import register_with_transformers
-
 if TYPE_CHECKING:
     from matey.data import open_dataset
     from matey.evaluate.forecasts.series import forecast
@@ -44,5 +42,3 @@ def __dir__() -> list[str]:
 # as long where other programs use the cores too (docs/performance.md). It is read when PyTorch is first imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-register_with_transformers()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
+from typing import Protocol
 
 from matey.leave_signals import END_READING
 
@@ -23,6 +24,28 @@ LINGER_SECONDS = 1.0
 FAILED = "matey/failed"
 # For this long a process that reads data may take to end, on a file system that answers slowly.
 WORKER_SECONDS = 2.0
+
+
+class Store(Protocol):
+    """What ranks that have met share: values by names, kept by rank 0; a part of `torch.distributed.Store`."""
+
+    def add(self, name: str, amount: int, /) -> int:
+        """Add to a number, which is 0 at first, and return it."""
+
+    def set(self, name: str, value: str, /) -> None:
+        """Set a value."""
+
+    def set_timeout(self, timeout: timedelta, /) -> None:
+        """Wait no longer than this for an answer from now on."""
+
+
+_store: Store | None = None
+
+
+def speak_through(store: Store | None) -> None:
+    """Find out from now on through what the ranks share whether another rank has spoken; None: they have not met, or part."""
+    global _store
+    _store = store
 
 
 def end_with_error(rank: int, world_size: int, text: str) -> int:
@@ -68,21 +91,20 @@ def say(rank: int, world_size: int, text: str) -> None:
 
 def is_first_to_say(text: str) -> bool | None:
     """Whether no other rank has said it before; None where that cannot be found out: they have not met, or rank 0 has ended."""
-    dist = sys.modules.get("torch.distributed")  # not imported here: without it, the ranks have not met
-    if dist is None or not dist.is_initialized():
+    if _store is None:
         return None
     try:
-        store = dist.distributed_c10d._get_default_store()
-        store.set_timeout(timedelta(seconds=GRACE_SECONDS))
-        return bool(store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1)
+        _store.set_timeout(timedelta(seconds=GRACE_SECONDS))
+        return _store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
     except (RuntimeError, ValueError):
         return None
 
 
 def _tell_others(code: int) -> None:
     """Let ranks that wait for this one know that it ends."""
+    assert _store is not None, "the ranks have met"
     with suppress(RuntimeError, ValueError):  # rank 0, which keeps it, has ended
-        sys.modules["torch.distributed"].distributed_c10d._get_default_store().set(FAILED, str(code))
+        _store.set(FAILED, str(code))
 
 
 def _wait_for_the_launcher(code: int) -> None:

@@ -1,17 +1,26 @@
-"""Holds back the signals that ask a run to leave, from the import of this module until the run listens to them.
+"""Holds back the signals that ask a run to leave, until the run listens to them.
 
 The imports of a run take seconds, in which such a signal would kill it without a word; Slurm sends one at once where the time
-limit is shorter than the notice asked for. A program that listens imports this before anything that takes long. Nothing else
-does: processes that it starts would inherit signals that are held back. Its output lasts from then on as well.
+limit is shorter than the notice asked for.
 """
 
 from __future__ import annotations
 
 import signal
+from functools import cache
 
-import matey.launchers  # noqa: F401 (which is to see the launcher while it is there)
 from matey.lasting_output import make_output_last
+from matey.launchers import launchers_above
 from matey.leave_signals import SIGNALS
 
-signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-make_output_last()
+
+@cache
+def hold() -> None:
+    """Hold back the signals, find the launcher while it is there, and let output outlive its reader; once is enough.
+
+    A program that listens calls this before it imports what takes long. Nothing else does: processes that it starts would
+    inherit signals that are held back.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    launchers_above()
+    make_output_last()

@@ -1,4 +1,4 @@
-"""The launcher above this process, found when this module is imported, and whether it is still there.
+"""The launcher above this process, and whether it is still there.
 
 A rank whose launcher was killed would train on unattended, beside the run that takes its place. Some launchers are two
 processes, as DeepSpeed's command and the one that starts the ranks, and a script may stand between: all of them are watched,
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import PurePath
 
 import psutil
@@ -25,8 +26,16 @@ LAUNCHERS = {
 
 
 def launcher_has_gone() -> bool:
-    """Whether the launcher, or a process between it and this one, has ended since the import; False where there was none."""
-    return _parents(len(_ABOVE)) != _ABOVE
+    """Whether the launcher, or a process between it and this one, has ended since it was found; False where there was none."""
+    above = launchers_above()
+    return _parents(len(above)) != above
+
+
+@cache
+def launchers_above() -> list[int]:
+    """Return the process numbers above this one, up to the outermost launcher, as they are when it is first asked for."""
+    above = list(_ancestors())
+    return above[: max((place for place, number in enumerate(above, start=1) if _is_launcher(number)), default=0)]
 
 
 def program_of(command: Sequence[str]) -> str:
@@ -57,11 +66,3 @@ def _is_launcher(number: int) -> bool:
         return program_of(psutil.Process(number).cmdline()) in LAUNCHERS
     except psutil.Error:
         return False
-
-
-def _up_to_the_outermost_launcher() -> list[int]:
-    above = list(_ancestors())
-    return above[: max((place for place, number in enumerate(above, start=1) if _is_launcher(number)), default=0)]
-
-
-_ABOVE = _up_to_the_outermost_launcher()

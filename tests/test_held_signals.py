@@ -9,7 +9,8 @@ import pytest
 from tests.support.paths import ROOT
 
 PROGRAM = """
-import matey.held_signals
+from matey.held_signals import hold
+hold()
 print("importing", flush=True)
 input()
 from matey.parallel.signals import asked_to_leave, listen

@@ -7,7 +7,8 @@ import pytest
 
 TALK = """
 import os, sys
-import matey.held_signals
+from matey.held_signals import hold
+hold()
 for number in range(20_000):
     print("step", number)
     print("bar", number, end="\\r", file=sys.stderr)
@@ -43,6 +44,11 @@ def test_output_that_is_read_arrives_whole_and_files_get_no_closed_descriptors(t
     result = subprocess.run([sys.executable, "talk.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout == "".join(f"step {number}\n" for number in range(20_000))
     assert result.stderr == "".join(f"bar {number}\n" for number in range(20_000))  # \r, as read here
-    program = "import matey.held_signals; file = open('new', 'w'); print(file.fileno(), file=open('number', 'w'))"
+    program = """
+from matey.held_signals import hold
+hold()
+file = open("new", "w")
+print(file.fileno(), file=open("number", "w"))
+"""
     subprocess.run(["bash", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, program], cwd=tmp_path, check=True)
     assert int((tmp_path / "number").read_text()) > 2

@@ -44,7 +44,7 @@ run_job() {
     first="import os, runpy, sys, traceback; sys.argv.pop(0)
 sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.flush(), os._exit(1))"
     if [[ "$LAUNCHER" == mpi ]]; then first="import mpi4py.MPI; $first"; fi
-    first="import matey.held_signals; $first" # which would kill the run while it imports
+    first="from matey.held_signals import hold; hold(); $first" # which would kill the run while it imports
     # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
     trap : USR1
     code=0

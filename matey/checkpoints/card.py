@@ -18,7 +18,7 @@ from matey import MateyModel
 model = MateyModel.from_pretrained("this folder")
 ```
 
-With `import matey` before it, `transformers.AutoModel.from_pretrained` loads it as well; no code comes with the weights."""
+After that import, `transformers.AutoModel.from_pretrained` loads it as well; no code comes with the weights."""
 
 
 def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool) -> str:

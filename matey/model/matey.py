@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch
@@ -220,6 +220,11 @@ class MateyModel(PreTrainedModel):
             for of_batch, blocks_of_batch in zip(decoded, unpacked(values, shapes), strict=True):
                 of_batch.append(blocks_of_batch)
         return decoded
+
+
+# Whoever has imported the model can load one by `AutoModel.from_pretrained` too.
+AutoConfig.register(MateyConfig.model_type, MateyConfig, exist_ok=True)
+AutoModel.register(MateyConfig, MateyModel, exist_ok=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from matey.ending import FAILED, say
+from matey.ending import FAILED, say, speak_through
 
 # A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
 MEETING_SECONDS = 10.0
@@ -58,8 +58,9 @@ def look_out() -> None:
     if dist.get_world_size() == 1:
         return
     _left.clear()
-    # A connection of its own: another thread may wait for an answer on the one that there is.
-    store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+    shared = dist.distributed_c10d._get_default_store()  # type: ignore[attr-defined]
+    speak_through(shared)
+    store = shared.clone()  # a connection of its own: another thread may wait for an answer on the one that there is
 
     def look() -> None:
         while not _left.wait(LOOK_SECONDS):
@@ -79,6 +80,7 @@ def look_out() -> None:
 def stop_looking() -> None:
     """Let other ranks be: they end as this one does."""
     _left.set()
+    speak_through(None)
 
 
 def _end(code: int) -> None:

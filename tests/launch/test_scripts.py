@@ -146,7 +146,9 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -u -c import matey.held_signals; import " + ("mpi4py.MPI; import os" if launcher == "mpi" else "os")
+    first = "python -u -c from matey.held_signals import hold; hold(); import " + (
+        "mpi4py.MPI; import os" if launcher == "mpi" else "os"
+    )
     assert first in task
 
 

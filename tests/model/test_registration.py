@@ -1,4 +1,4 @@
-"""AutoModel knows the model once matey is imported, in whatever order."""
+"""AutoModel knows the model once MateyModel is imported, in whatever order."""
 
 import subprocess
 import sys
@@ -9,7 +9,11 @@ from tests.support.models import make_model
 
 
 @pytest.mark.parametrize(
-    "order", ["import matey; from transformers import {}", "from transformers import {}; import matey"]
+    "order",
+    [
+        "from matey import MateyModel; from transformers import {}",
+        "from transformers import {}; from matey import MateyModel",
+    ],
 )
 def test_transformers_load_a_model_by_its_own_name(tmp_path, order):
     import torch
