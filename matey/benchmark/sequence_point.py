@@ -64,7 +64,7 @@ def main(settings: dict[str, Any]) -> None:
         }
         if times:
             seconds, processor, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
-            point |= {"step_seconds": max(seconds), "processor_seconds": processor, "processor_alone": alone[0]}
+            point |= {"step_seconds": max(seconds), "cpu_seconds": processor, "cpu_alone": alone[0]}
         sys.stdout.write(f"point {json.dumps(point)}\n")
     stop_processes()
 

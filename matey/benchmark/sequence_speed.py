@@ -93,9 +93,9 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
         "exchanged_backward": bytes_of(backward, "all_to_all_single"),
         **{name: point[name] for name in ("peak_memory_bytes", "bytes_read", "exchanged_bytes")},
         "step_seconds": point["step_seconds"],
-        "processor_seconds": sum(point["processor_seconds"]),
-        "processor_over_one": sum(point["processor_seconds"]) / point["processor_alone"],
-        "processor_most_over_least": max(point["processor_seconds"]) / min(point["processor_seconds"]),
+        "cpu_seconds": sum(point["cpu_seconds"]),
+        "cpu_over_one": sum(point["cpu_seconds"]) / point["cpu_alone"],
+        "cpu_most_over_least": max(point["cpu_seconds"]) / min(point["cpu_seconds"]),
     }
 
 
@@ -107,7 +107,7 @@ def sequence_figure(rows: Sequence[Point]) -> Figure:
     panels = (
         ("activations of a rank, MiB", [r["activation_bytes"] / 2**20 for r in rows], [one / 2**20 / p for p in ranks]),
         ("longest sequence over one process's", [r["longest_over_one"] for r in rows], ranks),
-        ("CPU time over one process's", [r["processor_over_one"] for r in rows], [1] * len(ranks)),
+        ("CPU time over one process's", [r["cpu_over_one"] for r in rows], [1] * len(ranks)),
     )
     for axes, (title, values, ideal) in zip(chart.subplots(1, 3), panels, strict=True):
         axes.plot(ranks, ideal, "--", color="0.6", label="ideal")

@@ -32,7 +32,7 @@ def plan(args: argparse.Namespace) -> int:
     machine = load_machine(name)
     name = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
-    points = make_points(args.nodes or args.ranks, machine.dies_per_node if args.nodes else None)
+    points = make_points(args.nodes or args.ranks, machine.devices_per_node if args.nodes else None)
     lengths = None
     if args.mode == "sequence":
         limit = args.memory_limit or run.parallel.memory_limit

@@ -88,7 +88,7 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, seam: Seam) 
     Args:
         prepared: the micro-batch.
         decoded: values decoded for all its batches, one after the other: of each ``(k, f, z, y, x)``, see `Forecast`.
-        predict: what the model predicts, see `MateyConfig`.
+        predict: quantity that the model predicts, as `MateyConfig` names it.
         seam: the seam that adds up what the ranks of a sequence group decoded.
     """
     decoding = prepared.decoding

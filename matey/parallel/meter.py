@@ -100,7 +100,7 @@ class Reading:
         """Return it, the same on all ranks but for this rank's seconds; wait if it has not come yet.
 
         Returns:
-            A mapping: ``seconds_by_part`` of this rank; ``processor_seconds`` (CPU time), ``total_memory_bytes`` and
+            A mapping: ``seconds_by_part`` of this rank; ``cpu_seconds`` (CPU time), ``total_memory_bytes`` and
             ``num_cores`` summed over the ranks, without the processes that read ahead; ``peak_memory_bytes`` of the
             rank that held most.
         """
@@ -108,7 +108,7 @@ class Reading:
         _, most, _ = self.largest.read()
         return {
             "seconds_by_part": self._seconds_by_part(),
-            "processor_seconds": processor,
+            "cpu_seconds": processor,
             "num_cores": round(cores, 3),
             "peak_memory_bytes": int(most),
             "total_memory_bytes": int(total),

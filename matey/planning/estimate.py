@@ -149,7 +149,7 @@ def estimate(
     """
     if nodes is not None and ranks is None:
         machine.check_nodes(nodes)
-        ranks = nodes * machine.dies_per_node
+        ranks = nodes * machine.devices_per_node
     elif nodes is not None or ranks is None:
         raise ValueError("Give either nodes or ranks.")
     if machine.nodes_of(ranks) > machine.num_nodes:
@@ -163,7 +163,7 @@ def estimate(
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     operations = 3 * workload.forward_operations * samples
-    peak = machine.peak[engine.precision] * machine.dies_of_rank(ranks) * ranks
+    peak = machine.peak[engine.precision] * machine.devices_of_rank(ranks) * ranks
     return Estimate(
         ranks=ranks,
         nodes=machine.nodes_of(ranks),
@@ -173,7 +173,7 @@ def estimate(
         uniform_tokens_per_sample=workload.num_uniform_tokens,
         num_parameters=workload.operations.num_parameters,
         memory=plan_memory(run, workload, engine, topology, machine),
-        memory_limit=machine.memory * machine.dies_of_rank(ranks),
+        memory_limit=machine.memory * machine.devices_of_rank(ranks),
         exchanges=exchanges,
         seconds=seconds,
         mfu=operations / seconds.total / peak,
@@ -199,8 +199,8 @@ def _seconds(
     machine: Machine,
     exchanges: tuple[Exchange, ...],
 ) -> StepSeconds:
-    dies = machine.dies_of_rank(topology.num_ranks)
-    rate = machine.rate(engine.precision) * dies
+    devices = machine.devices_of_rank(topology.num_ranks)
+    rate = machine.rate(engine.precision) * devices
     times, samples = run.train.accumulation, run.train.micro_batch / topology.sequence_parallel_size
     again = RECOMPUTED[run.parallel.checkpoint_blocks]
 
@@ -226,6 +226,6 @@ def _seconds(
         backward=backward,
         recompute=recompute,
         waiting=(imbalance - 1) * (forward + backward + recompute),
-        optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * dies),
+        optimizer=ADAM_BYTES * owned / (machine.memory_bandwidth * devices),
         **by_purpose,
     )

@@ -108,7 +108,7 @@ def _of_sequence(
             # Keys and values are gathered again for the backward pass instead of kept, and their gradients scattered.
             gathered = 2 * unit
             # Cores talk over gloo, see `matey.parallel.exchange.exchange_and_sum`.
-            scatter = "all_to_all_single" if machine.shared_dies else "reduce_scatter_tensor"
+            scatter = "all_to_all_single" if machine.shared_devices else "reduce_scatter_tensor"
             exchanges += [
                 _exchange("all_gather_into_tensor", "sequence", both, gathered * both, spread, machine),
                 _exchange(scatter, "sequence", backward, gathered * queries * backward, spread, machine),

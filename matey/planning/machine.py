@@ -16,6 +16,9 @@ FOLDER = files("matey.planning") / "machines"
 MACHINES: Registry[Machine] = Registry("machine", "matey.machines", {}, type="matey.planning.machine:Machine")
 """Machines that packages add to those of `FOLDER`."""
 
+# Keys of the first machine files, by which those that users have made are still read.
+BEFORE = {"dies_per_node": "devices_per_node", "shared_dies": "shared_devices"}
+
 
 class Link(Section):
     """What carries messages: a message of n bytes takes ``latency + n / bandwidth``."""
@@ -25,12 +28,12 @@ class Link(Section):
 
 
 class Machine(Section):
-    """Rates of a machine. A device, "die" in the keys, is what one rank computes on: a GPU, a GCD (half an MI250X), a core."""
+    """Rates of a machine. A device is what one rank computes on: a GPU, a GCD (half an MI250X), a core."""
 
     name: str = Field(description="name of the machine")
     num_nodes: int = Field(ge=1, description="number of nodes")
-    dies_per_node: int = Field(ge=1, description="number of devices of a node")
-    shared_dies: bool = Field(
+    devices_per_node: int = Field(ge=1, description="number of devices of a node")
+    shared_devices: bool = Field(
         False, description="whether ranks of a node share its devices and memory, as cores are shared"
     )
     memory: float = Field(gt=0, description="memory of a device in bytes")
@@ -47,7 +50,7 @@ class Machine(Section):
 
     def nodes_of(self, num_ranks: int) -> int:
         """Return how many nodes a number of ranks fills, one rank a device; those that share devices all fit on one node."""
-        return 1 if self.shared_dies and self.num_nodes == 1 else -(-num_ranks // self.dies_per_node)
+        return 1 if self.shared_devices and self.num_nodes == 1 else -(-num_ranks // self.devices_per_node)
 
     def check_nodes(self, nodes: int) -> None:
         """Raise ConfigError where there are not so many nodes."""
@@ -58,9 +61,9 @@ class Machine(Section):
         """Return the ranks of a full node."""
         return -(-num_ranks // self.nodes_of(num_ranks))
 
-    def dies_of_rank(self, num_ranks: int) -> float:
+    def devices_of_rank(self, num_ranks: int) -> float:
         """Return how many devices of a node one rank has: 1, or its share of those that are shared."""
-        return self.dies_per_node / self.ranks_on_node(num_ranks) if self.shared_dies else 1.0
+        return self.devices_per_node / self.ranks_on_node(num_ranks) if self.shared_devices else 1.0
 
     def rate(self, precision: str) -> float:
         """Return the operations a second that large matrix products reach on a device."""
@@ -79,8 +82,9 @@ def load_machine(name_or_path: str | Path) -> Machine:
         if name not in _own_names():
             return _of_package(name)
         path = Path(str(FOLDER / f"{name}.yaml"))
+    tree = {BEFORE.get(key, key): value for key, value in read_yaml(path).items()}
     try:
-        machine = Machine.model_validate(read_yaml(path))
+        machine = Machine.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from None
     return _checked(machine, str(path))

@@ -55,7 +55,7 @@ def plan_memory(
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights: float = engine.value_bytes * num
     optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
-    whole_buckets = not machine.shared_dies
+    whole_buckets = not machine.shared_devices
     adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks
     if engine.reduces_after_backward:
         adam += engine.value_bytes * num  # gradients in bfloat16, which wait for the end of the step

@@ -109,7 +109,7 @@ def nearest_that_fits(current: Choice, found: Sequence[tuple[Choice, Estimate]])
 
 
 def _choices(planned: Estimate, machine: Machine) -> Iterator[Choice]:
-    for size in _divisors(min(planned.ranks, machine.dies_per_node)):
+    for size in _divisors(min(planned.ranks, machine.devices_per_node)):
         if planned.ranks % size or planned.samples_per_step % (planned.ranks // size):
             continue
         samples = planned.samples_per_step // (planned.ranks // size)

@@ -29,7 +29,7 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, t
     assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     losses = "loss loss_by_system loss_share_by_system"
-    used = "seconds seconds_by_part processor_seconds num_cores peak_memory_bytes total_memory_bytes"
+    used = "seconds seconds_by_part cpu_seconds num_cores peak_memory_bytes total_memory_bytes"
     assert set(line) == {*losses.split(), *"step learning_rate grad_norm num_tokens".split(), *used.split()}
     assert set(line["seconds_by_part"]) == {"data", "forward", "backward", "optimizer", "waiting"}
     assert 0.5 * line["seconds"] < sum(line["seconds_by_part"].values()) <= line["seconds"]

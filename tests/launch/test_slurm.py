@@ -92,7 +92,7 @@ def test_a_study_submits_its_points_and_reads_what_they_measured(cluster):
     config, folder = run_in(cluster, "study", 1)
     machine, script = folder / "machine.yaml", folder / "pretrain.sbatch"
     tree = yaml.safe_load(Path("matey/planning/machines/cpu.yaml").read_text())
-    machine.write_text(yaml.safe_dump({**tree, "name": "virtual", "num_nodes": 2, "dies_per_node": 1}))
+    machine.write_text(yaml.safe_dump({**tree, "name": "virtual", "num_nodes": 2, "devices_per_node": 1}))
     text = Path(SCRIPT).read_text()
     for option, number in (("ntasks-per-node", 1), ("gpus-per-node", 0), ("cpus-per-task", 1)):
         text = text.replace(f"--{option}=8", f"--{option}={number}")

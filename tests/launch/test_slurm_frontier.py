@@ -1,4 +1,4 @@
-"""The job scripts for Frontier on a real Slurm, whose node has eight dies in name only, with its own srun and sbcast."""
+"""The job scripts for Frontier on a real Slurm, whose node has eight GPUs in name only, with its own srun and sbcast."""
 
 import sys
 import tarfile

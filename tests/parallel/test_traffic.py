@@ -45,8 +45,8 @@ def test_a_row_of_the_table_sets_a_point_beside_one_process():
         "num_blocks": 2,
         "tokens_of_ranks": [20, 30, 40],
         "activation_bytes": [500, 600, 400],
-        "processor_seconds": [1.0, 2.0, 4.0],
-        "processor_alone": 3.5,
+        "cpu_seconds": [1.0, 2.0, 4.0],
+        "cpu_alone": 3.5,
         "traffic_forward": exchanged,
         "traffic_backward": {},
         **dict.fromkeys(("peak_memory_bytes", "bytes_read", "exchanged_bytes"), 1),
@@ -54,9 +54,9 @@ def test_a_row_of_the_table_sets_a_point_beside_one_process():
     }
     one = {"num_tokens": 90, "activation_bytes": [1500]}
     row = summarise(one, point, tokens_within_limit=225)
-    assert row["tokens_most_over_least"] == 2 and row["processor_most_over_least"] == 4
+    assert row["tokens_most_over_least"] == 2 and row["cpu_most_over_least"] == 4
     assert row["memory_times_ranks"] == pytest.approx(1.2) and row["longest_over_one"] == 2.5
-    assert row["processor_over_one"] == 2 and row["exchanged_over_formula"] == pytest.approx(3)
+    assert row["cpu_over_one"] == 2 and row["exchanged_over_formula"] == pytest.approx(3)
     assert row["gathered_forward"] == 0
 
 

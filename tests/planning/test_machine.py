@@ -7,6 +7,13 @@ from matey.config import ConfigError
 from matey.planning.machine import load_machine, machine_names
 
 
+def test_a_file_with_the_keys_of_before_is_still_read(tmp_path):
+    tree = load_machine("cpu").model_dump()
+    tree |= {"dies_per_node": tree.pop("devices_per_node"), "shared_dies": tree.pop("shared_devices")}
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(tree))
+    assert load_machine(tmp_path / "old.yaml") == load_machine("cpu")
+
+
 def test_the_machines_that_come_with_the_package_load():
     assert machine_names() == ["cpu", "dgx-h100", "frontier"]
     for name in machine_names():
@@ -18,12 +25,12 @@ def test_the_machines_that_come_with_the_package_load():
 def test_ranks_share_the_cores_of_a_cpu_and_no_more():
     cpu = load_machine("cpu")
     assert [cpu.nodes_of(ranks) for ranks in (1, 2, 4)] == [1, 1, 1]
-    assert [cpu.dies_of_rank(ranks) for ranks in (1, 2, 4)] == [2, 1, 0.5]
-    assert load_machine("frontier").dies_of_rank(4) == 1
+    assert [cpu.devices_of_rank(ranks) for ranks in (1, 2, 4)] == [2, 1, 0.5]
+    assert load_machine("frontier").devices_of_rank(4) == 1
 
 
 def test_a_machine_of_ones_own_is_a_file(tmp_path):
-    tree = load_machine("cpu").model_dump() | {"name": "mine", "num_nodes": 4, "shared_dies": False}
+    tree = load_machine("cpu").model_dump() | {"name": "mine", "num_nodes": 4, "shared_devices": False}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(tree))
     assert load_machine(path).nodes_of(7) == 4

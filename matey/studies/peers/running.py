@@ -187,7 +187,7 @@ class Comparison(RunnableStudy[Point]):
 
     def _cost(self, line: Mapping[str, Any]) -> float:
         """Return what a step took: CPU seconds, or on a GPU seconds."""
-        seconds: float = line["seconds"] if self.device == "cuda" else line["processor_seconds"]
+        seconds: float = line["seconds"] if self.device == "cuda" else line["cpu_seconds"]
         return seconds
 
 

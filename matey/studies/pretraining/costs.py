@@ -60,9 +60,9 @@ def measure(folder: Path) -> Costs:
     run = trained.run
     assert run is not None, "a run's folder has its settings"
     workload = load_workload(run)
-    steps = [line for line in trained.log if "processor_seconds" in line]
+    steps = [line for line in trained.log if "cpu_seconds" in line]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seconds = "seconds" if device.type == "cuda" else "processor_seconds"
+    seconds = "seconds" if device.type == "cuda" else "cpu_seconds"
     sets = [open_dataset(data.path, data.description) for data in run.data.sets]
     held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
     speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max)

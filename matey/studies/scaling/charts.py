@@ -68,7 +68,7 @@ def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> F
     memory = [total_bytes / totals[0] for total_bytes in totals]
     total.plot(
         ranks,
-        [row.processor_over_first for row in processor],
+        [row.cpu_over_first for row in processor],
         "o-",
         color=COLOURS[2],
         label="CPU time of a token",

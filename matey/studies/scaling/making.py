@@ -61,10 +61,10 @@ def make_study(
         raise ConfigError(f"{folder} holds a study already; choose another --out, or remove it.")
     if timed_steps < 1 or warm_up < 0:
         raise ConfigError(f"A study times at least one step after its warm-up, got {timed_steps} after {warm_up}.")
-    if script is not None and (tasks := tasks_per_node(script)) not in (None, machine.dies_per_node):
+    if script is not None and (tasks := tasks_per_node(script)) not in (None, machine.devices_per_node):
         raise ConfigError(
-            f"{script} starts {tasks} tasks on a node and {machine.name} has {machine.dies_per_node} GPUs; change the script, "
-            "or choose the machine that it is for."
+            f"{script} starts {tasks} tasks on a node and {machine.name} has {machine.devices_per_node} GPUs; change the "
+            "script, or choose the machine that it is for."
         )
     study = Study(folder, mode, machine_name, warm_up, warm_up + timed_steps + COUNTED_STEPS, tuple(points), lengths)
     # The same at all points, or a rank would be faster at those with fewer ranks.

@@ -40,7 +40,7 @@ class Measured:
         tokens_per_second: tokens per second of all ranks together.
         samples_per_second: samples per second of all ranks together.
         num_tokens: number of tokens of a step, on all ranks together.
-        processor_seconds: CPU time of a step in seconds, on all ranks together.
+        cpu_seconds: CPU time of a step in seconds, on all ranks together.
         num_cores: number of cores that all ranks have together.
         peak_memory_bytes: peak memory of the rank that held most.
         total_memory_bytes: peak memory of all ranks together.
@@ -56,7 +56,7 @@ class Measured:
     tokens_per_second: Spread
     samples_per_second: float
     num_tokens: float
-    processor_seconds: float
+    cpu_seconds: float
     num_cores: float
     peak_memory_bytes: int
     total_memory_bytes: int
@@ -94,7 +94,7 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
         tokens_per_second=Spread.of(line["num_tokens"] / line["seconds"] for line in steps),
         samples_per_second=num_samples / seconds.median,
         num_tokens=statistics.median(line["num_tokens"] for line in steps),
-        processor_seconds=statistics.median(line["processor_seconds"] for line in steps),
+        cpu_seconds=statistics.median(line["cpu_seconds"] for line in steps),
         num_cores=steps[-1]["num_cores"],
         peak_memory_bytes=max(line["peak_memory_bytes"] for line in lines),
         total_memory_bytes=max(line["total_memory_bytes"] for line in lines),

@@ -58,7 +58,7 @@ class Model:
 
     def extended(self, machine: Machine) -> list[Estimate]:
         """Return the costs on a machine's nodes, beyond what was measured."""
-        return self.costs(make_points(NODES, machine.dies_per_node), machine)
+        return self.costs(make_points(NODES, machine.devices_per_node), machine)
 
     def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
         """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.
@@ -98,10 +98,10 @@ def cost_of(
     """
     if point.nodes is not None:
         machine.check_nodes(point.nodes)
-    if machine.shared_dies:
-        cores = machine.dies_per_node
-        dies = min(cores, point.ranks * (run.parallel.threads or cores))
+    if machine.shared_devices:
+        cores = machine.devices_per_node
+        devices = min(cores, point.ranks * (run.parallel.threads or cores))
         # Ranks that leave cores idle still share all of the node's memory.
-        memory = machine.memory * cores / dies
-        machine = machine.model_copy(update={"dies_per_node": dies, "memory": memory})
+        memory = machine.memory * cores / devices
+        machine = machine.model_copy(update={"devices_per_node": devices, "memory": memory})
     return estimate(run, deepspeed_config, machine, ranks=point.ranks, workload=workload)

@@ -125,7 +125,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.seconds:.3g}{spread} s",
         f"{row.tokens_per_second:,.0f}",
         efficiency,
-        "" if row.processor_seconds is None else f"{row.processor_seconds:.3g} s",
+        "" if row.cpu_seconds is None else f"{row.cpu_seconds:.3g} s",
         f"{row.peak_memory_bytes / 2**30:.2f}{total} GiB",
         "" if row.communication_share is None else f"{row.communication_share:.0%}",
     )

@@ -35,8 +35,8 @@ class Row:
         samples_per_second: samples per second of all ranks.
         efficiency: tokens per second and rank, divided by those of the smallest point of the same kind and machine.
         num_cores: number of cores that all ranks have together; None where each is modelled on a device of its own.
-        processor_seconds: CPU time of a step in seconds, of all ranks.
-        processor_over_first: CPU time of a token, divided by that of the smallest point.
+        cpu_seconds: CPU time of a step in seconds, of all ranks.
+        cpu_over_first: CPU time of a token, divided by that of the smallest point.
         peak_memory_bytes: peak memory of the rank that held most.
         total_memory_bytes: peak memory of all ranks together.
         communication_share: share of a step spent in communication when nothing overlaps.
@@ -58,8 +58,8 @@ class Row:
     seconds_high: float | None = None
     efficiency: float | None = None
     num_cores: float | None = None
-    processor_seconds: float | None = None
-    processor_over_first: float | None = None
+    cpu_seconds: float | None = None
+    cpu_over_first: float | None = None
     total_memory_bytes: float | None = None
     communication_share: float | None = None
     bytes_sent: float | None = None
@@ -73,8 +73,8 @@ class Row:
     @property
     def activity(self) -> float:
         """CPU time over wall-clock time, of a measured rank in the mean."""
-        assert self.processor_seconds is not None, "measured rows have it"
-        return self.processor_seconds / self.seconds / self.ranks
+        assert self.cpu_seconds is not None, "measured rows have it"
+        return self.cpu_seconds / self.seconds / self.ranks
 
 
 def samples_of_step(study: Study, point: Point) -> int:
@@ -117,7 +117,7 @@ def measured_row(study: Study, point: Point, measured: Measured) -> Row:
         seconds_low=measured.seconds.low,
         seconds_high=measured.seconds.high,
         num_cores=measured.num_cores,
-        processor_seconds=measured.processor_seconds,
+        cpu_seconds=measured.cpu_seconds,
         total_memory_bytes=measured.total_memory_bytes,
         communication_share=measured.communication_share.median if measured.communication_share else None,
         bytes_sent=sum(kind["bytes"] for kind in measured.traffic.values()) if measured.traffic else None,
@@ -137,7 +137,7 @@ def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, o
         tokens_per_second=cost.tokens_per_second,
         samples_per_second=cost.samples_per_step / cost.seconds.total,
         peak_memory_bytes=cost.memory.total,
-        num_cores=cost.nodes * machine.dies_per_node if machine.shared_dies else None,
+        num_cores=cost.nodes * machine.devices_per_node if machine.shared_devices else None,
         communication_share=cost.seconds.communication / cost.seconds.total,
         bytes_sent=sum(cost.bytes_by_kind().values()),
         # Where it can be measured that says more than what training knows beforehand.
@@ -157,8 +157,8 @@ def with_efficiency(rows: Sequence[Row]) -> list[Row]:
     filled = []
     for row in rows:
         row = replace(row, efficiency=row.tokens_per_second / row.ranks / own)
-        if row.processor_seconds is not None:
-            row = replace(row, processor_over_first=_per_token(row) / _per_token(first))
+        if row.cpu_seconds is not None:
+            row = replace(row, cpu_over_first=_per_token(row) / _per_token(first))
         filled.append(row)
     return filled
 
@@ -173,5 +173,5 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _per_token(row: Row) -> float:
-    assert row.processor_seconds is not None, "measured rows have it"
-    return row.processor_seconds / (row.tokens_per_second * row.seconds)
+    assert row.cpu_seconds is not None, "measured rows have it"
+    return row.cpu_seconds / (row.tokens_per_second * row.seconds)

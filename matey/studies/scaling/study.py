@@ -83,16 +83,16 @@ def load_study(folder: Path) -> Study:
     return Study(folder, points=points, lengths=Lengths(**lengths) if lengths else None, **tree)
 
 
-def make_points(sizes: Sequence[int], dies_per_node: int | None) -> list[Point]:
+def make_points(sizes: Sequence[int], devices_per_node: int | None) -> list[Point]:
     """Return the points of these numbers of ranks, or of nodes where it is given how many devices a node has."""
     if wrong := [size for size in sizes if size < 1]:
         raise ConfigError(f"A point has at least one rank or node, got {wrong[0]}.")
-    unit = "ranks" if dies_per_node is None else "nodes"
+    unit = "ranks" if devices_per_node is None else "nodes"
     width = len(str(max(sizes)))
     names = {size: f"{unit}_{size:0{width}}" for size in sorted(set(sizes))}
-    if dies_per_node is None:
+    if devices_per_node is None:
         return [Point(name, size) for size, name in names.items()]
-    return [Point(name, size * dies_per_node, size) for size, name in names.items()]
+    return [Point(name, size * devices_per_node, size) for size, name in names.items()]
 
 
 def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: int | None = None) -> list[RunConfig]:

@@ -13,7 +13,7 @@ def line(step, seconds, traffic=None, **more):
         "num_tokens": 100,
         "seconds": seconds,
         "seconds_by_part": parts,
-        "processor_seconds": 2 * seconds,
+        "cpu_seconds": 2 * seconds,
         "num_cores": 2.0,
         "peak_memory_bytes": 1000 + step,
         "total_memory_bytes": 2000 + step,
@@ -39,7 +39,7 @@ def test_warm_up_and_counted_steps_are_not_timed(tmp_path):
     assert (found.seconds.low, found.seconds.median, found.seconds.high) == (1.5, 2.0, 3.0)
     assert found.tokens_per_second.median == 50
     assert found.seconds_by_part == pytest.approx({"data": 0.2, "forward": 0.6, "backward": 1.2})
-    assert (found.processor_seconds, found.num_tokens) == (4.0, 100)
+    assert (found.cpu_seconds, found.num_tokens) == (4.0, 100)
     assert found.communication_share.median == pytest.approx((4 / 8 + 4 / 16) / 2)
     assert found.traffic == traffic
     assert (found.peak_memory_bytes, found.total_memory_bytes) == (1006, 2006)
