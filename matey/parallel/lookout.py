@@ -58,9 +58,10 @@ def look_out() -> None:
     if dist.get_world_size() == 1:
         return
     _left.clear()
-    shared = dist.distributed_c10d._get_default_store()  # type: ignore[attr-defined]
+    shared = dist.distributed_c10d._get_default_store()
     speak_through(shared)
-    store = shared.clone()  # a connection of its own: another thread may wait for an answer on the one that there is
+    # A connection of its own: another thread may wait for an answer on the one that there is.
+    store = shared.clone()  # type: ignore[attr-defined]
 
     def look() -> None:
         while not _left.wait(LOOK_SECONDS):
