@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
+from matey.studies.folder import write_table
 
 
 def main(args: argparse.Namespace) -> int:
@@ -111,19 +111,11 @@ def sequence(args: argparse.Namespace) -> None:
         limit = base["activation_bytes"][0]
         around = [run_point(longer(case, ranks * factor), ranks) for factor in LENGTHS]
         rows.append(summarise(base, point, longest(around, limit)))
-    write_csv(args.out / "sequence.csv", rows)
+    write_table(args.out / "sequence.csv", rows)
     sequence_figure(rows).savefig(args.out / "sequence.png", dpi=150)
     for row in rows:
         print(json.dumps(row))
     print(f"Table: {args.out / 'sequence.csv'}   plot: {args.out / 'sequence.png'}")
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows with the same columns."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def case_of(args: argparse.Namespace) -> Case:
@@ -143,7 +135,7 @@ def sweep(folder: Path, repeat: int) -> None:
             speeds = measure(cases, repeat)
             rows += [speed.as_row() | {"over_uniform": speed.step_seconds / speeds[0].step_seconds} for speed in speeds]
             bar.update(len(cases))
-    write_csv(folder / "step.csv", rows)
+    write_table(folder / "step.csv", rows)
     figure(rows).savefig(folder / "step.png", dpi=150)
     print(text(rows))
     print(f"\nTable: {folder / 'step.csv'}   plot: {folder / 'step.png'}")

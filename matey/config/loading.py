@@ -33,15 +33,6 @@ OWNED_BY_RUN = {
     "scheduler": "train.schedule and train.warmup_steps",
     "steps_per_print": "train.log_every",
 }
-OWNED_BY_DEEPSPEED = (
-    "zero_optimization", "bf16", "fp16", "torch_autocast", "data_types", "communication_data_type",
-    "seq_parallel_communication_data_type", "prescale_gradients", "gradient_predivide_factor", "sparse_gradients",
-    "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "aio", "comms_logger", "flops_profiler",
-    "wall_clock_breakdown", "memory_breakdown", "dump_state", "tensorboard", "wandb", "comet", "csv_monitor",
-    "checkpoint", "graph_harvesting", "compile", "load_universal_checkpoint", "use_node_local_storage",
-    "disable_allgather", "data_efficiency", "timers",
-)  # fmt: skip
-
 
 # What a run did before there was a key for it: older runs' ``config.yaml`` does not name these.
 BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False}}
@@ -114,8 +105,8 @@ def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
     for key in tree:
         if key in OWNED_BY_RUN:
             raise ConfigError(f"{path}: {key!r} is set in the run YAML ({OWNED_BY_RUN[key]}); remove it from the JSON.")
-        if key not in OWNED_BY_DEEPSPEED:
-            known = nearest_name(key[:80], OWNED_BY_DEEPSPEED)
+        if key not in DeepSpeedTree.model_fields:
+            known = nearest_name(key[:80], DeepSpeedTree.model_fields)
             raise ConfigError(f"{path}: DeepSpeed has no key {shortened(key)}.{known}")
     try:
         DeepSpeedTree.model_validate(tree)

@@ -1,1 +1,1 @@
-"""How good a trained model is: errors, rollouts, baselines, and the report that shows them."""
+"""How good a trained model is: errors, rollouts, records of both, and baselines."""
