@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import TextIO
 
 
@@ -56,5 +57,6 @@ def make_output_last() -> None:
     os.close(nowhere)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)
-        stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding has not
+        with suppress(OSError):  # a descriptor that was a file and is a pipe now cannot be asked where it stands
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding has not
         setattr(sys, name, LastingOutput(stream))
