@@ -44,6 +44,7 @@ class _ModelJson(BaseModel):
     attention: str = "auto"
     local: int = Field(0, ge=0, le=1024)
     local_scales: Scales = [1]
+    local_cascade: bool = False
     statistics: bool = False
     predict: str = "change"
     drop_path: float = Field(0.0, ge=0, lt=1)

@@ -56,6 +56,10 @@ class ModelSection(Section):
     local_scales: Scales = Field(
         [1, 2, 4, 8], description="cells along each axis whose means it works on, one scale after the other"
     )
+    local_cascade: bool = Field(
+        False,
+        description="whether it works on these, fine to coarse, in a cascade: each sees what the next one predicts",
+    )
     statistics: bool = Field(
         True,
         description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",

@@ -58,6 +58,7 @@ class MateyConfig(PretrainedConfig):
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.
         local_scales: cells along each axis that the operator's schemes take the mean of, one after the other.
+        local_cascade: whether these schemes, which then go from fine to coarse, each see what the next one predicts.
         statistics: whether the network is told the scales that the normalisation takes out of a sample.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).
@@ -87,6 +88,7 @@ class MateyConfig(PretrainedConfig):
         attention: str = "auto",
         local: int = 16,
         local_scales: Sequence[int] = (1, 2, 4, 8),
+        local_cascade: bool = False,
         statistics: bool = True,
         predict: str = "rate",
         drop_path: float = 0.0,
@@ -114,7 +116,7 @@ class MateyConfig(PretrainedConfig):
         self.overlap = overlap
         self.attention = attention
         self.local = local
-        self.local_scales = list(local_scales)
+        self.local_scales, self.local_cascade = list(local_scales), local_cascade
         self.statistics = statistics
         self.predict = predict
         self.drop_path = drop_path
@@ -170,6 +172,8 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"local is a number of products per cell, 0 for none, got {self.local!r}.")
         if not self.local_scales or any(not isinstance(scale, int) or scale < 1 for scale in self.local_scales):
             raise ValueError(f"local_scales are numbers of cells from 1 on, at least one, got {self.local_scales}.")
+        if self.local_cascade and self.local_scales != sorted(self.local_scales):
+            raise ValueError(f"local_scales of a cascade go from fine to coarse, got {self.local_scales}; sort them.")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path is a probability below 1, got {self.drop_path:g}.")
         if self.width % self.num_heads:

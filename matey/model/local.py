@@ -6,15 +6,25 @@ What travels further within a lead time, as a wave or with the flow, the same ki
 cells along each axis, as on the grids of a multigrid solver; together these cost a third of the finest. For every scale:
 
     cells of this rank and a halo --> means of s x s cells --> scheme --> linear interpolation to the cells --> added up
+
+In a cascade the schemes follow each other instead, from the coarsest to the finest. Each sees what the one before it predicts,
+interpolated to its own means and as far as its window reaches, and predicts what is to be added to that:
+
+    means, halo 6 --> scheme --> change, halo 4 --> scheme, which sees means as well --> change, halo 2 --> ... --> change
+
+Two on the cells, one after the other, are a scheme of two stages, as solvers have against the errors of one: near fronts, the
+second corrects the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from matey.model.configuration import MateyConfig
 from matey.model.given import Rows
 from matey.model.groups import unpacked
 from matey.model.module_list import ModuleList
@@ -35,14 +45,25 @@ class LocalOperator(nn.Module):
         width: width of a sample's conditions.
         channels: products per cell.
         scales: cells along each axis that a scheme takes the mean of, for each scheme.
+        cascade: whether each scheme sees what the one after it in ``scales`` predicts.
     """
 
     def __init__(
-        self, patches: Sequence[Patch], num_fields: int, width: int, channels: int, scales: Sequence[int] = (1,)
+        self,
+        patches: Sequence[Patch],
+        num_fields: int,
+        width: int,
+        channels: int,
+        scales: Sequence[int] = (1,),
+        *,
+        cascade: bool = False,
     ) -> None:
         super().__init__()
-        self.halo, self.factors = scales_of(patches, scales)
-        self.schemes = ModuleList([Scheme(self.halo, num_fields, width, channels) for _ in scales])
+        self.ladder = Ladder.of(patches, scales, cascade=cascade)
+        follow = [cascade and number + 1 < len(scales) for number in range(len(scales))]
+        self.schemes = ModuleList(
+            [Scheme(self.ladder.halo, num_fields, width, channels, follows=follows) for follows in follow]
+        )
 
     def changes(
         self,
@@ -65,14 +86,12 @@ class LocalOperator(nn.Module):
         boxes = [box_of(part) for part in tiles]
         of_samples = conditions.split([part.frames.num_samples for part in tiles])
         asked = torch.cat([told[samples] for told, (samples, *_) in zip(of_samples, boxes, strict=True)])
-        changes = [asked.new_zeros(())] * len(boxes)
-        for number, (scheme, factor) in enumerate(zip(self.schemes, self.factors, strict=True)):
+        changes: list[Tensor] = []
+        for number in reversed(range(len(self.schemes))):
             inputs = [of_batch[number] for of_batch in wide]
-            of_scale = unpacked(scheme(inputs, asked, rows), scheme.shapes(inputs, rows))
-            changes = [
-                change + _refined(values, box, factor)
-                for change, values, box in zip(changes, of_scale, boxes, strict=True)
-            ]
+            changes = self._with_scheme(number, changes, inputs, boxes, asked, rows)
+        if self.ladder.cascade:
+            changes = self._brought(changes, 0, boxes, None)
         # A rank without cells has predicted one, see `box_of`: it is dropped here.
         sizes = [[side.stop - side.start for side in part.box] for part in tiles]
         return [
@@ -80,34 +99,98 @@ class LocalOperator(nn.Module):
             for part, change, (number, z, y, x) in zip(tiles, changes, sizes, strict=True)
         ]
 
+    def _with_scheme(
+        self,
+        number: int,
+        changes: list[Tensor],
+        inputs: Sequence[Tensor],
+        boxes: Sequence[Sequence[slice]],
+        conditions: Tensor,
+        rows: Sequence[Rows],
+    ) -> list[Tensor]:
+        """Add what a scheme predicts of each batch to the changes that coarser ones predict; there may be none yet.
 
-def scales_of(patches: Sequence[Patch], scales: Sequence[int]) -> tuple[tuple[int, ...], list[list[int]]]:
-    """Return the halo of each scheme's window along ``z, y, x``, and the cells along each axis that each takes the mean of."""
-    along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
-    # In space a window of five cells would be 125 of them.
-    halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
-    return halo, [[scale if goes else 1 for goes in along] for scale in scales]
+        In a cascade what is returned are changes of the scheme's means, else of the cells of the boxes.
+        """
+        scheme, follows = self.schemes[number], self.ladder.cascade and bool(changes)
+        before = self._brought(changes, number + 1, boxes, number) if follows else []
+        of_scale = unpacked(scheme(inputs, before, conditions, rows), scheme.shapes(inputs, rows))
+        if not self.ladder.cascade:
+            of_scale = self._brought(of_scale, number, boxes, None)
+        if follows:
+            changes = [_inner(change, self.ladder.halo) for change in before]
+        return [own + change for own, change in zip(of_scale, changes, strict=True)] if changes else of_scale
+
+    def _brought(
+        self, changes: Sequence[Tensor], number: int, boxes: Sequence[Sequence[slice]], to: int | None
+    ) -> list[Tensor]:
+        """Bring changes of a scheme's means to those that another sees, or to the cells of the boxes."""
+        found, factors = [], self.ladder.factors
+        for change, (_, *cells) in zip(changes, boxes, strict=True):
+            predicted = self.ladder.predicted(cells)
+            wanted = (cells, (1, 1, 1)) if to is None else (self.ladder.seen(predicted[to]), factors[to])
+            found.append(_brought(change, predicted[number], factors[number], *wanted))
+        return found
 
 
-def wide_inputs(inputs: Region, tiles: Tiles, halo: Sequence[int], factor: Sequence[int]) -> Tensor:
-    """Return the means that a scheme takes to predict those of some tiles and, where these are interpolated, around them.
+@dataclass(frozen=True)
+class Ladder:
+    """The scales of the schemes, and where each has to predict.
+
+    Attributes:
+        halo: halo of each scheme's window along ``z, y, x``.
+        factors: cells along ``z, y, x`` that each scheme takes the mean of.
+        cascade: whether each scheme sees what the next one predicts.
+    """
+
+    halo: tuple[int, ...]
+    factors: tuple[tuple[int, ...], ...]
+    cascade: bool
+
+    @classmethod
+    def of(cls, patches: Sequence[Patch], scales: Sequence[int], *, cascade: bool) -> Ladder:
+        """Return it for patches, along the axes of which the windows extend."""
+        along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
+        # In space a window of five cells would be 125 of them.
+        halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
+        return cls(halo, tuple(tuple(scale if goes else 1 for goes in along) for scale in scales), cascade)
+
+    @classmethod
+    def of_config(cls, config: MateyConfig) -> Ladder:
+        """Return that of a network; it has no scales where there is no local operator."""
+        return cls.of(config.patches, config.local_scales if config.local else (), cascade=config.local_cascade)
+
+    def predicted(self, cells: Sequence[slice]) -> list[list[slice]]:
+        """Return the means ``z, y, x`` that each scheme predicts so that a box of cells can be had."""
+        found: list[list[slice]] = []
+        wanted, fine = list(cells), (1,) * len(cells)
+        for factor in self.factors:
+            found.append([_taken(*along) for along in zip(wanted, fine, factor, strict=True)])
+            if self.cascade:
+                wanted, fine = self.seen(found[-1]), factor
+        return found
+
+    def seen(self, predicted: Sequence[slice]) -> list[slice]:
+        """Return the means that windows reach to."""
+        return [slice(side.start - reach, side.stop + reach) for side, reach in zip(predicted, self.halo, strict=True)]
+
+    def boxes(self, tiles: Tiles) -> list[tuple[slice, list[int], list[int]]]:
+        """Return what each scheme takes to predict some tiles: samples, first mean ``z, y, x``, and the one after the last."""
+        samples, *cells = box_of(tiles)
+        seen = [self.seen(predicted) for predicted in self.predicted(cells)]
+        return [(samples, [side.start for side in sides], [side.stop for side in sides]) for sides in seen]
+
+
+def wide_inputs(inputs: Region, tiles: Tiles, ladder: Ladder) -> tuple[Tensor, ...]:
+    """Return the means that each scheme takes to predict some tiles and, where it has to, around them.
 
     Args:
         inputs: the inputs ``(b, 2, f, z, y, x)`` of a batch, see `local_inputs`, all of them or around the tiles.
         tiles: the tiles of the batch to predict; there may be none.
-        halo: cells ``z, y, x`` of the halo of the scheme's window, see `scales_of`.
-        factor: cells ``z, y, x`` that the scheme takes the mean of.
+        ladder: the scales.
     """
-    samples, begin, end = wide_box(tiles, halo, factor)
-    return inputs.means(factor).around(samples, begin, end)
-
-
-def wide_box(tiles: Tiles, halo: Sequence[int], factor: Sequence[int]) -> tuple[slice, list[int], list[int]]:
-    """Return the box of means that `wide_inputs` returns: samples, the first mean ``z, y, x``, and the one after the last."""
-    samples, *cells = box_of(tiles)
-    sides = [side if s == 1 else _coarse(side, s) for side, s in zip(cells, factor, strict=True)]
-    begin, end = ([getattr(s, at) + sign * r for s, r in zip(sides, halo, strict=True)] for at, sign in ENDS)
-    return samples, begin, end
+    boxes = zip(ladder.factors, ladder.boxes(tiles), strict=True)
+    return tuple(inputs.means(factor).around(*box) for factor, box in boxes)
 
 
 ENDS = (("start", -1), ("stop", 1))
@@ -128,30 +211,44 @@ def _not_empty(side: slice, length: int) -> slice:
     return slice(start, max(side.stop, start + 1))
 
 
-def _coarse(side: slice, scale: int) -> slice:
-    """Return the means that linear interpolation to the cells of one side of a box takes."""
-    return slice(side.start // scale - 1, -(-side.stop // scale) + 1)
+def _taken(side: slice, fine: int, coarse: int) -> slice:
+    """Return the means of ``coarse`` cells that linear interpolation to those of ``fine`` cells takes, along one axis."""
+    if fine == coarse:
+        return side
+    first, last = (((2 * at + 1) * fine - coarse) // (2 * coarse) for at in (side.start, side.stop - 1))
+    return slice(first, last + 2)
 
 
-def _refined(means: Tensor, box: Sequence[slice], factor: Sequence[int]) -> Tensor:
-    """Bring changes ``(b, f, z, y, x)`` of means to the cells of a box."""
-    for axis, (s, side) in enumerate(zip(factor, box[1:], strict=True), start=2):
-        means = means if s == 1 else _interpolated(means, axis, s, side)
-    return means
+def _brought(
+    values: Tensor, box: Sequence[slice], coarse: Sequence[int], to: Sequence[slice], fine: Sequence[int]
+) -> Tensor:
+    """Bring changes ``(b, f, z, y, x)`` of means in a box to finer means in another."""
+    for axis, along in enumerate(zip(box, coarse, to, fine, strict=True), start=2):
+        values = _along(values, axis, *along)
+    return values
 
 
-def _interpolated(means: Tensor, axis: int, scale: int, side: slice) -> Tensor:
-    """Interpolate along an axis from the means `_coarse` to the cells of ``side``.
+def _inner(values: Tensor, halo: Sequence[int]) -> Tensor:
+    """Return values ``(b, f, z, y, x)`` without a halo."""
+    for axis, reach in enumerate(halo, start=2):
+        values = values.narrow(axis, reach, values.shape[axis] - 2 * reach)
+    return values
+
+
+def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: int) -> Tensor:
+    """Interpolate along an axis.
 
     As a dense matrix, which is many times as fast as to gather neighbours, and has the same gradient on every run.
     """
-    cells = torch.arange(side.start, side.stop, dtype=means.dtype, device=means.device)
-    place = (cells + 0.5) / scale - 0.5 - _coarse(side, scale).start
-    number = torch.arange(means.shape[axis], dtype=means.dtype, device=means.device)
+    if coarse == fine:
+        return values.narrow(axis, to.start - box.start, to.stop - to.start)
+    means = torch.arange(to.start, to.stop, dtype=values.dtype, device=values.device)
+    place = (means + 0.5) * (fine / coarse) - 0.5 - box.start
+    number = torch.arange(values.shape[axis], dtype=values.dtype, device=values.device)
     weights = (1 - (place[:, None] - number).abs()).clamp_min(0)
-    if axis == means.ndim - 1:
-        return means @ weights.T
-    return (weights @ means.flatten(axis + 1)).unflatten(-1, means.shape[axis + 1 :])
+    if axis == values.ndim - 1:
+        return values @ weights.T
+    return (weights @ values.flatten(axis + 1)).unflatten(-1, values.shape[axis + 1 :])
 
 
 def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:

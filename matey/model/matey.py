@@ -68,7 +68,8 @@ class MateyModel(PreTrainedModel):
         )
         self.local = None
         if config.local:
-            self.local = LocalOperator(config.patches, num_fields, width, config.local, config.local_scales)
+            scales, cascade = config.local_scales, config.local_cascade
+            self.local = LocalOperator(config.patches, num_fields, width, config.local, scales, cascade=cascade)
         self.seam = Seam(config.attention)
         self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
@@ -94,6 +95,8 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_stencils)
             nn.init.zeros_(module.field_linear)
             nn.init.zeros_(module.field_out)
+            if module.field_predicted is not None:
+                nn.init.zeros_(module.field_predicted)
             # Products with one: at first half of what is multiplied is linear in the fields.
             nn.init.zeros_(module.modulate.bias)
             nn.init.ones_(module.modulate.bias[3 * module.channels : 4 * module.channels])

@@ -21,7 +21,7 @@ from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.given import Given
-from matey.model.local import ENDS, local_inputs, scales_of, wide_inputs
+from matey.model.local import ENDS, Ladder, local_inputs, wide_inputs
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, extend
 from matey.tokens.region import Region
@@ -105,8 +105,7 @@ def surroundings_in(
     if config.local:
         change = (normalisation.change / normalisation.std)[recent.samples]
         inputs = Region(local_inputs(recent.values, change), recent.samples, recent.start, recent.wraps)
-        halo, factors = scales_of(config.patches, config.local_scales)
-        wide = tuple(wide_inputs(inputs, tiles, halo, factor) for factor in factors)
+        wide = wide_inputs(inputs, tiles, Ladder.of_config(config))
     return Surroundings(frame.around(samples, begin, end), (samples.start, *begin), wide)
 
 

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
-from matey.model.local import scales_of, wide_box
+from matey.model.local import Ladder
 from matey.model.moving import bricks_read, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seam import Exchange, RankGroup
@@ -151,14 +151,11 @@ def _gathered(
 def _region(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) -> Around:
     """Return the bricks around what this rank predicts of a batch."""
     spans = [window_box(plan.blocks_of(batch), config)]
-    factors: list[list[int]] = []
-    if config.local:
-        halo, factors = scales_of(config.patches, config.local_scales)
-        for factor in factors:
-            of_samples, *ends = wide_box(plan.decoding.held[batch], halo, factor)
-            begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
-            spans.append((of_samples, begin, end))
-    multiples = [math.lcm(*along) for along in zip([1, 1, 1], *factors, strict=True)]
+    ladder = Ladder.of_config(config)
+    for factor, (of_samples, *ends) in zip(ladder.factors, ladder.boxes(plan.decoding.held[batch]), strict=True):
+        begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
+        spans.append((of_samples, begin, end))
+    multiples = [math.lcm(*along) for along in zip([1, 1, 1], *ladder.factors, strict=True)]
     return Around.of_cells(spans, samples, config.patches[0], multiples)
 
 

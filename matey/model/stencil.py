@@ -1,6 +1,7 @@
 """A learnt numerical scheme on a grid: from a small window on the last frame and on the change since the one before.
 
-The same weights act in every cell; each sample mixes them as its lead time and its scales ask for. Per cell:
+The same weights act in every cell; each sample mixes them as its lead time and its scales ask for. A scheme that follows
+another in a cascade has what that predicts in its window as well. Per cell:
 
     window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions,
       |         |                                      ^
@@ -30,6 +31,9 @@ NUM_STENCILS = 4
 NUM_INPUTS = 2
 """Values of a field in a cell: the last frame, and the change since the one before."""
 
+CELLS_AT_ONCE = 4096
+"""Cells of small grids that are computed together."""
+
 MAX_PRODUCT = 10.0
 """Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
 
@@ -42,9 +46,12 @@ class Scheme(nn.Module):
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
         channels: products per cell.
+        follows: whether it sees what another scheme predicts.
     """
 
-    def __init__(self, halo: Sequence[int], num_fields: int, width: int, channels: int) -> None:
+    def __init__(
+        self, halo: Sequence[int], num_fields: int, width: int, channels: int, *, follows: bool = False
+    ) -> None:
         super().__init__()
         self.sides, self.channels = [2 * reach + 1 for reach in halo], channels
         window = math.prod(self.sides)
@@ -53,15 +60,20 @@ class Scheme(nn.Module):
         self.field_stencils = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS, NUM_STENCILS))
         self.field_linear = nn.Parameter(torch.zeros(num_fields, 2 * channels))
         self.field_out = nn.Parameter(torch.zeros(num_fields, channels))
+        self.field_predicted = nn.Parameter(torch.zeros(num_fields, window, 2 * channels)) if follows else None
         self.mix = nn.Linear(channels, channels)
         self.expand = nn.Linear(width, width // 2)
         self.modulate = nn.Linear(width // 2, 7 * channels + NUM_STENCILS)
 
-    def forward(self, wide: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]) -> Tensor:
+    def forward(
+        self, wide: Sequence[Tensor], predicted: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
+    ) -> Tensor:
         """Predict the changes of every group, in one call and to one tensor, see `matey.model.groups`.
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
+            predicted: changes ``(b, f, z, y, x)`` of each batch in the same cells that the scheme before it predicts; empty
+                where it follows none.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
 
@@ -69,7 +81,10 @@ class Scheme(nn.Module):
             The changes of the groups ``(b, f, z, y, x)``, see `shapes`.
         """
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
-        return packed([self._of_group(*group) for group in zip(wide, told, rows, strict=True)])
+        seen = [inputs.flatten(1, 2) for inputs in wide]
+        if predicted:
+            seen = [torch.cat(both, dim=1) for both in zip(seen, predicted, strict=True)]
+        return packed([self._of_group(*group) for group in zip(seen, told, rows, strict=True)])
 
     def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
         """Return the shape of each group's changes, ``(b, f, z, y, x)``."""
@@ -80,15 +95,20 @@ class Scheme(nn.Module):
 
     def _of_group(self, wide: Tensor, told: Tensor, row: Rows) -> Tensor:
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
-        wide = rearrange(wide, "b i f z y x -> b z y x (i f)").contiguous()
+        wide = rearrange(wide, "b c z y x -> b z y x c").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
         weight, bias = self.mix.weight.to(wide.dtype), self.mix.bias.to(wide.dtype)
-        # Sample by sample: what is seen of one still lies in the cache when it is multiplied.
+        grid = [size - side + 1 for size, side in zip(wide.shape[1:], self.sides, strict=False)]
+        # A few samples at a time: what is seen of them still lies in the cache when it is multiplied.
+        number = max(1, CELLS_AT_ONCE // math.prod(grid))
         changes = [
-            _Products.apply(_convolve(fields, of_sample, at), weight, bias, to_fields)
-            for fields, of_sample, at, to_fields in zip(wide, kernel, offset, out, strict=True)
+            _Products.apply(_convolve(fields, of_samples, at), weight, bias, to_fields)
+            for fields, of_samples, at, to_fields in zip(
+                *(values.split(number) for values in (wide, kernel, offset, out)), strict=True
+            )
         ]
-        return rearrange(torch.stack(changes), "b z y x f -> b f z y x")
+        z, y, x = grid
+        return rearrange(torch.cat(changes), "b (z y x) f -> b f z y x", z=z, y=y, x=x)
 
     def _folded(self, told: Tensor, row: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the fields' weights come to for each sample.
@@ -97,7 +117,8 @@ class Scheme(nn.Module):
 
         Returns:
             Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` from all inputs to ``p``, ``q`` and the linear part of the fields to
-            predict, offsets ``(b, 2 c + f)``, and the map ``(b, c, f)`` from the mixed products to their changes.
+            predict, with ``f`` more inputs where it follows another scheme; offsets ``(b, 2 c + f)``; the map ``(b, c, f)``
+            from the mixed products to their changes.
         """
         num_fields, channels, dtype = len(row.predicted), self.channels, told.dtype
         of_products, offset, of_linear, of_out, of_stencils = told.split(
@@ -116,16 +137,22 @@ class Scheme(nn.Module):
                 + torch.einsum("g w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
             ],
             dim=1,
-        )
-        kernel = kernel.flatten(2, 3).unflatten(3, self.sides)
-        return kernel, F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
+        ).flatten(2, 3)
+        if self.field_predicted is not None:
+            weight = self.field_predicted[row.predicted].to(dtype) / math.sqrt(num_fields)
+            of_predicted = [
+                torch.einsum("f w c, b c -> b c f w", weight, 1 + of_products),
+                torch.einsum("f w c, b c, g c -> b g f w", weight, 1 + of_linear, linear),
+            ]
+            kernel = torch.cat([kernel, torch.cat(of_predicted, dim=1)], dim=2)
+        return kernel.unflatten(3, self.sides), F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
 
 
 class _Products(torch.autograd.Function):
     """Products of what is seen in a cell, mixed, added to what is linear in it.
 
-    As it is drawn above, from ``(z, y, x, 2 c + f)`` to ``(z, y, x, f)``. Its backward pass computes products and mix again: to
-    keep and to read them takes longer, and takes as much memory as all else in the operator.
+    As it is drawn above, from ``(b, m, 2 c + f)`` to ``(b, m, f)``. Its backward pass computes products and mix again: to keep
+    and to read them takes longer, and takes as much memory as all else in the operator.
     """
 
     @staticmethod
@@ -133,35 +160,43 @@ class _Products(torch.autograd.Function):
         ctx.save_for_backward(seen, weight, bias, out)
         p, q, linear = _parted(seen, len(weight))
         products = F.hardtanh_(p * q, -MAX_PRODUCT, MAX_PRODUCT)
-        return torch.addmm(linear, F.gelu(torch.addmm(bias, products, weight.T)), out).view(*seen.shape[:3], -1)
+        return torch.baddbmm(linear, F.gelu(F.linear(products, weight, bias)), out)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         seen, weight, bias, out = ctx.saved_tensors
-        gradient = gradient.flatten(0, 2)
         p, q, _ = _parted(seen, len(weight))
         unbounded = p * q
         products = F.hardtanh(unbounded, -MAX_PRODUCT, MAX_PRODUCT)
-        mixed = torch.addmm(bias, products, weight.T)
-        of_mixed = aten.gelu_backward(gradient @ out.T, mixed)
+        mixed = F.linear(products, weight, bias)
+        of_mixed = aten.gelu_backward(gradient @ out.mT, mixed)
         of_products = aten.hardtanh_backward(of_mixed @ weight, unbounded, -MAX_PRODUCT, MAX_PRODUCT)
         of_seen = torch.empty_like(seen)
         of_p, of_q, of_linear = _parted(of_seen, len(weight))
         torch.mul(of_products, q, out=of_p)
         torch.mul(of_products, p, out=of_q)
         of_linear.copy_(gradient)
-        return of_seen, of_mixed.T @ products, of_mixed.sum(dim=0), F.gelu(mixed).T @ gradient
+        of_mixed = of_mixed.flatten(0, 1)
+        return of_seen, of_mixed.T @ products.flatten(0, 1), of_mixed.sum(dim=0), F.gelu(mixed).mT @ gradient
 
 
 def _parted(seen: Tensor, channels: int) -> tuple[Tensor, ...]:
-    """Return ``p``, ``q`` and what is linear of what is seen ``(z, y, x, 2 c + f)``, cells in one line ``(m, ...)``."""
-    return seen.flatten(0, 2).tensor_split((channels, 2 * channels), dim=1)
+    """Return ``p``, ``q`` and what is linear of what is seen ``(b, m, 2 c + f)``."""
+    return seen.tensor_split((channels, 2 * channels), dim=-1)
 
 
 def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
-    """Convolve fields ``(z, y, x, c)`` with a kernel ``(o, c, wz, wy, wx)``: ``(z, y, x, o)``, smaller by the window."""
-    if kernel.shape[2] == 1:  # planes, each for itself
-        kernel = kernel[:, :, 0].contiguous(memory_format=torch.channels_last)
-        return F.conv2d(fields.permute(0, 3, 1, 2), kernel, offset).permute(0, 2, 3, 1)
-    kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
-    return F.conv3d(fields.permute(3, 0, 1, 2)[None], kernel, offset)[0].permute(1, 2, 3, 0)
+    """Convolve the fields of samples ``(b, z, y, x, c)``, each with its kernel ``(b, o, c, wz, wy, wx)``: ``(b, m, o)``."""
+    if len(fields) > 1:
+        # Many small grids: one matrix product of all windows takes less time than a call for each.
+        for axis, side in enumerate(kernel.shape[3:], start=1):
+            fields = fields.unfold(axis, side, 1)  # (b, z, y, x, c, wz, wy, wx)
+        windows = fields.flatten(4).flatten(1, 3)
+        return torch.baddbmm(offset[:, None], windows, kernel.flatten(2).mT)
+    if kernel.shape[3] == 1:  # planes, each for itself
+        kernel = kernel[0, :, :, 0].contiguous(memory_format=torch.channels_last)
+        seen = F.conv2d(fields[0].permute(0, 3, 1, 2), kernel, offset[0]).permute(0, 2, 3, 1)
+    else:
+        kernel = kernel[0].contiguous(memory_format=torch.channels_last_3d)
+        seen = F.conv3d(fields.permute(0, 4, 1, 2, 3), kernel, offset[0])[0].permute(1, 2, 3, 0)
+    return seen.flatten(0, 2)[None]

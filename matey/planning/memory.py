@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from matey.config import RunConfig
-from matey.model.local import scales_of
+from matey.model.local import Ladder
 from matey.model.stencil import NUM_INPUTS
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
@@ -124,7 +124,7 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     Its part of the normalised history, of what is given with it, of the target and of the last frame, and around its cells the
     last frame and what the local operator takes; where histories are unrolled first, they and the target are there whole.
     """
-    _, factors = scales_of(workload.config.patches, workload.config.local_scales if workload.config.local else ())
+    factors = Ladder.of_config(workload.config).factors
     recent = 1 + sum(NUM_INPUTS / math.prod(factor) for factor in factors)
     values = 0.0
     for sample in workload.samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder, block_shapes
 from matey.model.embedding import PatchEmbedding
-from matey.model.local import LocalOperator
+from matey.model.local import Ladder, LocalOperator
 from matey.model.matey import MateyModel
 from matey.model.stencil import NUM_INPUTS
 
@@ -26,49 +26,57 @@ class LocalCosts:
     """What the local operator costs, see `matey.model.local`.
 
     Attributes:
-        window: cells of a window.
+        ladder: scales of its schemes.
         channels: products per cell.
-        factors: cells along ``z, y, x`` that each scale takes the mean of.
     """
 
-    window: int
+    ladder: Ladder
     channels: int
-    factors: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, local: LocalOperator) -> LocalCosts:
         """Read them off the operator."""
-        scheme = local.schemes[0]
-        return cls(math.prod(scheme.sides), scheme.channels, tuple(map(tuple, local.factors)))
+        return cls(local.ladder, local.schemes[0].channels)
 
     def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the operations of a forward pass on a box, with so many fields that are seen and that are predicted.
 
         Windows to products and stencils, their mix, the output, and the interpolation of coarse ones, axis after axis.
         """
-        seen = NUM_INPUTS * self.window * num_inputs * (2 * self.channels + num_fields)
-        of_cell = seen + self.channels * (self.channels + num_fields)
-        interpolated = 0
-        for factor in self.factors:
-            sides = self._sides(factor, box)
-            for axis, s in enumerate(factor):
-                means, sides[axis] = sides[axis], box[axis]
-                interpolated += means * num_fields * math.prod(sides) * (s > 1)
-        return 2 * (of_cell * sum(self._cells(box)) + interpolated)
+        ladder, total = self.ladder, 0
+        window = math.prod(2 * reach + 1 for reach in ladder.halo)
+        wanted: list[int] = list(box)
+        fine: tuple[int, ...] = (1, 1, 1)
+        for number, (predicted, factor) in enumerate(zip(self._predicted(box), ladder.factors, strict=True)):
+            seen = self._inputs(number, num_inputs, num_fields) * window * (2 * self.channels + num_fields)
+            total += math.prod(predicted) * (seen + self.channels * (self.channels + num_fields))
+            sides = list(predicted)
+            for axis, (coarse, s) in enumerate(zip(factor, fine, strict=True)):
+                means, sides[axis] = sides[axis], wanted[axis]
+                total += means * num_fields * math.prod(sides) * (coarse > s)
+            if ladder.cascade:
+                wanted, fine = [size + 2 * reach for size, reach in zip(predicted, ladder.halo, strict=True)], factor
+        return 2 * total
 
     def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
         What the windows are cut from, and what is seen in them; products and their mix are computed again.
         """
-        return (NUM_INPUTS * num_inputs + 2 * self.channels + num_fields) * sum(self._cells(box))
+        return sum(
+            (self._inputs(number, num_inputs, num_fields) + 2 * self.channels + num_fields) * math.prod(predicted)
+            for number, predicted in enumerate(self._predicted(box))
+        )
 
-    def _cells(self, box: Sequence[int]) -> Iterator[int]:
-        return (math.prod(self._sides(factor, box)) for factor in self.factors)
+    def _predicted(self, box: Sequence[int]) -> list[list[int]]:
+        """Return the sizes ``z, y, x`` of what each scheme predicts."""
+        boxes = self.ladder.predicted([slice(0, size) for size in box])
+        return [[side.stop - side.start for side in sides] for sides in boxes]
 
-    def _sides(self, factor: Sequence[int], box: Sequence[int]) -> list[int]:
-        """Return the cells of a scale's scheme along each axis: interpolation takes one more on either side."""
-        return [size if s == 1 else -(-size // s) + 2 for size, s in zip(box, factor, strict=True)]
+    def _inputs(self, number: int, num_inputs: int, num_fields: int) -> int:
+        """Return how many values a scheme sees in a cell."""
+        follows = self.ladder.cascade and number + 1 < len(self.ladder.factors)
+        return NUM_INPUTS * num_inputs + num_fields * follows
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ CASES = [
 ]
 
 
-def operator(patches, scales=(1,)):
+def operator(patches, scales=(1,), *, cascade=False):
     torch.manual_seed(0)
-    local = LocalOperator(patches, ROWS, WIDTH, CHANNELS, scales).double()
+    local = LocalOperator(patches, ROWS, WIDTH, CHANNELS, scales, cascade=cascade).double()
     for parameter in local.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return local
@@ -56,7 +56,7 @@ def changes(local, inputs, tiles, conditions, rows):
     wide = []
     for fields, part in zip(inputs, tiles, strict=True):
         whole_domain = Region.whole(fields, part.frames.periodic)
-        wide.append([wide_inputs(whole_domain, part, local.halo, factor) for factor in local.factors])
+        wide.append(wide_inputs(whole_domain, part, local.ladder))
     rows = [row if isinstance(row, Rows) else Rows(row, row) for row in rows]
     return local.changes(wide, tiles, conditions, rows)
 
@@ -75,12 +75,16 @@ def near(cell, step, length, wraps):
     return (cell + step) % length if wraps else min(max(cell + step, 0), length - 1)
 
 
-def all_scales(test):
-    return pytest.mark.parametrize("scales", [(1,), (3, 1, 8)])(test)
+def all_ladders(test):
+    ladders = [((1,), False), ((3, 1, 8), False), ((1, 1, 3), True)]
+    return pytest.mark.parametrize(("scales", "cascade"), ladders, ids=["cells", "means", "cascade"])(test)
 
 
-def change_of(scheme, halo, inputs, told, rows, cell, periodic):
-    """What the scheme's drawing says of one cell, which may lie beyond the grid."""
+def change_of(scheme, halo, inputs, told, rows, cell, periodic, before=None):
+    """What the scheme's drawing says of one cell, which may lie beyond the grid.
+
+    In a cascade, ``before`` gives what the scheme before this one predicts in a cell, and this one adds to that.
+    """
     _, num_fields, *grid = inputs.shape
     factor, offset, factor_linear, factor_out, factor_stencils = told.split(
         [2 * CHANNELS, 2 * CHANNELS, 2 * CHANNELS, CHANNELS, NUM_STENCILS]
@@ -92,12 +96,18 @@ def change_of(scheme, halo, inputs, told, rows, cell, periodic):
             value = inputs[i, f, *at]
             seen += value * scheme.field_weight[rows[f], w, i] / num_fields**0.5
             change[f] += value * (scheme.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
+        if before is not None:
+            seen += (
+                before(tuple(map(sum, zip(cell, step, strict=True))))
+                @ scheme.field_predicted[rows, w]
+                / num_fields**0.5
+            )
     p, q = (seen * (1 + factor) + offset).split(CHANNELS)
     mixed = F.gelu(scheme.mix((p * q).clamp(-10, 10))) * (1 + factor_out)
     for f in range(num_fields):
         across = (seen * (1 + factor_linear) * scheme.field_linear[rows[f]]).sum()
         change[f] += across + (mixed * scheme.field_out[rows[f]]).sum()
-    return change
+    return change if before is None else change + before(cell)
 
 
 def means_of(inputs, factor):
@@ -115,26 +125,46 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
     """What the operator's drawing says, for one cell after the other."""
     num_samples, _, num_fields, *grid = inputs.shape
     change = torch.zeros(num_samples, num_fields, *grid, dtype=torch.float64)
-    for scheme, factor in zip(local.schemes, local.factors, strict=True):
-        means = means_of(inputs, factor)
-        for sample, told in enumerate(scheme.modulate(F.gelu(scheme.expand(conditions)))):
+    for sample in range(num_samples):
+        before, of_scales = None, []
+        for number in reversed(range(len(local.schemes))):
+            scheme, factor = local.schemes[number], local.ladder.factors[number]
+            told = scheme.modulate(F.gelu(scheme.expand(conditions)))[sample]
+            means = means_of(inputs, factor)[sample]
             known = functools.cache(
-                functools.partial(change_of, scheme, local.halo, means[sample], told, rows, periodic=periodic)
+                functools.partial(
+                    change_of, scheme, local.ladder.halo, means, told, rows, periodic=periodic, before=before
+                )
             )
-            for cell in itertools.product(*map(range, grid)):
-                place = [(at + 0.5) / s - 0.5 for at, s in zip(cell, factor, strict=True)]
-                for corner in itertools.product((0, 1), repeat=3):
-                    at = tuple(math.floor(along) + step for along, step in zip(place, corner, strict=True))
-                    weight = math.prod(1 - abs(along - n) for along, n in zip(place, at, strict=True))
-                    if weight > 0:
-                        change[sample, :, *cell] += weight * known(cell=at)
+            finer = local.ladder.factors[number - 1] if local.ladder.cascade and number else (1, 1, 1)
+            at_finer = functools.partial(interpolated, known, factor, finer)
+            if local.ladder.cascade:
+                before, of_scales = at_finer, [at_finer]
+            else:
+                of_scales.append(at_finer)
+        for cell in itertools.product(*map(range, grid)):
+            change[sample, :, *cell] = sum(at_cell(cell) for at_cell in of_scales)
     return change
 
 
+def interpolated(known, factor, finer, cell):
+    """What is known of means of ``factor`` cells, at one of ``finer`` cells."""
+    place = [(at + 0.5) * t / s - 0.5 for at, s, t in zip(cell, factor, finer, strict=True)]
+    total = 0
+    for corner in itertools.product((0, 1), repeat=3):
+        at = tuple(math.floor(along) + step for along, step in zip(place, corner, strict=True))
+        weight = math.prod(1 - abs(along - n) for along, n in zip(place, at, strict=True))
+        if weight > 0:
+            total = total + weight * known(cell=at)
+    return total
+
+
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES)
-@all_scales
-def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_grid(patches, grid, periodic, scales):
-    local, tiles = operator(patches, scales), whole(patches, grid, periodic)
+@all_ladders
+def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_grid(
+    patches, grid, periodic, scales, cascade
+):
+    local, tiles = operator(patches, scales, cascade=cascade), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
     (predicted,) = changes(local, [inputs], [tiles], conditions, [rows])
     expected = cell_by_cell(local, inputs, conditions, rows, periodic)
@@ -154,9 +184,9 @@ def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square():
 
 
 @pytest.mark.parametrize(("patches", "grid", "periodic"), CASES[:6])
-@all_scales
-def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales):
-    local, tiles = operator(patches, scales), whole(patches, grid, periodic)
+@all_ladders
+def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales, cascade):
+    local, tiles = operator(patches, scales, cascade=cascade), whole(patches, grid, periodic)
     inputs, conditions, rows = inputs_of(grid)
     (expected,) = changes(local, [inputs], [tiles], conditions, [rows])
     for seed, number in enumerate([0, 1, 1, 2, 3, len(tiles.row) - 1]):
@@ -168,7 +198,7 @@ def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, 
 
 
 def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
-    local, tiles = operator(PLANE, (1, 4)), whole(PLANE, (1, 8, 8), (False,) * 3)
+    local, tiles = operator(PLANE, (1, 4), cascade=True), whole(PLANE, (1, 8, 8), (False,) * 3)
     inputs, conditions, rows = inputs_of((1, 8, 8))
     (predicted,) = changes(local, [inputs], [some(tiles, tiles.row[:0])], conditions, [rows])
     predicted.sum().backward()
@@ -176,7 +206,7 @@ def test_a_rank_without_tiles_has_gradients_of_zero_for_every_parameter():
 
 
 def test_groups_are_predicted_as_each_by_itself():
-    local, periodic = operator(PLANE), (False, True, False)
+    local, periodic = operator(PLANE, (1, 1), cascade=True), (False, True, False)
     grids, fields = [(1, 8, 8), (1, 5, 9), (1, 4, 4)], [2, 3, 1]
     tiles = [whole(PLANE, grid, periodic, number) for number, grid in enumerate(grids, start=1)]
     inputs, conditions, rows = zip(
@@ -211,7 +241,7 @@ def test_a_new_operator_predicts_no_change_and_can_learn():
 
 
 def test_gradients_of_weights_and_of_the_fields_themselves_are_those_of_differences():
-    local, tiles = operator(PLANE, (1, 2)), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
+    local, tiles = operator(PLANE, (1, 2), cascade=True), whole(PLANE, (1, 4, 5), (False, True, False), num_samples=1)
     inputs, conditions, rows = inputs_of((1, 4, 5), num_samples=1)
 
     def predict(inputs, *_weights):
@@ -230,10 +260,11 @@ def test_it_sees_the_last_frame_and_the_change_in_units_of_its_size():
 
 
 def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none():
-    local, tiles = operator(PLANE), whole(PLANE, (1, 8, 8), (False, True, True))
+    local, tiles = operator(PLANE, (1, 1), cascade=True), whole(PLANE, (1, 8, 8), (False, True, True))
     inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
+    local.schemes[0].field_predicted.data[rows[2]] = 0  # nobody predicts a given field
     (of_all,) = changes(local, [inputs], [tiles], conditions, [rows])
-    for scheme in local.schemes:
-        scheme.field_weight.data *= math.sqrt(2 / 3)  # the sum over inputs is divided by the root of what is predicted
+    for weight in (*(scheme.field_weight for scheme in local.schemes), local.schemes[0].field_predicted):
+        weight.data *= math.sqrt(2 / 3)  # the sum over inputs is divided by the root of what is predicted
     (of_two,) = changes(local, [inputs], [tiles], conditions, [Rows(rows, rows[:2])])
     assert torch.allclose(of_two, of_all[:, :2], atol=1e-12)

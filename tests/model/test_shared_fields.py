@@ -42,7 +42,7 @@ CASES = {
     "walls": ("mix", PLANE, lambda dtype: long(dtype, (False, False, False)), {}),
     "one frame": ("mix", PLANE, lambda dtype: long(dtype, frames=1), {"history": 1}),
     "no local operator": ("mul", PLANE, long, {"local": 0}),
-    "scales that divide nothing": ("mix", PLANE, long, {"local_scales": (3, 1, 8)}),
+    "scales that divide nothing": ("mix", PLANE, long, {"local_scales": (1, 3, 8)}),
     "raw values and changes": ("mix", PLANE, mixed, {"values": "raw", "change": 0.5}),
     "a threshold": ("mix", PLANE, mixed, {"rule": "threshold"}),
     "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),

@@ -15,9 +15,8 @@ NEW = ("density", "magnetic_x")
 def moved(source, new_rows="zero", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
-    settings |= {
-        name: getattr(source.config, name) for name in ("local", "local_scales", "statistics", "predict")
-    } | changes
+    same = ("local", "local_scales", "local_cascade", "statistics", "predict")
+    settings |= {name: getattr(source.config, name) for name in same} | changes
     patches = settings.pop("patches", source.config.patches)
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
     torch.manual_seed(1)
@@ -66,7 +65,7 @@ def test_new_rows_start_as_asked_for(source, rule, expected):
         "embeddings": ["field_weight"],
         "conditions": ["field_weight"],
         "decoders": ["field_weight", "window_weight", "field_bias"],
-        "local": ["field_weight", "field_stencils", "field_linear", "field_out"],
+        "local": ["field_weight", "field_stencils", "field_linear", "field_out", "field_predicted"],
     }
     assert checked == {(module, name) for module, names in by_module.items() for name in names}
 

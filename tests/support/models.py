@@ -39,7 +39,8 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     torch.manual_seed(0)
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
-    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3, "local_scales": (1, 4)}
+    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3}
+    settings |= {"local_scales": (1, 1, 4), "local_cascade": True}
     settings |= {"statistics": True, "predict": "rate"}
     config = MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
     model = MateyModel(config).to(dtype)
@@ -50,4 +51,6 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
             torch.nn.init.normal_(scheme.field_stencils, std=0.1)
             torch.nn.init.normal_(scheme.field_linear, std=0.1)
             torch.nn.init.normal_(scheme.field_out, std=0.5)
+            if scheme.field_predicted is not None:
+                torch.nn.init.normal_(scheme.field_predicted, std=0.1)
     return model.eval()
