@@ -4,6 +4,8 @@ import json
 import sys
 
 import pytest
+from huggingface_hub import CommitOperationAdd, ModelCard
+from huggingface_hub.utils import validate_repo_id
 
 from matey.checkpoints.trained import load_trained
 from matey.data import open_dataset
@@ -49,3 +51,13 @@ def test_it_is_small_and_says_where_it_comes_from():
     assert load_trained(MODEL).lead_max == 5  # by its card, for rollouts
     card = (MODEL / "README.md").read_text()
     assert all(system in card for system in ("shallow_water", "compressible_turb", "incompressible"))
+
+
+def test_the_hub_would_take_the_model_as_it_lies():
+    """What `huggingface_hub` checks of a card, of names and of files before it sends any; nothing is sent."""
+    card = ModelCard.load(MODEL / "README.md", ignore_metadata_errors=False)
+    assert card.data.library_name == "matey-pde" and "physics" in card.data.tags
+    validate_repo_id("a-group/matey-micro")
+    files = [CommitOperationAdd(file.name, file) for file in sorted(MODEL.iterdir())]
+    assert {file.path_in_repo for file in files} >= {"README.md", "config.json", "model.safetensors"}
+    assert all(file.upload_info.size > 0 for file in files)

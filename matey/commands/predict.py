@@ -10,31 +10,60 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from matey.checkpoints.trained import Trained, load_trained
 from matey.commands.evaluate import find_device
 from matey.config.flags import FlagError, command_line
+from matey.ending import end_with_error
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
-from matey.mistakes import writing
+from matey.likely_place import likely_place
+from matey.mistakes import Mistake, writing
+from matey.model.matey import quiet
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.leading import dismiss, follow, lead, share_tokens
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
+TIMEOUT = 3600.0  # seconds that the other ranks wait for rank 0 to read or write between two predictions
 MOST_PICTURES = 250  # of a film; of a longer forecast it shows every second, third ... snapshot
 
 
 def main(args: argparse.Namespace) -> int:
     """Forecast; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    run(args)
+    rank, world_size = likely_place()
+    if world_size > 1:
+        return run_on_ranks(args, rank, world_size)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    run(args, args.checkpoint, find_device(args.device))
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
+def run_on_ranks(args: argparse.Namespace, rank: int, world_size: int) -> int:
+    """Forecast with the ranks that a launcher has started, which share the tokens of each sample; rank 0 writes."""
+    try:
+        environment = find_environment()
+        start_processes(environment, TIMEOUT, args.threads)
+        with quiet():
+            trained = load_trained(args.checkpoint)
+        model = share_tokens(trained.model, environment)
+        if environment.rank > 0:
+            follow(model)
+        else:
+            lead(model)
+            run(args, trained, environment.device)
+            dismiss()
+    except Mistake as error:
+        return end_with_error(rank, world_size, f"error: {error}")
+    return stop_processes()
+
+
+def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:
     """Forecast as the command line says, and print what was written and how the forecast ends."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     forecasts = forecast(
-        args.checkpoint,
+        model,
         args.data,
         steps=args.steps,
         lead=args.lead,
@@ -42,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
         trajectories=args.trajectories,
         history=args.history,
         batch_size=args.batch,
-        device=str(find_device(args.device)),
+        device=str(device),
         command=command_line(),
     )
     request = forecasts.request

@@ -10,7 +10,8 @@ import xarray
 from PIL import Image
 
 from matey.report.film_formats import ffmpeg
-from tests.support.programs import start
+from tests.support.paths import ROOT
+from tests.support.programs import start, start_ranks
 from tests.support.small_files import write_waves
 
 
@@ -48,6 +49,20 @@ def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
                 place = found.water_height.sel(trajectory=int(row["trajectory"]), time=float(row["time"]))
                 assert np.isclose(float(row["water_height"]), place.values[int(row["y"]), int(row["x"])], rtol=1e-6)
     assert (tmp_path / "swe.probes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder, tmp_path):
+    data = write_waves(tmp_path, "shallow_water")
+    command = ["launch/predict.py", "--checkpoint", model_folder, "--data", data, "--steps", "6", "--lead", "3"]
+    one = start([sys.executable, *command, "--out", tmp_path / "one.nc"])
+    film = ["--animate", tmp_path / "two.gif"]
+    two = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc", "--threads", "1", *film)
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr
+    assert two.stdout.count("Wrote") == 2
+    with xarray.open_dataset(tmp_path / "one.nc") as expected, xarray.open_dataset(tmp_path / "two.nc") as found:
+        assert np.allclose(found.water_height, expected.water_height, rtol=1e-5)
+    again = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc")
+    assert again.returncode == 2 and "is there already" in again.stderr
 
 
 def test_an_mp4_plays(predict, tmp_path):
