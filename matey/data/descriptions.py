@@ -12,7 +12,7 @@ from matey.config.loading import sentences
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
-from matey.data.remote.paths import RemotePath, place
+from matey.data.remote.paths import within
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
 BESIDE = "matey.yaml"
@@ -113,8 +113,7 @@ def _all_of(path: Path, patterns: str | tuple[str, ...] | None) -> list[Path]:
 
 
 def _matches(path: Path, pattern: str) -> list[Path]:
-    named = place(pattern).expanduser()
-    found = gridded_files(named if isinstance(named, RemotePath) else path.parent / named)
+    found = gridded_files(within(path.parent, pattern))
     if not found:
         raise DataError(
             f"{path}: no file matches {pattern!r}; mend 'files', which start from the description's folder."

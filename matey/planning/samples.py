@@ -13,6 +13,7 @@ import torch
 
 from matey.config import ConfigError, RunConfig
 from matey.data.reading import read_windows
+from matey.data.remote.paths import RemotePath, place
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
@@ -75,8 +76,8 @@ class Sample:
 
 
 def is_at_hand(run: RunConfig) -> bool:
-    """Whether there is a file or folder for each of the run's data sets."""
-    return all(glob(data.path) for data in run.data.sets)
+    """Whether there is a file or folder for each of the run's data sets; of what is elsewhere, reading says if there is not."""
+    return all(isinstance(place(data.path), RemotePath) or glob(data.path) for data in run.data.sets)
 
 
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+from pathlib import Path
 
 import fsspec
 import h5py
@@ -12,6 +13,7 @@ import pytest
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.index import Index
 from matey.data.remote.cache import BLOCK
+from matey.data.remote.paths import within
 from matey.data.remote.server import about
 from matey.data.split_record import RecordedParts, record_split
 from matey.data.splits import split_set
@@ -102,6 +104,16 @@ def test_a_description_here_names_files_elsewhere_one_by_one_or_by_a_glob(server
         description = described_files.write(tmp_path / "here", files=pattern)
         data = open_dataset(description)
         assert [str(source) for source in data.sources] == [files["train"]], part
+
+
+def test_a_path_starts_from_its_folder_unless_it_is_elsewhere(tmp_path):
+    assert within(tmp_path, "a.h5") == tmp_path / "a.h5" and within(tmp_path, "file:///a.h5") == Path("/a.h5")
+    far = within(tmp_path, "s3://bucket/sets/a.h5")
+    assert (str(far), str(far.parent), far.parent.parent.parent) == (
+        "s3://bucket/sets/a.h5",
+        "s3://bucket/sets",
+        far.parent.parent,
+    )
 
 
 def test_a_folder_elsewhere_is_searched():

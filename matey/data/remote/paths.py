@@ -20,6 +20,12 @@ def place(path: str | Path) -> Path:
     return RemotePath(text) if "://" in text and not text.startswith("file://") else Path(text.removeprefix("file://"))
 
 
+def within(folder: Path, path: str | Path) -> Path:
+    """Return a path that a user wrote in a folder."""
+    named = place(path).expanduser()
+    return named if isinstance(named, RemotePath) else folder / named
+
+
 def seen_from(folder: Path, path: Path) -> str:
     """Return a path as one writes it in a folder."""
     return str(path) if isinstance(path, RemotePath) else os.path.relpath(path.absolute(), folder.absolute())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matey.config import DataSection
 from matey.data import DataError, open_dataset
+from matey.data.remote.paths import within
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import ALL_FIELDS
 from matey.studies.folder import Row, StudyError
@@ -58,7 +59,7 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     total = 0
     for entry in data.sets:
         try:
-            opened = open_dataset(root / Path(entry.path).expanduser(), entry.description)
+            opened = open_dataset(within(root, entry.path), entry.description)
             num_train = len(split_set(opened, data.split, data.split_seed).train)
         except DataError as error:
             raise StudyError(str(error)) from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matey.data import DataError, open_dataset
+from matey.data.remote.paths import within
 from matey.studies.folder import StudyError
 
 
@@ -22,7 +23,7 @@ def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | No
     """
     found: dict[str, str] = {}
     for path in paths:
-        full = str(root / Path(path).expanduser())
+        full = str(within(root, path))
         try:
             system = open_dataset(full).system
         except DataError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from matey.config import ConfigError, RunConfig
+from matey.data.remote.paths import within
 from matey.studies.folder import STUDY
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.study_file import read_study
@@ -151,7 +152,7 @@ def timed(run: RunConfig, folder: Path, warm_up: int, timed_steps: int, threads:
         "checkpoint_every": steps,
         "keep_checkpoints": 1,
     }
-    sets = tuple(data.model_copy(update={"path": str(Path(data.path).absolute())}) for data in run.data.sets)
+    sets = tuple(data.model_copy(update={"path": str(within(Path.cwd(), data.path))}) for data in run.data.sets)
     return run.model_copy(
         update={
             "data": run.data.model_copy(update={"sets": sets, "validate_on": ()}),
