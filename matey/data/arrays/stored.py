@@ -25,7 +25,7 @@ class StoredArray:
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none.
         unit: unit as the file gives it, empty where it gives none.
-        packing: how values are packed or marked as missing.
+        packing: packing of the values, and marks of missing ones.
         problem: why it has no values, empty if it has.
         claimed: bytes that its shape claims, or one of its chunks if that is larger.
         limit: bytes that its file can hold of it at the most.

@@ -61,7 +61,7 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
     Args:
         path: the file. Its suffix names a format, and the package that the format needs is installed.
         overwrite: whether something may lie there already.
-        inputs: what the forecasts are made from, which stays in any case.
+        inputs: files that the forecasts are made from, which stay in any case.
     """
     if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
         raise FormatError(f"{path} is data that these forecasts are made from; choose another name.")
