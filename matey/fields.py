@@ -6,6 +6,7 @@ Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -88,10 +89,29 @@ class FieldBatch:
         object.__setattr__(self, "parameters", parameters)
         self._check_shapes()
         if not self.history.is_floating_point():
-            raise ValueError(f"history must hold real numbers, got {_kind(self.history)}; convert it with .float().")
+            raise ValueError(f"history must hold real numbers, got {_kind(self.history)}; convert it to float32.")
+        if self.history.dtype == torch.float16 and self.history.device.type == "cpu":
+            raise ValueError(
+                "history must be float32, float64 or bfloat16 on a CPU, got float16; convert it to float32."
+            )
+        self._check_about()
         _check_finite("history", self.fields, self.history)
+        if self.target is not None:
+            _check_finite("target", self.fields, self.target[:, None])
         if self.given is not None:
             _check_finite("given", self.given_fields, self.given)
+
+    def _check_about(self) -> None:
+        """Raise ValueError where lead times, spacing or periodic axes are no such thing."""
+        if self.num_samples == 0:
+            raise ValueError("history holds no sample.")
+        if not (self.lead_time.isfinite() & (self.lead_time > 0)).all():
+            raise ValueError(f"lead_time must be above 0 and finite, got {self.lead_time.tolist()[:8]}.")
+        spacing, periodic = tuple(self.spacing), tuple(self.periodic) if not isinstance(self.periodic, str) else ()
+        if len(spacing) != 3 or not all(0 < float(step) < math.inf for step in spacing):
+            raise ValueError(f"spacing must be three cell sizes above 0, along z, y, x, got {self.spacing!r}.")
+        if len(periodic) != 3 or not all(wraps in (True, False) for wraps in periodic):
+            raise ValueError(f"periodic must be True or False for each of z, y, x, got {self.periodic!r}.")
 
     def _check_shapes(self) -> None:
         if self.history.ndim != 6:
@@ -244,12 +264,15 @@ def _as_tensor(name: str, value: object) -> Tensor:
     import torch
 
     try:
-        # PyTorch takes no array that runs backwards.
-        return torch.as_tensor(np.ascontiguousarray(value) if isinstance(value, np.ndarray) else value)
+        # PyTorch takes no array that runs backwards or has its bytes in another order, and warns of those that are only read.
+        if isinstance(value, np.ndarray):
+            value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
+            value = value if value.flags.writeable else value.copy()
+        return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(
             f"{name} must be a tensor or an array of numbers, got {type(value).__name__}"
-            f"{f' of {value.dtype}' if isinstance(value, np.ndarray) else ''}; convert it with torch.as_tensor."
+            f"{f' of {value.dtype}' if isinstance(value, np.ndarray) else ''}; convert it to float32."
         ) from None
 
 

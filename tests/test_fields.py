@@ -1,5 +1,6 @@
 """The nouns that data and model share."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -37,12 +38,30 @@ def test_arrays_and_a_single_lead_time_become_tensors_of_their_precision():
         ({"history": np.full((1, 2, 1, 1, 4, 4), "a")}, "got ndarray of <U1"),
         ({"history": torch.zeros(1, 2, 1, 1, 4, 4, dtype=torch.int32)}, "must hold real numbers, got int32; .*float"),
         ({"fields": "a"}, r"fields must be names such as \('a',\), got the text 'a'"),
+        ({"lead_time": float("nan")}, "lead_time must be above 0 and finite"),
+        ({"lead_time": 0}, "lead_time must be above 0 and finite"),
+        ({"spacing": (1.0, 1.0)}, "spacing must be three cell sizes above 0"),
+        ({"spacing": (1.0, 1.0, -1.0)}, "spacing must be three cell sizes above 0"),
+        ({"periodic": "yes"}, "periodic must be True or False for each of z, y, x, got 'yes'"),
+        ({"target": torch.full((1, 1, 1, 4, 4), torch.nan)}, "target must be finite"),
+        ({"history": torch.zeros(1, 2, 1, 1, 4, 4).half()}, "got float16; convert it to float32"),
+        ({"history": torch.zeros(0, 2, 1, 1, 4, 4)}, "history holds no sample"),
     ],
 )
 def test_what_cannot_be_a_batch_is_a_sentence(changes, words):
     given = {"system": "s", "fields": ("a",), "history": torch.zeros(1, 2, 1, 1, 4, 4), "lead_time": 1}
     with pytest.raises(ValueError, match=words):
         FieldBatch(**given | changes)
+
+
+def test_arrays_of_other_byte_orders_and_read_only_ones_become_tensors_without_a_warning():
+    history = np.arange(32.0).reshape(1, 2, 1, 1, 4, 4)
+    history.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for array in (history, history.astype(">f8"), history[..., ::-1]):
+            batch = FieldBatch("s", ("a",), array, 1)
+            assert np.array_equal(batch.history.numpy(), array)
 
 
 def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made():

@@ -48,8 +48,13 @@ class Forecast(NamedTuple):
 
     @property
     def known_target(self) -> Tensor:
-        """The target, of a forecast that has one."""
-        assert self.target is not None, f"this forecast of {self.samples.system} has no target"
+        """The target.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.target is None:
+            raise ValueError(f"A batch of {self.samples.system} has no target, and so no loss; give it one.")
         return self.target
 
     def errors(self) -> Tensor:

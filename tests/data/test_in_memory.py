@@ -36,6 +36,13 @@ def test_arrays_and_tensors_are_read_frame_by_frame_without_a_copy():
     np.testing.assert_array_equal(frames[:, 0, 0], tensor.detach()[1, 1:3].float())
 
 
+def test_types_of_pytorch_and_other_orders_of_bytes_are_read():
+    values = np.arange(8.0).reshape(1, 2, 2, 2)
+    for array in (torch.from_numpy(values).bfloat16(), values.astype(">f4"), values.astype("<i2")):
+        data = TrajectorySet.from_arrays("s", {"a": array}, **PLANE)
+        np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], values[0].astype(np.float32))
+
+
 @pytest.mark.parametrize("grid", [(5,), (4, 5), (3, 4, 5)])
 def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
     values = np.random.default_rng(0).normal(size=(2, 3, *grid))
@@ -55,6 +62,10 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall",)}, "a cell size and a boundary for each"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall", "wals")}, "expected boundaries periodic, .* got wals"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"spacing": (0, 1)}, "expected steps above 0 in space and time"),
+        ({"a": np.ma.masked_less(np.eye(4)[None, None], 0.5)}, {}, "a is a masked array; cells that are left out"),
+        ({"a": np.zeros((2, 3, 4, 4), complex)}, {}, "real numbers for a, got ndarray of complex128"),
+        ({"a": np.full((2, 3, 4, 4), "1.0")}, {}, "real numbers for a, got ndarray of <U3"),
+        ({"a": [[[[1.0]]]]}, {}, "real numbers for a, got list of no type"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"parameters": [{}]}, "expected parameters of 2 trajectories, got 1"),
     ],
 )

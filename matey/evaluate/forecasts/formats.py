@@ -76,6 +76,8 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
         )
     if path.exists() and not overwrite:
         raise FormatError(f"{path} is there already; choose another name, or --overwrite it (overwrite=True).")
+    if path.is_dir() and any(path.iterdir()) and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
+        raise FormatError(f"{path} is a folder of other things, which stay; choose another name.")
 
 
 def format_of(path: Path) -> Format:
