@@ -22,7 +22,7 @@ from matey.parallel import collectives
 from matey.parallel.engine import Engine, build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import Meter
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.ahead import MicroBatch
 from matey.train.average import MovingAverage
@@ -72,7 +72,9 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     size = collectives.world_size()
     model = case.make_model().train()
     if size > 1:
-        model.seam = SequenceSeam(Topology(collectives.rank(), size, size, model.config.num_heads))
+        model.sequence_group = DistributedSequenceGroup(
+            Topology(collectives.rank(), size, size, model.config.num_heads)
+        )
     settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
     engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})
     meter, average = CountingMeter(engine.device), MovingAverage(engine, 0)
@@ -80,7 +82,7 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     batch = replace(batch, draw=torch.arange(case.batch))
     taken: TakenStep | None = None
     for step in range(1, settings.steps + 1):
-        ready: MicroBatch = prepare([batch], model.config, model.seam.ranks) if is_prepared else [batch]
+        ready: MicroBatch = prepare([batch], model.config, model.sequence_group.ranks) if is_prepared else [batch]
         if step <= WARM_UP:
             taken = _take(engine, iter([ready]), settings, average, step, meter)
     assert taken is not None

@@ -43,7 +43,7 @@ def from_file_to_gradients(
         data = _opened(case, folder)
         data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
         before, bytes_before = memory("cpu"), _bytes_read()
-        exchange = model.seam.exchange
+        exchange = model.sequence_group.exchange
         sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
         prepared = _prepared(case, model, data)
         found = {"bytes_read": _bytes_read() - bytes_before}
@@ -58,7 +58,7 @@ def from_file_to_gradients(
 def _prepared(case: Case, model: MateyModel, data: DescribedFiles) -> Prepared:
     """Read one window of each trajectory, whole on one process and in parts on several, and prepare them."""
     windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
-    ranks, exchange = model.seam.ranks, model.seam.exchange
+    ranks, exchange = model.sequence_group.ranks, model.sequence_group.exchange
     if exchange is None:
         return prepare(read_windows([data], windows, case.frames), model.config, ranks)
     share = BrickShare(model.config.patches[0], ranks.place, ranks.size)

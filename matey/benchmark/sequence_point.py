@@ -20,10 +20,10 @@ from matey.benchmark.speed_cases import Case
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology, shares
 from matey.parallel.traffic import count_traffic, stop_counting, take_traffic
 from matey.train.loss import LossScale, training_loss
@@ -37,7 +37,7 @@ def main(settings: dict[str, Any]) -> None:
     rank, size = collectives.rank(), collectives.world_size()
     model = case.make_model().train()
     if size > 1:
-        model.seam = SequenceSeam(Topology(rank, size, size, model.config.num_heads))
+        model.sequence_group = DistributedSequenceGroup(Topology(rank, size, size, model.config.num_heads))
     batch = case.make_batch()
     return_freed_memory(at_once=True)
     # A step first makes the gradients, and reads in the libraries' code for these sizes: neither is activations.
@@ -79,7 +79,7 @@ def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
 
 def loss_of(model: MateyModel, batch: FieldBatch | Prepared) -> Tensor:
     """Return the training loss."""
-    return training_loss(model(batch), model.seam, {"benchmark": LossScale()})[0]
+    return training_loss(model(batch), model.sequence_group, {"benchmark": LossScale()})[0]
 
 
 def step(model: MateyModel, batch: FieldBatch) -> None:
@@ -93,18 +93,18 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
 
     Group and one process take turns, since the clock of a processor that others share changes within minutes.
     """
-    seams = model.seam, Seam()
+    sequence_groups = model.sequence_group, SequenceGroup()
     times: list[list[tuple[float, float]]] = [[], []]
     for turn in range(repeat + 1):
-        for seam, measured in zip(seams, times, strict=True):
-            model.seam = seam
+        for sequence_group, measured in zip(sequence_groups, times, strict=True):
+            model.sequence_group = sequence_group
             collectives.barrier()
             wall, used = time.perf_counter(), time.process_time()
-            if seam is seams[0] or collectives.rank() == 0:
+            if sequence_group is sequence_groups[0] or collectives.rank() == 0:
                 step(model, batch)
             if turn:  # the first makes the heap
                 measured.append((time.perf_counter() - wall, time.process_time() - used))
-    model.seam = seams[0]
+    model.sequence_group = sequence_groups[0]
     (seconds, processor), (_, alone) = (map(statistics.median, zip(*measured, strict=True)) for measured in times)
     return seconds, processor, alone
 

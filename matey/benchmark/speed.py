@@ -126,7 +126,7 @@ class _Stand:
         )
 
     def _loss(self) -> Tensor:
-        return training_loss(self.model([self.batch]), self.model.seam, {self.batch.system: LossScale()})[0]
+        return training_loss(self.model([self.batch]), self.model.sequence_group, {self.batch.system: LossScale()})[0]
 
     def _forward_flops(self) -> int:
         # The counter knows attention by the matrix products that it consists of.

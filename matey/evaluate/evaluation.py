@@ -16,7 +16,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.reels import Reel, make_reels
 from matey.evaluate.rollout import Forecaster, rollout
-from matey.evaluate.seams import patches_of_cells
+from matey.evaluate.sequence_groups import patches_of_cells
 from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
 from matey.model.matey import MateyModel

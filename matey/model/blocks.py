@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
-from matey.model.seam import Plan, Seam
+from matey.model.sequence_group import Plan, SequenceGroup
 from matey.tokens.patches import Patch
 from matey.tokens.schemes import Key
 
@@ -34,11 +34,11 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, seam: Seam, plan: Plan) -> Tensor:
+    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, plan: Plan) -> Tensor:
         """Return what tokens ``(n, e)`` gathered from their segments."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
         q, k, v = qkv.unbind(1)
-        gathered = seam.attend(q, k, v, plan)
+        gathered = sequence_group.attend(q, k, v, plan)
         return self.out(rearrange(gathered, "n h d -> n (h d)"))
 
 
@@ -65,18 +65,18 @@ class Block(nn.Module):
         self.mlp = Mlp(width, hidden)
 
     def forward(
-        self, tokens: Tensor, seam: Seam, plans: Sequence[Plan], keep: Sequence[Tensor] | None = None
+        self, tokens: Tensor, sequence_group: SequenceGroup, plans: Sequence[Plan], keep: Sequence[Tensor] | None = None
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 
         Args:
             tokens: ``(n, e)``, the tokens of this rank.
-            seam: computes the attention, with other ranks where the samples are shared.
-            plans: one plan per segmentation of the scheme, see `Seam.plan`.
+            sequence_group: computes the attention, with other ranks where the samples are shared.
+            plans: one plan per segmentation of the scheme, see `SequenceGroup.plan`.
             keep: a factor ``(n, 1)`` on each residual, those of drop path; None keeps all as they are.
         """
         for number, (attention, plan) in enumerate(zip(self.attentions, plans, strict=True)):
-            residual = attention(tokens, seam, plan)
+            residual = attention(tokens, sequence_group, plan)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])

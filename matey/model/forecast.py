@@ -10,7 +10,7 @@ from torch import Tensor
 from matey.metrics import nrmse
 from matey.model.groups import unpacked
 from matey.model.prepare import Prepared
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.tiles import Tiles
@@ -33,7 +33,7 @@ class Forecast(NamedTuple):
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
         num_tokens: number of tokens of the batch that this rank processed.
-        seam: the seam that adds up what the ranks of a sequence group decoded.
+        sequence_group: the ranks that share the samples, whose parts it adds up.
     """
 
     samples: Samples
@@ -44,7 +44,7 @@ class Forecast(NamedTuple):
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
-    seam: Seam
+    sequence_group: SequenceGroup
 
     @property
     def known_target(self) -> Tensor:
@@ -76,7 +76,7 @@ class Forecast(NamedTuple):
 
     def _together(self, values: Tensor) -> Tensor:
         """Return tiles ``(k, f, z, y, x)`` of all ranks as one frame."""
-        return self.seam.reduce(self.tiles.put(values.where(self.own[:, None], 0)))
+        return self.sequence_group.reduce(self.tiles.put(values.where(self.own[:, None], 0)))
 
     def _scale_of_tiles(self) -> Tensor:
         return self.scale[self.tiles.sample][..., None, None, None]
@@ -87,14 +87,14 @@ class Forecast(NamedTuple):
         return nrmse(self.field(), self._together(self.known_target))
 
 
-def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, seam: Seam) -> Forecasts:
+def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_group: SequenceGroup) -> Forecasts:
     """Return the forecasts of a micro-batch.
 
     Args:
         prepared: the micro-batch.
         decoded: values decoded for all its batches, one after the other: of each ``(k, f, z, y, x)``, see `Forecast`.
         predict: quantity that the model predicts, as `MateyConfig` names it.
-        seam: the seam that adds up what the ranks of a sequence group decoded.
+        sequence_group: the ranks that share the samples, whose parts it adds up.
     """
     decoding = prepared.decoding
     shapes = [
@@ -110,7 +110,7 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, seam: Seam) 
             decoded=values,
             target=seen.target,
             num_tokens=num_tokens,
-            seam=seam,
+            sequence_group=sequence_group,
         )
         for samples, seen, normalisation, tiles, own, values, num_tokens in zip(
             prepared.samples,

@@ -18,14 +18,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.tokens.coverage import halo_routes, held_by, tiles_around
 from matey.tokens.patches import surroundings
 from matey.tokens.tiles import Tiles
 
 
 def with_halo(
-    values: Sequence[Tensor], tiles: Sequence[Tiles], halos: Sequence[Sequence[int]], seam: Seam
+    values: Sequence[Tensor], tiles: Sequence[Tiles], halos: Sequence[Sequence[int]], sequence_group: SequenceGroup
 ) -> list[Tensor]:
     """Return the tiles with the cells around them, ``(k, f, z, y, x)`` wider by the halo at both ends of each axis.
 
@@ -36,22 +36,24 @@ def with_halo(
         values: tensors ``(k, f, z, y, x)``, one per batch, zero in cells that are not this rank's.
         tiles: the tiles that they lie in.
         halos: number of cells ``z, y, x`` of the halo, for each batch.
-        seam: the seam that hands tiles over between the ranks that share the samples.
+        sequence_group: the group that hands tiles over between the ranks that share the samples.
     """
     wanted = [tiles_around(part, halo) for part, halo in zip(tiles, halos, strict=True)]
     given = [
         have.new_zeros(len(around.row), *have.shape[1:]).index_copy(0, torch.searchsorted(around.row, part.row), have)
         for have, part, around in zip(values, tiles, wanted, strict=True)
     ]
-    holders = [held_by(part, seam.ranks.place) for part in tiles]
-    summed = seam.reduce(torch.cat([holder.flatten() for holder in holders]))
+    holders = [held_by(part, sequence_group.ranks.place) for part in tiles]
+    summed = sequence_group.reduce(torch.cat([holder.flatten() for holder in holders]))
     shared = [
         holder.view_as(own)
         for holder, own in zip(summed.split([holder.numel() for holder in holders]), holders, strict=True)
     ]
     rows = [around.row for around in wanted]
-    plan = seam.ranks.plan_hand_over(rows, rows, seam.size, lambda rank: halo_routes(tiles, shared, halos))
-    together = seam.hand_over(given, plan)
+    plan = sequence_group.ranks.plan_hand_over(
+        rows, rows, sequence_group.size, lambda rank: halo_routes(tiles, shared, halos)
+    )
+    together = sequence_group.hand_over(given, plan)
     parts = zip(together, wanted, tiles, halos, strict=True)
     return [_cut(each, around, part, halo) for each, around, part, halo in parts]
 

@@ -26,7 +26,7 @@ from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
 from matey.model.prepare import Prepared, prepare
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.model.stencil import Scheme
 from matey.samples import Samples
 from matey.tokens.patches import patches_at
@@ -40,7 +40,7 @@ class MateyModel(PreTrainedModel):
     sequence of calls on all ranks.
 
     Attributes:
-        seam: computes attention and sums; `matey.parallel` puts another in its place for a group of ranks.
+        sequence_group: computes attention and sums; `matey.parallel` puts another in its place for a group of ranks.
         checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
             ``all`` or ``every_other``.
         offload_activations: whether what such blocks keep waits in main memory.
@@ -70,7 +70,7 @@ class MateyModel(PreTrainedModel):
         if config.local:
             scales, cascade = config.local_scales, config.local_cascade
             self.local = LocalOperator(config.patches, num_fields, width, config.local, scales, cascade=cascade)
-        self.seam = Seam(config.attention)
+        self.sequence_group = SequenceGroup(config.attention)
         self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
 
@@ -114,8 +114,8 @@ class MateyModel(PreTrainedModel):
         """
         if not isinstance(batches, Prepared):
             batches = [batches] if isinstance(batches, FieldBatch) else batches
-            batches = prepare(batches, self.config, self.seam.ranks)
-        return forecasts_of(batches, super().__call__(batches), self.config.predict, self.seam)
+            batches = prepare(batches, self.config, self.sequence_group.ranks)
+        return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
     def forward(self, prepared: Prepared) -> Tensor:
         """Return what is decoded for all batches as one tensor, see `matey.model.groups`, of which `forecasts_of` is made."""
@@ -132,11 +132,11 @@ class MateyModel(PreTrainedModel):
         """Call a block, or have it called again in the backward pass instead of keeping its activations."""
         recompute = self.checkpoint_blocks == "all" or (self.checkpoint_blocks == "every_other" and number % 2 == 0)
         if not (recompute and self.training and torch.is_grad_enabled()):
-            return block(tokens, self.seam, *inputs)
+            return block(tokens, self.sequence_group, *inputs)
         # The reentrant form saves its input as an autograd function does, so that it can be sent to main memory.
         with save_on_cpu(pin_memory=True) if self.offload_activations else nullcontext():
-            seam = self.seam.of_recomputed_blocks()
-            return checkpoint(block, tokens, seam, *inputs, use_reentrant=self.offload_activations)
+            sequence_group = self.sequence_group.of_recomputed_blocks()
+            return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
     def _keep(self, number: int, prepared: Prepared, dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
@@ -158,7 +158,7 @@ class MateyModel(PreTrainedModel):
         """
         was_training = self.training
         self.eval()
-        (forecast,) = self(prepare([batch.to(self.device)], self.config, self.seam.ranks, token_batch))
+        (forecast,) = self(prepare([batch.to(self.device)], self.config, self.sequence_group.ranks, token_batch))
         self.train(was_training)
         return forecast.field()
 
@@ -204,7 +204,7 @@ class MateyModel(PreTrainedModel):
             blend(levels, blending)
             for levels, blending in zip(self._decode_levels(prepared, tokens), decoding.blendings, strict=True)
         ]
-        handed = self.seam.hand_over(blended, decoding.hand_over)
+        handed = self.sequence_group.hand_over(blended, decoding.hand_over)
         if self.local is not None:
             changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.held, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]

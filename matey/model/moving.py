@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matey.model.configuration import MateyConfig
 from matey.model.own_tokens import in_bricks
-from matey.model.seam import Exchange, RankGroup
+from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart
 from matey.tokens.parts import Around, Sharing
 from matey.tokens.patches import Patch, extend

@@ -24,8 +24,8 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
 from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, own_tokens
-from matey.model.seam import HandOver, Plan, RankGroup
 from matey.model.seen import Seen, see
+from matey.model.sequence_group import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
 from matey.samples import Samples
 from matey.tokens.coverage import routes, tiles_of, tiles_reached

@@ -21,8 +21,8 @@ from matey.model.configuration import MateyConfig
 from matey.model.local import Ladder
 from matey.model.moving import bricks_read, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
-from matey.model.seam import Exchange, RankGroup
 from matey.model.seen import Seen, surroundings_in, window_box
+from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
 from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
 from matey.tokens.parts import Around, Sharing

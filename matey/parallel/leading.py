@@ -12,7 +12,7 @@ from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import from_rank_zero
 from matey.parallel.environment import Environment
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.tokenize import TokenBatch
 
@@ -20,7 +20,9 @@ from matey.tokens.tokenize import TokenBatch
 def share_tokens(model: MateyModel, environment: Environment) -> MateyModel:
     """Return a model, moved to this rank's device, whose tokens all ranks share; they must all call."""
     size = environment.world_size
-    model.seam = SequenceSeam(Topology(environment.rank, size, size, model.config.num_heads), model.seam.backend)
+    model.sequence_group = DistributedSequenceGroup(
+        Topology(environment.rank, size, size, model.config.num_heads), model.sequence_group.backend
+    )
     return model.to(environment.device)
 
 

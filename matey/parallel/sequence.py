@@ -1,4 +1,4 @@
-"""Sequence parallelism: the seam of the model for a group of ranks that share samples, exact for any heads, tokens and ranks.
+"""Sequence parallelism: the model's sequence group of several ranks that share samples, exact for any heads, tokens and ranks.
 
 Every rank holds an equal slice of the packed tokens. Attention has two plans, and each segmentation takes the one that moves
 fewer bytes: tokens are exchanged for heads (Ulysses, arXiv:2309.14509) and queries shared out where heads do not suffice, or
@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.attention import segment_attention
-from matey.model.seam import RankGroup, Routes, Seam
+from matey.model.sequence_group import RankGroup, Routes, SequenceGroup
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
 from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
@@ -69,7 +69,7 @@ class TokensPlan:
 
 
 @dataclass(frozen=True)
-class SequenceGroup(RankGroup):
+class SequenceRanks(RankGroup):
     """Who does what in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks.
 
     Attributes:
@@ -109,11 +109,11 @@ class SequenceGroup(RankGroup):
         return plan_hand_over(reached, held, routes(rank), self.topology.sequence_rank, self.size)
 
 
-class SequenceSeam(Seam):
-    """The seam for a group of ranks.
+class DistributedSequenceGroup(SequenceGroup):
+    """The sequence group of several ranks.
 
     Args:
-        topology: the place of this rank. All ranks must make their seams together: it makes process groups.
+        topology: the place of this rank. All ranks must make theirs together: it makes process groups.
         backend: backend of `segment_attention`.
 
     Attributes:
@@ -121,7 +121,7 @@ class SequenceSeam(Seam):
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
-        super().__init__(backend, SequenceGroup(topology))
+        super().__init__(backend, SequenceRanks(topology))
         self.topology = topology
         self._gathers_again = True
         self.exchange = HostExchange(topology.sequence_groups())
@@ -134,14 +134,14 @@ class SequenceSeam(Seam):
             return self._attend_by_heads(q, k, v, plan)
         return self._attend_by_tokens(q, k, v, plan)
 
-    def of_recomputed_blocks(self) -> Seam:
-        """Return the seam that keeps what it gathers: saved tensors are those of a block that is computed again."""
-        seam = copy(self)
-        seam._gathers_again = False
-        return seam
+    def of_recomputed_blocks(self) -> SequenceGroup:
+        """Return the group that keeps what it gathers: saved tensors are those of a block that is computed again."""
+        sequence_group = copy(self)
+        sequence_group._gathers_again = False
+        return sequence_group
 
     def hand_over(self, values: Sequence[Tensor], plan: Sequence[RowsPlan]) -> list[Tensor]:
-        """Add up what the ranks have of each row, at the ranks that hold it; see `Seam.hand_over`."""
+        """Add up what the ranks have of each row, at the ranks that hold it; see `SequenceGroup.hand_over`."""
         return hand_over(values, plan, self.group)
 
     def reduce(self, partial: Tensor) -> Tensor:

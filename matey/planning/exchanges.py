@@ -1,4 +1,4 @@
-"""What a rank sends in a step, by kind and purpose: the messages that DeepSpeed and the sequence seam will make."""
+"""What a rank sends in a step, by kind and purpose: the messages that DeepSpeed and the sequence group will make."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.prepare import Prepared, prepare
-from matey.model.seam import Exchange, RankGroup
+from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, packed
 from matey.samples import BatchPart

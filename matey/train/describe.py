@@ -58,7 +58,7 @@ def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, batch
         f"and keeps about {kept / 2**20:.0f} MiB of activations in float32."
     ]
     for number, key in enumerate(model.keys, start=1):
-        plan = model.seam.ranks.plan(key(layout))
+        plan = model.sequence_group.ranks.plan(key(layout))
         lines.append(f"Attention {number} of a block: {_how(plan, model.config.width)}")
     return "\n".join(lines)
 

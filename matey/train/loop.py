@@ -160,10 +160,10 @@ def take_step_of(
         if not isinstance(batches, Prepared):
             batches = push_forward(engine, batches, num_rolled(micro_step, settings))
         forecasts = engine(batches)
-        loss, per_sample = training_loss(forecasts, engine.module.seam, scales, LOSSES[settings.loss])
+        loss, per_sample = training_loss(forecasts, engine.module.sequence_group, scales, LOSSES[settings.loss])
         meter.mark("forward")
         # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
-        engine.backward(loss * engine.module.seam.size)
+        engine.backward(loss * engine.module.sequence_group.size)
         meter.mark("backward")
         grad_norm = take_step(engine)
         meter.mark("optimizer")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from matey.model.forecast import Forecast
 from matey.model.halo import with_halo
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
 
@@ -39,20 +39,20 @@ class LossScale:
         return self.first * lead_time**self.power
 
 
-def errors_of(forecasts: Sequence[Forecast], seam: Seam, loss: Loss = NRMSE) -> list[Tensor]:
+def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss: Loss = NRMSE) -> list[Tensor]:
     """Return the relative error of each sample and field, ``(b, f)``, from each rank's cells.
 
     Args:
         forecasts: forecasts of batches with a target.
-        seam: the seam that sums over the ranks that share the samples, once for all forecasts.
+        sequence_group: the group that sums over the ranks that share the samples, once for all forecasts.
         loss: the error; by default the NRMSE, that of `matey.metrics.nrmse`.
     """
     halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
     values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
     if loss.halo:
-        values = with_halo(values, [forecast.tiles for forecast in forecasts], halos, seam)
+        values = with_halo(values, [forecast.tiles for forecast in forecasts], halos, sequence_group)
     own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
-    summed = seam.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
+    summed = sequence_group.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
     found = []
     for total, sums, forecast in zip(summed, own, forecasts, strict=True):
         of_error, of_target = total.view_as(sums).chunk(2, dim=1)
@@ -68,17 +68,17 @@ def _target_of(forecast: Forecast) -> Tensor:
 
 
 def training_loss(
-    forecasts: Sequence[Forecast], seam: Seam, scales: Mapping[str, LossScale], loss: Loss = NRMSE
+    forecasts: Sequence[Forecast], sequence_group: SequenceGroup, scales: Mapping[str, LossScale], loss: Loss = NRMSE
 ) -> tuple[Tensor, Tensor]:
     """Return the mean over the samples of a micro-batch, and the loss of each sample ``(b,)``.
 
     Args:
         forecasts: forecasts of the batches of a micro-batch.
-        seam: the seam that sums over the ranks that share the samples.
+        sequence_group: the group that sums over the ranks that share the samples.
         scales: the error that counts as a loss of 1, for each system.
         loss: the error of a forecast.
     """
-    errors = zip(forecasts, errors_of(forecasts, seam, loss), strict=True)
+    errors = zip(forecasts, errors_of(forecasts, sequence_group, loss), strict=True)
     per_sample = torch.cat(
         [
             error.mean(dim=1) / scales[forecast.samples.system].at(forecast.samples.lead_time.to(error.dtype))

@@ -18,7 +18,7 @@ from matey.parallel.agreement import check_agreement, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import Engine, build_engine, is_bf16
 from matey.parallel.placement import check_placement
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.criteria import OF_ONE_PATCH
 from matey.tokens.parts import BrickShare
@@ -67,7 +67,7 @@ def train_run(
     topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
     check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
-        model.seam = SequenceSeam(topology, run.model.attention)
+        model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     notes = (*data.notes, *notes)
@@ -118,9 +118,9 @@ def _train_in(
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
         share=share_of(run, model),
-        finish=MakeReady(model.config, model.seam.ranks, run.train, is_packed),
+        finish=MakeReady(model.config, model.sequence_group.ranks, run.train, is_packed),
     )
-    prepared = together(read, model.config, model.seam.ranks, model.seam.exchange)
+    prepared = together(read, model.config, model.sequence_group.ranks, model.sequence_group.exchange)
     stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
@@ -211,7 +211,7 @@ def share_of(run: RunConfig, model: MateyModel) -> BrickShare | None:
     All read all where a window with bad values is to be replaced, which all have to find out; where something is given besides
     the histories; and where a criterion decides that looks at more than a patch, as a package's may.
     """
-    ranks, criterion = model.seam.ranks, model.config.refinement.criterion
+    ranks, criterion = model.sequence_group.ranks, model.config.refinement.criterion
     if ranks.size == 1 or run.data.bad_values == "skip" or criterion not in OF_ONE_PATCH or model.config.given:
         return None
     return BrickShare(model.config.patches[0], ranks.place, ranks.size)

@@ -62,7 +62,7 @@ def validate(
         mine = first + topology.data_rank
         chunk = chunks[mine if mine < len(chunks) else 0]
         batches = [batch.to(engine.device) for batch in read_windows(sets, chunk, history)]
-        errors = errors_of(engine(batches), engine.module.seam)
+        errors = errors_of(engine(batches), engine.module.sequence_group)
         for batch, error in zip(batches, errors, strict=True) if mine < len(chunks) else ():
             name = names[chunk[0].set_index]
             model_error.add_errors(name, error.mean(dim=1))

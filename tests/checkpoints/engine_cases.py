@@ -19,7 +19,7 @@ from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
@@ -76,7 +76,7 @@ class Training:
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
         if size > 1:
-            model.seam = SequenceSeam(self.topology)
+            model.sequence_group = DistributedSequenceGroup(self.topology)
         FINETUNE_MODES[trained](model, FinetuneSection(lora_rank=4, lora_alpha=8.0))
         self.deepspeed_config = {"zero_optimization": {"stage": stage}, **more}
         self.engine = build_engine(model.train(), self.run.train, self.deepspeed_config)
@@ -86,7 +86,7 @@ class Training:
     def step(self, step):
         share = samples_of(step, 1, self.micro, 0, self.topology.data_rank, self.topology.num_data_ranks)
         share = [batch.to(self.engine.device) for batch in share]
-        loss, _ = training_loss(self.engine(share), self.engine.module.seam, SCALES)
+        loss, _ = training_loss(self.engine(share), self.engine.module.sequence_group, SCALES)
         self.engine.backward(loss * self.topology.sequence_parallel_size)
         take_step(self.engine)
         self.average.update(step)

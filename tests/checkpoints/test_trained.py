@@ -180,7 +180,7 @@ def test_a_model_whose_weights_are_not_finite_is_refused(run_folder, model):
 
 def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_folder):
     edit_model_config(run_folder, attention="flash_attn")
-    assert load_trained(run_folder).model.seam.backend == "auto"
+    assert load_trained(run_folder).model.sequence_group.backend == "auto"
 
 
 @pytest.mark.parametrize("scales", [5, [], [0], ["2"], [10**9], [1] * 1000])

@@ -42,7 +42,9 @@ def main(settings, deepspeed_config):
     model = case.make_model()
     memory(device)  # from here on the peak counts
     engine = build_engine(model.train(), TrainSection(steps=STEPS, micro_batch=case.batch), deepspeed_config)
-    stream = on_device((packed(prepare([batch], model.config, model.seam.ranks)) for _ in range(STEPS)), engine.device)
+    stream = on_device(
+        (packed(prepare([batch], model.config, model.sequence_group.ranks)) for _ in range(STEPS)), engine.device
+    )
     blocked: list[str] = []
     for step in range(STEPS):
         ready = next(stream)
@@ -50,7 +52,7 @@ def main(settings, deepspeed_config):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             with heard("error" if is_last else "default", device):
-                loss, _ = training_loss(engine(ready), engine.module.seam, {batch.system: LossScale()})
+                loss, _ = training_loss(engine(ready), engine.module.sequence_group, {batch.system: LossScale()})
                 engine.backward(loss)
             with heard("warn" if is_last else "default", device):
                 take_step(engine)

@@ -8,21 +8,21 @@ import torch.distributed as dist
 from deepspeed.accelerator import real_accelerator
 from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
 
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model
 
 
-def run(model, seam, batch):
-    """Return the loss and the gradients, summed over the ranks of the seam."""
-    model.seam = seam
+def run(model, sequence_group, batch):
+    """Return the loss and the gradients, summed over the ranks of the sequence group."""
+    model.sequence_group = sequence_group
     model.zero_grad()
-    loss, _ = training_loss(model([batch]), seam, {batch.system: LossScale()})
+    loss, _ = training_loss(model([batch]), sequence_group, {batch.system: LossScale()})
     loss.backward()
-    return [loss.detach(), *(seam.reduce(parameter.grad).clone() for parameter in model.parameters())]
+    return [loss.detach(), *(sequence_group.reduce(parameter.grad).clone() for parameter in model.parameters())]
 
 
 def main(device):
@@ -34,8 +34,8 @@ def main(device):
     for scheme in ("vit", "avit"):
         model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32, scheme=scheme).to(device)
         batch = make_batch(num_samples=2, grid=(1, 32, 24)).to(device)
-        ours = run(model, SequenceSeam(Topology(rank, size, size, 3)), batch)
-        expected = run(model, Seam(), batch)
+        ours = run(model, DistributedSequenceGroup(Topology(rank, size, size, 3)), batch)
+        expected = run(model, SequenceGroup(), batch)
         off = [float((a - b).norm() / b.norm().clamp_min(1e-30)) for a, b in zip(ours, expected, strict=True)]
         worst = max(worst, *off)
     if rank == 0:

@@ -26,7 +26,7 @@ def test_a_residual_keeps_its_size_on_average(rate):
 
 
 def losses(model, batch):
-    return training_loss(model([batch]), model.seam, {batch.system: LossScale()})[1]
+    return training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[1]
 
 
 def test_what_a_sample_skips_depends_on_its_draw_and_not_on_the_batch_around_it():
@@ -61,7 +61,7 @@ def forward_and_backward(checkpoint_blocks, offload):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = training_loss(model([batch]), model.seam, {batch.system: LossScale()})
+        loss, _ = training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})
     assert called == [0, 1, 2, 3]
     on_device = [number for number, tensor in enumerate(given) if tensor.data_ptr() in kept]
     loss.backward()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matey.model.seam import RankGroup, Seam
+from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.parallel.topology import shares
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model
@@ -40,10 +40,10 @@ def largest_after_the_blocks(batch, ranks, **settings):
     """Return the size of the largest tensor of decoding, loss and their gradients, over that of the predicted frame."""
     model = make_model(dtype=torch.float32, num_blocks=1, **settings).train()
     model.blocks = torch.nn.ModuleList()
-    model.seam = Seam(ranks=BrickShare(ranks // 2, ranks))
+    model.sequence_group = SequenceGroup(ranks=BrickShare(ranks // 2, ranks))
     with LargestTensor() as largest:
         model.norm.register_forward_hook(lambda *_: setattr(largest, "started", True))
-        training_loss(model([batch]), model.seam, {"shallow_water": LossScale()})[0].backward()
+        training_loss(model([batch]), model.sequence_group, {"shallow_water": LossScale()})[0].backward()
     return largest.values / batch.target[0].numel()
 
 

@@ -8,7 +8,7 @@ import torch
 from matey.model.prepare import prepare
 from matey.model.shared_fields import prepare_parts
 from matey.nested import tensors_in
-from matey.parallel.sequence import SequenceGroup
+from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
 from tests.support.models import VOCABULARY, make_batch, make_model
@@ -60,7 +60,7 @@ def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
     token_set, patches, make, settings = CASES[name]
     config, batches = make_model(patches, torch.float32, set=token_set, **settings).config, make(dtype)
     for size in (2, 3, 8):
-        groups = [SequenceGroup(Topology(rank, size, size, 3)) for rank in range(size)]
+        groups = [SequenceRanks(Topology(rank, size, size, 3)) for rank in range(size)]
         found = Group(size).run(
             lambda rank, exchange, groups=groups, size=size: prepare_parts(
                 parts_of(batches, BrickShare(patches[0], rank, size)), config, groups[rank], exchange

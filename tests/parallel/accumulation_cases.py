@@ -27,7 +27,7 @@ def norms(config: dict, accumulation: int) -> list[float]:
     engine = build_engine(make_model().float().train(), train, config)
     batch, found = make_batch(num_samples=1), []
     for _ in range(2 * accumulation):
-        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: LossScale()})
+        loss, _ = training_loss(engine([batch]), engine.module.sequence_group, {batch.system: LossScale()})
         engine.backward(loss)
         found.append(take_step(engine))
     engine.destroy()

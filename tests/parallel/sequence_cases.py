@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, reduce_scatter
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
@@ -84,18 +84,18 @@ def drawn(batches, name):
     return [replace(batch, draw=torch.arange(batch.num_samples) + 10 * at) for at, batch in enumerate(batches)]
 
 
-def run(model, seam, batches, group=None, loss=NRMSE):
+def run(model, sequence_group, batches, group=None, loss=NRMSE):
     """Return the outputs as one vector, the loss and the gradient of every parameter."""
-    model.seam = seam
+    model.sequence_group = sequence_group
     model.zero_grad()
     # As in training, no rank has the whole fields; but for what is given, which is read whole.
-    if group is not None and seam.size > 1 and not model.config.given:
-        share = BrickShare(model.config.patches[0], seam.ranks.place, seam.size)
-        batches = prepare_parts(parts_of(batches, share), model.config, seam.ranks, seam.exchange)
+    if group is not None and sequence_group.size > 1 and not model.config.given:
+        share = BrickShare(model.config.patches[0], sequence_group.ranks.place, sequence_group.size)
+        batches = prepare_parts(parts_of(batches, share), model.config, sequence_group.ranks, sequence_group.exchange)
     forecasts = model(batches)
-    loss, _ = training_loss(forecasts, seam, SCALES, loss)
+    loss, _ = training_loss(forecasts, sequence_group, SCALES, loss)
     loss.backward()
-    output = torch.cat([seam.reduce(forecast.frame()).detach().flatten() for forecast in forecasts])
+    output = torch.cat([sequence_group.reduce(forecast.frame()).detach().flatten() for forecast in forecasts])
     gradients = [parameter.grad for parameter in model.parameters()]
     if group is not None:
         for gradient in gradients:
@@ -124,7 +124,7 @@ def cases(heads):
 def main(heads, dtype):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
-    seams = {head: SequenceSeam(Topology(rank, size, size, head)) for head in heads}
+    sequence_groups = {head: DistributedSequenceGroup(Topology(rank, size, size, head)) for head in heads}
     for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
@@ -138,10 +138,10 @@ def main(heads, dtype):
         for setting in how.keys() - {"drop_path", "loss", "given"}:
             setattr(model, setting, how[setting])
         loss = how.get("loss", NRMSE)
-        ours = run(model, seams[head], batches, seams[head].group, loss)
+        ours = run(model, sequence_groups[head], batches, sequence_groups[head].group, loss)
         if rank == 0:
             model.checkpoint_blocks, model.offload_activations = "none", False
-            expected = run(model, Seam(), batches, loss=loss)
+            expected = run(model, SequenceGroup(), batches, loss=loss)
             # What no one has a gradient of would be alike for nothing.
             assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions", "told"))), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])

@@ -14,7 +14,7 @@ from matey.config import TrainSection
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import VOCABULARY, make_batch, make_model
@@ -46,7 +46,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
     micro = GLOBAL_BATCH // accumulation // topology.num_data_ranks
     model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
     if size > 1:
-        model.seam = SequenceSeam(topology)
+        model.sequence_group = DistributedSequenceGroup(topology)
     model.checkpoint_blocks = "all" if recompute else "none"
     if freeze:
         model.blocks.requires_grad_(False)
@@ -68,7 +68,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
         loss_of_step = 0.0
         for chunk in range(accumulation):
             share = samples_of(step, accumulation, micro, chunk, topology.data_rank, topology.num_data_ranks)
-            loss, _ = training_loss(engine(share), engine.module.seam, SCALES)
+            loss, _ = training_loss(engine(share), engine.module.sequence_group, SCALES)
             engine.backward(loss * size)
             norm = take_step(engine)
             mean = loss.detach().clone()

@@ -33,7 +33,7 @@ def measure(size, deepspeed_config):
     engine = build_engine(case.make_model(), TrainSection(steps=9, micro_batch=1), deepspeed_config)
     for _ in range(3):  # stage 3 gathers module by module until it knows their order
         take_traffic()
-        loss, _ = training_loss(engine([batch]), engine.module.seam, {batch.system: LossScale()})
+        loss, _ = training_loss(engine([batch]), engine.module.sequence_group, {batch.system: LossScale()})
         engine.backward(loss)
         backward = memory("cpu", peak=True) - before
         memory("cpu")
@@ -56,7 +56,7 @@ def main(size, settings):
     for dtype in (torch.float32, torch.bfloat16):
         case = Case(size, dtype=dtype, **SAMPLE)
         model, batch = case.make_model(), case.make_batch()
-        training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0].backward()
+        training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0].backward()
     del model
     for number, deepspeed_config in enumerate(settings):
         point = measure(size, deepspeed_config)

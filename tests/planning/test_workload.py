@@ -72,7 +72,7 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
     model, batch = case.make_model(), case.make_batch()
     with KernelCounter() as forward:
-        loss = training_loss(model([batch]), model.seam, {batch.system: LossScale()})[0]
+        loss = training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0]
     with KernelCounter() as backward:
         loss.backward()
     planned = count_kernels(model.config, len(model.keys))

@@ -25,7 +25,7 @@ def piece_of(batch, sample, cells):
 
 
 class Group:
-    """Ranks in threads, which tell each other what `matey.model.seam.Exchange` says."""
+    """Ranks in threads, which tell each other what `matey.model.sequence_group.Exchange` says."""
 
     def __init__(self, size):
         self.barrier, self.told = threading.Barrier(size), [None] * size

@@ -7,9 +7,9 @@ import torch
 
 from matey.config import TrainSection
 from matey.model.prepare import Prepared, prepare
-from matey.model.seam import RankGroup
+from matey.model.sequence_group import RankGroup
 from matey.nested import Packed, tensors_in
-from matey.parallel.sequence import SequenceGroup
+from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.train.ahead import MakeReady, beside, on_device
 from matey.train.unroll import num_rolled
@@ -26,7 +26,7 @@ def batches():
 @pytest.mark.parametrize("token_set", ["mix", "mul"])
 def test_a_prepared_and_packed_micro_batch_gives_the_forecasts_of_its_fields(token_set):
     model = make_model(set=token_set)
-    make_ready = MakeReady(model.config, model.seam.ranks, TrainSection(steps=1), is_packed=True)
+    make_ready = MakeReady(model.config, model.sequence_group.ranks, TrainSection(steps=1), is_packed=True)
     (ready,) = on_device(iter([make_ready(0, batches())]), DEVICE)
     for ours, theirs in zip(model(ready), model(batches()), strict=True):
         assert torch.equal(ours.field(), theirs.field()) and ours.num_tokens == theirs.num_tokens
@@ -35,7 +35,7 @@ def test_a_prepared_and_packed_micro_batch_gives_the_forecasts_of_its_fields(tok
 def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_once():
     config = make_model().config
     alone = prepare(batches(), config, RankGroup())
-    parts = [prepare(batches(), config, SequenceGroup(Topology(rank, 3, 3, 3))) for rank in range(3)]
+    parts = [prepare(batches(), config, SequenceRanks(Topology(rank, 3, 3, 3))) for rank in range(3)]
     assert torch.equal(torch.cat([part.tokens.centre for part in parts]), alone.tokens.centre)
     cells = [sum(int(own.sum()) for own in part.decoding.own) for part in parts]
     assert sum(cells) == sum(int(own.sum()) for own in alone.decoding.own) and min(cells) > 0

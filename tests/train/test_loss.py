@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey.metrics import nrmse
-from matey.model.seam import Seam
+from matey.model.sequence_group import SequenceGroup
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
 from tests.support.models import VOCABULARY, make_batch, make_model
@@ -17,7 +17,7 @@ from tests.support.models import VOCABULARY, make_batch, make_model
 def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
     (forecast,) = make_model(set=token_set)([batch])
-    (in_patches,) = errors_of([forecast], Seam())
+    (in_patches,) = errors_of([forecast], SequenceGroup())
     assert torch.allclose(in_patches, nrmse(forecast.field(), batch.target), rtol=1e-10)
     assert torch.allclose(make_model(set=token_set)(batch).loss, in_patches.mean(), rtol=1e-10)
     assert (in_patches > 1e-3).all()
@@ -27,7 +27,7 @@ def test_a_perfect_prediction_has_a_finite_gradient():
     batch = make_batch(dtype=torch.float64)
     model = make_model(trained=False)
     forecasts = model([replace(batch, target=batch.last)])
-    training_loss(forecasts, Seam(), {"shallow_water": LossScale()})[0].backward()
+    training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale()})[0].backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
@@ -51,8 +51,8 @@ def test_a_scale_goes_through_the_errors_of_all_leads_where_they_follow_a_power(
 def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
     batch = replace(make_batch(num_samples=3, dtype=torch.float64), lead_time=torch.tensor([1, 2, 4]))
     forecasts = make_model()([batch])
-    _, per_sample = training_loss(forecasts, Seam(), {"shallow_water": LossScale(0.5, power=1.0)})
-    (plain,) = errors_of(forecasts, Seam())
+    _, per_sample = training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5, power=1.0)})
+    (plain,) = errors_of(forecasts, SequenceGroup())
     assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([0.5, 1.0, 2.0]))
 
 
@@ -60,9 +60,9 @@ def test_samples_of_all_systems_count_alike_in_units_of_their_scale():
     batches = [make_batch(num_samples=1), make_batch("diffusion_reaction", VOCABULARY[1:], 3)]
     forecasts = make_model(dtype=torch.float32)(batches)
     loss, per_sample = training_loss(
-        forecasts, Seam(), {"shallow_water": LossScale(0.5), "diffusion_reaction": LossScale()}
+        forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5), "diffusion_reaction": LossScale()}
     )
-    plain = torch.cat([error.mean(dim=1) for error in errors_of(forecasts, Seam())])
+    plain = torch.cat([error.mean(dim=1) for error in errors_of(forecasts, SequenceGroup())])
     assert torch.allclose(per_sample, plain * torch.tensor([2.0, 1.0, 1.0, 1.0]))
     assert torch.allclose(loss, per_sample.mean())
 
@@ -85,7 +85,7 @@ def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid
         make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64), periodic=periodic
     )
     (forecast,) = make_model(set=token_set)([batch])
-    (from_tiles,) = errors_of([forecast], Seam(), GRADIENT)
+    (from_tiles,) = errors_of([forecast], SequenceGroup(), GRADIENT)
     parts = []
     for fields in (forecast.field() - batch.target, batch.target):
         squares = [(4 * slopes(fields, periodic[axis - 2], axis)).square() for axis in (3, 4)]

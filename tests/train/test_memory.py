@@ -25,7 +25,7 @@ def kept_bytes(case):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        training_loss(model([batch]), model.seam, {batch.system: LossScale()})
+        training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})
     return sum(storages.values()), int(model.count_tokens(batch).sum()), model
 
 

@@ -13,7 +13,7 @@ from matey.config import TrainSection
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import SequenceSeam
+from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward
@@ -41,7 +41,7 @@ def told_model(**settings):
 def run(stage, size):
     model = told_model(drop_path=0.3)
     if size > 1:
-        model.seam = SequenceSeam(Topology(rank(), world_size(), size, 3))
+        model.sequence_group = DistributedSequenceGroup(Topology(rank(), world_size(), size, 3))
     engine = build_engine(
         model.train(), TrainSection(steps=1, learning_rate=1e-3), {"zero_optimization": {"stage": stage}}
     )
@@ -51,7 +51,7 @@ def run(stage, size):
     lead_time = [batch.lead_time.tolist() for batch in pushed]
     draws = [torch.arange(batch.num_samples) for batch in pushed]
     pushed = [replace(batch, draw=draw) for batch, draw in zip(pushed, draws, strict=True)]
-    loss, _ = training_loss(engine(pushed), engine.module.seam, SCALES)
+    loss, _ = training_loss(engine(pushed), engine.module.sequence_group, SCALES)
     engine.backward(loss * size)
     norm = take_step(engine)
     total = loss.detach().clone()

@@ -1,7 +1,7 @@
 """The operations that sequence parallelism replaces; here in their one-process form.
 
 What ranks share is planned by a `RankGroup`, which is arithmetic: it needs no other rank and may run anywhere, ahead of a step.
-The `Seam` computes as planned, in step with the other ranks.
+The `SequenceGroup` computes as planned, in step with the other ranks.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ class RankGroup:
         ]
 
 
-class Seam:
-    """One process: it holds all tokens. `matey.parallel` overrides the methods for a group of ranks.
+class SequenceGroup:
+    """The ranks that share the samples; here one process, which holds all tokens. `matey.parallel` overrides it for several.
 
     Args:
         backend: backend of `segment_attention`.
@@ -104,8 +104,8 @@ class Seam:
         """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
         return segment_attention(q, k, v, plan, self.backend)
 
-    def of_recomputed_blocks(self) -> Seam:
-        """Return the seam for blocks that are computed again in the backward pass, so that nothing else needs to be."""
+    def of_recomputed_blocks(self) -> SequenceGroup:
+        """Return the group for blocks that are computed again in the backward pass, so that nothing else needs to be."""
         return self
 
     def hand_over(self, values: Sequence[Tensor], plan: HandOver) -> list[Tensor]:
