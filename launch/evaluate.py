@@ -18,10 +18,10 @@ import sys
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, at_least, check_device
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()

@@ -17,11 +17,11 @@ from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, check_device
 from matey.evaluate.forecasts.formats import check_path
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 from matey.report.film_formats import film_problem
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()

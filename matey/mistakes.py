@@ -28,7 +28,7 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def told(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+def ends_with_sentence(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Decorate a command, which returns its exit code: a mistake ends it with its sentence and the exit code 2."""
 
     @wraps(command)

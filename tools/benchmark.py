@@ -22,13 +22,13 @@ from typing import get_args
 
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}  # unless others are given
 PRECISIONS = ("float32", "bfloat16")
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from matey.config import flags
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

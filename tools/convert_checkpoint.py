@@ -13,10 +13,10 @@ import sys
 
 from matey.checkpoints.newest import step_folder
 from matey.config import flags
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line.
 

@@ -11,10 +11,10 @@ import argparse
 import sys
 
 from matey.config import flags
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line.
 

@@ -13,11 +13,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 from matey.planning.machine import load_machine
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,11 +13,11 @@ import argparse
 import sys
 
 from matey.config import load_config, load_deepspeed_config
-from matey.mistakes import told
+from matey.mistakes import ends_with_sentence
 from matey.planning.machine import load_machine
 
 
-@told
+@ends_with_sentence
 def main() -> int:
     """Run from the command line: 0 if the run fits, 1 if not, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()

@@ -30,7 +30,7 @@ class Range:
     count: int = 0
 
     @classmethod
-    def of(cls, num_fields: int) -> Range:
+    def empty(cls, num_fields: int) -> Range:
         """Return the range of nothing."""
         nothing = np.zeros(num_fields)
         return cls(nothing + np.inf, nothing - np.inf, nothing.copy(), nothing.copy())
@@ -95,7 +95,7 @@ def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
 
 def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     """Read every frame; of a trajectory that has a fault, count the frames before it."""
-    values, faults = Range.of(len(data.fields)), []
+    values, faults = Range.empty(len(data.fields)), []
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
             for frames in read_in_blocks(data, index):

@@ -37,7 +37,7 @@ def trained_on(
     known = fingerprints(data, numbers, share) if seen else {}
     found = {number for number, text in known.items() if text in seen}
     if record is not None and (found or not seen):
-        parts = RecordedParts(record).of(data)
+        parts = RecordedParts(record).parts_of(data)
         found |= {number for number in numbers if parts[number] == "train"}
     return sorted(found)
 

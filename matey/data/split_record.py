@@ -156,7 +156,7 @@ class RecordedParts:
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
 
-    def of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
+    def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
 
         Args:
@@ -199,7 +199,7 @@ def record_split(
 def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
     """Split a data set as a record says; what it does not know goes where its files say, or is trained on."""
     found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
-    for number, (part, trajectory) in enumerate(zip(parts.of(data, index), data.trajectories, strict=True)):
+    for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
         found[part or trajectory.split or "train"].append(number)
     return Split(*(tuple(found[part]) for part in PARTS))
 

@@ -80,8 +80,8 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
     found: dict[tuple[str, str], list[Tensor]] = {}
     for index, numbers in enumerate(data.trajectories):
         windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
-        for group in alike(data.sets, windows):
-            (known,) = read_rollouts(data.sets, group, data.num_frames, num_true)
+        for together in alike(data.sets, windows):
+            (known,) = read_rollouts(data.sets, together, data.num_frames, num_true)
             frames = {}
             for step, frame in enumerate(rollout(model, known.batch, num_steps), start=1):
                 if step in (num_true, num_steps):

@@ -16,7 +16,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.reels import Reel, make_reels
 from matey.evaluate.rollout import Forecaster, rollout
-from matey.evaluate.sequence_groups import patches_of_cells
+from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
@@ -186,9 +186,9 @@ def score_rollout(
     model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
 ) -> None:
     """Roll out from some windows of a task, and add errors and spectra to the sums."""
-    for group in alike(data.sets, windows):
-        (known,) = read_rollouts(data.sets, group, data.num_frames, task.lead)
-        names = [_trajectory_of(data, window).label for window in group]
+    for together in alike(data.sets, windows):
+        (known,) = read_rollouts(data.sets, together, data.num_frames, task.lead)
+        names = [_trajectory_of(data, window).label for window in together]
         for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
             frame, truth = frame.cpu(), known.truth[:, step - 1]
             sums.add(known.batch, task.kind, step, frame, truth, trajectories=names)
@@ -229,9 +229,9 @@ def _score_lead(
     model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
 ) -> list[BatchCost]:
     costs = []
-    for group in alike(data.sets, windows):
-        (batch,) = read_windows(data.sets, group, data.num_frames)
-        names = [_trajectory_of(data, window).label for window in group]
+    for together in alike(data.sets, windows):
+        (batch,) = read_windows(data.sets, together, data.num_frames)
+        names = [_trajectory_of(data, window).label for window in together]
         start = time.perf_counter()
         tokens = model.tokens_of(batch)
         prediction = model.predict(batch, tokens).cpu()

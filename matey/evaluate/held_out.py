@@ -76,7 +76,7 @@ def hold_out(
     chosen, notes = [], []
     recorded = None if record is None else RecordedParts(record)
     for index, data in enumerate(sets):
-        parts = [None] if recorded is None else recorded.of(data, index)
+        parts = [None] if recorded is None else recorded.parts_of(data, index)
         if any(parts):
             chosen.append(tuple(number for number, then in enumerate(parts) if then == part))
             if num_new := parts.count(None):

@@ -26,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fold:
-    """How decoded blocks of one size come to lie on the tiles of one group of samples.
+    """How decoded blocks of one size come to lie on the tiles of one batch.
 
     Attributes:
         levels: the levels whose blocks these are, one level after the other.
@@ -45,14 +45,14 @@ class Fold:
     source: Tensor
     target: Tensor
 
-    def of(self, values: Tensor) -> Tensor:
+    def to_tiles(self, values: Tensor) -> Tensor:
         """Add up blocks with their margins, ``(f, z, y, x, c)``, to tiles ``(k, f, z, y, x)``; zero where there is none."""
         return to_tiles(_Fold.apply(values, self), self.of_tile)
 
 
 @dataclass(frozen=True)
 class Blending:
-    """How the decoded blocks of all levels become the tiles of one group of samples.
+    """How the decoded blocks of all levels become the tiles of one batch.
 
     Attributes:
         folds: the ways of blocks to the tiles: all of one size together, or one fold per level where levels are added.
@@ -65,7 +65,7 @@ class Blending:
 
 
 def blend(levels: Sequence[Tensor], blending: Blending) -> Tensor:
-    """Put the blocks of one group of samples together, as far as this rank decodes them.
+    """Put the blocks of one batch together, as far as this rank decodes them.
 
     Args:
         levels: the blocks ``(f, z, y, x, c)`` of every level with their margins, weighted by `ramp`; coarse to fine.
@@ -75,7 +75,7 @@ def blend(levels: Sequence[Tensor], blending: Blending) -> Tensor:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
     """
     weights = [weight.to(levels[0].dtype) for weight in blending.weights]
-    folded = (fold.of(_joined([levels[level] for level in fold.levels])) for fold in blending.folds)
+    folded = (fold.to_tiles(_joined([levels[level] for level in fold.levels])) for fold in blending.folds)
     if len(weights) == 1:
         return sum(folded, levels[0].new_zeros(())) / weights[0]
     return sum((added / weight for added, weight in zip(folded, weights, strict=True)), levels[0].new_zeros(()))

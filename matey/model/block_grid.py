@@ -126,7 +126,7 @@ class BlockSet:
 
 
 def plan_blending(levels: Sequence[BlockSet], dtype: torch.dtype, *, add_levels: bool) -> Blending:
-    """Find out how the blocks of one group of samples come to lie on the tiles that this rank's reach.
+    """Find out how the blocks of one batch come to lie on the tiles that this rank's reach.
 
     Args:
         levels: blocks of every level, coarse to fine, over the same tiles.

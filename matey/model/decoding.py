@@ -23,8 +23,8 @@ from matey.model.blending import ramp
 from matey.model.configuration import MateyConfig
 from matey.model.embedding import weighted_sums
 from matey.model.given import Rows
-from matey.model.groups import packed
 from matey.model.module_list import ModuleList
+from matey.model.one_tensor import packed
 from matey.tokens.patches import Patch, Places, factor_stages, windows_of
 
 
@@ -43,7 +43,7 @@ class PatchDecoder(nn.Module):
 
     def __init__(self, patch: Patch, num_fields: int, width: int, halo: int, overlap: int) -> None:
         super().__init__()
-        shape = BlockShape.of(patch, halo, overlap)
+        shape = BlockShape.from_patch(patch, halo, overlap)
         self.patch, self.cells, self.halo, self.margin = (1, *patch[1:]), shape.cells, shape.halo, shape.margin
         _, *merges = factor_stages(self.patch)
         self.splits = merges[::-1] or [(1, 1, 1, 1)]
@@ -67,7 +67,7 @@ class PatchDecoder(nn.Module):
         return windows_of(frame, start, self.cells[1:], self.halo, blocks)
 
     def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
-        """Decode the tokens of every group, in one call and to one tensor, see `matey.model.groups`.
+        """Decode the tokens of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
 
         Args:
             tokens: ``(m, e)``, the tokens to decode, batch after batch.
@@ -76,7 +76,7 @@ class PatchDecoder(nn.Module):
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
-            The blocks of the groups ``(f, z, y, x, c)``, with their margins and weighted by `ramp`, see `shapes`.
+            The blocks of the batches ``(f, z, y, x, c)``, with their margins and weighted by `ramp`, see `shapes`.
         """
         grid = [1, 1, 1, 1]
         for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
@@ -94,7 +94,7 @@ class PatchDecoder(nn.Module):
         return packed(decoded)
 
     def shapes(self, windows: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
-        """Return the shape of each group's blocks, ``(f, z, y, x, c)``."""
+        """Return the shape of each batch's blocks, ``(f, z, y, x, c)``."""
         block = [size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True)]
         return [(len(row.predicted), *block, len(window)) for window, row in zip(windows, rows, strict=True)]
 
@@ -114,7 +114,7 @@ class BlockShape:
     margin: tuple[int, ...]
 
     @classmethod
-    def of(cls, patch: Patch, halo: int, overlap: int) -> BlockShape:
+    def from_patch(cls, patch: Patch, halo: int, overlap: int) -> BlockShape:
         """Return the shape for patches of a size, see `PatchDecoder`."""
         one, z, y, x = factor_stages((1, *patch[1:]))[0]
         # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
@@ -124,7 +124,7 @@ class BlockShape:
 
 def block_shapes(config: MateyConfig) -> list[BlockShape]:
     """Return what patches of each level are decoded to."""
-    return [BlockShape.of(patch, config.halo, config.overlap) for patch in config.patches]
+    return [BlockShape.from_patch(patch, config.halo, config.overlap) for patch in config.patches]
 
 
 def tile_of(blocks: Iterable[BlockShape]) -> Patch:

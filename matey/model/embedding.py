@@ -24,7 +24,7 @@ from matey.tokens.positions import fourier_features
 
 
 class PatchEmbedding(nn.Module):
-    """Embed the patches of one level. The list of groups is one call, so that every rank calls every module once."""
+    """Embed the patches of one level. The list of batches is one call, so that every rank calls every module once."""
 
     def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PatchEmbedding(nn.Module):
         )
 
     def forward(self, patches: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
-        """Embed the patches of every group.
+        """Embed the patches of every batch.
 
         Args:
             patches: normalised values ``(m, f, t, z, y, x)`` of this level's patches in each batch; ``m`` may be 0.
@@ -124,15 +124,15 @@ class ConditionEmbedding(nn.Module):
         self.contract = nn.Linear(width, width)
 
     def forward(self, normalisations: Sequence[Normalisation], rows: Sequence[Rows]) -> Tensor:
-        """Map the statistics of the samples of every group to ``(b, e)``, group after group.
+        """Map the statistics of the samples of every batch to ``(b, e)``, batch after batch.
 
         Args:
             normalisations: the statistics of all inputs of each batch.
             rows: the rows of each batch's fields in the vocabulary.
         """
         added = []
-        for of_group, row in zip(normalisations, rows, strict=True):
-            mean, std, change = of_group.mean, of_group.std, of_group.change
+        for of_batch, row in zip(normalisations, rows, strict=True):
+            mean, std, change = of_batch.mean, of_batch.std, of_batch.change
             log = std.log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
             statistics = torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1) / 2  # (b, f, 3)
             weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))

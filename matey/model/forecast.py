@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
-from matey.model.groups import unpacked
+from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from matey.model.configuration import MateyConfig
 from matey.model.given import Rows
-from matey.model.groups import unpacked
 from matey.model.module_list import ModuleList
+from matey.model.one_tensor import unpacked
 from matey.model.stencil import Scheme
 from matey.tokens.patches import Patch
 from matey.tokens.region import Region
@@ -37,7 +37,7 @@ from matey.tokens.tiles import Tiles
 class LocalOperator(nn.Module):
     """Predict the change of every cell from those around it.
 
-    It holds the schemes, and is no module that is called: what it returns is a tensor for each group, see `matey.model.groups`.
+    It holds the schemes, and is no module that is called: it returns a tensor for each batch, see `matey.model.one_tensor`.
 
     Args:
         patches: patch sizes of all levels; the windows extend along the axes that patches extend along.
@@ -72,7 +72,7 @@ class LocalOperator(nn.Module):
         conditions: Tensor,
         rows: Sequence[Rows],
     ) -> list[Tensor]:
-        """Predict the changes in some tiles of every group.
+        """Predict the changes in some tiles of every batch.
 
         Args:
             wide: inputs of each scheme, for each batch, see `wide_inputs`.

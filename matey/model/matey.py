@@ -22,9 +22,9 @@ from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
 from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
-from matey.model.groups import packed, unpacked
 from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
+from matey.model.one_tensor import packed, unpacked
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stencil import Scheme
@@ -118,7 +118,7 @@ class MateyModel(PreTrainedModel):
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
     def forward(self, prepared: Prepared) -> Tensor:
-        """Return what is decoded for all batches as one tensor, see `matey.model.groups`, of which `forecasts_of` is made."""
+        """Return what is decoded for all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
         own = prepared.tokens
         tokens = self._embed(prepared)
         conditions = self._conditions(prepared)

@@ -50,9 +50,9 @@ def in_bricks(
     """Return, for each batch, the tokens of a level, the coarsest patch of each, and its position ``Z Y X T`` in that."""
     patch, found = patches[level], []
     of_level = (layout.level == level).nonzero(as_tuple=True)[0]
-    for group, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
-        grid = patch_grid((group.window[0], *group.covered), patch)
-        sample, *places, time = places_of_patches(layout.row[index], group.num_samples, grid)
+    for of_batch, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
+        grid = patch_grid((of_batch.window[0], *of_batch.covered), patch)
+        sample, *places, time = places_of_patches(layout.row[index], of_batch.num_samples, grid)
         ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
         brick = sample
         for place, size, r in zip(places, grid[1:], ratio, strict=True):
@@ -78,11 +78,11 @@ def own_tokens(
         of_levels.append(
             tuple(
                 places_of_patches(
-                    layout.row[index], group.num_samples, patch_grid((group.window[0], *group.covered), patch)
+                    layout.row[index], of_batch.num_samples, patch_grid((of_batch.window[0], *of_batch.covered), patch)
                 )
                 if there is None
                 else (torch.searchsorted(there, brick), *places)
-                for group, there, (index, brick, *places) in zip(frames, bricks, of_batches, strict=True)
+                for of_batch, there, (index, brick, *places) in zip(frames, bricks, of_batches, strict=True)
             )
         )
         order += [index for index, *_ in of_batches]
@@ -92,11 +92,11 @@ def own_tokens(
         extent=layout.extent,
         patches=tuple(of_levels),
         order=torch.cat(order).argsort(),
-        num_of_batches=tuple(torch.bincount(layout.group, minlength=len(frames)).tolist()),
+        num_of_batches=tuple(torch.bincount(layout.batch, minlength=len(frames)).tolist()),
     )
 
 
 def by_batch(index: Tensor, layout: TokenLayout, num_batches: int) -> list[Tensor]:
     """Split token indices by batch; tokens are packed batch after batch."""
-    counts = torch.bincount(layout.group[index], minlength=num_batches)
+    counts = torch.bincount(layout.batch[index], minlength=num_batches)
     return list(index.split(counts.tolist()))

@@ -48,7 +48,7 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
     """
     samples = [part.samples for part in parts]
     check_samples(samples, config.patches, config.refinement)
-    sharing = Sharing.of(samples, config.patches[0], ranks.size)
+    sharing = Sharing.share_out(samples, config.patches[0], ranks.size)
     pieces = [[_inside(piece, part.samples) for piece in part.pieces] for part in parts]
     normalisations = _statistics(samples, pieces, sharing, exchange)
     refined = _refinement(samples, pieces, normalisations, sharing, config, exchange)

@@ -21,7 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.given import Rows
-from matey.model.groups import packed
+from matey.model.one_tensor import packed
 
 aten = torch.ops.aten
 
@@ -68,7 +68,7 @@ class Scheme(nn.Module):
     def forward(
         self, wide: Sequence[Tensor], predicted: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
     ) -> Tensor:
-        """Predict the changes of every group, in one call and to one tensor, see `matey.model.groups`.
+        """Predict the changes of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
@@ -78,22 +78,22 @@ class Scheme(nn.Module):
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
-            The changes of the groups ``(b, f, z, y, x)``, see `shapes`.
+            The changes of the batches ``(b, f, z, y, x)``, see `shapes`.
         """
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
         seen = [inputs.flatten(1, 2) for inputs in wide]
         if predicted:
             seen = [torch.cat(both, dim=1) for both in zip(seen, predicted, strict=True)]
-        return packed([self._of_group(*group) for group in zip(seen, told, rows, strict=True)])
+        return packed([self._of_batch(*batch) for batch in zip(seen, told, rows, strict=True)])
 
     def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
-        """Return the shape of each group's changes, ``(b, f, z, y, x)``."""
+        """Return the shape of each batch's changes, ``(b, f, z, y, x)``."""
         return [
             (len(w), len(row.predicted), *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)))
             for w, row in zip(wide, rows, strict=True)
         ]
 
-    def _of_group(self, wide: Tensor, told: Tensor, row: Rows) -> Tensor:
+    def _of_batch(self, wide: Tensor, told: Tensor, row: Rows) -> Tensor:
         # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
         wide = rearrange(wide, "b c z y x -> b z y x c").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)

@@ -86,7 +86,7 @@ def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[
     return outcomes
 
 
-def told_by_rank_zero(work: Callable[[], Value]) -> Value:
+def done_by_rank_zero(work: Callable[[], Value]) -> Value:
     """Do a piece of work on rank 0, which tells the others the result, or the mistake that it met."""
     (value,) = shared_out(lambda _: work(), [None])
     return value

@@ -45,19 +45,19 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
         own: the tokens of each rank.
     """
     tile, patches = tile_of(block_shapes(config)), config.patches
-    layout, frames = _in_one_group(samples, patches)
+    layout, frames = _in_one_batch(samples, patches)
     boxes = (tiles_of(layout, part, frames, patches, tile)[0].box for part in own)
     return [[side.stop - side.start for side in box] for box in boxes]
 
 
 def _side_by_side(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
-    """Return the layout of a micro-batch in which each sample is a group of its own."""
-    parts = [replace(s.layout, group=torch.full_like(s.layout.group, number)) for number, s in enumerate(samples)]
+    """Return the layout of a micro-batch in which each sample is a batch of its own."""
+    parts = [replace(s.layout, batch=torch.full_like(s.layout.batch, number)) for number, s in enumerate(samples)]
     return joined(parts), [_frames(1, s, patches) for s in samples]
 
 
-def _in_one_group(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
-    """Return the layout of a micro-batch whose samples are one group."""
+def _in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
+    """Return the layout of a micro-batch whose samples are one batch."""
     frames = _frames(len(samples), samples[0], patches)
     window = (frames.window[0], *frames.covered)
     rows = torch.tensor([math.prod(patch_grid(window, patch)) for patch in patches])

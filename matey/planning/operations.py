@@ -34,7 +34,7 @@ class LocalCosts:
     channels: int
 
     @classmethod
-    def of(cls, local: LocalOperator) -> LocalCosts:
+    def from_operator(cls, local: LocalOperator) -> LocalCosts:
         """Read them off the operator."""
         return cls(local.ladder, local.schemes[0].channels)
 
@@ -128,7 +128,7 @@ def count_operations(config: MateyConfig) -> Operations:
         decode=tuple(operations for operations, _ in decode),
         embed_keeps=tuple(kept for _, kept in embed),
         decode_keeps=tuple(kept for _, kept in decode),
-        local=None if model.local is None else LocalCosts.of(model.local),
+        local=None if model.local is None else LocalCosts.from_operator(model.local),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
 

@@ -33,7 +33,7 @@ def tiles_of(
     chosen = torch.zeros_like(layout.is_last)
     chosen[own] = layout.is_leaf[own]
     masks = [level.any(dim=0) for level in _by_cell(layout, chosen, frames, patches, tile)]
-    return [_tiles(mask, group, tile) for mask, group in zip(masks, frames, strict=True)]
+    return [_tiles(mask, of_batch, tile) for mask, of_batch in zip(masks, frames, strict=True)]
 
 
 def tiles_reached(
@@ -57,8 +57,8 @@ def tiles_reached(
     chosen = torch.zeros_like(layout.is_last)
     chosen[own] = True
     tiles = []
-    for levels, group in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):
-        tiles.append(_tiles(_wider(levels.any(dim=0), reach, group), group, tile))
+    for levels, of_batch in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):
+        tiles.append(_tiles(_wider(levels.any(dim=0), reach, of_batch), of_batch, tile))
     return tiles
 
 
@@ -87,8 +87,8 @@ def routes(
     decoders = _by_cell(layout, rank + 1, frames, patches, tile)  # from 1, since 0 is nobody
     holders = _by_cell(layout, (rank + 1) * layout.is_leaf, frames, patches, tile)
     return [
-        _near(decoder, holder.amax(dim=0), group, reach, tile)
-        for decoder, holder, group in zip(decoders, holders, frames, strict=True)
+        _near(decoder, holder.amax(dim=0), of_batch, reach, tile)
+        for decoder, holder, of_batch in zip(decoders, holders, frames, strict=True)
     ]
 
 
@@ -184,14 +184,14 @@ def _by_cell(
     """
     z, y, x = (math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True))
     written = []
-    for number, group in enumerate(frames):
+    for number, of_batch in enumerate(frames):
         levels = []
         for level, patch in enumerate(patches):
-            _, Z, Y, X = patch_grid((1, *group.covered), (1, *patch[1:]))
-            at_level = value.new_zeros(group.num_samples * Z * Y * X)
-            index = layout.is_last & (layout.level == level) & (layout.group == number)
-            at_level[layout.row[index] // (group.window[0] // patch[0])] = value[index]
-            levels.append(to_children(at_level.view(group.num_samples, Z, Y, X), patch, (1, z, y, x)))
+            _, Z, Y, X = patch_grid((1, *of_batch.covered), (1, *patch[1:]))
+            at_level = value.new_zeros(of_batch.num_samples * Z * Y * X)
+            index = layout.is_last & (layout.level == level) & (layout.batch == number)
+            at_level[layout.row[index] // (of_batch.window[0] // patch[0])] = value[index]
+            levels.append(to_children(at_level.view(of_batch.num_samples, Z, Y, X), patch, (1, z, y, x)))
         written.append(torch.stack(levels))
     return written
 

@@ -25,10 +25,10 @@ class TokenLayout:
     Where parents are kept, the levels of a sample follow each other, coarse to fine.
 
     Attributes:
-        group: ``(n,)`` index of the `FieldBatch` in the micro-batch.
+        batch: ``(n,)`` index of the `FieldBatch` in the micro-batch.
         sample: ``(n,)`` index of the sample in the whole micro-batch.
         level: ``(n,)`` level of refinement, 0 is the coarsest.
-        row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its group.
+        row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its batch.
         place: ``(n, 3)`` position z, y, x in the patch grid of its level.
         time: ``(n,)`` position in time, in patches of its level.
         family: ``(n,)`` number of the token's family within its sample; 0 for the coarsest tokens, and for all in ``mix``.
@@ -40,7 +40,7 @@ class TokenLayout:
         extent: ``(n, 4)`` size t, z, y, x in the unit domain.
     """
 
-    group: Tensor
+    batch: Tensor
     sample: Tensor
     level: Tensor
     row: Tensor
@@ -86,14 +86,14 @@ def layout_tokens(
     """
     parts, first_sample = [], 0
     for number, ((num_samples, *window), splits) in enumerate(zip(shapes, refined, strict=True)):
-        group = _Group(number, first_sample, num_samples, tuple(window), tuple(patches), keep_parents)
-        parts.append(group.layout(splits, device))
+        batch = _Batch(number, first_sample, num_samples, tuple(window), tuple(patches), keep_parents)
+        parts.append(batch.layout(splits, device))
         first_sample += num_samples
     return joined(parts)
 
 
 @dataclass(frozen=True)
-class _Group:
+class _Batch:
     """Samples of one window ``t, z, y, x`` and how they are cut."""
 
     number: int
@@ -158,7 +158,7 @@ class _Group:
         ratio = torch.tensor([c // p for c, p in zip(self.patches[0], patch, strict=True)], device=device)
         centre = (position + 0.5) * extent
         return TokenLayout(
-            group=torch.full_like(time, self.number),
+            batch=torch.full_like(time, self.number),
             sample=self.first_sample + sample,
             level=torch.full_like(time, level),
             row=spatial_row * times + time,

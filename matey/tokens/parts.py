@@ -37,7 +37,7 @@ class Sharing:
     bounds: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
+    def share_out(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
         """Share out the bricks of a micro-batch over so many ranks, by the values that are in them."""
         grids = []
         for batch in samples:
@@ -79,7 +79,7 @@ class BrickShare:
 
     def __call__(self, samples: Sequence[Samples]) -> list[list[Box]]:
         """Return the boxes of each batch, in the order of their bricks."""
-        sharing = Sharing.of(samples, self.brick, self.ways)
+        sharing = Sharing.share_out(samples, self.brick, self.ways)
         return [
             [
                 (sample, _cells(box, batch, self.brick))

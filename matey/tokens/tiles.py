@@ -26,7 +26,7 @@ from matey.tokens.patches import Patch, Places, pad, patch_grid, places, unpatch
 
 @dataclass(frozen=True)
 class Frames:
-    """The frames of one group of samples.
+    """The frames of one batch.
 
     Attributes:
         num_samples: ``b``.
@@ -48,7 +48,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A part of the predicted frame of one group of samples.
+    """A part of the predicted frame of one batch.
 
     Attributes:
         frames: the frames of the batch that the tiles are cut from.

@@ -20,7 +20,7 @@ from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, spread_windows
 from matey.fields import FieldBatch
 from matey.parallel.agreement import code_fingerprint
-from matey.parallel.collectives import rank, shared_out, told_by_rank_zero
+from matey.parallel.collectives import done_by_rank_zero, rank, shared_out
 from matey.train.loss import LossScale
 from matey.train.losses import Loss
 from matey.train.run_split import split_run
@@ -78,7 +78,7 @@ def open_data(run: RunConfig) -> RunData:
         open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
     )
     if others:
-        told_by_rank_zero(lambda: _check_others(run, sets, others))
+        done_by_rank_zero(lambda: _check_others(run, sets, others))
     splits, record, notes = split_run(run, sets)
     mixture = Mixture(
         sets,

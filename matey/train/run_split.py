@@ -11,7 +11,7 @@ from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.parallel.collectives import shared_out, told_by_rank_zero
+from matey.parallel.collectives import done_by_rank_zero, shared_out
 
 Splits = tuple[Split, ...]
 
@@ -29,11 +29,11 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     """
     path = Path(run.output.dir) / SPLIT
     goes_on = run.output.resume == "auto"
-    before = told_by_rank_zero(lambda: read_record(path)) if goes_on else None
+    before = done_by_rank_zero(lambda: read_record(path)) if goes_on else None
     if before is not None:
-        return told_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
+        return done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
     splits = tuple(_split(data, run) for data in sets)
-    record, is_older = told_by_rank_zero(
+    record, is_older = done_by_rank_zero(
         lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
     )
     return splits, record, (_not_recorded(path),) if is_older else ()

@@ -153,7 +153,7 @@ def test_a_split_is_known_again_from_any_working_folder(server, tmp_path, monkey
     split = split_set(data, (0.34, 0.33, 0.33), seed=0)
     record = record_split([data], [split], (0.34, 0.33, 0.33), 0, None)
     monkeypatch.chdir(tmp_path)
-    parts = RecordedParts(record).of(open_dataset(f"{server.address}/swe/a.h5"))
+    parts = RecordedParts(record).parts_of(open_dataset(f"{server.address}/swe/a.h5"))
     assert sorted(map(str, parts)) == ["test", "train", "valid"]
     assert record.changes(record_split([data], [split], (0.34, 0.33, 0.33), 0, None)) == ""
 

@@ -126,7 +126,7 @@ def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_give
         children = to_children(splits[-1], coarse, fine)
         splits.append(children & (torch.rand(children.shape) < 0.5))
     layout = layout_tokens([(2, *frames.window)], [splits], patches, keep_parents=add_levels)
-    shapes = [BlockShape.of(patch, 0, overlap) for patch in patches]
+    shapes = [BlockShape.from_patch(patch, 0, overlap) for patch in patches]
     tile, reach = tile_of(shapes), reach_of(shapes)
 
     def rows(own, level):

@@ -71,7 +71,7 @@ def test_tokens_are_packed_by_sample_then_place_then_time_with_siblings_together
 def test_groups_of_other_grids_follow_each_other_and_number_their_samples_on():
     layout = layout_tokens([(2, 1, 1, 16, 16), (3, 2, 1, 16, 32)], [[], []], LEVELS[:1])
     assert layout.sample.tolist() == [0, 1] + [2] * 4 + [3] * 4 + [4] * 4
-    assert layout.group.tolist() == [0] * 2 + [1] * 12
+    assert layout.batch.tolist() == [0] * 2 + [1] * 12
 
 
 def test_centres_and_extents_are_in_the_unit_domain():

@@ -16,7 +16,7 @@ OWN_OPTIONS = ("-J", "--job-name", "-N", "--nodes", "-t", "--time", "-o", "--out
 
 def local_job(study: Study, point: Point) -> str:
     """Return a script that starts the ranks of a point on the machine at hand."""
-    folder = study.of(point)
+    folder = study.folder_of(point)
     return (
         f"#!/usr/bin/env bash\n# A {study.mode} study at {point}, on this machine; from the repository.\n"
         f"RANKS={point.ranks} DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))} "
@@ -40,7 +40,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
     lines = [line for line in _read(script).splitlines() if line.startswith("#SBATCH")]
     if not lines:
         raise ConfigError(f"{script} has no #SBATCH lines; take launch/slurm/pretrain.sbatch or one made from it.")
-    folder = study.of(point)
+    folder = study.folder_of(point)
     own = (
         f"--job-name=matey-{study.mode}-{point.name}",
         f"--nodes={point.nodes}",

@@ -70,7 +70,10 @@ def make_study(
     # The same at all points, or a rank would be faster at those with fewer ranks.
     threads = max(1, _num_cores() // points[-1].ranks) if script is None else None
     runs = runs_of(mode, run, points, global_batch)
-    runs = [timed(own, study.of(point), warm_up, timed_steps, threads) for own, point in zip(runs, points, strict=True)]
+    runs = [
+        timed(own, study.folder_of(point), warm_up, timed_steps, threads)
+        for own, point in zip(runs, points, strict=True)
+    ]
     workload = load_workload(run)
     costs = []
     for point, own in zip(points, runs, strict=True):
@@ -82,9 +85,9 @@ def make_study(
             "job.sh" if script is None else "job.sbatch": job,
             "expected.json": json.dumps(expected(costs[-1], study.steps), indent=2) + "\n",
         }
-        study.of(point).mkdir(parents=True, exist_ok=True)
+        study.folder_of(point).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (study.of(point) / name).write_text(text, encoding="utf-8")
+            (study.folder_of(point) / name).write_text(text, encoding="utf-8")
     study.write()
     return study, runs, costs
 

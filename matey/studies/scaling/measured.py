@@ -21,7 +21,7 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
+    def from_values(cls, values: Iterable[float]) -> Spread:
         """Take the quartiles of at least one value."""
         values = list(values)
         low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values
@@ -83,7 +83,7 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
     steps = [line for line in lines if "traffic" not in line] or counted
     if not steps:
         return None
-    seconds = Spread.of(line["seconds"] for line in steps)
+    seconds = Spread.from_values(line["seconds"] for line in steps)
     return Measured(
         num_steps=len(steps),
         seconds=seconds,
@@ -91,7 +91,7 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
             part: statistics.median(line["seconds_by_part"][part] for line in steps)
             for part in steps[0]["seconds_by_part"]
         },
-        tokens_per_second=Spread.of(line["num_tokens"] / line["seconds"] for line in steps),
+        tokens_per_second=Spread.from_values(line["num_tokens"] / line["seconds"] for line in steps),
         samples_per_second=num_samples / seconds.median,
         num_tokens=statistics.median(line["num_tokens"] for line in steps),
         cpu_seconds=statistics.median(line["cpu_seconds"] for line in steps),
@@ -99,7 +99,7 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
         peak_memory_bytes=max(line["peak_memory_bytes"] for line in lines),
         total_memory_bytes=max(line["total_memory_bytes"] for line in lines),
         traffic=_traffic(counted),
-        communication_share=Spread.of(map(_share, counted)) if counted else None,
+        communication_share=Spread.from_values(map(_share, counted)) if counted else None,
     )
 
 

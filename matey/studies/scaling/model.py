@@ -38,9 +38,9 @@ class Model:
     workload: Workload
 
     @classmethod
-    def of(cls, study: Study, samples: int) -> Model:
+    def from_study(cls, study: Study, samples: int) -> Model:
         """Read a study's run and its data, whose tokens are counted; ``samples`` is the global batch of its first point."""
-        place = study.of(study.points[0])
+        place = study.folder_of(study.points[0])
         run = load_config(place / "run.yaml")
         deepspeed_config = json.loads((place / DS_CONFIG).read_text(encoding="utf-8"))
         return cls(study, run, samples, deepspeed_config, load_workload(run))

@@ -46,8 +46,8 @@ def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
 
 
 def _sections(results: Results) -> list[str]:
-    study, rows = results.study, results.of("measured")
-    here = sorted([*rows, *results.of("modelled")], key=lambda row: (row.ranks, row.kind))
+    study, rows = results.study, results.rows_of("measured")
+    here = sorted([*rows, *results.rows_of("modelled")], key=lambda row: (row.ranks, row.kind))
     return [
         heading(1, f"{study.mode.capitalize()} scaling"),
         paragraph(MODES[study.mode], "soft"),
@@ -67,14 +67,14 @@ def _sections(results: Results) -> list[str]:
         *_lengths(study, here),
         heading(2, "Model against measurement"),
         paragraph(results.model_note),
-        *_agreement(rows, results.of("modelled")),
-        *(part for name in results.other_machines for part in _elsewhere(results.of("modelled", name), name)),
+        *_agreement(rows, results.rows_of("modelled")),
+        *(part for name in results.other_machines for part in _elsewhere(results.rows_of("modelled", name), name)),
     ]
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
     study = results.study
-    run = load_config(study.of(study.points[0]) / "run.yaml")
+    run = load_config(study.folder_of(study.points[0]) / "run.yaml")
     missing = [point.name for point in study.points if point not in results.measured]
     facts = [
         (
@@ -172,7 +172,7 @@ def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
         return []
     lengths = study.lengths
     assert lengths.limit is not None, "it is measured before any point"
-    found = {point.ranks: read_lengths(study.of(point) / LENGTHS_FILE) for point in study.points}
+    found = {point.ranks: read_lengths(study.folder_of(point) / LENGTHS_FILE) for point in study.points}
     samples = {ranks: points for ranks, points in found.items() if points}
     return [
         heading(2, "Longest sequence"),

@@ -30,7 +30,7 @@ class Results:
     rows: list[Row]
     model_note: str
 
-    def of(self, kind: str, machine: str | None = None) -> list[Row]:
+    def rows_of(self, kind: str, machine: str | None = None) -> list[Row]:
         """Return the rows of a kind on a machine, by default the study's."""
         return [row for row in self.rows if row.kind == kind and row.machine == (machine or self.study.machine)]
 
@@ -55,7 +55,7 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
         )
     rows = with_efficiency([measured_row(study, point, seen) for point, seen in measured.items()])
     try:
-        model = Model.of(study, samples_of_step(study, study.points[0]))
+        model = Model.from_study(study, samples_of_step(study, study.points[0]))
     except DataError as error:
         return Results(study, measured, rows, f"There is no model here, since the data cannot be read: {error}")
     given = load_machine(study.machine)

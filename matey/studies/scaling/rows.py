@@ -79,7 +79,7 @@ class Row:
 
 def samples_of_step(study: Study, point: Point) -> int:
     """Return the global batch of a point."""
-    path = study.of(point) / "run.yaml"
+    path = study.folder_of(point) / "run.yaml"
     run = load_config(path)
     size = run.parallel.sequence_parallel_size
     if size == "auto":
@@ -93,7 +93,7 @@ def read_points(study: Study) -> dict[Point, Measured]:
     """Return what was measured at each point that came beyond its warm-up."""
     found = {}
     for point in study.points:
-        metrics = study.of(point) / "run" / METRICS
+        metrics = study.folder_of(point) / "run" / METRICS
         measured = read_measured(metrics, study.warm_up, samples_of_step(study, point))
         if measured is not None:
             found[point] = measured
@@ -102,7 +102,7 @@ def read_points(study: Study) -> dict[Point, Measured]:
 
 def measured_row(study: Study, point: Point, measured: Measured) -> Row:
     """Return the row of a measured point."""
-    lengths = read_lengths(study.of(point) / LENGTHS_FILE) if study.lengths else None
+    lengths = read_lengths(study.folder_of(point) / LENGTHS_FILE) if study.lengths else None
     return Row(
         kind="measured",
         machine=study.machine,

@@ -23,7 +23,7 @@ GRACE = 60.0  # seconds in which a run that is asked to leave saves a checkpoint
 
 def is_finished(study: Study, point: Point) -> bool:
     """Whether a point has nothing left to measure."""
-    folder = study.of(point)
+    folder = study.folder_of(point)
     has_lengths = study.lengths is None or point.nodes is not None or (folder / LENGTHS_FILE).exists()
     return last_step(folder / "run" / METRICS) >= study.steps and has_lengths
 
@@ -52,14 +52,16 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
             continue
         say(f"{point.name}: {point}")
         try:
-            _run_job(study.of(point), root, limit)
+            _run_job(study.folder_of(point), root, limit)
             if study.lengths is not None:
                 lengths = _with_limit(study.lengths, limit)
                 if lengths != study.lengths:
                     study = replace(study, lengths=lengths)
                     study.write()
                 samples = lengths.measure(point.ranks, limit)
-                (study.of(point) / LENGTHS_FILE).write_text(json.dumps(samples, indent=1) + "\n", encoding="utf-8")
+                (study.folder_of(point) / LENGTHS_FILE).write_text(
+                    json.dumps(samples, indent=1) + "\n", encoding="utf-8"
+                )
         except RuntimeError as error:
             failures.append(f"{point.name}: {error}")
     return failures
@@ -81,7 +83,7 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
         raise ConfigError(f"{study.folder} is a study for one machine: use --local, or plan with --nodes.")
     before = None
     for point in study.points:
-        number = study.of(point) / "job_id"
+        number = study.folder_of(point) / "job_id"
         if is_finished(study, point):
             say(f"{point.name}: finished before")
         elif number.exists():
@@ -89,7 +91,7 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
             say(f"{point.name}: submitted before as job {before}; remove {number} to submit it again")
         else:
             waits = [f"--dependency=afterany:{before}"] if before else []
-            before = sbatch([*waits, *options, str(study.of(point) / "job.sbatch")], root)
+            before = sbatch([*waits, *options, str(study.folder_of(point) / "job.sbatch")], root)
             number.write_text(before + "\n", encoding="utf-8")
             say(f"{point.name}: job {before}")
 

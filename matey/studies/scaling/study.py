@@ -62,7 +62,7 @@ class Study:
     points: tuple[Point, ...]
     lengths: Lengths | None = None
 
-    def of(self, point: Point) -> Path:
+    def folder_of(self, point: Point) -> Path:
         """Return the absolute folder of a point."""
         return self.folder.absolute() / point.name
 

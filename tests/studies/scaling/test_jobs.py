@@ -19,8 +19,8 @@ SCRIPTS = [ROOT / "launch" / "frontier" / "pretrain.sbatch", ROOT / "launch" / "
 def study(tmp_path):
     made = Study(tmp_path / "a study", "weak", "frontier", 3, 16, tuple(make_points([1, 4, 92], 8)))
     for point in made.points:
-        made.of(point).mkdir(parents=True)
-        (made.of(point) / "job.sbatch").write_text(slurm_job(made, point, SCRIPTS[0], 20))
+        made.folder_of(point).mkdir(parents=True)
+        (made.folder_of(point) / "job.sbatch").write_text(slurm_job(made, point, SCRIPTS[0], 20))
     return made
 
 
@@ -31,7 +31,7 @@ def test_a_job_has_the_sites_options_and_the_points_own_size_once_each(study, sc
     assert len(options) == len(set(options)) and not {"-N", "-t", "-o", "-J", "--signal"} & set(options)
     assert "#SBATCH --nodes=92\n" in text and "#SBATCH --time=20\n" in text
     (output,) = [line for line in text.splitlines() if "--output" in line]
-    assert shlex.split(output) == ["#SBATCH", f"--output={study.of(study.points[-1]) / 'log.txt'}"]
+    assert shlex.split(output) == ["#SBATCH", f"--output={study.folder_of(study.points[-1]) / 'log.txt'}"]
     site = "-C nvme" if "frontier" in str(script) else "--gpus-per-node=8"
     assert f"#SBATCH {site}" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
@@ -43,7 +43,7 @@ def test_a_job_runs_the_script_with_the_points_configuration(study, tmp_path):
     script.write_text('#!/usr/bin/env bash\n#SBATCH -q debug\necho "$CONFIG|$DEEPSPEED_CONFIG|$MAX_JOBS"\n')
     job = slurm_job(study, study.points[0], script, 20)
     output = subprocess.run(["bash"], input=job, text=True, capture_output=True, check=True).stdout.strip()
-    place = study.of(study.points[0])
+    place = study.folder_of(study.points[0])
     assert output == f"{place / 'run.yaml'}|{place / 'ds_config.json'}|1"
 
 
@@ -76,9 +76,9 @@ def test_each_job_waits_for_the_one_before_and_none_is_submitted_twice(study, ca
         submit(study, ROOT, ["-AABC123"], said.append)
     assert said == ["nodes_01: job 101", "nodes_04: job 102"]
     first, second, third = calls()
-    assert first == f"{ROOT} --parsable -AABC123 {study.of(study.points[0]) / 'job.sbatch'}"
+    assert first == f"{ROOT} --parsable -AABC123 {study.folder_of(study.points[0]) / 'job.sbatch'}"
     assert "--dependency=afterany:101" in second and "--dependency=afterany:102" in third
-    (study.of(study.points[1]) / "job_id").unlink()
+    (study.folder_of(study.points[1]) / "job_id").unlink()
     with pytest.raises(ConfigError):
         submit(study, ROOT, [], said.append)
     assert said[2].startswith("nodes_01: submitted before as job 101") and said[3] == "nodes_04: job 104"

@@ -19,11 +19,11 @@ from matey.studies.scaling.study import Study, make_points
 @pytest.fixture
 def model(run_yaml, tmp_path):
     study = Study(tmp_path / "study", "weak", "cpu", 1, 5, tuple(make_points([1, 2, 4], None)))
-    place = study.of(study.points[0])
+    place = study.folder_of(study.points[0])
     place.mkdir(parents=True)
     (place / "run.yaml").write_text(dump_config(load_config(run_yaml(parallel={"threads": 1}))))
     (place / "ds_config.json").write_text(json.dumps({"zero_optimization": {"stage": 1}}))
-    return Model.of(study, 4)
+    return Model.from_study(study, 4)
 
 
 def as_if_measured(cost, num_cores):

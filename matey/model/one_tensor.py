@@ -1,0 +1,25 @@
+"""What a module returns for several batches, as one tensor.
+
+ZeRO 3 gathers a module's weights again for each tensor that it returned, and fetches those of the next modules in the order it
+has seen before. Ranks may have different numbers of batches, and from one step to the next: so that they all gather the same in
+the same order, every module is called once for all batches and returns one tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def packed(batches: Sequence[Tensor]) -> Tensor:
+    """Return the values of all batches, one after the other."""
+    return torch.cat([values.flatten() for values in batches]) if len(batches) > 1 else batches[0].flatten()
+
+
+def unpacked(values: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the batches, by their shapes."""
+    parts = values.split([math.prod(shape) for shape in shapes])
+    return [part.view(*shape) for part, shape in zip(parts, shapes, strict=True)]
