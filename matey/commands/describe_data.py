@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from matey.commands.inspect_data import contact_sheet, first_readable
 from matey.config import DataDescription
+from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
 from matey.data.describing import Guess, guess_description
@@ -37,7 +38,8 @@ def main(path: str, out: Path, sheet: Path | None) -> int:
     print(guess.text)
     print(f"description: {out}")
     if guess.questions:
-        print(f"to answer in it: {', '.join(guess.questions)}; then: python tools/inspect_data.py {out} --plot")
+        command = f"{started_as('tools/inspect_data.py', 'inspect')} {out} --plot"
+        print(f"to answer in it: {', '.join(guess.questions)}; then: {command}")
     return 0 if sheet is None else _draw(guess, path, sheet)
 
 

@@ -63,6 +63,11 @@ def command_line() -> str:
     return shlex.join([*words, *rest])
 
 
+def started_as(script: str, subcommand: str) -> str:
+    """Return how to start one of our scripts: as a subcommand where this process is one, since there may be no checkout."""
+    return f"matey {subcommand}" if sys.argv[0].startswith("matey ") else f"python {script}"
+
+
 def check_device(name: str) -> None:
     """Raise FlagError for what names no device that a model can run on; whether it is there, PyTorch says."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from matey.config import DataDescription
+from matey.config.flags import started_as
 from matey.data import descriptions
 from matey.data.arrays.zarr import describe as describe_zarr
 from matey.data.arrays.zarr import is_zarr
@@ -140,7 +141,7 @@ def _refuse(file: DataFile) -> NoReturn:
     known = "; ".join(reader.layout for reader in _readers())
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
-        f"these, or describe it: python tools/inspect_data.py {file.path} --describe {descriptions.BESIDE}"
+        f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {descriptions.BESIDE}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matey.checkpoints.run_files import METRICS, MODEL
+from matey.config.flags import started_as
 
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
@@ -49,7 +50,8 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
                 f"{system:{max(width, 17)}}{error:>9.4f}{of_persistence:>13.4f}{_ratio(error, of_persistence):>8}"
             )
         lines.append("")
-    command = shlex.join(["python", "launch/evaluate.py", "--checkpoint", str(folder), "--out", str(folder)])
+    flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])
+    command = f"{started_as('launch/evaluate.py', 'evaluate')} {flags}"
     lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: {command}"]
     return "\n".join(lines)
 
