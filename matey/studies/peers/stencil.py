@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -66,7 +66,13 @@ class StencilPeer:
         return self.weights[nearest] * (lead / nearest)
 
 
-def fit_stencil(peer: StencilPeer, mixture: Mixture, bad_values: Literal["refuse", "skip"], seconds: float) -> Training:
+def fit_stencil(
+    peer: StencilPeer,
+    mixture: Mixture,
+    bad_values: Literal["refuse", "skip"],
+    seconds: float,
+    now: Callable[[], float] = time.process_time,
+) -> Training:
     """Fit to windows of the training stream, for at most ``seconds`` of CPU time or `MAX_WINDOWS` windows.
 
     Args:
@@ -74,8 +80,9 @@ def fit_stencil(peer: StencilPeer, mixture: Mixture, bad_values: Literal["refuse
         mixture: a training stream of one system.
         bad_values: rule for windows that are not finite, see `micro_batches`.
         seconds: largest CPU time in seconds, reading included.
+        now: the clock, which is read at the start, after every batch of the first pass, and at the end.
     """
-    start = time.process_time()
+    start = now()
     num_fields, num_batches, losses = len(mixture.sets[0].fields), MAX_WINDOWS // BATCH, []
     for number in range(NUM_PASSES):
         sums: dict[int, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
@@ -83,12 +90,12 @@ def fit_stencil(peer: StencilPeer, mixture: Mixture, bad_values: Literal["refuse
         stream = micro_batches(mixture, 0, num_batches, BATCH, 1, 0, 1, bad_values=bad_values)
         for done, batches in enumerate(stream, start=1):
             errors += [_add(peer, sums, batch, is_first=number == 0) for batch in batches]
-            if number == 0 and time.process_time() - start > FIRST_PASS * seconds:
+            if number == 0 and now() - start > FIRST_PASS * seconds:
                 num_batches = done
                 break
         peer.weights = {lead: _solve(of_lead, num_fields) for lead, of_lead in sums.items()}
         losses.append(torch.cat(errors).mean().item())
-    return Training(time.process_time() - start, num_batches * BATCH, tuple(losses))
+    return Training(now() - start, num_batches * BATCH, tuple(losses))
 
 
 def stencil_features(history: Tensor, periodic: Sequence[bool]) -> Tensor:

@@ -68,6 +68,7 @@ def train_network(
     scales: Mapping[str, LossScale],
     settings: Settings,
     seconds: float,
+    now: Callable[[], float] | None = None,
 ) -> Training:
     """Train by AdamW, with a short warm-up and a cosine over the cost, until another step would exceed it.
 
@@ -78,12 +79,13 @@ def train_network(
         scales: the NRMSE that counts as a loss of 1, for each system.
         settings: the settings of this network.
         seconds: largest cost in seconds, reading included.
+        now: the clock, which is read at the start and after every step; by default `clock` of the network's device.
     """
     optimizer = torch.optim.AdamW(
         peer.network.parameters(), settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
     )
     stream = micro_batches(data.mixture, 0, sys.maxsize, settings.batch, 1, 0, 1, bad_values=run.data.bad_values)
-    now = clock(peer.device)
+    now = now or clock(peer.device)
     losses: list[float] = []
     start, spent, longest = now(), 0.0, 0.0
     peer.network.train()
