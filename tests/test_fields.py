@@ -54,7 +54,7 @@ def test_what_cannot_be_a_batch_is_a_sentence(changes, words):
         FieldBatch(**given | changes)
 
 
-def test_arrays_of_other_byte_orders_and_read_only_ones_become_tensors_without_a_warning():
+def test_arrays_of_other_byte_orders_and_read_only_ones_become_tensors_silently():
     history = np.arange(32.0).reshape(1, 2, 1, 1, 4, 4)
     history.flags.writeable = False
     with warnings.catch_warnings():

@@ -98,7 +98,7 @@ def test_a_damaged_record_says_what_it_was_for(folder, tmp_path, damage):
 
 
 class ManyFiles(TrajectorySet):
-    """Twenty thousand trajectories, ten to a file, described and never read: with a loop inside a loop they would take minutes."""
+    """Twenty thousand trajectories, ten to a file, never read: a loop in a loop would take minutes."""
 
     system, fields, units = "many", ("u",), ("1",)
 
