@@ -17,8 +17,10 @@ from matey.data.described import DescribedFiles
 from matey.data.reading import read_parts, read_windows
 from matey.data.windows import Window
 from matey.model.matey import MateyModel
+from matey.model.own_tokens import OwnTokens
 from matey.model.prepare import Prepared, prepare
 from matey.model.shared_fields import prepare_parts
+from matey.nested import tensors_in
 from matey.parallel import collectives
 from matey.parallel.host_exchange import HostExchange
 from matey.tokens.parts import BrickShare
@@ -32,8 +34,8 @@ def from_file_to_gradients(
     """Take a step on fields that lie in a file, and return what it took of this rank; all ranks call together.
 
     Returns:
-        The peak of memory over what was in use before, the bytes that were read from files, and those that were sent to
-        other ranks before the step.
+        The peak of memory over what was in use before, the bytes that were read from files, those that were sent to other ranks
+        before the step, and those of the layout: of what is known of all tokens, and of own ones besides.
     """
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
@@ -48,6 +50,7 @@ def from_file_to_gradients(
         prepared = _prepared(case, model, data)
         found = {"bytes_read": _bytes_read() - bytes_before}
         sent = exchange.num_bytes - sent_before if isinstance(exchange, HostExchange) else 0
+        found["layout_bytes"] = _bytes_behind(prepared.tokens)
         loss_of(model, prepared).backward()
         found |= {"exchanged_bytes": sent, "peak_memory_bytes": memory("cpu", peak=True) - before}
         model.zero_grad(set_to_none=False)
@@ -63,6 +66,12 @@ def _prepared(case: Case, model: MateyModel, data: DescribedFiles) -> Prepared:
         return prepare(read_windows([data], windows, case.frames), model.config, ranks)
     share = BrickShare(model.config.patches[0], ranks.place, ranks.size)
     return prepare_parts(read_parts([data], windows, case.frames, share), model.config, ranks, exchange)
+
+
+def _bytes_behind(tokens: OwnTokens) -> int:
+    """Return the bytes of the tensors that these are views of, which are those of all tokens."""
+    storages = (tensor.untyped_storage() for tensor in tensors_in(tokens))
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def _write(case: Case, folder: Path) -> None:

@@ -29,6 +29,7 @@ from matey.model.given import Rows
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import unpacked
 from matey.model.stencil import Scheme
+from matey.tokens.boxes import TilesInBoxes
 from matey.tokens.patches import Patch
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
@@ -67,15 +68,15 @@ class LocalOperator(nn.Module):
 
     def changes(
         self,
-        wide: Sequence[Sequence[Tensor]],
-        tiles: Sequence[Tiles],
+        wide: Sequence[Sequence[Sequence[Tensor]]],
+        tiles: Sequence[TilesInBoxes],
         conditions: Tensor,
         rows: Sequence[Rows],
     ) -> list[Tensor]:
         """Predict the changes in some tiles of every batch.
 
         Args:
-            wide: inputs of each scheme, for each batch, see `wide_inputs`.
+            wide: inputs of each scheme, for each box of each batch, see `wide_inputs`.
             tiles: the tiles of each batch to predict; there may be none.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
@@ -83,12 +84,25 @@ class LocalOperator(nn.Module):
         Returns:
             One tensor ``(k, f, z, y, x)`` per batch, the changes in the cells of its tiles; zero beyond the grid.
         """
+        of_batches = conditions.split([of_batch.boxes[0].frames.num_samples for of_batch in tiles])
+        told, rows = zip(
+            *(each for *each, of_batch in zip(of_batches, rows, tiles, strict=True) for _ in of_batch.boxes),
+            strict=True,
+        )
+        parts = [part for of_batch in tiles for part in of_batch.boxes]
+        changes = self._in_boxes([of_box for of_batch in wide for of_box in of_batch], parts, told, rows)
+        of_batches = iter(changes)
+        return [of_batch.together([next(of_batches) for _ in of_batch.boxes]) for of_batch in tiles]
+
+    def _in_boxes(
+        self, wide: Sequence[Sequence[Tensor]], tiles: Sequence[Tiles], told: Sequence[Tensor], rows: Sequence[Rows]
+    ) -> list[Tensor]:
+        """Predict the changes in the tiles of every box, as if it were a batch of its own."""
         boxes = [box_of(part) for part in tiles]
-        of_samples = conditions.split([part.frames.num_samples for part in tiles])
-        asked = torch.cat([told[samples] for told, (samples, *_) in zip(of_samples, boxes, strict=True)])
+        asked = torch.cat([of_samples[samples] for of_samples, (samples, *_) in zip(told, boxes, strict=True)])
         changes: list[Tensor] = []
         for number in reversed(range(len(self.schemes))):
-            inputs = [of_batch[number] for of_batch in wide]
+            inputs = [of_box[number] for of_box in wide]
             changes = self._with_scheme(number, changes, inputs, boxes, asked, rows)
         if self.ladder.cascade:
             changes = self._brought(changes, 0, boxes, None)
@@ -181,16 +195,19 @@ class Ladder:
         return [(samples, [side.start for side in sides], [side.stop for side in sides]) for sides in seen]
 
 
-def wide_inputs(inputs: Region, tiles: Tiles, ladder: Ladder) -> tuple[Tensor, ...]:
-    """Return the means that each scheme takes to predict some tiles and, where it has to, around them.
+def wide_inputs(inputs: Region, boxes: Sequence[Tiles], ladder: Ladder) -> list[tuple[Tensor, ...]]:
+    """Return the means that each scheme takes to predict some tiles and, where it has to, around them, box by box.
 
     Args:
         inputs: the inputs ``(b, 2, f, z, y, x)`` of a batch, see `local_inputs`, all of them or around the tiles.
-        tiles: the tiles of the batch to predict; there may be none.
+        boxes: tiles of the batch to predict, in one or more boxes; there may be none in one.
         ladder: the scales.
     """
-    boxes = zip(ladder.factors, ladder.boxes(tiles), strict=True)
-    return tuple(inputs.means(factor).around(*box) for factor, box in boxes)
+    of_boxes, of_scales = [ladder.boxes(tiles) for tiles in boxes], []
+    for number, factor in enumerate(ladder.factors):
+        means = inputs.means(factor)
+        of_scales.append([means.around(*of_box[number]) for of_box in of_boxes])
+    return list(zip(*of_scales, strict=True))
 
 
 ENDS = (("start", -1), ("stop", 1))

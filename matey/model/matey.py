@@ -24,7 +24,7 @@ from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
-from matey.model.one_tensor import packed, unpacked
+from matey.model.one_tensor import joined, packed, unpacked
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stencil import Scheme
@@ -119,12 +119,12 @@ class MateyModel(PreTrainedModel):
 
     def forward(self, prepared: Prepared) -> Tensor:
         """Return what is decoded for all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
-        own = prepared.tokens
-        tokens = self._embed(prepared)
+        own = prepared.tokens.layout
+        tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        tokens = tokens + self.position(own.centre, own.extent) + conditions[own.sample]
+        tokens = tokens + self.position(own.centre, own.extent) + conditions[sample]
         for number, block in enumerate(self.blocks):
-            keep = self._keep(number, prepared, tokens.dtype)
+            keep = self._keep(number, prepared, sample, tokens.dtype)
             tokens = self._call(number, block, tokens, prepared.plans, keep)
         return self._decode(prepared, self.norm(tokens), conditions)
 
@@ -138,7 +138,7 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(self, number: int, prepared: Prepared, dtype: torch.dtype) -> list[Tensor] | None:
+    def _keep(self, number: int, prepared: Prepared, sample: Tensor, dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
@@ -146,7 +146,7 @@ class MateyModel(PreTrainedModel):
         draw = torch.cat([_draw_of(samples) for samples in prepared.samples])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
-        return [scale[prepared.tokens.sample, None].to(dtype) for scale in scales]
+        return [scale[sample, None].to(dtype) for scale in scales]
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch, token_batch: TokenBatch | None = None) -> Tensor:
@@ -173,16 +173,14 @@ class MateyModel(PreTrainedModel):
     def _embed(self, prepared: Prepared) -> Tensor:
         """Embed the patches of this rank's tokens, ``(n, e)``."""
         embedded = []
-        for patch, embedding, places in zip(self.config.patches, self.embeddings, prepared.tokens.patches, strict=True):
-            patches = [
-                patches_at(seen.history, patch, place) for seen, place in zip(prepared.seen, places, strict=True)
-            ]
+        for patch, embedding, rows in zip(self.config.patches, self.embeddings, prepared.tokens.patches, strict=True):
+            patches = [patches_at(seen.history, patch, row) for seen, row in zip(prepared.seen, rows, strict=True)]
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared) -> Tensor:
         """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, scales and parameters."""
-        lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(prepared.tokens.centre.dtype)
+        lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
             conditions = conditions + self.conditions(prepared.statistics, prepared.rows)
@@ -206,7 +204,7 @@ class MateyModel(PreTrainedModel):
         ]
         handed = self.sequence_group.hand_over(blended, decoding.hand_over)
         if self.local is not None:
-            changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.held, conditions, rows)
+            changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.local, conditions, rows)
             handed = [values + change for values, change in zip(handed, changes, strict=True)]
         return packed(handed)
 
@@ -215,7 +213,9 @@ class MateyModel(PreTrainedModel):
         decoded: list[list[Tensor]] = [[] for _ in prepared.seen]
         for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
             windows = [
-                decoder.windows(seen.around.last, seen.around.start, blocks)
+                joined(
+                    [decoder.windows(*each) for each in zip(seen.around.last, seen.around.starts, blocks, strict=True)]
+                )
                 for seen, blocks in zip(prepared.seen, level.blocks, strict=True)
             ]
             values = decoder(tokens[level.tokens], windows, prepared.rows)

@@ -51,15 +51,14 @@ class Needs:
 
 def needs_of(
     token_batch: TokenBatch,
-    regions: Sequence[Around],
+    regions: Sequence[Sequence[Around]],
     sharing: Sharing,
     config: MateyConfig,
     ranks: RankGroup,
     exchange: Exchange,
 ) -> list[list[Needs]]:
     """Return what each rank needs of each batch; the boxes around what others predict are asked for."""
-    numbers = torch.tensor([number for region in regions for number in region.numbers()])
-    of_ranks = exchange.gather(numbers, [len(numbers)] * ranks.size).view(ranks.size, len(regions), -1).tolist()
+    of_ranks = _gathered(regions, ranks.size, exchange)
     layout, ways = token_batch.layout, ranks.size
     rank = ranks.rank_of_tokens(layout.num_tokens)
     of_levels = [
@@ -72,10 +71,26 @@ def needs_of(
     pairs = [torch.unique(torch.cat(of_batch)) for of_batch in zip(*of_levels, strict=True)]
     return [
         [
-            Needs(pair[pair % ways == of_rank] // ways, torch.unique(Around.from_numbers(around).bricks(grid)))
-            for pair, around, grid in zip(pairs, of_ranks[of_rank], sharing.grids, strict=True)
+            Needs(
+                pair[pair % ways == of_rank] // ways,
+                torch.unique(torch.cat([around.bricks(grid).flatten() for around in of_batch])),
+            )
+            for pair, of_batch, grid in zip(pairs, of_ranks[of_rank], sharing.grids, strict=True)
         ]
         for of_rank in range(ways)
+    ]
+
+
+def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange) -> list[list[list[Around]]]:
+    """Return the regions of each rank and batch, of which this rank knows its own."""
+    counts = torch.tensor([len(of_batch) for of_batch in regions])
+    of_ranks = exchange.gather(counts, [len(counts)] * ways).view(ways, -1)
+    own = torch.tensor([region.numbers() for of_batch in regions for region in of_batch]).flatten()
+    lengths = [len(own) // int(counts.sum()) * total for total in of_ranks.sum(dim=1).tolist()]
+    rows = iter(exchange.gather(own, lengths).view(int(of_ranks.sum()), -1).tolist())
+    return [
+        [[Around.from_numbers(next(rows)) for _ in range(number)] for number in of_rank]
+        for of_rank in of_ranks.tolist()
     ]
 
 

@@ -23,3 +23,8 @@ def unpacked(values: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Return the batches, by their shapes."""
     parts = values.split([math.prod(shape) for shape in shapes])
     return [part.view(*shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Return tensors ``(k, ...)`` one after the other; a single one as it is."""
+    return torch.cat([*parts]) if len(parts) > 1 else parts[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, patch_grid, places_of_patches
+from matey.tokens.patches import Patch, unravelled
 from matey.tokens.tiles import Frames
 
 
@@ -18,19 +18,15 @@ class OwnTokens:
     """This rank's ``n`` tokens, in the order of the packed list.
 
     Attributes:
-        sample: ``(n,)`` index of the sample in the whole micro-batch.
-        centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
-        extent: ``(n, 4)`` size t, z, y, x in the unit domain.
-        patches: positions ``k Z Y X T`` of the tokens' patches in the histories that this rank sees, each ``(m,)``, for each
-            level and batch.
-        order: ``(n,)``, place of each token among those embedded level by level.
+        layout: the layout of the tokens.
+        patches: rows ``(m,)`` int32 of the tokens' patches in ``patchify`` of the histories that this rank sees, for each level
+            and batch.
+        order: ``(n,)`` int32, place of each token among those embedded level by level.
         num_of_batches: number of tokens of each batch.
     """
 
-    sample: Tensor
-    centre: Tensor
-    extent: Tensor
-    patches: tuple[tuple[tuple[Tensor, ...], ...], ...]
+    layout: TokenLayout
+    patches: tuple[tuple[Tensor, ...], ...]
     order: Tensor
     num_of_batches: tuple[int, ...]
 
@@ -51,12 +47,11 @@ def in_bricks(
     patch, found = patches[level], []
     of_level = (layout.level == level).nonzero(as_tuple=True)[0]
     for of_batch, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
-        grid = patch_grid((of_batch.window[0], *of_batch.covered), patch)
-        sample, *places, time = places_of_patches(layout.row[index], of_batch.num_samples, grid)
+        times = of_batch.window[0] // patch[0]
+        brick, *places, time = unravelled(layout.row[index].long(), (*of_batch.grid_of(patch), times))
         ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
-        brick = sample
-        for place, size, r in zip(places, grid[1:], ratio, strict=True):
-            brick = brick * (size // r) + place // r
+        for place, size, r in zip(places, of_batch.grid_of(patches[0])[1:], ratio, strict=True):
+            brick = brick * size + place // r
         found.append((index, brick, *(place % r for place, r in zip(places, ratio, strict=True)), time))
     return found
 
@@ -74,24 +69,23 @@ def own_tokens(
     """
     of_levels, order = [], []
     for level, patch in enumerate(patches):
-        of_batches = in_bricks(layout, frames, patches, level)
-        of_levels.append(
-            tuple(
-                places_of_patches(
-                    layout.row[index], of_batch.num_samples, patch_grid((of_batch.window[0], *of_batch.covered), patch)
-                )
-                if there is None
-                else (torch.searchsorted(there, brick), *places)
-                for of_batch, there, (index, brick, *places) in zip(frames, bricks, of_batches, strict=True)
-            )
-        )
-        order += [index for index, *_ in of_batches]
+        ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
+        rows = []
+        for of_batch, there, (index, brick, *places) in zip(
+            frames, bricks, in_bricks(layout, frames, patches, level), strict=True
+        ):
+            order.append(index)
+            row = layout.row[index]
+            if there is not None:
+                row = torch.searchsorted(there, brick)
+                for place, size in zip(places, (*ratio, of_batch.window[0] // patch[0]), strict=True):
+                    row = row * size + place
+            rows.append(row.to(layout.row.dtype))
+        of_levels.append(tuple(rows))
     return OwnTokens(
-        sample=layout.sample,
-        centre=layout.centre,
-        extent=layout.extent,
+        layout=layout,
         patches=tuple(of_levels),
-        order=torch.cat(order).argsort(),
+        order=torch.cat(order).argsort().to(torch.int32),
         num_of_batches=tuple(torch.bincount(layout.batch, minlength=len(frames)).tolist()),
     )
 

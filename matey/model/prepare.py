@@ -23,11 +23,12 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
-from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, own_tokens
+from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, in_bricks, own_tokens
 from matey.model.seen import Seen, see
 from matey.model.sequence_group import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
 from matey.samples import Samples
+from matey.tokens.boxes import TilesInBoxes, in_boxes
 from matey.tokens.coverage import routes, tiles_of, tiles_reached
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
@@ -41,12 +42,12 @@ class LevelToDecode:
     """The tokens of one level whose patches this rank decodes.
 
     Attributes:
-        tokens: ``(m,)``, their places among this rank's tokens.
-        blocks: places of the blocks of each batch that they are decoded to.
+        tokens: ``(m,)``, their places among this rank's tokens, box after box.
+        blocks: places of the blocks that they are decoded to, for each batch and each box of own patches.
     """
 
     tokens: Tensor
-    blocks: tuple[Places, ...]
+    blocks: tuple[tuple[Places, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Decoding:
         blendings: the plan by which the blocks of each batch become tiles.
         hand_over: the plan by which tiles come to the ranks that hold them.
         held: the tiles of each batch that hold cells of this rank's leaves.
+        local: the same tiles in boxes, in each of which the local operator predicts them.
         own: masks ``(k, z, y, x)`` of these cells in the tiles.
     """
 
@@ -65,6 +67,7 @@ class Decoding:
     blendings: tuple[Blending, ...]
     hand_over: HandOver
     held: tuple[Tiles, ...]
+    local: tuple[TilesInBoxes, ...]
     own: tuple[Tensor, ...]
 
 
@@ -130,7 +133,7 @@ def prepare(
     for number, (batch, normalisation, frames) in enumerate(
         zip(batches, token_batch.normalisations, token_batch.frames, strict=True)
     ):
-        own = plan.bricks[number], plan.blocks_of(number), plan.decoding.held[number]
+        own = plan.bricks[number], plan.blocks_of(number), plan.decoding.local[number], plan.decoding.held[number]
         seen.append(see(batch, normalisation, given[number], frames, *own, config))
     return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, given)
 
@@ -152,9 +155,9 @@ class StepPlan:
     plans: tuple[Plan, ...]
     decoding: Decoding
 
-    def blocks_of(self, batch: int) -> list[Places]:
-        """Return the places of the blocks of a batch that are decoded, for each level."""
-        return [level.blocks[batch] for level in self.decoding.levels]
+    def blocks_of(self, batch: int) -> list[tuple[Places, ...]]:
+        """Return the places of the blocks of a batch that are decoded, for each box and level."""
+        return list(zip(*(level.blocks[batch] for level in self.decoding.levels), strict=True))
 
     def prepared(
         self,
@@ -165,7 +168,7 @@ class StepPlan:
         given: Sequence[Given | None],
     ) -> Prepared:
         """Return the micro-batch with what the rank sees of it, and the given fields of each batch if there are any."""
-        device, names = token_batch.layout.sample.device, config.parameters
+        device, names = token_batch.layout.row.device, config.parameters
         return Prepared(
             samples=tuple(samples),
             rows=tuple(rows_of(batch, config, device) for batch in samples),
@@ -210,7 +213,10 @@ def _decoding(
     tile, reach = tile_of(shapes), reach_of(shapes)
     reached = tiles_reached(whole, own, frames, patches, reach, tile)
     held = tiles_of(whole, own, frames, patches, tile)
-    levels, blocks = _levels_to_decode(whole, own, reached, patches, shapes)
+    boxes = torch.zeros_like(whole.row[own]), [1] * len(frames)
+    if ranks.size > 1:
+        boxes = _boxes_of_tokens(whole.select(own), frames, patches)
+    levels, blocks = _levels_to_decode(whole, own, reached, patches, shapes, boxes)
     return Decoding(
         levels=tuple(levels),
         blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.tokens.set == "mul") for of_batch in blocks),
@@ -221,36 +227,54 @@ def _decoding(
             lambda rank: routes(whole, rank, frames, patches, reach, tile),
         ),
         held=tuple(held),
+        local=tuple(TilesInBoxes.of(tiles, patches[0]) for tiles in held),
         own=tuple(tiles.cells() for tiles in held),
     )
 
 
+def _boxes_of_tokens(own: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> tuple[Tensor, list[int]]:
+    """Deal the patches of own tokens of the last frame out to boxes.
+
+    Returns:
+        The number of each token's box ``(n,)``, from 0 in every batch, and the number of boxes of each batch.
+    """
+    box, counts = torch.zeros(own.num_tokens, dtype=torch.long, device=own.row.device), []
+    last = own.is_last.nonzero(as_tuple=True)[0]
+    of_levels = [in_bricks(own.select(last), frames, patches, level) for level in range(len(patches))]
+    for group, found in zip(frames, zip(*of_levels, strict=True), strict=True):
+        index, brick = (torch.cat(column) for column in zip(*(each[:2] for each in found), strict=True))
+        numbers = in_boxes(brick, group.grid_of(patches[0]), patches[0])
+        box[last[index]] = numbers
+        counts.append(int(numbers.max()) + 1 if len(numbers) else 1)
+    return box, counts
+
+
 def _levels_to_decode(
-    layout: TokenLayout, own: slice, reached: Sequence[Tiles], patches: Sequence[Patch], shapes: Sequence[BlockShape]
+    layout: TokenLayout,
+    own: slice,
+    reached: Sequence[Tiles],
+    patches: Sequence[Patch],
+    shapes: Sequence[BlockShape],
+    boxes: tuple[Tensor, Sequence[int]],
 ) -> tuple[list[LevelToDecode], list[list[BlockSet]]]:
-    """Return what is decoded of each level, and its blocks for each batch and level."""
+    """Return what is decoded of each level, and its blocks for each batch and level; for ``boxes`` see `_boxes_of_tokens`."""
+    box, num_boxes = boxes
     levels: list[LevelToDecode] = []
     blocks: list[list[BlockSet]] = [[] for _ in reached]
     grids_of_size: dict[BlockShape, list[BlockGrid]] = {}
     for level, (patch, shape) in enumerate(zip(patches, shapes, strict=True)):
         if shape not in grids_of_size:
             grids_of_size[shape] = [BlockGrid.over(tiles, shape.cells[1:], shape.margin) for tiles in reached]
-        grids = grids_of_size[shape]
+        tokens, of_batches = [], []
         present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
-        mine = present[(present >= own.start) & (present < own.stop)]
-        of_all, of_own = (
-            [
-                grid.numbers(patch, layout.row[of_batch] // (grid.tiles.frames.window[0] // patch[0]))
-                for grid, of_batch in zip(grids, by_batch(index, layout, len(grids)), strict=True)
-            ]
-            for index in (present, mine)
-        )
-        levels.append(
-            LevelToDecode(
-                tokens=mine - own.start,
-                blocks=tuple(places(number, grid.shape) for number, grid in zip(of_own, grids, strict=True)),
-            )
-        )
-        for of_batch, number, all_numbers, grid in zip(blocks, of_own, of_all, grids, strict=True):
-            of_batch.append(BlockSet(number, all_numbers, grid))
+        by_batches = by_batch(present, layout, len(reached))
+        for of_batch, of_level, grid, number in zip(blocks, by_batches, grids_of_size[shape], num_boxes, strict=True):
+            mine = of_level[(of_level >= own.start) & (of_level < own.stop)] - own.start
+            of_boxes = [mine[box[mine] == each] for each in range(number)] if number > 1 else [mine]
+            times = grid.tiles.frames.window[0] // patch[0]
+            numbers = [grid.numbers(patch, layout.row[own][index] // times) for index in of_boxes]
+            of_batch.append(BlockSet(torch.cat(numbers), grid.numbers(patch, layout.row[of_level] // times), grid))
+            of_batches.append(tuple(places(number, grid.shape) for number in numbers))
+            tokens += of_boxes
+        levels.append(LevelToDecode(torch.cat(tokens), tuple(of_batches)))
     return levels, blocks

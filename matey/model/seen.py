@@ -11,7 +11,7 @@ What is seen:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -22,6 +22,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.given import Given
 from matey.model.local import ENDS, Ladder, local_inputs, wide_inputs
+from matey.tokens.boxes import TilesInBoxes
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, extend
 from matey.tokens.region import Region
@@ -33,14 +34,20 @@ class Surroundings:
     """The last frames of a batch around what a rank predicts, normalised.
 
     Attributes:
-        last: ``(b, f, z, y, x)``, the last frame in the box around own blocks, see `window_box`.
-        start: sample, and cell ``z, y, x``, at which that box begins.
-        wide: inputs ``(b, 2, f, z, y, x)`` of each scheme of the local operator, see `matey.model.local.wide_inputs`.
+        last: ``(b, f, z, y, x)``, the last frame around each box of own blocks, see `window_box`.
+        starts: sample, and cell ``z, y, x``, at which each of these begins.
+        wide: inputs ``(b, 2, f, z, y, x)`` of each scheme of the local operator, see `matey.model.local.wide_inputs`, for each
+            box of own tiles.
     """
 
-    last: Tensor
-    start: tuple[int, ...]
-    wide: tuple[Tensor, ...]
+    last: tuple[Tensor, ...]
+    starts: tuple[tuple[int, ...], ...]
+    wide: tuple[tuple[Tensor, ...], ...]
+
+    @classmethod
+    def of(cls, last: Sequence[tuple[Tensor, tuple[int, ...]]], wide: Sequence[tuple[Tensor, ...]]) -> Surroundings:
+        """Put together what `last_around` and `wide_around` return."""
+        return cls(tuple(frame for frame, _ in last), tuple(start for _, start in last), tuple(wide))
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,8 @@ def see(
     given: Given | None,
     frames: Frames,
     bricks: Tensor | None,
-    blocks: Sequence[Places],
+    blocks: Sequence[Sequence[Places]],
+    local: TilesInBoxes,
     tiles: Tiles,
     config: MateyConfig,
 ) -> Seen:
@@ -79,7 +87,8 @@ def see(
         given: given fields, if there are any that the model knows.
         frames: their frames.
         bricks: ``(k,)``, the coarsest patches of own tokens, numbered along ``b Z Y X``; None where all samples are.
-        blocks: places of the blocks of each level that are decoded.
+        blocks: places of the blocks that are decoded, for each box and level.
+        local: tiles in the boxes of the local operator.
         tiles: tiles that hold own cells.
         config: the configuration of the model.
     """
@@ -87,26 +96,37 @@ def see(
     if given is not None:
         normalised, statistics = given.beside(normalised), given.statistics_beside(normalisation)
     extended = extend(normalised, frames.covered, frames.periodic)
+    recent = Region.whole(normalised[:, -2:], frames.periodic)
     return Seen(
         history=extended if bricks is None else bricks_at(extended, config.patches[0], bricks),
-        around=surroundings_in(Region.whole(normalised[:, -2:], frames.periodic), statistics, blocks, tiles, config),
+        around=Surroundings.of(
+            [last_around(recent, of_box, config) for of_box in blocks],
+            wide_around(recent, local.boxes, statistics, config),
+        ),
         base=tiles.cut(batch.last),
         target=None if batch.target is None else tiles.cut(batch.target),
     )
 
 
-def surroundings_in(
-    recent: Region, normalisation: Normalisation, blocks: Sequence[Places], tiles: Tiles, config: MateyConfig
-) -> Surroundings:
-    """Cut them out of the last normalised frames ``(b, t, f, z, y, x)``."""
+def last_around(recent: Region, blocks: Sequence[Places], config: MateyConfig) -> tuple[Tensor, tuple[int, ...]]:
+    """Cut the last frame around a box of blocks, of each level, out of the last normalised frames ``(b, t, f, z, y, x)``.
+
+    Returns:
+        Its values ``(b, f, z, y, x)``, and the sample and the cell ``z, y, x`` at which they begin.
+    """
     samples, begin, end = window_box(blocks, config)
-    frame = Region(recent.values[:, -1], recent.samples, recent.start, recent.wraps)
-    wide: tuple[Tensor, ...] = ()
-    if config.local:
-        change = (normalisation.change / normalisation.std)[recent.samples]
-        inputs = Region(local_inputs(recent.values, change), recent.samples, recent.start, recent.wraps)
-        wide = wide_inputs(inputs, tiles, Ladder.of_config(config))
-    return Surroundings(frame.around(samples, begin, end), (samples.start, *begin), wide)
+    return replace(recent, values=recent.values[:, -1]).around(samples, begin, end), (samples.start, *begin)
+
+
+def wide_around(
+    recent: Region, boxes: Sequence[Tiles], normalisation: Normalisation, config: MateyConfig
+) -> list[tuple[Tensor, ...]]:
+    """Return what the local operator takes for each box of tiles, by scheme, out of the last normalised frames."""
+    if not config.local:
+        return [()] * len(boxes)
+    change = (normalisation.change / normalisation.std)[recent.samples]
+    inputs = replace(recent, values=local_inputs(recent.values, change))
+    return wide_inputs(inputs, boxes, Ladder.of_config(config))
 
 
 def window_box(blocks: Sequence[Places], config: MateyConfig) -> tuple[slice, list[int], list[int]]:

@@ -11,7 +11,7 @@ it predicts, it gets the last two frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from einops import rearrange
@@ -21,12 +21,12 @@ from matey.model.configuration import MateyConfig
 from matey.model.local import Ladder
 from matey.model.moving import bricks_read, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
-from matey.model.seen import Seen, surroundings_in, window_box
+from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
 from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
 from matey.tokens.parts import Around, Sharing
-from matey.tokens.patches import Places
+from matey.tokens.patches import Patch
 from matey.tokens.refinement import criteria_of, split_by
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
@@ -54,16 +54,22 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
     refined = _refinement(samples, pieces, normalisations, sharing, config, exchange)
     token_batch = lay_out(samples, normalisations, refined, config.patches, config.refinement)
     plan = plan_of(token_batch, config, ranks, torch.promote_types(torch.float32, samples[0].dtype))
-    regions = [_region(batch, plan, number, config) for number, batch in enumerate(samples)]
+    regions = [_regions(batch, plan, number, config) for number, batch in enumerate(samples)]
     needs = needs_of(token_batch, regions, sharing, config, ranks, exchange)
     own = [bricks_read(part, config.patches[0]) for part in parts]
     moved = swapped(own, needs, sharing, ranks.place, exchange)
     seen = []
     for number, (bricks, recent) in enumerate(moved):
-        need, grid, normalisation = needs[ranks.place][number], sharing.grids[number], normalisations[number]
-        around_it = _recent(recent, need.recent, regions[number], grid, samples[number], normalisation)
-        blocks, tiles = plan.blocks_of(number), plan.decoding.held[number]
-        seen.append(_seen(bricks, around_it, need.whole, grid, normalisation, blocks, tiles, config))
+        need, grid, about = needs[ranks.place][number], sharing.grids[number], (samples[number], normalisations[number])
+        around = _around(
+            (_recent(recent, need.recent, region, grid, *about) for region in regions[number]),
+            plan,
+            number,
+            config,
+            about[1],
+        )
+        tiles = plan.decoding.held[number]
+        seen.append(_seen(bricks, around, need.whole, math.prod(grid[1:]), about[1], tiles, config.patches[0]))
     return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
 
 
@@ -148,55 +154,61 @@ def _gathered(
     return [torch.cat(of_ranks[batch :: len(widths)]).view(-1, width) for batch, width in enumerate(widths)]
 
 
-def _region(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) -> Around:
-    """Return the bricks around what this rank predicts of a batch."""
-    spans = [window_box(plan.blocks_of(batch), config)]
+def _regions(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) -> list[Around]:
+    """Return the bricks around each box in which this rank predicts a batch: boxes of blocks, then those of tiles."""
+    brick, cells = config.patches[0], [1, 1, 1]
+    regions = [Around.of_cells([window_box(blocks, config)], samples, brick, cells) for blocks in plan.blocks_of(batch)]
     ladder = Ladder.of_config(config)
-    for factor, (of_samples, *ends) in zip(ladder.factors, ladder.boxes(plan.decoding.held[batch]), strict=True):
-        begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
-        spans.append((of_samples, begin, end))
-    multiples = [math.lcm(*along) for along in zip([1, 1, 1], *ladder.factors, strict=True)]
-    return Around.of_cells(spans, samples, config.patches[0], multiples)
+    multiples = [math.lcm(*along) for along in zip(cells, *ladder.factors, strict=True)]
+    for tiles in plan.decoding.local[batch].boxes if config.local else ():
+        spans = []
+        for factor, (of_samples, *ends) in zip(ladder.factors, ladder.boxes(tiles), strict=True):
+            begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
+            spans.append((of_samples, begin, end))
+        regions.append(Around.of_cells(spans, samples, brick, multiples))
+    return regions
+
+
+def _around(
+    regions: Iterator[Region], plan: StepPlan, batch: int, config: MateyConfig, normalisation: Normalisation
+) -> Surroundings:
+    """Return the last frames around what this rank predicts, from the regions around each box, see `_regions`."""
+    last = [last_around(next(regions), blocks, config) for blocks in plan.blocks_of(batch)]
+    boxes = plan.decoding.local[batch].boxes
+    wide: list[tuple[Tensor, ...]] = [()] * len(boxes)
+    if config.local:
+        wide = [wide_around(next(regions), [tiles], normalisation, config)[0] for tiles in boxes]
+    return Surroundings.of(last, wide)
 
 
 def _seen(
     bricks: Tensor,
-    recent: Region,
+    around: Surroundings,
     of_tokens: Tensor,
-    grid: Sequence[int],
+    bricks_of_sample: int,
     normalisation: Normalisation,
-    blocks: Sequence[Places],
     tiles: Tiles,
-    config: MateyConfig,
+    brick: Patch,
 ) -> Seen:
     """Return what this rank sees of a batch.
 
     Args:
         bricks: ``(k, t + 1, f, z, y, x)``, the bricks in which it has tokens, the target as their last frame.
-        recent: the last normalised frames around what it predicts.
+        around: the last frames around what it predicts.
         of_tokens: numbers ``(k,)`` of these bricks.
-        grid: number of samples and of bricks along ``z, y, x``.
+        bricks_of_sample: number of bricks of a sample.
         normalisation: statistics of the batch.
-        blocks: places of the blocks of each level that are decoded.
         tiles: tiles that hold own cells.
-        config: the configuration of the model.
+        brick: the coarsest patch.
     """
-    sample = of_tokens // math.prod(grid[1:])
-    sample_of_tile, *places = torch.unravel_index(tiles.row, tiles.grid)
-    ratio = [coarse // fine for coarse, fine in zip(config.patches[0][1:], tiles.tile[1:], strict=True)]
-    brick = sample_of_tile
-    for place, size, r in zip(places, grid[1:], ratio, strict=True):
-        brick = brick * size + place // r
+    ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
+    places = torch.unravel_index(tiles.row, tiles.grid)[1:]
     z, y, x = tiles.tile[1:]
     by_tile = rearrange(bricks[:, -2:], "k t f (Z z) (Y y) (X x) -> k Z Y X t f z y x", z=z, y=y, x=x)
     inside = (place % r for place, r in zip(places, ratio, strict=True))
-    base, target = by_tile[torch.searchsorted(of_tokens, brick), *inside].unbind(1)
-    return Seen(
-        history=_of_samples(normalisation, sample).apply(bricks[:, :-1]),
-        around=surroundings_in(recent, normalisation, blocks, tiles, config),
-        base=base,
-        target=target,
-    )
+    base, target = by_tile[torch.searchsorted(of_tokens, tiles.in_patches(brick)), *inside].unbind(1)
+    history = _of_samples(normalisation, of_tokens // bricks_of_sample).apply(bricks[:, :-1])
+    return Seen(history, around, base, target)
 
 
 def _recent(

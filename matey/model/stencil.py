@@ -38,6 +38,10 @@ MAX_PRODUCT = 10.0
 """Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
 
 
+AT_ONCE, AT_ONCE_ON_GPU = 2**13, 2**20
+"""Cells whose products are computed at once: what is made on the way is then small, and stays in the cache of a CPU."""
+
+
 class Scheme(nn.Module):
     """Predict the change of every cell of a grid from the window around it.
 
@@ -158,26 +162,45 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, seen: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(seen, weight, bias, out)
-        p, q, linear = _parted(seen, len(weight))
-        products = F.hardtanh_(p * q, -MAX_PRODUCT, MAX_PRODUCT)
-        return torch.baddbmm(linear, F.gelu(F.linear(products, weight, bias)), out)
+        changes = seen.new_empty(*seen.shape[:2], out.shape[2])
+        for of_some, into in zip(*_by_cells(seen, changes), strict=True):
+            p, q, linear = _parted(of_some, len(weight))
+            products = F.hardtanh_(p * q, -MAX_PRODUCT, MAX_PRODUCT)
+            into.copy_(torch.baddbmm(linear, F.gelu(F.linear(products, weight, bias)), out))
+        return changes
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
-        seen, weight, bias, out = ctx.saved_tensors
-        p, q, _ = _parted(seen, len(weight))
-        unbounded = p * q
-        products = F.hardtanh(unbounded, -MAX_PRODUCT, MAX_PRODUCT)
-        mixed = F.linear(products, weight, bias)
-        of_mixed = aten.gelu_backward(gradient @ out.mT, mixed)
-        of_products = aten.hardtanh_backward(of_mixed @ weight, unbounded, -MAX_PRODUCT, MAX_PRODUCT)
-        of_seen = torch.empty_like(seen)
-        of_p, of_q, of_linear = _parted(of_seen, len(weight))
-        torch.mul(of_products, q, out=of_p)
-        torch.mul(of_products, p, out=of_q)
-        of_linear.copy_(gradient)
-        of_mixed = of_mixed.flatten(0, 1)
-        return of_seen, of_mixed.T @ products.flatten(0, 1), of_mixed.sum(dim=0), F.gelu(mixed).mT @ gradient
+        seen, *weights = ctx.saved_tensors
+        of_seen, of_weights = torch.empty_like(seen), [torch.zeros_like(each) for each in weights]
+        for of_some in zip(*_by_cells(seen, of_seen, gradient), strict=True):
+            for total, added in zip(of_weights, _gradients(*of_some, *weights), strict=True):
+                total += added
+        return of_seen, *of_weights
+
+
+def _by_cells(*values: Tensor) -> list[tuple[Tensor, ...]]:
+    """Split values ``(b, m, ...)`` into those of some cells after the other."""
+    at_once = AT_ONCE if values[0].device.type == "cpu" else AT_ONCE_ON_GPU
+    return [of_all.split(max(at_once // len(of_all), 1), dim=1) for of_all in values]
+
+
+def _gradients(
+    seen: Tensor, of_seen: Tensor, gradient: Tensor, weight: Tensor, bias: Tensor, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Write the gradient of what is seen in some cells ``(b, m, 2 c + f)``, and return those of the three weights."""
+    p, q, _ = _parted(seen, len(weight))
+    unbounded = p * q
+    products = F.hardtanh(unbounded, -MAX_PRODUCT, MAX_PRODUCT)
+    mixed = F.linear(products, weight, bias)
+    of_mixed = aten.gelu_backward(gradient @ out.mT, mixed)
+    of_products = aten.hardtanh_backward(of_mixed @ weight, unbounded, -MAX_PRODUCT, MAX_PRODUCT)
+    of_p, of_q, of_linear = _parted(of_seen, len(weight))
+    torch.mul(of_products, q, out=of_p)
+    torch.mul(of_products, p, out=of_q)
+    of_linear.copy_(gradient)
+    of_mixed = of_mixed.flatten(0, 1)
+    return of_mixed.T @ products.flatten(0, 1), of_mixed.sum(dim=0), F.gelu(mixed).mT @ gradient
 
 
 def _parted(seen: Tensor, channels: int) -> tuple[Tensor, ...]:
@@ -198,5 +221,11 @@ def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
         seen = F.conv2d(fields[0].permute(0, 3, 1, 2), kernel, offset[0]).permute(0, 2, 3, 1)
     else:
         kernel = kernel[0].contiguous(memory_format=torch.channels_last_3d)
-        seen = F.conv3d(fields.permute(0, 4, 1, 2, 3), kernel, offset[0])[0].permute(1, 2, 3, 0)
+        # On CPUs PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
+        # times what they are cut from. Of two at once it never does, so these are halves, which share a layer where they must.
+        length = fields.shape[1] - kernel.shape[2] + 1
+        half = -(-length // 2)
+        halves = torch.cat([fields[:, : fields.shape[1] - length + half], fields[:, length - half :]])
+        halves = F.conv3d(halves.permute(0, 4, 1, 2, 3), kernel, offset[0]).permute(0, 2, 3, 4, 1)
+        seen = halves.flatten(0, 1) if 2 * half == length else torch.cat([halves[0], halves[1, 1:]])
     return seen.flatten(0, 2)[None]

@@ -21,13 +21,11 @@ from matey.model.sequence_group import RankGroup, Routes, SequenceGroup
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
 from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
+from matey.parallel.homes import homes_of_segments
 from matey.parallel.host_exchange import HostExchange
 from matey.parallel.regather import not_kept
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
-
-# Whole segments move only where no rank gets more than this over its share of tokens and of the attention's products.
-MOST_IMBALANCE = 1.1
 
 
 @dataclass(frozen=True)
@@ -243,43 +241,3 @@ def plan_tokens(key: Tensor, topology: Topology) -> TokensPlan | None:
         receive=tuple(torch.bincount(owner[home == me], minlength=ways).tolist()),
         num_moved=4.0 * int((home != owner).sum()),
     )
-
-
-def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None:
-    """Choose a rank for each segment: where most of its tokens are, or, if that is uneven, the one with least to do so far.
-
-    Args:
-        number: ``(n,)`` segment of each token, from 0.
-        owner: ``(n,)`` rank that holds each token.
-        ways: number of ranks.
-
-    Returns:
-        The rank of each segment ``(segments,)``; None if there are fewer segments than ranks, or if some rank would get
-        more than its share of the tokens, or of the attention's products, by `MOST_IMBALANCE`.
-    """
-    num_segments = int(number.max()) + 1 if len(number) else 0
-    if num_segments < ways:
-        return None
-    counts = torch.bincount(number * ways + owner, minlength=num_segments * ways).view(-1, ways)
-    lengths = counts.sum(dim=1).double()
-    work = lengths.square()
-    homes = counts.argmax(dim=1)
-    if _is_even(homes, work, ways) and _is_even(homes, lengths, ways):
-        return homes
-    chosen, held = [0] * num_segments, counts.tolist()
-    of_tokens, of_products = [0.0] * ways, [0.0] * ways  # shares that each rank has so far
-    tokens, products = (lengths / lengths.sum()).tolist(), (work / work.sum()).tolist()
-    for index in torch.argsort(work, descending=True, stable=True).tolist():
-        load = [max(both) for both in zip(of_tokens, of_products, strict=True)]
-        rank = min(range(ways), key=lambda rank: (load[rank], -held[index][rank]))  # noqa: B023 (called at once)
-        chosen[index] = rank
-        of_tokens[rank] += tokens[index]
-        of_products[rank] += products[index]
-    homes = torch.tensor(chosen, device=number.device)
-    return homes if _is_even(homes, work, ways) and _is_even(homes, lengths, ways) else None
-
-
-def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
-    """Whether no rank gets more than its share of what comes with the segments by `MOST_IMBALANCE`."""
-    shared = torch.zeros(ways, dtype=amounts.dtype, device=amounts.device).index_add(0, homes, amounts)
-    return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)

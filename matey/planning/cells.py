@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
@@ -12,9 +11,10 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes, reach_of, tile_of
 from matey.parallel.topology import shares
 from matey.planning.samples import Sample
+from matey.tokens.boxes import TilesInBoxes
 from matey.tokens.coverage import routes, tiles_of
-from matey.tokens.layout import TokenLayout, joined
-from matey.tokens.patches import Patch, cover, patch_grid
+from matey.tokens.layout import TokenLayout, joined, stacked
+from matey.tokens.patches import Patch, cover
 from matey.tokens.tiles import Frames
 
 
@@ -36,8 +36,8 @@ def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int
     )
 
 
-def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[int]]:
-    """Return where each rank runs the local operator: samples and cells ``z, y, x`` of the box around its tiles.
+def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[list[int]]]:
+    """Return where each rank runs the local operator: samples and cells ``z, y, x`` of each box of its tiles.
 
     Args:
         config: the model's configuration.
@@ -46,23 +46,22 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
     """
     tile, patches = tile_of(block_shapes(config)), config.patches
     layout, frames = _in_one_batch(samples, patches)
-    boxes = (tiles_of(layout, part, frames, patches, tile)[0].box for part in own)
-    return [[side.stop - side.start for side in box] for box in boxes]
+    tiles = (tiles_of(layout, part, frames, patches, tile)[0] for part in own)
+    return [
+        [[side.stop - side.start for side in part.box] for part in TilesInBoxes.of(of_rank, patches[0]).boxes]
+        for of_rank in tiles
+    ]
 
 
 def _side_by_side(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
     """Return the layout of a micro-batch in which each sample is a batch of its own."""
-    parts = [replace(s.layout, batch=torch.full_like(s.layout.batch, number)) for number, s in enumerate(samples)]
-    return joined(parts), [_frames(1, s, patches) for s in samples]
+    return joined([s.layout for s in samples], [1] * len(samples)), [_frames(1, s, patches) for s in samples]
 
 
 def _in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
     """Return the layout of a micro-batch whose samples are one batch."""
     frames = _frames(len(samples), samples[0], patches)
-    window = (frames.window[0], *frames.covered)
-    rows = torch.tensor([math.prod(patch_grid(window, patch)) for patch in patches])
-    parts = [replace(s.layout, row=s.layout.row + number * rows[s.layout.level]) for number, s in enumerate(samples)]
-    return joined(parts), [frames]
+    return stacked([s.layout for s in samples]), [frames]
 
 
 def _frames(num_samples: int, sample: Sample, patches: Sequence[Patch]) -> Frames:

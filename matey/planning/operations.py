@@ -68,6 +68,10 @@ class LocalCosts:
             for number, predicted in enumerate(self._predicted(box))
         )
 
+    def makes(self, num_fields: int, box: Sequence[int]) -> int:
+        """Return the values that the backward pass has at once beyond those: the gradients of what is seen in a sample."""
+        return (2 * self.channels + num_fields) * max(map(math.prod, self._predicted(box)))
+
     def _predicted(self, box: Sequence[int]) -> list[list[int]]:
         """Return the sizes ``z, y, x`` of what each scheme predicts."""
         boxes = self.ladder.predicted([slice(0, size) for size in box])
@@ -184,7 +188,13 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     return Kernels(
         block_forward=10 * attentions,
         block_backward=24 * attentions,
-        outside_forward=135 + 240 * levels + 5 * pieces + 42 * cells + 68 * means + 15 * told,
+        outside_forward=200
+        + 75 * (num_attentions - 1)
+        + 240 * levels
+        + 5 * pieces
+        + 42 * cells
+        + 68 * means
+        + 15 * told,
         outside_backward=20 + 40 * levels + 4 * pieces + 50 * cells + 60 * means + 8 * told,
     )
 

@@ -177,8 +177,11 @@ class Workload:
         own = shares(len(kept), ways)
         of_cells = [0] * ways
         if (local := self.operations.local) is not None:
-            boxes = boxes_of_ranks(self.config, [sample] * num_samples, own)
-            of_cells = [n * local.keeps(sample.num_inputs, sample.num_fields, box) for n, *box in boxes]
+            of_cells = [
+                sum(number * local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
+                + max(local.makes(sample.num_fields, box) for _, *box in boxes)
+                for boxes in boxes_of_ranks(self.config, [sample] * num_samples, own)
+            ]
         return [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
 
     def values_handed_over(self, num_samples: int, ways: int) -> float:

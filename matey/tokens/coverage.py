@@ -30,7 +30,7 @@ def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
     """Return, for each batch, the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
-    chosen = torch.zeros_like(layout.is_last)
+    chosen = torch.zeros_like(layout.is_leaf)
     chosen[own] = layout.is_leaf[own]
     masks = [level.any(dim=0) for level in _by_cell(layout, chosen, frames, patches, tile)]
     return [_tiles(mask, of_batch, tile) for mask, of_batch in zip(masks, frames, strict=True)]
@@ -54,7 +54,7 @@ def tiles_reached(
         reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
         tile: size of a tile.
     """
-    chosen = torch.zeros_like(layout.is_last)
+    chosen = torch.zeros_like(layout.is_leaf)
     chosen[own] = True
     tiles = []
     for levels, of_batch in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):

@@ -1,4 +1,4 @@
-"""Where every token of a micro-batch sits: integers and positions, no features.
+"""Where every token of a micro-batch sits: integers, no features; what they say of a token is computed when it is asked for.
 
 Token sets: in ``mix`` the tokens are the leaves of the refinement, in ``mul`` a split patch keeps its tokens beside those of
 its children. In ``mul`` the coarsest tokens of a sample are one family, the children of each split patch another.
@@ -8,59 +8,135 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
+from matey.tokens.patches import Patch, cover, holds_cells, patch_grid, unravelled
 from matey.tokens.refinement import to_children
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What tokens of one batch and level have in common, ``k`` kinds: batch after batch, its levels from coarse to fine.
+
+    Attributes:
+        batch: ``(k,)`` index of the `FieldBatch` in the micro-batch.
+        level: ``(k,)`` level of refinement, 0 is the coarsest.
+        first_sample: ``(k,)`` index of the batch's first sample in the whole micro-batch.
+        of_sample: ``(k,)`` patches of a sample.
+        grid: ``(k, 4)`` patches along ``t, z, y, x``.
+        stride: ``(k, 4)`` rows from a patch to the next one along ``t, z, y, x``.
+        in_band: ``(k, 4)`` patches along ``t, z, y, x`` of one on the grid of `TokenLayout.band`.
+        in_family: ``(k, 4)`` patches along ``t, z, y, x`` of a family.
+        to_family: ``(k, 4)`` families from a family to the next one along ``t, z, y, x``.
+        first_family: ``(k,)`` number of the first family.
+        extent: ``(k, 4)`` size t, z, y, x of a patch in the unit domain.
+    """
+
+    batch: Tensor
+    level: Tensor
+    first_sample: Tensor
+    of_sample: Tensor
+    grid: Tensor
+    stride: Tensor
+    in_band: Tensor
+    in_family: Tensor
+    to_family: Tensor
+    first_family: Tensor
+    extent: Tensor
 
 
 @dataclass(frozen=True)
 class TokenLayout:
     """The packed tokens of a micro-batch, sample after sample; within one, by place (a parent's children together), then time.
 
-    Where parents are kept, the levels of a sample follow each other, coarse to fine.
+    Where parents are kept, the levels of a sample follow each other, coarse to fine. Seven bytes a token are kept.
 
     Attributes:
-        batch: ``(n,)`` index of the `FieldBatch` in the micro-batch.
-        sample: ``(n,)`` index of the sample in the whole micro-batch.
-        level: ``(n,)`` level of refinement, 0 is the coarsest.
-        row: ``(n,)`` row of the token's patch in ``patchify(history, patches[level])`` of its batch.
-        place: ``(n, 3)`` position z, y, x in the patch grid of its level.
-        time: ``(n,)`` position in time, in patches of its level.
-        family: ``(n,)`` number of the token's family within its sample; 0 for the coarsest tokens, and for all in ``mix``.
-        band: ``(n, 4)`` position t, z, y, x on the grid on which the token's family counts times and lines: that of the
-            coarsest patches, or of its own level where parents are kept.
-        is_last: ``(n,)`` whether the token holds the last frame, and so carries the prediction.
+        kinds: the kinds of tokens.
+        kind: ``(n,)`` int16, kind of each token.
+        row: ``(n,)`` int32, row of the token's patch in ``patchify(history, patches[level])`` of its batch; int64 if there are
+            too many.
         is_leaf: ``(n,)`` whether the token's patch is not split.
-        centre: ``(n, 4)`` centre t, z, y, x in the unit domain.
-        extent: ``(n, 4)`` size t, z, y, x in the unit domain.
     """
 
-    batch: Tensor
-    sample: Tensor
-    level: Tensor
+    kinds: Kinds
+    kind: Tensor
     row: Tensor
-    place: Tensor
-    time: Tensor
-    family: Tensor
-    band: Tensor
-    is_last: Tensor
     is_leaf: Tensor
-    centre: Tensor
-    extent: Tensor
 
     @property
     def num_tokens(self) -> int:
         """Number of tokens ``n``."""
-        return self.sample.shape[0]
+        return self.row.shape[0]
+
+    @property
+    def batch(self) -> Tensor:
+        """Index of the `FieldBatch` in the micro-batch, ``(n,)``."""
+        return self._of_kinds(self.kinds.batch)
+
+    @property
+    def level(self) -> Tensor:
+        """Level of refinement, 0 is the coarsest, ``(n,)``."""
+        return self._of_kinds(self.kinds.level)
+
+    @property
+    def sample(self) -> Tensor:
+        """Index of the sample in the whole micro-batch, ``(n,)``."""
+        return self._of_kinds(self.kinds.first_sample) + self.row // self._of_kinds(self.kinds.of_sample)
+
+    @property
+    def position(self) -> Tensor:
+        """Position t, z, y, x in the patch grid of the token's level, ``(n, 4)``."""
+        return self.row[:, None] // self._of_kinds(self.kinds.stride) % self._of_kinds(self.kinds.grid)
+
+    @property
+    def place(self) -> Tensor:
+        """Position z, y, x in the patch grid of the token's level, ``(n, 3)``."""
+        return self.position[:, 1:]
+
+    @property
+    def time(self) -> Tensor:
+        """Position in time, in patches of the token's level, ``(n,)``."""
+        return self.row % self._of_kinds(self.kinds.grid[:, 0])
+
+    @property
+    def family(self) -> Tensor:
+        """Number of the token's family within its sample, ``(n,)``; 0 for the coarsest tokens, and for all in ``mix``."""
+        number = self.position // self._of_kinds(self.kinds.in_family) * self._of_kinds(self.kinds.to_family)
+        return self._of_kinds(self.kinds.first_family) + number.sum(dim=1)
+
+    @property
+    def band(self) -> Tensor:
+        """Position t, z, y, x on the grid on which the token's family counts times and lines, ``(n, 4)``.
+
+        It is that of the coarsest patches, or of its own level where parents are kept.
+        """
+        return self.position // self._of_kinds(self.kinds.in_band)
+
+    @property
+    def is_last(self) -> Tensor:
+        """Whether the token holds the last frame, and so carries the prediction, ``(n,)``."""
+        return self.time == self._of_kinds(self.kinds.grid[:, 0]) - 1
+
+    @property
+    def centre(self) -> Tensor:
+        """Centre t, z, y, x in the unit domain, ``(n, 4)``."""
+        return (self.position + 0.5) * self.extent
+
+    @property
+    def extent(self) -> Tensor:
+        """Size t, z, y, x in the unit domain, ``(n, 4)``."""
+        return self._of_kinds(self.kinds.extent)
 
     def select(self, index: Tensor | slice) -> TokenLayout:
         """Return the layout of some of the tokens, in the order of ``index``."""
-        return TokenLayout(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return replace(self, kind=self.kind[index], row=self.row[index], is_leaf=self.is_leaf[index])
+
+    def _of_kinds(self, column: Tensor) -> Tensor:
+        return column.index_select(0, self.kind.int())
 
 
 def layout_tokens(
@@ -84,104 +160,109 @@ def layout_tokens(
     Raises:
         ValueError: a patch does not divide the number of frames.
     """
-    parts, first_sample = [], 0
-    for number, ((num_samples, *window), splits) in enumerate(zip(shapes, refined, strict=True)):
-        batch = _Batch(number, first_sample, num_samples, tuple(window), tuple(patches), keep_parents)
-        parts.append(batch.layout(splits, device))
-        first_sample += num_samples
-    return joined(parts)
+    parts = []
+    for (num_samples, *window), splits in zip(shapes, refined, strict=True):
+        cut = _Cut(num_samples, tuple(window), tuple(patches), keep_parents)
+        parts.append(cut.layout(splits, device))
+    return joined(parts, [shape[0] for shape in shapes])
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _Cut:
     """Samples of one window ``t, z, y, x`` and how they are cut."""
 
-    number: int
-    first_sample: int
     num_samples: int
     window: tuple[int, ...]
     patches: tuple[Patch, ...]
     keep_parents: bool
 
-    @cached_property
+    @property
     def grids(self) -> list[tuple[int, int, int, int]]:
         """Patches along ``t, z, y, x`` at each level."""
         covered = cover(self.window, self.patches[0])
         return [patch_grid(covered, patch) for patch in self.patches]
 
+    def kinds(self, device: torch.device | str | None) -> Kinds:
+        """Return the kinds of the tokens of a single batch."""
+        grids, nothing = self.grids, [0] * len(self.patches)
+        ratios = [[c // p for c, p in zip(self.patches[0], patch, strict=True)] for patch in self.patches]
+        first, families, steps = list(nothing), grids, [(0, 0, 0, 0)] * len(grids)
+        if self.keep_parents:  # the parents of all levels are numbered from 1
+            of_level = [math.prod(grid[1:]) for grid in grids]
+            first = [1 + sum(of_level[: level - 1]) if level else 0 for level in range(len(grids))]
+            families = [
+                grids[0],
+                *(
+                    (t, *_ratio(coarse, fine))
+                    for coarse, fine, (t, *_) in zip(self.patches[:-1], self.patches[1:], grids[1:], strict=True)
+                ),
+            ]
+            steps[1:] = [(0, grid[2] * grid[3], grid[3], 1) for grid in grids[:-1]]
+            ratios = [[1] * 4 for _ in grids]
+        columns: list[Sequence[object]] = [
+            nothing,
+            list(range(len(grids))),
+            nothing,
+            [math.prod(grid) for grid in grids],
+            grids,
+            [(1, y * x * t, x * t, t) for t, _, y, x in grids],
+            ratios,
+            families,
+            steps,
+            first,
+        ]
+        extents = [[cells / size for cells, size in zip(patch, self.window, strict=True)] for patch in self.patches]
+        tensors = [torch.tensor(column, device=device) for column in (*columns, extents)]
+        return Kinds(**dict(zip((column.name for column in fields(Kinds)), tensors, strict=True)))
+
     def layout(self, splits: Sequence[Tensor], device: torch.device | str | None) -> TokenLayout:
         """Lay out the tokens of the samples."""
-        covered = cover(self.window, self.patches[0])
-        exists = torch.ones((self.num_samples, *self.grids[0][1:]), dtype=torch.bool, device=device)
-        parts, keys = [], []
+        covered, grids = cover(self.window, self.patches[0]), self.grids
+        exists = torch.ones((self.num_samples, *grids[0][1:]), dtype=torch.bool, device=device)
+        kinds, rows, leaves, keys = [], [], [], []
         for level, patch in enumerate(self.patches):
             exists = exists & holds_cells(self.window[1:], covered, patch, device)
             split = splits[level] & exists if level < len(splits) else torch.zeros_like(exists)
-            sample, *places = (exists if self.keep_parents else exists & ~split).nonzero(as_tuple=True)
-            place = torch.stack(places, 1)
-            keys.append(self._tree_key(sample, place, level).repeat_interleave(self.grids[level][0]))
-            parts.append(self._tokens(sample, place, ~split[sample, *places], level))
+            row = (exists if self.keep_parents else exists & ~split).flatten().nonzero(as_tuple=True)[0]
+            keys.append(self._tree_key(row, level))
+            rows.append(row)
+            leaves.append(~split.flatten()[row])
+            kinds.append(torch.full_like(row, level, dtype=torch.int16))
             if level < len(splits):
                 exists = to_children(split, patch, self.patches[level + 1])
-        # Tokens come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
-        return joined(parts).select(torch.argsort(torch.cat(keys), stable=True))
+        # Patches come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
+        order = torch.argsort(torch.cat(keys), stable=True)
+        kind, row, is_leaf = (torch.cat(column)[order] for column in (kinds, rows, leaves))
+        return self._in_time(kind, row, is_leaf, self.kinds(device))
 
-    def _tree_key(self, sample: Tensor, place: Tensor, level: int) -> Tensor:
-        """Number a patch by its sample, its coarsest ancestor, then its ancestors' and its own number among siblings.
+    def _in_time(self, kind: Tensor, row: Tensor, is_leaf: Tensor, kinds: Kinds) -> TokenLayout:
+        """Repeat patches ``(m,)``, which are numbered in space, over time."""
+        times = kinds.grid[kind.int(), 0]
+        first = times.cumsum(0) - times
+        most = max(self.num_samples * math.prod(grid) for grid in self.grids)
+        kind, row, is_leaf, first = (
+            each.repeat_interleave(times) for each in (kind, row * times, is_leaf, row * times - first)
+        )
+        row = first + torch.arange(len(row), device=row.device)
+        return TokenLayout(kinds, kind, row.to(torch.int32 if most < 2**31 else torch.int64), is_leaf)
+
+    def _tree_key(self, row: Tensor, level: int) -> Tensor:
+        """Number patches ``(m,)`` by their sample, coarsest ancestor, then their ancestors' and own number among siblings.
 
         Where parents are kept, the level comes right after the sample.
         """
+        sample, *places = unravelled(row, (self.num_samples, *self.grids[level][1:]))
         key, radix = sample * len(self.patches) + (level if self.keep_parents else 0), self.grids[0][1:]
         for depth, patch in enumerate(self.patches):
             number = torch.zeros_like(key)
             if depth <= level:
                 own_patch = self.patches[level][1:]
-                for p, cells, own, size in zip(place.unbind(1), patch[1:], own_patch, radix, strict=True):
+                for p, cells, own, size in zip(places, patch[1:], own_patch, radix, strict=True):
                     number = number * size + (p // (cells // own)) % size
             key = key * math.prod(radix) + number
             if depth + 1 < len(self.patches):
                 radix = _ratio(patch, self.patches[depth + 1])
         return key
-
-    def _tokens(self, sample: Tensor, place: Tensor, is_leaf: Tensor, level: int) -> TokenLayout:
-        """Repeat the patches of one level over time and say where each token lies."""
-        patch, device = self.patches[level], sample.device
-        times, Z, Y, X = self.grids[level]
-        spatial_row = ((sample * Z + place[:, 0]) * Y + place[:, 1]) * X + place[:, 2]
-        family = self._family(place, level)
-        time = torch.arange(times, device=device).repeat(len(sample))
-        sample, spatial_row, place, family, is_leaf = (
-            column.repeat_interleave(times, dim=0) for column in (sample, spatial_row, place, family, is_leaf)
-        )
-        extent = torch.tensor([cells / size for cells, size in zip(patch, self.window, strict=True)], device=device)
-        position = torch.cat([time[:, None], place], 1)
-        ratio = torch.tensor([c // p for c, p in zip(self.patches[0], patch, strict=True)], device=device)
-        centre = (position + 0.5) * extent
-        return TokenLayout(
-            batch=torch.full_like(time, self.number),
-            sample=self.first_sample + sample,
-            level=torch.full_like(time, level),
-            row=spatial_row * times + time,
-            place=place,
-            time=time,
-            family=family,
-            band=position if self.keep_parents else position // ratio,
-            is_last=time == times - 1,
-            is_leaf=is_leaf,
-            centre=centre,
-            extent=extent.expand_as(centre),
-        )
-
-    def _family(self, place: Tensor, level: int) -> Tensor:
-        """Number the parents of all levels on from 1; the coarsest tokens have none, and without parents all are one."""
-        if level == 0 or not self.keep_parents:
-            return torch.zeros_like(place[:, 0])
-        first = 1 + sum(math.prod(grid[1:]) for grid in self.grids[: level - 1])
-        parent = torch.zeros_like(place[:, 0])
-        ratio = _ratio(self.patches[level - 1], self.patches[level])
-        for p, size, r in zip(place.unbind(1), self.grids[level - 1][1:], ratio, strict=True):
-            parent = parent * size + p // r
-        return first + parent
 
 
 def _ratio(coarse: Patch, fine: Patch) -> tuple[int, int, int]:
@@ -190,7 +271,22 @@ def _ratio(coarse: Patch, fine: Patch) -> tuple[int, int, int]:
     return z, y, x
 
 
-def joined(parts: Sequence[TokenLayout]) -> TokenLayout:
-    """Return the layout of the tokens of all parts, one after the other."""
-    names = [field.name for field in fields(TokenLayout)]
-    return TokenLayout(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+def joined(parts: Sequence[TokenLayout], num_samples: Sequence[int]) -> TokenLayout:
+    """Return the layout of batches, one after the other, from the layout and the number of samples of each."""
+    kinds, first_sample, first_kind, shifted = [], 0, 0, []
+    for number, (part, samples) in enumerate(zip(parts, num_samples, strict=True)):
+        own = part.kinds
+        kinds.append(replace(own, batch=own.batch + number, first_sample=own.first_sample + first_sample))
+        shifted.append(part.kind + first_kind)
+        first_sample, first_kind = first_sample + samples, first_kind + len(own.batch)
+    columns = {field.name: torch.cat([getattr(part, field.name) for part in kinds]) for field in fields(Kinds)}
+    row, is_leaf = (torch.cat([getattr(part, name) for part in parts]) for name in ("row", "is_leaf"))
+    return TokenLayout(Kinds(**columns), torch.cat(shifted), row, is_leaf)
+
+
+def stacked(parts: Sequence[TokenLayout]) -> TokenLayout:
+    """Return the layout of samples of one window as that of one batch."""
+    of_sample = parts[0].kinds.of_sample
+    rows = [part.row + number * of_sample[part.kind.int()].to(part.row.dtype) for number, part in enumerate(parts)]
+    kind, is_leaf = (torch.cat([getattr(part, name) for part in parts]) for name in ("kind", "is_leaf"))
+    return TokenLayout(parts[0].kinds, kind, torch.cat(rows), is_leaf)

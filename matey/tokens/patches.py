@@ -105,22 +105,24 @@ def patchify(fields: Tensor, patch: Patch) -> Tensor:
     return rearrange(fields, "b (T pt) f (Z pz) (Y py) (X px) -> (b Z Y X T) f pt pz py px", pt=pt, pz=pz, py=py, px=px)
 
 
-def patches_at(fields: Tensor, patch: Patch, place: Sequence[Tensor]) -> Tensor:
-    """Return some rows of `patchify`, ``(m, f, pt, pz, py, px)``, without cutting out the others.
-
-    Args:
-        fields: ``(b, t, f, z, y, x)``.
-        patch: size of the patches.
-        place: positions ``b Z Y X T`` of the rows, each ``(m,)``, see `places_of_patches`.
-    """
+def patches_at(fields: Tensor, patch: Patch, row: Tensor) -> Tensor:
+    """Return some rows ``(m,)`` of `patchify`, ``(m, f, pt, pz, py, px)``, without cutting out the others."""
     pt, pz, py, px = patch
     pattern = "b (T pt) f (Z pz) (Y py) (X px) -> b Z Y X T f pt pz py px"
-    return rearrange(fields, pattern, pt=pt, pz=pz, py=py, px=px)[*place]
+    patches = rearrange(fields, pattern, pt=pt, pz=pz, py=py, px=px)
+    return patches[*unravelled(row, patches.shape[:5])]
 
 
-def places_of_patches(row: Tensor, num_samples: int, grid: Sequence[int]) -> tuple[Tensor, ...]:
-    """Return the positions ``b Z Y X T`` of some rows ``(m,)`` of `patchify`; ``grid`` counts patches along t, z, y, x."""
-    return torch.unravel_index(row, (num_samples, *grid[1:], grid[0]))
+def unravelled(number: Tensor, shape: Sequence[int | Tensor]) -> list[Tensor]:
+    """Return the positions, each ``(m,)``, of some numbers in a grid; its shape may be another for each.
+
+    `torch.unravel_index` makes a tensor of the shape, for which a GPU's host waits.
+    """
+    places: list[Tensor] = []
+    for size in reversed(shape):
+        places.insert(0, number % size)
+        number = number // size
+    return places
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:

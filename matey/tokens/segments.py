@@ -116,5 +116,6 @@ def line_key(layout: TokenLayout, axis: int) -> Tensor:
     On a uniform grid, and within the families of the token set ``mul``, this is the usual axial attention. Among leaves of
     several levels a line is as wide as the coarsest patch and holds all leaves in it.
     """
-    others = [layout.band[:, other] for other in (1, 2, 3) if other != axis]
-    return joint_key(layout.sample, layout.family, layout.band[:, 0], *others)
+    time, *sides = layout.band.unbind(1)
+    others = [side for number, side in enumerate(sides, start=1) if number != axis]
+    return joint_key(layout.sample, layout.family, time, *others)

@@ -15,7 +15,7 @@ divide; where patches are smaller than that, several ranks may hold cells of one
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import rearrange, repeat
@@ -44,6 +44,10 @@ class Frames:
     def wraps(self) -> tuple[bool, ...]:
         """Whether what patches cover goes on at its other end, along ``z, y, x``: around a padded domain nothing does."""
         return tuple(w and s == c for w, s, c in zip(self.periodic, self.window[1:], self.covered, strict=True))
+
+    def grid_of(self, patch: Patch) -> tuple[int, int, int, int]:
+        """Return the number of samples, and of patches of a size along ``z, y, x``."""
+        return self.num_samples, *patch_grid((1, *self.covered), (1, *patch[1:]))[1:]
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,24 @@ class Tiles:
     @property
     def grid(self) -> tuple[int, int, int, int]:
         """Number of samples, and of tiles along ``z, y, x``."""
-        return (self.frames.num_samples, *patch_grid((1, *self.frames.covered), self.tile)[1:])
+        return self.frames.grid_of(self.tile)
 
     @property
     def sample(self) -> Tensor:
         """Sample of each tile, ``(k,)``."""
         return self.row // math.prod(self.grid[1:])
+
+    def select(self, index: Tensor) -> Tiles:
+        """Return some of the tiles ``(m,)``, which have to be ascending."""
+        return replace(self, row=self.row[index], places=self.places[index])
+
+    def in_patches(self, patch: Patch) -> Tensor:
+        """Return the number along ``b Z Y X`` of the coarsest patch that each tile lies in, ``(k,)``."""
+        number, *places = torch.unravel_index(self.row, self.grid)
+        sizes = zip(places, self.frames.covered, self.tile[1:], patch[1:], strict=True)
+        for place, covered, size, cells in sizes:
+            number = number * (covered // cells) + place * size // cells
+        return number
 
     def cut(self, fields: Tensor) -> Tensor:
         """Cut the tiles ``(k, f, z, y, x)`` out of fields ``(b, f, z, y, x)``; beyond the grid they are zero."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from matey.model.given import Rows
-from matey.model.local import LocalOperator, local_inputs, wide_inputs
+from matey.model.local import LocalOperator, TilesInBoxes, local_inputs, wide_inputs
 from matey.model.stencil import NUM_STENCILS
 from matey.tokens.patches import cover, patchify
 from matey.tokens.region import Region
@@ -53,10 +53,10 @@ def some(tiles, row):
 
 def changes(local, inputs, tiles, conditions, rows):
     """The changes in some tiles, from the inputs of whole fields."""
-    wide = []
+    wide, tiles = [], [TilesInBoxes.of(part, part.tile) for part in tiles]
     for fields, part in zip(inputs, tiles, strict=True):
-        whole_domain = Region.whole(fields, part.frames.periodic)
-        wide.append(wide_inputs(whole_domain, part, local.ladder))
+        whole_domain = Region.whole(fields, part.boxes[0].frames.periodic)
+        wide.append(wide_inputs(whole_domain, part.boxes, local.ladder))
     rows = [row if isinstance(row, Rows) else Rows(row, row) for row in rows]
     return local.changes(wide, tiles, conditions, rows)
 

@@ -7,7 +7,8 @@ import torch
 
 from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
-from matey.parallel.sequence import heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
+from matey.parallel.homes import homes_of_segments
+from matey.parallel.sequence import heads_plan_moves, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
@@ -111,3 +112,15 @@ def test_queries_of_a_head_group_meet_all_keys():
     plan = plan_heads(key, Topology(3, 4, 4, 6))
     assert plan.counts == (2, 3) and plan.gathered == (5, 5)
     assert plan.segmentation.runs == ((1, 5, 10),)
+
+
+@pytest.mark.parametrize("ways", [2, 3, 8])
+def test_segments_are_dealt_out_evenly_wherever_they_lie(ways):
+    number = torch.arange(1200) % 60  # of every segment all ranks have as much
+    homes = homes_of_segments(number, torch.arange(1200) * ways // 1200, ways)
+    assert torch.bincount(homes, minlength=ways).tolist() == pytest.approx([60 / ways] * ways, abs=1)
+    lengths = torch.randint(5, 40, (300,), generator=torch.Generator().manual_seed(0))
+    number = torch.arange(300).repeat_interleave(lengths)
+    homes = homes_of_segments(number, torch.zeros_like(number), ways)  # the first rank has all
+    shares = torch.zeros(ways).index_add(0, homes, lengths.float())
+    assert shares.max() - shares.min() <= lengths.max()

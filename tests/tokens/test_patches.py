@@ -16,9 +16,9 @@ from matey.tokens.patches import (
     patches_at,
     patchify,
     places,
-    places_of_patches,
     surroundings,
     unpatchify,
+    unravelled,
 )
 
 
@@ -41,8 +41,13 @@ def test_rows_of_patches_go_by_sample_then_place_then_time():
 def test_some_patches_are_the_rows_of_all():
     fields, patch = torch.randn(2, 4, 3, 2, 8, 12), (2, 1, 4, 4)
     row = torch.randperm(2 * 2 * 2 * 3 * 2)[:9]
-    place = places_of_patches(row, 2, patch_grid((4, 2, 8, 12), patch))
-    assert torch.equal(patches_at(fields, patch, place), patchify(fields, patch)[row])
+    assert torch.equal(patches_at(fields, patch, row), patchify(fields, patch)[row])
+
+
+def test_positions_in_a_grid_are_those_of_torch():
+    row, shape = torch.arange(60, dtype=torch.int32), (5, 3, 4)
+    for ours, theirs in zip(unravelled(row, shape), torch.unravel_index(row, shape), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_patches_cover_a_grid_that_they_do_not_divide():

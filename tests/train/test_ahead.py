@@ -36,7 +36,7 @@ def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_o
     config = make_model().config
     alone = prepare(batches(), config, RankGroup())
     parts = [prepare(batches(), config, SequenceRanks(Topology(rank, 3, 3, 3))) for rank in range(3)]
-    assert torch.equal(torch.cat([part.tokens.centre for part in parts]), alone.tokens.centre)
+    assert torch.equal(torch.cat([part.tokens.layout.centre for part in parts]), alone.tokens.layout.centre)
     cells = [sum(int(own.sum()) for own in part.decoding.own) for part in parts]
     assert sum(cells) == sum(int(own.sum()) for own in alone.decoding.own) and min(cells) > 0
 

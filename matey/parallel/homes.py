@@ -1,0 +1,64 @@
+"""Which rank each segment goes to where segments move whole: as evenly as may be, and where they lie if that is even."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Whole segments move only where no rank gets more than this over its share of tokens and of the attention's products.
+MOST_IMBALANCE = 1.1
+
+LAST_TURNS = 64
+"""Segments for each rank, the shortest ones, that are dealt out one by one."""
+
+
+def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None:
+    """Choose a rank for each segment: where most of its tokens are, or, if that is uneven, each in turn.
+
+    Args:
+        number: ``(n,)`` segment of each token, from 0.
+        owner: ``(n,)`` rank that holds each token.
+        ways: number of ranks.
+
+    Returns:
+        The rank of each segment ``(segments,)``; None if there are fewer segments than ranks, or if some rank would get
+        more than its share of the tokens, or of the attention's products, by `MOST_IMBALANCE`.
+    """
+    num_segments = int(number.max()) + 1 if len(number) else 0
+    if num_segments < ways:
+        return None
+    counts = torch.bincount(number * ways + owner, minlength=num_segments * ways).view(-1, ways)
+    lengths = counts.sum(dim=1).double()
+    work = lengths.square()
+    homes = counts.argmax(dim=1)
+    if _is_even(homes, work, ways) and _is_even(homes, lengths, ways):
+        return homes
+    homes = _in_turns(counts, lengths, work)
+    return homes if _is_even(homes, work, ways) and _is_even(homes, lengths, ways) else None
+
+
+def _in_turns(counts: Tensor, lengths: Tensor, work: Tensor) -> Tensor:
+    """Give each rank a segment, the longest first, turn after turn; the last ones to the rank that has least so far.
+
+    What a rank gets more than another in these turns is at most a longest segment, in all.
+    """
+    homes, ways = counts.argmax(dim=1), counts.shape[1]
+    order = torch.argsort(work, descending=True, stable=True)
+    first = max(len(order) // ways - LAST_TURNS, 0) * ways
+    turns = order[:first].view(-1, ways)
+    turns = turns.gather(1, homes[turns].argsort(dim=1, stable=True))  # if they can, they stay where they lie
+    chosen = homes.index_copy(0, turns.flatten(), torch.arange(ways, device=homes.device).repeat(len(turns)))
+    shares = torch.stack([lengths / lengths.sum(), work / work.sum()])
+    loads = shares[:, turns].sum(dim=1).T.tolist()
+    last = order[first:]
+    for index, held, *share in zip(last.tolist(), counts[last].tolist(), *shares[:, last].tolist(), strict=True):
+        rank = min(range(ways), key=lambda rank: (max(loads[rank]), -held[rank]))  # noqa: B023 (called at once)
+        chosen[index] = rank
+        loads[rank] = [load + more for load, more in zip(loads[rank], share, strict=True)]
+    return chosen
+
+
+def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
+    """Whether no rank gets more than its share of what comes with the segments by `MOST_IMBALANCE`."""
+    shared = torch.zeros(ways, dtype=amounts.dtype, device=amounts.device).index_add(0, homes, amounts)
+    return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)
