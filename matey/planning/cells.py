@@ -1,39 +1,17 @@
-"""The cells that each rank of a sequence group holds, and its halo exchange: what it decodes in cells of other ranks."""
+"""The cells on which each rank of a sequence group runs the local operator."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import torch
-
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import block_shapes, reach_of, tile_of
-from matey.parallel.topology import shares
+from matey.model.decoding import block_shapes, tile_of
 from matey.planning.samples import Sample
 from matey.tokens.boxes import TilesInBoxes
-from matey.tokens.coverage import routes, tiles_of
-from matey.tokens.layout import TokenLayout, joined, stacked
+from matey.tokens.coverage import tiles_of
+from matey.tokens.layout import TokenLayout, stacked
 from matey.tokens.patches import Patch, cover
 from matey.tokens.tiles import Frames
-
-
-def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int) -> float:
-    """Return the values that a rank of ``ways`` hands over in a forward pass of a micro-batch, on average over the ranks.
-
-    Domains count as not periodic.
-    """
-    shapes, patches = block_shapes(config), config.patches
-    tile = tile_of(shapes)
-    layout, frames = _side_by_side(samples, patches)
-    lengths = torch.tensor([own.stop - own.start for own in shares(layout.num_tokens, ways)])
-    rank = torch.arange(ways).repeat_interleave(lengths)
-    found = routes(layout, rank, frames, patches, reach_of(shapes), tile)
-    return (
-        sum(of_sample.shape[1] * s.num_fields for of_sample, s in zip(found, samples, strict=True))
-        * math.prod(tile)
-        / ways
-    )
 
 
 def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[list[int]]]:
@@ -51,11 +29,6 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
         [[side.stop - side.start for side in part.box] for part in TilesInBoxes.of(of_rank, patches[0]).boxes]
         for of_rank in tiles
     ]
-
-
-def _side_by_side(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
-    """Return the layout of a micro-batch in which each sample is a batch of its own."""
-    return joined([s.layout for s in samples], [1] * len(samples)), [_frames(1, s, patches) for s in samples]
 
 
 def _in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:

@@ -82,7 +82,10 @@ def _of_engine(
 def _of_sequence(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> list[Exchange]:
-    """Attention of the ranks that share samples, and what they decode of each other: see `matey.parallel.sequence`."""
+    """Attention of the ranks that share samples, see `matey.parallel.sequence`.
+
+    What they decode in each other's cells is below a fiftieth of that, and left out.
+    """
     size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
     if size == 1:
         return []
@@ -96,9 +99,7 @@ def _of_sequence(
     forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
     backward = workload.config.num_blocks * run.train.accumulation
     both = forward + backward
-    handed_over = engine.value_bytes * workload.values_handed_over(run.train.micro_batch, size)
-    times = 2 * run.train.accumulation  # and the gradients back
-    exchanges = [_exchange("all_to_all_single", "sequence", times, handed_over * times, whole, machine)]
+    exchanges = []
     for plan in workload.sequence_plans(run.train.micro_batch, topology):
         group = whole if plan.by_tokens else heads
         if (plan.by_tokens and plan.num_moved) or (not plan.by_tokens and ways > 1):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import cycle, islice
 
 import numpy as np
@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
-from matey.planning.cells import boxes_of_ranks, values_handed_over
+from matey.planning.cells import boxes_of_ranks
 from matey.planning.operations import Costs, Operations, count_operations
 from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
@@ -50,7 +50,7 @@ def _plan(key: Tensor, topology: Topology) -> SequencePlan:
     return SequencePlan(True, tokens.num_moved)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of the caches below
 class Workload:
     """Samples in the proportions of training, and the network that works on them.
 
@@ -113,15 +113,7 @@ class Workload:
 
     def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
         """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
-        place = num_samples, topology.sequence_parallel_size
-        if place not in self._plans:
-            keys = self.keys(list(islice(cycle(self.samples), num_samples)))
-            self._plans[place] = [_plan(key, replace(topology, num_ranks=place[1], rank=0)) for key in keys]
-        return self._plans[place]
-
-    @cached_property
-    def _plans(self) -> dict[tuple[int, int], list[SequencePlan]]:
-        return {}
+        return _sequence_plans(self, num_samples, replace(topology, num_ranks=topology.sequence_parallel_size, rank=0))
 
     def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Return the key of each attention of a block for a micro-batch, ``(n,)`` each."""
@@ -161,39 +153,7 @@ class Workload:
             value_bytes: bytes of a value that is embedded or decoded; the local operator works in the precision of the
                 fields.
         """
-        if (num_samples, ways) not in self._outside_values:
-            self._outside_values[num_samples, ways] = [
-                of_rank for sample in self.samples for of_rank in self._outside_of_ranks(sample, num_samples, ways)
-            ]
-        return max(value_bytes * tokens + 4 * cells for tokens, cells in self._outside_values[num_samples, ways])
-
-    @cached_property
-    def _outside_values(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
-        return {}
-
-    def _outside_of_ranks(self, sample: Sample, num_samples: int, ways: int) -> list[tuple[int, int]]:
-        """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample."""
-        kept = _outside(sample, self.operations.embed_keeps, self.operations.decode_keeps).repeat(num_samples)
-        own = shares(len(kept), ways)
-        of_cells = [0] * ways
-        if (local := self.operations.local) is not None:
-            of_cells = [
-                sum(number * local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
-                + max(local.makes(sample.num_fields, box) for _, *box in boxes)
-                for boxes in boxes_of_ranks(self.config, [sample] * num_samples, own)
-            ]
-        return [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
-
-    def values_handed_over(self, num_samples: int, ways: int) -> float:
-        """Values that a rank hands over in a forward pass of a micro-batch, see `matey.planning.cells`."""
-        if (num_samples, ways) not in self._handed_over:
-            samples = list(islice(cycle(self.samples), num_samples))
-            self._handed_over[num_samples, ways] = values_handed_over(self.config, samples, ways)
-        return self._handed_over[num_samples, ways]
-
-    @cached_property
-    def _handed_over(self) -> dict[tuple[int, int], float]:
-        return {}
+        return max(value_bytes * tokens + 4 * cells for tokens, cells in _outside_of_ranks(self, num_samples, ways))
 
     @cached_property
     def _block_costs(self) -> list[int]:
@@ -216,6 +176,30 @@ class Workload:
     def _local_operations(self, sample: Sample) -> int:
         local = self.operations.local
         return 0 if local is None else local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+
+
+@cache
+def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[SequencePlan]:
+    keys = workload.keys(list(islice(cycle(workload.samples), num_samples)))
+    return [_plan(key, group) for key in keys]
+
+
+@cache
+def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int]]:
+    """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each."""
+    costs, found = workload.operations, []
+    for sample in workload.samples:
+        kept = _outside(sample, costs.embed_keeps, costs.decode_keeps).repeat(num_samples)
+        own = shares(len(kept), ways)
+        of_cells = [0] * ways
+        if costs.local is not None:
+            of_cells = [
+                sum(number * costs.local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
+                + max(costs.local.makes(sample.num_fields, box) for _, *box in boxes)
+                for boxes in boxes_of_ranks(workload.config, [sample] * num_samples, own)
+            ]
+        found += [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
+    return found
 
 
 def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:
