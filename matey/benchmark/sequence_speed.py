@@ -12,6 +12,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from matey.benchmark.speed_cases import Case
+from matey.report.plots import COLOURS
 
 Point = dict[str, Any]
 LENGTHS = (
@@ -111,7 +112,7 @@ def sequence_figure(rows: Sequence[Point]) -> Figure:
     )
     for axes, (title, values, ideal) in zip(chart.subplots(1, 3), panels, strict=True):
         axes.plot(ranks, ideal, "--", color="0.6", label="ideal")
-        axes.plot(ranks, values, "o-", color="#4c78a8", label="measured")
+        axes.plot(ranks, values, "o-", color=COLOURS[0], label="measured")
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("ranks of a sequence group")
         axes.set_xticks(ranks)

@@ -20,6 +20,7 @@ from matey.benchmark.sequence_speed import LENGTHS, longer, longest, run_point, 
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
+from matey.report.plots import COLOURS
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 from matey.studies.folder import write_table
@@ -167,9 +168,9 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
     axes = chart.subplots()
     places = range(len(adaptive))
     uniform = {(row["grid"], row["batch"]): row["num_tokens"] for row in rows if row["tokens"] == "uniform"}
-    axes.barh(places, [row["over_uniform"] for row in adaptive], color="#4c78a8", label="step time")
+    axes.barh(places, [row["over_uniform"] for row in adaptive], color=COLOURS[0], label="step time")
     shares = [row["num_tokens"] / uniform[row["grid"], row["batch"]] for row in adaptive]
-    axes.plot(shares, places, "o", color="#f58518", label="tokens")
+    axes.plot(shares, places, "o", color=COLOURS[1], label="tokens")
     axes.set_yticks(places, [f"{name_of(row)}, {row['grid'].replace(',', 'x')}" for row in adaptive])
     axes.invert_yaxis()
     axes.set_xlabel("share of the uniform grid of the finest patches")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from matey.parallel.allocator import keep_freed_memory
 from matey.simulate.catalogue import settings
 from matey.simulate.ensemble import Ensemble, Layout, System, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
@@ -37,7 +38,7 @@ def main(options: argparse.Namespace) -> None:
     if free < ensemble.num_bytes:
         size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
         raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
-    keep_freed_memory()
+    keep_freed_memory()  # or every temporary of the solvers costs page faults anew, which doubles the time
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads take whole batches instead
 
@@ -82,12 +83,3 @@ def requested(options: argparse.Namespace) -> Ensemble:
 def given(choices: dict[str, Any]) -> dict[str, Any]:
     """Leave out what the user did not say."""
     return {name: value for name, value in choices.items() if value is not None}
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed blocks of up to 32 MB for reuse rather than hand them back to the kernel.
-
-    Otherwise every temporary of the solvers costs page faults anew, which doubles the time. glibc raises its threshold
-    to the largest mapped block that was freed (mallopt(3), M_MMAP_THRESHOLD), so freeing one block is enough.
-    """
-    torch.empty(31 * 2**20, dtype=torch.uint8)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from matey.hashing import GOLDEN, mixed
+
 _ROUNDS = 8  # of the Feistel network: with 4, a few places are permuted unevenly
-_GOLDEN = 0x9E3779B97F4A7C15  # of SplitMix64: 2^64 over the golden ratio
 
 
 def shuffled(places: np.ndarray, size: int, key: int) -> np.ndarray:
@@ -26,14 +27,8 @@ def shuffled(places: np.ndarray, size: int, key: int) -> np.ndarray:
     while outside.any():
         left, right = moved[outside] >> half, moved[outside] & mask
         for turn in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right + np.uint64((key + turn * _GOLDEN) % 2**64)) & mask)
+            state = right + np.uint64((key + turn * GOLDEN) % 2**64)
+            left, right = right, left ^ (mixed(state.view(np.int64)).view(np.uint64) & mask)
         moved[outside] = (left << half) | right
         outside = moved >= size
     return moved
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """Return values whose bits all depend on all bits of those given (the finalizer of SplitMix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

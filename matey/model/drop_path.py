@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from matey.hashing import GOLDEN, mixed, shifted_right
+
 
 def keep_scale(draw: Tensor, number: int, rate: float) -> Tensor:
     """Return the factor on a residual of each sample, ``(b,)``: 0 with probability ``rate``, else ``1 / (1 - rate)``.
@@ -23,14 +25,5 @@ def keep_scale(draw: Tensor, number: int, rate: float) -> Tensor:
 
 
 def uniform_hash(values: Tensor) -> Tensor:
-    """Return a number in [0, 1) for each integer: splitmix64's finaliser, whose bits pass for random ones."""
-    x = values.to(torch.int64) + -7046029254386353131  # 0x9E3779B97F4A7C15
-    x = (x ^ _shifted(x, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    x = (x ^ _shifted(x, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    x = x ^ _shifted(x, 31)
-    return _shifted(x, 11).to(torch.float64) / 2**53
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Shift right without the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    """Return a number in [0, 1) for each integer, which passes for a random one."""
+    return shifted_right(mixed(values.to(torch.int64) + (GOLDEN - 2**64)), 11).to(torch.float64) / 2**53

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from matey.mistakes import Mistake
@@ -90,6 +91,13 @@ def call(
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write rows with the same keys as comma-separated values."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, rows[0] if rows else ())
         writer.writeheader()
         writer.writerows(rows)
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Return the mean of the seeds' values and their standard deviation as text."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "-"
+    return f"{mean(values):.3f} ± {stdev(values):.3f}"

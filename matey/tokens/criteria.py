@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from matey.hashing import mixed
 from matey.tokens.patches import Patch, holds_cells
 from matey.tokens.sums import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 
@@ -87,8 +88,8 @@ def random(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
     means = patch_mean(fields, covered, patch)
     shades = (means * SHADES).round().long().flatten(1)
     place = torch.arange(shades.shape[1], device=fields.device)
-    of_sample = _mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
-    numbers = _mixed(of_sample + _mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
+    of_sample = mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
+    numbers = mixed(of_sample + mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
     drawn = (numbers.to(fields.dtype) / 2**24).view_as(means)
     return drawn * holds_cells(fields.shape[3:], covered, patch, fields.device)
 
@@ -120,16 +121,3 @@ def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch
         number = over_patches(counts) * fields.shape[1] * fields.shape[2]
         total = total + folded(over_patches(squares), 1) / number[:, 0].clamp_min(1)
     return total.expand(len(fields), *cells.shape[3:8:2])
-
-
-def _mixed(numbers: Tensor) -> Tensor:
-    """Spread integers over all 64 bits, as SplitMix64 ends (Steele, Lea and Flood, 2014)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ _shifted_right(numbers, shift)) * (factor - 2**64)
-    return numbers ^ _shifted_right(numbers, 31)
-
-
-def _shifted_right(numbers: Tensor, bits: int) -> Tensor:
-    """Shift int64 to the right, with zeros from the left."""
-    shifted: Tensor = (numbers >> bits) & (2 ** (64 - bits) - 1)
-    return shifted

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from matey.studies.folder import Row
+from matey.report.plots import COLOURS
+from matey.studies.folder import Row, mean_and_deviation
 
-COLOURS = {"prepost": "#4c78a8", "all": "#f58518", "lora": "#54a24b", "head": "#b279a2"}
+COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
 LINES = {"pretrained": "-", "random": ":"}
 WIDTH = 18
 
@@ -33,17 +34,11 @@ def study_table(rows: Sequence[Row]) -> str:
             for mode in modes
             for start in starts
         }
-        cells = [_mean_and_deviation(values) for values in ratios.values()]
+        cells = [mean_and_deviation(values) for values in ratios.values()]
         if len(starts) > 1:
             cells += [_share(ratios["pretrained", mode], ratios["random", mode]) for mode in modes]
         lines.append("".join([f"{lead:4}  {size:12}", *(cell.rjust(WIDTH) for cell in cells)]))
     return "\n".join(lines)
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else "-"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
 def _share(pretrained: Sequence[float], random: Sequence[float]) -> str:
@@ -74,7 +69,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             means,
             deviations,
             label=f"{start}, {mode}",
-            color=COLOURS.get(mode, "#777777"),
+            color=COLOUR_OF_MODE.get(mode, "#777777"),
             ls=line,
             marker="o",
             ms=4,

@@ -14,7 +14,7 @@ from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.physics import MEASURES
 from matey.report.summary import forecast_text, summary_records
-from matey.studies.folder import Row
+from matey.studies.folder import Row, mean_and_deviation
 from matey.studies.pretraining.tables import Point, Table
 
 COLUMNS = (
@@ -73,7 +73,7 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
     for case in cases:
         own = [row for row in rows if row["case"] == case]
         cells = [text.format(scale * np.mean([row[key] for row in own])) for key, _, text, scale in COLUMNS]
-        cells += [_mean_and_deviation(errors_of(own, forecast)) for forecast in forecasts]
+        cells += [mean_and_deviation(errors_of(own, forecast)) for forecast in forecasts]
         for reference in references:
             other = [row for row in rows if row["case"] == reference]
             ratios = [np.mean(errors_of(own, f)) / np.mean(errors_of(other, f)) for f in forecasts]
@@ -114,7 +114,3 @@ def _laid_out(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
-
-
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else f"{np.mean(values):.3f}"

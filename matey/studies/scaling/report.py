@@ -11,7 +11,7 @@ from matey.report.png import to_png
 from matey.studies.scaling import charts
 from matey.studies.scaling.measured import Measured, read_lengths
 from matey.studies.scaling.results import Results, collect
-from matey.studies.scaling.rows import Row, write_csv
+from matey.studies.scaling.rows import Row, write_rows
 from matey.studies.scaling.running import LENGTHS_FILE
 from matey.studies.scaling.study import Point, Study
 
@@ -39,7 +39,7 @@ def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
         ConfigError: no point has come beyond its warm-up, or a machine is not known.
     """
     results = collect(study, also_on)
-    write_csv(study.folder / "points.csv", results.rows)
+    write_rows(study.folder / "points.csv", results.rows)
     title = f"{study.mode} scaling"
     (study.folder / REPORT).write_text(page(f"{title} - MATEY", _sections(results)), encoding="utf-8")
     return f"Table: {study.folder / 'points.csv'}   report: {study.folder / REPORT}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from matey.checkpoints.run_files import METRICS
 from matey.config import ConfigError, load_config
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine
+from matey.studies.folder import write_table
 from matey.studies.scaling.measured import Measured, read_lengths, read_measured
 from matey.studies.scaling.running import LENGTHS_FILE
 from matey.studies.scaling.study import Point, Study
@@ -163,13 +163,9 @@ def with_efficiency(rows: Sequence[Row]) -> list[Row]:
     return filled
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write the table; what a row does not know stays empty."""
-    names = [*(field.name for field in fields(Row)), "shares_cores"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(asdict(row) | {"shares_cores": row.shares_cores} for row in rows)
+    write_table(path, [asdict(row) | {"shares_cores": row.shares_cores} for row in rows])
 
 
 def _per_token(row: Row) -> float:

@@ -1,0 +1,25 @@
+"""A hash of integers: 64 bits, each of which depends on all bits of the integer."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+Integers = TypeVar("Integers", Tensor, np.ndarray)
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""2^64 over the golden ratio, the step from one state of SplitMix64 to the next."""
+
+
+def mixed(numbers: Integers) -> Integers:
+    """Spread int64 over all 64 bits, as SplitMix64 ends (Steele, Lea and Flood, 2014)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ shifted_right(numbers, shift)) * (factor - 2**64)
+    return numbers ^ shifted_right(numbers, 31)
+
+
+def shifted_right(numbers: Integers, bits: int) -> Integers:
+    """Shift int64 to the right, with zeros from the left."""
+    return (numbers >> bits) & (2 ** (64 - bits) - 1)
