@@ -37,6 +37,8 @@ Part = Literal[
 ]
 """A part of the network, see `matey.model.parts`."""
 TokenSet = Literal["uniform", "mix", "mul"]
+RefineRule = Literal["threshold", "fraction", "budget"]
+RefineValues = Literal["normalised", "raw"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
@@ -88,13 +90,13 @@ class TokensSection(Section):
     patches: tuple[PatchSize, ...] = Field(
         ((1, 1, 32, 32), (1, 1, 8, 8)), min_length=1, max_length=8, description="[t, z, y, x], coarse to fine"
     )
-    rule: Literal["threshold", "fraction", "budget"] = Field(
+    rule: RefineRule = Field(
         "threshold", description="split above a share of the largest variance, the top share, or until so many tokens"
     )
     refine: float = Field(
         0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
     )
-    values: Literal["normalised", "raw"] = Field("normalised", description="fields whose values decide")
+    values: RefineValues = Field("normalised", description="fields whose values decide")
     criterion: Criterion = Field("variance", description="measure by which patches are compared")
     change: float = Field(
         0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the criterion"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from matey.config.choices import BACKENDS, SCHEMES
-from matey.config.loading import sentences
-from matey.config.schema import TokensSection
+from matey.config.loading import BEFORE_THE_KEY, sentences
+from matey.config.schema import ModelSection, TokensSection
+from matey.config.section import Section
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 SIZES = {
     # heads, width, blocks; micro is for tests and the demo, the others are the paper's
@@ -34,7 +36,9 @@ ONCE_CALLED = {
     "refine_change": "change",
 }
 # What a network was before there was a key for it: older models' ``config.json`` does not name these.
-BEFORE_THE_KEY = {"local": 0, "local_scales": [1], "statistics": False, "predict": "change", "history": 1}
+BEFORE = BEFORE_THE_KEY["model"] | {"predict": "change", "history": 1}
+# Values that the run YAML sets as well, which says what is legal.
+SAME_IN_RUN = ("scheme", "attention", "local", "local_scales", "statistics", "predict", "drop_path")
 DEFAULT_TOKENS = TokensSection()
 
 
@@ -104,7 +108,7 @@ class MateyConfig(PretrainedConfig):
                 f"{key} is {key_now} of tokens, as in the run YAML: tokens={{{key_now!r}: {kwargs[key]!r}}}."
             )
         self.fields = list(fields)
-        self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(tokens)
+        self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(TokensSection, tokens, "tokens")
         self.scheme = scheme
         self.normalisation = normalisation
         self.history = history
@@ -137,7 +141,7 @@ class MateyConfig(PretrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
         """Read what a model's ``config.json`` holds; what an older one does not name is as it was then."""
-        return super().from_dict(BEFORE_THE_KEY | in_names_of_today(config_dict), **kwargs)
+        return super().from_dict(BEFORE | in_names_of_today(config_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``config.json`` holds."""
@@ -152,8 +156,9 @@ class MateyConfig(PretrainedConfig):
     def refinement(self) -> Refinement:
         """The rule by which patches are split."""
         tokens = self.tokens
-        how = tokens.rule, tokens.refine, tokens.values, tokens.change, tokens.set == "mul"
-        return Refinement(*how, tokens.criterion)
+        return Refinement(
+            tokens.rule, tokens.refine, tokens.values, tokens.change, tokens.set == "mul", tokens.criterion
+        )
 
     def _check(self) -> None:
         if len(set(self.fields)) != len(self.fields):
@@ -162,20 +167,11 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"parameters names a parameter twice: {', '.join(names)}.")
         if lacking := [name for name in self.given if name not in self.fields]:
             raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
-        for name, registry in ((self.scheme, SCHEMES), (self.attention, BACKENDS)):
-            registry.check(name)
         if self.normalisation != "sample":
             raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
-        if self.predict not in ("rate", "change", "field"):
-            raise ValueError(f"predict must be 'rate', 'change' or 'field', got {self.predict!r}.")
-        if not isinstance(self.local, int) or self.local < 0:
-            raise ValueError(f"local is a number of products per cell, 0 for none, got {self.local!r}.")
-        if not self.local_scales or any(not isinstance(scale, int) or scale < 1 for scale in self.local_scales):
-            raise ValueError(f"local_scales are numbers of cells from 1 on, at least one, got {self.local_scales}.")
+        _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
         if self.local_cascade and self.local_scales != sorted(self.local_scales):
             raise ValueError(f"local_scales of a cascade go from fine to coarse, got {self.local_scales}; sort them.")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path is a probability below 1, got {self.drop_path:g}.")
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:
@@ -189,8 +185,8 @@ def in_names_of_today(tree: Mapping[str, Any]) -> dict[str, Any]:
     return rest | ({"tokens": of_tokens} if of_tokens else {})
 
 
-def _parsed(tokens: Mapping[str, Any]) -> TokensSection:
+def _parsed(section: type[SectionT], tree: Mapping[str, Any], name: str, *, strict: bool = False) -> SectionT:
     try:
-        return TokensSection.model_validate(tokens)
+        return section.model_validate(tree, strict=strict)
     except ValidationError as error:
-        raise ValueError(f"tokens: {sentences(error, TokensSection)}") from None
+        raise ValueError(f"{name}: {sentences(error, section)}") from None

@@ -7,30 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise, product
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import repeat
 from torch import Tensor
 
 from matey.config.choices import CRITERIA
+from matey.config.schema import RefineRule, RefineValues
 from matey.tokens.criteria import patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
-
-Rule = Literal["threshold", "fraction", "budget"]
-Values = Literal["normalised", "raw"]
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which patches are split.
+    """Which patches are split; names, legal values and defaults are those of `matey.config.schema.TokensSection`.
 
     Attributes:
-        rule: ``threshold`` splits a patch whose variance exceeds ``amount`` times the largest of the sample at its level: 0
+        rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of the sample at its level: 0
             splits wherever the field varies at all, 1 nothing. ``fraction`` splits that share of the patches of each level,
             the most variable ones. ``budget`` splits the most variable patch again and again until each sample has exactly
-            ``amount`` tokens. Of equally variable patches the first in the order z, y, x is taken.
-        amount: the amount that ``rule`` works with.
+            ``refine`` tokens. Of equally variable patches the first in the order z, y, x is taken.
+        refine: the rule's threshold, share or number of tokens of a sample.
         values: the fields whose variance counts: ``normalised``, so that units do not matter, or ``raw``, where the field
             with the largest numbers decides.
         change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
@@ -40,9 +38,9 @@ class Refinement:
             is meant.
     """
 
-    rule: Rule
-    amount: float
-    values: Values = "normalised"
+    rule: RefineRule
+    refine: float
+    values: RefineValues = "normalised"
     change: float = 0.0
     keep_parents: bool = False
     criterion: str = "variance"
@@ -79,7 +77,7 @@ def split_by(
     covered = cover(window, patches[0])
     if refinement.rule == "budget":
         grids = [patch_grid(covered, patch) for patch in patches]
-        num_splits = (int(refinement.amount) - math.prod(grids[0])) // _cost(
+        num_splits = (int(refinement.refine) - math.prod(grids[0])) // _cost(
             grids[0], grids[1], refinement.keep_parents
         )
         return _split_most_variable(criteria, grids, num_splits)
@@ -89,9 +87,9 @@ def split_by(
         if refined:
             exists = exists & to_children(refined[-1], patches[level - 1], patch)
         if refinement.rule == "threshold":
-            split = exists & (criterion > refinement.amount * criterion.amax(dim=(1, 2, 3), keepdim=True))
+            split = exists & (criterion > refinement.refine * criterion.amax(dim=(1, 2, 3), keepdim=True))
         else:
-            split = _top_share(criterion, exists, refinement.amount)
+            split = _top_share(criterion, exists, refinement.refine)
         refined.append(split)
     return refined
 
@@ -132,11 +130,11 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
             f"change tokens.patches {[list(patch) for patch in patches]} or take the rule 'fraction'."
         )
     (cost,) = costs
-    if not start <= refinement.amount <= most or (refinement.amount - start) % cost:
-        nearest = min(max(start + round((refinement.amount - start) / cost) * cost, start), most)
+    if not start <= refinement.refine <= most or (refinement.refine - start) % cost:
+        nearest = min(max(start + round((refinement.refine - start) / cost) * cost, start), most)
         size = "x".join(map(str, window))
         raise ValueError(
-            f"A budget of {refinement.amount:g} tokens cannot be spent exactly on a window of {size} (t z y x): there "
+            f"A budget of {refinement.refine:g} tokens cannot be spent exactly on a window of {size} (t z y x): there "
             f"are {start} coarse tokens, {cost} more for each patch that is split, {most} at most; the nearest is {nearest}."
         )
 

@@ -259,8 +259,8 @@ def test_an_unknown_field_names_the_nearest_one():
         ({"num_heads": 5}, "not a multiple of the 5 heads"),
         ({"fields": ["u", "u"]}, "names a field twice"),
         ({"tokens": {"set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}}, "one patch size"),
-        ({"predict": "velocity"}, "'rate', 'change' or 'field', got 'velocity'"),
-        ({"local": -1}, "number of products per cell, 0 for none, got -1"),
+        ({"predict": "velocity"}, "model: predict: Input should be 'rate', 'change' or 'field'"),
+        ({"local": -1}, "model: local: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(wrong, message):
