@@ -14,9 +14,9 @@ from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
-from matey.evaluate.reels import Reel, make_reels
 from matey.evaluate.rollout import Forecaster, rollout
 from matey.evaluate.seams import patches_of_cells
+from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
@@ -85,7 +85,7 @@ class Evaluation:
         examples: a few forecasts per system at the largest lead, along one trajectory.
         spectra: power spectra per system, at the last step of each kind of rollout.
         worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
-        reels: a rollout of each system from the same trajectory; none where nothing was rolled out.
+        shown_rollouts: a rollout of each system from the same trajectory; none where nothing was rolled out.
         beyond: quantities of rollouts that went on where the truth ends; None without such rollouts.
     """
 
@@ -94,7 +94,7 @@ class Evaluation:
     examples: list[Example]
     spectra: list[Spectra] = field(default_factory=list)
     worst: list[Example] = field(default_factory=list)
-    reels: list[Reel] = field(default_factory=list)
+    shown_rollouts: list[ShownRollout] = field(default_factory=list)
     beyond: Beyond | None = None
 
 
@@ -178,7 +178,7 @@ def evaluate(
         make_examples(model, data, lead),
         spectra.spectra(),
         [make_example(model, data, _window_of(data, label, lead)) for label in worst],
-        make_reels(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else [],
+        show_rollouts(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else [],
     )
 
 

@@ -21,7 +21,7 @@ from matey.mistakes import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
-from matey.parallel.lookout import look_out, meeting, stop_looking
+from matey.parallel.failure_watch import look_out, meeting, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening

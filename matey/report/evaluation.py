@@ -12,7 +12,7 @@ from torch import Tensor
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.records import Record
-from matey.evaluate.reels import Reel
+from matey.evaluate.shown_rollouts import ShownRollout
 from matey.metrics import METRICS
 from matey.report import plots, rollout_plots
 from matey.report.about import About, patch_text
@@ -42,7 +42,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         definitions(about.facts),
         *_summary(evaluation.records),
         *_spread(evaluation),
-        *_films(evaluation.reels),
+        *_films(evaluation.shown_rollouts),
         *_rollouts(evaluation),
         *physics_section(["MATEY"], [evaluation.records]),
         *beyond_section(["MATEY"], [evaluation.beyond] if evaluation.beyond else []),
@@ -147,14 +147,14 @@ def _size(values: Tensor) -> float:
     return values.square().mean().sqrt().item()
 
 
-def _films(reels: Sequence[Reel]) -> list[str]:
-    parts = [heading(2, "Rollouts, step by step")] if reels else []
-    for reel in reels:
+def _films(rollouts: Sequence[ShownRollout]) -> list[str]:
+    parts = [heading(2, "Rollouts, step by step")] if rollouts else []
+    for rollout in rollouts:
         caption = (
-            f"The {plots.words(reel.field)} of {reel.trajectory} over {reel.views[-1].step} snapshots: truth, forecast, "
+            f"The {plots.words(rollout.field)} of {rollout.trajectory} over {rollout.views[-1].step} snapshots: truth, forecast, "
             "error, and the mesh of tokens that the model chooses anew for each step."
         )
-        parts += [heading(3, reel.system), figure(film_of(reel), caption, "gif")]
+        parts += [heading(3, rollout.system), figure(film_of(rollout), caption, "gif")]
     return parts
 
 

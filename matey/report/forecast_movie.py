@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from matey.evaluate.forecasts.views import ProbeSeries
-from matey.evaluate.reels import Reel, View
+from matey.evaluate.shown_rollouts import ShownRollout, View
 from matey.report.film_formats import ffmpeg
 from matey.report.plots import (
     COLOURS,
@@ -133,15 +133,15 @@ def write_film(
     unfinished.replace(path)
 
 
-def film_of(reel: Reel) -> bytes:
+def film_of(rollout: ShownRollout) -> bytes:
     """Return the film of a rollout as a GIF that goes on by itself, small enough for a page."""
-    pairs = [(view.forecast, view.truth) for view in reel.views if view.truth is not None]
+    pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
     limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
     largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
-    film = Film(reel.views[0], reel.spacing, reel.field, limits, largest or 1.0)
+    film = Film(rollout.views[0], rollout.spacing, rollout.field, limits, largest or 1.0)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
-        write_film(path, film, reel.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        write_film(path, film, rollout.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
         return path.read_bytes()
 
 

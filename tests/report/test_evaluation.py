@@ -11,7 +11,7 @@ from matey.data import Window
 from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
-from matey.evaluate.reels import MOST_VIEWS, make_reels
+from matey.evaluate.shown_rollouts import MOST_VIEWS, show_rollouts
 from matey.report.about import About, describe
 from matey.report.evaluation import write_report
 from matey.report.page import page, paragraph, table
@@ -75,15 +75,19 @@ def test_the_report_names_each_system_and_shows_it(report):
 
 def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, evaluation):
     films = [Image.open(BytesIO(b64decode(text))) for text in re.findall(r"data:image/gif;base64,([^\"]+)", report)]
-    assert [film.n_frames for film in films] == [len(reel.views) for reel in evaluation.reels] == [4, 4]
-    assert [view.step for view in evaluation.reels[0].views] == [1, 2, 3, 4]
-    assert [reel.trajectory for reel in evaluation.reels] == [example.trajectory for example in evaluation.worst]
+    assert [film.n_frames for film in films] == [len(rollout.views) for rollout in evaluation.shown_rollouts] == [4, 4]
+    assert [view.step for view in evaluation.shown_rollouts[0].views] == [1, 2, 3, 4]
+    assert [rollout.trajectory for rollout in evaluation.shown_rollouts] == [
+        example.trajectory for example in evaluation.worst
+    ]
 
 
 def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(model, held_out):
     windows = [Window(0, 0, 0, 1), Window(1, 0, 0, 1)] * 10
-    reels = make_reels(model, held_out, windows, num_steps=10)
-    assert sum(len(reel.views) for reel in reels) <= MOST_VIEWS and all(reel.views[-1].step == 10 for reel in reels)
+    rollouts = show_rollouts(model, held_out, windows, num_steps=10)
+    assert sum(len(rollout.views) for rollout in rollouts) <= MOST_VIEWS and all(
+        rollout.views[-1].step == 10 for rollout in rollouts
+    )
 
 
 def test_the_report_holds_every_record(report, evaluation):

@@ -14,7 +14,7 @@ from matey.data import DataError
 from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.reels import View
+from matey.evaluate.shown_rollouts import View
 from matey.model.matey import MateyModel
 from matey.tokens.tokenize import tokenize
 

@@ -39,7 +39,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Reel:
+class ShownRollout:
     """A rollout of one system.
 
     Attributes:
@@ -57,14 +57,16 @@ class Reel:
     views: tuple[View, ...]
 
 
-def make_reels(model: MateyModel, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[Reel]:
+def show_rollouts(model: MateyModel, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[ShownRollout]:
     """Roll the model out from a window of each system, and keep as many steps as a page can carry."""
     most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
     shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
-    return [_make_reel(model, data, window, num_steps, frozenset(shown)) for window in windows]
+    return [_show_rollout(model, data, window, num_steps, frozenset(shown)) for window in windows]
 
 
-def _make_reel(model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: frozenset[int]) -> Reel:
+def _show_rollout(
+    model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: frozenset[int]
+) -> ShownRollout:
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
     about = data.sets[window.set_index].trajectories[window.trajectory]
     history, views = known.batch.history, []
@@ -77,4 +79,4 @@ def _make_reel(model: MateyModel, data: HeldOut, window: Window, num_steps: int,
         layout = tokenize([batch], model.config.patches, model.config.refinement).layout
         views.append(View(step, time, history[0, -1, 0], known.truth[0, step - 1, 0], layout))
     label = f"{about.source.name}, trajectory {about.name}"
-    return Reel(known.batch.system, label, known.batch.fields[0], known.batch.spacing, tuple(views))
+    return ShownRollout(known.batch.system, label, known.batch.fields[0], known.batch.spacing, tuple(views))
