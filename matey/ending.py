@@ -27,7 +27,7 @@ WORKER_SECONDS = 2.0
 
 
 class Store(Protocol):
-    """What ranks that have met share: values by names, kept by rank 0; a part of `torch.distributed.Store`."""
+    """Values by names that ranks share once they have met, kept by rank 0; a part of `torch.distributed.Store`."""
 
     def add(self, name: str, amount: int, /) -> int:
         """Add to a number, which is 0 at first, and return it."""
@@ -49,7 +49,7 @@ def speak_through(store: Store | None) -> None:
 
 
 def end_with_error(rank: int, world_size: int, text: str) -> int:
-    """Say what went wrong, once for all ranks, and end, where there are other ranks at once; return the exit code 2."""
+    """Print an error once for all ranks and return the exit code 2; where there are other ranks, end at once."""
     say_once(rank, world_size, text, code=2)
     if world_size > 1:
         end_process(2)

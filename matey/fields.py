@@ -145,7 +145,7 @@ class FieldBatch:
             )
 
     def __repr__(self) -> str:
-        """Return what the batch is in a line, without its values."""
+        """Describe the batch in a line, without its values."""
         leads = ", ".join(f"{lead:g}" for lead in sorted(set(self.lead_time.tolist())))
         wraps = ", ".join(axis for axis, wraps in zip("zyx", self.periodic, strict=True) if wraps) or "nowhere"
         return (
@@ -205,7 +205,7 @@ class FieldBatch:
 
     @property
     def samples(self) -> Samples:
-        """What is known of the samples but for the values of their fields."""
+        """All that is known of the samples except the values of their fields."""
         window = (self.num_frames, *self.grid)
         about = self.lead_time, self.periodic, self.draw, self.given_fields, self.parameters
         return Samples(self.system, self.fields, window, self.history.dtype, *about)

@@ -19,7 +19,7 @@ class LastingOutput:
         self._stream = stream
 
     def __getattr__(self, name: str) -> object:
-        """Return what the stream has under that name."""
+        """Return the stream's attribute of that name."""
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:

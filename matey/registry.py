@@ -124,7 +124,7 @@ class Registry(Generic[Thing]):
 
 
 def _at(place: str) -> Any:  # noqa: ANN401
-    """Return what lies at a place of ours, ``package.module:NAME``."""
+    """Return the object at a place of ours, ``package.module:NAME``."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 

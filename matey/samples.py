@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
 
 @dataclass(frozen=True)
 class Samples:
-    """What is known of the samples of a batch but for the values of their fields.
+    """All that is known of the samples of a batch except the values of their fields.
 
     Attributes:
         system: name of the PDE system.
@@ -69,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class BatchPart:
-    """What one of the ranks that share a batch has read of it.
+    """The part of a batch that one of the ranks that share it has read.
 
     Attributes:
         samples: description of all samples of the batch.

@@ -29,7 +29,7 @@ def begin(
     places: Mapping[str, np.ndarray],
     boundary: Mapping[str, str],
 ) -> None:
-    """Write what a new file says of all of its trajectories, with groups of fields that are still empty.
+    """Write a new file's description of all its trajectories, with groups of fields that are still empty.
 
     Args:
         file: the file.

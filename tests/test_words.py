@@ -1,4 +1,4 @@
-"""Docstrings, help texts and names of tests in plain English: what a small check can hold of it."""
+"""Docstrings, help texts and names of tests in plain English, as far as a small check can hold it."""
 
 import ast
 import re
@@ -11,6 +11,8 @@ FRAGMENTS = frozenset(
     "of in to by for from with without at as on per along over after before between inside into under within through beside "
     "what which that where when how who whose whom".split()
 )
+# So does the summary of a class or a function; a module may be headed as a question: "What a run costs".
+QUESTIONS = re.compile(r"(what|which|how|where|who|whose|when)\b|return what (reads|tells|sets)\b", re.IGNORECASE)
 LONGEST_NAME = 80
 SOURCES = [path for folder in ("matey", "launch", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
 
@@ -39,8 +41,7 @@ def is_fragment(text):
     return bool(words) and words[0].strip(",;:.").lower() in FRAGMENTS
 
 
-def documented(tree):
-    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+def documented(tree, kinds=ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
     return [node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node)]
 
 
@@ -72,6 +73,16 @@ def test_entries_of_docstrings_say_what_a_thing_is():
                 if is_fragment(text):
                     wrong.append(f"{path.relative_to(ROOT)}, {getattr(node, 'name', 'top')}: {name}: {text}")
     assert wrong == [] and num_entries > 500
+
+
+def test_summaries_of_classes_and_functions_are_no_questions():
+    wrong = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in documented(tree, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if QUESTIONS.match(ast.get_docstring(node)):
+                wrong.append(f"{path.relative_to(ROOT)}, {node.name}: {ast.get_docstring(node).splitlines()[0]}")
+    assert wrong == []
 
 
 def explained(tree):

@@ -18,7 +18,7 @@ HISTORY, MICRO_BATCH = 4, 8  # frames and windows, as training has them by defau
 
 @dataclass(frozen=True)
 class ReadingSpeed:
-    """How fast one system is read.
+    """The speed at which one system is read.
 
     Attributes:
         system: name of the PDE system.

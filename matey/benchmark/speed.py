@@ -25,7 +25,7 @@ WARM_UP = 2  # steps before those that are timed: the optimizer's state is made,
 
 @dataclass(frozen=True)
 class Speed:
-    """What the step of a case costs: medians of seconds, and counts.
+    """Costs of a case's step: medians of seconds, and counts.
 
     Attributes:
         case: the case that was timed.

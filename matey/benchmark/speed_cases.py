@@ -14,7 +14,7 @@ from matey.model.matey import MateyModel
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed.
+    """A model and a sample that are timed.
 
     Attributes:
         model: size of the model, see `matey.model.configuration.SIZES`.

@@ -26,7 +26,7 @@ _REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers
 
 
 class _ModelJson(BaseModel):
-    """What ``config.json`` may say, see `matey.model.configuration.MateyConfig`; other keys are Hugging Face's."""
+    """Legal contents of ``config.json``, see `matey.model.configuration.MateyConfig`; other keys are Hugging Face's."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -56,7 +56,7 @@ class _ModelJson(BaseModel):
 
 
 class _Index(BaseModel):
-    """Which file holds which weight, where there are several."""
+    """The file of each weight, where there are several files."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 

@@ -17,7 +17,7 @@ from matey.mistakes import one_line
 
 
 class FragmentAddress:
-    """Where a rank's piece of a parameter lies in its flat group: ``numel`` values from ``start`` on."""
+    """Place of a rank's piece of a parameter in its flat group: ``numel`` values from ``start`` on."""
 
     numel: int
     start: int
@@ -37,7 +37,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def open_shard(path: Path) -> dict[str, Any]:
-    """Return what ``torch.save`` wrote, its tensors mapped from the file.
+    """Return an object that ``torch.save`` wrote, its tensors mapped from the file.
 
     Raises:
         ShardError: the file is missing, cut short, or holds an object that is neither a tensor nor known.

@@ -51,7 +51,7 @@ class Source:
 
     @property
     def layout(self) -> str:
-        """How DeepSpeed cut it, in words."""
+        """The ZeRO stage and the number of shards, in words."""
         return layout_of(self.stage, any(self.folder.glob("bf16_zero_pp_rank_*")))
 
     @property

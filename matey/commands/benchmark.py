@@ -143,7 +143,7 @@ def sweep(folder: Path, repeat: int) -> None:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return what sets a row apart from others of its grid."""
+    """Return the name that tells a row from others of its grid."""
     precision = "" if row["dtype"] == "float32" else f" {row['dtype']}"
     return f"{row['scheme']} {row['tokens']} {row['patches'].replace(',', ' to ')}{precision}"
 

@@ -42,7 +42,7 @@ def main(machine: Machine, ranks: int, files: Sequence[Path] | None, out: Path) 
 
 
 def time_here(ranks: int) -> str:
-    """Return what `matey.parallel.collective_speed` prints on ranks of this machine."""
+    """Time collectives on ranks of this machine and return the lines of `matey.parallel.collective_speed`."""
     if ranks < 2:
         raise ValueError(f"Collectives are timed on at least two ranks, got --ranks {ranks}.")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]

@@ -21,7 +21,7 @@ COLUMNS = 5  # of the contact sheet
 
 @dataclass
 class Range:
-    """What the values of the fields are, gathered block by block; each array is ``(f)``."""
+    """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``."""
 
     low: np.ndarray
     high: np.ndarray
@@ -153,7 +153,7 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
 
 
 def along(trajectories: Sequence[Trajectory], axis: int) -> str:
-    """Say what a grid axis is: cells, their size and the ends; one entry for each that occurs."""
+    """Describe a grid axis: cells, their size and the ends; one entry for each that occurs."""
     kinds = dict.fromkeys((a.grid[axis], f"{a.spacing[axis]:.6g}", a.boundary[axis]) for a in trajectories)
     return "; ".join("no axis" if end == "none" else f"{n} cells of {size}, {end}" for n, size, end in kinds)
 

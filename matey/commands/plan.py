@@ -37,14 +37,14 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return what is assumed in place of the data; None where all of it is there and no grid is given."""
+    """Return the assumptions in place of the data; None where all of it is there and no grid is given."""
     if args.grid is None and is_at_hand(run):
         return None
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
 
 
 def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> Reading:
-    """Return what a rank reads, and how fast: as the user says, or as the samples were read."""
+    """Return the amount that a rank reads and its speed: as the user says, or as the samples were read."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
         return Reading(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
@@ -109,7 +109,7 @@ def _parts(planned: Estimate) -> list[tuple[str, float]]:
 
 
 def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
-    """Say what to change so that the run fits."""
+    """Return the change by which the run fits, as a sentence."""
     nearest = nearest_that_fits(current, found)
     if nearest is None:
         return (

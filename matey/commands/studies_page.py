@@ -37,7 +37,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def _section(folder: Path) -> list[str]:
-    """Return what one study has so far."""
+    """Return the section of one study: its results so far."""
     facts = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)

@@ -5,7 +5,7 @@ The names are known here without importing what they stand for, which lies on th
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -51,6 +51,8 @@ FINETUNE_MODES: Registry[Any] = Registry(
 
 Scheme = Annotated[str, AfterValidator(SCHEMES.check)]
 Backend = Annotated[str, AfterValidator(BACKENDS.check)]
+RefineRule = Literal["threshold", "fraction", "budget"]
+RefineValues = Literal["normalised", "raw"]
 Criterion = Annotated[str, AfterValidator(CRITERIA.check)]
 LossName = Annotated[str, AfterValidator(LOSSES.check)]
 FinetuneMode = Annotated[str, AfterValidator(FINETUNE_MODES.check)]

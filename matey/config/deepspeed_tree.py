@@ -33,7 +33,7 @@ class _Switched(_Part):
 
 
 class _Offload(_Part):
-    """Where parameters or the optimizer's state wait."""
+    """The memory in which parameters or the optimizer's state wait."""
 
     device: Literal["none", "cpu", "nvme"] = "none"
     nvme_path: str | None = None

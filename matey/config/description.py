@@ -59,7 +59,7 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
 
 
 class FieldSource(Section):
-    """Where a field lies in a file. A text alone is the name of its array."""
+    """A field's place in a file. A text alone is the name of its array."""
 
     array: PathText | None = Field(
         None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
@@ -70,7 +70,7 @@ class FieldSource(Section):
 
 
 class ParameterSource(Section):
-    """Where a number that sets trajectories apart lies in a file."""
+    """Place in a file of a number by which trajectories differ."""
 
     array: PathText | None = Field(None, description="array of a number, or of one for each trajectory")
     attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
@@ -83,7 +83,7 @@ class ParameterSource(Section):
 
 
 class DataDescription(Section):
-    """What is in files that no reader knows."""
+    """The contents of files that no reader knows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
 
@@ -225,7 +225,7 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401
 
 
 def _unanswered(tree: object, path: str) -> Iterator[str]:
-    """Where a tree still says that something is to be filled in."""
+    """Return the places of a tree that are still to be filled in."""
     if tree == TODO:
         yield path
     items: list[tuple[object, object]] = []

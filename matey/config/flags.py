@@ -18,7 +18,7 @@ class FlagError(Mistake):
 
 
 def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
-    """Return what reads a whole number."""
+    """Return a parser of whole numbers."""
 
     def read(text: str) -> int:
         # Longer texts are beyond all bounds, and thousands of digits beyond Python's own.
@@ -30,7 +30,7 @@ def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
 
 
 def number(least: float, most: float) -> Callable[[str], float]:
-    """Return what reads a finite number."""
+    """Return a parser of finite numbers."""
 
     def read(text: str) -> float:
         try:
@@ -45,7 +45,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def wholes(least: int, most: int = 10**9, counts: tuple[int, ...] | None = None) -> Callable[[str], tuple[int, ...]]:
-    """Return what reads whole numbers between commas, as many of them as one of ``counts`` says."""
+    """Return a parser of whole numbers between commas, as many of them as one of ``counts`` says."""
 
     def read(text: str) -> tuple[int, ...]:
         values = tuple(map(whole(least, most), text.split(",")))

@@ -148,7 +148,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def sentences(error: ValidationError, section: type[Section] = RunConfig) -> str:
-    """Return what is wrong with the values of a tree that a section was to be made of, a clause for each of the first few."""
+    """Return the mistakes in a tree of values for a section, a clause for each of the first few."""
     clauses = [_sentence(each, section) for each in error.errors(include_url=False)]
     more = f"; and {len(clauses) - _MAX_NAMED} more" if len(clauses) > _MAX_NAMED else ""
     return "; ".join(clauses[:_MAX_NAMED]) + more

@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_yaml(text: str) -> Any:  # noqa: ANN401
-    """Return what a text in YAML says.
+    """Return the value of a text in YAML.
 
     Raises:
         PlainTextError: it is not YAML, or not plain.
@@ -88,7 +88,7 @@ def _check_keys(node: yaml.Node | None) -> None:
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401
-    """Return what a text in JSON says.
+    """Return the value of a text in JSON.
 
     Raises:
         PlainTextError: it is not JSON, or not plain.

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, Scheme
+from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, RefineRule, RefineValues, Scheme
 from matey.config.description import DataDescription
 from matey.config.section import FieldName, FolderText, PathText, Section
 
@@ -37,8 +37,6 @@ Part = Literal[
 ]
 """A part of the network, see `matey.model.parts`."""
 TokenSet = Literal["uniform", "mix", "mul"]
-RefineRule = Literal["threshold", "fraction", "budget"]
-RefineValues = Literal["normalised", "raw"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
@@ -131,7 +129,7 @@ class DataSet(Section):
 
 
 class DataSection(Section):
-    """What to train on."""
+    """The training data."""
 
     sets: tuple[DataSet, ...] = Field(min_length=1, description="the data sets of the mixture")
     validate_on: tuple[PathText, ...] = Field(
@@ -166,7 +164,7 @@ class DataSection(Section):
 
 
 class GroupSection(Section):
-    """How a part of the network is trained where it is not as the rest."""
+    """Settings of a part of the network that is trained differently from the rest."""
 
     learning_rate: Rate | None = Field(
         None, gt=0, description="peak learning rate of the part; it follows the schedule of all"
@@ -175,7 +173,7 @@ class GroupSection(Section):
 
 
 class TrainSection(Section):
-    """How to train."""
+    """The training."""
 
     steps: Count = Field(description="optimizer steps")
     micro_batch: int = Field(8, ge=1, le=MAX_SAMPLES, description="samples of one data-parallel group per micro-step")
@@ -228,7 +226,7 @@ class TrainSection(Section):
 
 
 class ParallelSection(Section):
-    """How a run is spread over processes."""
+    """The distribution of a run over processes."""
 
     sequence_parallel_size: Count | Literal["auto"] = Field(
         1, description="ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"
@@ -247,7 +245,7 @@ class ParallelSection(Section):
 
 
 class OutputSection(Section):
-    """What a run leaves behind."""
+    """The folder of a run."""
 
     dir: FolderText = Field(description="the run's folder")
     resume: Literal["auto", "never"] = Field(
@@ -256,7 +254,7 @@ class OutputSection(Section):
 
 
 class FinetuneSection(Section):
-    """What launch/finetune.py starts from and what it trains."""
+    """The weights that launch/finetune.py starts from, and the parts that it trains."""
 
     pretrained: FolderText | None = Field(
         None, description="folder of a run or a model, or none: random initial weights"

@@ -95,7 +95,7 @@ class DescribedFiles(TrajectorySet):
         return values
 
     def _times(self, start: int, stop: int) -> slice:
-        """Return which snapshots of the file frames ``start`` to ``stop - 1`` are."""
+        """Return the snapshots in the file of frames ``start`` to ``stop - 1``."""
         stride, first = self.description.stride, self.description.first_frame
         return slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
 

@@ -64,7 +64,7 @@ class _File:
         return self.known[name]
 
     def find(self, name: str, use: str = "") -> StoredArray:
-        """Return what is said of an array of numbers.
+        """Return the description of an array of numbers.
 
         Raises:
             DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
@@ -139,7 +139,7 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
 
 
 def _groups(file: _File) -> list[str]:
-    """What the ``*`` in the paths of the arrays stands for, ``""`` where there is none."""
+    """Return the names that ``*`` in the paths of the arrays stands for, ``""`` where there is none."""
     patterns = [source.array for source in file.description.fields.values() if source.array and "*" in source.array]
     if not patterns:
         return [""]

@@ -216,7 +216,7 @@ class _Guesser:
                 yield name, {"attribute": name}
 
     def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
-        """What a snapshot in the middle says of the ends: how the jump across them compares with those between neighbours."""
+        """Guess the ends from a snapshot in the middle: compare the jump across them with those between neighbours."""
         name, stored = next(iter(self.fields.items()))
         assert known is not None
         index = tuple(slice(None) if role in GRID else stored.shape[p] // 2 if role == "time" else 0

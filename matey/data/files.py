@@ -134,7 +134,7 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _nearby(path: Path) -> str:
-    """What there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
+    """Name what there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
     if isinstance(path, RemotePath):
         return "check the address, and that you may read it."
     missing = path

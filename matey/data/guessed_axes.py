@@ -28,7 +28,7 @@ SUGGESTED = {
 
 
 def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
-    """Return what each axis of an array is, None where that cannot be told.
+    """Return the kind of each axis of an array, None where it cannot be told.
 
     Args:
         stored: the array.

@@ -45,7 +45,7 @@ _UNREADABLE = (
 
 
 class Index:
-    """What is known of files, with the stamps that they had.
+    """Descriptions of files, with the sizes and times of change that these had.
 
     Args:
         code: fingerprint of the code; what other code has described is described anew.

@@ -20,7 +20,7 @@ from matey.data.trajectories import DataError
 
 @dataclass(frozen=True)
 class Variable:
-    """What the header says of a variable.
+    """A variable as the header describes it.
 
     Attributes:
         axes: names of its dimensions in the order of the file.

@@ -28,6 +28,6 @@ def map_npy(path: Path) -> np.ndarray:
 
 
 def outline_npy(path: Path) -> list[str]:
-    """Say what the array is, for a message."""
+    """Describe the array in a few words, for a message."""
     array = map_npy(path)
     return [f"one array {array.shape} of {array.dtype}"]

@@ -24,7 +24,7 @@ from matey.data.trajectories import Boundary, Cells, DataError, Reader, Trajecto
 
 @dataclass(frozen=True)
 class SeedGroupLayout:
-    """What sets apart the systems that share the layout.
+    """Differences between the systems that share the layout.
 
     Attributes:
         system: name of the PDE system.

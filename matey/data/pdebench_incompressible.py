@@ -98,7 +98,7 @@ def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
 
 
 def _num_written(file: h5py.File, num_stored: int) -> int:
-    """How many frames hold data; a run that was stopped leaves the rest of its datasets unwritten."""
+    """Return the number of frames that hold data; a run that was stopped leaves the rest of its datasets unwritten."""
     num_written = int(file.attrs.get("latestIndex", num_stored - 1)) + 1
     if not 0 < num_written <= num_stored:
         raise DataError(

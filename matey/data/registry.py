@@ -146,7 +146,7 @@ def _refuse(file: DataFile) -> NoReturn:
 
 
 def _outline(file: Path) -> list[str]:
-    """What is in a file of any kind that some reader reads."""
+    """Describe the contents of a file of any kind that some reader reads."""
     if is_zarr(file):
         return [f"{name} {stored.shape}" for name, stored in describe_zarr(file).items()]
     if is_classic_netcdf(file):

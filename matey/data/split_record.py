@@ -138,7 +138,7 @@ class SplitRecord:
         return f"gone or changed: {_listed(wrong)}" if wrong else ""
 
     def with_what_went(self, before: SplitRecord) -> SplitRecord:
-        """Return this record with what only an earlier one knows, so that it keeps its part should it come back."""
+        """Return this record with the files that only an earlier one names, so that they keep their part if they come back."""
         sets = [dict(files) for files in self.sets]
         for index in range(min(len(sets), len(before.sets))):
             known, present = _by_common_name(before, self, index)
@@ -186,7 +186,7 @@ class RecordedParts:
 def record_split(
     sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
 ) -> SplitRecord:
-    """Return what each part of some data sets holds; of each file, its size is asked for and nothing read."""
+    """Return the files and trajectories in each part of some data sets; no file is read, its size alone is asked for."""
     settings = SplitSettings(
         split=tuple(fractions),
         split_seed=seed,

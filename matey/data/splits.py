@@ -21,7 +21,7 @@ _ORDER_OF_TRAINING = 1  # beside the seed, so that this permutation is not the o
 
 @dataclass(frozen=True)
 class Split:
-    """Which trajectories of a set are for training, validation and testing; none is in two parts."""
+    """The trajectories of a set for training, validation and testing; none is in two parts."""
 
     train: tuple[int, ...]
     valid: tuple[int, ...]

@@ -122,7 +122,7 @@ READER = Reader(
 
 
 def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Which of x, y, z each grid axis of the file is."""
+    """Return for each grid axis of the file whether it is x, y or z."""
     ours = ("x", "y", "z")[: len(axes)]
     if not 1 <= len(axes) <= 3 or len(set(axes)) != len(axes):
         raise DataError(
@@ -203,7 +203,7 @@ def _step(file: h5py.File, axis: str, index: int) -> float:
 
 
 def _boundary(file: h5py.File, axis: str) -> Boundary:
-    """What the ends of an axis are: open where nothing is said; of a mask over several axes, only a whole face counts."""
+    """Return the kind of an axis's ends: open where nothing is said; of a mask over several axes, only a whole face counts."""
     ends: list[Boundary] = ["open", "open"]
     for condition in file.get("boundary_conditions", {}).values():
         axes = [_text(name) for name in _attribute(condition, "associated_dims")]

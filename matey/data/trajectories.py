@@ -252,7 +252,7 @@ class _InMemory(TrajectorySet):
 def _check_finite(
     about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
 ) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is none, from frame ``start`` and a ``first`` cell on."""
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite; frames begin at ``start``."""
     if not np.isfinite(frames).all():
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))

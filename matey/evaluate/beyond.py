@@ -40,7 +40,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Beyond:
-    """What became of rollouts that went on where the truth ends.
+    """Rollouts that continued where the truth ends, as means of fields and conserved quantities.
 
     Attributes:
         num_true: number of snapshots that were compared with the truth.

@@ -14,7 +14,7 @@ from matey.tokens.patches import cover, patch_grid
 
 @dataclass(frozen=True)
 class BatchCost:
-    """What the forecasts of one batch took.
+    """Costs of the forecasts of one batch.
 
     Attributes:
         system: name of the PDE system.

@@ -25,7 +25,7 @@ from matey.tokens.refinement import check_window
 
 @dataclass(frozen=True)
 class Protocol:
-    """What to measure.
+    """The measurements to make.
 
     Attributes:
         leads: lead times in snapshots, each predicted at once.
@@ -61,12 +61,12 @@ class Task:
 
     @property
     def forecasts_per_window(self) -> int:
-        """How often the model predicts a frame for each window."""
+        """Number of frames that the model predicts for each window."""
         return 1 if self.kind == "lead" else self.lead
 
     @property
     def num_forecasts(self) -> int:
-        """How often the model predicts a frame."""
+        """Number of frames that the model predicts."""
         return len(self.windows) * self.forecasts_per_window
 
     def chunks(self, size: int) -> Iterator[tuple[Window, ...]]:

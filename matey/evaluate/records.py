@@ -238,7 +238,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read what `write_records` wrote, now or in an earlier version; null becomes a number that is not finite."""
+    """Read a file of `write_records`, also of an earlier version; null becomes a number that is not finite."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Record)}
     records = []

@@ -40,7 +40,7 @@ class Forecaster(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
 
     def predict(self, batch: FieldBatch) -> Tensor:
         """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""

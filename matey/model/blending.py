@@ -26,7 +26,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fold:
-    """How decoded blocks of one size come to lie on the tiles of one batch.
+    """Placement of decoded blocks of one size on the tiles of one batch.
 
     Attributes:
         levels: the levels whose blocks these are, one level after the other.
@@ -52,7 +52,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Blending:
-    """How the decoded blocks of all levels become the tiles of one batch.
+    """Blending of the decoded blocks of all levels into the tiles of one batch.
 
     Attributes:
         folds: the ways of blocks to the tiles: all of one size together, or one fold per level where levels are added.

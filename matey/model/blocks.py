@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, sequence_group: SequenceGroup, plan: Plan) -> Tensor:
-        """Return what tokens ``(n, e)`` gathered from their segments."""
+        """Return the values ``(n, e)`` that tokens gathered from their segments."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
         q, k, v = qkv.unbind(1)
         gathered = sequence_group.attend(q, k, v, plan)

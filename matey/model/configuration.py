@@ -140,11 +140,11 @@ class MateyConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
-        """Read what a model's ``config.json`` holds; what an older one does not name is as it was then."""
+        """Read a model's ``config.json``; a key that an older one lacks has the value of its time."""
         return super().from_dict(BEFORE | in_names_of_today(config_dict), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what ``config.json`` holds."""
+        """Return the contents of ``config.json``."""
         return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json")}
 
     @property
@@ -179,7 +179,7 @@ class MateyConfig(PretrainedConfig):
 
 
 def in_names_of_today(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a ``config.json`` says, with what an older one says of tokens in a section of its own, as it is now."""
+    """Return the values of a ``config.json``; an older one's values for tokens go into a section of their own, as today."""
     of_tokens = {ONCE_CALLED[key]: value for key, value in tree.items() if key in ONCE_CALLED}
     rest = {key: value for key, value in tree.items() if key not in ONCE_CALLED}
     return rest | ({"tokens": of_tokens} if of_tokens else {})

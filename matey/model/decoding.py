@@ -101,7 +101,7 @@ class PatchDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class BlockShape:
-    """What patches of a level are decoded to.
+    """Blocks of cells into which patches of a level are decoded.
 
     Attributes:
         cells: size ``1 z y x`` of a block without its margins.
@@ -123,7 +123,7 @@ class BlockShape:
 
 
 def block_shapes(config: MateyConfig) -> list[BlockShape]:
-    """Return what patches of each level are decoded to."""
+    """Return the shape of the blocks into which patches of each level are decoded."""
     return [BlockShape.from_patch(patch, config.halo, config.overlap) for patch in config.patches]
 
 

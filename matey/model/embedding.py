@@ -68,7 +68,7 @@ class PatchEmbedding(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Where a token lies and how large it is: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
+    """A token's place and size: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
 
     # In the unit domain: the shortest resolves neighbouring patches on a grid of 128 of them, the longest is no repetition.
     SHORTEST, LONGEST = 1 / 64, 2.0
@@ -91,7 +91,7 @@ class PositionEmbedding(nn.Module):
 
 
 class LeadTimeEmbedding(nn.Module):
-    """How far ahead a sample is to be predicted: Fourier features of the lead time, then an MLP."""
+    """A sample's lead time: Fourier features of the lead time, then an MLP."""
 
     SHORTEST = 2.0  # snapshots: neighbouring lead times are half a wavelength apart
 

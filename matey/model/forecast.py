@@ -66,7 +66,7 @@ class Forecast(NamedTuple):
         return (self.decoded.to(wanted.dtype) - wanted).where(self.own[:, None], 0)
 
     def frame(self) -> Tensor:
-        """Return what is decoded as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
+        """Return the decoded values as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
         return self.tiles.put(self.decoded.where(self.own[:, None], 0))
 
     def field(self) -> Tensor:

@@ -105,7 +105,7 @@ def swapped(
     """
 
     def wanted(sender: int, receiver: int) -> Iterator[tuple[int, Tensor, slice]]:
-        """What goes from one rank to another: batch, bricks, and frames of them."""
+        """Bricks that go from one rank to another: batch, bricks, and frames of them."""
         for batch, (bricks, need) in enumerate(zip(own, needs[receiver], strict=True)):
             num_frames = bricks.shape[1] - 1
             yield batch, sharing.within(batch, sender, need.whole), slice(0, num_frames + 1)

@@ -52,7 +52,7 @@ class LevelToDecode:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How this rank's tokens of the last frame become the cells that it holds.
+    """Plan by which this rank's tokens of the last frame become the cells that it holds.
 
     Attributes:
         levels: the tokens to decode of each level.
@@ -140,7 +140,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What a rank has to do with a micro-batch, but for the values.
+    """A rank's plan for a micro-batch, without the values.
 
     Attributes:
         bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;

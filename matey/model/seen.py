@@ -52,7 +52,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a rank sees of the fields of one batch.
+    """The part of one batch's fields that a rank sees.
 
     Attributes:
         history: ``(k, t, f, z, y, x)``, the normalised history in what the coarsest patches cover: of the ``b`` samples on one

@@ -27,7 +27,7 @@ Routes = Callable[[Tensor], Sequence[Tensor]]
 
 
 class Exchange(Protocol):
-    """What the ranks that share samples tell each other of the fields that they have read, on the host, ahead of a step."""
+    """Exchange of the fields that the ranks that share samples have read, on the host, ahead of a step."""
 
     def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Return the numbers ``(sum of counts,)`` of all ranks, in their order, from those of this rank."""
@@ -37,7 +37,7 @@ class Exchange(Protocol):
 
 
 class RankGroup:
-    """Who does what in a group of ranks that share samples: of one process, everything. `matey.parallel` has that of more."""
+    """Division of work in a group of ranks that share samples: one process does all. `matey.parallel` has that of more."""
 
     @property
     def size(self) -> int:

@@ -18,7 +18,7 @@ from matey.tokens.patches import Patch
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a model got from another.
+    """Weights that were copied from one model into another.
 
     Attributes:
         reused: name of each parameter mapped to the number of its values that come from the other model.
@@ -89,7 +89,7 @@ def _axes(patches: Sequence[Patch]) -> str:
 
 
 class _Rows:
-    """Where each row of the target's vocabulary comes from."""
+    """The origin of each row of the target's vocabulary."""
 
     def __init__(self, source: list[str], target: list[str], new_rows: Mapping[str, str]) -> None:
         self._source, self._target, self._new_rows = source, target, new_rows
@@ -178,7 +178,7 @@ def _copy_told(source: MateyModel, target: MateyModel, reused: dict[str, int]) -
 
 
 def _distance(one: Patch, other: Patch) -> float:
-    """How far two patches are apart: in halvings, over all axes."""
+    """Return the difference in size of two patches: in halvings, over all axes."""
     ratios = torch.tensor(one).log2() - torch.tensor(other).log2()
     return ratios.abs().sum().item()
 

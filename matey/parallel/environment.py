@@ -61,7 +61,7 @@ class Environment:
 
     @property
     def backend(self) -> str:
-        """What carries the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
+        """The library of the collectives: nccl (on AMD, torch gives RCCL this name) or gloo."""
         return "nccl" if self.device.type == "cuda" else "gloo"
 
     def __str__(self) -> str:
@@ -269,7 +269,7 @@ def _count_devices(variables: Mapping[str, str]) -> int:
 
 
 def main() -> int:
-    """Print what this process would take itself for, without starting anything."""
+    """Print the rank, the launcher and the devices that this process finds, without starting anything."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--devices", type=int, help="GPUs that it sees; by default what torch counts")
     try:

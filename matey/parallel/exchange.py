@@ -61,7 +61,7 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
 
 
 def exchange_and_sum(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
-    """As `reduce_scatter`, for gloo: its own sums all rows on every rank, for twice the bytes."""
+    """Sum and scatter over gloo, see `reduce_scatter`: its own sums all rows on every rank, for twice the bytes."""
     ways = len(counts)
     return _all_to_all(parts, counts, [own] * ways, group).view(ways, own, *parts.shape[1:]).sum(0)
 

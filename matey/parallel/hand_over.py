@@ -14,7 +14,7 @@ from matey.parallel.exchange import Group, exchange_rows
 
 @dataclass(frozen=True)
 class RowsPlan:
-    """What becomes of one kind of row, such as the tiles of a batch.
+    """Destinations of one kind of row, such as the tiles of a batch.
 
     Attributes:
         held: ``(k,)``, places of the rows that this rank holds among those that it has a part of.

@@ -51,7 +51,7 @@ class Master:
 
 
 def masters(engine: Engine) -> list[Master]:
-    """Return what the optimizer steps on this rank: whole parameters without ZeRO, else this rank's part of each group.
+    """Return the weights that this rank's optimizer updates: whole parameters without ZeRO, else a part of each group.
 
     Raises:
         ConfigError: the optimizer's tensors wait on a disk.

@@ -84,7 +84,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a step took, as the device and other ranks will say.
+    """Costs of a step, which the device and other ranks have yet to report.
 
     Attributes:
         marks: the parts of the step, each with when it ended.

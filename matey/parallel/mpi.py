@@ -45,7 +45,10 @@ def communicators(expected: Sequence[tuple[str, int]]) -> tuple[MPI.Comm, MPI.Co
 
 
 def each_rank_sees_another_device(node: MPI.Comm, variables: Mapping[str, str]) -> bool:
-    """Whether the ranks of this node were shown different devices, as a script around each rank may do; all of it must ask."""
+    """Whether the ranks of this node were shown different devices, as a script around each rank may do.
+
+    All ranks of the node must call.
+    """
     mine = next((variables[name] for name in VISIBLE_DEVICES if variables.get(name)), None)
     visible = node.allgather(mine)
     return None not in visible and len(set(visible)) == len(visible)

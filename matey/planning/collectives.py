@@ -23,7 +23,7 @@ KINDS = ("all_reduce", "reduce_scatter_tensor", "all_gather_into_tensor", "all_t
 
 @dataclass(frozen=True)
 class Group:
-    """Where the ranks of a collective are.
+    """The ranks of a collective and their nodes.
 
     Attributes:
         num_ranks: number of ranks that take part.
@@ -48,7 +48,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Passes:
-    """What a collective puts on the links.
+    """A collective's messages and bytes on the links.
 
     Attributes:
         inside_rounds: number of rounds inside a node, one after another.
@@ -64,7 +64,7 @@ class Passes:
 
 
 def passes(kind: str, num_bytes: float, group: Group) -> Passes:
-    """Return what a collective puts on the links.
+    """Return a collective's messages and bytes on the links.
 
     Args:
         kind: one of `KINDS`, as DeepSpeed's communication logger names them.

@@ -61,7 +61,7 @@ class StepSeconds:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run costs.
+    """The costs of a run.
 
     Attributes:
         ranks: number of ranks of the run.

@@ -21,7 +21,7 @@ BEFORE = {"dies_per_node": "devices_per_node", "shared_dies": "shared_devices"}
 
 
 class Link(Section):
-    """What carries messages: a message of n bytes takes ``latency + n / bandwidth``."""
+    """A connection between devices: a message of n bytes takes ``latency + n / bandwidth``."""
 
     latency: float = Field(ge=0, description="seconds from one rank to another, alpha")
     bandwidth: float = Field(gt=0, description="bytes a second in one direction, 1 / beta")

@@ -51,7 +51,7 @@ class MemoryPlan:
 def plan_memory(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> MemoryPlan:
-    """Return what one rank holds during a step."""
+    """Return the memory that one rank needs during a step."""
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights: float = engine.value_bytes * num
     optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)

@@ -23,7 +23,7 @@ Costs = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LocalCosts:
-    """What the local operator costs, see `matey.model.local`.
+    """Costs of the local operator, see `matey.model.local`.
 
     Attributes:
         ladder: scales of its schemes.
@@ -35,7 +35,7 @@ class LocalCosts:
 
     @classmethod
     def from_operator(cls, local: LocalOperator) -> LocalCosts:
-        """Read them off the operator."""
+        """Return the costs of an operator."""
         return cls(local.ladder, local.schemes[0].channels)
 
     def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
@@ -164,7 +164,7 @@ def _of_decoder(decoder: PatchDecoder) -> tuple[Costs, Costs]:
 
 @dataclass(frozen=True)
 class Kernels:
-    """How many operations on tensors a micro-step starts, views left out: on a GPU each takes a while, however small.
+    """Numbers of operations on tensors that a micro-step starts, views left out: on a GPU each takes a while, however small.
 
     Attributes:
         block_forward: number in the forward pass of all blocks.
@@ -180,7 +180,7 @@ class Kernels:
 
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
-    """Return what was counted of one process on all schemes and token sets in the plane and in space, to about a quarter."""
+    """Estimate the kernels to about a quarter, as counted in one process on all schemes and token sets in 2-D and 3-D."""
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
     levels, attentions = len(config.patches), config.num_blocks * num_attentions

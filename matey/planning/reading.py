@@ -10,7 +10,7 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Reading:
-    """What a rank reads.
+    """The reading of a rank.
 
     Attributes:
         needed: bytes of float32 a second, so that no step waits.

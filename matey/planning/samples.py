@@ -25,7 +25,7 @@ from matey.train.run_data import open_data
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is assumed of data that is not there yet.
+    """Assumptions about data that is not there yet.
 
     Attributes:
         grids: cells ``z, y, x`` of each data set in the run's order; the last one counts for all that follow.

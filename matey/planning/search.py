@@ -18,7 +18,7 @@ from matey.planning.workload import Workload
 
 @dataclass(frozen=True)
 class Choice:
-    """What a search varies; the global batch stays as it is.
+    """Settings that a search varies; the global batch stays as it is.
 
     Attributes:
         stage: the ZeRO stage.
@@ -37,7 +37,7 @@ class Choice:
     bf16: bool
 
     def changes(self, other: Choice) -> list[str]:
-        """Say what to set to get from another choice to this one."""
+        """Return the settings that lead from another choice to this one."""
         sets = {
             "zero_optimization.stage": (self.stage, other.stage),
             "parallel.sequence_parallel_size": (self.sequence_parallel_size, other.sequence_parallel_size),
@@ -103,7 +103,7 @@ def search(
 
 
 def nearest_that_fits(current: Choice, found: Sequence[tuple[Choice, Estimate]]) -> tuple[Choice, Estimate] | None:
-    """Return what fits with the fewest changes, the fastest of these; None where nothing does."""
+    """Return the choice that fits with the fewest changes, the fastest of these; None where none does."""
     fitting = [pair for pair in found if pair[1].fits]
     return min(fitting, key=lambda pair: (len(pair[0].changes(current)), pair[1].seconds.total), default=None)
 

@@ -32,7 +32,7 @@ DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their w
 
 @dataclass(frozen=True)
 class SequencePlan:
-    """How an attention crosses the ranks of a sequence group, see `matey.parallel.sequence`.
+    """An attention's way across the ranks of a sequence group, see `matey.parallel.sequence`.
 
     Attributes:
         by_tokens: whether whole segments move to one rank each; otherwise tokens are exchanged for heads.
@@ -203,7 +203,7 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
 
 
 def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:
-    """Return what each token ``(n,)`` of a sample costs for all of its fields and beyond."""
+    """Return the cost of each token ``(n,)`` of a sample: that of all its fields, and the rest."""
     of_embedding, of_decoder = (
         torch.tensor(
             [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]

@@ -33,7 +33,7 @@ class About:
 
 
 def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
-    """Say what was evaluated, on what and how."""
+    """Describe the model, the data and the way of evaluation."""
     config = trained.model.config
     facts = [
         ("date", date),

@@ -151,8 +151,8 @@ def _films(rollouts: Sequence[ShownRollout]) -> list[str]:
     parts = [heading(2, "Rollouts, step by step")] if rollouts else []
     for rollout in rollouts:
         caption = (
-            f"The {plots.words(rollout.field)} of {rollout.trajectory} over {rollout.views[-1].step} snapshots: truth, forecast, "
-            "error, and the mesh of tokens that the model chooses anew for each step."
+            f"The {plots.words(rollout.field)} of {rollout.trajectory} over {rollout.views[-1].step} snapshots: truth, "
+            "forecast, error, and the mesh of tokens that the model chooses anew for each step."
         )
         parts += [heading(3, rollout.system), figure(film_of(rollout), caption, "gif")]
     return parts

@@ -74,7 +74,7 @@ def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Re
 
 
 def label_of(name: str) -> str:
-    """Return what a quantity is called in tables."""
+    """Return a quantity's name in tables."""
     return LABELS.get(name) or (MEASURES[name].label if name in MEASURES else name)
 
 

@@ -26,7 +26,7 @@ WINDOW = 50  # most steps over which the loss and the speed are means
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run's folder says of how it goes.
+    """A run's progress, as its folder records it.
 
     Attributes:
         name: name of the folder.
@@ -64,7 +64,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """Time to the last step at the speed of late; NaN where it cannot be told."""
+        """Time to the last step at the recent speed; NaN where it cannot be told."""
         return math.nan if self.num_steps is None else max(0, self.num_steps - self.last) * self.seconds_per_step
 
 

@@ -92,7 +92,7 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
 
 
 def label_of(kind: str) -> str:
-    """Return what a kind of rollout is called in a legend."""
+    """Return the name of a kind of rollout in a legend."""
     return kind.replace("rollout", "MATEY")
 
 

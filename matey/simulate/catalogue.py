@@ -14,7 +14,7 @@ CAVITY_INTERVAL = 0.01  # between the published frames of the cavity, to t = 20
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a system without its solver.
+    """Facts about a system that need no solver.
 
     Attributes:
         summary: one line that describes the system.
@@ -96,7 +96,7 @@ LAYOUTS = {"the_well": tuple(CATALOGUE), "npy": ("mhd_cavity",)}
 
 
 def settings() -> dict[str, list[str]]:
-    """Return what can be set of any system's physics, and the systems that have it."""
+    """Return the physical settings of all systems, and the systems that have each."""
     names = dict.fromkeys(name for system in CATALOGUE.values() for name in system.settings)
     return {name: [key for key, system in CATALOGUE.items() if name in system.settings] for name in names}
 

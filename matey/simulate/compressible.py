@@ -32,7 +32,7 @@ LEAST_PRESSURE = 1e-6  # which a cell is given when kinetic energy rounds all of
 
 @dataclass(frozen=True)
 class Gas:
-    """What the gas is made of.
+    """Properties of the gas.
 
     Attributes:
         shear_viscosity: eta, kinematic.

@@ -87,7 +87,7 @@ def with_mean_speed(velocity: Tensor, speed: float) -> Tensor:
 
 
 def window(sides: tuple[np.ndarray, np.ndarray], resolution: int) -> Tensor:
-    """Return what is 1 inside a box and 0 outside, ``(x, y)``; ``sides`` are its lower and its upper corner."""
+    """Return a mask ``(x, y)``, 1 inside a box and 0 outside; ``sides`` are its lower and its upper corner."""
     centres = (np.arange(resolution) + 0.5) / resolution
     lower, upper = (np.tanh((centres - side[:, None]) / WINDOW_EDGE) for side in sides)  # each (axis, cell)
     along_x, along_y = 0.5 * (lower - upper)

@@ -70,7 +70,7 @@ class Ensemble:
 
 
 class Layout(Protocol):
-    """How the trajectories of an ensemble become files; a file is known by the seeds of its trajectories."""
+    """The files of an ensemble's trajectories; a file is known by the seeds of its trajectories."""
 
     def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
         """Return the names of the files, and which seeds go into each, in order."""

@@ -21,7 +21,7 @@ NUM_GHOSTS = 2  # cells beyond each wall: a limited slope in the first of them n
 
 
 class ConservationLaw(Protocol):
-    """What the engine asks of the physics. States hold conserved fields, reconstruction acts on primitive ones."""
+    """The physics, as the engine needs it. States hold conserved fields, reconstruction acts on primitive ones."""
 
     def primitive(self, state: Tensor) -> Tensor:
         """Turn conserved into primitive fields, both ``(b, f, ...)``."""

@@ -35,7 +35,7 @@ DELTA = 1 - 1 / (2 * GAMMA)
 
 @dataclass(frozen=True)
 class Cavity:
-    """What distinguishes one cavity from another.
+    """Parameters of a cavity.
 
     Attributes:
         field: applied along x, in units of the field whose Alfven speed is the lid's.
@@ -164,7 +164,7 @@ class CavityFlow:
         return self._minus_laplacian(self.stream) - vorticity, _inside(self.induced) - induced
 
     def _explicit_rates(self) -> tuple[Tensor, Tensor]:
-        """Return what flow and field do to vorticity and induced potential at the interior nodes."""
+        """Return the rates of change of vorticity and induced potential by flow and field, at the interior nodes."""
         velocity, (field_x, field_y) = self._curl(self.stream), self._curl(self.induced)
         field_x = field_x + self.cavity.field
         current = _with_walls(self._minus_laplacian(self.induced))

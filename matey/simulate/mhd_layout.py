@@ -72,7 +72,7 @@ def config(seed: int, resolution: int, num_frames: int, interval: float = mhd_ca
 
 
 def read_config(path: Path) -> str | None:
-    """Return what ``config`` gave for an HDF5 file, or None if something else wrote it."""
+    """Return the result of ``config`` as kept in an HDF5 file, or None if another program wrote it."""
     try:
         with h5py.File(path) as file:
             return file.attrs.get("config")

@@ -77,7 +77,7 @@ def config(seed: int, resolution: int, num_frames: int, interval: float = therma
 
 
 def read_config(path: Path) -> str | None:
-    """Return what ``config`` gave for a file, or None if something else wrote it."""
+    """Return the result of ``config`` as kept in a file, or None if another program wrote it."""
     try:
         with netcdf_file(path, mmap=False) as file:
             return getattr(file, "config", b"").decode() or None

@@ -22,7 +22,7 @@ from matey.well_file import STATS, Statistics, add_fields, add_scalars, begin, b
 
 @dataclass(frozen=True)
 class Contents:
-    """What The Well's layout says of a system.
+    """A system's contents in The Well's layout.
 
     Attributes:
         axes: names of the grid axes, in the order of the fields' shape.

@@ -117,7 +117,7 @@ def _warmth(bubble: Bubble, z: Tensor, x: Tensor) -> Tensor:
 
 
 def _as_stored(state: Tensor, grid: Slice) -> Tensor:
-    """Turn a state ``(f, z, x, b)`` into a frame of departures, winds and warmth, ``(b, f, z, x)``."""
+    """Turn a state ``(f, z, x, b)`` into a frame ``(b, f, z, x)``: departures of density and temperature, and winds."""
     departure, momentum_x, momentum_z, density_theta = state
     background = background_density(grid.z_centres())[:, None, None]
     density = background + departure

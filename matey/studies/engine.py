@@ -47,7 +47,7 @@ class RunnableStudy(ABC, Generic[PointT]):
     @property
     @abstractmethod
     def facts(self) -> Mapping[str, Any]:
-        """What the study is, its name under ``study``; a folder holds one study only."""
+        """Facts that identify the study, its name under ``study``; a folder holds one study only."""
 
     def prepare(self) -> None:
         """Make what the points have in common, such as data, unless it is there.
@@ -66,7 +66,7 @@ class RunnableStudy(ABC, Generic[PointT]):
 
     @abstractmethod
     def rows_of(self, point: PointT) -> list[Row]:
-        """Return what a point that is done scored and cost, in rows that all have the same keys."""
+        """Return the scores and costs of a point that is done, in rows that all have the same keys."""
 
     @abstractmethod
     def text(self, rows: Sequence[Row]) -> str:

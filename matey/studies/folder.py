@@ -25,7 +25,7 @@ class StudyError(Mistake):
 
 
 def claim(out: Path, study: Mapping[str, Any]) -> None:
-    """Write what the folder is for; refuse one that is for another study, whose points would be taken for this one's.
+    """Note the study in its folder; refuse a folder of another study, whose points would be taken for this one's.
 
     Raises:
         StudyError: the folder holds another study.

@@ -19,7 +19,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Speed:
-    """How long forecasts take.
+    """Seconds that forecasts take.
 
     Attributes:
         forecast_seconds: seconds of a forecast by itself, on one thread.

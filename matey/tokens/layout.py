@@ -266,7 +266,7 @@ class _Cut:
 
 
 def _ratio(coarse: Patch, fine: Patch) -> tuple[int, int, int]:
-    """How many fine patches lie along ``z, y, x`` of a coarse one."""
+    """Return the number of fine patches along ``z, y, x`` of a coarse one."""
     z, y, x = (c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
     return z, y, x
 

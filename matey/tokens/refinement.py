@@ -13,15 +13,14 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from matey.config.choices import CRITERIA
-from matey.config.schema import RefineRule, RefineValues
+from matey.config.choices import CRITERIA, RefineRule, RefineValues
 from matey.tokens.criteria import patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Which patches are split; names, legal values and defaults are those of `matey.config.schema.TokensSection`.
+    """A rule for splitting patches; names and legal values are those of `matey.config.schema.TokensSection`.
 
     Attributes:
         rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of the sample at its level: 0
@@ -63,7 +62,7 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
 
 
 def criteria_of(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
-    """Return what is compared between patches, ``(b, Z, Y, X)`` for every level but the finest; see `refine`."""
+    """Return the criterion of each patch, ``(b, Z, Y, X)`` for every level but the finest; see `refine`."""
     covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
     return [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
 
@@ -95,7 +94,7 @@ def split_by(
 
 
 def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement: Refinement) -> Tensor:
-    """Return what is compared between patches, ``(b, Z, Y, X)``."""
+    """Return the criterion of each patch, ``(b, Z, Y, X)``."""
     criterion: Tensor = CRITERIA[refinement.criterion](fields, covered, patch)
     if refinement.change == 0 or fields.shape[1] == 1:
         return criterion
@@ -158,7 +157,7 @@ def _split_most_variable(criteria: Sequence[Tensor], grids: Sequence[tuple[int, 
 
 
 def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int:
-    """How many tokens more there are after a patch has been split, from the patch grids ``(T, Z, Y, X)`` of two levels."""
+    """Return the tokens that splitting a patch adds, from the patch grids ``(T, Z, Y, X)`` of two levels."""
     children = math.prod(f // c for c, f in zip(coarse[1:], fine[1:], strict=True))
     return children * fine[0] - (0 if keep_parents else coarse[0])
 

@@ -18,7 +18,7 @@ from matey.tokens.tiles import Frames
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """What is known of the tokens of a micro-batch before any is embedded.
+    """The tokens of a micro-batch before any is embedded.
 
     Attributes:
         layout: the layout of the tokens of all batches.

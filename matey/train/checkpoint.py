@@ -306,5 +306,5 @@ class RunFolder:
 
 
 def versions() -> dict[str, str]:
-    """Return what wrote a checkpoint, DeepSpeed aside, which notes its own version."""
+    """Return the versions of the programs that write a checkpoint, without DeepSpeed's, which notes its own."""
     return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -181,7 +181,7 @@ def take_step_of(
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run came.
+    """The state of a run.
 
     Attributes:
         step: the last step taken.
@@ -211,5 +211,5 @@ class Progress:
         return settings.patience is not None and self.stale >= settings.patience
 
     def state(self) -> dict[str, float]:
-        """Return what a checkpoint keeps beside its step."""
+        """Return the state that a checkpoint keeps beside its step."""
         return {"best": self.best, "stale": self.stale, "owes_validation": self.owes_validation}

@@ -38,7 +38,7 @@ class Loss(ABC):
 
     @abstractmethod
     def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
-        """Return what is summed over the cells: squares, which grow fourfold where the values double.
+        """Return the squares that are summed over the cells, which grow fourfold where the values double.
 
         Args:
             values: ``(k, f, z, y, x)``, an error or a target with a halo at both ends of each of ``axes``.

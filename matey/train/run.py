@@ -208,8 +208,8 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
 def share_of(run: RunConfig, model: MateyModel) -> BrickShare | None:
     """Return which part of the fields this rank reads; None where it reads all.
 
-    All read all where a window with bad values is to be replaced, which all have to find out; where something is given besides
-    the histories; and where a criterion decides that looks at more than a patch, as a package's may.
+    Every rank reads all where a window with bad values is to be replaced, since all have to find it; where there are given
+    fields besides the histories; and where a package's criterion may look at more than one patch.
     """
     ranks, criterion = model.sequence_group.ranks, model.config.refinement.criterion
     if ranks.size == 1 or run.data.bad_values == "skip" or criterion not in OF_ONE_PATCH or model.config.given:

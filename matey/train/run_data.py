@@ -51,7 +51,7 @@ class RunData:
 
     @property
     def all_sets(self) -> tuple[TrajectorySet, ...]:
-        """What is trained on, then what is only validated on."""
+        """The training data sets, then those for validation only."""
         return (*self.sets, *self.others)
 
     @property
@@ -151,7 +151,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _identity(source: Path) -> tuple[int, int]:
-    """Return what a file has in common with all links to it, symbolic or hard."""
+    """Return the identity of a file, the same for all links to it, symbolic or hard."""
     about = source.stat()
     return about.st_dev, about.st_ino
 

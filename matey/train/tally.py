@@ -58,7 +58,7 @@ class LateTotals:
 
 
 class Totals:
-    """What a step or a validation saw on all ranks."""
+    """Sums over all ranks of a step or a validation."""
 
     def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
         self._systems, self._errors, self._counts = systems, sums[0][:-1], sums[1][:-1]

@@ -74,7 +74,7 @@ def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor
 
 
 def _given_from(batch: FieldBatch, steps: Tensor) -> Tensor | None:
-    """Return what is given from so many frames on in each sample; its last frame stands for those that nobody looks at."""
+    """Return the given fields from so many frames on in each sample; the last frame is repeated for those that nothing uses."""
     if batch.given is None or batch.given.shape[1] == 1:
         return batch.given
     frames = torch.arange(batch.given.shape[1], device=steps.device) + steps[:, None]  # (b, t)

@@ -18,7 +18,7 @@ Index = tuple[int | slice, ...]
 
 @dataclass(frozen=True)
 class StoredArray:
-    """What a file says of one of its arrays.
+    """An array's description in its file.
 
     Attributes:
         shape: its shape.

@@ -73,7 +73,7 @@ class Contents:
 
 
 def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
-    """Return what the file of a request says.
+    """Return the contents of a request's file besides the values.
 
     Args:
         request: the request.

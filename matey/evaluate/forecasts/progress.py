@@ -24,7 +24,7 @@ class Progress:
 
     @property
     def unfinished(self) -> Path:
-        """Where the file lies until it is whole."""
+        """Path of the file until it is whole."""
         return self.path.with_name(f".{self.path.stem}.unfinished{self.path.suffix}")
 
     @property

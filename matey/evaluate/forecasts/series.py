@@ -81,7 +81,7 @@ class Forecasts:
         overwrite: bool = False,
         on_frames: Callable[[int], object] = lambda num_frames: None,
     ) -> None:
-        """Forecast into a file, a stretch of frames at a time; an unfinished file of the same forecast is gone on with.
+        """Forecast into a file, a stretch of frames at a time; an unfinished file of the same forecast is continued.
 
         Args:
             path: the file to make: ``.nc``, ``.zarr``, ``.h5`` or ``.hdf5``, see `matey.evaluate.forecasts.formats`.
@@ -128,7 +128,7 @@ class Forecasts:
                 frames = []
 
     def _digest(self, suffix: str) -> str:
-        """Return what tells this forecast from others, in the same format."""
+        """Return a digest that differs between forecasts, also those in the same format."""
         request = self.request
         sources: list[object] = [
             (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.sources if s.exists()

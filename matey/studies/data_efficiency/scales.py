@@ -9,7 +9,7 @@ SYSTEMS = {"thermals": "colliding_thermals", "mhd": "mhd_cavity"}
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is.
+    """The size of a study.
 
     Attributes:
         config: path of the run YAML of every point.

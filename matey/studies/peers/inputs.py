@@ -94,12 +94,12 @@ class NetworkPeer:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.network.parameters()).device
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained; a complex weight counts twice."""
+        """Number of trained values; a complex weight counts twice."""
         return sum((2 if p.is_complex() else 1) * p.numel() for p in self.network.parameters())
 
     def forecast(self, batch: FieldBatch) -> Tensor:

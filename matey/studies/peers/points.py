@@ -39,7 +39,7 @@ class Point:
 
     @property
     def budget(self) -> float:
-        """What the training may cost: joint training has as much for each system as training on that alone."""
+        """The training's budget: joint training has as much for each system as training on that alone."""
         return self.seconds * len(self.systems)
 
     @property
@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Result:
-    """What a training took.
+    """Costs of a training.
 
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
@@ -109,7 +109,7 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
 
 
 def label_of(point: Point) -> str:
-    """Return what a model is called in table and plot."""
+    """Return a model's name in table and plot."""
     if point.model != MATEY:
         return point.model
     return f"{MATEY} {'joint' if point.data == JOINT else 'per system'}"

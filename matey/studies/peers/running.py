@@ -42,7 +42,7 @@ SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
 
 @dataclass(frozen=True)
 class Comparison(RunnableStudy[Point]):
-    """What is compared, and where.
+    """The models and data of a comparison, and its folder.
 
     Attributes:
         work: folder that scripts are started in.

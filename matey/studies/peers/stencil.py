@@ -46,7 +46,7 @@ class StencilPeer:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers were fitted."""
+        """Number of fitted values."""
         return sum(weight.numel() for weight in self.weights.values())
 
     def predict(self, batch: FieldBatch) -> Tensor:

@@ -23,7 +23,7 @@ BETAS, WEIGHT_DECAY, CLIP_NORM = (0.9, 0.95), 0.01, 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained.
+    """Settings of a network's training.
 
     Attributes:
         batch: number of samples in a step.
@@ -36,7 +36,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Training:
-    """What a training took and how it went.
+    """Costs and course of a training.
 
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
@@ -50,7 +50,7 @@ class Training:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return what tells the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
+    """Return a clock of the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
     if device.type != "cuda":
         return time.process_time
 

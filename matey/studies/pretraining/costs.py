@@ -17,7 +17,7 @@ from matey.studies.speed import Speed, forecast_speed
 
 @dataclass(frozen=True)
 class Costs(Speed):
-    """What a model costs.
+    """Costs of a model.
 
     Attributes:
         parameters: number of parameters.

@@ -19,7 +19,7 @@ from matey.train.memory import activation_bytes
 
 @dataclass(frozen=True)
 class Lengths:
-    """How the longest sequence is found.
+    """A search for the longest sequence that fits.
 
     Attributes:
         case: the sample on one rank, with the run's model, as `matey.benchmark.speed_cases.Case.to_json` gives it.

@@ -93,7 +93,7 @@ def make_study(
 
 
 def expected(cost: Estimate, steps: int) -> dict[str, Any]:
-    """Return what a point is expected to cost, as JSON holds it."""
+    """Return the expected costs of a point, for JSON."""
     return {
         "ranks": cost.ranks,
         "nodes": cost.nodes,

@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the steps of a run took, without those of the warm-up; medians over the steps.
+    """Costs of a run's steps, without those of the warm-up; medians over the steps.
 
     Attributes:
         num_steps: number of steps that were timed.
@@ -70,7 +70,7 @@ def last_step(metrics: Path) -> int:
 
 
 def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | None:
-    """Read what a run measured, None if it has not come beyond the warm-up.
+    """Read the measurements of a run, None if it has not come beyond the warm-up.
 
     Args:
         metrics: the run's ``metrics.jsonl``.

@@ -21,7 +21,7 @@ NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # of whic
 
 @dataclass(frozen=True)
 class Model:
-    """What costs are computed from.
+    """The run and the data from which costs are computed.
 
     Attributes:
         study: the study whose runs are modelled.

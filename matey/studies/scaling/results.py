@@ -16,7 +16,7 @@ from matey.studies.scaling.study import Point, Study
 
 @dataclass(frozen=True)
 class Results:
-    """What a report shows.
+    """The contents of a report.
 
     Attributes:
         study: the study that the report is about.
@@ -41,7 +41,7 @@ class Results:
 
 
 def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
-    """Read what was measured and model the same points and larger ones.
+    """Read the measurements and model the same points and larger ones.
 
     Raises:
         ConfigError: nothing was measured, of a study for one machine, or a machine is not known.
@@ -75,7 +75,7 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
 
 
 def _note(given: Machine, fitted: Machine) -> str:
-    """Say what was fitted."""
+    """Describe the fit."""
     kinds = [kind for kind in fitted.factors if fitted.factors[kind] != given.factors.get(kind)]
     factors = ", ".join(f"{kind} {fitted.factors[kind] / given.factors.get(kind, 1.0):.2f}" for kind in kinds)
     slower = given.memory_bandwidth / fitted.memory_bandwidth  # as all that computing depends on

@@ -90,7 +90,7 @@ def samples_of_step(study: Study, point: Point) -> int:
 
 
 def read_points(study: Study) -> dict[Point, Measured]:
-    """Return what was measured at each point that came beyond its warm-up."""
+    """Return the measurements of each point that came beyond its warm-up."""
     found = {}
     for point in study.points:
         metrics = study.folder_of(point) / "run" / METRICS

@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """What ``study.json`` holds.
+    """The contents of ``study.json``.
 
     Attributes:
         folder: the folder of the study.

@@ -11,7 +11,7 @@ from matey.studies.folder import STUDY
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """Return what the file says, see `matey.studies.scaling.study.Study`.
+    """Return the contents of the file, see `matey.studies.scaling.study.Study`.
 
     Raises:
         ConfigError: there is none in this folder.
