@@ -17,9 +17,11 @@ def mixed(numbers: Integers) -> Integers:
     """Spread int64 over all 64 bits, as SplitMix64 ends (Steele, Lea and Flood, 2014)."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         numbers = (numbers ^ shifted_right(numbers, shift)) * (factor - 2**64)
-    return numbers ^ shifted_right(numbers, 31)
+    spread: Integers = numbers ^ shifted_right(numbers, 31)
+    return spread
 
 
 def shifted_right(numbers: Integers, bits: int) -> Integers:
     """Shift int64 to the right, with zeros from the left."""
-    return (numbers >> bits) & (2 ** (64 - bits) - 1)
+    shifted: Integers = (numbers >> bits) & (2 ** (64 - bits) - 1)
+    return shifted

@@ -49,7 +49,7 @@ class Index:
 
     Args:
         code: fingerprint of the code; what other code has described is described anew.
-        text: an index that was written earlier; nothing is taken from one that is damaged.
+        text: an index that was written earlier; nothing is taken from one that is corrupt.
     """
 
     def __init__(self, code: str, text: bytes = b"") -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from matey.report.png import write_png
 from matey.studies.folder import Row, StudyError, call, claim, write_table
-from matey.studies.slurm import sbatch
+from matey.studies.slurm import submit_once
 
 
 class Point(Protocol):
@@ -142,18 +142,13 @@ def submit(
     for folder in (logs, numbers):
         folder.mkdir(exist_ok=True)
     for point in study.points:
-        number = numbers / point.name
         if study.is_done(point):
             say(f"{point.name}: done")
-        elif number.exists():
-            job = number.read_text(encoding="utf-8").strip()
-            say(f"{point.name}: submitted before as job {job}; remove {number} to submit it again")
-        else:
-            script = f"exec {shlex.join([*command, '--point', point.name])}"
-            own = [f"--job-name=matey-{study.facts['study']}-{point.name}", f"--output={logs / point.name}.txt"]
-            job = sbatch([*own, "--open-mode=append", *options, "--wrap", script], study.work)
-            number.write_text(f"{job}\n", encoding="utf-8")
-            say(f"{point.name}: job {job}")
+            continue
+        script = f"exec {shlex.join([*command, '--point', point.name])}"
+        own = [f"--job-name=matey-{study.facts['study']}-{point.name}", f"--output={logs / point.name}.txt"]
+        arguments = [*own, "--open-mode=append", *options, "--wrap", script]
+        submit_once(point.name, numbers / point.name, arguments, study.work, say)
     say("When they have ended, the same command without --submit writes table and plot, and runs what failed.")
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matey.config import ConfigError
+
+
+def submit_once(name: str, number: Path, arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> str:
+    """Submit a point's job by `sbatch`, unless the file ``number`` says that it was submitted before; return its number."""
+    if number.exists():
+        job = number.read_text(encoding="utf-8").strip()
+        say(f"{name}: submitted before as job {job}; remove {number} to submit it again")
+        return job
+    job = sbatch(arguments, folder)
+    number.write_text(f"{job}\n", encoding="utf-8")
+    say(f"{name}: job {job}")
+    return job
 
 
 def sbatch(arguments: Sequence[str], folder: Path) -> str:

@@ -113,7 +113,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
     try:
         yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else str(path), mode="r")
-    # What zarr and its codecs were seen to raise of damaged metadata and chunks.
+    # What zarr and its codecs were seen to raise of corrupt metadata and chunks.
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise

@@ -15,7 +15,7 @@ from matey.config import ConfigError
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.measured import last_step
 from matey.studies.scaling.study import Point, Study
-from matey.studies.slurm import sbatch
+from matey.studies.slurm import submit_once
 
 LENGTHS_FILE = "lengths.json"
 GRACE = 60.0  # seconds in which a run that is asked to leave saves a checkpoint
