@@ -226,7 +226,7 @@ def _number(about: Trajectory, name: str) -> float:
 
 
 def _given(source: TrajectorySet, window: Window, num_frames: int) -> np.ndarray:
-    """Read the given fields of so many frames; beyond the end of the trajectory the last one is repeated, which nothing uses."""
+    """Read the given fields of so many frames; beyond the end of the trajectory, where nothing uses it, the last one again."""
     stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
     frames = source.read_given(window.trajectory, window.start, stop)
     missing = num_frames - len(frames)

@@ -145,7 +145,7 @@ def _upper(field: Tensor, dim: int) -> Tensor:
 
 
 def _eigenvalues(resolution: int) -> Tensor:
-    """Return the eigenvalues ``(k, l)`` of the five-point Laplacian on products of cosines; that of the mean is replaced by 1."""
+    """Return the eigenvalues ``(k, l)`` of the five-point Laplacian on products of cosines; for the mean 1, not 0."""
     along = -((2 * resolution * torch.sin(math.pi / (2 * resolution) * torch.arange(resolution).double())) ** 2)
     eigenvalues = along[:, None] + along
     eigenvalues[0, 0] = 1.0  # the mean of a divergence is zero
