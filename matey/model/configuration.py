@@ -37,8 +37,8 @@ ONCE_CALLED = {
 }
 # What a network was before there was a key for it: older models' ``config.json`` does not name these.
 BEFORE = BEFORE_THE_KEY["model"] | {"predict": "change", "history": 1}
-# Values that the run YAML sets as well, which says what is legal.
-SAME_IN_RUN = ("scheme", "attention", "local", "local_scales", "statistics", "predict", "drop_path")
+# Of these the run YAML's schema says what is legal; names of fields and parameters are checked here.
+SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
 
 
