@@ -81,7 +81,7 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
     """
     if study.points[0].nodes is None:
         raise ConfigError(f"{study.folder} is a study for one machine: use --local, or plan with --nodes.")
-    before = None
+    before: str | None = None
     for point in study.points:
         number = study.folder_of(point) / "job_id"
         if is_finished(study, point):
