@@ -84,7 +84,7 @@ def _of_sequence(
 ) -> list[Exchange]:
     """Attention of the ranks that share samples, see `matey.parallel.sequence`.
 
-    What they decode in each other's cells is below a fiftieth of that, and left out.
+    What they decode in each other's cells is sent in a call each way; its bytes, below a fiftieth of the others, are left out.
     """
     size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
     if size == 1:
@@ -99,7 +99,7 @@ def _of_sequence(
     forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
     backward = workload.config.num_blocks * run.train.accumulation
     both = forward + backward
-    exchanges = []
+    exchanges = [_exchange("all_to_all_single", "sequence", 2 * run.train.accumulation, 0, whole, machine)]
     for plan in workload.sequence_plans(run.train.micro_batch, topology):
         group = whole if plan.by_tokens else heads
         if (plan.by_tokens and plan.num_moved) or (not plan.by_tokens and ways > 1):

@@ -100,12 +100,12 @@ def test_ranks_that_share_cores_take_as_long_together_as_one():
 def test_a_sequence_group_sends_what_its_plan_moves():
     run, workload = paper("train.micro_batch=1", "parallel.sequence_parallel_size=4")
     planned = plan(run, workload)
-    (exchange,) = [e for e in planned.exchanges if e.purpose == "sequence"]
-    assert exchange.kind == "all_to_all_single"
+    borders, exchange = [e for e in planned.exchanges if e.purpose == "sequence"]
+    assert exchange.kind == borders.kind == "all_to_all_single" and borders.num_calls == 2
     # Twice forward and twice backward in each of 12 blocks, 4 n e / P values of bfloat16 each way.
     assert exchange.num_calls == 4 * 12
     assert exchange.num_bytes == pytest.approx(2 * 12 * 4 * planned.tokens_per_sample * 768 / 4 * 2)
-    assert planned.seconds.sequence == exchange.seconds > 0
+    assert planned.seconds.sequence == exchange.seconds + borders.seconds > exchange.seconds > 0
 
 
 def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
