@@ -30,7 +30,7 @@ def constant_arrays(
 
 
 def _axes_of(stored: StoredArray, field: StoredArray, known: Sequence[Axis]) -> list[Axis] | None:
-    """What an array's axes are: those of the fields that have their names or, without names, their lengths in their order."""
+    """Return an array's axes: those of the fields that have their names or, without names, their lengths in their order."""
     if stored.axes and field.axes:
         ours = dict(zip(field.axes, known, strict=True))
         found = [ours[axis] for axis in stored.axes if axis in ours]

@@ -30,7 +30,7 @@ READ = (
 
 @dataclass(frozen=True)
 class Packing:
-    """How values are packed; those of an array without such attributes are as they are.
+    """Packing of an array's values; those of an array without such attributes are as they are.
 
     Attributes:
         scale: factor from a packed value to a value.

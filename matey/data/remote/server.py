@@ -22,7 +22,7 @@ _CONNECT, _SILENCE = 20, 60  # seconds until a server that does not answer count
 
 @dataclass(frozen=True)
 class About:
-    """What a server says of a path: bytes, and all that tells versions of a file apart."""
+    """A server's answer for a path: bytes, and all that tells versions of a file apart."""
 
     is_folder: bool
     size: int
