@@ -83,17 +83,13 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
         raise ConfigError(f"{study.folder} is a study for one machine: use --local, or plan with --nodes.")
     before: str | None = None
     for point in study.points:
-        number = study.folder_of(point) / "job_id"
         if is_finished(study, point):
             say(f"{point.name}: finished before")
-        elif number.exists():
-            before = number.read_text(encoding="utf-8").strip()
-            say(f"{point.name}: submitted before as job {before}; remove {number} to submit it again")
-        else:
-            waits = [f"--dependency=afterany:{before}"] if before else []
-            before = sbatch([*waits, *options, str(study.folder_of(point) / "job.sbatch")], root)
-            number.write_text(before + "\n", encoding="utf-8")
-            say(f"{point.name}: job {before}")
+            continue
+        waits: list[str] = [f"--dependency=afterany:{before}"] if before else []
+        folder = study.folder_of(point)
+        arguments = [*waits, *options, str(folder / "job.sbatch")]
+        before = submit_once(point.name, folder / "job_id", arguments, root, say)
 
 
 def _run_job(folder: Path, root: Path, limit: float) -> None:
