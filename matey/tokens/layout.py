@@ -19,7 +19,7 @@ from matey.tokens.refinement import to_children
 
 @dataclass(frozen=True)
 class Kinds:
-    """What tokens of one batch and level have in common, ``k`` kinds: batch after batch, its levels from coarse to fine.
+    """Values that tokens of one batch and level share, ``k`` kinds: batch after batch, its levels from coarse to fine.
 
     Attributes:
         batch: ``(k,)`` index of the `FieldBatch` in the micro-batch.
