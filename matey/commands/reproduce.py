@@ -56,11 +56,11 @@ def peers(args: argparse.Namespace) -> Comparison:
     """Return the comparison of models of the same cost."""
     points = comparisons(tuple(args.paths), args.seconds, args.seeds)
     config = find(args.config).absolute()
-    fno_class()  # raises where its package is missing
     comparison = Comparison(
         WORK, args.out.absolute(), config, tuple(args.set), args.paths, args.device, points, args.max_windows
     )
     comparison.run_config(points[0])  # raises where the run does not suit the peers
+    fno_class()  # raises where its package is missing
     return comparison
 
 

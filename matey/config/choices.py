@@ -56,3 +56,19 @@ RefineValues = Literal["normalised", "raw"]
 Criterion = Annotated[str, AfterValidator(CRITERIA.check)]
 LossName = Annotated[str, AfterValidator(LOSSES.check)]
 FinetuneMode = Annotated[str, AfterValidator(FINETUNE_MODES.check)]
+
+Part = Literal[
+    "embedding",
+    "embedding_fields",
+    "position",
+    "lead_time",
+    "condition",
+    "condition_fields",
+    "parameters",
+    "blocks",
+    "decoder",
+    "decoder_fields",
+    "local",
+    "local_fields",
+]
+"""A part of the network, see `matey.model.parts`."""

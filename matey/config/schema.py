@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, RefineRule, RefineValues, Scheme
+from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, Part, RefineRule, RefineValues, Scheme
 from matey.config.description import DataDescription
 from matey.config.section import FieldName, FolderText, PathText, Section
 
@@ -21,21 +21,6 @@ _Extent = Annotated[int, Field(ge=1, le=4096)]
 PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
 Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
 MAX_SAMPLES = 2**20  # of one data-parallel group in a step
-Part = Literal[
-    "embedding",
-    "embedding_fields",
-    "position",
-    "lead_time",
-    "condition",
-    "condition_fields",
-    "parameters",
-    "blocks",
-    "decoder",
-    "decoder_fields",
-    "local",
-    "local_fields",
-]
-"""A part of the network, see `matey.model.parts`."""
 TokenSet = Literal["uniform", "mix", "mul"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]

@@ -20,7 +20,7 @@ from matey.config.description import TODO, Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.described_file import listed
-from matey.data.guessed_axes import GRID, ROLES, guess_axes, suggested
+from matey.data.guessed_axes import GRID, ROLES, guess_axes, may_vary, suggested
 from matey.data.guessed_given import constant_arrays
 from matey.data.remote.paths import seen_from
 from matey.data.trajectories import DataError
@@ -109,9 +109,9 @@ def guess_description(path: Path, beside: Path) -> Guess:
     members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
     fields = _fields(members)
     if not fields:
-        found = listed(f"{name} {stored.shape} of {stored.dtype}" for name, stored in held.items())
         raise DataError(
-            f"{path}: expected an array of two axes or more, of real (or packed) numbers, that may be a field, found {found}."
+            f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
+            f"{listed(f'{name} {stored.shape} of {stored.dtype}' for name, stored in held.items())}."
         )
     coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
@@ -257,7 +257,7 @@ def _in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
 
 def _fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
     """The arrays that may be fields: those of the largest shape, components left out of account."""
-    candidates = {name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and _may_vary(stored)}
+    candidates = {name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored)}
     largest = max(
         (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
     )
@@ -266,12 +266,6 @@ def _fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
         for name, stored in candidates.items()
         if _long_axes(stored.shape) == _long_axes(largest) and abs(len(stored.shape) - len(largest)) <= 1
     }
-
-
-def _may_vary(stored: StoredArray) -> bool:
-    """Whether values are real numbers, or packed ones, and an axis may be time, by the names of the axes if they have some."""
-    roles = [ROLES.get(name.lower()) for name in stored.axes]
-    return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not roles or "time" in roles or None in roles)
 
 
 def _long_axes(shape: tuple[int, ...]) -> list[int]:

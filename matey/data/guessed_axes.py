@@ -67,3 +67,9 @@ def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
     theirs = [axis for axis in GRID if axis in roles]
     ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
     return [ours.get(role, role) for role in roles] if theirs else None
+
+
+def may_vary(stored: StoredArray) -> bool:
+    """Whether values are real numbers, or packed ones, and an axis may be time, by the names of the axes if they have some."""
+    roles = [ROLES.get(name.lower()) for name in stored.axes] or [None]
+    return (stored.dtype.kind == "f" or stored.packing.is_packed) and bool({"time", None} & {*roles})

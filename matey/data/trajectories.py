@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from matey.data.trajectory import BadValuesError, Boundary, DataError, Part, Trajectory
+from matey.data.trajectory import BadValuesError, Boundary, DataError, Part, Trajectory, check_numbers
 
 __all__ = ["BadValuesError", "Boundary", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
@@ -184,7 +184,7 @@ class _InMemory(TrajectorySet):
     ) -> None:
         self.system, self.fields = system, tuple(fields)
         self.units = tuple(units.get(name, "?") for name in fields)
-        _check_numbers(system, fields)
+        check_numbers(system, fields)
         self._arrays = tuple(fields.values())
         num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
         shape = next(iter(shapes.values()), ())
@@ -228,7 +228,7 @@ class _InMemory(TrajectorySet):
     def give(self, fields: Mapping[str, Array]) -> None:
         """Add given fields."""
         shape = tuple(self._arrays[0].shape)
-        _check_numbers(self.system, fields)
+        check_numbers(self.system, fields)
         for name, array in fields.items():
             if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in self.fields:
                 raise DataError(
@@ -263,29 +263,10 @@ def _check_finite(
         )
 
 
-# How the names of types of real numbers begin in NumPy and PyTorch.
-_REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
-
-
-def _check_numbers(system: str, arrays: Mapping[str, Array]) -> None:
-    """Raise DataError if an array does not hold real numbers, all of which are meant."""
-    for name, array in arrays.items():
-        dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
-        if not dtype.startswith(_REAL):
-            raise DataError(
-                f"{system}: expected an array of real numbers for {name}, got {type(array).__name__} of {dtype or 'no type'}."
-            )
-        if np.ma.isMaskedArray(array):
-            raise DataError(
-                f"{system}: {name} is a masked array; cells that are left out (masks) are not supported: cut a box that has "
-                "none, or fill them."
-            )
-
-
 def _on_the_host(values: Any) -> np.ndarray:  # noqa: ANN401 (this module does without PyTorch)
     if hasattr(values, "detach"):
         values = values.detach().cpu()
-        return np.asarray(values.float() if str(values.dtype) == "torch.bfloat16" else values)
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
     return np.asarray(values)
 
 

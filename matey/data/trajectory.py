@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from matey.mistakes import Mistake
 
@@ -59,3 +62,21 @@ class Trajectory:
     def label(self) -> str:
         """File and name, as a message or a plot cites it."""
         return f"{self.source}, trajectory {self.name}"
+
+
+# How the names of types of real numbers begin in NumPy and PyTorch.
+_REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
+
+
+def check_numbers(system: str, arrays: Mapping[str, Any]) -> None:
+    """Raise DataError if an array does not hold real numbers, all of which are meant."""
+    for name, array in arrays.items():
+        dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
+        if not dtype.startswith(_REAL):
+            raise DataError(
+                f"{system}: expected an array of real numbers for {name}, got {type(array).__name__} of {dtype or 'no type'}."
+            )
+        if np.ma.isMaskedArray(array):
+            raise DataError(
+                f"{system}: {name} is masked; masks are not supported: cut a box that has none, or fill cells."
+            )

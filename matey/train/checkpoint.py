@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 import matey
 from matey.checkpoints.metrics_log import read_metrics
@@ -36,12 +35,11 @@ from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.config.flags import command_line
 from matey.data.mixture import ORDER
 from matey.mistakes import one_line
-from matey.model.lora import plain_weights
-from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
+from matey.train.best_weights import replace_model
 from matey.train.durable import flush, replace_text
 from matey.train.lock import FolderLock, LockedError
 from matey.train.own_folder import check_folder, is_folder
@@ -199,28 +197,11 @@ class RunFolder:
         self._check_lock()
         weights = whole_parameters(engine)
         if rank() == 0:
-            self._write_model(engine, weights)
+            try:
+                replace_model(self.model, self._old_model, engine.module, weights)
+            except (OSError, RuntimeError, SafetensorError) as error:
+                raise RunError(self._cannot_save("the best weights", error)) from error
         barrier()
-
-    def _write_model(self, engine: Engine, weights: dict[str, Tensor]) -> None:
-        new = self.path / "model.new"
-        shutil.rmtree(new, ignore_errors=True)
-        try:
-            # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
-            with torch.device("meta"):
-                model = MateyModel(engine.module.config)
-            with quiet():
-                model.save_pretrained(new, state_dict=plain_weights(engine.module, weights))
-            give_usual_modes(new)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            shutil.rmtree(new, ignore_errors=True)
-            raise RunError(self._cannot_save("the best weights", error)) from error
-        flush(new)
-        # A kill at any moment leaves the old weights or the new ones, here or aside.
-        if self.model.exists():
-            self.model.rename(self._old_model)
-        new.rename(self.model)
-        shutil.rmtree(self._old_model, ignore_errors=True)
 
     def _prune(self, step: int, keep: int) -> None:
         """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again.

@@ -112,7 +112,7 @@ def test_a_full_disk_refuses_a_run_in_a_sentence(tmp_path):
             pass
         with pytest.raises(OSError, match="No space left"):
             replace_text(place / "run" / "config.yaml", "steps: 3")
-        assert [entry.name for entry in (place / "run").iterdir()] == [LOCK]
+        assert not any((place / "run").iterdir())
     finally:
         subprocess.run(["umount", str(place)], check=True)
 

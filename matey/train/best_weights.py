@@ -1,0 +1,45 @@
+"""The best weights of a run in Hugging Face form, which a kill at any moment leaves whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from matey.checkpoints.modes import give_usual_modes
+from matey.model.lora import plain_weights
+from matey.model.matey import MateyModel, quiet
+from matey.train.durable import flush
+
+
+def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str, Tensor]) -> None:
+    """Write a model with weights; until they are whole and on the disk, those before stay, here or under the name ``old``.
+
+    Args:
+        folder: the model's folder.
+        old: name of the weights before, for the moment in which the new ones get their name.
+        module: the network that is trained, as this rank holds it.
+        weights: its whole parameters by name.
+
+    Raises:
+        OSError, RuntimeError, SafetensorError: they cannot be written.
+    """
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
+        with torch.device("meta"):
+            model = MateyModel(module.config)
+        with quiet():
+            model.save_pretrained(new, state_dict=plain_weights(module, weights))
+        give_usual_modes(new)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    flush(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
