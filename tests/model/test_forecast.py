@@ -58,7 +58,7 @@ def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
 def test_the_local_operator_runs_on_a_ranks_cells_and_makes_no_windows():
     batch = make_batch(num_samples=1, grid=(1, 128, 128))
     shared, whole = (largest_after_the_blocks(batch, ranks, patches=((1, 1, 8, 8),), local=16) for ranks in (16, 1))
-    # What is seen in a cell, of one field, and the halo that the scheme on the cells needs around a rank's box. Windows would be 9 * 16.
+    # What is seen in a cell, of one field, and the halo around a rank's box. Windows would be 9 * 16.
     assert 2 * 16 + 1 < whole < 1.1 * (2 * 16 + 1) and 16 * shared < 1.6 * (2 * 16 + 1)
 
 
