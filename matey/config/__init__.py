@@ -1,5 +1,6 @@
 """What a user writes: the run YAML, the DeepSpeed JSON, and descriptions of data."""
 
+from matey.config.choices import Part
 from matey.config.description import DataDescription
 from matey.config.loading import (
     ConfigError,
@@ -20,7 +21,6 @@ from matey.config.schema import (
     ModelSection,
     OutputSection,
     ParallelSection,
-    Part,
     RunConfig,
     TokenSet,
     TokensSection,
