@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import threading
 from pathlib import Path
 
 import fsspec
@@ -12,6 +13,7 @@ import pytest
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.index import Index
+from matey.data.remote import cache
 from matey.data.remote.cache import BLOCK
 from matey.data.remote.paths import within
 from matey.data.remote.server import about
@@ -175,6 +177,28 @@ def test_a_server_that_has_gone_is_a_sentence_of_reading_too(tmp_path):
         data = open_dataset(f"{server.address}/a.h5")
     with pytest.raises(DataError, match=r"^http://127.0.0.1:\d+/a.h5 cannot be reached \(ClientConnectorError"):
         data.read(0, 100, 104)
+
+
+def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(server, tmp_path, monkeypatch):
+    write_long(tmp_path / "served" / "a.h5")
+    data, fetch, ended = open_dataset(f"{server.address}/a.h5"), cache.fetched, []
+    file = h5py.File(tmp_path / "served" / "a.h5")
+
+    def fetch_beside_a_thread(*arguments):
+        garbage = {"dataset": file["c"]}
+        garbage["itself"] = garbage
+        del garbage
+        # As one of fsspec's threads that finds it in between: objects of h5py are freed under its lock.
+        thread = threading.Thread(target=lambda: [[] for _ in range(10_000)], daemon=True)
+        thread.start()
+        thread.join(20)
+        ended.append(not thread.is_alive())
+        return fetch(*arguments)
+
+    monkeypatch.setattr(cache, "fetched", fetch_beside_a_thread)
+    with file:
+        data.read(0, 100, 104)
+    assert ended and all(ended)
 
 
 def test_a_server_that_sends_no_parts_is_refused_before_it_has_sent_the_whole(server, tmp_path):

@@ -49,7 +49,7 @@ def test_a_row_of_the_table_sets_a_point_beside_one_process():
         "cpu_alone": 3.5,
         "traffic_forward": exchanged,
         "traffic_backward": {},
-        **dict.fromkeys(("peak_memory_bytes", "bytes_read", "exchanged_bytes"), 1),
+        **dict.fromkeys(("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes"), 1),
         "step_seconds": 1.0,
     }
     one = {"num_tokens": 90, "activation_bytes": [1500]}

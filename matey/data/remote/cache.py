@@ -6,11 +6,13 @@ when it is whole: ranks and workers share them. Nothing is ever removed.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,22 @@ from matey.data.trajectory import DataError
 
 BLOCK = 2**16  # bytes that are fetched at the least: headers lie all over an HDF5 file
 MOST_AT_ONCE = 2**25  # bytes of one request at the most
+
+
+@contextmanager
+def _no_garbage_is_collected() -> Iterator[None]:
+    """Keep Python from looking for garbage while HDF5 waits for bytes.
+
+    Meanwhile h5py's lock is held by the thread that reads. One of fsspec's, which fetch them, would wait for that lock for ever
+    if it happened to find an HDF5 object among the garbage.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class RemoteFile(io.RawIOBase):
@@ -63,7 +81,8 @@ class RemoteFile(io.RawIOBase):
         end = next((later for later in range(number + 1, last) if self._at(later).exists()), last)
         first, after = number * BLOCK, min(end * BLOCK, self._size)
         try:
-            content = fetched(self._url, first, after)
+            with _no_garbage_is_collected():
+                content = fetched(self._url, first, after)
         except FileNotFoundError:
             content = b""
         if len(content) != after - first:
