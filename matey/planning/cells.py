@@ -1,17 +1,36 @@
-"""The cells on which each rank of a sequence group runs the local operator."""
+"""The cells on which each rank of a sequence group runs the local operator, and what it decodes in cells of other ranks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
+
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import block_shapes, tile_of
+from matey.model.decoding import block_shapes, reach_of, tile_of
+from matey.parallel.topology import shares
 from matey.planning.samples import Sample
 from matey.tokens.boxes import TilesInBoxes
-from matey.tokens.coverage import tiles_of
-from matey.tokens.layout import TokenLayout, stacked
+from matey.tokens.coverage import routes, tiles_of
+from matey.tokens.layout import TokenLayout, joined, stacked
 from matey.tokens.patches import Patch, cover
 from matey.tokens.tiles import Frames
+
+
+def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int) -> float:
+    """Return the values that a rank of ``ways`` hands over in a forward pass of a micro-batch, on average over the ranks.
+
+    Domains count as not periodic.
+    """
+    shapes, patches = block_shapes(config), config.patches
+    tile = tile_of(shapes)
+    layout = joined([s.layout for s in samples], [1] * len(samples))  # each sample is a batch of its own
+    frames = [_frames(1, s, patches) for s in samples]
+    lengths = torch.tensor([own.stop - own.start for own in shares(layout.num_tokens, ways)])
+    found = routes(layout, torch.arange(ways).repeat_interleave(lengths), frames, patches, reach_of(shapes), tile)
+    values = sum(of_sample.shape[1] * s.num_fields for of_sample, s in zip(found, samples, strict=True))
+    return values * math.prod(tile) / ways
 
 
 def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[list[int]]]:

@@ -10,7 +10,7 @@ from matey.planning.collectives import Group, seconds
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
 from matey.planning.memory import ALL_REDUCE_BUCKET
-from matey.planning.workload import Workload
+from matey.planning.workload import Workload, handed_over
 
 RECOMPUTED: dict[CheckpointBlocks, float] = {"none": 0.0, "every_other": 0.5, "all": 1.0}
 """Share of the blocks whose forward pass is computed again, by ``parallel.checkpoint_blocks``."""
@@ -82,10 +82,7 @@ def _of_engine(
 def _of_sequence(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> list[Exchange]:
-    """Attention of the ranks that share samples, see `matey.parallel.sequence`.
-
-    What they decode in each other's cells is sent in a call each way; its bytes, below a fiftieth of the others, are left out.
-    """
+    """Attention of the ranks that share samples, and what they decode of each other: see `matey.parallel.sequence`."""
     size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
     if size == 1:
         return []
@@ -99,7 +96,10 @@ def _of_sequence(
     forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
     backward = workload.config.num_blocks * run.train.accumulation
     both = forward + backward
-    exchanges = [_exchange("all_to_all_single", "sequence", 2 * run.train.accumulation, 0, whole, machine)]
+    # Below a fiftieth of the others in the paper's runs, a seventh in a small mix.
+    decoded = engine.value_bytes * handed_over(workload, run.train.micro_batch, size)
+    times = 2 * run.train.accumulation  # and the gradients back
+    exchanges = [_exchange("all_to_all_single", "sequence", times, decoded * times, whole, machine)]
     for plan in workload.sequence_plans(run.train.micro_batch, topology):
         group = whole if plan.by_tokens else heads
         if (plan.by_tokens and plan.num_moved) or (not plan.by_tokens and ways > 1):

@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
-from matey.planning.cells import boxes_of_ranks
+from matey.planning.cells import boxes_of_ranks, values_handed_over
 from matey.planning.operations import Costs, Operations, count_operations
 from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
@@ -176,6 +176,12 @@ class Workload:
     def _local_operations(self, sample: Sample) -> int:
         local = self.operations.local
         return 0 if local is None else local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+
+
+@cache
+def handed_over(workload: Workload, num_samples: int, ways: int) -> float:
+    """Return the values that a rank hands over in a forward pass of so many samples, see `matey.planning.cells`."""
+    return values_handed_over(workload.config, list(islice(cycle(workload.samples), num_samples)), ways)
 
 
 @cache

@@ -10,9 +10,9 @@ import gc
 import hashlib
 import io
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,12 +141,14 @@ def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
         return file.read_bytes()
     except OSError:
         content = fetch()
+    new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as new:
-            new.write(content)
-        os.replace(new.name, file)
+        new.write_bytes(content)
+        new.replace(file)
     except OSError as error:
+        with suppress(OSError):  # the half of it, on a full disk
+            new.unlink()
         raise DataError(
             f"{file.parent} cannot keep what is fetched ({error.strerror}); make room, or name another folder: XDG_CACHE_HOME."
         ) from None
