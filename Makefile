@@ -45,7 +45,7 @@ test-unit: .venv/installed
 	$(BIN)/python -m pytest $(IN_TWO) -m "not slow and not processes"
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_TWO)
 
 # On a machine with a GPU: what holds there and how fast it is, a line each at the end. Skipped with a sentence elsewhere.
 gpu: .venv/installed
