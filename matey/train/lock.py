@@ -51,6 +51,7 @@ class FolderLock:
         self.path = folder / LOCK
         self._made_folder = False
         self._file: int | None = None
+        self._holder: dict[str, str | int] = {}
         self._ended = Event()
         self._heart = Thread(target=self._beat, daemon=True)
 
@@ -78,10 +79,16 @@ class FolderLock:
                     raise LockedError(self._refusal(holder, touch))
                 time.sleep(1)
         job = os.environ.get("SLURM_JOB_ID")
-        about = {"node": node, "process": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+        about: dict[str, str | int] = {
+            "node": node,
+            "process": os.getpid(),
+            "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        }
+        about |= {"job": job} if job else {}
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, json.dumps(about | ({"job": job} if job else {})).encode(), 0)
+        os.pwrite(self._file, json.dumps(about).encode(), 0)
         os.fsync(self._file)
+        self._holder = about
         self._heart.start()
 
     def release(self) -> None:
@@ -93,9 +100,11 @@ class FolderLock:
             self._ended.set()
             if self._heart.is_alive():  # on a full disk it has not begun
                 self._heart.join()
-            os.ftruncate(self._file, 0)
             with suppress(OSError):
-                if not self.loss() and os.listdir(self.path.parent) == [LOCK]:
+                is_ours = not self.loss()
+                if is_ours or not self._is_there(self._file):
+                    os.ftruncate(self._file, 0)
+                if is_ours and os.listdir(self.path.parent) == [LOCK]:
                     self.path.unlink()
                     if self._made_folder:
                         self.path.parent.rmdir()
@@ -103,15 +112,20 @@ class FolderLock:
             self._file = None
 
     def loss(self) -> str | None:
-        """Return a sentence if the lock's file is no longer there: the folder was moved, or somebody has removed the file."""
-        is_there = True
+        """Return a sentence if the lock is no longer ours: the folder was moved, or the file was removed or taken over."""
+        is_there, holder = True, self._holder
         with suppress(OSError):  # of a file server that is away for a moment
-            is_there = self._file is None or self._is_there(self._file)
-        if is_there:
+            if self._file is not None:
+                is_there, holder = self._is_there(self._file), _read(self._file)
+        if is_there and holder == self._holder:
             return None
+        if is_there:
+            what = f"{self.path} names another process, {json.dumps(holder)}, which took this one for ended"
+        else:
+            what = f"it was moved or removed, or its {LOCK} was, so that another run may be there"
         return (
-            f"{self.path.parent} is no longer this run's: it was moved or removed, or its {LOCK} was, so that another run may "
-            "be there. Nothing more is written; go on from the last checkpoint with --resume, where the folder is now."
+            f"{self.path.parent} is no longer this run's: {what}. Nothing more is written; go on from the last checkpoint "
+            "with --resume, where the folder is now."
         )
 
     def _is_there(self, file: int) -> bool:

@@ -27,6 +27,7 @@ from matey.train.checkpoint import RunFolder
 from matey.train.closing import validation_sentence
 from matey.train.loss import LossScale, training_loss
 from matey.train.schedule import learning_rate
+from matey.train.step_bar import step_bar
 from matey.train.taken_step import MetricsLog, TakenStep
 from matey.train.tally import Tally
 from matey.train.unroll import num_rolled, push_forward
@@ -63,7 +64,7 @@ def train(
         progress = _validate(engine, validate, progress, folder, log, average)
         if progress.owes_validation or progress.is_done(settings):
             return progress  # the checkpoint is whole: it is not written again to say that the validation is done
-    bar = tqdm(total=settings.steps, initial=progress.step, unit="step", disable=rank() != 0, dynamic_ncols=True)
+    bar = step_bar(settings.steps, progress.step, is_shown=rank() == 0)
     meter = Meter(engine.device)
     before: TakenStep | None = None
     for step in range(progress.step + 1, settings.steps + 1):

@@ -57,7 +57,9 @@ def test_a_study_is_planned_run_once_and_reported_from_what_its_runs_logged(run_
     assert [row["ranks"] for row in modelled if row["machine"] == "cpu"] == ["1", "2"]
     assert "736" in [row["ranks"] for row in modelled if row["machine"] == "frontier"]
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 and '"http' not in page  # the images' base64 may hold any four letters
+    assert (
+        page.count("data:image/png;base64,") == 4 and '"http' not in page
+    )  # the images' base64 may hold any four letters
     assert "Nothing of this was measured" in page
 
 

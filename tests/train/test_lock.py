@@ -150,7 +150,7 @@ def test_a_folder_in_which_nothing_began_is_left_as_it_was_found(tmp_path):
     assert found.is_dir() and not any(found.iterdir()) and link.is_symlink() and not made.exists()
 
 
-@pytest.mark.parametrize("loss", ["file removed", "folder removed", "folder moved", "another's file"])
+@pytest.mark.parametrize("loss", ["file removed", "folder removed", "folder moved", "another's file", "taken over"])
 def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_path, loss):
     folder = tmp_path / "run"
     own = FolderLock(folder)
@@ -158,6 +158,8 @@ def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_p
     assert own.loss() is None
     if loss == "folder moved":
         folder.rename(tmp_path / "elsewhere")
+    elif loss == "taken over":
+        name(folder, node="another node")
     else:
         (folder / LOCK).unlink()
     if loss == "folder removed":
@@ -167,3 +169,4 @@ def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_p
     assert "is no longer this run's" in own.loss()
     own.release()
     assert loss != "another's file" or (folder / LOCK).read_text() == "theirs"
+    assert loss != "taken over" or json.loads((folder / LOCK).read_text())["node"] == "another node"
