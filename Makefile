@@ -24,7 +24,7 @@ data/demo: .venv/installed
 
 demo: data/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/pretrain.py \
-		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml --set train.accumulation=1
+		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml
 	$(BIN)/python launch/evaluate.py --checkpoint runs/demo --out runs/demo
 
 lint: .venv/installed
