@@ -43,7 +43,11 @@ def begin(
     file.attrs["n_trajectories"] = num_trajectories
     file.create_group("dimensions").attrs["spatial_dims"] = list(places)
     for dimension, values in (("time", times), *places.items()):
-        _add_numbers(file["dimensions"], dimension, values, time_varying=dimension == "time")
+        # Of seconds since 1970, for one, the layout's own type would give many the same number.
+        is_exact = np.allclose(np.diff(values.astype("f4")), np.diff(values), rtol=1e-3, atol=0)
+        _add_numbers(
+            file["dimensions"], dimension, values, "f4" if is_exact else "f8", time_varying=dimension == "time"
+        )
     file.create_group("boundary_conditions")
     for axis, kind in boundary.items():
         condition = file.create_group(f"boundary_conditions/{axis}_{kind.lower()}")
@@ -132,7 +136,13 @@ def _cells(frames: np.ndarray, num_components: int) -> np.ndarray:
 
 
 def _add_numbers(
-    group: h5py.Group, name: str, values: object, *, sample_varying: bool = False, time_varying: bool = False
+    group: h5py.Group,
+    name: str,
+    values: object,
+    dtype: str = "f4",
+    *,
+    sample_varying: bool = False,
+    time_varying: bool = False,
 ) -> None:
-    item = group.create_dataset(name, data=values, dtype="f4")
+    item = group.create_dataset(name, data=values, dtype=dtype)
     item.attrs.update(sample_varying=sample_varying, time_varying=time_varying)

@@ -33,7 +33,7 @@ from matey.config.description import Axis, GridAxis
 from matey.data.arrays.kinds import KINDS, kind_of
 from matey.data.described_file import Located, describe_file
 from matey.data.hdf5 import refuse_beyond_memory
-from matey.data.trajectories import BadValuesError, Cells, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, Coordinates, Part, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
@@ -71,6 +71,26 @@ class DescribedFiles(TrajectorySet):
         self.given_in_time = frozenset(
             name for name, source in description.given.items() if "time" in description.axes_of(source)
         )
+
+    def coordinates(self, axis: str, trajectories: Sequence[int]) -> Coordinates | None:
+        """Read what the files say of an axis, of times as far as the longest trajectory goes."""
+        arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once
+        longest: Coordinates | None = None
+        for located in (self._located[number] for number in trajectories):
+            if (name := located.along.get(axis)) is None:
+                return None
+            stored, file = located.stored[name], located.about.source
+            if (file, name) not in arrays:
+                raw = KINDS[self._kinds[file]].read(file, name, (slice(None),) * len(stored.shape))
+                arrays[file, name] = stored.packing.unpacked(raw).astype(np.float64)
+            values = arrays[file, name][located.sample] if len(stored.shape) > 1 else arrays[file, name]
+            if axis == "time":
+                values = values[self._times(0, located.about.num_frames)]
+            own = Coordinates(values[::-1] if axis in located.turned else values, stored.unit or "?", stored.calendar)
+            if longest is not None and not _agree(longest, own):
+                return None
+            longest = own if longest is None or len(own.values) > len(longest.values) else longest
+        return longest
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         located, times = self._located[trajectory], self._times(start, stop)
@@ -154,3 +174,10 @@ class DescribedFiles(TrajectorySet):
         given = [source.unit for source in self.description.fields.values()]
         of_file = [first.stored[name].unit for name in first.arrays]
         return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
+
+
+def _agree(one: Coordinates, other: Coordinates) -> bool:
+    """Whether two trajectories have the same coordinates, as far as both go."""
+    alike = (one.unit, one.calendar) == (other.unit, other.calendar)
+    both = min(len(one.values), len(other.values))
+    return alike and np.array_equal(one.values[:both], other.values[:both])

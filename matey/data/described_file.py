@@ -33,6 +33,7 @@ class Located:
         sample: index of the trajectory along the arrays' axis, where there is one.
         arrays: name of the array of each field.
         given: name of the array of each given field, by its name.
+        along: name of the array of coordinates of each axis that has one.
         stored: description of each of these arrays by the file.
         turned: grid axes along which the file's coordinates decrease.
     """
@@ -41,6 +42,7 @@ class Located:
     sample: int
     arrays: tuple[str, ...]
     given: Mapping[str, str]
+    along: Mapping[str, str]
     stored: Mapping[str, StoredArray]
     turned: frozenset[str]
 
@@ -121,8 +123,10 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
     given = {field: _name(file, source.array, group, field) for field, source in description.given.items()}
     for field, source in description.given.items():
         _note_sizes(file, given[field], field, source, dict(sizes))
-    stored = {name: file.arrays[name] for name in (*names, *given.values())}
+    of_axes = (*description.spacing.items(), ("time", description.time_step))
+    along = {str(axis): name.replace("*", group) for axis, name in of_axes if isinstance(name, str)}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
+    stored = {name: file.arrays[name] for name in (*names, *given.values(), *along.values())}
     for sample in range(count):
         about = Trajectory(
             source=file.path,
@@ -135,7 +139,7 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
             parameters=dict(_parameters(file, group, sample, count)),
             split=part,
         )
-        yield Located(about, sample, names, given, stored, turned)
+        yield Located(about, sample, names, given, along, stored, turned)
 
 
 def _groups(file: _File) -> list[str]:

@@ -17,9 +17,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from matey.data.trajectory import BadValuesError, Boundary, DataError, Part, Trajectory, check_numbers
+from matey.data.trajectory import BadValuesError, Boundary, Coordinates, DataError, Part, Trajectory, check_numbers
 
-__all__ = ["BadValuesError", "Boundary", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
+__all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
 _NO_AXIS: Boundary = "none"
 
@@ -124,6 +124,10 @@ class TrajectorySet(ABC):
         chosen.given = tuple(name for name in self.given if name in names)
         chosen.left_out = (*self.left_out, *(name for name in self.given if name not in names))
         return chosen
+
+    def coordinates(self, axis: str, trajectories: Sequence[int]) -> Coordinates | None:
+        """Read coordinates of ``time``, ``z``, ``y`` or ``x``; None where the files of trajectories differ or have none."""
+        return None
 
     @abstractmethod
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:

@@ -64,6 +64,21 @@ class Trajectory:
         return f"{self.source}, trajectory {self.name}"
 
 
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates along an axis as a file has them.
+
+    Attributes:
+        values: time of each frame that is taken, or place of the centre of each cell; they increase.
+        unit: unit as the file gives it, such as ``m`` or ``hours since 2000-01-01``; ``?`` where it gives none.
+        calendar: calendar of such dates, empty where the file names none.
+    """
+
+    values: np.ndarray
+    unit: str
+    calendar: str = ""
+
+
 # How the names of types of real numbers begin in NumPy and PyTorch.
 _REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
 

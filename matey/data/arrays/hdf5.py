@@ -37,6 +37,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
             dtype=np.dtype(item.dtype),
             axes=_axes(item),
             unit=as_text(item.attrs.get("units")),
+            calendar=as_text(item.attrs.get("calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
             problem=_problem(item, path.parent),
             claimed=int(claimed),

@@ -44,6 +44,7 @@ def _described(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variabl
         dtype=dtype,
         axes=tuple(item.dimensions),
         unit=as_text(own.get("units")),
+        calendar=as_text(own.get("calendar")),
         packing=packing_of(own, dtype),
         claimed=bytes_of(tuple(item.shape), dtype),
         limit=limit,

@@ -25,6 +25,7 @@ class StoredArray:
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none.
         unit: unit as the file gives it, empty where it gives none.
+        calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
         problem: why it has no values, empty if it has.
         claimed: bytes that its shape claims, or one of its chunks if that is larger.
@@ -35,6 +36,7 @@ class StoredArray:
     dtype: np.dtype
     axes: tuple[str, ...] = ()
     unit: str = ""
+    calendar: str = ""
     packing: Packing = field(default_factory=Packing)
     problem: str = ""
     claimed: int = 0
@@ -84,7 +86,7 @@ def as_text(value: object) -> str:
     """Return an attribute's value if it is a text on one line, else nothing."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
-    return " ".join(value.split())[:40] if isinstance(value, str) else ""
+    return " ".join(value.split())[:80] if isinstance(value, str) else ""
 
 
 def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:

@@ -72,6 +72,7 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         dtype=dtype,
         axes=tuple(map(str, axes)) if all(axes) else (),
         unit=as_text(own.get("units")),
+        calendar=as_text(own.get("calendar")),
         packing=packing_of(own | _missing(item, own), dtype),
         claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
         limit=most_held(held, is_compressed=bool(item.compressors)) if is_filled else 0,

@@ -1,7 +1,8 @@
 """What a file of forecasts says besides the values: axes, coordinates, units and origin, by the CF conventions.
 
 Dimensions are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
-https://cfconventions.org, 1.11: units as UDUNITS writes them, none where the data set does not name them.
+https://cfconventions.org, 1.11: units as UDUNITS writes them, none where the data set does not name them. Coordinates are those
+of the data's files where a description names them and all trajectories have the same.
 """
 
 from __future__ import annotations
@@ -115,15 +116,24 @@ def _of_trajectories(request: ForecastRequest) -> dict[str, Variable]:
 
 
 def _of_times(request: ForecastRequest) -> dict[str, Variable]:
-    dims, unit = ("time",), request.data.time_unit
+    dims, own = ("time",), request.data.coordinates("time", request.trajectories)
     steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
-    times = (request.last_known + steps) * request.first.time_step
+    frames, unit = request.last_known + steps, request.data.time_unit
+    if own is not None:
+        beyond = np.maximum(0, frames - (len(own.values) - 1))  # snapshots after the last that the data has
+        times: np.ndarray = own.values[frames - beyond] + beyond * request.first.time_step
+        unit, since, _ = own.unit.partition(" since ")
+        of_time = {"long_name": "time as in the data", **_units(own.unit)}
+        of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"} if since else {}
+    else:
+        times = frames * request.first.time_step
+        of_time = {"long_name": "time since the trajectory began", **_units(unit)}
+        if unit == "s":
+            of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
+            of_time["units_metadata"] = "leap_seconds: none"
+            of_time["comment"] = "The date is a reference without meaning: the simulation has none."
     period = {"long_name": "time since the last frame that the model was given", **_units(unit)}
-    of_time = {"long_name": "time since the trajectory began", **_units(unit)}
     if unit == "s":
-        of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
-        of_time["units_metadata"] = "leap_seconds: none"
-        of_time["comment"] = "The date is a reference without meaning: the simulation has none."
         period["standard_name"] = "forecast_period"
     return {
         "time": Variable(dims, times, of_time),
@@ -134,13 +144,12 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
 
 def _of_cells(request: ForecastRequest, axis: str) -> Variable:
     place = "zyx".index(axis)
+    about, own = {"boundary": str(request.first.boundary[place])}, request.data.coordinates(axis, request.trajectories)
+    if own is not None:
+        return Variable((axis,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
     spacing, size = request.first.spacing[place], request.first.grid[place]
-    about = {
-        "long_name": f"distance of the centre of the cell from the lower end of the {axis} axis",
-        "boundary": request.first.boundary[place],
-        **_units(request.data.length_unit),
-    }
-    return Variable((axis,), (np.arange(size) + 0.5) * spacing, about)
+    about["long_name"] = f"distance of the centre of the cell from the lower end of the {axis} axis"
+    return Variable((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})
 
 
 def _units(unit: str) -> dict[str, str]:
