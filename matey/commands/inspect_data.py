@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from matey.data import DataError, Trajectory, TrajectorySet
+from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
 from matey.report.png import write_png
@@ -129,6 +130,10 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
     names = dict.fromkeys(name for about in data.trajectories for name in about.parameters)
     for name in names:
         rows.append((name, spread(a.parameters[name] for a in data.trajectories if name in a.parameters)))
+    if isinstance(data, DescribedFiles):
+        rows += [
+            (name, "expected, and in none of the files") for name in data.description.parameters if name not in names
+        ]
     if data.given:
         rows.append(("given", ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)))
     parts = [about.split for about in data.trajectories]
@@ -144,11 +149,14 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
     """Return a line per field with its unit and range."""
     if values.count == 0:
         return []
-    width = max(len(name) for name in data.fields) + 2
-    lines = [f"  {'field':<{width}}{'unit':<8}" + "".join(f"{h:>13}" for h in ("least", "mean", "most", "deviation"))]
+    width = max(len(name) for name in ("field", *data.fields)) + 2
+    of_unit = max(len(unit) for unit in ("unit  ", *data.units)) + 2
+    lines = [
+        f"  {'field':<{width}}{'unit':<{of_unit}}" + "".join(f"{h:>13}" for h in ("least", "mean", "most", "deviation"))
+    ]
     columns = zip(data.fields, data.units, values.low, values.mean, values.high, values.deviation, strict=True)
     for name, unit, *numbers in columns:
-        lines.append(f"  {name:<{width}}{unit:<8}" + "".join(f"{number:>13.5g}" for number in numbers))
+        lines.append(f"  {name:<{width}}{unit:<{of_unit}}" + "".join(f"{number:>13.5g}" for number in numbers))
     return lines
 
 

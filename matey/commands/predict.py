@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
         args.out.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(total=total, desc="predict", unit=" frames", disable=None) as bar:
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
-    print(f"Wrote {args.out}: {len(request.trajectories)} trajectories, {request.num_steps} snapshots each.")
+    print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []
         if series:

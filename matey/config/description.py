@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from matey.config.section import FieldName, PathText, Section
 
@@ -16,6 +16,8 @@ Axis = Literal["trajectory", "time", "z", "y", "x", "component"]
 GridAxis = Literal["z", "y", "x"]
 Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
 PartName = Literal["train", "valid", "test"]
+ArrayPath = Annotated[PathText, AfterValidator(lambda path: path.strip("/"))]
+"""Path of an array in its file, also as h5dump writes it, from the root on."""
 Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
 Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
 Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
@@ -61,7 +63,7 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
 class FieldSource(Section):
     """A field's place in a file. A text alone is the name of its array."""
 
-    array: PathText | None = Field(
+    array: ArrayPath | None = Field(
         None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
     )
     axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
@@ -72,7 +74,7 @@ class FieldSource(Section):
 class ParameterSource(Section):
     """Place in a file of a number by which trajectories differ."""
 
-    array: PathText | None = Field(None, description="array of a number, or of one for each trajectory")
+    array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
     attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
 
     @model_validator(mode="after")
@@ -101,10 +103,10 @@ class DataDescription(Section):
         description="fields that are known and never predicted, such as a forcing; without axes along which they are constant",
     )
     axes: Axes | None = Field(None, description="axes of the arrays in the order of the file")
-    spacing: dict[GridAxis, Length | PathText] = Field(
+    spacing: dict[GridAxis, Length | ArrayPath] = Field(
         description="cell size along each grid axis, or the array of its coordinates"
     )
-    time_step: Length | PathText = Field(description="time between snapshots, or the array of times")
+    time_step: Length | ArrayPath = Field(description="time between snapshots, or the array of times")
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(
         {}, description="numbers that set trajectories apart: values, or where they lie"

@@ -72,12 +72,14 @@ class _File:
             DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
         """
         if name not in self.arrays:
-            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items()]
+            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
             raise DataError(
                 f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
                 "Mend the description."
             )
         stored = self.arrays[name]
+        if stored.is_link:
+            stored.check_readable(f"{self.path}, {name}")
         if stored.dtype.kind not in "fiu":
             mend = "give time_step as a number" if "times" in use else "write them as such"
             raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
@@ -126,7 +128,8 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
     of_axes = (*description.spacing.items(), ("time", description.time_step))
     along = {str(axis): name.replace("*", group) for axis, name in of_axes if isinstance(name, str)}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    stored = {name: file.arrays[name] for name in (*names, *given.values(), *along.values())}
+    stored = {name: file.arrays[name] for name in (*names, *given.values())}
+    stored |= {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
     for sample in range(count):
         about = Trajectory(
             source=file.path,

@@ -111,7 +111,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
-            f"{listed(f'{name} {stored.shape} of {stored.dtype}' for name, stored in held.items())}."
+            f"{listed(f'{name} {stored.outline}' for name, stored in held.items())}."
         )
     coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}

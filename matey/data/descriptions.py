@@ -108,7 +108,11 @@ def _each_once(files: list[tuple[Path, Part | None]]) -> list[tuple[Path, Part |
 
 
 def _all_of(path: Path, patterns: str | tuple[str, ...] | None) -> list[Path]:
-    listed = (patterns,) if isinstance(patterns, str) else patterns or (str(path.parent),)
+    if patterns is None:
+        if found := gridded_files(path.parent):
+            return list(dict.fromkeys(found))
+        raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
+    listed = (patterns,) if isinstance(patterns, str) else patterns
     return list(dict.fromkeys(file for pattern in listed for file in _matches(path, pattern)))
 
 

@@ -141,7 +141,7 @@ def _nearby(path: Path) -> str:
     while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
         missing = missing.parent
     names = sorted(item.name for item in missing.parent.iterdir())
-    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
     return f"{missing.parent} holds {listed(names) or 'nothing'}."

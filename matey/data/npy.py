@@ -22,6 +22,10 @@ def map_npy(path: Path) -> np.ndarray:
     # What NumPy was seen to raise when the header or the data end too early, or hold Python objects.
     except (OSError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
+        if "Python objects" in reason:
+            raise DataError(
+                f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
+            ) from None
         raise DataError(
             f"{path} cannot be read as a NumPy array ({reason}); it is truncated or corrupt: copy it again."
         ) from error

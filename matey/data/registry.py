@@ -137,7 +137,12 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _refuse(file: DataFile) -> NoReturn:
-    found = listed(_outline(file.path)) or "nothing"
+    held = _outline(file.path)
+    if any(item.startswith("forecast_period ") for item in held):
+        raise DataError(
+            f"{file.path} is a forecast in a format that is not read as data; forecast into .h5 (The Well) instead."
+        )
+    found = listed(held) or "nothing"
     known = "; ".join(reader.layout for reader in _readers())
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "

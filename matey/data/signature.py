@@ -66,4 +66,6 @@ def _begins(path: Path, mark: bytes, what: str) -> bool:
 def beginning(path: Path) -> str:
     """Say how a file begins, for a message."""
     first = first_bytes(path)
+    if first.startswith(b"PK\x03\x04"):
+        return "it is a zip archive, as .npz files and zipped Zarr stores are, which has to be unpacked"
     return f"it begins with {first!r}" if first else "it is empty"

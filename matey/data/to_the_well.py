@@ -89,7 +89,11 @@ def write_the_well(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     lost = [name for name in data.given if name in data.given_in_time]
-    return [f"Left out, since the layout has no fields that are given in time: {', '.join(lost)}."] if lost else []
+    units = [f"{name} in {unit}" for name, unit in zip(data.fields, data.units, strict=True) if unit not in "?1"]
+    return [
+        *([f"Left out, since the layout has no fields that are given in time: {', '.join(lost)}."] if lost else []),
+        *([f"The layout has no place for units: {', '.join(units)}."] if units else []),
+    ]
 
 
 def _constant(data: TrajectorySet) -> tuple[str, ...]:

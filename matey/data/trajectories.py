@@ -17,7 +17,16 @@ from typing import Any, get_args
 
 import numpy as np
 
-from matey.data.trajectory import BadValuesError, Boundary, Coordinates, DataError, Part, Trajectory, check_numbers
+from matey.data.trajectory import (
+    BadValuesError,
+    Boundary,
+    Coordinates,
+    DataError,
+    Part,
+    Trajectory,
+    check_forms,
+    check_numbers,
+)
 
 __all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
@@ -186,9 +195,9 @@ class _InMemory(TrajectorySet):
         units: Mapping[str, str],
         parameters: Sequence[Mapping[str, float]],
     ) -> None:
+        check_forms(system, fields, spacing, boundary, parameters)
         self.system, self.fields = system, tuple(fields)
         self.units = tuple(units.get(name, "?") for name in fields)
-        check_numbers(system, fields)
         self._arrays = tuple(fields.values())
         num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
         shape = next(iter(shapes.values()), ())

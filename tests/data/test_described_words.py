@@ -122,6 +122,49 @@ def test_a_store_without_a_description_names_the_way_to_one(tmp_path):
             open_dataset(path)
 
 
+LINKS = {
+    "soft": (h5py.SoftLink("/time"), "is a link to 'time', which is not followed: name that"),
+    "outside": (h5py.ExternalLink("b.h5", "/time"), "is a link to '/time' in b.h5, which is not followed"),
+    "second": (None, "is the second name of another array: use the first"),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_an_array_that_lies_elsewhere_is_said_to_do_so(tmp_path, name):
+    path = write(tmp_path, "HDF5 in groups", time_step=name)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        link, words = LINKS[name]
+        file["a/time" if link is None else name] = file["time"] if link is None else link
+        if link is None:
+            file.move("time", "second")
+    with pytest.raises(DataError, match=f"{name}: {words}"):
+        open_dataset(path)
+
+
+def test_arrays_may_be_named_from_the_root_on_as_h5dump_prints_them(tmp_path):
+    path = write(tmp_path, fields={"height": "/h"}, time_step="/time", spacing={"y": "/lat", "x": "/lon"})
+    assert open_dataset(path).trajectories[0].spacing == (1.0, 0.25, 0.125)
+
+
+def save_objects(path):
+    np.save(path, np.array([None, 1]), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        (save_objects, r"a.npy holds Python objects, .* save numbers"),
+        (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), r"a.npy is none of .* a zip archive, .* unpacked"),
+        (lambda path: path.unlink(), "matey.yaml: there is no data in its folder; put it there, or say in 'files'"),
+    ],
+)
+def test_a_file_that_holds_no_array_says_what_it_is(tmp_path, save, words):
+    path = write(tmp_path, "NumPy")
+    save(tmp_path / "a.npy")
+    with pytest.raises(DataError, match=words):
+        open_dataset(path)
+
+
 def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
     path = write(tmp_path / "hdf5", "HDF5 in groups")
     with h5py.File(path.with_name("a.h5"), "a") as file:

@@ -66,11 +66,23 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
         ({"a": np.zeros((2, 3, 4, 4), complex)}, {}, "real numbers for a, got ndarray of complex128"),
         ({"a": np.full((2, 3, 4, 4), "1.0")}, {}, "real numbers for a, got ndarray of <U3"),
         ({"a": [[[[1.0]]]]}, {}, "real numbers for a, got list of no type"),
+        (np.zeros((2, 3, 4, 4)), {}, "fields: expected an array for each name, .* got ndarray"),
+        (
+            {"a": np.zeros((2, 3, 4, 4))},
+            {"spacing": 1.0},
+            "spacing: expected a cell size for each grid axis, .* got float",
+        ),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": "periodic"}, "boundary: expected a kind for each grid axis"),
+        (
+            {"a": np.zeros((2, 3, 4, 4))},
+            {"parameters": [{"nu": "a"}] * 2},
+            "parameters: expected a number for 'nu', got 'a'",
+        ),
         ({"a": np.zeros((2, 3, 4, 4))}, {"parameters": [{}]}, "expected parameters of 2 trajectories, got 1"),
     ],
 )
 def test_arrays_that_do_not_fit_are_a_sentence(fields, changes, words):
-    with pytest.raises(DataError, match=f"^waves: .*{words}"):
+    with pytest.raises(DataError, match=f"^waves[:,] .*{words}|^waves, {words}"):
         TrajectorySet.from_arrays("waves", fields, **PLANE | changes)
 
 

@@ -133,9 +133,12 @@ def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(DataError, match="out exists already"):
         converted(plane(4), tmp_path / "out")
-    forced = plane(4, given={"f": np.zeros((2, 3, 4, 4))})
+    forced = plane(4, given={"f": np.zeros((2, 3, 4, 4))}, units={"a": "m"})
     notes = module.write_the_well(forced, Split((0,), (), (1,)), tmp_path / "other")
-    assert notes == ["Left out, since the layout has no fields that are given in time: f."]
+    assert notes == [
+        "Left out, since the layout has no fields that are given in time: f.",
+        "The layout has no place for units: a in m.",
+    ]
 
 
 @pytest.mark.parametrize("writer", [write_compressible, write_incompressible])

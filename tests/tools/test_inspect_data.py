@@ -1,11 +1,13 @@
 """What the inspection says of good data, and its line for each fault."""
 
+import re
 import sys
 
 import h5py
 import numpy as np
 import pytest
 
+from tests.support.described_files import write
 from tests.support.paths import SHARED
 from tests.support.programs import start
 from tests.support.small_files import write_swe
@@ -35,6 +37,15 @@ def test_a_good_file_is_described_with_the_range_of_its_fields(good, tmp_path):
     expected = [values.min(), values.mean(), values.max(), values.std()]
     assert [float(number) for number in row[2:]] == pytest.approx(expected, rel=1e-4)
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_parameter_that_no_file_has_is_named_and_short_names_have_columns(tmp_path):
+    path = write(tmp_path, fields={"h": "h"}, parameters={"nu": {"attribute": "mu"}})
+    result = inspect(path)
+    assert result.returncode == 0, result.stderr
+    assert "expected, and in none of the files" in result.stdout and re.search(
+        r"^  field +unit +least", result.stdout, re.M
+    )
 
 
 def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(good):

@@ -1,4 +1,4 @@
-"""Arrays in HDF5, and so in netCDF-4. Links to other places and to other files are not followed."""
+"""Arrays in HDF5, and so in netCDF-4. Links to other places and to other files, and second names, are not followed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ def describe(path: Path) -> dict[str, StoredArray]:
         DataError: the file cannot be read, see `matey.data.hdf5.described_hdf5`.
     """
     found: dict[str, StoredArray] = {}
+    visited: set[str] = set()
 
     def add(name: str, item: h5py.HLObject) -> None:
+        visited.add(name)
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         attributes = {key: item.attrs[key] for key in READ if key in item.attrs}
@@ -44,8 +46,13 @@ def describe(path: Path) -> dict[str, StoredArray]:
             limit=2**63 if limit == math.inf else int(limit),
         )
 
+    def add_link(name: str, link: object) -> None:
+        if name not in visited:
+            found[name] = StoredArray((), np.dtype("V"), problem=_where(link))
+
     with described_hdf5(path) as file:
         file.visititems(add)
+        file.visititems_links(add_link)
     return found
 
 
@@ -77,6 +84,15 @@ def _problem(item: h5py.Dataset, folder: Path) -> str:
     if item.size and not item.external and not has_fill and not item.id.get_storage_size():
         return "nothing was ever written to it: write it again"
     return ""
+
+
+def _where(link: object) -> str:
+    """Why a name that is not visited has no values."""
+    if isinstance(link, h5py.ExternalLink):
+        return f"is a link to {link.path!r} in {link.filename}, which is not followed: describe that file"
+    if isinstance(link, h5py.SoftLink):
+        return f"is a link to {link.path.strip('/')!r}, which is not followed: name that"
+    return "is the second name of another array: use the first, or h5copy it"
 
 
 def _axes(item: h5py.Dataset) -> tuple[str, ...]:

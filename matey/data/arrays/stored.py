@@ -42,6 +42,16 @@ class StoredArray:
     claimed: int = 0
     limit: int = 0
 
+    @property
+    def is_link(self) -> bool:
+        """Whether it is the name of something that lies elsewhere."""
+        return self.dtype == np.dtype("V")
+
+    @property
+    def outline(self) -> str:
+        """What is said of it in a list: its shape and type, or why it has no values."""
+        return self.problem.partition(":")[0] or f"{self.shape} of {self.dtype}"
+
     def check_claim(self, label: str, held: int) -> None:
         """Raise DataError if it claims more than its file can hold; ``held`` is the size of the file in bytes."""
         if self.claimed > self.limit:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from matey.evaluate.forecasts.frames import ForecastFrame, check_request, foreca
 from matey.evaluate.forecasts.origin import origin_of
 from matey.evaluate.forecasts.progress import Progress
 from matey.evaluate.forecasts.request import ForecastRequest
+from matey.mistakes import one_line
 from matey.model.fingerprint import weights_fingerprint
 from matey.model.matey import MateyModel, quiet
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 STRETCH_BYTES = 2**20  # of one field of one trajectory that are written at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Forecasts:
     """Forecasts of some trajectories by one model; nothing is computed before they are asked for.
 
@@ -43,6 +45,11 @@ class Forecasts:
     request: ForecastRequest
     batch_size: int = 16
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return a line: a network, as such, prints on hundreds."""
+        asked = self.request
+        return f"Forecasts({asked.data.system}, trajectories {list(asked.trajectories)}, {asked.num_steps} snapshots)"
 
     @property
     def contents(self) -> Contents:
@@ -180,19 +187,32 @@ def forecast(
         CheckpointError: the model cannot be loaded, or does not say how many frames it takes.
         DataError: the data cannot be opened or does not fit the model, or a trajectory has no such frames.
     """
-    if steps < 1 or lead < 1 or start < 0 or batch_size < 1:
-        raise DataError(
-            f"Expected 1 or more steps, lead and batch_size, and a start from 0 on; got {steps}, {lead}, {batch_size}, {start}."
-        )
+    least: dict[str, tuple[object, int]] = {
+        "steps": (steps, 1),
+        "lead": (lead, 1),
+        "batch_size": (batch_size, 1),
+        "start": (start, 0),
+    }
+    for name, (number, smallest) in least.items():
+        if not isinstance(number, Integral) or int(number) < smallest:
+            raise DataError(f"{name}: expected a whole number of {smallest} or more, got {number!r}.")
     trained = model if isinstance(model, Trained) else _trained(model)
     data = data if isinstance(data, TrajectorySet) else open_dataset(data)
     data = data.with_given(trained.model.config.given)
-    chosen = tuple(range(data.num_trajectories) if trajectories is None else trajectories)
+    numbers = [*(range(data.num_trajectories) if trajectories is None else trajectories)]
+    if not all(isinstance(number, Integral) for number in numbers):
+        raise DataError(f"trajectories: expected their numbers, counted from 0, or None for all, got {trajectories!r}.")
+    chosen = tuple(dict.fromkeys(map(int, numbers)))
     if not chosen:
         raise DataError("No trajectory is chosen; expected one or more.")
     request = ForecastRequest(data, chosen, start, history or trained.frames_given(), steps, lead)
     check_request(trained.model, request)
-    network = trained.model if device is None else trained.model.to(device)
+    try:
+        network = trained.model if device is None else trained.model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(
+            f"device: expected one that PyTorch has, such as cpu, got {device!r} ({one_line(error)})."
+        ) from None
     return Forecasts(network, request, batch_size, origin_of(trained, request, command))
 
 

@@ -94,7 +94,7 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
 
 
 def cells_of(request: ForecastRequest, probes: Sequence[tuple[int, ...]]) -> list[Cell]:
-    """Return the cells that probes name, ``y, x`` of the middle plane or ``z, y, x``.
+    """Return the cells that probes name, each once: ``y, x`` of the middle plane or ``z, y, x``.
 
     Raises:
         DataError: one lies outside of the grid.
@@ -108,7 +108,7 @@ def cells_of(request: ForecastRequest, probes: Sequence[tuple[int, ...]]) -> lis
                 "cells, counted from 0."
             )
         cells.append((z, y, x))
-    return cells
+    return list(dict.fromkeys(cells))
 
 
 def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSeries]) -> None:

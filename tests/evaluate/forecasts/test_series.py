@@ -53,6 +53,19 @@ def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts
         assert np.allclose(frame.values.numpy(), expected, rtol=0, atol=1e-5)
 
 
+def test_forecasts_print_on_a_line_and_name_each_trajectory_once(model, shallow_water):
+    asked = matey.forecast(model, shallow_water, steps=2, trajectories=[1, 1, np.int64(0)])
+    assert repr(asked) == "Forecasts(shallow_water, trajectories [1, 0], 2 snapshots)"
+
+
+def test_a_forecast_that_is_opened_as_data_is_known_for_one(written):
+    for suffix in (".nc", ".zarr"):
+        with pytest.raises(
+            matey.data.DataError, match=rf"swe\{suffix} is a forecast in a format that is not read as data"
+        ):
+            matey.open_dataset(written / f"swe{suffix}")
+
+
 def test_with_as_many_snapshots_as_the_lead_all_are_predicted_at_once(model, shallow_water):
     (*_, last) = matey.forecast(model, shallow_water, steps=3, lead=3, start=4)
     batch = read_history(shallow_water, (0, 1, 2), 4, 2)
@@ -188,7 +201,11 @@ def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, 
         ({"trajectories": (3,)}, "3 trajectories here, numbered from 0; got 3"),
         ({"start": 11}, "can begin at 0 to 10; got start 11"),
         ({"history": 13}, "expected at least 13 frames"),
-        ({"lead": 0}, "Expected 1 or more steps, lead"),
+        ({"lead": 0}, "lead: expected a whole number of 1 or more, got 0"),
+        ({"steps": 2.5}, "steps: expected a whole number of 1 or more, got 2.5"),
+        ({"steps": "3"}, "steps: expected a whole number .* got '3'"),
+        ({"trajectories": "all"}, "trajectories: expected their numbers, .* got 'all'"),
+        ({"device": "gpu"}, r"device: expected one that PyTorch has, such as cpu, got 'gpu' \("),
         ({"trajectories": ()}, "No trajectory is chosen"),
     ):
         with pytest.raises(matey.data.DataError, match=sentence):
