@@ -49,7 +49,7 @@ class StoredArray:
 
     @property
     def outline(self) -> str:
-        """What is said of it in a list: its shape and type, or why it has no values."""
+        """Shape and type for a list, or the reason why it has no values."""
         return self.problem.partition(":")[0] or f"{self.shape} of {self.dtype}"
 
     def check_claim(self, label: str, held: int) -> None:
