@@ -3,6 +3,7 @@
 Every file is read in a child process of its own, which a fault in a library in C cannot take along.
 """
 
+import faulthandler
 import os
 import resource
 import runpy
@@ -63,6 +64,7 @@ def in_child(function: Callable[[], int], num_bytes: int = ADDRESSES) -> Result:
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
+                faulthandler.enable(output)  # a crash is told of there, and not among pytest's own lines
                 sys.stdout = open(1, "w", errors="replace", closefd=False)
                 # As the interpreter's own: what a progress bar clears its line with is written at once.
                 sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)
