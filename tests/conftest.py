@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # ranks of a test may outnumber the GPUs; it is read on first import
 
 import gc
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.support.small_files import write_swe
 pytest_plugins = ["tests.support.evaluations", "tests.support.processes", "tests.support.proved"]
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start is to hear it
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def pytest_collection_finish():

@@ -73,8 +73,7 @@ def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
         config,
         *MANY,
     ]
-    # The tests themselves may run under nohup, by which SIGHUP is ignored.
-    starter = ["setsid", "--ctty", "--wait", "env", "--default-signal=HUP"]
+    starter = ["setsid", "--ctty", "--wait"]
     with in_background([*starter, *command], stdin=there, stdout=there, stderr=there) as process:
         os.close(there)
         deadline = time.monotonic() + 120
