@@ -30,8 +30,10 @@ end_job() {
         echo "This job was asked to leave $((now - start)) s after its start, of the $((end - start)) s it had: if nobody else did," \
             "its notice (--signal) is longer than a job should spend on it; give it more time (--time)."
     fi
-    local limit features shared gres script signal
-    IFS='|' read -r limit features shared gres script <<< "$(asked_again squeue --noheader --job="$SLURM_JOB_ID" --format='%l|%f|%h|%b|%o')"
+    local limit features shared excluded gres script signal
+    # By tabs: the bar stands for "or" among features. Two tabs in a row would count as one.
+    IFS=$'\t' read -r limit features shared excluded gres script <<< \
+        "$(asked_again squeue --noheader --job="$SLURM_JOB_ID" --format=$'%l\t%f\t%h\t%x.\t%b\t%o')"
     # What --gpus-per-node asked for stands before what --gres did, as in gres/gpu:8,gres/nvme:1; it was gres:gpu:8 once.
     gres="${gres//gres[\/:]/}"
     if [[ -n "${SLURM_GPUS_PER_NODE:-}" ]]; then
@@ -43,8 +45,9 @@ end_job() {
     # A --signal given to sbatch is known to the accounting alone. SBATCH_SIGNAL, like all variables, reaches the next job by itself.
     signal="$(sacct --noheader --parsable2 --jobs="$SLURM_JOB_ID" --format=SubmitLine 2> /dev/null |
         grep --only-matching --max-count=1 -e '--signal[= ][^ ]*' || true)"
-    # What this job was given, by options that went before those in the script.
-    local options=(--dependency="afterany:$SLURM_JOB_ID" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
+    # What this job was given, by options that went before those in the script. All variables go on to the next one, on a site
+    # that otherwise sends none (SBATCH_EXPORT=NONE) too: they say what is run.
+    local options=(--export=ALL --dependency="afterany:$SLURM_JOB_ID" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
         --partition="$SLURM_JOB_PARTITION" --job-name="$SLURM_JOB_NAME"
         ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"}
         ${SLURM_JOB_RESERVATION:+--reservation="$SLURM_JOB_RESERVATION"}
@@ -52,9 +55,11 @@ end_job() {
         ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"}
         ${SLURM_GPUS_PER_NODE:+--gpus-per-node="$SLURM_GPUS_PER_NODE"} ${SLURM_GPUS:+--gpus="$SLURM_GPUS"}
         ${SLURM_MEM_PER_NODE:+--mem="$SLURM_MEM_PER_NODE"} ${SLURM_MEM_PER_CPU:+--mem-per-cpu="$SLURM_MEM_PER_CPU"}
+        ${SLURM_MEM_PER_GPU:+--mem-per-gpu="$SLURM_MEM_PER_GPU"}
         ${signal:+--signal="${signal#--signal?}"})
     [[ "${features:-(null)}" == "(null)" ]] || options+=(--constraint="$features")
     [[ "${gres:-N/A}" == "N/A" ]] || options+=(--gres="$gres")
+    [[ -z "${excluded%.}" || "${excluded%.}" == "(null)" ]] || options+=(--exclude="${excluded%.}")
     [[ "$shared" != NO ]] || options+=(--exclusive)
     MAX_JOBS=$((MAX_JOBS - 1)) asked_again sbatch "${options[@]}" "$script" "$@" && exit 0
     echo "The run is saved but not done, and Slurm took no next job: submit the same again to go on."

@@ -125,7 +125,7 @@ def start_slurm(folder: Path, num_nodes: int = 2, cpus: int = 64, gpus: int = 8)
     (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in devices))
     nodes = [
         f"NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=4000 "
-        f"Gres=gpu:{gpus} Feature=nvme"
+        f"Gres=gpu:{gpus} Feature=nvme,none"
         for number, port in enumerate(ports[1:], start=1)
     ]
     lines = [

@@ -43,7 +43,7 @@ def site(tmp_path):
     commands.mkdir()
     bodies = {name: f'echo "called: {name} $*"\n{body}' for name, body in STAND_INS.items()}
     told = {
-        "squeue": "echo '02:00:00|nvme|NO|gres/gpu:8,gres/disk:2|(null)'",
+        "squeue": "printf '02:00:00\\tnvme\\tNO\\tn7.\\tgres/gpu:8,gres/disk:2\\t(null)\\n'",
         "sacct": "echo sbatch --signal USR1@300 --time=2:00:00 x",
     }
     for name, body in {**bodies, **told}.items():
@@ -98,7 +98,7 @@ def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, 
     assert f"of {NUM_STEPS} is saved" in output
     assert "afterany:1234567" in output and "MAX_JOBS=2" in output, output
     (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
-    assert {"02:00:00", "batch", "high", "abc123", "nvme", "USR1@300", "--exclusive"} <= set(
+    assert {"02:00:00", "batch", "high", "abc123", "nvme", "n7", "USR1@300", "--exclusive"} <= set(
         re.split("[ =]", submitted)
     ), submitted
     assert f"CONFIG={site['CONFIG']}" in output
@@ -106,6 +106,15 @@ def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, 
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Going on after step" in second.stdout and "called: sbatch" not in second.stdout
     assert list(losses(tmp_path / "job")) == list(range(1, NUM_STEPS + 1))
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_a_job_from_another_folder_says_where_to_submit_it(site, tmp_path, script):
+    site["SLURM_SUBMIT_DIR"] = str(tmp_path)
+    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    assert (
+        result.returncode == 2 and f"{tmp_path} is not MATEY's repository: submit the job from there" in result.stderr
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])

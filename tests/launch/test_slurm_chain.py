@@ -45,17 +45,25 @@ def reservation(cluster):
 def test_the_next_job_has_reservation_constraint_and_resources_of_its_first(cluster, site, reservation, gpus):
     name = f"handed-{len(gpus)}"
     shape = ["--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1", "--time=30", *gpus]
-    given = [f"--job-name={name}", f"--reservation={reservation}", "--constraint=nvme", "--mem=1000"]
-    job = cluster.submit(*shape, *given, "launch/slurm/pretrain.sbatch", "--set", "train.steps=9", **site)
+    given = [
+        f"--job-name={name}",
+        f"--reservation={reservation}",
+        "--constraint=nvme|none",
+        "--mem=1000",
+        "--exclude=n1",
+    ]
+    site["SBATCH_EXPORT"] = "NONE"  # as some centres have it for jobs that say nothing of variables
+    script = ["--export=ALL", "launch/slurm/pretrain.sbatch"]
+    job = cluster.submit(*shape, *given, *script, "--set", "train.steps=9", **site)
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0", output
     first, last = cluster.jobs(name)
     state, output = cluster.wait(last)
     assert state == f"FAILED {LEAVES}:0" and "no job is left in the chain" in output, output
     before, now = cluster.fields(first), cluster.fields(last)
-    for key in ("Reservation", "Features", "TresPerNode", "MinMemoryNode", "TimeLimit", "NumTasks"):
+    for key in ("Reservation", "Features", "TresPerNode", "MinMemoryNode", "TimeLimit", "NumTasks", "ExcNodeList"):
         assert now[key] == before[key], key
-    assert (now["Reservation"], now["Features"]) == (reservation, "nvme")
+    assert (now["Reservation"], now["Features"], now["ExcNodeList"]) == (reservation, "nvme|none", "n1")
     assert "gpu:2" in now["TresPerNode"]
     # Modules come before the environment, in the chain's later jobs too.
     calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
