@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, NoReturn
@@ -40,6 +43,8 @@ def leave_signals_to_the_run(worker: int) -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(END_READING, _end)
+    # What a worker cannot hand over it would drop, and who reads from it would wait for that for ever.
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_by)  # type: ignore[attr-defined]
 
 
 def end_at_exit(items: Any, before: set[int | None]) -> None:  # noqa: ANN401
@@ -54,6 +59,26 @@ def end_at_exit(items: Any, before: set[int | None]) -> None:  # noqa: ANN401
     workers = [child for child in multiprocessing.active_children() if child.pid not in before]
     # Of the priority 0 or more: called before multiprocessing asks its children to end.
     Finalize(items, end_workers, (workers,), exitpriority=0)
+
+
+@contextmanager
+def ends_of_workers_heard_later() -> Iterator[None]:
+    """Within the block, a worker that dies raises no error: the loader would raise it wherever the program is, as in a save."""
+    heard: list[FrameType | None] = []
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    if heard and callable(before):
+        before(signal.SIGCHLD, heard[0])
+
+
+def _end_by(error: Exception, item: object) -> NoReturn:
+    """End this worker, which could not hand over what it has read; whoever reads from it hears of the end."""
+    sys.stderr.write(f"A process that reads data cannot hand over what it has read ({error}): is /dev/shm full?\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

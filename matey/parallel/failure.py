@@ -20,6 +20,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 # In the messages of gloo's and NCCL's errors that another rank caused.
 LOST_MARKS = ("gloo/transport", "Connection closed by peer", "remote process exited", "communicator was aborted")
 
+WORKER_ENDED = "A process that reads data (data.workers) has ended, perhaps killed for want of memory"
+
 
 def name_failures(rank: int, world_size: int) -> None:
     """From now on, end this process at once by an uncaught error, with its rank in front of each line.
@@ -32,7 +34,12 @@ def name_failures(rank: int, world_size: int) -> None:
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         text = lost_contact(error, trace)
-        if text is None:
+        if "DataLoader worker" in str(error):
+            reason = " ".join(str(error).split())
+            say_once(
+                rank, world_size, f"{WORKER_ENDED} ({reason}). Go on from the last checkpoint with --resume.", code=1
+            )
+        elif text is None:
             say_once(rank, world_size, "".join(traceback.format_exception(kind, error, trace)), code=1)
         else:
             if "parallel.timeout" not in text:
@@ -67,12 +74,15 @@ def lost_contact(error: BaseException, trace: TracebackType | None) -> str | Non
     if not is_late and not any(mark in message for mark in LOST_MARKS):
         return None
     timeout = dist.distributed_c10d.default_pg_timeout.total_seconds()
-    what = (
-        f"A collective did not finish within {timeout:g} s (parallel.timeout): a rank that prints nothing hangs, or is "
-        "slower than that."
-        if is_late
-        else "Lost another rank, whose own error stands above; one without an error was killed, perhaps for want of memory."
-    )
+    if "timed out connecting" in message or "connectFullMesh" in message:
+        what = "Cannot connect to another rank: it has ended, or the network between them lets no connection through."
+    elif is_late:
+        what = (
+            f"A collective did not finish within {timeout:g} s (parallel.timeout): a rank that prints nothing hangs, or is "
+            "slower than that."
+        )
+    else:
+        what = "Lost another rank, whose own error stands above; one without an error was killed, perhaps for want of memory."
     frames = [frame for frame in traceback.extract_tb(trace) if PACKAGE in Path(frame.filename).resolve().parents]
     place = " > ".join(
         f"{frame.name} (matey/{Path(frame.filename).resolve().relative_to(PACKAGE)}:{frame.lineno})" for frame in frames

@@ -16,6 +16,8 @@ from matey.parallel.engine import Engine
 # All that is neither a tensor nor plain Python in the files of DeepSpeed 0.19.
 CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
 ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+OF_THE_RUN = ("weight_decay", "betas", "eps", "factor")
+"""What the run's configuration says of a group of parameters; its rate is set in every step."""
 
 
 def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
@@ -25,6 +27,7 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
         UnpicklingError: a file holds an object of another class.
     """
     # DeepSpeed asks PyTorch to run whatever the files hold; this variable is PyTorch's own way to overrule that.
+    settings = [{key: group[key] for key in OF_THE_RUN} for group in engine.optimizer.param_groups]
     before = os.environ.get(ONLY_WEIGHTS)
     os.environ[ONLY_WEIGHTS] = "1"
     try:
@@ -35,4 +38,7 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
         if before is not None:
             os.environ[ONLY_WEIGHTS] = before
     assert path is not None, "the files were seen to be there"
+    # DeepSpeed puts those of the checkpoint in their place, which the configuration may have changed since.
+    for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(of_group)
     return state

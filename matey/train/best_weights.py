@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -40,6 +41,17 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
         raise
     flush(new)
     if folder.exists():
+        _make_way(old)
         folder.rename(old)
     new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _make_way(old)
+
+
+def _make_way(old: Path) -> None:
+    """Remove earlier weights; those that cannot be removed, as on NFS while a program reads them, get a number and stay."""
+    numbered = [path for path in old.parent.glob(f"{old.name}.*") if path.suffix[1:].isdigit()]
+    for path in (old, *numbered):
+        shutil.rmtree(path, ignore_errors=True)
+    if old.exists():
+        names = (old.with_name(f"{old.name}.{number}") for number in count(1))
+        old.rename(next(name for name in names if not name.exists()))

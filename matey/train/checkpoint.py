@@ -34,19 +34,23 @@ from matey.checkpoints.run_files import (
 from matey.config import ConfigError, RunConfig, dump_config, load_resolved
 from matey.config.flags import command_line
 from matey.data.mixture import ORDER
+from matey.data.workers import ends_of_workers_heard_later
 from matey.mistakes import one_line
 from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
-from matey.train.durable import flush, replace_text
+from matey.train.durable import flush, remove_if_it_goes, replace_text
 from matey.train.lock import FolderLock, LockedError
 from matey.train.own_folder import check_folder, is_folder
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
 KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
+
+# Of the programs that write a checkpoint; DeepSpeed notes its own.
+VERSIONS = {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 class RunFolder:
@@ -59,6 +63,7 @@ class RunFolder:
         self.model = self.path / MODEL
         self._old_model = self.path / f"{MODEL}.old"
         self._lock = FolderLock(self.path)
+        self._stuck: set[Path] = set()  # what could not be removed, of which was told
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -132,7 +137,8 @@ class RunFolder:
                 self._old_model.rename(self.model)
             shutil.rmtree(self._old_model, ignore_errors=True)
             log = read_metrics(self.metrics)
-            replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
+            with self._writing():
+                replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
             self._write_configs(run, deepspeed_config)
             note = log.note(self.metrics)
         barrier()
@@ -162,11 +168,14 @@ class RunFolder:
                 "step": step,
                 "zero_stage": int(engine.zero_optimization_stage()),
                 "trained": trained_names(engine),
-                "versions": versions(),
+                "versions": VERSIONS,
                 "order": ORDER,
             }
-            engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
-            average.save(new, step)
+            with ends_of_workers_heard_later():
+                engine.save_checkpoint(
+                    str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False
+                )
+                average.save(new, step)
             barrier()
             if rank() == 0:
                 # What `latest` names has to be on the disk before `latest` is.
@@ -210,10 +219,8 @@ class RunFolder:
         """
         steps = self._steps()
         kept = sorted(number for number in steps if number <= step)[-keep:]
-        for number in steps.keys() - kept:
-            shutil.rmtree(steps[number])
-        for cut_off in self._steps(".new").values():
-            shutil.rmtree(cut_off)
+        for old in (*(steps[number] for number in steps.keys() - kept), *self._steps(".new").values()):
+            remove_if_it_goes(old, self._stuck)
 
     def _steps(self, suffix: str = "") -> dict[int, Path]:
         """Return the folders of checkpoints by their step; with ``.new``, those that were cut off while they were written."""
@@ -277,15 +284,13 @@ class RunFolder:
         return f"Cannot write to {self.path} ({error.strerror}); choose another output.dir."
 
     def _cannot_save(self, what: str, error: Exception) -> str:
-        step = self.newest_step()
-        free = f"{shutil.disk_usage(self.path).free / 2**30:.1f} GiB"
+        try:
+            step = self.newest_step()
+            free = f"{shutil.disk_usage(self.path).free / 2**30:.1f} GiB"
+        except (OSError, ConfigError) as gone:
+            return f"Could not save {what} to {self.path} ({one_line(error)}), nor read it ({one_line(gone)})."
         last = "there is no earlier checkpoint" if step is None else f"the checkpoint of step {step} stands"
         return (
             f"Could not save {what} to {self.path} ({one_line(error)}); {last}. "
             f"Free some space ({free} left) and start the same command with --resume."
         )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the programs that write a checkpoint, without DeepSpeed's, which notes its own."""
-    return {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -1,9 +1,13 @@
-"""Writes that a crash cannot leave half done: a file's content is on the disk before its name is."""
+"""Writes that a crash cannot leave half done, and what a run removes: a file's content is on the disk before its name is."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
+
+from tqdm import tqdm
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -45,3 +49,18 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def remove_if_it_goes(folder: Path, stuck: set[Path]) -> None:
+    """Remove a folder that is no longer needed; one that cannot be, as where its owner keeps it, costs room and no run.
+
+    Args:
+        folder: the folder.
+        stuck: folders of which it has been said, to which this one may be added.
+    """
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        if folder not in stuck:
+            tqdm.write(f"{folder} is no longer needed and cannot be removed ({error.strerror}); it stays.", sys.stderr)
+        stuck.add(folder)

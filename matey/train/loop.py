@@ -190,12 +190,14 @@ class Progress:
         stale: number of validations since then.
         owes_validation: whether the validation after that step is still to be done, since a signal asked the run to
             stop before it.
+        validated: the settings that say what is validated, as a text: the best is that of the same validation.
     """
 
     step: int = 0
     best: float = math.inf
     stale: int = 0
     owes_validation: bool = False
+    validated: str = ""
 
     def after(self, valid_nrmse: float) -> Progress:
         """Return the progress after a validation."""
@@ -211,6 +213,6 @@ class Progress:
         """Return whether so many validations brought no new best that training ends."""
         return settings.patience is not None and self.stale >= settings.patience
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, float | str]:
         """Return the state that a checkpoint keeps beside its step."""
-        return {"best": self.best, "stale": self.stale, "owes_validation": self.owes_validation}
+        return {name: value for name, value in vars(self).items() if name != "step"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -146,13 +147,21 @@ def _start_or_resume(
     average: MovingAverage,
     say: Callable[[str], None],
 ) -> Progress:
+    validated = json.dumps(
+        [
+            run.data.lead_max,
+            [Path(path).name for path in run.data.validate_on],
+            run.train.validation_windows,
+            run.train.ema,
+        ]
+    )
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
         if run.output.resume == "auto":
             say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
         if note := folder.start(run, deepspeed_config):
             say(note)
-        return Progress()
+        return Progress(validated=validated)
     if note := folder.go_on(run, deepspeed_config, done):
         say(note)
     state = folder.load(engine, done, average)
@@ -161,7 +170,13 @@ def _start_or_resume(
             f"Step {done} was saved by an older version, which drew samples in another order: up to there the run has met "
             "others than it would have by this one. None is left out by that, and none of what was held out is trained on."
         )
-    return Progress(done, state["best"], state["stale"], state.get("owes_validation", False))
+    owes_validation = state.get("owes_validation", False)
+    if state.get("validated", validated) != validated:
+        say(
+            f"What is validated has changed since step {done}: the best weights are chosen anew, from the next validation on."
+        )
+        return Progress(done, owes_validation=owes_validation, validated=validated)
+    return Progress(done, state["best"], state["stale"], owes_validation, validated)
 
 
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:

@@ -4,15 +4,18 @@ import gc
 import signal
 import sys
 import tempfile
+import time
 from multiprocessing import active_children
 from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
+from matey.data.workers import ends_of_workers_heard_later
 from matey.ending import end_workers
 from tests.support.programs import start
 
@@ -90,6 +93,36 @@ def test_workers_end_with_the_error_that_one_of_them_met(shallow_water_file):
         assert met.value is not None and active_children() == []
     finally:
         gc.enable()
+
+
+class Unsendable:
+    """What no process can hand to another, as tensors where /dev/shm is full."""
+
+    def __reduce__(self):
+        raise OSError("No space left on device")
+
+
+@pytest.mark.processes
+def test_a_worker_that_cannot_hand_over_what_it_read_ends_the_stream(mixture, capfd):
+    stream = micro_batches(mixture, 0, 9, 1, 1, 0, 1, workers=1, start_method="fork", finish=lambda *_: Unsendable())
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next(stream)
+    assert "cannot hand over what it has read (No space left on device): is /dev/shm full?" in capfd.readouterr().err
+
+
+@pytest.mark.processes
+def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture):
+    stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=1, start_method="fork")
+    next(stream)
+    saved = False
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        with ends_of_workers_heard_later():
+            (worker,) = active_children()
+            worker.kill()
+            while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+            saved = True
+    assert saved
 
 
 def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_water_file):

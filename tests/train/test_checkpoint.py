@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.support.paths import ROOT
 from tests.support.programs import TWO_RANKS
@@ -45,3 +46,18 @@ def test_a_ranks_own_slice_of_the_module_of_another_step_is_refused(run_yaml, tm
     result = pretrain(run_yaml(train={"steps": 6}), "--resume", **ranks)
     assert result.returncode != 0 and f"[rank 1] error: {newer} is of step 2, zero_pp_rank_0" in result.stderr
     assert "an older one can be named in" in result.stderr and "cannot be loaded" not in result.stderr
+
+
+@pytest.mark.parametrize("ranks", [{}, pytest.param({"launcher": TWO_RANKS}, marks=pytest.mark.slow)])
+def test_a_run_that_goes_on_decays_and_validates_as_its_settings_now_say(run_yaml, tmp_path, ranks):
+    succeed(pretrain(run_yaml(), **ranks))
+    changed = run_yaml(train={"steps": 6, "weight_decay": 0.9, "betas": [0.5, 0.6]}, data={"lead_max": 4})
+    result = succeed(pretrain(changed, "--resume", **ranks))
+    assert "What is validated has changed since step 4: the best weights are chosen anew" in result.stdout
+    assert "Step 6: validation NRMSE" in result.stdout and "the best so far" in result.stdout
+    folder = tmp_path / "run" / "checkpoints" / "step_000006"
+    (path, *_) = folder.glob("*optim_states.pt")
+    saved = torch.load(path, weights_only=False)["optimizer_state_dict"]
+    groups = saved["base_optimizer_state"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.9, 0.0}
+    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups)

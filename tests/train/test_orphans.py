@@ -96,4 +96,6 @@ def test_a_run_whose_reading_process_is_killed_ends_and_leaves_no_process_behind
         assert len(workers) == 2
         workers[0].kill()
         assert run.wait(workers, timeout=30) == 1
-    assert "is killed by signal" in run.text()
+    text = run.text()
+    assert "A process that reads data (data.workers) has ended, perhaps killed for want of memory" in text, text
+    assert "is killed by signal" in text and "Traceback" not in text, text

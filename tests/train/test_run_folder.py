@@ -1,10 +1,16 @@
 """What a run leaves alone in its folder, and what it finds again after a kill."""
 
+import subprocess
+from contextlib import contextmanager
+
 import pytest
 
 from matey.config import ConfigError, load_config
+from matey.model.matey import MateyModel
+from matey.train.best_weights import replace_model
 from matey.train.checkpoint import RunFolder
 from matey.train.run_data import open_data, validation_windows
+from tests.support.models import make_model
 
 
 def test_pruning_leaves_what_is_not_named_as_a_checkpoint(tmp_path):
@@ -16,6 +22,40 @@ def test_pruning_leaves_what_is_not_named_as_a_checkpoint(tmp_path):
     folder._prune(6, 2)
     left = sorted(path.name for path in folder.checkpoints.iterdir())
     assert left == sorted(["step_000001", "step_000004", "step_000006", *others])
+
+
+@contextmanager
+def unremovable(folder):
+    """Keep a folder from being removed, as a file server keeps one whose files are open."""
+    folder.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_checkpoint_that_cannot_be_removed_costs_room_and_no_run(tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        (folder.checkpoints / f"step_{step:06d}").mkdir(parents=True)
+    with unremovable(folder.checkpoints / "step_000001" / "mp"):
+        folder._prune(3, 1)
+        folder._prune(3, 1)
+        assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step_000001", "step_000003"]
+    assert capsys.readouterr().err.count("step_000001 is no longer needed and cannot be removed") == 1
+
+
+def test_weights_that_another_program_reads_do_not_keep_new_ones_from_their_place(tmp_path):
+    model = make_model()
+    replace_model(tmp_path / "model", tmp_path / "model.old", model, model.state_dict())
+    with unremovable(tmp_path / "model.old" / "open"):
+        replace_model(tmp_path / "model", tmp_path / "model.old", model, model.state_dict())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old.1"]
+        (tmp_path / "model.old.1").rename(tmp_path / "model.old")
+    replace_model(tmp_path / "model", tmp_path / "model.old", model, model.state_dict())
+    assert [path.name for path in tmp_path.iterdir()] == ["model"] and MateyModel.from_pretrained(tmp_path / "model")
 
 
 def test_a_split_without_anything_to_validate_on_is_refused_before_training(run_yaml):
