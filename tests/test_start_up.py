@@ -35,7 +35,6 @@ RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/ze
             "There is no folder nowhere",
         ),
         (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
-        (["tools/fit_machine.py", "--machine", "nowhere.yaml", "--ranks", "2", "--out", "x"], "nowhere.yaml"),
         (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
         (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes takes all, prepost, lora, head"),
         (["tools/scaling_study.py", "run", "--out", "nowhere"], "nowhere holds no study"),

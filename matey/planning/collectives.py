@@ -1,4 +1,4 @@
-"""How long collectives take: an alpha-beta model of each on the links inside a node and between nodes, and its fit.
+"""How long collectives take: an alpha-beta model of each on the links inside a node and between nodes.
 
 A message of n bytes takes ``alpha + n beta``; a collective costs alpha for each of its rounds and beta for each byte. Across
 nodes it is taken apart: inside each node, between nodes over all links of a node at once, and inside again, as NCCL and RCCL
@@ -8,15 +8,10 @@ halving and doubling). After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/10
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-import numpy as np
-from scipy.optimize import least_squares
-
-from matey.planning.machine import Link, Machine
+from matey.planning.machine import Machine
 
 KINDS = ("all_reduce", "reduce_scatter_tensor", "all_gather_into_tensor", "all_to_all_single", "broadcast")
 
@@ -99,109 +94,3 @@ def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> floa
     on = astuple(passes(kind, num_bytes, group))
     values = machine.inside.latency, links[0], machine.between.latency, links[1]
     return machine.factors.get(kind, 1.0) * sum(count * value for count, value in zip(on, values, strict=True))
-
-
-@dataclass(frozen=True)
-class Point:
-    """A collective that was timed.
-
-    Attributes:
-        kind: one of `KINDS`.
-        num_bytes: bytes that a rank put in.
-        group: the placement of the ranks.
-        seconds: seconds that the call took.
-    """
-
-    kind: str
-    num_bytes: float
-    group: Group
-    seconds: float
-
-
-def read_points(text: str) -> list[Point]:
-    """Read the lines that `matey.parallel.collective_speed` printed; what else a job printed is passed over.
-
-    Raises:
-        ValueError: there is none.
-    """
-    points = []
-    for line in text.splitlines():
-        try:
-            values = json.loads(line)
-            group = Group(values["num_ranks"], values["ranks_on_node"])
-            points.append(Point(values["kind"], values["num_bytes"], group, values["seconds"]))
-        except (json.JSONDecodeError, KeyError, TypeError):  # no JSON, other keys, no keys at all
-            continue
-    if not points:
-        raise ValueError("The files hold no line that matey.parallel.collective_speed printed.")
-    return points
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Links fitted to measured collectives.
-
-    Attributes:
-        inside: the link inside a node; None where no point has two ranks on a node.
-        between: the link between nodes; None where all points are on one node.
-        factors: ratio of measured to modelled seconds for each kind, since libraries use other algorithms for some.
-        residuals: relative error of the model at each point, modelled over measured seconds less 1.
-    """
-
-    inside: Link | None
-    between: Link | None
-    factors: dict[str, float]
-    residuals: tuple[float, ...]
-
-    def on(self, machine: Machine) -> Machine:
-        """Return a machine with what was fitted in place of its own."""
-        links = {"inside": self.inside, "between": self.between}
-        links = {name: link for name, link in links.items() if link is not None}
-        return machine.model_copy(update={**links, "factors": self.factors})
-
-
-def fit(points: Sequence[Point]) -> Fit:
-    """Fit latency and bandwidth of the links, and a factor for each kind, by least squares of the logarithms.
-
-    The geometric mean of the factors is 1. Points far off, as of a moment when the machine did other things, count less.
-
-    Raises:
-        ValueError: the points do not tell latency from bandwidth on each link that they use, or some are of one rank.
-    """
-    if any(point.group.num_ranks < 2 for point in points):
-        raise ValueError("A collective of one rank sends nothing: links are fitted to those of at least two ranks.")
-    measured = np.array([point.seconds for point in points])
-    rows = np.array([astuple(passes(p.kind, p.num_bytes, p.group)) for p in points])
-    used = np.asarray(rows.any(axis=0))
-    rows = rows[:, used]
-    # Kinds differ in rounds and bytes, but have factors as well: they alone do not tell latency from bandwidth.
-    one_size = len({point.num_bytes for point in points}) == 1
-    if one_size or np.linalg.matrix_rank(rows / rows.max(axis=0)) < used.sum():
-        raise ValueError(
-            "Links can only be fitted to messages of several sizes: measured on one node, and for the links between nodes "
-            "on several."
-        )
-    kinds = sorted({point.kind for point in points})
-    member = np.array([[point.kind == kind for kind in kinds] for point in points], dtype=float)
-    member -= member.mean(axis=1, keepdims=True)
-
-    def logarithms(unknowns: np.ndarray) -> np.ndarray:
-        return np.log(rows @ np.exp(unknowns[: rows.shape[1]])) + member @ unknowns[rows.shape[1] :]
-
-    # From every column taken alone: the least that a round, and a byte, can have taken.
-    start = [np.log((measured[column > 0] / column[column > 0]).min()) for column in rows.T]
-    found = least_squares(
-        lambda unknowns: logarithms(unknowns) - np.log(measured), [*start, *np.zeros(len(kinds))], loss="soft_l1"
-    ).x
-    values = np.zeros(4)
-    values[used] = np.exp(found[: rows.shape[1]])
-    inside, between = (
-        Link(latency=values[first], bandwidth=1 / values[first + 1]) if used[first] else None for first in (0, 2)
-    )
-    factors = np.exp(found[rows.shape[1] :] - found[rows.shape[1] :].mean())
-    return Fit(
-        inside,
-        between,
-        factors=dict(zip(kinds, factors.tolist(), strict=True)),
-        residuals=tuple((np.exp(logarithms(found)) / measured - 1).tolist()),
-    )

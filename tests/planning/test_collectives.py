@@ -1,12 +1,10 @@
-"""The alpha-beta model beside a simulation of messages, exact cases, and collectives that were timed."""
+"""The alpha-beta model beside a simulation of messages, and exact cases."""
 
 import pytest
 
-from matey.planning.collectives import KINDS, Fit, Group, Point, fit, passes, read_points, seconds
+from matey.planning.collectives import KINDS, Group, passes, seconds
 from matey.planning.machine import Link, load_machine
 from tests.planning.messages import at_the_same_time, halving_and_doubling, pairwise, ring, run
-from tests.support.programs import start_ranks
-from tests.support.proved import PROVED
 
 INSIDE, BETWEEN = Link(latency=3e-6, bandwidth=5e10), Link(latency=2e-5, bandwidth=1e10)
 MACHINE = load_machine("frontier").model_copy(update={"inside": INSIDE, "between": BETWEEN})
@@ -63,41 +61,3 @@ def test_more_nodes_never_make_a_collective_faster():
     for kind in KINDS:
         took = [seconds(kind, MIB, Group(8 * nodes, 8), MACHINE) for nodes in (1, 2, 4, 8, 16, 32, 64, 92, 9408)]
         assert took == sorted(took)
-
-
-def test_a_fit_finds_the_links_and_factors_that_made_the_points():
-    factors = {"all_reduce": 2.0, "all_to_all_single": 0.5}
-    machine = MACHINE.model_copy(update={"factors": factors})
-    points = [
-        Point(kind, size, group, seconds(kind, size, group, machine))
-        for kind in factors
-        for size in (1e3, 1e5, 1e7)
-        for group in (Group(4, 4), Group(16, 4), Group(4, 1))
-    ]
-    found = fit(points)
-    assert found.inside.latency == pytest.approx(INSIDE.latency, rel=1e-3)
-    assert found.between.bandwidth == pytest.approx(BETWEEN.bandwidth, rel=1e-3)
-    assert found.factors == pytest.approx(factors, rel=1e-3)
-    assert max(map(abs, found.residuals)) < 1e-3
-    assert seconds("all_reduce", 1e6, Group(736, 4), found.on(MACHINE)) == pytest.approx(
-        seconds("all_reduce", 1e6, Group(736, 4), machine), rel=1e-3
-    )
-
-
-def test_points_of_one_size_do_not_tell_latency_from_bandwidth():
-    with pytest.raises(ValueError, match="messages of several sizes"):
-        fit([Point("all_reduce", MIB, Group(2, 2), 1e-3)] * 3)
-    with pytest.raises(ValueError, match="at least two ranks"):
-        fit([Point("all_reduce", size, Group(1, 1), 1e-6) for size in (1e3, 1e6)])
-
-
-@pytest.mark.slow
-def test_timed_gloo_collectives_are_fitted_to_a_factor_of_two_in_the_median():
-    result = start_ranks(2, "-m", "matey.parallel.collective_speed")
-    points = read_points(result.stdout)
-    assert len(points) == 5 * 8, result.stderr
-    found: Fit = fit(points)
-    off = sorted(abs(residual) for residual in found.residuals)
-    PROVED.append(f"gloo on 2 ranks: {found.inside}, median residual {off[len(off) // 2]:.0%}, largest {off[-1]:.0%}")
-    assert off[len(off) // 2] < 0.5
-    assert 1e-6 < found.inside.latency < 1e-2 and 1e7 < found.inside.bandwidth < 1e11
