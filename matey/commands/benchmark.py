@@ -21,6 +21,7 @@ from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
 from matey.report.plots import COLOURS
+from matey.report.text_table import text_table
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 from matey.studies.folder import write_table
@@ -74,29 +75,20 @@ def data(args: argparse.Namespace) -> None:
 
 def data_text(speeds: list[ReadingSpeed], trained: float, args: argparse.Namespace) -> str:
     """Lay the windows per second out as a plain table."""
-    head = f"{'windows per second':20}{'grid':>10}{'fields':>8}" + "".join(
-        f"{f'{n} workers':>12}" for n in args.workers
-    )
-    head += f"{'over training':>15}"
-    lines = [head, "-" * len(head)]
-    for speed in speeds:
-        rates = speed.windows_per_second.values()
-        size = f"{speed.grid[1]}x{speed.grid[2]}"
-        lines.append(
-            f"{speed.system:20}{size:>10}{speed.num_fields:8}"
-            + "".join(f"{rate:12.0f}" for rate in rates)
-            + f"{rate_of_most(speed) / trained:14.0f}x"
+    head = ("windows per second", "grid", "fields", *(f"{number} workers" for number in args.workers), "over training")
+    rows = [
+        (
+            speed.system,
+            f"{speed.grid[1]}x{speed.grid[2]}",
+            str(speed.num_fields),
+            *(f"{rate:.0f}" for rate in speed.windows_per_second.values()),
+            f"{speed.windows_per_second[max(speed.windows_per_second)] / trained:.0f}x",
         )
+        for speed in speeds
+    ]
     size = f"{args.resolution}x{args.resolution}"
-    lines.append(
-        f"{args.model} trains on {trained:.1f} windows of {size} a second; {max(args.workers)} workers are compared."
-    )
-    return "\n".join(lines)
-
-
-def rate_of_most(speed: ReadingSpeed) -> float:
-    """Return the windows per second that the largest number of workers reads."""
-    return speed.windows_per_second[max(speed.windows_per_second)]
+    note = f"{args.model} trains on {trained:.1f} windows of {size} a second; {max(args.workers)} workers are compared."
+    return f"{text_table(head, rows)}\n{note}"
 
 
 def sequence(args: argparse.Namespace) -> None:
@@ -150,15 +142,21 @@ def name_of(row: dict[str, Any]) -> str:
 
 def text(rows: list[dict[str, Any]]) -> str:
     """Lay the most telling columns out as a plain table."""
-    head = f"{'grid':10}{'case':26}{'tokens':>8}{'step':>10}{'of uniform':>12}{'of matmul':>11}{'outside':>9}{'memory':>10}"
-    lines = [head, "-" * len(head)]
-    for row in rows:
-        lines.append(
-            f"{row['grid'].replace(',', 'x'):10}{name_of(row):26}{row['num_tokens']:8.0f}{row['step_seconds']:8.3f} s"
-            f"{row['over_uniform']:12.3f}{row['matmul_share']:11.2f}{row['outside_blocks_share']:9.3f}"
-            f"{row['peak_memory_bytes'] / 2**20:6.0f} MiB"
+    head = ("grid", "case", "tokens", "step", "of uniform", "of matmul", "outside", "memory")
+    cells = [
+        (
+            row["grid"].replace(",", "x"),
+            name_of(row),
+            f"{row['num_tokens']:.0f}",
+            f"{row['step_seconds']:.3f} s",
+            f"{row['over_uniform']:.3f}",
+            f"{row['matmul_share']:.2f}",
+            f"{row['outside_blocks_share']:.3f}",
+            f"{row['peak_memory_bytes'] / 2**20:.0f} MiB",
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return text_table(head, cells, num_text=2)
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:

@@ -14,6 +14,7 @@ from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
 from matey.report.plots import mesh_figure
 from matey.report.png import write_png
+from matey.report.text_table import text_table
 from matey.train.network import check_fit, with_vocabulary
 
 
@@ -59,10 +60,9 @@ def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_g
 def count(examples: list[Example]) -> str:
     """Return the table of tokens per level."""
     patches = [f"patch {'x'.join(map(str, patch))}" for patch in examples[0].patches]
-    rows = [["last frame", *patches, "tokens", "uniform", "share"]]
+    rows = []
     for example in examples:
         tokens = example.tokens_per_level
         share = f"{sum(tokens) / example.num_uniform_tokens:.0%}"
         rows.append([str(example.frame), *map(str, tokens), str(sum(tokens)), str(example.num_uniform_tokens), share])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return text_table(["last frame", *patches, "tokens", "uniform", "share"], rows, num_text=0)

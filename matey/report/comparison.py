@@ -13,6 +13,7 @@ from matey.report.page import definitions, figure, heading, link, page, paragrap
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
 from matey.report.summary import error_text, forecast_text, known_text, spread_cells, summary_records
+from matey.report.text_table import text_table
 
 STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
 """What the numbers of `comparison_text` are, for who meets them first."""
@@ -21,37 +22,28 @@ STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of
 def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
     """Lay errors and tokens out as plain tables, a column for each model; a star marks the smallest error of a row."""
     rows = _rows(evaluations)
-    systems = ["NRMSE", "tokens per sample", *(row.records[0].system for row in rows)]
-    first, widths = max(20, *map(len, systems)) + 2, [max(11, len(name) + 2) for name in names]
-
-    def line(system: str, forecast: str, cells: Sequence[str], others: Sequence[str] = ()) -> str:
-        shown = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        return f"{system:{first}}{forecast:17}{shown}{''.join(f'{other:>15}' for other in others)}".rstrip()
-
-    lines = [line("NRMSE", "", [f"{name} " for name in names], ("persistence", "extrapolation"))]
-    lines.append("-" * len(lines[0]))
-    previous = None
+    columns = [f"{name} " for name in names]  # in place of a star
+    errors, worst = [], []
     for row in rows:
         record = row.records[0]
-        system, previous = "" if record.system == previous else record.system, record.system
+        about = record.system, forecast_text(record)
         cells = [f"{error_text(r.nrmse)}{'*' if i == row.best else ' '}" for i, r in enumerate(row.records)]
-        others = (error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse))
-        lines.append(line(system, forecast_text(record), cells, others))
-    head = line("worst trajectory", "", [f"{name} " for name in names])
-    lines += ["", head, "-" * len(head)]
-    lines += [
-        line(row.records[0].system, forecast_text(row.records[0]), [f"{spread_cells(r)[1]} " for r in row.records])
-        for row in rows
+        others = error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
+        errors.append((*about, *cells, *others))
+        worst.append((*about, *(f"{spread_cells(r)[1]} " for r in row.records)))
+    costs = [
+        (of_system[0].system, *(f"{cost.tokens:.1f} " for cost in of_system))
+        for of_system in zip(*(evaluation.costs for evaluation in evaluations), strict=True)
     ]
-    head = line("tokens per sample", "", [f"{name} " for name in names])
-    costs = zip(*(evaluation.costs for evaluation in evaluations), strict=True)
-    lines += ["", head, "-" * len(head)]
-    lines += [line(of_system[0].system, "", [f"{cost.tokens:.1f} " for cost in of_system]) for of_system in costs]
-    if physics := physics_text(names, [evaluation.records for evaluation in evaluations]):
-        lines += ["", physics]
+    tables = [
+        text_table(("NRMSE", "", *columns, "persistence", "extrapolation"), errors, num_text=2, merge=1),
+        text_table(("worst trajectory", "", *columns), worst, num_text=2),
+        text_table(("tokens per sample", *columns), costs),
+        physics_text(names, [evaluation.records for evaluation in evaluations]),
+    ]
     if beyond := _beyond(evaluations):
-        lines += ["", beyond_text(names, beyond)]
-    return "\n".join(lines)
+        tables.append(beyond_text(names, beyond))
+    return "\n\n".join(filter(None, tables))
 
 
 def write_comparison(

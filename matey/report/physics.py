@@ -11,6 +11,7 @@ from matey.evaluate.records import PERSISTENCE, Record
 from matey.physics import MEASURES
 from matey.report.page import definitions, heading, paragraph, table
 from matey.report.summary import forecast_text, summary_records
+from matey.report.text_table import text_table
 
 LABELS = {CORRELATION_TIME: "correlation time"}
 CORRELATION_MEANING = (
@@ -40,18 +41,7 @@ def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str
 def physics_text(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> str:
     """Lay the rows out as a plain table; empty where there are none."""
     rows = physics_rows(records_by_model)
-    if not rows:
-        return ""
-    lines = [("physics", "", "", *names, "truth"), *rows]
-    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
-    widths[0] = max(widths[0], 22)
-    text, previous = [], ("", "")
-    for line in lines:
-        system, forecast = line[:2]
-        shown = "" if system == previous[0] else system, "" if (system, forecast) == previous else forecast, line[2]
-        previous = system, forecast
-        text.append("".join([*map(str.ljust, shown, widths), *map(str.rjust, line[3:], widths[3:])]).rstrip())
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
+    return text_table(("physics", "", "", *names, "truth"), rows, num_text=3, merge=2) if rows else ""
 
 
 def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> list[str]:
@@ -109,10 +99,7 @@ def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tupl
 
 def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:
     """Lay that table out as plain text."""
-    head, rows = beyond_rows(names, of_models)
-    widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
-    lines = ["".join([*map(str.ljust, row[:2], widths), *map(str.rjust, row[2:], widths[2:])]) for row in (head, *rows)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(*beyond_rows(names, of_models), num_text=2)
 
 
 def beyond_section(names: Sequence[str], of_models: Sequence[Beyond]) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import ALL_FIELDS, Record
+from matey.report.text_table import text_table
 
 
 def summary_records(records: Sequence[Record]) -> list[Record]:
@@ -60,24 +60,33 @@ def seconds_text(seconds: float) -> str:
 
 def summary_text(evaluation: Evaluation) -> str:
     """Lay the summary out as two plain tables."""
-    records = summary_records(evaluation.records)
-    systems = ["NRMSE", *(record.system for record in records)]
-    width = max(20, *map(len, systems), *(len(cost.system) for cost in evaluation.costs)) + 2
-    head = f"{'MATEY':>9}{'persistence':>13}{'extrapolation':>15}{'ratio':>8}{'seams':>7}{'windows':>9}"
-    lines = [f"{'NRMSE':{width}}{'':17}{head}"]
-    lines.append("-" * len(lines[0]))
-    previous = None
-    for record in records:
-        system = "" if record.system == previous else record.system
-        previous = record.system
-        lines.append(
-            f"{system:{width}}{forecast_text(record):17}{error_text(record.nrmse):>9}"
-            f"{error_text(record.persistence_nrmse):>13}{known_text(record.extrapolation_nrmse):>15}"
-            f"{ratio_text(record):>8}{seams_text(record):>7}{record.num_windows:>9}"
+    errors = [
+        (
+            record.system,
+            forecast_text(record),
+            error_text(record.nrmse),
+            error_text(record.persistence_nrmse),
+            known_text(record.extrapolation_nrmse),
+            ratio_text(record),
+            seams_text(record),
+            str(record.num_windows),
         )
-    head = f"{'tokens per sample':{width}}{'':17}{'MATEY':>9}{'uniform fine':>13}{'share':>15}{'time':>10}"
-    lines += ["", head, "-" * len(head), *(_cost_line(cost, width) for cost in evaluation.costs)]
-    return "\n".join(lines)
+        for record in summary_records(evaluation.records)
+    ]
+    costs = [
+        (
+            cost.system,
+            f"{cost.tokens:.1f}",
+            f"{cost.uniform_tokens:.0f}",
+            f"{cost.share:.1%}",
+            seconds_text(cost.seconds),
+        )
+        for cost in evaluation.costs
+    ]
+    head = ("NRMSE", "", "MATEY", "persistence", "extrapolation", "ratio", "seams", "windows")
+    tables = [text_table(head, errors, num_text=2, merge=1)]
+    tables.append(text_table(("tokens per sample", "MATEY", "uniform fine", "share", "time"), costs))
+    return "\n\n".join(tables)
 
 
 READING = (
@@ -85,10 +94,3 @@ READING = (
     "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
 )
 """What the numbers of `summary_text` are, for who meets them first."""
-
-
-def _cost_line(cost: Cost, width: int) -> str:
-    return (
-        f"{cost.system:{width}}{'':17}{cost.tokens:>9.1f}{cost.uniform_tokens:>13.0f}{cost.share:>15.1%}"
-        f"{seconds_text(cost.seconds):>10}"
-    )

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS
+from matey.report.text_table import text_table
 from matey.studies.folder import Row, mean_and_deviation
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
 LINES = {"pretrained": "-", "random": ":"}
-WIDTH = 18
 
 
 def study_table(rows: Sequence[Row]) -> str:
@@ -23,8 +23,7 @@ def study_table(rows: Sequence[Row]) -> str:
     starts = [start for start in LINES if any(row["start"] == start for row in rows)]
     heads = [f"{start}, {mode}" for mode in modes for start in starts]
     heads += [f"gain, {mode}" for mode in modes if len(starts) > 1]
-    lines = ["".join(["lead  trajectories", *(head.rjust(WIDTH) for head in heads)])]
-    lines.append("-" * len(lines[0]))
+    lines = []
     for lead, size in sorted({(row["lead"], row["trajectories"]) for row in rows}):
         alike = [row for row in rows if (row["lead"], row["trajectories"]) == (lead, size)]
         ratios = {
@@ -37,8 +36,8 @@ def study_table(rows: Sequence[Row]) -> str:
         cells = [mean_and_deviation(values) for values in ratios.values()]
         if len(starts) > 1:
             cells += [_share(ratios["pretrained", mode], ratios["random", mode]) for mode in modes]
-        lines.append("".join([f"{lead:4}  {size:12}", *(cell.rjust(WIDTH) for cell in cells)]))
-    return "\n".join(lines)
+        lines.append([str(lead), str(size), *cells])
+    return text_table(["lead", "trajectories", *heads], lines, num_text=0)
 
 
 def _share(pretrained: Sequence[float], random: Sequence[float]) -> str:

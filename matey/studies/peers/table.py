@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.report.text_table import text_table
 from matey.studies.folder import Row
 from matey.studies.peers.points import MATEY, PEERS
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
-WIDTH = 17
 SPEEDS = (
     ("samples_per_second", "samples/s, training", 1.0, True),
     ("forecast_seconds", "ms a forecast", 1e3, False),
@@ -34,9 +34,7 @@ def peers_table(rows: Sequence[Row]) -> str:
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     columns = [*PEERS, *own]
     heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
-    lines = [_line("NRMSE / persistence", "", heads)]
-    lines.append("-" * len(lines[0]))
-    previous = None
+    lines = []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
         alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
         ratios = {label: [row["ratio"] for row in alike if row["model"] == label] for label in columns}
@@ -44,24 +42,25 @@ def peers_table(rows: Sequence[Row]) -> str:
         extrapolated = alike[0]["extrapolation_nrmse"] / alike[0]["persistence_nrmse"]
         cells = [_number(extrapolated), *(_ratio_text(ratios[label]) for label in columns)]
         cells += [_verdict(mean_of(ratios[label]) / best) for label in own]
-        lines.append(_line("" if system == previous else system, forecast, cells))
-        previous = system
+        lines.append([system, forecast, *cells])
     done = [[row for row in rows if row["model"] == label] for label in columns]
-    costs = [f"{np.mean([row['seconds'] for row in own]):.1f} s" if own else "-" for own in done]
-    sizes = [f"{max(row['parameters'] for row in own):,}" if own else "-" for own in done]
-    lines += [_line("cost per system", "", ["", *costs]), _line("trained numbers", "", ["", *sizes])]
-    return "\n".join([*lines, *(_speed_line(done, *speed) for speed in SPEEDS)])
+    costs = [f"{np.mean([row['seconds'] for row in of_model]):.1f} s" if of_model else "-" for of_model in done]
+    sizes = [f"{max(row['parameters'] for row in of_model):,}" if of_model else "-" for of_model in done]
+    no_ratios = [""] * len(own)
+    lines += [["cost per system", "", "", *costs, *no_ratios], ["trained numbers", "", "", *sizes, *no_ratios]]
+    lines += [_speed_line(done, *speed) for speed in SPEEDS]
+    return text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
 
 
 def _speed_line(
     rows_by_model: Sequence[Sequence[Row]], key: str, text: str, scale: float, largest_is_best: bool
-) -> str:
+) -> list[str]:
     """Return the line of one measure of speed: of each model, and MATEY's over that of the best peer."""
     means = [scale * mean_of([row[key] for row in rows]) for rows in rows_by_model]
     peers = sorted((mean for mean in means[: len(PEERS)] if math.isfinite(mean)), reverse=largest_is_best)
     cells = [_number(mean) if math.isfinite(mean) else "-" for mean in means]
     cells += [f"{mean / peers[0]:.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(PEERS) :]]
-    return _line(text, "", ["", *cells])
+    return [text, "", "", *cells]
 
 
 @matplotlib.rc_context(STYLE)
@@ -92,10 +91,6 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
 def mean_of(values: Sequence[float]) -> float:
     """Return the mean; not a number for none, or where a run diverged."""
     return float(np.mean(values)) if values else math.nan
-
-
-def _line(system: str, forecast: str, cells: Sequence[str]) -> str:
-    return f"{system:20}{forecast:16}" + "".join(f"{cell:>{WIDTH}}" for cell in cells)
 
 
 def _number(value: float) -> str:

@@ -14,6 +14,7 @@ from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.physics import MEASURES
 from matey.report.summary import forecast_text, summary_records
+from matey.report.text_table import text_table
 from matey.studies.folder import Row, mean_and_deviation
 from matey.studies.pretraining.tables import Point, Table
 
@@ -69,7 +70,7 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
     references = [case for case in table.references if case in cases]
     head = ["", *(title for _, title, _, _ in COLUMNS), *forecasts]
     head += [f"{what} / {reference}" for reference in references for what in ("error", "step")]
-    lines = [head]
+    lines = []
     for case in cases:
         own = [row for row in rows if row["case"] == case]
         cells = [text.format(scale * np.mean([row[key] for row in own])) for key, _, text, scale in COLUMNS]
@@ -80,7 +81,7 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
             steps = np.mean([row["step_seconds"] for row in own]) / np.mean([row["step_seconds"] for row in other])
             cells += [f"{math.exp(np.mean(np.log(ratios))):.2f}", f"{steps:.2f}"]
         lines.append([f"{own[0]['series']}, {own[0]['label']}", *cells])
-    text = _laid_out(lines)
+    text = text_table(head, lines)
     return f"{text}\n\n{growth_text(rows)}" if table.labels_grow else text
 
 
@@ -90,14 +91,14 @@ def growth_text(rows: Sequence[Row]) -> str:
     A straight line through the logarithms, by least squares; a line with one point has no exponent.
     """
     head = ["exponent over the number of cells along an axis", *(title for _, title, _, _ in GROWING)]
-    lines = [head]
+    lines = []
     for series in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == series]
         cells = np.log([float(row["label"]) for row in own])
         if len(set(cells)) > 1:
             slopes = [np.polyfit(cells, np.log([row[key] for row in own]), 1)[0] for key, *_ in GROWING]
             lines.append([series, *(f"{slope:.2f}" for slope in slopes)])
-    return _laid_out(lines)
+    return text_table(head, lines)
 
 
 def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
@@ -107,10 +108,3 @@ def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
         if row["forecast"] == forecast:
             by_seed.setdefault(row["seed"], []).append(row["ratio"])
     return [math.exp(np.mean(np.log(ratios))) for ratios in by_seed.values()]
-
-
-def _laid_out(lines: Sequence[Sequence[str]]) -> str:
-    """Align columns, the first to the left, under a line below their heads."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
