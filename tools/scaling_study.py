@@ -6,7 +6,7 @@
     python tools/scaling_study.py report --out DIR
 
 `plan` writes a folder for each point: run YAML, DeepSpeed JSON, job, expected cost. `run` starts the jobs here, one after
-another, or hands them to Slurm; points that are finished are skipped. `report` writes points.csv and report.html.
+another, or hands them to Slurm; points that are finished are skipped. `report` prints and writes tables, plots and one page of these.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch, such as -APROJECT"
     )
-    show = what.add_parser("report", help="write points.csv and report.html")
+    show = what.add_parser("report", help="print and write tables and plots")
     show.add_argument(
         "--machine", action="append", default=[], help="one more machine on which the run is modelled (frontier)"
     )

@@ -11,13 +11,13 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from matey.commands import ROOT, WORK
-from matey.commands.studies_page import report
 from matey.config.shipped import find
 from matey.mistakes import writing
 from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, run_one, run_study, submit
+from matey.studies.page import write_page_of_all
 from matey.studies.peers.fno import fno_class
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     with writing(args.out):
         if args.study == "report":
-            report(args)
+            print(f"Page: {write_page_of_all(args.out.absolute())}")
             return 0
         studies: dict[str, Callable[[argparse.Namespace], RunnableStudy[Any]]] = {
             "data_efficiency": data_efficiency,

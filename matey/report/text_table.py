@@ -19,6 +19,8 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int
         alike = next((index for index in range(merge) if row[index] != above[index]), merge)
         shown.append([*[""] * alike, *row[alike:]])
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    sides = [str.ljust] * num_text + [str.rjust] * (len(widths) - num_text)
-    lines = ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)).rstrip() for row in shown]
+    words = [
+        [*map(str.ljust, row[:num_text], widths), *map(str.rjust, row[num_text:], widths[num_text:])] for row in shown
+    ]
+    lines = ["  ".join(row).rstrip() for row in words]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])

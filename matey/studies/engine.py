@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from matey.report.png import write_png
-from matey.studies.folder import Row, StudyError, call, claim, write_table
+from matey.studies.folder import TEXT, Row, StudyError, call, claim, write_table
 from matey.studies.slurm import submit_once
 
 
@@ -180,6 +180,6 @@ def _write_results(study: RunnableStudy[PointT]) -> list[Row]:
     rows = [row for point in study.points if study.is_done(point) for row in study.rows_of(point)]
     if rows:
         write_table(study.out / "results.csv", rows)
-        (study.out / "results.txt").write_text(study.text(rows) + "\n", encoding="utf-8")
+        (study.out / TEXT).write_text(study.text(rows) + "\n", encoding="utf-8")
         write_png(study.figure(rows), study.out / "results.png")
     return rows

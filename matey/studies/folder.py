@@ -17,7 +17,8 @@ from matey.mistakes import Mistake
 
 Row = dict[str, Any]
 
-STUDY = "study.json"
+STUDY, TEXT = "study.json", "results.txt"
+GRACE = 60.0  # seconds in which a run that is asked to leave saves a checkpoint
 
 
 class StudyError(Mistake):
@@ -60,7 +61,12 @@ def script(
 
 
 def call(
-    out: Path, name: str, command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None
+    out: Path,
+    name: str,
+    command: Sequence[str],
+    root: Path,
+    environment: Mapping[str, str] | None = None,
+    limit: float | None = None,
 ) -> None:
     """Run a command from the repository's root, with what it prints in a log.
 
@@ -70,22 +76,46 @@ def call(
         command: the command and its arguments.
         root: root folder of the repository.
         environment: variables on top of those of this process.
+        limit: seconds after which it is asked to save and leave, if any.
 
     Raises:
-        StudyError: it failed; with its last line.
+        StudyError: it failed, with its last error or line, or was not done in time.
     """
     log = out / "logs" / f"{name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {shlex.join(command)}\n")
         file.flush()
+        start = file.tell()
         variables = {**os.environ, **(environment or {})}
-        result = subprocess.run(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if result.returncode:
-        last = next((line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.strip()), "")
+        process = subprocess.Popen(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired as error:
+            raise StudyError(
+                f"{name} was not finished in {error.timeout / 60:g} minutes; what it has done counts, and the same command "
+                "with a larger --limit continues."
+            ) from None
+        finally:
+            _stop(process)
+    if code:
+        said = log.read_bytes()[start:].decode(errors="replace").splitlines()
+        lines = ["", *(line.strip() for line in said if line.strip())]
+        last = next((line for line in reversed(lines) if line.startswith("error: ") or "Error: " in line), lines[-1])
         raise StudyError(
-            f"{name} ended with code {result.returncode}: {last} (all of it in {log}); the same command continues from here."
+            f"{name} ended with code {code}: {last} (all of it in {log}); the same command continues from here."
         )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process that still runs to leave: launchers that are killed at once leave their ranks behind."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:

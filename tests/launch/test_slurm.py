@@ -107,7 +107,7 @@ def test_a_study_submits_its_points_and_reads_what_they_measured(cluster):
     for point in (1, 2):
         (job,) = cluster.jobs(f"matey-weak-nodes_{point}")
         state, _ = cluster.wait(job)
-        assert state == "COMPLETED 0:0", [path.read_text() for path in folder.rglob("log.txt")]
+        assert state == "COMPLETED 0:0", [path.read_text() for path in folder.rglob("logs/*.txt")]
     assert "finished before" in cluster.run(*tool, "run", "--submit", *out).stdout
     report = cluster.run(*tool, "report", *out)
     assert report.returncode == 0, report.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,12 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS, STYLE
-from matey.studies.scaling.measured import Measured
 from matey.studies.scaling.rows import Row
-from matey.studies.scaling.study import Point
 
 MEASURED, MODELLED, IDEAL = COLOURS[0], COLOURS[1], "#7A7A7A"
-PARTS = ("data", "forward", "backward", "optimizer", "waiting")
 
 
 @matplotlib.rc_context(STYLE)
@@ -45,38 +41,6 @@ def scaling_figure(rows: Sequence[Row]) -> Figure:
     for axes in (throughput, efficiency, memory, communication):
         _ranks_axis(axes, rows)
     throughput.legend(fontsize=8)
-    return figure
-
-
-@matplotlib.rc_context(STYLE)
-def parts_figure(measured: dict[Point, Measured], processor: Sequence[Row]) -> Figure:
-    """Draw the parts of a step, and CPU time and memory of all ranks together over those of the smallest point."""
-    figure = Figure(figsize=(10, 3.3), layout="constrained")
-    parts, total = figure.subplots(1, 2)
-    names = [str(point.ranks) for point in measured]
-    base = [0.0] * len(names)
-    for part, colour in zip(PARTS, COLOURS, strict=False):
-        seconds = [seen.seconds_by_part.get(part, 0.0) for seen in measured.values()]
-        parts.bar(names, seconds, 0.6, bottom=base, color=colour, label=part)
-        base = [low + high for low, high in zip(base, seconds, strict=True)]
-    for name, seen in zip(names, measured.values(), strict=True):
-        parts.vlines(name, seen.seconds.low, seen.seconds.high, color="#222222", linewidth=1.2)
-    parts.set(title="seconds of a step on rank 0 (line: middle half of the steps)", xlabel="ranks")
-    parts.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    ranks = [row.ranks for row in processor]
-    totals = [row.total_memory_bytes or math.nan for row in processor]
-    memory = [total_bytes / totals[0] for total_bytes in totals]
-    total.plot(
-        ranks,
-        [row.cpu_over_first for row in processor],
-        "o-",
-        color=COLOURS[2],
-        label="CPU time of a token",
-    )
-    total.plot(ranks, memory, "s-", color=COLOURS[3], label="memory of all ranks")
-    total.set(title="all ranks together, over the smallest point", ylim=(0, None))
-    total.legend(fontsize=8)
-    _ranks_axis(total, processor)
     return figure
 
 

@@ -41,11 +41,12 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
     if not lines:
         raise ConfigError(f"{script} has no #SBATCH lines; take launch/slurm/pretrain.sbatch or one made from it.")
     folder = study.folder_of(point)
+    log = study.folder.absolute() / "logs" / f"{point.name}.txt"
     own = (
         f"--job-name=matey-{study.mode}-{point.name}",
         f"--nodes={point.nodes}",
         f"--time={minutes}",
-        f"--output={quote(str(folder / 'log.txt'))}",  # Slurm reads quotes as a shell does
+        f"--output={quote(str(log))}",  # Slurm reads quotes as a shell does
     )
     kept = [line for line in lines if _option(line) not in OWN_OPTIONS]
     return "\n".join(

@@ -88,6 +88,7 @@ def make_study(
         study.folder_of(point).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (study.folder_of(point) / name).write_text(text, encoding="utf-8")
+    (folder / "logs").mkdir()  # Slurm makes none
     study.write()
     return study, runs, costs
 

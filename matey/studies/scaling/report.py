@@ -1,13 +1,17 @@
-"""The report of a scaling study: a table of all points, and one page that shows how the run scales."""
+"""The report of a scaling study: a table of all points, plots, sentences on what they mean, and one page of these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from textwrap import fill
 
 from matey.checkpoints.run_files import REPORT
 from matey.config import load_config
-from matey.report.page import definitions, figure, heading, page, paragraph, table
-from matey.report.png import to_png
+from matey.report.png import write_png
+from matey.report.text_table import text_table
+from matey.studies.folder import TEXT
+from matey.studies.page import write_page
 from matey.studies.scaling import charts
 from matey.studies.scaling.measured import Measured, read_lengths
 from matey.studies.scaling.results import Results, collect
@@ -20,16 +24,17 @@ MODES = {
     "strong": "Strong scaling: the global batch is the same at all points, so that a step should take less time on more ranks.",
     "sequence": "Sequence parallelism: all ranks share the tokens of one sample, so that a rank should hold fewer of them.",
 }
-
-LENGTHS_CAPTION = (
-    "Filled: measured; hollow: by what training knows beforehand, the blocks' activations, shared out evenly; dashed: in "
-    "proportion to the ranks, from the smallest measured point. Right: the samples that were measured."
+READING = (
+    "Step: median, and between which seconds the middle half of the steps lay. Efficiency: tokens per second and rank over "
+    "those of the smallest point. CPU time: that of all ranks in a step, and that of a token over the smallest point's. In "
+    "the plots, filled is measured and hollow modelled; dashed is what ideal scaling from the smallest measured point gives."
 )
+WIDTH = 118
 LITTLE_ACTIVITY = 0.7  # CPU time over wall-clock time below which a report says so
 
 
 def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
-    """Write points.csv and report.html into the study's folder and return a line that says where they are.
+    """Write points.csv, results.txt, plots and report.html into the study's folder; return the text.
 
     Args:
         study: a study of which at least one point has been measured.
@@ -39,82 +44,78 @@ def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
         ConfigError: no point has come beyond its warm-up, or a machine is not known.
     """
     results = collect(study, also_on)
+    text = "\n\n".join(fill(part, WIDTH) if "\n" not in part else part for part in _paragraphs(results))
     write_rows(study.folder / "points.csv", results.rows)
-    title = f"{study.mode} scaling"
-    (study.folder / REPORT).write_text(page(f"{title} - MATEY", _sections(results)), encoding="utf-8")
-    return f"Table: {study.folder / 'points.csv'}   report: {study.folder / REPORT}"
+    (study.folder / TEXT).write_text(f"{text}\n", encoding="utf-8")
+    _draw(results)
+    write_page(study.folder / REPORT, [study.folder])
+    return f"{text}\n\nTable: {study.folder / 'points.csv'}   report: {study.folder / REPORT}"
 
 
-def _sections(results: Results) -> list[str]:
+def _draw(results: Results) -> None:
+    study, measured, modelled = results.study, results.rows_of("measured"), results.rows_of("modelled")
+    figures = {"points": charts.scaling_figure(_here(results))}
+    if measured and modelled:
+        figures["points_agreement"] = charts.agreement_figure(measured, modelled)
+    if study.lengths is not None and study.lengths.limit is not None:
+        found = {point.ranks: read_lengths(study.folder_of(point) / LENGTHS_FILE) for point in study.points}
+        samples = {ranks: points for ranks, points in found.items() if points}
+        figures["points_lengths"] = charts.lengths_figure(_here(results), samples, study.lengths.limit)
+    for name in results.other_machines:
+        figures[f"points_on_{Path(name).stem}"] = charts.scaling_figure(results.rows_of("modelled", name))
+    for name, figure in figures.items():
+        write_png(figure, study.folder / f"{name}.png")
+
+
+def _paragraphs(results: Results) -> Iterator[str]:
     study, rows = results.study, results.rows_of("measured")
-    here = sorted([*rows, *results.rows_of("modelled")], key=lambda row: (row.ranks, row.kind))
-    return [
-        heading(1, f"{study.mode.capitalize()} scaling"),
-        paragraph(MODES[study.mode], "soft"),
-        definitions(_facts(results)),
-        *_warnings(rows),
-        figure(
-            to_png(charts.scaling_figure(here)),
-            "Filled: measured; hollow: modelled; dashed: what ideal scaling from the smallest measured point gives.",
-        ),
-        _rows_table(here),
-        paragraph(
-            "Step: median, and between which seconds the middle half of the steps lay. Efficiency: tokens per second and rank "
-            "over those of the smallest point. CPU time: that of all ranks in a step.",
-            "soft",
-        ),
-        *_parts(results.measured, rows),
-        *_lengths(study, here),
-        heading(2, "Model against measurement"),
-        paragraph(results.model_note),
-        *_agreement(rows, results.rows_of("modelled")),
-        *(part for name in results.other_machines for part in _elsewhere(results.rows_of("modelled", name), name)),
-    ]
-
-
-def _facts(results: Results) -> list[tuple[str, str]]:
-    study = results.study
     run = load_config(study.folder_of(study.points[0]) / "run.yaml")
-    missing = [point.name for point in study.points if point not in results.measured]
-    facts = [
-        (
-            "model",
-            f"{run.model.size} {run.model.scheme}, {run.tokens.set} patches {[list(p) for p in run.tokens.patches]}",
-        ),
-        ("data", ", ".join(data.path for data in run.data.sets)),
-        ("points", ", ".join(str(point) for point in study.points)),
-        ("machine", study.machine),
-        (
-            "steps",
-            f"{study.warm_up} of warm-up left out; medians over the rest, of which the last are counted and not timed",
-        ),
-    ]
-    return facts + ([("not measured", ", ".join(missing))] if missing else [])
+    yield MODES[study.mode]
+    yield (
+        f"Model: {run.model.size} {run.model.scheme}, {run.tokens.set} patches "
+        f"{[list(patch) for patch in run.tokens.patches]}, on {', '.join(data.path for data in run.data.sets)}"
+    )
+    if missing := [str(point) for point in study.points if point not in results.measured]:
+        yield f"Not measured: {', '.join(missing)}."
+    yield from _warnings(rows)
+    yield points_table(_here(results))
+    yield READING
+    if results.measured:
+        yield _parts(results.measured)
+        yield from _traffic(results.measured)
+    yield from _lengths(study, _here(results))
+    yield results.model_note
+    for name in results.other_machines:
+        yield f"Modelled on {name}. Nothing of this was measured: rates and links are its file's, with a rank on every GPU."
+        yield points_table(results.rows_of("modelled", name))
 
 
-def _warnings(rows: Sequence[Row]) -> list[str]:
-    """Say where wall-clock time does not mean what it seems to."""
-    notes = []
+def _here(results: Results) -> list[Row]:
+    """Return the rows of the study's own machine, measured and modelled beside each other."""
+    return sorted(results.rows_of("measured") + results.rows_of("modelled"), key=lambda row: (row.ranks, row.kind))
+
+
+def _warnings(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield where wall-clock time does not mean what it seems to."""
     if shared := [row for row in rows if row.shares_cores]:
-        notes.append(
-            f"{' and '.join(f'{row.ranks} ranks share {row.num_cores:g} cores' for row in shared)}: there, wall-clock time and "
-            "efficiency are not meaningful (crossed). What counts is the CPU time and the memory of all ranks together."
+        yield (
+            f"{' and '.join(f'{row.ranks} ranks share {row.num_cores:g} cores' for row in shared)}: there, wall-clock time "
+            "and efficiency are not meaningful (crossed). What counts is the CPU time and the memory of all ranks together."
         )
     if idle := [row for row in rows if not row.shares_cores and row.activity < LITTLE_ACTIVITY]:
-        notes.append(
-            f"CPUs were busy for {', '.join(f'{row.activity:.0%} (ranks: {row.ranks})' for row in idle)} of the time only: the "
-            "machine did other things, the ranks waited for each other, or a GPU computed."
+        yield (
+            f"CPUs were busy for {', '.join(f'{row.activity:.0%} (ranks: {row.ranks})' for row in idle)} of the time only: "
+            "the machine did other things, the ranks waited for each other, or a GPU computed."
         )
-    return [paragraph(note) for note in notes]
 
 
-def _rows_table(rows: Sequence[Row]) -> str:
+def points_table(rows: Sequence[Row]) -> str:
+    """Lay rows out as plain text."""
     head = ("", "ranks", "samples", "step", "tokens/s", "efficiency", "CPU time", "memory: rank, all", "communication")
-    return table(head, [_cells(row) for row in rows])
+    return text_table(head, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """Return a row as text."""
     spread = "" if row.seconds_low is None else f" ({row.seconds_low:.3g} to {row.seconds_high:.3g})"
     efficiency = "shared cores" if row.shares_cores else f"{row.efficiency:.0%}"
     total = "" if row.total_memory_bytes is None else f", {row.total_memory_bytes / 2**30:.2f}"
@@ -125,25 +126,23 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.seconds:.3g}{spread} s",
         f"{row.tokens_per_second:,.0f}",
         efficiency,
-        "" if row.cpu_seconds is None else f"{row.cpu_seconds:.3g} s",
+        "" if row.cpu_seconds is None else f"{row.cpu_seconds:.3g} s, {row.cpu_over_first:.2f}",
         f"{row.peak_memory_bytes / 2**30:.2f}{total} GiB",
         "" if row.communication_share is None else f"{row.communication_share:.0%}",
     )
 
 
-def _parts(measured: dict[Point, Measured], rows: Sequence[Row]) -> list[str]:
-    """Show the parts of a step and its collectives."""
-    if not measured:
-        return [paragraph("Nothing has been measured yet: all points are modelled.")]
-    caption = "Measured. Communication is part of backward and optimizer."
-    return [
-        heading(2, "Where the time goes"),
-        figure(to_png(charts.parts_figure(measured, rows)), caption),
-        *_traffic(measured),
+def _parts(measured: Mapping[Point, Measured]) -> str:
+    names = list(next(iter(measured.values())).seconds_by_part)
+    rows = [
+        (str(point.ranks), *(f"{seen.seconds_by_part.get(name, 0.0):.3g} s" for name in names))
+        for point, seen in measured.items()
     ]
+    return text_table(("parts of a step, ranks", *names), rows)
 
 
-def _traffic(measured: dict[Point, Measured]) -> list[str]:
+def _traffic(measured: Mapping[Point, Measured]) -> Iterator[str]:
+    """Yield the messages of rank 0 in a step; the time holds the waiting for ranks that come later."""
     rows = [
         (
             str(point.ranks),
@@ -155,53 +154,23 @@ def _traffic(measured: dict[Point, Measured]) -> list[str]:
         for point, seen in measured.items()
         for kind, total in seen.traffic.items()
     ]
-    head = ("ranks", "collective", "calls", "bytes", "time")
-    caption = "Of rank 0 in a step, by DeepSpeed's communication logger; the time holds the waiting for ranks that come later."
-    return [table(head, rows, num_text=2), paragraph(caption, "soft")] if rows else []
+    if rows:
+        yield text_table(("messages of rank 0, ranks", "collective", "calls", "bytes", "time"), rows, 2, merge=1)
 
 
-def _lengths(study: Study, rows: Sequence[Row]) -> list[str]:
-    if study.lengths is None:
-        return []
-    cells = [
-        (row.kind, str(row.ranks), f"{row.longest_tokens:,.0f}", f"{row.longest_tokens / study.lengths.num_tokens:.2f}")
-        for row in rows
-        if row.longest_tokens is not None
-    ]
-    if not cells:
-        return []
+def _lengths(study: Study, rows: Sequence[Row]) -> Iterator[str]:
+    known = [(row, row.longest_tokens) for row in rows if row.longest_tokens is not None]
+    if study.lengths is None or not known:
+        return
     lengths = study.lengths
     assert lengths.limit is not None, "it is measured before any point"
-    found = {point.ranks: read_lengths(study.folder_of(point) / LENGTHS_FILE) for point in study.points}
-    samples = {ranks: points for ranks, points in found.items() if points}
-    return [
-        heading(2, "Longest sequence"),
-        paragraph(
-            f"Tokens of one sample in {lengths.case['dtype']} whose activations take at most "
-            f"{lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line through two made-up samples that about fit, on "
-            "grids that grow along their first axis. A sample of "
-            f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
-        ),
-        figure(to_png(charts.lengths_figure(rows, samples, lengths.limit)), LENGTHS_CAPTION),
-        table(("", "ranks", "tokens", "over that sample"), cells),
-    ]
-
-
-def _agreement(measured: Sequence[Row], modelled: Sequence[Row]) -> list[str]:
-    if not measured or not modelled:
-        return []
-    caption = (
-        "The numbers at the points are their ranks; on the dashed line the model is right. Crossed: ranks share cores."
+    yield (
+        f"Longest sequence: tokens of one sample in {lengths.case['dtype']} whose activations take at most "
+        f"{lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line through two made-up samples that about fit, on "
+        "grids that grow along their first axis; modelled: by what training knows beforehand, shared out evenly. A sample of "
+        f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
     )
-    return [figure(to_png(charts.agreement_figure(measured, modelled)), caption)]
-
-
-def _elsewhere(rows: list[Row], machine: str) -> list[str]:
-    return [
-        heading(2, f"Modelled on {machine}"),
-        paragraph(
-            f"Nothing of this was measured: rates and links are those of {machine}'s file, with a rank on every GPU."
-        ),
-        figure(to_png(charts.scaling_figure(rows)), "Hollow: modelled."),
-        _rows_table(rows),
+    cells = [
+        (row.kind, str(row.ranks), f"{tokens:,.0f}", f"{tokens / lengths.num_tokens:.2f}") for row, tokens in known
     ]
+    yield text_table(("", "ranks", "tokens", "over that sample"), cells)

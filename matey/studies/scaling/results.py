@@ -51,7 +51,7 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
     if not measured and not on_nodes:
         raise ConfigError(
             f"No point of {study.folder} has a step beyond the warm-up of {study.warm_up}; start `run` first, and look at "
-            "log.txt in the points' folders if it failed."
+            "its logs/ if it failed."
         )
     rows = with_efficiency([measured_row(study, point, seen) for point, seen in measured.items()])
     try:

@@ -31,7 +31,7 @@ def test_a_job_has_the_sites_options_and_the_points_own_size_once_each(study, sc
     assert len(options) == len(set(options)) and not {"-N", "-t", "-o", "-J", "--signal"} & set(options)
     assert "#SBATCH --nodes=92\n" in text and "#SBATCH --time=20\n" in text
     (output,) = [line for line in text.splitlines() if "--output" in line]
-    assert shlex.split(output) == ["#SBATCH", f"--output={study.folder_of(study.points[-1]) / 'log.txt'}"]
+    assert shlex.split(output) == ["#SBATCH", f"--output={study.folder / 'logs' / 'nodes_92.txt'}"]
     site = "-C nvme" if "frontier" in str(script) else "--gpus-per-node=8"
     assert f"#SBATCH {site}" in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0

@@ -1,10 +1,10 @@
-"""Puts all studies of a folder on one page, for tools/reproduce.py."""
+"""Puts studies on one page: of each what it is about, its plots, and its tables and sentences as text."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -19,21 +19,24 @@ MOST_ROWS = 60
 """Rows of a table that the page shows where a study has no laid-out table; all are in its CSV."""
 
 
-def report(args: argparse.Namespace) -> None:
-    """Write one self-contained page of all studies in a folder.
+def write_page_of_all(out: Path) -> Path:
+    """Write one self-contained page of all studies in a folder, and return its path.
 
     Raises:
         StudyError: there is none.
     """
-    out = args.out.absolute()
     studies = [path.parent for path in sorted([*out.glob(STUDY), *out.glob(f"*/{STUDY}")])]
     if not studies:
-        raise StudyError(f"{out} holds no study; run one with --out {args.out} first.")
-    body = [heading(1, "Studies"), paragraph(f"{datetime.now():%Y-%m-%d %H:%M}, {out.name}", "soft")]
-    for folder in studies:
-        body += _section(folder)
-    (out / REPORT).write_text(page("MATEY: studies", body), encoding="utf-8")
-    print(f"Page: {out / REPORT}")
+        raise StudyError(f"{out} holds no study; run one with --out {out} first.")
+    return write_page(out / REPORT, studies)
+
+
+def write_page(path: Path, folders: Sequence[Path]) -> Path:
+    """Write a self-contained page of studies in these folders, and return its path."""
+    about = f"{datetime.now():%Y-%m-%d %H:%M}, {path.absolute().parent.name}"
+    body = [heading(1, "Studies"), paragraph(about, "soft"), *(part for each in folders for part in _section(each))]
+    path.write_text(page("MATEY: studies", body), encoding="utf-8")
+    return path
 
 
 def _section(folder: Path) -> list[str]:
@@ -42,7 +45,8 @@ def _section(folder: Path) -> list[str]:
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)
     title = f"{name}: {known().tables[facts['scale']].title}" if known else name
-    section = [heading(2, title), paragraph(", ".join(f"{key}: {value}" for key, value in facts.items()), "soft")]
+    shown = [f"{key}: {value}" for key, value in facts.items() if key not in ("points", "lengths")]
+    section = [heading(2, title), paragraph(", ".join(shown), "soft")]
     pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))
     section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in pictures]
     section += [
