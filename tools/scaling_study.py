@@ -6,7 +6,7 @@
     python tools/scaling_study.py report --out DIR
 
 `plan` writes a folder for each point: run YAML, DeepSpeed JSON, job, expected cost. `run` starts the jobs here, one after
-another, or hands them to Slurm; points that are finished are skipped. `report` prints and writes tables, plots and one page of these.
+another, or hands them to Slurm; points that are finished are skipped. `report` writes tables and plots.
 """
 
 from __future__ import annotations

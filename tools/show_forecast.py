@@ -3,7 +3,7 @@
     python tools/show_forecast.py --checkpoint RUN_OR_MODEL --data PATH --out forecast.png [--steps 20,40,60]
 
 Upper row: the last frame that the model knows, and what it forecasts from there over its own predictions, each under the mesh
-of the tokens into which the model cuts it. Lower row: the truth. Errors are NRMSE, the mean over the fields.
+of the tokens into which the model cuts it. Lower row: the truth. Errors are the field's NRMSE.
 """
 
 from __future__ import annotations

@@ -8,11 +8,14 @@ from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.trained import load_trained
 from matey.checkpoints.trained_folder import CheckpointError
-from matey.data import DataError, open_dataset
-from matey.evaluate.snapshots import forecast_snapshots
+from matey.data import DataError, Window, open_dataset
+from matey.data.windows import num_starts
+from matey.evaluate.evaluation import check_fit
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.shown_rollouts import show_rollout
 from matey.mistakes import writing
 from matey.report.png import write_png
-from matey.report.snapshot_plots import snapshots_figure
+from matey.report.snapshot_plots import errors, snapshots_figure
 
 
 def main(args: argparse.Namespace) -> int:
@@ -29,12 +32,26 @@ def draw(args: argparse.Namespace) -> None:
     num_frames = args.history or trained.num_frames
     if num_frames is None:
         raise CheckpointError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
-    data = open_dataset(args.data)
+    data = open_dataset(args.data).with_given(trained.model.config.given)
     field = args.field or data.fields[0]
     if field not in data.fields:
         raise DataError(f"{args.data} has no field {field!r}; its fields are {', '.join(data.fields)}.")
-    snapshots = forecast_snapshots(trained.model, data, args.trajectory, args.start, num_frames, sorted({*args.steps}))
-    write_png(snapshots_figure(snapshots, data.fields.index(field)), args.out)
-    for snapshot in snapshots:
-        errors = f"NRMSE {snapshot.error:.4f}, persistence {snapshot.persistence:.4f}" if snapshot.step else "known"
-        print(f"{snapshot.step:5d} snapshots later: {snapshot.layout.num_tokens} tokens, {errors}")
+    if args.trajectory >= data.num_trajectories:
+        raise DataError(
+            f"{data.system} has {data.num_trajectories} trajectories here, numbered from 0; got {args.trajectory}."
+        )
+    held_out = HeldOut((data,), ((args.trajectory,),), num_frames)
+    check_fit(trained.model, held_out)
+    num_steps, about = max(args.steps), data.trajectories[args.trajectory]
+    last_start = num_starts(about, num_frames, num_steps) - 1
+    if args.start > last_start:
+        raise DataError(
+            f"{about.label}: with {num_steps} snapshots to forecast, expected a first frame from 0 to {last_start}, got "
+            f"{args.start}."
+        )
+    window = Window(0, args.trajectory, args.start, lead=1)
+    shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
+    write_png(snapshots_figure(shown), args.out)
+    for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
+        found = f"NRMSE {error:.4f}, persistence {persistence:.4f}" if view.step else "known"
+        print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")

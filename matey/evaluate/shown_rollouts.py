@@ -1,9 +1,10 @@
-"""One rollout of each system to look at step by step: that of the trajectory with the largest error."""
+"""Rollouts to look at step by step; on a report, one of each system, from the trajectory with the largest error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class View:
     """One field of one trajectory at one step.
 
     Attributes:
-        step: snapshots after the last known frame.
+        step: snapshots after the last known frame; 0 is that frame itself.
         time: time since the trajectory began, in the units of the data set.
         forecast: ``(z, y, x)``, the forecast in physical units.
         truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
@@ -45,7 +46,7 @@ class ShownRollout:
     Attributes:
         system: name of the PDE system.
         trajectory: file and name of the trajectory.
-        field: name of the field that is shown, the first.
+        field: name of the field that is shown.
         spacing: cell size along ``z, y, x``.
         views: the field, its truth and the tokens at some steps, the last one among them.
     """
@@ -61,22 +62,25 @@ def show_rollouts(model: MateyModel, data: HeldOut, windows: Sequence[Window], n
     """Roll the model out from a window of each system, and keep as many steps as a page can carry."""
     most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
     shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
-    return [_show_rollout(model, data, window, num_steps, frozenset(shown)) for window in windows]
+    return [show_rollout(model, data, window, num_steps, shown) for window in windows]
 
 
-def _show_rollout(
-    model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: frozenset[int]
+def show_rollout(
+    model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: Collection[int], field: int = 0
 ) -> ShownRollout:
+    """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
     about = data.sets[window.set_index].trajectories[window.trajectory]
     history, views = known.batch.history, []
-    for step, frame in enumerate(rollout(model, known.batch, num_steps), start=1):
-        history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
+    truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
+    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps))):
+        if step:
+            history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
         if step not in shown:
             continue
         batch = known.batch.with_tensors(history=history)
         time = (window.start + data.num_frames - 1 + step) * about.time_step
         layout = tokenize([batch], model.config.patches, model.config.refinement).layout
-        views.append(View(step, time, history[0, -1, 0], known.truth[0, step - 1, 0], layout))
+        views.append(View(step, time, history[0, -1, field], truth[0, step, field], layout))
     label = f"{about.source.name}, trajectory {about.name}"
-    return ShownRollout(known.batch.system, label, known.batch.fields[0], known.batch.spacing, tuple(views))
+    return ShownRollout(known.batch.system, label, known.batch.fields[field], known.batch.spacing, tuple(views))
