@@ -93,7 +93,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
     )
     parser.add_argument(
-        "--layout", choices=("official", *LAYOUTS), default="official", help=f"{layouts} (default: %(default)s)"
+        "--layout",
+        choices=("official", "the_well", *LAYOUTS),
+        default="official",
+        help=f"{layouts} (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, help="threads (default: as many as PyTorch takes)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")

@@ -5,25 +5,22 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from matey.data import open_dataset
+from matey.data.splits import Split
+from matey.data.to_the_well import write_the_well
 from matey.parallel.allocator import keep_freed_memory
 from matey.simulate.catalogue import settings
-from matey.simulate.ensemble import Ensemble, Layout, System, Trajectory, make
+from matey.simulate.ensemble import Ensemble, System, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
 from matey.simulate.systems import SYSTEMS
-from matey.simulate.the_well_systems import LAYOUTS as WELL_LAYOUTS
-
-# Beside the official one, which a system brings along.
-LAYOUTS: dict[str, Mapping[str, Layout]] = {
-    "the_well": WELL_LAYOUTS,
-    "npy": {"mhd_cavity": ARRAYS},
-}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -33,6 +30,12 @@ def main(options: argparse.Namespace) -> None:
         ValueError: the options make no sense, or something else lies where a file should go.
     """
     ensemble = requested(options)
+    official = options.out
+    if options.layout == "the_well":
+        official = options.out.absolute().with_name(
+            f".{options.out.name}.official"
+        )  # kept where it is interrupted, and gone on with
+        check_the_well(options.out, ensemble)
     there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < ensemble.num_bytes:
@@ -47,7 +50,9 @@ def main(options: argparse.Namespace) -> None:
             return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory")
         return told(trajectories, options.system, num_trajectories)
 
-    written = make(options.out, ensemble, workers, options.overwrite, show)
+    written = make(official, ensemble, workers, options.overwrite, show)
+    if official != options.out:
+        written = to_the_well(official, options.out)
     if not written:
         print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
     size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
@@ -55,6 +60,30 @@ def main(options: argparse.Namespace) -> None:
         print(f"Wrote {written[0]}: {size}")
     elif written:
         print(f"Wrote {len(written)} files to {options.out}: {size}")
+
+
+def check_the_well(out: Path, ensemble: Ensemble) -> None:
+    """Raise ValueError, before anything is solved, where there is something already, or too little for all parts."""
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
+    if ensemble.num_trajectories < 3:
+        raise ValueError(
+            f"The Well's layout has parts train, valid and test: make 3 trajectories, not {ensemble.num_trajectories}."
+        )
+
+
+def to_the_well(official: Path, out: Path) -> list[Path]:
+    """Turn official files into The Well's, the last tenths for validation and testing, and return these."""
+    if out.exists():
+        out.rmdir()  # write_the_well makes it
+    data = open_dataset(official)
+    numbers = tuple(range(data.num_trajectories))
+    held_back = max(1, len(numbers) // 10)
+    write_the_well(
+        data, Split(numbers[: -2 * held_back], numbers[-2 * held_back : -held_back], numbers[-held_back:]), out
+    )
+    shutil.rmtree(official)
+    return [path for path in out.rglob("*") if path.is_file()]
 
 
 def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterator[Trajectory]:
@@ -75,8 +104,8 @@ def requested(options: argparse.Namespace) -> Ensemble:
     }
     chosen = {name: getattr(options, name) for name in settings()}
     system: System = SYSTEMS[options.system]
-    if options.layout != "official":
-        system = replace(system, layout=LAYOUTS[options.layout][options.system])
+    if options.layout == "npy":
+        system = replace(system, layout=ARRAYS)
     return system.ensemble(given(chosen), **given(sizes))
 
 

@@ -91,8 +91,8 @@ CATALOGUE = {
     ),
 }
 
-LAYOUTS = {"the_well": tuple(CATALOGUE), "npy": ("mhd_cavity",)}
-"""The forms in which files are written beside a system's own, the official one, and the systems that each is made for."""
+LAYOUTS = {"npy": ("mhd_cavity",)}
+"""The forms in which files are written that not every system has, and the systems that each is made for."""
 
 
 def settings() -> dict[str, list[str]]:

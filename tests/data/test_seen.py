@@ -1,7 +1,6 @@
 """Trajectories that were trained on are known again by their first frames, and no others are taken for them."""
 
 import shutil
-from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -12,18 +11,15 @@ from matey.data.fingerprints import fingerprints
 from matey.data.seen import read_seen, seen_text, trained_on, twins_note
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
+from matey.data.to_the_well import write_the_well
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
-from matey.simulate.the_well_systems import LAYOUTS
 
 SPLIT = ((0.5, 0.25, 0.25), 0, None)
 
 
-def simulate(folder, first_seed, num_trajectories=4, num_frames=3, layout=None):
-    system = SYSTEMS["diffusion_reaction"]
-    if layout is not None:
-        system = replace(system, layout=layout)
-    ensemble = system.ensemble(
+def simulate(folder, first_seed, num_trajectories=4, num_frames=3):
+    ensemble = SYSTEMS["diffusion_reaction"].ensemble(
         num_trajectories=num_trajectories, resolution=8, num_frames=num_frames, first_seed=first_seed
     )
     make(folder, ensemble)
@@ -53,7 +49,9 @@ def test_the_same_seeds_simulated_anew_are_known_again(trained, known, tmp_path)
 
 
 def test_another_layout_of_the_same_simulation_is_known_again(trained, known, tmp_path):
-    well = simulate(tmp_path / "well", first_seed=0, num_trajectories=8, layout=LAYOUTS["diffusion_reaction"])
+    data = simulate(tmp_path / "data", first_seed=0, num_trajectories=8)
+    write_the_well(data, split_set(data, *SPLIT), tmp_path / "well")
+    well = open_dataset(tmp_path / "well")
     assert {about.source.suffix for about in well.trajectories} == {".hdf5"}
     assert len(trained_on(well, range(8), known, None)) == len(trained[1].train)
 

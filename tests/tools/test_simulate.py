@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from matey.commands import simulate
 from matey.data import open_dataset
-from matey.simulate.catalogue import LAYOUTS
 from matey.simulate.systems import SYSTEMS
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
@@ -80,15 +78,14 @@ def test_a_part_of_a_name_that_no_other_has_is_enough(run, tmp_path):
 
 
 def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
-    assert run("shallow_water", "--out", tmp_path, *SMALL, "--layout", "the_well")[0] == 0
+    flags = ("shallow_water", "--out", tmp_path / "out", *SMALL, "--layout", "the_well")
+    assert run(*flags)[0] == 0
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert found == [*(f"data/{part}/shallow_water.hdf5" for part in ("test", "train", "valid")), "stats.yaml"]
-
-
-def test_the_command_line_names_the_systems_of_each_layout():
-    assert {name: set(layouts) for name, layouts in simulate.LAYOUTS.items()} == {
-        name: set(systems) for name, systems in LAYOUTS.items()
-    }
+    assert found == [*(f"out/data/{part}/shallow_water.hdf5" for part in ("test", "train", "valid")), "out/stats.yaml"]
+    assert open_dataset(tmp_path / "out").num_trajectories == 3
+    assert "holds something already; choose another --out" in run(*flags)[2]
+    few = run("shallow_water", "--out", tmp_path / "few", *SMALL, "--layout", "the_well", "--trajectories", 2)
+    assert few[0] == 2 and "make 3 trajectories, not 2" in few[2] and not (tmp_path / "few").exists()
 
 
 def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):
