@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from matey.config.choices import CRITERIA
 from matey.studies.pretraining.cases import (
@@ -93,7 +94,6 @@ SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 
 
 def _adaptivity() -> Study:
-    title = "Adaptive tokens against uniform ones"
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,), extra=False)
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
@@ -105,94 +105,50 @@ def _adaptivity() -> Study:
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
     )
-    references = ("vit-uniform-16", "vit-uniform-8")
-    return Study(
-        ("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"),
-        {
-            "tiny": Table(
-                title, BASE, tiny, references, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16
-            ),
-            "small": Table(
-                title,
-                BASE,
-                small,
-                ("vit-uniform-16", "vit-mix-by-random-38"),
-                (Simulated(THERMALS, 128, 24, 31),),
-                ("train.steps=250", SMALL_SPLIT),
-                3,
-                10,
-                40,
-            ),
-            "laptop": Table(title, BASE, laptop, references, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
-            "paper": Table(title, PAPER_THERMALS, paper, references, max_windows=1000),
-        },
-    )
+    table, uniform = partial(Table, "Adaptive tokens against uniform ones"), ("vit-uniform-16", "vit-uniform-8")
+    of = ("vit-uniform-16", "vit-mix-by-random-38")
+    tables = {
+        "tiny": table(BASE, tiny, uniform, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
+        "small": table(
+            BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
+        ),
+        "laptop": table(BASE, laptop, uniform, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
+        "paper": table(PAPER_THERMALS, paper, uniform, max_windows=1000),
+    }
+    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
 
 def _schemes() -> Study:
-    title = "Attention schemes against parameters, time and memory"
     systems = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
     frames = {"compressible_rand": 21, "compressible_turb": 21}
-    references = ("vit-micro",)
-    return Study(
-        ("parameters", "step_seconds", "peak_memory_bytes"),
-        {
-            "tiny": Table(
-                title,
-                BASE,
-                scheme_cases(("micro",)),
-                references,
-                tuple(Simulated(system, 32, 8, 13) for system in systems[:2]),
-                ("train.steps=40",),
-                1,
-                4,
-                16,
-            ),
-            "small": Table(
-                title,
-                BASE,
-                scheme_cases(("micro",)),
-                references,
-                tuple(Simulated(system, 32, 24, 21) for system in systems[:2]),
-                ("train.steps=250", SMALL_SPLIT),
-            ),
-            "laptop": Table(
-                title,
-                BASE,
-                scheme_cases(("micro", "Ti", "S")),
-                references,
-                tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems),
-                ("train.steps=300", *adaptive("mix", (16, 8), 0.05)),
-            ),
-            "paper": Table(
-                title,
-                "launch/runs/paper_pretrain_vit_b.yaml",
-                scheme_cases(("Ti", "S", "B")),
-                ("vit-Ti",),
-                max_windows=1000,
-            ),
-        },
-    )
+    tiny, small = (tuple(Simulated(system, 32, *size) for system in systems[:2]) for size in ((8, 13), (24, 21)))
+    laptop = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems)
+    adapted = ("train.steps=300", *adaptive("mix", (16, 8), 0.05))
+    table, of = partial(Table, "Attention schemes against parameters, time and memory"), ("vit-micro",)
+    paper = "launch/runs/paper_pretrain_vit_b.yaml"
+    tables = {
+        "tiny": table(BASE, scheme_cases(("micro",)), of, tiny, ("train.steps=40",), 1, 4, 16),
+        "small": table(BASE, scheme_cases(("micro",)), of, small, ("train.steps=250", SMALL_SPLIT)),
+        "laptop": table(BASE, scheme_cases(("micro", "Ti", "S")), of, laptop, adapted),
+        "paper": table(paper, scheme_cases(("Ti", "S", "B")), ("vit-Ti",), max_windows=1000),
+    }
+    return Study(("parameters", "step_seconds", "peak_memory_bytes"), tables)
 
 
 def _scaling_of_tokens() -> Study:
     title = "Tokens and time against resolution, structures of one size"
-    costs = ("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes")
 
     def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: int) -> Table:
         cases = resolution_cases(resolutions, trajectories, frames)
         return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, labels_grow=True, **rest)
 
-    tiny = at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16)
-    return Study(
-        costs,
-        {
-            "tiny": tiny,
-            "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
-            "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
-            "paper": at((256, 512, 1024), 120, 101),
-        },
-    )
+    tables = {
+        "tiny": at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16),
+        "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
+        "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
+        "paper": at((256, 512, 1024), 120, 101),
+    }
+    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
 
 STUDIES: dict[str, Callable[[], Study]] = {
