@@ -23,10 +23,12 @@ pytest_plugins = ["tests.support.evaluations", "tests.support.processes", "tests
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start is to hear it
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+gc.disable()  # until all tests are found: there is no garbage yet
 
 
 def pytest_collection_finish():
     gc.freeze()  # a million objects of the imports, through which Python would look for garbage again and again
+    gc.enable()
 
 
 @pytest.fixture

@@ -105,12 +105,6 @@ def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser
     wait.add_argument("--model", default="micro", help="micro, Ti, S or B (micro)")
     wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
     wait.add_argument("--stage", type=flags.whole(0, 3), default=1, help="stage of ZeRO (1)")
-    wait.add_argument(
-        "--prepare",
-        choices=("ahead", "inside"),
-        default="ahead",
-        help="whether micro-batches come prepared, as in training, or are prepared inside the step (ahead)",
-    )
 
 
 def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:

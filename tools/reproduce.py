@@ -103,7 +103,6 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     study.add_argument("--seconds", default="110", metavar="S,S", help="seconds of training per system (110)")
     study.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each point (3)")
     study.add_argument("--data", default=data, metavar="PATH,PATH", help="one data set for each system (%(default)s)")
-    study.add_argument("--systems", metavar="NAME,NAME", help="systems of the data to compare on (all)")
     study.add_argument(
         "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
     )
@@ -169,7 +168,7 @@ def check_peers(args: argparse.Namespace) -> None:
         if value < 1:
             raise StudyError(f"{flag} must be 1 or more, got {value}.")
     args.seconds = numbers("--seconds", args.seconds)
-    args.paths = paths_by_system(args.data.split(","), WORK, args.systems and args.systems.split(","))
+    args.paths = paths_by_system(args.data.split(","), WORK)
     load_config(args.config, args.set)
 
 

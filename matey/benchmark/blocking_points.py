@@ -10,14 +10,13 @@ from matey.benchmark.speed_cases import Case
 SCHEMES, TOKEN_SETS = ("vit", "svit", "avit"), {"uniform": (8,), "mix": (16, 8), "mul": (16, 8)}
 
 
-def blocking_points(model: str, ranks: int, stage: int, *, is_prepared: bool = True) -> list[Point]:
+def blocking_points(model: str, ranks: int, stage: int) -> list[Point]:
     """Count the blocking calls of a step for every scheme and token set.
 
     Args:
         model: size of the model.
         ranks: number of ranks, which form one sequence group.
         stage: stage of ZeRO.
-        is_prepared: whether micro-batches are prepared ahead, or inside the step.
 
     Raises:
         RuntimeError: a rank failed; with the end of what it said.
@@ -26,5 +25,5 @@ def blocking_points(model: str, ranks: int, stage: int, *, is_prepared: bool = T
         Case(model, scheme=scheme, tokens=tokens, patches=patches, grid=(64, 64), frames=2, fields=2)
         for scheme, (tokens, patches) in product(SCHEMES, TOKEN_SETS.items())
     ]
-    settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": is_prepared}
+    settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": True}
     return points_of_ranks("matey.benchmark.blocking_point", settings, ranks, "The count of blocking calls")

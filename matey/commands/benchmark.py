@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> int:
             sequence(args)
         elif args.what == "blocking":
             for ranks in args.ranks:
-                for point in blocking_points(args.model, ranks, args.stage, is_prepared=args.prepare == "ahead"):
+                for point in blocking_points(args.model, ranks, args.stage):
                     print(json.dumps(point))
         elif args.sweep:
             sweep(args.out, args.repeat)

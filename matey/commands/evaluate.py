@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +16,9 @@ from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
-from matey.evaluate.beyond import go_beyond, longest_rollout
-from matey.evaluate.comparison import Candidate, distinct_names, plan_comparison
-from matey.evaluate.comparison import compare as compare_models
-from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
+from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
+from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
 from matey.mistakes import writing
@@ -34,83 +34,30 @@ def main(args: argparse.Namespace) -> int:
     # Hugging Face's bars and its own report on weights; what is wrong with them is said in our words.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    compare(args) if len(args.checkpoint) > 1 else run(args)
-    return 0
-
-
-def run(args: argparse.Namespace) -> None:
-    """Evaluate as the command line says, write both files and print the table."""
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = find_device(args.device)
-    trained = load(args.checkpoint[0])
-    data = select_data(args, trained, args.checkpoint[0])
-    num_true = num_true_of(args, data)
-    longest = max(1, min(trained.lead_max or 1, num_true))
-    rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
-    protocol = Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
-    model = trained.model.to(device)
-    tasks = plan_tasks(model, data, protocol)
-    with writing(args.out):
-        args.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=sum(task.num_forecasts for task in tasks), desc="evaluate", unit=" forecasts") as bar:
-        evaluation = evaluate(model, data, protocol, tasks, bar.update)
-    if num_true < args.rollout:
-        evaluation = replace(evaluation, beyond=go_beyond(model, data, num_true, args.rollout))
-    date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
-    with writing(args.out):
-        write_records(evaluation.records, args.out / RECORDS)
-        write_report(args.out / REPORT, evaluation, describe(trained, data, protocol, date, command))
-    for note in data.notes:
-        print(note)
-    beyond = "" if evaluation.beyond is None else beyond_text(["MATEY"], [evaluation.beyond])
-    tables = [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond, READING]
-    print("", *filter(None, tables), f"Report: {args.out / REPORT}", sep="\n\n")
-
-
-def compare(args: argparse.Namespace) -> None:
-    """Evaluate several models on the same windows; write a page of each, and one on all of them, and print their table."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = find_device(args.device)
     models = [load(folder) for folder in args.checkpoint]
-    names = distinct_names(args.checkpoint)
-    data = select_data(args, models[0], args.checkpoint[0])
-    for name, trained in zip(names[1:], models[1:], strict=True):
-        try:
-            data = without_seen(data, trained.seen, trained.split, args.seen)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
+    data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
         Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder))
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
-    most_frames = max(candidate.num_frames for candidate in candidates)
-    num_true = num_true_of(args, replace(data, num_frames=most_frames))
-    longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
-    rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
-    protocol = Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
+    data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
+    protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=sum(t.num_forecasts for plan in plans for t in plan), desc="evaluate", unit=" forecasts") as bar:
-        evaluations = compare_models(candidates, data, protocol, plans, bar.update)
-    if num_true < args.rollout:
+        evaluations = compare(candidates, data, protocol, plans, bar.update)
+    if protocol.rollout_steps < args.rollout:
         evaluations = [
-            replace(
-                evaluation,
-                beyond=go_beyond(
-                    candidate.model,
-                    replace(data, num_frames=candidate.num_frames),
-                    num_true,
-                    args.rollout,
-                    start=most_frames - candidate.num_frames,
-                ),
-            )
-            for candidate, evaluation in zip(candidates, evaluations, strict=True)
+            replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout))
+            for candidate, found in zip(candidates, evaluations, strict=True)
         ]
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
-    folders = [name.replace("/", "-") for name in names]
+    alone = len(models) == 1
+    folders = ["" if alone else name.replace("/", "-") for name in names]
     with writing(args.out):
         for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
@@ -118,12 +65,35 @@ def compare(args: argparse.Namespace) -> None:
             own = replace(data, num_frames=candidate.num_frames)
             about = describe(trained, own, protocol, date, command)
             write_report(args.out / folder / REPORT, evaluation, about)
-        facts = [fact for fact in about.facts if fact[0] in ("date", "command", "data", "note", "device")]
-        pages = [f"{folder}/{REPORT}" for folder in folders]
-        write_comparison(args.out / REPORT, names, evaluations, facts, pages)
+        if not alone:
+            facts = [fact for fact in about.facts if fact[0] in ("date", "command", "data", "note", "device")]
+            pages = [f"{folder}/{REPORT}" for folder in folders]
+            write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    print(f"\n{comparison_text(names, evaluations)}\n\n{STAR}\n\nReport: {args.out / REPORT}")
+    tables = [alone_text(evaluations[0]), READING] if alone else [comparison_text(names, evaluations), STAR]
+    print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
+    return 0
+
+
+def alone_text(evaluation: Evaluation) -> str:
+    """Lay out what was found of one model."""
+    beyond = "" if evaluation.beyond is None else beyond_text(["MATEY"], [evaluation.beyond])
+    return "\n\n".join(filter(None, [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond]))
+
+
+def protocol_of(args: argparse.Namespace, models: Sequence[Trained], data: HeldOut) -> Protocol:
+    """Return what is measured: rollouts as far as there is truth, also in steps of the longest lead that all know."""
+    num_true = min(args.rollout, longest_rollout(data)) or args.rollout  # where there is none at all, the plan refuses
+    longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
+    rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
+    return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
+
+
+def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int) -> Beyond:
+    """Roll out beyond the truth, from histories that end at the same frame for all models."""
+    own = replace(data, num_frames=candidate.num_frames)
+    return go_beyond(candidate.model, own, num_true, num_steps, start=data.num_frames - candidate.num_frames)
 
 
 def load(folder: Path) -> Trained:
@@ -142,11 +112,6 @@ def num_frames_of(args: argparse.Namespace, trained: Trained, folder: Path) -> i
     return num_frames
 
 
-def num_true_of(args: argparse.Namespace, data: HeldOut) -> int:
-    """Return how many snapshots of the rollouts have a truth; where there is none at all, the plan refuses."""
-    return min(args.rollout, longest_rollout(data)) or args.rollout
-
-
 def find_device(name: str) -> torch.device:
     """Return the device, the first GPU if there is one for ``auto``."""
     if name == "auto":
@@ -157,8 +122,9 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def select_data(args: argparse.Namespace, trained: Trained, folder: Path) -> HeldOut:
-    """Open the data of the command line or of the run, and select the trajectories."""
+def select_data(args: argparse.Namespace, models: Sequence[Trained], names: Sequence[str]) -> HeldOut:
+    """Open the data of the command line or of the first run, and select the trajectories."""
+    trained, folder = models[0], args.checkpoint[0]
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
         sets = [open_dataset(path) for path in args.data]
@@ -170,5 +136,12 @@ def select_data(args: argparse.Namespace, trained: Trained, folder: Path) -> Hel
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:
-        return with_twins_noted(held_out, trained.seen)
-    return without_seen(held_out, trained.seen, trained.split, args.seen)
+        held_out = with_twins_noted(held_out, trained.seen)
+    for name, other in zip(names, models, strict=True):
+        if other is trained and not args.data:
+            continue
+        try:
+            held_out = without_seen(held_out, other.seen, other.split, args.seen)
+        except DataError as error:
+            raise DataError(f"{name}: {error}" if len(models) > 1 else str(error)) from None
+    return held_out

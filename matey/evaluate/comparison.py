@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,20 +29,10 @@ class Candidate:
     num_frames: int
 
 
-@dataclass(frozen=True)
-class Row:
-    """One kind of forecast of one system by all models.
-
-    Attributes:
-        records: the record of each model, in their order.
-    """
-
-    records: tuple[Record, ...]
-
-    @property
-    def best(self) -> int:
-        """Number of the model with the smallest error; one whose error is not finite is never it while others are."""
-        return min(range(len(self.records)), key=lambda index: _sortable(self.records[index].nrmse))
+def best_of(records: Sequence[Record]) -> int:
+    """Return which model's record has the smallest error; one whose error is not finite is never it while others are."""
+    errors = [record.nrmse for record in records]
+    return min(range(len(errors)), key=lambda index: math.inf if math.isnan(errors[index]) else errors[index])
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -72,7 +63,7 @@ def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Pr
         try:
             check_fit(candidate.model, replace(data, num_frames=candidate.num_frames))
         except DataError as error:
-            raise DataError(f"{candidate.name}: {error}") from None
+            raise DataError(f"{candidate.name}: {error}" if len(candidates) > 1 else str(error)) from None
         plans.append([_later(task, longest - candidate.num_frames) for task in tasks])
     return plans
 
@@ -95,14 +86,5 @@ def compare(
     ]
 
 
-def rows_of(records_by_model: Sequence[Sequence[Record]]) -> list[Row]:
-    """Put the records of the same forecasts side by side."""
-    return [Row(records) for records in zip(*records_by_model, strict=True)]
-
-
 def _later(task: Task, frames: int) -> Task:
     return replace(task, windows=tuple(replace(window, start=window.start + frames) for window in task.windows))
-
-
-def _sortable(error: float) -> float:
-    return error if error == error else float("inf")

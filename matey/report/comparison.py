@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matey.evaluate.beyond import Beyond
-from matey.evaluate.comparison import Row, rows_of
+from matey.evaluate.comparison import best_of
 from matey.evaluate.evaluation import Evaluation
+from matey.evaluate.records import Record
 from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
@@ -25,12 +26,12 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     columns = [f"{name} " for name in names]  # in place of a star
     errors, worst = [], []
     for row in rows:
-        record = row.records[0]
+        record = row[0]
         about = record.system, forecast_text(record)
-        cells = [f"{error_text(r.nrmse)}{'*' if i == row.best else ' '}" for i, r in enumerate(row.records)]
+        cells = [f"{error_text(r.nrmse)}{'*' if i == best_of(row) else ' '}" for i, r in enumerate(row)]
         others = error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
         errors.append((*about, *cells, *others))
-        worst.append((*about, *(f"{spread_cells(r)[1]} " for r in row.records)))
+        worst.append((*about, *(f"{spread_cells(r)[1]} " for r in row)))
     costs = [
         (of_system[0].system, *(f"{cost.tokens:.1f} " for cost in of_system))
         for of_system in zip(*(evaluation.costs for evaluation in evaluations), strict=True)
@@ -92,8 +93,9 @@ def write_comparison(
     path.write_text(page(f"{' and '.join(names)} - MATEY", body), encoding="utf-8")
 
 
-def _rows(evaluations: Sequence[Evaluation]) -> list[Row]:
-    return rows_of([summary_records(evaluation.records) for evaluation in evaluations])
+def _rows(evaluations: Sequence[Evaluation]) -> list[tuple[Record, ...]]:
+    """Return the records of the same forecasts side by side, one of each model."""
+    return list(zip(*(summary_records(evaluation.records) for evaluation in evaluations), strict=True))
 
 
 def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
@@ -101,28 +103,28 @@ def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
     return [evaluation.beyond for evaluation in evaluations if evaluation.beyond is not None]
 
 
-def _errors(names: Sequence[str], rows: Sequence[Row]) -> str:
+def _errors(names: Sequence[str], rows: Sequence[Sequence[Record]]) -> str:
     cells = [
         (
-            row.records[0].system,
-            forecast_text(row.records[0]),
-            *(error_text(record.nrmse) for record in row.records),
-            error_text(row.records[0].persistence_nrmse),
-            known_text(row.records[0].extrapolation_nrmse),
-            str(row.records[0].num_windows),
+            row[0].system,
+            forecast_text(row[0]),
+            *(error_text(record.nrmse) for record in row),
+            error_text(row[0].persistence_nrmse),
+            known_text(row[0].extrapolation_nrmse),
+            str(row[0].num_windows),
         )
         for row in rows
     ]
     head = ("system", "forecast", *names, "persistence", "extrapolation", "windows")
-    return table(head, cells, num_text=2, best=[2 + row.best for row in rows])
+    return table(head, cells, num_text=2, best=[2 + best_of(row) for row in rows])
 
 
-def _spread(names: Sequence[str], rows: Sequence[Row]) -> str:
+def _spread(names: Sequence[str], rows: Sequence[Sequence[Record]]) -> str:
     cells = [
         (
-            row.records[0].system,
-            forecast_text(row.records[0]),
-            *(" to ".join(spread_cells(record)[:2]) for record in row.records),
+            row[0].system,
+            forecast_text(row[0]),
+            *(" to ".join(spread_cells(record)[:2]) for record in row),
         )
         for row in rows
     ]

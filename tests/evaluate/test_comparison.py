@@ -8,7 +8,7 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.data import DataError
-from matey.evaluate.comparison import Candidate, Row, compare, distinct_names, plan_comparison, rows_of
+from matey.evaluate.comparison import Candidate, best_of, compare, distinct_names, plan_comparison
 from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
@@ -28,8 +28,7 @@ def compared(model, held_out):
 
 def test_models_of_different_histories_forecast_the_same_frames(compared):
     _, (two, four) = compared
-    for row in rows_of([two.records, four.records]):
-        a, b = row.records
+    for a, b in zip(two.records, four.records, strict=True):
         assert (a.system, a.field, a.kind, a.lead, a.num_windows) == (b.system, b.field, b.kind, b.lead, b.num_windows)
         assert a.persistence_nrmse == pytest.approx(b.persistence_nrmse) and a.nrmse != b.nrmse
 
@@ -62,7 +61,7 @@ def test_a_forecast_that_blew_up_is_not_the_best():
     blown, sound = (
         Record("gas", "all", "rollout", 9, {"nrmse": error}, {"nrmse": 0.5}, 1) for error in (float("nan"), 3.0)
     )
-    assert Row((blown, sound)).best == 1
+    assert best_of((blown, sound)) == 1
 
 
 @pytest.mark.parametrize(

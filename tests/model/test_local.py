@@ -92,10 +92,9 @@ def change_of(scheme, halo, inputs, told, rows, cell, periodic, before=None):
     seen, change = torch.zeros(2 * CHANNELS, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
     for w, step in enumerate(itertools.product(*(range(-reach, reach + 1) for reach in halo))):
         at = [near(*along) for along in zip(cell, step, grid, periodic, strict=True)]
-        for f, i in itertools.product(range(num_fields), range(2)):
-            value = inputs[i, f, *at]
-            seen += value * scheme.field_weight[rows[f], w, i] / num_fields**0.5
-            change[f] += value * (scheme.field_stencils[rows[f], w, i] * (1 + factor_stencils)).sum()
+        values = inputs[:, :, *at]  # (2, f)
+        seen += torch.einsum("if, fic -> c", values, scheme.field_weight[rows, w]) / num_fields**0.5
+        change += torch.einsum("if, fis -> fs", values, scheme.field_stencils[rows, w]) @ (1 + factor_stencils)
         if before is not None:
             seen += (
                 before(tuple(map(sum, zip(cell, step, strict=True))))
@@ -104,9 +103,7 @@ def change_of(scheme, halo, inputs, told, rows, cell, periodic, before=None):
             )
     p, q = (seen * (1 + factor) + offset).split(CHANNELS)
     mixed = F.gelu(scheme.mix((p * q).clamp(-10, 10))) * (1 + factor_out)
-    for f in range(num_fields):
-        across = (seen * (1 + factor_linear) * scheme.field_linear[rows[f]]).sum()
-        change[f] += across + (mixed * scheme.field_out[rows[f]]).sum()
+    change += scheme.field_linear[rows] @ (seen * (1 + factor_linear)) + scheme.field_out[rows] @ mixed
     return change if before is None else change + before(cell)
 
 

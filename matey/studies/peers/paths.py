@@ -10,16 +10,15 @@ from matey.data.remote.paths import within
 from matey.studies.folder import StudyError
 
 
-def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | None) -> dict[str, str]:
+def paths_by_system(paths: Sequence[str], root: Path) -> dict[str, str]:
     """Return the data sets by the system that each of them holds.
 
     Args:
         paths: paths of the data, from the repository's root.
         root: root folder of the repository.
-        wanted: systems to compare on, by default all.
 
     Raises:
-        StudyError: the data cannot be read, two sets hold the same system, or one that is wanted is not there.
+        StudyError: the data cannot be read, or two sets hold the same system.
     """
     found: dict[str, str] = {}
     for path in paths:
@@ -31,6 +30,4 @@ def paths_by_system(paths: Sequence[str], root: Path, wanted: Sequence[str] | No
         if system in found:
             raise StudyError(f"{path} and {found[system]} both hold {system}; give one set for each system.")
         found[system] = full
-    if missing := [system for system in wanted or () if system not in found]:
-        raise StudyError(f"--systems asks for {missing[0]}, and --data holds {', '.join(found)}.")
-    return {system: found[system] for system in wanted or found}
+    return found
