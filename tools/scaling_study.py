@@ -17,7 +17,7 @@ from pathlib import Path
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.mistakes import ends_with_sentence
-from matey.studies.scaling.study_file import read_study
+from matey.studies.folder import read_study
 
 
 @ends_with_sentence

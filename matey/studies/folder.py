@@ -38,6 +38,21 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(study) + "\n", encoding="utf-8")
 
 
+def read_study(folder: Path) -> dict[str, Any]:
+    """Return what the file says that makes a folder one of a scaling study, see `matey.studies.scaling.study.Study`.
+
+    Raises:
+        StudyError: there is none.
+    """
+    try:
+        tree: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(
+            f"{folder} holds no study; make one with `tools/scaling_study.py plan --out {folder}`."
+        ) from None
+    return tree
+
+
 def script(
     path: Path,
     flags: Mapping[str, object],

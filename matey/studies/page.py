@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,12 +10,8 @@ from pathlib import Path
 
 from matey.checkpoints.run_files import REPORT
 from matey.report.page import figure, heading, page, paragraph
-from matey.report.page import table as html_table
 from matey.studies.folder import STUDY, StudyError
 from matey.studies.pretraining.tables import STUDIES
-
-MOST_ROWS = 60
-"""Rows of a table that the page shows where a study has no laid-out table; all are in its CSV."""
 
 
 def write_page_of_all(out: Path) -> Path:
@@ -52,10 +47,6 @@ def _section(folder: Path) -> list[str]:
     section += [
         f'<div class="wide"><pre><code>{escape(path.read_text(encoding="utf-8"))}</code></pre></div>' for path in texts
     ]
-    for path in [] if texts else sorted(folder.glob("*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            head, *rows = csv.reader(file)
-        section.append(html_table(head, rows[:MOST_ROWS]))
     if not pictures:
         section.append(paragraph("No point is done yet."))
     return section

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from matey.checkpoints.run_files import METRICS
-from matey.config import ConfigError, load_config
+from matey.config import load_config
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine
 from matey.studies.folder import write_table
@@ -79,13 +79,9 @@ class Row:
 
 def samples_of_step(study: Study, point: Point) -> int:
     """Return the global batch of a point."""
-    path = study.folder_of(point) / "run.yaml"
-    run = load_config(path)
+    run = load_config(study.folder_of(point) / "run.yaml")
     size = run.parallel.sequence_parallel_size
-    if size == "auto":
-        raise ConfigError(
-            f"{path}: parallel.sequence_parallel_size is 'auto'; set the number that the study was made with."
-        )
+    assert size != "auto", "a study is not planned with it"
     return run.train.micro_batch * run.train.accumulation * point.ranks // size
 
 

@@ -11,9 +11,8 @@ from typing import Literal
 
 from matey.config import ConfigError, RunConfig
 from matey.data.remote.paths import within
-from matey.studies.folder import STUDY
+from matey.studies.folder import STUDY, read_study
 from matey.studies.scaling.lengths import Lengths
-from matey.studies.scaling.study_file import read_study
 
 Mode = Literal["weak", "strong", "sequence"]
 COUNTED_STEPS = 3  # at the end of a run: their communication is counted, which slows them down, so they are not timed
@@ -76,7 +75,7 @@ def load_study(folder: Path) -> Study:
     """Read a study.
 
     Raises:
-        ConfigError: there is none in this folder.
+        StudyError: there is none in this folder.
     """
     tree = read_study(folder)
     points = tuple(Point(**point) for point in tree.pop("points"))

@@ -7,6 +7,7 @@ import torch
 
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
+from matey.studies.folder import StudyError
 from matey.studies.scaling.lengths import Lengths, lengths_of
 from matey.studies.scaling.study import COUNTED_STEPS, Study, load_study, make_points, runs_of, timed
 
@@ -74,5 +75,5 @@ def test_a_study_is_read_as_it_was_written(tmp_path):
     study = Study(tmp_path, "sequence", "cpu", 3, 16, tuple(make_points([1, 2], 8)), lengths)
     study.write()
     assert load_study(tmp_path) == study
-    with pytest.raises(ConfigError, match="holds no study"):
+    with pytest.raises(StudyError, match="holds no study"):
         load_study(tmp_path / "elsewhere")
