@@ -5,25 +5,28 @@ import shutil
 
 import pytest
 
+from tests.launch.slurm_cluster import start_slurm, what_is_missing
 from tests.support.paths import ROOT
+from tests.support.programs import clean_environment
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples").glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Run a notebook beside the model and return its outputs: what was printed, and the pictures."""
+    """Run a notebook beside what it needs of the clone and return its outputs: what was printed, and the pictures."""
     nbformat = pytest.importorskip("nbformat", reason="notebooks are run by nbclient, of the extra 'test'")
     nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra 'test'")
     pytest.importorskip("ipykernel", reason="notebooks are run in ipykernel, of the extra 'test'")
 
-    def run(name):
+    def run(name, **kwargs):
         folder = tmp_path_factory.mktemp(name)
-        (folder / "models").symlink_to(ROOT / "models")
+        for needed in ("models", "launch", "ds_configs"):
+            (folder / needed).symlink_to(ROOT / needed)
         shutil.copytree(ROOT / "examples", folder / "examples")
         notebook = nbformat.read(folder / "examples" / f"{name}.ipynb", as_version=4)
         where = {"metadata": {"path": str(folder / "examples")}}
-        nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute()
+        nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute(**kwargs)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
         return "".join(output.get("text", "") for output in outputs), [each.get("data", {}) for each in outputs]
 
@@ -63,6 +66,28 @@ def test_the_notebook_of_lora_changes_blocks_by_matrices_of_low_rank(executed):
 def test_four_processes_give_the_losses_of_one_in_the_notebook(executed):
     printed, _ = executed("long_sequences")
     assert float(re.search(r"largest relative difference: (\S+)", printed)[1]) < 1e-4
+
+
+@pytest.fixture(params=["no Slurm", "Slurm"])
+def site(request, tmp_path):
+    """Yield the variables of a machine without Slurm, or with a private one, and what a notebook prints there."""
+    if request.param == "no Slurm":
+        yield {**clean_environment(), "SLURM_CONF": str(tmp_path / "none")}, "There is no Slurm here"
+    elif what_is_missing():
+        pytest.skip(what_is_missing())
+    else:
+        with start_slurm(tmp_path / "cluster") as cluster:
+            yield cluster.variables, ": COMPLETED"
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_steps_of_a_laptop_are_followed_by_those_of_a_job(executed, site):
+    variables, words = site
+    printed, _ = executed("laptop_to_slurm", env=variables)
+    assert words in printed and "steps 1 to 40: 40, of which the job took 20" in printed
+    losses = [float(loss) for loss in re.findall(r"^ *\d+ +([\d.]+)  (?:laptop|cluster)$", printed, re.M)]
+    assert len(losses) == 9 and losses[-1] < losses[0]
 
 
 def test_notebooks_are_kept_without_outputs():
