@@ -86,7 +86,7 @@ def test_steps_of_a_laptop_are_followed_by_those_of_a_job(executed, site):
     variables, words = site
     printed, _ = executed("laptop_to_slurm", env=variables)
     assert words in printed and "steps 1 to 40: 40, of which the job took 20" in printed
-    losses = [float(loss) for loss in re.findall(r"^ *\d+ +([\d.]+)  (?:laptop|cluster)$", printed, re.M)]
+    losses = [float(loss) for loss in re.findall(r"^ *\d+ +([\d.]+)  (?:laptop|job)$", printed, re.M)]
     assert len(losses) == 9 and losses[-1] < losses[0]
 
 
