@@ -98,4 +98,4 @@ def test_notebooks_are_kept_without_outputs():
 def test_every_notebook_has_a_test_that_runs_it_and_a_line_on_the_page_of_tutorials():
     source = (ROOT / "tests" / "test_tutorials.py").read_text()
     page = (ROOT / "docs" / "tutorials.md").read_text()
-    assert all(f'executed("{name}")' in source and f"examples/{name}.ipynb" in page for name in NOTEBOOKS)
+    assert all(f'executed("{name}"' in source and f"examples/{name}.ipynb" in page for name in NOTEBOOKS)
