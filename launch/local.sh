@@ -6,13 +6,12 @@ set -euo pipefail
 RANKS="${RANKS:-}"                                        # processes; empty: as many as there are GPUs, at least one
 DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/zero1.json}" # how DeepSpeed runs it, see ds_configs/
 
-cd "$(dirname "$0")/.."
 config="${1:?usage: launch/local.sh RUN.yaml [more arguments of launch/pretrain.py]}"
 shift
 if [[ -z "$RANKS" ]]; then
     RANKS="$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')"
 fi
-arguments=(launch/pretrain.py --deepspeed_config "$DEEPSPEED_CONFIG" --config "$config" --resume "$@")
+arguments=("$(dirname "$0")/pretrain.py" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$config" --resume "$@")
 if [[ "$RANKS" == 1 ]]; then
     exec python "${arguments[@]}"
 fi

@@ -29,7 +29,7 @@ def one_line(error: BaseException) -> str:
 
 
 def ends_with_sentence(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command, which returns its exit code: a mistake ends it with its sentence and the exit code 2."""
+    """Decorate a command, which returns its exit code: a mistake ends it with its sentence and code 2, ctrl-C with a word."""
 
     @wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
@@ -38,6 +38,9 @@ def ends_with_sentence(command: Callable[Arguments, int]) -> Callable[Arguments,
         except Mistake as error:
             sys.stderr.write(f"error: {error}\n")
             return 2
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted.\n")
+            return 130  # as shells have it for SIGINT
 
     return run
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import torch.distributed as dist
 
 from matey.ending import FAILED, say, speak_through
+from matey.launchers import launcher_has_gone
 
 # A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
 MEETING_SECONDS = 10.0
@@ -32,12 +33,19 @@ _left = threading.Event()
 
 @contextmanager
 def meeting(rank: int, world_size: int) -> Iterator[None]:
-    """End this process where it is asked to by SIGTERM, which is held back, and the ranks do not meet in the block."""
+    """End this process where the ranks do not meet in the block and it is asked to, by SIGTERM or its launcher's end."""
     met = threading.Event()
 
     def look() -> None:
         asked = None
         while not met.wait(LOOK_SECONDS):
+            if launcher_has_gone():
+                say(
+                    rank,
+                    world_size,
+                    "The launcher has ended while this rank waited for others, which it does not any longer.",
+                )
+                _end(1)
             if signal.SIGTERM in signal.sigpending():
                 asked = asked or time.monotonic()
                 if time.monotonic() > asked + MEETING_SECONDS:

@@ -188,8 +188,8 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     refusal = None
     if rank() == 0:
         try:
-            if prints is not None:
-                replace_text(seen, prints)
+            if prints is not None:  # what the run was trained on before it went on with other data stays so
+                replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
             replace_text(path, text)
             replace_bytes(folder.path / INDEX, data.index.text())
         except OSError as error:
@@ -197,7 +197,8 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     if refusal := from_rank_zero(refusal):
         raise refusal
     known = from_rank_zero(read_seen(seen))
-    parts = ((source, (*split.valid, *split.test)) for source, split in zip(data.sets, data.splits, strict=True))
+    parts = [(source, (*split.valid, *split.test)) for source, split in zip(data.sets, data.splits, strict=True)]
+    parts += [(source, tuple(range(source.num_trajectories))) for source in data.all_sets[len(data.sets) :]]
     notes = (twins_note(source, held_out, known, shared_out) for source, held_out in parts)
     return [note for note in notes if note]
 

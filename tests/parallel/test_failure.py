@@ -1,18 +1,16 @@
 """What a job says and how soon it ends when one of its ranks fails, in real processes under every launcher."""
 
 import os
-import re
 import signal
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.campaign.watched import environments
 from tests.support.launchers import LAUNCHERS
-from tests.support.programs import kill, preloaded, start
+from tests.support.programs import held_back, kill, preloaded, start
 
 SCRIPT = "tests/parallel/one_rank_fails.py"
 
@@ -73,7 +71,6 @@ def test_a_rank_whose_others_never_come_ends_when_asked_to_and_says_so(run_yaml,
         alone = [preloaded().start(command, environments(tmp_path, 2)[rank], said, said) for rank in range(2)]
         try:
             for rank in alone:
-                # While it forks, a process holds back all signals for a moment.
                 while held_back(rank.pid) & {signal.SIGTERM, signal.SIGINT} != {signal.SIGTERM}:
                     time.sleep(0.1)
                 os.kill(rank.pid, signal.SIGTERM)
@@ -86,12 +83,6 @@ def test_a_rank_whose_others_never_come_ends_when_asked_to_and_says_so(run_yaml,
     assert codes == [1, 1] and "Traceback" not in text, text
     asked = "Asked to end (SIGTERM) while it waited for other ranks, which did not come."
     assert f"[rank 0] {asked}" in text and f"[rank 1] {asked}" in text, text
-
-
-def held_back(process):
-    """The signals that a process holds back."""
-    (line,) = re.findall(r"SigBlk:\t(\w+)", Path(f"/proc/{process}/status").read_text())
-    return {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
 
 
 @pytest.mark.parametrize("launcher", launchers("mpirun"))

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -59,6 +60,12 @@ def kill(process: subprocess.Popen) -> None:
     for each in descendants:
         with suppress(psutil.NoSuchProcess):
             each.kill()
+
+
+def held_back(process):
+    """The signals that a process holds back; while it forks, all of them for a moment."""
+    (line,) = re.findall(r"SigBlk:\t(\w+)", Path(f"/proc/{process}/status").read_text())
+    return {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
 
 
 @functools.cache

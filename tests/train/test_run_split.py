@@ -165,10 +165,15 @@ def test_a_run_records_its_split_and_refuses_to_go_on_with_a_file_more(run_yaml,
     config = run_yaml()
     assert pretrain(config, "--set", "train.steps=2").returncode == 0
     assert "2D_rdb_NA_NA.h5" in (tmp_path / "run" / "split.jsonl").read_text()
-    write_swe(tmp_path / "swe" / "later.h5", 10)
+    write_swe(tmp_path / "swe" / "later.h5", 10, seed=9)
     result = pretrain(config, "--resume")
     assert result.returncode == 2 and "came: " in result.stderr and "Traceback" not in result.stderr
     result = pretrain(config, "--resume", "--set", "data.changed=keep")
     assert result.returncode == 0, result.stderr
     assert "18/1/1 train/valid/test" in result.stdout
     assert result.stdout.count("Changed since the run was split: data set 1") == 1
+    seen = tmp_path / "run" / "seen.txt"
+    before = seen.read_text()
+    (tmp_path / "swe" / "later.h5").unlink()
+    assert pretrain(config, "--resume", "--set", "data.changed=keep").returncode == 0
+    assert len(before.split()) == 18 and seen.read_text() == before, "what has gone was trained on all the same"
