@@ -58,13 +58,13 @@ class Piece:
         sample: the sample's place in its batch.
         start: first cell of the box along ``z, y, x``. A box that ends beyond a periodic axis goes on at its other side.
         history: ``(t, f, z, y, x)``, the past frames in physical units.
-        target: ``(f, z, y, x)``, the frame to predict.
+        target: ``(f, z, y, x)``, the frame to predict; None where there is none to compare with.
     """
 
     sample: int
     start: tuple[int, int, int]
     history: Tensor
-    target: Tensor
+    target: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class BatchPart:
     Attributes:
         samples: description of all samples of the batch.
         pieces: the values that were read.
+        has_target: whether there are targets.
     """
 
     samples: Samples
     pieces: tuple[Piece, ...]
+    has_target: bool = True

@@ -14,16 +14,14 @@ from matey.benchmark.machine import memory
 from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
 from matey.data.described import DescribedFiles
-from matey.data.reading import read_parts, read_windows
 from matey.data.windows import Window
 from matey.model.matey import MateyModel
 from matey.model.own_tokens import OwnTokens
-from matey.model.prepare import Prepared, prepare
-from matey.model.shared_fields import prepare_parts
+from matey.model.prepare import Prepared
 from matey.nested import tensors_in
 from matey.parallel import collectives
 from matey.parallel.host_exchange import HostExchange
-from matey.tokens.parts import BrickShare
+from matey.train.validation import read_and_prepare
 
 FILE, ARRAY = "fields.h5", "values"
 
@@ -47,7 +45,7 @@ def from_file_to_gradients(
         before, bytes_before = memory("cpu"), _bytes_read()
         exchange = model.sequence_group.exchange
         sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
-        prepared = _prepared(case, model, data)
+        prepared = read_and_prepare(model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames)
         found = {"bytes_read": _bytes_read() - bytes_before}
         sent = exchange.num_bytes - sent_before if isinstance(exchange, HostExchange) else 0
         found["layout_bytes"] = _bytes_behind(prepared.tokens)
@@ -56,16 +54,6 @@ def from_file_to_gradients(
         model.zero_grad(set_to_none=False)
         collectives.barrier()
     return found
-
-
-def _prepared(case: Case, model: MateyModel, data: DescribedFiles) -> Prepared:
-    """Read one window of each trajectory, whole on one process and in parts on several, and prepare them."""
-    windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
-    ranks, exchange = model.sequence_group.ranks, model.sequence_group.exchange
-    if exchange is None:
-        return prepare(read_windows([data], windows, case.frames), model.config, ranks)
-    share = BrickShare(model.config.patches[0], ranks.place, ranks.size)
-    return prepare_parts(read_parts([data], windows, case.frames, share), model.config, ranks, exchange)
 
 
 def _bytes_behind(tokens: OwnTokens) -> int:

@@ -6,7 +6,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -92,6 +92,32 @@ def read_history(
     return _batch_of([data], windows, num_frames, history, follow).with_tensors(lead_time=torch.ones(len(history)))
 
 
+def read_history_part(
+    data: TrajectorySet,
+    trajectories: Sequence[int],
+    start: int,
+    num_frames: int,
+    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]],
+) -> BatchPart:
+    """Read a part of what `read_history` reads, and nothing else of the files; what is given is not read.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    windows = [Window(0, trajectory, start, 1) for trajectory in trajectories]
+    about = replace(_samples_of([data], windows, num_frames), draw=None)
+    (boxes,) = share([about])
+    pieces = (
+        Piece(
+            sample,
+            _first_cell(cells),
+            torch.from_numpy(_read_box(data, trajectories[sample], start, start + num_frames, cells)),
+        )
+        for sample, cells in boxes
+    )
+    return BatchPart(about, tuple(pieces), has_target=False)
+
+
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
     """Read a window and return whether its history and target are free of NaN and infinity."""
     try:
@@ -167,8 +193,12 @@ def _read_piece(
     source, end = sets[window.set_index], window.start + num_frames
     history = _read_box(source, window.trajectory, window.start, end, cells)
     target = _read_box(source, window.trajectory, end - 1 + window.lead, end + window.lead, cells)[0]
+    return Piece(sample, _first_cell(cells), torch.from_numpy(history), torch.from_numpy(target))
+
+
+def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:
     z, y, x = (side.start for side in cells)
-    return Piece(sample, (z, y, x), torch.from_numpy(history), torch.from_numpy(target))
+    return z, y, x
 
 
 def _read_box(

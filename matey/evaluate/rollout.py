@@ -90,7 +90,11 @@ def largest_change(history: Tensor) -> Tensor:
     if history.shape[1] == 1:
         return history.new_full((history.shape[0], history.shape[2]), torch.inf)
     changes = root_mean_square(history.diff(dim=1)).amax(dim=1)
-    deviation = history.double().std(dim=(1, 3, 4, 5), correction=0)
+    return largest_of(changes, history.double().std(dim=(1, 3, 4, 5), correction=0))
+
+
+def largest_of(changes: Tensor, deviation: Tensor) -> Tensor:
+    """Return the largest change ``(b, f)`` from the largest one in a history and the deviation of its fields."""
     size = MAX_GROWTH * torch.maximum(changes, LEAST_SHARE * deviation)
     return size.where(size > 0, torch.inf)
 

@@ -71,8 +71,12 @@ class Forecast(NamedTuple):
 
     def field(self) -> Tensor:
         """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the cells of all ranks that share it."""
-        values = self.base + self._scale_of_tiles() * self.decoded.to(self.scale.dtype)
-        return self._together(values)
+        return self._together(self.values)
+
+    @property
+    def values(self) -> Tensor:
+        """The predicted values in the tiles, ``(k, f, z, y, x)`` in physical units; valid in own cells only."""
+        return self.base + self._scale_of_tiles() * self.decoded.to(self.scale.dtype)
 
     def _together(self, values: Tensor) -> Tensor:
         """Return tiles ``(k, f, z, y, x)`` of all ranks as one frame."""

@@ -23,16 +23,18 @@ NUM_RECENT = 2
 
 
 def bricks_read(part: BatchPart, brick: Patch) -> Tensor:
-    """Return the bricks that this rank has read, the target as their last frame: ``(k, t + 1, f, z, y, x)``."""
-    about = part.samples
-    bricks = [torch.empty(0, about.window[0] + 1, len(about.fields), *brick[1:], dtype=about.dtype)]
+    """Return the bricks that this rank has read, a target as their last frame: ``(k, t, f, z, y, x)``."""
+    about, bricks = part.samples, []
     for piece in part.pieces:
-        frames = torch.cat([piece.history, piece.target[None]])
+        frames = piece.history if piece.target is None else torch.cat([piece.history, piece.target[None]])
         covered = [-(-size // cells) * cells for size, cells in zip(frames.shape[2:], brick[1:], strict=True)]
         # Where the domain goes on at its other side, these cells have been read.
         frames = extend(frames, covered, (False, False, False))
         z, y, x = brick[1:]
         bricks.append(rearrange(frames, "t f (Z z) (Y y) (X x) -> (Z Y X) t f z y x", z=z, y=y, x=x))
+    if not bricks:
+        num_frames = about.window[0] + part.has_target
+        return torch.empty(0, num_frames, len(about.fields), *brick[1:], dtype=about.dtype)
     return torch.cat(bricks)
 
 
@@ -95,30 +97,32 @@ def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange
 
 
 def swapped(
-    own: Sequence[Tensor], needs: Sequence[Sequence[Needs]], sharing: Sharing, me: int, exchange: Exchange
+    parts: Sequence[BatchPart], needs: Sequence[Sequence[Needs]], sharing: Sharing, me: int, exchange: Exchange
 ) -> list[tuple[Tensor, Tensor]]:
     """Move bricks to where they are needed.
 
     Returns:
-        Bricks ``(k, t + 1, f, z, y, x)`` in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` of those
+        Bricks ``(k, t, f, z, y, x)``, see `bricks_read`, in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` of those
         around what it predicts, for each batch; in the order of `Needs`.
     """
+
+    own = [bricks_read(part, sharing.brick) for part in parts]
 
     def wanted(sender: int, receiver: int) -> Iterator[tuple[int, Tensor, slice]]:
         """Bricks that go from one rank to another: batch, bricks, and frames of them."""
         for batch, (bricks, need) in enumerate(zip(own, needs[receiver], strict=True)):
-            num_frames = bricks.shape[1] - 1
-            yield batch, sharing.within(batch, sender, need.whole), slice(0, num_frames + 1)
+            num_frames = parts[batch].samples.window[0]
+            yield batch, sharing.within(batch, sender, need.whole), slice(0, bricks.shape[1])
             yield batch, sharing.within(batch, sender, need.recent), slice(max(num_frames - NUM_RECENT, 0), num_frames)
 
-    parts, send = [], []
+    leaving, send = [], []
     for receiver in range(len(needs)):
         of_rank = [
             own[batch][bricks - sharing.bounds[batch][me], frames].flatten()
             for batch, bricks, frames in wanted(me, receiver)
         ]
         send.append(sum(values.numel() for values in of_rank))
-        parts += of_rank
+        leaving += of_rank
     shapes = [
         (len(bricks), frames.stop - frames.start, *own[batch].shape[2:])
         for sender in range(len(needs))
@@ -127,7 +131,7 @@ def swapped(
     sizes = [math.prod(shape) for shape in shapes]
     kinds = 2 * len(own)  # from each rank
     receive = [sum(sizes[first : first + kinds]) for first in range(0, len(sizes), kinds)]
-    values = exchange.swap(torch.cat(parts), send, receive).split(sizes)
+    values = exchange.swap(torch.cat(leaving), send, receive).split(sizes)
     rows = [part.view(shape) for part, shape in zip(values, shapes, strict=True)]
     joined = [torch.cat(rows[kind::kinds]) for kind in range(kinds)]
     return list(zip(joined[::2], joined[1::2], strict=True))

@@ -11,7 +11,7 @@ ranks of a group look at the same fields. Where each has read a part only, see `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -102,6 +102,11 @@ class Prepared:
     def to(self, device: torch.device | str) -> Prepared:
         """Return it with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def at_lead(self, lead: int) -> Prepared:
+        """Return what a prediction so many snapshots ahead needs, where nothing is given that would be another by then."""
+        later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
+        return replace(self, samples=tuple(later))
 
 
 @torch.no_grad()

@@ -19,18 +19,30 @@ from torch import Tensor
 
 from matey.model.configuration import MateyConfig
 from matey.model.local import Ladder
-from matey.model.moving import bricks_read, needs_of, swapped
+from matey.model.moving import needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
+from matey.tokens.criteria import OF_ONE_PATCH
 from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
-from matey.tokens.parts import Around, Sharing
+from matey.tokens.parts import Around, BrickShare, Sharing
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import criteria_of, split_by
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
 from matey.tokens.tokenize import check_samples, lay_out
+
+
+def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
+    """Return which part of the fields a rank reads; None where it reads all.
+
+    One process reads all, as do ranks whose model is given fields besides the histories, or has a package's criterion, which may
+    look at more than one patch.
+    """
+    if ranks.size == 1 or config.refinement.criterion not in OF_ONE_PATCH or config.given:
+        return None
+    return BrickShare(config.patches[0], ranks.place, ranks.size)
 
 
 @torch.no_grad()
@@ -56,8 +68,7 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
     plan = plan_of(token_batch, config, ranks, torch.promote_types(torch.float32, samples[0].dtype))
     regions = [_regions(batch, plan, number, config) for number, batch in enumerate(samples)]
     needs = needs_of(token_batch, regions, sharing, config, ranks, exchange)
-    own = [bricks_read(part, config.patches[0]) for part in parts]
-    moved = swapped(own, needs, sharing, ranks.place, exchange)
+    moved = swapped(parts, needs, sharing, ranks.place, exchange)
     seen = []
     for number, (bricks, recent) in enumerate(moved):
         need, grid, about = needs[ranks.place][number], sharing.grids[number], (samples[number], normalisations[number])
@@ -68,8 +79,8 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
             config,
             about[1],
         )
-        tiles = plan.decoding.held[number]
-        seen.append(_seen(bricks, around, need.whole, math.prod(grid[1:]), about[1], tiles, config.patches[0]))
+        whole, held = (need.whole, math.prod(grid[1:]), about[1]), plan.decoding.held[number]
+        seen.append(_seen(bricks, around, *whole, held, config.patches[0], samples[number].window[0]))
     return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
 
 
@@ -189,26 +200,28 @@ def _seen(
     normalisation: Normalisation,
     tiles: Tiles,
     brick: Patch,
+    num_frames: int,
 ) -> Seen:
     """Return what this rank sees of a batch.
 
     Args:
-        bricks: ``(k, t + 1, f, z, y, x)``, the bricks in which it has tokens, the target as their last frame.
+        bricks: ``(k, t, f, z, y, x)``, the bricks in which it has tokens, a target as their last frame.
         around: the last frames around what it predicts.
         of_tokens: numbers ``(k,)`` of these bricks.
         bricks_of_sample: number of bricks of a sample.
         normalisation: statistics of the batch.
         tiles: tiles that hold own cells.
         brick: the coarsest patch.
+        num_frames: number of frames of a history.
     """
     ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
     places = torch.unravel_index(tiles.row, tiles.grid)[1:]
     z, y, x = tiles.tile[1:]
-    by_tile = rearrange(bricks[:, -2:], "k t f (Z z) (Y y) (X x) -> k Z Y X t f z y x", z=z, y=y, x=x)
+    by_tile = rearrange(bricks[:, num_frames - 1 :], "k t f (Z z) (Y y) (X x) -> k Z Y X t f z y x", z=z, y=y, x=x)
     inside = (place % r for place, r in zip(places, ratio, strict=True))
-    base, target = by_tile[torch.searchsorted(of_tokens, tiles.in_patches(brick)), *inside].unbind(1)
-    history = _of_samples(normalisation, of_tokens // bricks_of_sample).apply(bricks[:, :-1])
-    return Seen(history, around, base, target)
+    base, *target = by_tile[torch.searchsorted(of_tokens, tiles.in_patches(brick)), *inside].unbind(1)
+    history = _of_samples(normalisation, of_tokens // bricks_of_sample).apply(bricks[:, :num_frames])
+    return Seen(history, around, base, target[0] if target else None)
 
 
 def _recent(

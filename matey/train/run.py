@@ -15,14 +15,14 @@ from matey.data.mixture import ORDER, micro_batches
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
+from matey.model.shared_fields import share_of
 from matey.parallel.agreement import check_agreement, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import Engine, build_engine, is_bf16
+from matey.parallel.host_exchange import HostExchange
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.tokens.criteria import OF_ONE_PATCH
-from matey.tokens.parts import BrickShare
 from matey.tokens.tokenize import tokenize
 from matey.train.ahead import MakeReady, on_device, together
 from matey.train.average import MovingAverage
@@ -105,7 +105,7 @@ def _train_in(
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
         return True
-    is_packed = run.data.workers > 0 or engine.device.type != "cpu"
+    is_packed, ranks = run.data.workers > 0 or engine.device.type != "cpu", model.sequence_group.ranks
     read = micro_batches(
         data.mixture,
         progress.step,
@@ -118,10 +118,12 @@ def _train_in(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
-        share=share_of(run, model),
-        finish=MakeReady(model.config, model.sequence_group.ranks, run.train, is_packed),
+        # All ranks have to find a window that is to be replaced.
+        share=None if run.data.bad_values == "skip" else share_of(model.config, ranks),
+        finish=MakeReady(model.config, ranks, run.train, is_packed),
     )
-    prepared = together(read, model.config, model.sequence_group.ranks, model.sequence_group.exchange)
+    # Ahead of a step ranks tell each other in a group of its own: they validate at the same time.
+    prepared = together(read, model.config, ranks, HostExchange(topology.sequence_groups()))
     stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
@@ -219,18 +221,6 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     if progress.has_stopped_early(run.train):
         return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
     return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
-
-
-def share_of(run: RunConfig, model: MateyModel) -> BrickShare | None:
-    """Return which part of the fields this rank reads; None where it reads all.
-
-    Every rank reads all where a window with bad values is to be replaced, since all have to find it; where there are given
-    fields besides the histories; and where a package's criterion may look at more than one patch.
-    """
-    ranks, criterion = model.sequence_group.ranks, model.config.refinement.criterion
-    if ranks.size == 1 or run.data.bad_values == "skip" or criterion not in OF_ONE_PATCH or model.config.given:
-        return None
-    return BrickShare(model.config.patches[0], ranks.place, ranks.size)
 
 
 def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:

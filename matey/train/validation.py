@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from matey.data.reading import read_windows
+from matey.data.reading import read_parts, read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
-from matey.metrics import nrmse
+from matey.model.matey import MateyModel
+from matey.model.prepare import Prepared, prepare
+from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.collectives import on_any_rank, shared_out
 from matey.parallel.engine import Engine
 from matey.parallel.signals import asked_to_leave
@@ -61,12 +63,16 @@ def validate(
             return None
         mine = first + topology.data_rank
         chunk = chunks[mine if mine < len(chunks) else 0]
-        batches = [batch.to(engine.device) for batch in read_windows(sets, chunk, history)]
-        errors = errors_of(engine(batches), engine.module.sequence_group)
-        for batch, error in zip(batches, errors, strict=True) if mine < len(chunks) else ():
-            name = names[chunk[0].set_index]
-            model_error.add_errors(name, error.mean(dim=1))
-            persistence.add_errors(name, nrmse(batch.last, batch.known_target).mean(dim=1))
+        prepared = read_and_prepare(engine.module, sets, chunk, history)
+        forecasts = engine(prepared)
+        same = [
+            forecast._replace(base=seen.base, decoded=torch.zeros_like(forecast.decoded))
+            for forecast, seen in zip(forecasts, prepared.seen, strict=True)
+        ]
+        for tally, guesses in ((model_error, forecasts), (persistence, same)):
+            errors = errors_of(guesses, engine.module.sequence_group)
+            for error in errors if mine < len(chunks) else ():
+                tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
     engine.train()
     totals = model_error.reduce().read()
     return {
@@ -74,6 +80,19 @@ def validate(
         "valid_nrmse_by_system": totals.by_system,
         "valid_persistence_by_system": persistence.reduce().read().by_system,
     }
+
+
+def read_and_prepare(
+    model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
+) -> Prepared:
+    """Read windows and prepare them on the model's device; of a group of ranks, which all call, each reads its part."""
+    group = model.sequence_group
+    share = share_of(model.config, group.ranks)
+    if share is None or group.exchange is None:
+        batches = [batch.to(model.device) for batch in read_windows(sets, windows, num_frames)]
+        return prepare(batches, model.config, group.ranks)
+    parts = read_parts(sets, windows, num_frames, share)
+    return prepare_parts(parts, model.config, group.ranks, group.exchange).to(model.device)
 
 
 def set_names(sets: Sequence[TrajectorySet]) -> list[str]:

@@ -1,0 +1,102 @@
+"""Rolls a model out over fields of which each rank of a group holds a part, see `matey.evaluate.rollout`.
+
+Each rank goes on with the boxes of cells that it began with; of what others hold it sees what its tokens need, no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from matey.evaluate.rollout import largest_of
+from matey.model.matey import MateyModel
+from matey.model.next_frames import Frames, inside, moved_on, predicted
+from matey.model.sequence_group import Exchange
+from matey.model.shared_fields import prepare_parts
+from matey.samples import BatchPart
+
+
+@torch.no_grad()
+def rollout_parts(
+    model: MateyModel, part: BatchPart, num_steps: int, lead: int = 1, largest: Tensor | None = None
+) -> Iterator[Frames]:
+    """Predict ``num_steps`` consecutive frames; all ranks of the model's sequence group take them together.
+
+    Args:
+        model: the model, whose sequence group has several ranks.
+        part: this rank's part of the histories.
+        num_steps: number of frames.
+        lead: number of frames that are predicted from the same history.
+        largest: the largest changes, see `matey.evaluate.rollout.rollout`.
+
+    Yields:
+        The frame ``(f, z, y, x)`` in the box of each piece, in physical units, on the host.
+    """
+    model.eval()
+    ranks, exchange, brick = model.sequence_group.ranks, exchange_of(model), model.config.patches[0]
+    largest = largest_change_of(part, exchange, ranks.size) if largest is None else largest
+    for first in range(0, num_steps, lead):
+        prepared = prepare_parts([part], model.config, ranks, exchange).to(model.device)
+        frames: list[Frames] = []
+        for ahead in range(1, min(lead, num_steps - first) + 1):
+            (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
+            frames.append(_limited(frame, part, ahead * largest, exchange, ranks.size))
+            yield frames[-1]
+        del prepared
+        part = moved_on(part, [torch.stack(of_piece) for of_piece in zip(*frames, strict=True)])
+
+
+def exchange_of(model: MateyModel) -> Exchange:
+    """Return the exchange of the model's sequence group, which has several ranks."""
+    exchange = model.sequence_group.exchange
+    assert exchange is not None, "one process holds its fields whole"
+    return exchange
+
+
+def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
+    """Return the largest change ``(b, f)`` that a rollout may make, see `matey.evaluate.rollout.largest_change`."""
+    about, num_frames = part.samples, part.samples.window[0]
+    if num_frames == 1:
+        return torch.full((about.number, len(about.fields)), torch.inf, dtype=torch.float64)
+    histories = [inside(piece, piece.history, about) for piece in part.pieces]
+    changes = [
+        torch.stack([_squares(frame - before) for before, frame in zip(h, h[1:], strict=False)]) for h in histories
+    ]
+    sizes = _means(part, changes, exchange, num_ranks)
+    mean = _means(part, [h.double().sum(dim=(2, 3, 4)) for h in histories], exchange, num_ranks).mean(dim=1)
+    off = [
+        torch.stack([_squares(frame - mean[piece.sample, :, None, None, None]) for frame in h])
+        for piece, h in zip(part.pieces, histories, strict=True)
+    ]
+    deviation = _means(part, off, exchange, num_ranks).mean(dim=1).sqrt()
+    return largest_of(sizes.sqrt().amax(dim=1), deviation)
+
+
+def _limited(frames: Frames, part: BatchPart, largest: Tensor, exchange: Exchange, num_ranks: int) -> Frames:
+    """Scale changes down to the largest ones, see `matey.evaluate.rollout.limited`."""
+    changes = [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
+    own = [_squares(inside(piece, of, part.samples))[None] for piece, of in zip(part.pieces, changes, strict=True)]
+    share = largest / _means(part, own, exchange, num_ranks)[:, 0].sqrt()
+    found = []
+    for frame, change, piece in zip(frames, changes, part.pieces, strict=True):
+        factor = share[piece.sample, :, None, None, None]
+        found.append(frame.where(factor >= 1, piece.history[-1] + factor.to(change.dtype) * change))
+    return found
+
+
+def _squares(values: Tensor) -> Tensor:
+    """Return the sum of squares ``(f,)`` of ``(f, z, y, x)``; squares may overflow float32."""
+    return values.double().square().sum(dim=(1, 2, 3))
+
+
+def _means(part: BatchPart, sums: Sequence[Tensor], exchange: Exchange, num_ranks: int) -> Tensor:
+    """Return means over all cells of each sample, ``(b, t, f)``, from sums ``(t, f)`` over the cells of each own piece."""
+    about = part.samples
+    of_samples = torch.zeros(about.number, about.window[0], len(about.fields), dtype=torch.float64)
+    for piece, of_piece in zip(part.pieces, sums, strict=True):
+        of_samples[piece.sample, : len(of_piece)] += of_piece
+    of_ranks = exchange.gather(of_samples.flatten(), [of_samples.numel()] * num_ranks)
+    return of_ranks.view(num_ranks, *of_samples.shape).sum(dim=0) / math.prod(about.window[1:])

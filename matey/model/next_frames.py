@@ -1,0 +1,194 @@
+"""Forecasts that go on from themselves where no rank has a field whole: what ranks predict comes back to those that hold it.
+
+    parts of histories --> prepared, together --> each rank predicts the cells of its tokens
+            ^                                                  |
+            '---- newest frames of the same boxes <------ tiles, sent back
+
+The boxes that a rank holds stay the same, while tokens, and with them who predicts what, change from frame to frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import product
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.model.forecast import Forecast
+from matey.model.prepare import Prepared
+from matey.model.sequence_group import Exchange, RankGroup
+from matey.model.shared_fields import prepare_parts
+from matey.samples import BatchPart, Box, Piece, Samples
+from matey.tokens.parts import BrickShare, Sharing
+from matey.tokens.patches import Patch, patch_grid
+from matey.tokens.tiles import Tiles
+
+Frames = list[Tensor]
+"""Values ``(..., z, y, x)`` in the box of each piece of a part."""
+
+
+def moved_on(part: BatchPart, frames: Sequence[Tensor]) -> BatchPart:
+    """Return a part some snapshots later, with the frames ``(t, f, z, y, x)`` that follow in the box of each piece."""
+    later = (
+        replace(piece, history=torch.cat([piece.history, new])[-len(piece.history) :])
+        for piece, new in zip(part.pieces, frames, strict=True)
+    )
+    return replace(part, pieces=tuple(later))
+
+
+def inside(piece: Piece, values: Tensor, samples: Samples) -> Tensor:
+    """Return the values ``(..., z, y, x)`` in the box of a piece without those beyond the domain, which are others' too."""
+    z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
+    return values[..., :z, :y, :x]
+
+
+def predicted(
+    forecasts: Sequence[Forecast], parts: Sequence[BatchPart], brick: Patch, ranks: RankGroup, exchange: Exchange
+) -> list[Frames]:
+    """Return the predicted frame ``(f, z, y, x)`` in the box of each piece; all ranks of the group call together.
+
+    Args:
+        forecasts: forecasts of the micro-batch.
+        parts: what this rank holds of each batch.
+        brick: the coarsest patch.
+        ranks: the group of ranks that share the samples.
+        exchange: exchange between the ranks.
+    """
+    sharing = Sharing.share_out([part.samples for part in parts], brick, ranks.size)
+    rows, values = _sent_back(forecasts, parts, sharing, ranks, exchange)
+    found = []
+    for number, (part, forecast) in enumerate(zip(parts, forecasts, strict=True)):
+        first, end = sharing.bounds[number][ranks.place : ranks.place + 2]
+        bricks = _bricks_of(rows[number], values[number], forecast.tiles, brick, first, end)
+        frames = list(_in_pieces(bricks, part, brick))
+        found.append(continued(frames, part, brick, ranks, exchange))
+    return found
+
+
+def _sent_back(
+    forecasts: Sequence[Forecast], parts: Sequence[BatchPart], sharing: Sharing, ranks: RankGroup, exchange: Exchange
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Send tiles to those who hold their bricks; return the rows ``(m,)`` and values that came, for each batch."""
+    ways, num_batches = ranks.size, len(parts)
+    counts, rows, values = torch.zeros(ways, num_batches, dtype=torch.long), [], []
+    for number, (forecast, part) in enumerate(zip(forecasts, parts, strict=True)):
+        holder = torch.searchsorted(
+            torch.tensor(sharing.bounds[number][1:]), forecast.tiles.in_patches(sharing.brick).cpu(), right=True
+        )
+        counts[:, number] = torch.bincount(holder, minlength=ways)
+        # A cell is predicted by one rank; in a tile that holds cells of several, each adds zero to those of others.
+        tiles = forecast.values.where(forecast.own[:, None], 0).to("cpu", part.samples.dtype)
+        order, sizes = holder.argsort(stable=True), counts[:, number].tolist()
+        rows.append(forecast.tiles.row.cpu().long()[order].split(sizes))
+        values.append(tiles[order].split(sizes))
+    of_all = exchange.gather(counts.flatten(), [counts.numel()] * ways).view(ways, ways, num_batches)
+    came = of_all[:, ranks.place]  # from each rank, of each batch
+    shapes = [tuple(of_batch[0].shape[1:]) for of_batch in values]
+    widths = torch.tensor([math.prod(shape) for shape in shapes])
+    found_rows = _swapped(rows, counts, came, torch.ones_like(widths), exchange)
+    found_values = _swapped(values, counts, came, widths, exchange)
+    return found_rows, [
+        flat.view(-1, *shape) for flat, shape in zip(found_values, shapes, strict=True)
+    ]
+
+
+def _swapped(
+    items: Sequence[Sequence[Tensor]], sent: Tensor, came: Tensor, widths: Tensor, exchange: Exchange
+) -> list[Tensor]:
+    """Exchange items, by batch and receiver, of so many numbers each; return those of each batch, flat."""
+    send, receive = ((counts * widths).sum(dim=1).tolist() for counts in (sent, came))
+    flat = torch.cat([item.flatten() for of_rank in zip(*items, strict=True) for item in of_rank])
+    found = exchange.swap(flat, send, receive).split((came * widths).flatten().tolist())
+    return [torch.cat(found[batch :: len(widths)]) for batch in range(len(widths))]
+
+
+def _bricks_of(row: Tensor, values: Tensor, tiles: Tiles, brick: Patch, first: int, end: int) -> Tensor:
+    """Put tiles ``(m, f, z, y, x)`` of some rows ``(m,)`` together to the bricks ``first`` to ``end``, ``(k, f, z, y, x)``."""
+    ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
+    number, *places = torch.unravel_index(row, tiles.grid)
+    for place, size, r in zip(places, tiles.frames.grid_of(brick)[1:], ratio, strict=True):
+        number = number * size + place // r
+    at = number - first
+    for place, r in zip(places, ratio, strict=True):
+        at = at * r + place % r
+    bricks = values.new_zeros((end - first) * math.prod(ratio), *values.shape[1:]).index_add_(0, at, values)
+    Z, Y, X = ratio
+    return rearrange(bricks, "(k Z Y X) f z y x -> k f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
+
+
+def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor]:
+    """Undo `matey.model.moving.bricks_read` for one frame ``(k, f, z, y, x)``."""
+    first = 0
+    for piece in part.pieces:
+        cells = piece.history.shape[2:]
+        Z, Y, X = (-(-size // of_brick) for size, of_brick in zip(cells, brick[1:], strict=True))
+        of_piece = bricks[first : first + Z * Y * X]
+        first += Z * Y * X
+        frame = rearrange(of_piece, "(Z Y X) f z y x -> f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
+        yield frame[:, : cells[0], : cells[1], : cells[2]]
+
+
+def continued(
+    frames: Frames, part: BatchPart, brick: Patch, ranks: RankGroup, exchange: Exchange
+) -> Frames:
+    """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side."""
+    samples, (_, *grid) = part.samples, part.samples.window
+    boxes = [BrickShare(brick, rank, ranks.size)([samples])[0] for rank in range(ranks.size)]
+    missing = [[(at, *each) for at, box in enumerate(own) for each in _beyond(box, grid)] for own in boxes]
+    if not any(missing):
+        return frames
+
+    def overlaps(holder: int, receiver: int) -> Iterator[tuple[int, tuple[slice, ...], int, tuple[slice, ...]]]:
+        """Box and cells in it that are held, and box and cells in it where they are missing."""
+        for at, place, source in missing[receiver]:
+            for number, (sample, cells) in enumerate(boxes[holder]):
+                if sample != boxes[receiver][at][0]:
+                    continue
+                both = [
+                    slice(max(a.start, b.start), min(a.stop, b.stop, length))
+                    for a, b, length in zip(source, cells, grid, strict=True)
+                ]
+                if all(side.start < side.stop for side in both):
+                    held = tuple(slice(s.start - c.start, s.stop - c.start) for s, c in zip(both, cells, strict=True))
+                    lacks = tuple(
+                        slice(p.start + s.start - f.start, p.start + s.stop - f.start)
+                        for p, s, f in zip(place, both, source, strict=True)
+                    )
+                    yield number, held, at, lacks
+
+    me, others = ranks.place, range(ranks.size)
+    send = [[frames[number][..., *held].flatten() for number, held, *_ in overlaps(me, other)] for other in others]
+    coming = [[(frames[at][..., *lacks], at, lacks) for *_, at, lacks in overlaps(other, me)] for other in others]
+    empty = torch.empty(0, dtype=samples.dtype)
+    came = exchange.swap(
+        torch.cat([empty, *(values for of_rank in send for values in of_rank)]),
+        [sum(values.numel() for values in of_rank) for of_rank in send],
+        [sum(hole.numel() for hole, *_ in of_rank) for of_rank in coming],
+    )
+    holes = [each for of_rank in coming for each in of_rank]
+    filled = [frame.clone() for frame in frames]
+    for values, (hole, at, lacks) in zip(came.split([hole.numel() for hole, *_ in holes]), holes, strict=True):
+        filled[at][..., *lacks] = values.view(hole.shape)
+    return filled
+
+
+def _beyond(box: Box, grid: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Yield the cells of a box that lie beyond the domain: where in the box, and where in the domain."""
+    _, cells = box
+    turns = [range(0, side.stop, length) for side, length in zip(cells, grid, strict=True)]
+    for turn in product(*turns):
+        if any(turn):
+            source = tuple(
+                slice(max(side.start - t, 0), min(side.stop - t, length))
+                for side, t, length in zip(cells, turn, grid, strict=True)
+            )
+            place = tuple(
+                slice(s.start + t - side.start, s.stop + t - side.start)
+                for s, t, side in zip(source, turn, cells, strict=True)
+            )
+            if all(side.start < side.stop for side in source):
+                yield place, source

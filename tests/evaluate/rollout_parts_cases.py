@@ -1,0 +1,79 @@
+"""Run by a launcher on P ranks: rollouts of fields that no rank has whole, beside the same on one process, case by case.
+
+Prints a line per case on rank 0: its name and the largest relative difference of any frame.
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+import torch
+
+import matey.evaluate.rollout as limits
+from matey.evaluate.rollout import rollout
+from matey.evaluate.rollout_parts import rollout_parts
+from matey.model.sequence_group import SequenceGroup
+from matey.parallel.collectives import from_all_ranks, rank, world_size
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import DistributedSequenceGroup
+from matey.parallel.topology import Topology
+from matey.tokens.parts import BrickShare
+from tests.support.models import make_batch, make_model
+from tests.support.parts import parts_of
+
+PLANE, SPACE = ((1, 1, 16, 16), (1, 1, 4, 4)), ((1, 8, 8, 8), (1, 4, 4, 4))
+# Token set, patches, grid, which axes are periodic, number of frames, lead of the rollout, and settings of the model.
+CASES = {
+    "plane, periodic": ("mix", PLANE, (1, 32, 48), (False, True, True), 2, 1, {}),
+    "plane, padded": ("mul", PLANE, (1, 40, 20), (False, False, False), 2, 2, {}),
+    "plane, padded and periodic": ("mix", PLANE, (1, 40, 20), (False, True, True), 2, 1, {"predict": "field"}),
+    "a field smaller than a patch goes round": ("uniform", ((1, 1, 16, 16),), (1, 40, 6), (False, True, True), 1, 1, {"history": 1}),
+    "space, periodic": ("mix", SPACE, (16, 8, 16), (True, False, True), 2, 2, {}),
+    "space, padded and periodic": ("mul", SPACE, (12, 20, 9), (True, True, False), 4, 3, {"history": 4}),
+    "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
+}
+STEPS = 4
+
+
+def put_together(batch, share_of, frames):
+    """The whole frame from the boxes of all ranks; those beyond the end of an axis are at its other side as well."""
+    whole = torch.full_like(batch.last, torch.nan)
+    for rank_of, of_rank in enumerate(frames):
+        (boxes,) = share_of(rank_of)([batch.samples])
+        for (sample, cells), values in zip(boxes, of_rank, strict=True):
+            z, y, x = (torch.arange(s.start, s.stop) % size for s, size in zip(cells, batch.grid, strict=True))
+            there = whole[sample][:, z[:, None, None], y[:, None], x]
+            assert (there.isnan() | (there == values)).all(), "boxes that hold a cell have another value each"
+            whole[sample][:, z[:, None, None], y[:, None], x] = values
+    return whole
+
+
+def main():
+    start_processes(find_environment(), timeout=120, threads=1)
+    size = world_size()
+    group = DistributedSequenceGroup(Topology(rank(), size, size, 3))
+    for name, (token_set, patches, grid, periodic, frames, lead, settings) in CASES.items():
+        # Some changes of the untrained model are limited, and some are not.
+        limits.MAX_GROWTH = 4.0 if "space" in name else 1e6
+        batch = replace(make_batch(num_samples=2, frames=frames, grid=grid, dtype=torch.float64), periodic=periodic)
+        model = make_model(patches, set=token_set, **settings)
+        (part,) = parts_of([batch], BrickShare(patches[0], rank(), size))
+        part = replace(part, pieces=tuple(replace(piece, target=None) for piece in part.pieces), has_target=False)
+        model.sequence_group = group
+        ours = list(rollout_parts(model, part, STEPS, lead))
+        model.sequence_group = SequenceGroup()
+        expected = list(rollout(model, batch, STEPS, lead))
+        off = []
+        for found, whole in zip(ours, expected, strict=True):
+            of_ranks = from_all_ranks(found)
+            found = put_together(batch, lambda of: BrickShare(patches[0], of, size), of_ranks)
+            off.append(((found - whole).norm() / whole.norm()).item())
+        moved = ((expected[-1] - batch.last).norm() / batch.last.norm()).item()
+        assert moved > 1e-3, (name, moved)
+        if rank() == 0:
+            sys.stdout.write(f"case {json.dumps([name, max(off)])}\n")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main()
