@@ -15,6 +15,7 @@ from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
 from matey.data.described import DescribedFiles
 from matey.data.windows import Window
+from matey.evaluate.forecasts.series import forecast
 from matey.model.matey import MateyModel
 from matey.model.own_tokens import OwnTokens
 from matey.model.prepare import Prepared
@@ -23,17 +24,20 @@ from matey.parallel import collectives
 from matey.parallel.host_exchange import HostExchange
 from matey.train.validation import read_and_prepare
 
-FILE, ARRAY = "fields.h5", "values"
+FILE, ARRAY, STEPS = "fields.h5", "values", 2
 
 
 def from_file_to_gradients(
     case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
 ) -> dict[str, int]:
-    """Take a step on fields that lie in a file, and return what it took of this rank; all ranks call together.
+    """Take a step on fields that lie in a file, forecast from them into another, and return what it took of this rank.
+
+    All ranks call together.
 
     Returns:
         The peak of memory over what was in use before, the bytes that were read from files, those that were sent to other ranks
-        before the step, and those of the layout: of what is known of all tokens, and of own ones besides.
+        before the step, those of the layout (of all tokens, and of own ones besides), and the peak of memory in
+        the forecast.
     """
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
@@ -45,13 +49,20 @@ def from_file_to_gradients(
         before, bytes_before = memory("cpu"), _bytes_read()
         exchange = model.sequence_group.exchange
         sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
-        prepared = read_and_prepare(model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames)
+        prepared = read_and_prepare(
+            model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames
+        )
         found = {"bytes_read": _bytes_read() - bytes_before}
         sent = exchange.num_bytes - sent_before if isinstance(exchange, HostExchange) else 0
         found["layout_bytes"] = _bytes_behind(prepared.tokens)
         loss_of(model, prepared).backward()
         found |= {"exchanged_bytes": sent, "peak_memory_bytes": memory("cpu", peak=True) - before}
         model.zero_grad(set_to_none=False)
+        del prepared
+        collectives.barrier()
+        before = memory("cpu")
+        forecast(model, data, steps=STEPS, history=case.frames, batch_size=case.batch).write(folder / "forecast.h5")
+        found["forecast_memory_bytes"] = memory("cpu", peak=True) - before
         collectives.barrier()
     return found
 

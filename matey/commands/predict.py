@@ -22,7 +22,8 @@ from matey.likely_place import likely_place
 from matey.mistakes import Mistake, writing
 from matey.model.matey import quiet
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.leading import dismiss, follow, lead, share_tokens
+from matey.parallel.sequence import DistributedSequenceGroup
+from matey.parallel.topology import Topology
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
@@ -42,26 +43,22 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run_on_ranks(args: argparse.Namespace, rank: int, world_size: int) -> int:
-    """Forecast with the ranks that a launcher has started, which share the tokens of each sample; rank 0 writes."""
+    """Forecast with the ranks that a launcher has started, which share the samples; each holds its part of the fields."""
     try:
         environment = find_environment()
         start_processes(environment, TIMEOUT, args.threads)
         with quiet():
             trained = load_trained(args.checkpoint)
-        model = share_tokens(trained.model, environment)
-        if environment.rank > 0:
-            follow(model)
-        else:
-            lead(model)
-            run(args, trained, environment.device)
-            dismiss()
+        topology = Topology(rank, world_size, world_size, trained.model.config.num_heads)
+        trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
+        run(args, trained, environment.device)
     except Mistake as error:
         return end_with_error(rank, world_size, f"error: {error}")
     return stop_processes()
 
 
 def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:
-    """Forecast as the command line says, and print what was written and how the forecast ends."""
+    """Forecast as the command line says; the first of several ranks prints what was written and how the forecast ends."""
     forecasts = forecast(
         model,
         args.data,
@@ -77,11 +74,13 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
     request = forecasts.request
     cells = cells_of(request, args.probe)
     field = 0 if args.field is None else _field_index(args.field, request.data.fields)
-    total = len(request.trajectories) * request.num_steps
+    total, is_first = len(request.trajectories) * request.num_steps, forecasts.model.sequence_group.ranks.place == 0
     with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        with tqdm(total=total, desc="predict", unit=" frames", disable=None) as bar:
+        with tqdm(total=total, desc="predict", unit=" frames", disable=None if is_first else True) as bar:
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
+    if not is_first:
+        return
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []

@@ -104,8 +104,7 @@ def read_history_part(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    windows = [Window(0, trajectory, start, 1) for trajectory in trajectories]
-    about = replace(_samples_of([data], windows, num_frames), draw=None)
+    about = samples_of(data, trajectories, num_frames)
     (boxes,) = share([about])
     pieces = (
         Piece(
@@ -116,6 +115,11 @@ def read_history_part(
         for sample, cells in boxes
     )
     return BatchPart(about, tuple(pieces), has_target=False)
+
+
+def samples_of(data: TrajectorySet, trajectories: Sequence[int], num_frames: int) -> Samples:
+    """Return all that is known of histories of trajectories that share a grid, one snapshot before their targets."""
+    return replace(_samples_of([data], [Window(0, number, 0, 1) for number in trajectories], num_frames), draw=None)
 
 
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:

@@ -36,7 +36,8 @@ def rollout_parts(
         The frame ``(f, z, y, x)`` in the box of each piece, in physical units, on the host.
     """
     model.eval()
-    ranks, exchange, brick = model.sequence_group.ranks, exchange_of(model), model.config.patches[0]
+    group, brick = model.sequence_group, model.config.patches[0]
+    ranks, exchange = group.ranks, group.exchange
     largest = largest_change_of(part, exchange, ranks.size) if largest is None else largest
     for first in range(0, num_steps, lead):
         prepared = prepare_parts([part], model.config, ranks, exchange).to(model.device)
@@ -47,13 +48,6 @@ def rollout_parts(
             yield frames[-1]
         del prepared
         part = moved_on(part, [torch.stack(of_piece) for of_piece in zip(*frames, strict=True)])
-
-
-def exchange_of(model: MateyModel) -> Exchange:
-    """Return the exchange of the model's sequence group, which has several ranks."""
-    exchange = model.sequence_group.exchange
-    assert exchange is not None, "one process holds its fields whole"
-    return exchange
 
 
 def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:

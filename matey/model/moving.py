@@ -102,10 +102,9 @@ def swapped(
     """Move bricks to where they are needed.
 
     Returns:
-        Bricks ``(k, t, f, z, y, x)``, see `bricks_read`, in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` of those
-        around what it predicts, for each batch; in the order of `Needs`.
+        Bricks ``(k, t, f, z, y, x)``, see `bricks_read`, in which this rank has tokens, and the last frames
+        ``(m, t, f, z, y, x)`` of those around what it predicts, for each batch; in the order of `Needs`.
     """
-
     own = [bricks_read(part, sharing.brick) for part in parts]
 
     def wanted(sender: int, receiver: int) -> Iterator[tuple[int, Tensor, slice]]:

@@ -10,7 +10,7 @@ The boxes that a rank holds stay the same, while tokens, and with them who predi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -19,12 +19,10 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.forecast import Forecast
-from matey.model.prepare import Prepared
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.model.shared_fields import prepare_parts
 from matey.samples import BatchPart, Box, Piece, Samples
 from matey.tokens.parts import BrickShare, Sharing
-from matey.tokens.patches import Patch, patch_grid
+from matey.tokens.patches import Patch
 from matey.tokens.tiles import Tiles
 
 Frames = list[Tensor]
@@ -91,9 +89,7 @@ def _sent_back(
     widths = torch.tensor([math.prod(shape) for shape in shapes])
     found_rows = _swapped(rows, counts, came, torch.ones_like(widths), exchange)
     found_values = _swapped(values, counts, came, widths, exchange)
-    return found_rows, [
-        flat.view(-1, *shape) for flat, shape in zip(found_values, shapes, strict=True)
-    ]
+    return found_rows, [flat.view(-1, *shape) for flat, shape in zip(found_values, shapes, strict=True)]
 
 
 def _swapped(
@@ -132,9 +128,7 @@ def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor
         yield frame[:, : cells[0], : cells[1], : cells[2]]
 
 
-def continued(
-    frames: Frames, part: BatchPart, brick: Patch, ranks: RankGroup, exchange: Exchange
-) -> Frames:
+def continued(frames: Frames, part: BatchPart, brick: Patch, ranks: RankGroup, exchange: Exchange) -> Frames:
     """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side."""
     samples, (_, *grid) = part.samples, part.samples.window
     boxes = [BrickShare(brick, rank, ranks.size)([samples])[0] for rank in range(ranks.size)]

@@ -36,6 +36,18 @@ class Exchange(Protocol):
         """Send the first ``send[0]`` values to the first rank, and so on; return those received, in the order of the ranks."""
 
 
+class Alone:
+    """The exchange of one process, which has all."""
+
+    def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return its own numbers."""
+        return own
+
+    def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
+        """Return its own values."""
+        return values
+
+
 class RankGroup:
     """Division of work in a group of ranks that share samples: one process does all. `matey.parallel` has that of more."""
 
@@ -87,10 +99,10 @@ class SequenceGroup:
 
     Attributes:
         ranks: the group of ranks that share the samples.
-        exchange: exchange of the fields, of which each rank has read a part; None for one process.
+        exchange: exchange of the fields, of which each rank has read a part.
     """
 
-    exchange: Exchange | None = None
+    exchange: Exchange = Alone()
 
     def __init__(self, backend: str = "auto", ranks: RankGroup | None = None) -> None:
         self.backend, self.ranks = backend, ranks or RankGroup()

@@ -24,11 +24,10 @@ from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
-from matey.tokens.criteria import OF_ONE_PATCH
 from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
 from matey.tokens.parts import Around, BrickShare, Sharing
 from matey.tokens.patches import Patch
-from matey.tokens.refinement import criteria_of, split_by
+from matey.tokens.refinement import from_all_patches, is_of_patches, of_each_patch, split_by
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
 from matey.tokens.tokenize import check_samples, lay_out
@@ -37,10 +36,10 @@ from matey.tokens.tokenize import check_samples, lay_out
 def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
     """Return which part of the fields a rank reads; None where it reads all.
 
-    One process reads all, as do ranks whose model is given fields besides the histories, or has a package's criterion, which may
-    look at more than one patch.
+    One process reads all, as do ranks whose model is given fields besides the histories, or has a package's criterion, which
+    may look at more than one patch.
     """
-    if ranks.size == 1 or config.refinement.criterion not in OF_ONE_PATCH or config.given:
+    if ranks.size == 1 or not is_of_patches(config.refinement) or config.given:
         return None
     return BrickShare(config.patches[0], ranks.place, ranks.size)
 
@@ -131,7 +130,7 @@ def _refinement(
             values = history if is_raw else _of_samples(normalisation, [sample]).apply(history)
             levels = [
                 rearrange(criterion, "1 (Z z) (Y y) (X x) -> (Z Y X) (z y x)", z=z, y=y, x=x)
-                for criterion, (z, y, x) in zip(criteria_of(values, patches, refinement), ratios, strict=True)
+                for criterion, (z, y, x) in zip(of_each_patch(values, patches, refinement), ratios, strict=True)
             ]
             of_pieces.append(torch.cat(levels, dim=1))
         rows.append(of_pieces)
@@ -143,6 +142,7 @@ def _refinement(
             rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
             for values, (z, y, x) in zip(of_all.split(widths, dim=1), ratios, strict=True)
         ]
+        criteria = from_all_patches(criteria, batch.window, patches, refinement)
         refined.append(split_by(criteria, batch.window, patches, refinement))
     return refined
 

@@ -85,13 +85,16 @@ def random(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
     They are a function of the sample's values and of the place, so that all ranks have the same, and an interrupted run goes
     on with those that it would have had.
     """
-    means = patch_mean(fields, covered, patch)
+    return drawn(patch_mean(fields, covered, patch), fields.shape[3:], covered, patch)
+
+
+def drawn(means: Tensor, grid: Sequence[int], covered: Sequence[int], patch: Patch) -> Tensor:
+    """Return the numbers of `random` ``(b, Z, Y, X)`` from the means of all patches over a grid ``z, y, x``."""
     shades = (means * SHADES).round().long().flatten(1)
-    place = torch.arange(shades.shape[1], device=fields.device)
+    place = torch.arange(shades.shape[1], device=means.device)
     of_sample = mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
     numbers = mixed(of_sample + mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
-    drawn = (numbers.to(fields.dtype) / 2**24).view_as(means)
-    return drawn * holds_cells(fields.shape[3:], covered, patch, fields.device)
+    return (numbers.to(means.dtype) / 2**24).view_as(means) * holds_cells(grid, covered, patch, means.device)
 
 
 def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:

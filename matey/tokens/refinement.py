@@ -14,7 +14,7 @@ from einops import repeat
 from torch import Tensor
 
 from matey.config.choices import CRITERIA, RefineRule, RefineValues
-from matey.tokens.criteria import patch_mean
+from matey.tokens.criteria import OF_ONE_PATCH, drawn, patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
 
 
@@ -65,6 +65,29 @@ def criteria_of(fields: Tensor, patches: Sequence[Patch], refinement: Refinement
     """Return the criterion of each patch, ``(b, Z, Y, X)`` for every level but the finest; see `refine`."""
     covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
     return [_criterion(fields, covered, patch, refinement) for patch in patches[:-1]]
+
+
+def is_of_patches(refinement: Refinement) -> bool:
+    """Return whether what `of_each_patch` tells is enough: of a package's criterion nobody knows what it looks at."""
+    return refinement.criterion in OF_ONE_PATCH or (refinement.criterion == "random" and not refinement.change)
+
+
+def of_each_patch(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
+    """Return what each patch tells by itself, without the others: its criterion, or what that is drawn by."""
+    if refinement.criterion == "random":
+        covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
+        return [patch_mean(fields, covered, patch) for patch in patches[:-1]]
+    return criteria_of(fields, patches, refinement)
+
+
+def from_all_patches(
+    told: Sequence[Tensor], window: Sequence[int], patches: Sequence[Patch], refinement: Refinement
+) -> list[Tensor]:
+    """Return what `criteria_of` does, from what each patch of a window ``t, z, y, x`` has told."""
+    if refinement.criterion == "random":
+        covered = cover(window, patches[0])
+        return [drawn(means, window[1:], covered, patch) for means, patch in zip(told, patches, strict=False)]
+    return [*told]
 
 
 def split_by(

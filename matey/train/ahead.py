@@ -70,13 +70,12 @@ def _is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
 
 
 def together(
-    stream: Iterator[Unfinished | Packed], config: MateyConfig, ranks: RankGroup, exchange: Exchange | None
+    stream: Iterator[Unfinished | Packed], config: MateyConfig, ranks: RankGroup, exchange: Exchange
 ) -> Iterator[MicroBatch | Packed]:
     """Prepare those micro-batches of which each rank has read a part; all ranks of the group come here together."""
     for item in stream:
         ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
         if _is_part(ready):
-            assert exchange is not None, "one process reads its fields whole"
             prepared = prepare_parts(ready, config, ranks, exchange)
             yield packed(prepared) if isinstance(item, Packed) else prepared
         else:

@@ -88,7 +88,7 @@ def read_and_prepare(
     """Read windows and prepare them on the model's device; of a group of ranks, which all call, each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)
-    if share is None or group.exchange is None:
+    if share is None:
         batches = [batch.to(model.device) for batch in read_windows(sets, windows, num_frames)]
         return prepare(batches, model.config, group.ranks)
     parts = read_parts(sets, windows, num_frames, share)

@@ -27,7 +27,15 @@ CASES = {
     "plane, periodic": ("mix", PLANE, (1, 32, 48), (False, True, True), 2, 1, {}),
     "plane, padded": ("mul", PLANE, (1, 40, 20), (False, False, False), 2, 2, {}),
     "plane, padded and periodic": ("mix", PLANE, (1, 40, 20), (False, True, True), 2, 1, {"predict": "field"}),
-    "a field smaller than a patch goes round": ("uniform", ((1, 1, 16, 16),), (1, 40, 6), (False, True, True), 1, 1, {"history": 1}),
+    "smaller than a patch": (
+        "uniform",
+        ((1, 1, 16, 16),),
+        (1, 40, 6),
+        (False, True, True),
+        1,
+        1,
+        {"history": 1},
+    ),
     "space, periodic": ("mix", SPACE, (16, 8, 16), (True, False, True), 2, 2, {}),
     "space, padded and periodic": ("mul", SPACE, (12, 20, 9), (True, True, False), 4, 3, {"history": 4}),
     "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
@@ -35,11 +43,11 @@ CASES = {
 STEPS = 4
 
 
-def put_together(batch, share_of, frames):
+def put_together(batch, brick, frames):
     """The whole frame from the boxes of all ranks; those beyond the end of an axis are at its other side as well."""
     whole = torch.full_like(batch.last, torch.nan)
     for rank_of, of_rank in enumerate(frames):
-        (boxes,) = share_of(rank_of)([batch.samples])
+        (boxes,) = BrickShare(brick, rank_of, len(frames))([batch.samples])
         for (sample, cells), values in zip(boxes, of_rank, strict=True):
             z, y, x = (torch.arange(s.start, s.stop) % size for s, size in zip(cells, batch.grid, strict=True))
             there = whole[sample][:, z[:, None, None], y[:, None], x]
@@ -66,7 +74,7 @@ def main():
         off = []
         for found, whole in zip(ours, expected, strict=True):
             of_ranks = from_all_ranks(found)
-            found = put_together(batch, lambda of: BrickShare(patches[0], of, size), of_ranks)
+            found = put_together(batch, patches[0], of_ranks)
             off.append(((found - whole).norm() / whole.norm()).item())
         moved = ((expected[-1] - batch.last).norm() / batch.last.norm()).item()
         assert moved > 1e-3, (name, moved)

@@ -45,6 +45,7 @@ CASES = {
     "scales that divide nothing": ("mix", PLANE, long, {"local_scales": (1, 3, 8)}),
     "raw values and changes": ("mix", PLANE, mixed, {"values": "raw", "change": 0.5}),
     "a threshold": ("mix", PLANE, mixed, {"rule": "threshold"}),
+    "at random": ("mix", PLANE, mixed, {"criterion": "random"}),
     "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),
     "space, mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4)), space, {}),
 }

@@ -6,7 +6,9 @@ from tests.support.programs import cases_of, start_ranks
 
 
 def test_ranks_that_read_parts_of_windows_validate_as_one_process():
-    one, *others = (cases_of(start_ranks(size, "-m", "tests.train.validation_cases"))[0] for size in (1, 2, 3))
+    one, *others = (
+        cases_of(start_ranks(size, "-m", "tests.train.validation_cases", timeout=600))[0] for size in (1, 2, 3)
+    )
     (expected, all_read) = one
     assert all_read == 1 and set(expected["valid_persistence_by_system"]) == {"shallow_water", "diffusion_reaction"}
     for size, (found, read) in zip((2, 3), others, strict=True):

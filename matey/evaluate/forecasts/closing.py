@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.metrics import nrmse
+from matey.metrics import NRMSE_EPSILON
+
+AT_ONCE = 2**21
+"""Cells that are read at once, where a layer has no more."""
+
+Read = Callable[[int, Cells], np.ndarray]
+"""Reads a frame ``(f, z, y, x)`` at a step after the last known one, in a box of cells."""
 
 
 def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
@@ -20,16 +27,24 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     """
     known, last, drifts, errors = [], [], [], []
     for place, number in enumerate(request.trajectories):
-        (first,) = request.data.read(number, request.last_known, request.last_known + 1)
-        end = file.read(place, place + 1, request.num_steps - 1, request.num_steps)[0, 0]
-        known.append(_mean(first))
-        last.append(_mean(end))
-        drifts.append((last[-1] - known[-1]) / np.maximum(np.sqrt(_mean(np.square(first))), 1e-30))
-        num_true = request.num_true(number)
-        truth = request.truth(number, num_true) if num_true else None
-        if truth is not None:
-            frame = file.read(place, place + 1, num_true - 1, num_true)[0, 0]
-            errors.append(nrmse(torch.from_numpy(frame)[None], torch.from_numpy(truth)[None])[0].numpy())
+
+        def true(step: int, cells: Cells, number: int = number) -> np.ndarray:
+            frame = request.last_known + step
+            return request.data.read(number, frame, frame + 1, cells)[0]
+
+        def made(step: int, cells: Cells, place: int = place) -> np.ndarray:
+            return file.read(place, place + 1, step - 1, step, cells)[0, 0]
+
+        def off(step: int, cells: Cells, true: Read = true, made: Read = made) -> np.ndarray:
+            return np.concatenate([made(step, cells) - true(step, cells), true(step, cells)])
+
+        (before, size), (after, _) = _means(request, true, 0), _means(request, made, request.num_steps)
+        known.append(before)
+        last.append(after)
+        drifts.append((after - before) / np.maximum(np.sqrt(size), 1e-30))
+        if num_true := request.num_true(number):
+            error, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
+            errors.append(error / (target + NRMSE_EPSILON))
     counts = {request.num_true(number) for number in request.trajectories} - {0}
     rows = [["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)]]
     for index, name in enumerate(request.data.fields):
@@ -45,9 +60,19 @@ def _error_head(counts: set[int]) -> list[str]:
     return [f"NRMSE at step {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")]
 
 
-def _mean(frame: np.ndarray) -> np.ndarray:
-    """Return the mean of each field of a frame ``(f, z, y, x)``, in float64."""
-    return np.asarray(frame.mean(axis=(1, 2, 3), dtype=np.float64))
+def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:
+    """Return the means of fields and of their squares over all cells, ``(2, f)`` in float64, read a few layers at a time."""
+    grid = request.first.grid
+    axis, num_cells = (0 if grid[0] > 1 else 1), math.prod(grid)
+    layers = max(1, AT_ONCE * grid[axis] // num_cells)
+    sums: list[np.ndarray] = []
+    for start in range(0, grid[axis], layers):
+        box = [slice(0, length) for length in grid]
+        box[axis] = slice(start, min(start + layers, grid[axis]))
+        z, y, x = box
+        values = read(step, (z, y, x)).astype(np.float64)
+        sums.append(np.stack([values.sum(axis=(1, 2, 3)), np.square(values).sum(axis=(1, 2, 3))]))
+    return np.sum(sums, axis=0) / num_cells
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

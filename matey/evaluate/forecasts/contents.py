@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.request import ForecastRequest
 
 CONVENTIONS = "CF-1.11"
@@ -66,6 +67,12 @@ class Contents:
         fields = np.moveaxis(frames, -4, 0)  # (f, ..., z, y, x)
         kept = fields if "z" in self.sizes else fields[..., 0, :, :]
         return dict(zip(self.fields, kept, strict=True))
+
+    def box(self, cells: Cells | None) -> tuple[slice, ...]:
+        """Return the slices of a box of cells along the grid axes of the file; of all cells by default."""
+        if cells is None:
+            return (slice(None),) * (len(self.sizes) - 2)
+        return cells if "z" in self.sizes else cells[1:]
 
     def frames_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return values by field as frames ``(..., f, z, y, x)``."""

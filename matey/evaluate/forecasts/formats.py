@@ -13,6 +13,7 @@ from matey.mistakes import Mistake
 if TYPE_CHECKING:  # a name is checked before anything is imported that takes long
     import numpy as np
 
+    from matey.data.trajectories import Cells
     from matey.evaluate.forecasts.contents import Contents
 
 FORMATS = {".nc": "netcdf", ".zarr": "zarr_store", ".h5": "the_well", ".hdf5": "the_well"}
@@ -32,11 +33,11 @@ class ForecastFile(Protocol):
     A process that is killed therefore leaves a file that opens, whose values are written up to some place.
     """
 
-    def write(self, first: int, step: int, frames: np.ndarray) -> None:
-        """Write frames ``(b, t, f, z, y, x)`` of the trajectories from ``first`` on, from a step counted from 0 on."""
+    def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
+        """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory, from a step counted from 0 on."""
 
-    def read(self, first: int, end: int, start: int, stop: int) -> np.ndarray:
-        """Read frames ``(b, t, f, z, y, x)`` that were written."""
+    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
+        """Read frames ``(b, t, f, z, y, x)`` that were written, of a box of cells or of all."""
 
     def flush(self) -> None:
         """Hand all that was written to the operating system."""

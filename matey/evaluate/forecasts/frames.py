@@ -9,15 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.reading import read_history
+from matey.data.reading import read_history, read_history_part
 from matey.evaluate.evaluation import check_fit
+from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import largest_change, rollout
+from matey.evaluate.rollout_parts import largest_change_of, rollout_parts
 from matey.model.matey import MateyModel
+from matey.model.next_frames import continued, inside, moved_on
+from matey.samples import Box
+from matey.tokens.parts import BrickShare
 
 Earlier = Callable[[int, int, int, int], np.ndarray]
 """Reads frames that were forecast before: of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
+
+EarlierBox = Callable[[Box, int, int], Tensor]
+"""Reads frames ``(t, f, z, y, x)`` that were forecast before, in a box of cells, at steps ``from`` to ``to`` counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -76,3 +84,44 @@ def forecast_batch(
     for step, values in enumerate(frames_left, start=done + 1):
         time = (request.last_known + step) * request.first.time_step
         yield ForecastFrame(first, trajectories, step, time, values)
+
+
+def forecast_boxes(
+    model: MateyModel, request: ForecastRequest, crew: Crew, first: int, end: int, done: int, earlier: EarlierBox
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Forecast some trajectories with all ranks of the crew, see `forecast_batch`; yield steps and frames in own boxes.
+
+    Frames are ``(f, z, y, x)``, float32 on the host.
+    """
+    begun = done - done % request.lead
+    known, leading = (
+        max(0, begun - request.num_frames),
+        (begun - max(0, begun - request.num_frames), len(request.data.fields)),
+    )
+    if not crew.is_in_parts:
+
+        def whole(first: int, end: int, start: int, stop: int) -> np.ndarray:
+            return torch.stack(crew.from_first(lambda box: earlier(box, start, stop), leading)).numpy()
+
+        for frame in forecast_batch(model, request, first, end, done, whole):
+            values = frame.values.float().cpu()
+            yield frame.step, [values[sample] for sample, _ in crew.own]
+        return
+    ranks, exchange, trajectories = (
+        model.sequence_group.ranks,
+        model.sequence_group.exchange,
+        request.trajectories[first:end],
+    )
+    brick = model.config.patches[0]
+    share = BrickShare(brick, ranks.place, ranks.size)
+    part = read_history_part(request.data, trajectories, request.start, request.num_frames, share)
+    largest = largest_change_of(part, exchange, ranks.size)
+    if begun:
+        frames = [piece.history.new_empty(*leading, *piece.history.shape[2:]) for piece in part.pieces]
+        came = crew.from_first(lambda box: earlier(box, known, begun), leading)
+        for piece, values, new in zip(part.pieces, frames, came, strict=True):
+            inside(piece, values, part.samples).copy_(new)
+        part = moved_on(part, continued(frames, part, brick, ranks, exchange))
+    left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest)
+    for step, found in enumerate(left, start=begun + 1):
+        yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]

@@ -8,6 +8,7 @@ from typing import Literal
 import netCDF4
 import numpy as np
 
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.contents import Contents
 
 MISSING = np.float32(np.nan)
@@ -22,14 +23,15 @@ class NetcdfFile:
         self._file = netCDF4.Dataset(path, mode)
         self._file.set_auto_mask(False)
 
-    def write(self, first: int, step: int, frames: np.ndarray) -> None:
-        """Write frames of some trajectories."""
+    def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
+        """Write frames of a box of cells."""
         for name, values in self._contents.values_of(frames).items():
-            self._file[name][first : first + len(frames), step : step + frames.shape[1]] = values
+            self._file[name][place, step : step + len(frames), *self._contents.box(cells)] = values
 
-    def read(self, first: int, end: int, start: int, stop: int) -> np.ndarray:
+    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames of some trajectories."""
-        values = {name: self._file[name][first:end, start:stop] for name in self._contents.fields}
+        box = slice(first, end), slice(start, stop), *self._contents.box(cells)
+        values = {name: self._file[name][box] for name in self._contents.fields}
         return self._contents.frames_of(values)
 
     def flush(self) -> None:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from matey.data import DataError, Trajectory, TrajectorySet
+from matey.data.reading import samples_of
 from matey.data.windows import num_starts
+from matey.samples import Samples
 
 SAME_STEP = 1e-4  # relative; times in a file need not be exact multiples of a step
 
@@ -59,6 +61,10 @@ class ForecastRequest:
     def last_known(self) -> int:
         """Number of the last frame that the model is given."""
         return self.start + self.num_frames - 1
+
+    def samples(self, first: int, end: int) -> Samples:
+        """Return what is known of the histories of some trajectories, by their places, before they are read."""
+        return samples_of(self.data, self.trajectories[first:end], self.num_frames)
 
     def num_true(self, trajectory: int) -> int:
         """Return how many of the forecast snapshots the trajectory itself has."""

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.evaluate.forecasts.contents import Contents, contents_of
+from matey.evaluate.forecasts.crew import Crew, told_by_first
 from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
-from matey.evaluate.forecasts.frames import ForecastFrame, check_request, forecast_batch
+from matey.evaluate.forecasts.frames import ForecastFrame, check_request, forecast_batch, forecast_boxes
 from matey.evaluate.forecasts.origin import origin_of
 from matey.evaluate.forecasts.progress import Progress
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import one_line
 from matey.model.fingerprint import weights_fingerprint
 from matey.model.matey import MateyModel, quiet
+from matey.samples import Box
 
 if TYPE_CHECKING:
     import xarray
@@ -95,43 +100,65 @@ class Forecasts:
             overwrite: whether it may take the place of another.
             on_frames: function called with the number of frames just made, or found done, for a progress bar.
 
+        All ranks of the model's sequence group have to call; the first writes what each holds of the fields.
+
         Raises:
             FormatError: something lies there already, the suffix names no format, or a package is missing.
             DataError: see ``TrajectorySet.read``.
             OSError: the file cannot be written.
         """
-        path = Path(path)
-        check_path(path, overwrite=overwrite, inputs=self.request.data.sources)
-        contents, progress = self.contents, Progress(path, self._digest(path.suffix))
-        cells = int(np.prod(contents.shape[2:]))
-        stretch = min(self.request.num_steps, max(1, STRETCH_BYTES // (4 * cells)))
-        done = progress.done()
-        if done is None:
-            progress.clear()
-            done = [0] * len(self.request.trajectories)
-            format_of(path).make(progress.unfinished, contents, stretch)
-            progress.note(done)
+        path, contents, num_steps = Path(path), self.contents, self.request.num_steps
+        stretch = min(num_steps, max(1, STRETCH_BYTES // (4 * math.prod(contents.shape[2:]))))
+        group = self.model.sequence_group
+        is_first = group.ranks.place == 0
+        progress = Progress(path, self._digest(path.suffix) if is_first else "")
+        done = [0] * len(self.request.trajectories)
+        if is_first:
+            check_path(path, overwrite=overwrite, inputs=self.request.data.sources)
+            done = progress.done() or self._begin(progress, stretch)
+        done = told_by_first(torch.tensor(done), group).tolist()
         on_frames(sum(done))
-        with closing(format_of(path).open_file(progress.unfinished, contents, "r+")) as file:
+        unfinished = format_of(path).open_file(progress.unfinished, contents, "r+") if is_first else None
+        with closing(unfinished) if unfinished else nullcontext() as file:
             for first, end in list(self.request.batches(self.batch_size, done)):
-                for frames in self._stretches(file, first, end, done[first], stretch):
-                    file.write(first, frames[0].step - 1, np.stack([_values(frame) for frame in frames], axis=1))
-                    file.flush()
-                    new = frames[-1].step - done[first]
-                    done[first:end] = [frames[-1].step] * (end - first)
-                    progress.note(done)
+                crew = Crew.of(self.model, self.request.samples(first, end))
+                for step, frames, num_frames in self._stretches(crew, file, first, end, done[first], stretch):
+                    shape = num_frames, len(contents.fields)
+                    for (sample, cells), values in crew.to_first(frames, shape):
+                        assert file is not None, "the first rank has the file"
+                        file.write(first + sample, step - num_frames, values.numpy(), cells)
+                    new = step - done[first]
+                    done[first:end] = [step] * (end - first)
+                    if file is not None:
+                        file.flush()
+                        progress.note(done)
                     on_frames(max(0, new) * (end - first))
-        progress.finish()
+        if is_first:
+            progress.finish()
+
+    def _begin(self, progress: Progress, stretch: int) -> list[int]:
+        """Make a file without values; return the number of steps done of each trajectory, which is none."""
+        progress.clear()
+        done = [0] * len(self.request.trajectories)
+        format_of(progress.path).make(progress.unfinished, self.contents, stretch)
+        progress.note(done)
+        return done
 
     def _stretches(
-        self, file: ForecastFile, first: int, end: int, done: int, stretch: int
-    ) -> Iterator[list[ForecastFrame]]:
-        """Forecast a batch, and yield its frames up to every multiple of ``stretch``."""
-        frames: list[ForecastFrame] = []
-        for frame in forecast_batch(self.model, self.request, first, end, done, file.read):
+        self, crew: Crew, file: ForecastFile | None, first: int, end: int, done: int, stretch: int
+    ) -> Iterator[tuple[int, list[Tensor], int]]:
+        """Forecast a batch; yield, every ``stretch`` frames, the step, frames ``(t, f, z, y, x)`` in own boxes, and ``t``."""
+
+        def earlier(box: Box, start: int, stop: int) -> Tensor:
+            assert file is not None, "the first rank has the file"
+            place, cells = first + box[0], box[1]
+            return torch.from_numpy(file.read(place, place + 1, start, stop, cells)[0])
+
+        frames: list[list[Tensor]] = []
+        for step, frame in forecast_boxes(self.model, self.request, crew, first, end, done, earlier):
             frames.append(frame)
-            if frame.step % stretch == 0 or frame.step == self.request.num_steps:
-                yield frames
+            if step % stretch == 0 or step == self.request.num_steps:
+                yield step, [torch.stack(of_box) for of_box in zip(*frames, strict=True)], len(frames)
                 frames = []
 
     def _digest(self, suffix: str) -> str:
@@ -221,7 +248,3 @@ def _trained(model: str | Path | MateyModel) -> Trained:
         return Trained("model", model)
     with quiet():
         return load_trained(model)
-
-
-def _values(frame: ForecastFrame) -> np.ndarray:
-    return frame.values.float().cpu().numpy()

@@ -11,6 +11,7 @@ from typing import Literal
 import h5py
 import numpy as np
 
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.contents import Contents
 from matey.well_file import KINDS, add_fields, add_scalars, begin, group_of
 
@@ -26,16 +27,17 @@ class WellForecast:
         self._contents = contents
         self._file = h5py.File(path, mode, locking="best-effort")
 
-    def write(self, first: int, step: int, frames: np.ndarray) -> None:
-        """Write frames of some trajectories."""
+    def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
+        """Write frames of a box of cells."""
+        box = self._contents.box(cells)[::-1]
         for name, values in self._contents.values_of(frames).items():
-            self._file[GROUP][name][first : first + len(frames), step : step + frames.shape[1]] = _turned(values)
+            self._file[GROUP][name][place, step : step + len(frames), *box] = _turned(values[None])[0]
 
-    def read(self, first: int, end: int, start: int, stop: int) -> np.ndarray:
+    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames of some trajectories."""
-        group = self._file[GROUP]
+        group, box = self._file[GROUP], self._contents.box(cells)[::-1]
         return self._contents.frames_of(
-            {name: _turned(group[name][first:end, start:stop]) for name in self._contents.fields}
+            {name: _turned(group[name][first:end, start:stop, *box]) for name in self._contents.fields}
         )
 
     def flush(self) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from matey.data import DataError
 from matey.data.reading import read_history
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.shown_rollouts import View
@@ -83,9 +84,10 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
         for row, step in enumerate(steps.tolist()):
             frame = request.last_known + step
             if step <= request.num_true(number):
-                truth[row] = _at(request.data.read(number, frame, frame + 1)[0], cells)
+                truth[row] = [request.data.read(number, frame, frame + 1, _box(cell))[0, :, 0, 0, 0] for cell in cells]
             if step > 0:
-                forecast[row] = _at(file.read(place, place + 1, step - 1, step)[0, 0], cells)
+                there = (file.read(place, place + 1, step - 1, step, _box(cell)) for cell in cells)
+                forecast[row] = [values[0, 0, :, 0, 0, 0] for values in there]
         found += [
             ProbeSeries(number, cell, steps, times, forecast[:, index], truth[:, index])
             for index, cell in enumerate(cells)
@@ -128,6 +130,7 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
                 table.writerow([one.trajectory, *one.cell, step, f"{one.times[row]:.9g}", *values])
 
 
-def _at(frame: np.ndarray, cells: Sequence[Cell]) -> np.ndarray:
-    """Return the values of a frame ``(f, z, y, x)`` at some cells, ``(cell, f)``."""
-    return np.stack([frame[:, z, y, x] for z, y, x in cells])
+def _box(cell: Cell) -> Cells:
+    """Return the box that is one cell."""
+    z, y, x = (slice(place, place + 1) for place in cell)
+    return z, y, x
