@@ -28,6 +28,9 @@ from matey.tokens.tiles import Tiles
 Frames = list[Tensor]
 """Values ``(..., z, y, x)`` in the box of each piece of a part."""
 
+Sides = Sequence[slice]
+"""A box of cells along ``z, y, x``."""
+
 
 def moved_on(part: BatchPart, frames: Sequence[Tensor]) -> BatchPart:
     """Return a part some snapshots later, with the frames ``(t, f, z, y, x)`` that follow in the box of each piece."""
@@ -130,59 +133,51 @@ def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor
 
 def continued(frames: Frames, part: BatchPart, brick: Patch, ranks: RankGroup, exchange: Exchange) -> Frames:
     """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side."""
-    samples, (_, *grid) = part.samples, part.samples.window
+    samples, grid = part.samples, part.samples.window[1:]
     boxes = [BrickShare(brick, rank, ranks.size)([samples])[0] for rank in range(ranks.size)]
     missing = [[(at, *each) for at, box in enumerate(own) for each in _beyond(box, grid)] for own in boxes]
     if not any(missing):
         return frames
 
-    def overlaps(holder: int, receiver: int) -> Iterator[tuple[int, tuple[slice, ...], int, tuple[slice, ...]]]:
-        """Box and cells in it that are held, and box and cells in it where they are missing."""
+    def found(holder: int, receiver: int) -> Iterator[tuple[int, Sides, int, Sides]]:
+        """Yield the box and the cells in it that one rank holds, and the box and the cells in it where the other lacks them."""
         for at, place, source in missing[receiver]:
             for number, (sample, cells) in enumerate(boxes[holder]):
-                if sample != boxes[receiver][at][0]:
-                    continue
-                both = [
-                    slice(max(a.start, b.start), min(a.stop, b.stop, length))
-                    for a, b, length in zip(source, cells, grid, strict=True)
-                ]
-                if all(side.start < side.stop for side in both):
-                    held = tuple(slice(s.start - c.start, s.stop - c.start) for s, c in zip(both, cells, strict=True))
-                    lacks = tuple(
-                        slice(p.start + s.start - f.start, p.start + s.stop - f.start)
-                        for p, s, f in zip(place, both, source, strict=True)
-                    )
+                within = [slice(s.start, min(s.stop, length)) for s, length in zip(cells, grid, strict=True)]
+                both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(source, within, strict=True)]
+                if sample == boxes[receiver][at][0] and all(side.start < side.stop for side in both):
+                    held = [_moved(side, -s.start) for side, s in zip(both, cells, strict=True)]
+                    lacks = [_moved(side, p.start - s.start) for side, s, p in zip(both, source, place, strict=True)]
                     yield number, held, at, lacks
 
-    me, others = ranks.place, range(ranks.size)
-    send = [[frames[number][..., *held].flatten() for number, held, *_ in overlaps(me, other)] for other in others]
-    coming = [[(frames[at][..., *lacks], at, lacks) for *_, at, lacks in overlaps(other, me)] for other in others]
-    empty = torch.empty(0, dtype=samples.dtype)
+    me, filled = ranks.place, [frame.clone() for frame in frames]
+    sent = [[_at(frames[n], held).flatten() for n, held, *_ in found(me, other)] for other in range(ranks.size)]
+    holes = [[_at(filled[at], lacks) for *_, at, lacks in found(other, me)] for other in range(ranks.size)]
     came = exchange.swap(
-        torch.cat([empty, *(values for of_rank in send for values in of_rank)]),
-        [sum(values.numel() for values in of_rank) for of_rank in send],
-        [sum(hole.numel() for hole, *_ in of_rank) for of_rank in coming],
+        torch.cat([torch.empty(0, dtype=samples.dtype), *(values for of_rank in sent for values in of_rank)]),
+        [sum(values.numel() for values in of_rank) for of_rank in sent],
+        [sum(hole.numel() for hole in of_rank) for of_rank in holes],
     )
-    holes = [each for of_rank in coming for each in of_rank]
-    filled = [frame.clone() for frame in frames]
-    for values, (hole, at, lacks) in zip(came.split([hole.numel() for hole, *_ in holes]), holes, strict=True):
-        filled[at][..., *lacks] = values.view(hole.shape)
+    every = [hole for of_rank in holes for hole in of_rank]
+    for hole, values in zip(every, came.split([hole.numel() for hole in every]), strict=True):
+        hole.copy_(values.view(hole.shape))
     return filled
 
 
-def _beyond(box: Box, grid: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+def _beyond(box: Box, grid: Sequence[int]) -> Iterator[tuple[Sides, Sides]]:
     """Yield the cells of a box that lie beyond the domain: where in the box, and where in the domain."""
-    _, cells = box
-    turns = [range(0, side.stop, length) for side, length in zip(cells, grid, strict=True)]
-    for turn in product(*turns):
-        if any(turn):
-            source = tuple(
-                slice(max(side.start - t, 0), min(side.stop - t, length))
-                for side, t, length in zip(cells, turn, grid, strict=True)
-            )
-            place = tuple(
-                slice(s.start + t - side.start, s.stop + t - side.start)
-                for s, t, side in zip(source, turn, cells, strict=True)
-            )
-            if all(side.start < side.stop for side in source):
-                yield place, source
+    sides = box[1]
+    for turns in product(*(range(0, side.stop, length) for side, length in zip(sides, grid, strict=True))):
+        axes = list(zip(sides, turns, grid, strict=True))
+        source = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for side, turn, length in axes]
+        if any(turns) and all(side.start < side.stop for side in source):
+            yield [_moved(s, turn - side.start) for s, (side, turn, _) in zip(source, axes, strict=True)], source
+
+
+def _moved(side: slice, cells: int) -> slice:
+    return slice(side.start + cells, side.stop + cells)
+
+
+def _at(values: Tensor, sides: Sides) -> Tensor:
+    z, y, x = sides
+    return values[..., z, y, x]

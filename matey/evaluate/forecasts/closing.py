@@ -30,10 +30,10 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
 
         def true(step: int, cells: Cells, number: int = number) -> np.ndarray:
             frame = request.last_known + step
-            return request.data.read(number, frame, frame + 1, cells)[0]
+            return np.asarray(request.data.read(number, frame, frame + 1, cells)[0])
 
         def made(step: int, cells: Cells, place: int = place) -> np.ndarray:
-            return file.read(place, place + 1, step - 1, step, cells)[0, 0]
+            return np.asarray(file.read(place, place + 1, step - 1, step, cells)[0, 0])
 
         def off(step: int, cells: Cells, true: Read = true, made: Read = made) -> np.ndarray:
             return np.concatenate([made(step, cells) - true(step, cells), true(step, cells)])
@@ -43,8 +43,8 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         last.append(after)
         drifts.append((after - before) / np.maximum(np.sqrt(size), 1e-30))
         if num_true := request.num_true(number):
-            error, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
-            errors.append(error / (target + NRMSE_EPSILON))
+            missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
+            errors.append(missed / (target + NRMSE_EPSILON))
     counts = {request.num_true(number) for number in request.trajectories} - {0}
     rows = [["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)]]
     for index, name in enumerate(request.data.fields):
@@ -72,7 +72,7 @@ def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:
         z, y, x = box
         values = read(step, (z, y, x)).astype(np.float64)
         sums.append(np.stack([values.sum(axis=(1, 2, 3)), np.square(values).sum(axis=(1, 2, 3))]))
-    return np.sum(sums, axis=0) / num_cells
+    return np.asarray(np.sum(sums, axis=0) / num_cells)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
