@@ -6,7 +6,7 @@ Axis legend: see `matey.fields`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
@@ -80,3 +80,7 @@ class BatchPart:
     samples: Samples
     pieces: tuple[Piece, ...]
     has_target: bool = True
+
+    def without_targets(self) -> BatchPart:
+        """Return what was read of the histories alone."""
+        return BatchPart(self.samples, tuple(replace(piece, target=None) for piece in self.pieces), has_target=False)

@@ -24,7 +24,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.meter import Meter
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.train.ahead import MicroBatch
+from matey.train.ahead import AsRead, MicroBatch
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
@@ -82,7 +82,9 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     batch = replace(batch, draw=torch.arange(case.batch))
     taken: TakenStep | None = None
     for step in range(1, settings.steps + 1):
-        ready: MicroBatch = prepare([batch], model.config, model.sequence_group.ranks) if is_prepared else [batch]
+        ready: MicroBatch = AsRead([batch])
+        if is_prepared:
+            ready = prepare([batch], model.config, model.sequence_group.ranks)
         if step <= WARM_UP:
             taken = _take(engine, iter([ready]), settings, average, step, meter)
     assert taken is not None

@@ -186,8 +186,7 @@ def micro_batches(
         further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
             number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
             it is sent to them.
-        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Where targets move on,
-            all are read as well. Sent to workers likewise.
+        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Sent to workers likewise.
         finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
             their place; called where they are read, and sent to workers as ``further`` is.
 
@@ -265,7 +264,7 @@ class _MicroBatches(Dataset[Any]):
         further = self.further(step * self.accumulation + chunk) if self.further else 0
         drawn = self.mixture.global_batch(step, size, self.run_length, range(first, first + self.micro_batch))
         windows = [self.mixture.further(window, further) for window in drawn]
-        if self.share is not None and not further:
+        if self.share is not None:
             return read_parts(sets, windows, num_frames, self.share)
         try:
             return read_windows(sets, windows, num_frames)

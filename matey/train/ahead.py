@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -26,13 +26,25 @@ from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, packed
 from matey.samples import BatchPart
-from matey.train.unroll import num_rolled
+from matey.train.unroll import is_part, num_rolled
 
-MicroBatch = Prepared | list[FieldBatch]
-"""What a step takes: prepared, or, where the model first rolls its histories out, the fields as they were read."""
+
+@dataclass(frozen=True)
+class AsRead:
+    """A micro-batch whose histories the model first rolls out, as it was read.
+
+    Attributes:
+        batches: the fields, or this rank's part of them.
+    """
+
+    batches: list[FieldBatch] | list[BatchPart]
+
+
+MicroBatch = Prepared | AsRead
+"""What a step takes."""
 
 Unfinished = MicroBatch | list[BatchPart]
-"""What is read: that, or this rank's part of the fields."""
+"""What is read: that, or what the ranks of a group have to prepare together."""
 
 Item = TypeVar("Item")
 _END = object()
@@ -59,14 +71,14 @@ class MakeReady:
 
         Histories that the model rolls out first cannot be prepared: what is refined follows from what it will predict.
         """
-        ready: Unfinished = batches
-        if not _is_part(batches) and not num_rolled(micro_step, self.settings):
+        ready: Unfinished
+        if num_rolled(micro_step, self.settings):
+            ready = AsRead(batches)
+        elif is_part(batches):
+            ready = batches
+        else:
             ready = prepare(cast(list[FieldBatch], batches), self.config, self.ranks)
         return packed(ready) if self.is_packed else ready
-
-
-def _is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
-    return isinstance(item, list) and isinstance(item[0], BatchPart)
 
 
 def together(
@@ -75,7 +87,7 @@ def together(
     """Prepare those micro-batches of which each rank has read a part; all ranks of the group come here together."""
     for item in stream:
         ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
-        if _is_part(ready):
+        if is_part(ready):
             prepared = prepare_parts(ready, config, ranks, exchange)
             yield packed(prepared) if isinstance(item, Packed) else prepared
         else:

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
-from matey.model.prepare import Prepared
 from matey.parallel.collectives import rank
 from matey.parallel.engine import Engine, set_learning_rate, take_step
 from matey.parallel.failure import during
@@ -21,7 +20,7 @@ from matey.parallel.late import Late
 from matey.parallel.meter import Meter
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
-from matey.train.ahead import MicroBatch
+from matey.train.ahead import AsRead, MicroBatch
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import validation_sentence
@@ -30,7 +29,7 @@ from matey.train.schedule import learning_rate
 from matey.train.step_bar import step_bar
 from matey.train.taken_step import MetricsLog, TakenStep
 from matey.train.tally import Tally
-from matey.train.unroll import num_rolled, push_forward
+from matey.train.unroll import num_rolled, rolled_out
 
 
 def train(
@@ -158,9 +157,10 @@ def take_step_of(
     for micro_step in range(step * settings.accumulation, (step + 1) * settings.accumulation):
         batches = next(stream)
         meter.mark("data")
-        if not isinstance(batches, Prepared):
-            batches = push_forward(engine, batches, num_rolled(micro_step, settings))
-        forecasts = engine(batches)
+        if isinstance(batches, AsRead):
+            forecasts = engine(rolled_out(engine, batches.batches, num_rolled(micro_step, settings)))
+        else:
+            forecasts = engine(batches)
         loss, per_sample = training_loss(forecasts, engine.module.sequence_group, scales, LOSSES[settings.loss])
         meter.mark("forward")
         # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.

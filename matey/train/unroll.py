@@ -9,6 +9,8 @@ of the lead time is predicted at once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +18,12 @@ from torch import Tensor
 from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.model.drop_path import uniform_hash
+from matey.model.next_frames import predicted
+from matey.model.prepare import Prepared
+from matey.model.shared_fields import prepare_parts
+from matey.nested import with_tensors
 from matey.parallel.engine import Engine
+from matey.samples import BatchPart, Piece
 
 
 def num_rolled(micro_step: int, settings: TrainSection) -> int:
@@ -25,6 +32,22 @@ def num_rolled(micro_step: int, settings: TrainSection) -> int:
         return 0
     share, length = uniform_hash(torch.tensor([2 * micro_step, 2 * micro_step + 1]) + (settings.seed << 40)).tolist()
     return 1 + int(length * settings.unroll) if share < settings.unroll_share else 0
+
+
+def is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
+    """Return whether these are a rank's part of fields."""
+    return isinstance(item, list) and isinstance(item[0], BatchPart)
+
+
+def rolled_out(
+    engine: Engine, batches: list[FieldBatch] | list[BatchPart], num_steps: int
+) -> Prepared | list[FieldBatch]:
+    """Roll a micro-batch out by so many frames, and return what the engine takes. All ranks must call likewise."""
+    if not is_part(batches):
+        return push_forward(engine, cast(list[FieldBatch], batches), num_steps)
+    group, config = engine.module.sequence_group, engine.module.config
+    parts = push_parts_forward(engine, with_tensors(batches, lambda tensor: tensor.cpu()), num_steps)
+    return prepare_parts(parts, config, group.ranks, group.exchange).to(engine.device)
 
 
 @torch.no_grad()
@@ -65,6 +88,34 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
         )
         for batch, history, of_batch in zip(batches, histories, steps, strict=True)
     ]
+
+
+@torch.no_grad()
+def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: int) -> list[BatchPart]:
+    """Do what `push_forward` does where each rank of a group has read a part of the fields; all of them call together."""
+    group, config = engine.module.sequence_group, engine.module.config
+    steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in parts]
+    engine.eval()
+    for step in range(num_steps):
+        known = [part.without_targets() for part in parts]
+        prepared = prepare_parts(known, config, group.ranks, group.exchange).at_lead(1).to(engine.device)
+        frames = predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
+        parts = [
+            replace(part, pieces=tuple(_later(*each, of_batch, step) for each in zip(part.pieces, found, strict=True)))
+            for part, found, of_batch in zip(parts, frames, steps, strict=True)
+        ]
+    engine.train()
+    return [
+        replace(part, samples=replace(part.samples, lead_time=part.samples.lead_time - of_batch))
+        for part, of_batch in zip(parts, steps, strict=True)
+    ]
+
+
+def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:
+    """Append a frame ``(f, z, y, x)`` to the history of a piece whose sample goes as far as this step."""
+    if steps[piece.sample] <= step:
+        return piece
+    return replace(piece, history=torch.cat([piece.history[1:], frame[None]]))
 
 
 def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor:

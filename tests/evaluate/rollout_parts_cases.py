@@ -66,7 +66,7 @@ def main():
         batch = replace(make_batch(num_samples=2, frames=frames, grid=grid, dtype=torch.float64), periodic=periodic)
         model = make_model(patches, set=token_set, **settings)
         (part,) = parts_of([batch], BrickShare(patches[0], rank(), size))
-        part = replace(part, pieces=tuple(replace(piece, target=None) for piece in part.pieces), has_target=False)
+        part = part.without_targets()
         model.sequence_group = group
         ours = list(rollout_parts(model, part, STEPS, lead))
         model.sequence_group = SequenceGroup()

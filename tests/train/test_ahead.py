@@ -11,7 +11,7 @@ from matey.model.sequence_group import RankGroup
 from matey.nested import Packed, tensors_in
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from matey.train.ahead import MakeReady, beside, on_device
+from matey.train.ahead import AsRead, MakeReady, beside, on_device
 from matey.train.unroll import num_rolled
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -47,7 +47,7 @@ def test_histories_that_the_model_rolls_out_first_come_as_they_were_read():
     is_rolled = [num_rolled(number, settings) > 0 for number in range(8)]
     assert len(set(is_rolled)) == 2
     for number, rolled in enumerate(is_rolled):
-        assert isinstance(make_ready(number, batches()), list if rolled else Prepared)
+        assert isinstance(make_ready(number, batches()), AsRead if rolled else Prepared)
 
 
 def test_the_next_item_is_made_in_a_thread_while_one_is_in_use_and_no_more():

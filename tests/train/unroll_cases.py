@@ -1,11 +1,13 @@
 """Run by a launcher: histories pushed forward by every ZeRO stage and sequence group, and a step of training on them.
 
-Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss.
+Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss. With the argument ``parts``, it says
+how far losses are off where each rank has read a part.
 """
 
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 
@@ -15,10 +17,13 @@ from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
+from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
-from matey.train.unroll import push_forward
+from matey.train.unroll import push_forward, rolled_out
 from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.parts import parts_of
 
+PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
 SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
 
 
@@ -34,8 +39,7 @@ def batches():
 
 def told_model(**settings):
     """A model that takes a forcing."""
-    patches = ((1, 1, 8, 8), (1, 1, 4, 4))
-    return make_model(patches, torch.float32, fields=(*VOCABULARY, "force"), given=("force",), **settings)
+    return make_model(PATCHES, torch.float32, fields=(*VOCABULARY, "force"), given=("force",), **settings)
 
 
 def run(stage, size):
@@ -59,13 +63,37 @@ def run(stage, size):
     return lead_time, history, [total.item(), norm.item()]
 
 
+def off_of_parts():
+    """How far the loss of histories that are pushed forward in parts is off that of whole ones, and how far they have moved."""
+    model = make_model(PATCHES, torch.float64)
+    model.sequence_group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
+    fields = make_batch(num_samples=3, grid=(1, 20, 16), seed=3, dtype=torch.float64)
+    whole = [
+        replace(fields, periodic=(False, False, True)),
+        make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2, dtype=torch.float64),
+    ]
+    share = BrickShare(PATCHES[0], rank(), world_size())
+    engine = SimpleNamespace(module=model, device=model.device, eval=model.eval, train=model.eval)
+    engine = type("Engine", (), {**vars(engine), "__call__": lambda self, batches: model(batches)})()
+    losses = []
+    for batches_of, num_steps in ((whole, 2), (parts_of(whole, share), 2), (whole, 0)):
+        forecasts = model(rolled_out(engine, batches_of, num_steps))
+        losses.append(training_loss(forecasts, model.sequence_group, SCALES)[0].item())
+    ours, expected, still = losses
+    return abs(ours / expected - 1), abs(still / expected - 1)
+
+
 def main():
     start_processes(find_environment(), timeout=120, threads=1)
-    for stage in (0, 1, 2, 3):
+    for stage in (0, 1, 2, 3) if len(sys.argv) == 1 else ():
         case = run(stage, world_size())
         if rank() == 0:
             sys.stdout.write(f"case {json.dumps([f'stage {stage}, P {world_size()}', *case])}\n")
             sys.stdout.flush()
+    if len(sys.argv) > 1:
+        off = off_of_parts()
+        if rank() == 0:
+            sys.stdout.write(f"parts {json.dumps(off)}\n")
     stop_processes()
 
 
