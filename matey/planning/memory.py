@@ -122,7 +122,7 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     """Return the bytes of the fields that a rank has on its device for a sample, in float32, without halos.
 
     Its part of the normalised history, of what is given with it, of the target and of the last frame, and around its cells the
-    last frame and what the local operator takes; where histories are unrolled first, they and the target are there whole.
+    last frame and what the local operator takes; where histories are unrolled first, what it read of them and of the target.
     """
     factors = Ladder.of_config(workload.config).factors
     recent = 1 + sum(NUM_INPUTS / math.prod(factor) for factor in factors)
@@ -130,6 +130,7 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     for sample in workload.samples:
         t, z, y, x = sample.window
         frames = ((t + recent) * sample.num_inputs + 2 * sample.num_fields) / ways
-        whole = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
-        values = max(values, (frames + whole) * z * y * x)
+        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
+        read_by = 1 if sample.num_given else ways  # all, where fields are given
+        values = max(values, (frames + read / read_by) * z * y * x)
     return 4 * values

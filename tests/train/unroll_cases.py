@@ -1,7 +1,7 @@
 """Run by a launcher: histories pushed forward by every ZeRO stage and sequence group, and a step of training on them.
 
-Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss. With the argument ``parts``, it says
-how far losses are off where each rank has read a part.
+Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss. With the argument ``parts``,
+it says how far losses are off where each rank has read a part.
 """
 
 import json
