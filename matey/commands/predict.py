@@ -49,7 +49,8 @@ def run_on_ranks(args: argparse.Namespace, rank: int, world_size: int) -> int:
         start_processes(environment, TIMEOUT, args.threads)
         with quiet():
             trained = load_trained(args.checkpoint)
-        topology = Topology(rank, world_size, world_size, trained.model.config.num_heads)
+        size = environment.world_size
+        topology = Topology(environment.rank, size, size, trained.model.config.num_heads)
         trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
         run(args, trained, environment.device)
     except Mistake as error:
