@@ -59,14 +59,15 @@ def predicted(
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
     """
-    sharing = Sharing.share_out([part.samples for part in parts], brick, ranks.size)
+    samples = [part.samples for part in parts]
+    sharing, boxes = Sharing.share_out(samples, brick, ranks.size), boxes_of_ranks(samples, brick, ranks.size)
     rows, values = _sent_back(forecasts, parts, sharing, ranks, exchange)
     found = []
     for number, (part, forecast) in enumerate(zip(parts, forecasts, strict=True)):
         first, end = sharing.bounds[number][ranks.place : ranks.place + 2]
         bricks = _bricks_of(rows[number], values[number], forecast.tiles, brick, first, end)
         frames = list(_in_pieces(bricks, part, brick))
-        found.append(continued(frames, part, brick, ranks, exchange))
+        found.append(continued(frames, part, boxes[number], ranks, exchange))
     return found
 
 
@@ -131,10 +132,25 @@ def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor
         yield frame[:, : cells[0], : cells[1], : cells[2]]
 
 
-def continued(frames: Frames, part: BatchPart, brick: Patch, ranks: RankGroup, exchange: Exchange) -> Frames:
-    """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side."""
+def boxes_of_ranks(samples: Sequence[Samples], brick: Patch, num_ranks: int) -> list[list[list[Box]]]:
+    """Return the boxes of each batch that each rank holds."""
+    of_ranks = [BrickShare(brick, rank, num_ranks)(samples) for rank in range(num_ranks)]
+    return [[of_rank[batch] for of_rank in of_ranks] for batch in range(len(samples))]
+
+
+def continued(
+    frames: Frames, part: BatchPart, boxes: Sequence[Sequence[Box]], ranks: RankGroup, exchange: Exchange
+) -> Frames:
+    """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side.
+
+    Args:
+        frames: values in the boxes of this rank.
+        part: what it holds.
+        boxes: the boxes that each rank holds, of the same batch.
+        ranks: the group of ranks that share the samples.
+        exchange: exchange between the ranks.
+    """
     samples, grid = part.samples, part.samples.window[1:]
-    boxes = [BrickShare(brick, rank, ranks.size)([samples])[0] for rank in range(ranks.size)]
     missing = [[(at, *each) for at, box in enumerate(own) for each in _beyond(box, grid)] for own in boxes]
     if not any(missing):
         return frames

@@ -69,7 +69,7 @@ def off_of_parts():
     model.sequence_group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
     fields = make_batch(num_samples=3, grid=(1, 20, 16), seed=3, dtype=torch.float64)
     whole = [
-        replace(fields, periodic=(False, False, True)),
+        replace(fields, periodic=(False, True, False)),
         make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2, dtype=torch.float64),
     ]
     share = BrickShare(PATCHES[0], rank(), world_size())

@@ -17,7 +17,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import largest_change, rollout
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts
 from matey.model.matey import MateyModel
-from matey.model.next_frames import continued, inside, moved_on
+from matey.model.next_frames import boxes_of_ranks, continued, inside, moved_on
 from matey.samples import Box
 from matey.tokens.parts import BrickShare
 
@@ -121,7 +121,8 @@ def forecast_boxes(
         came = crew.from_first(lambda box: earlier(box, known, begun), leading)
         for piece, values, new in zip(part.pieces, frames, came, strict=True):
             inside(piece, values, part.samples).copy_(new)
-        part = moved_on(part, continued(frames, part, brick, ranks, exchange))
+        (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
+        part = moved_on(part, continued(frames, part, boxes, ranks, exchange))
     left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest)
     for step, found in enumerate(left, start=begun + 1):
         yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]
