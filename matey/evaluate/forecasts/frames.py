@@ -94,10 +94,8 @@ def forecast_boxes(
     Frames are ``(f, z, y, x)``, float32 on the host.
     """
     begun = done - done % request.lead
-    known, leading = (
-        max(0, begun - request.num_frames),
-        (begun - max(0, begun - request.num_frames), len(request.data.fields)),
-    )
+    known = max(0, begun - request.num_frames)
+    leading = begun - known, len(request.data.fields)
     if not crew.is_in_parts:
 
         def whole(first: int, end: int, start: int, stop: int) -> np.ndarray:
@@ -107,12 +105,8 @@ def forecast_boxes(
             values = frame.values.float().cpu()
             yield frame.step, [values[sample] for sample, _ in crew.own]
         return
-    ranks, exchange, trajectories = (
-        model.sequence_group.ranks,
-        model.sequence_group.exchange,
-        request.trajectories[first:end],
-    )
-    brick = model.config.patches[0]
+    ranks, exchange = model.sequence_group.ranks, model.sequence_group.exchange
+    brick, trajectories = model.config.patches[0], request.trajectories[first:end]
     share = BrickShare(brick, ranks.place, ranks.size)
     part = read_history_part(request.data, trajectories, request.start, request.num_frames, share)
     largest = largest_change_of(part, exchange, ranks.size)
