@@ -54,7 +54,7 @@ def predicted(
 
     Args:
         forecasts: forecasts of the micro-batch.
-        parts: what this rank holds of each batch.
+        parts: this rank's part of each batch.
         brick: the coarsest patch.
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
@@ -145,7 +145,7 @@ def continued(
 
     Args:
         frames: values in the boxes of this rank.
-        part: what it holds.
+        part: this rank's part of the batch.
         boxes: the boxes that each rank holds, of the same batch.
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
