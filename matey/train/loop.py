@@ -154,7 +154,8 @@ def take_step_of(
     rate = learning_rate(step, settings)
     set_learning_rate(engine, rate)
     tally = Tally(scales, engine.device)
-    for micro_step in range(step * settings.accumulation, (step + 1) * settings.accumulation):
+    # Counted from 0, as they are read: what is read for histories of the model's own making is rolled out.
+    for micro_step in range((step - 1) * settings.accumulation, step * settings.accumulation):
         batches = next(stream)
         meter.mark("data")
         if isinstance(batches, AsRead):

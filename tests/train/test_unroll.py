@@ -1,12 +1,14 @@
 """Histories of the model's own making: when they are made, what they are, and the same on any number of ranks."""
 
+import sys
+
 import pytest
 import torch
 
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
 from matey.train.unroll import num_rolled, push_forward
-from tests.support.programs import cases_of, start_ranks
+from tests.support.programs import cases_of, start, start_ranks
 from tests.train.unroll_cases import batches, told_model
 
 
@@ -58,3 +60,29 @@ def test_ranks_that_read_parts_push_them_forward_as_whole_fields(num_ranks):
 def test_without_steps_batches_stay_as_they_are():
     (batch, *_) = batches()
     assert push_forward(None, [batch], 0) == [batch]
+
+
+PROGRAM = """
+import sys
+from matey.train import loop
+rolled_out = loop.rolled_out
+def said(engine, batches, num_steps):
+    print("rolled", num_steps, *(int(lead) for batch in batches for lead in batch.lead_time))
+    return rolled_out(engine, batches, num_steps)
+loop.rolled_out = said
+from matey.commands.front_door import main
+sys.exit(main())
+"""
+
+
+def test_what_is_read_for_histories_of_the_models_making_is_rolled_out(run_yaml):
+    train = {"steps": 8, "micro_batch": 1, "accumulation": 2, "unroll": 5, "unroll_share": 0.5, "validate_every": 8}
+    config = run_yaml(train=train, data={"lead_max": 1})
+    arguments = ["pretrain", "--deepspeed_config", "ds_configs/zero1.json", "--config", str(config)]
+    result = start([sys.executable, "-c", PROGRAM, *arguments])
+    assert result.returncode == 0, result.stderr
+    rolled = [line.split()[1:] for line in result.stdout.splitlines() if line.startswith("rolled")]
+    assert any(int(number) > 1 for number, _ in rolled), result.stdout
+    # With leads of one frame the target lies as many frames further on as are rolled out.
+    assert all(int(lead) <= 1 + int(number) for number, lead in rolled)
+    assert any(int(lead) == 1 + int(number) > 1 for number, lead in rolled)
