@@ -30,7 +30,8 @@ def page_faults(mode, **variables):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_the_same_tensors_again_take_few_new_pages():
-    assert page_faults("keep") < page_faults("as it is") / 4
+    # Nearly none as a rule; a third where a mapping lies in the heap's way, as addresses are drawn at random.
+    assert page_faults("keep") < page_faults("as it is") / 2
 
 
 def test_what_the_user_has_set_stays():
