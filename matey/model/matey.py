@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
@@ -122,7 +123,8 @@ class MateyModel(PreTrainedModel):
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        tokens = tokens + self.position(own.centre, own.extent) + conditions[sample]
+        # A lookup, whose gradients threads add up in one order; what an index adds up in parallel depends on who comes first.
+        tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, sample, tokens.dtype)
             tokens = self._call(number, block, tokens, prepared.plans, keep)
