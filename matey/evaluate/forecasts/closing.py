@@ -36,7 +36,8 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
             return np.asarray(file.read(place, place + 1, step - 1, step, cells)[0, 0])
 
         def off(step: int, cells: Cells, true: Read = true, made: Read = made) -> np.ndarray:
-            return np.concatenate([made(step, cells) - true(step, cells), true(step, cells)])
+            target = true(step, cells)
+            return np.concatenate([made(step, cells) - target, target])
 
         (before, size), (after, _) = _means(request, true, 0), _means(request, made, request.num_steps)
         known.append(before)
