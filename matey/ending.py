@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
@@ -130,15 +131,34 @@ def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
     Args:
         workers: the processes; all children of multiprocessing by default.
     """
-    if workers is None:
-        workers = multiprocessing.active_children()
-        with suppress(ValueError):  # this thread is not the main one
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # by which the loader takes the end of a worker for a failure
-    workers, deadline = [each for each in workers if each.is_alive()], time.monotonic() + WORKER_SECONDS
-    for worker in workers:
-        assert worker.pid is not None, "those that are active have been started"
-        with suppress(ProcessLookupError):
-            os.kill(worker.pid, END_READING)
-    for worker in workers:
-        worker.join(max(0, deadline - time.monotonic()))
-        worker.kill()
+    with _ends_unheard():
+        workers = [
+            each for each in (multiprocessing.active_children() if workers is None else workers) if each.is_alive()
+        ]
+        deadline = time.monotonic() + WORKER_SECONDS
+        while workers and time.monotonic() < deadline:
+            for worker in workers:
+                assert worker.pid is not None, "those that are active have been started"
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, END_READING)
+            # One that was about to wait, or was in a callback, has not heard it, and hears it the next time.
+            wait([worker.sentinel for worker in workers], timeout=0.05)
+            workers = [worker for worker in workers if worker.is_alive()]
+        for worker in workers:
+            worker.kill()
+            worker.join(WORKER_SECONDS)  # not for ever: one that a file system holds hears no kill
+
+
+@contextmanager
+def _ends_unheard() -> Iterator[None]:
+    """Within the block, the end of a child is nothing to this process: the loader would take that of a worker for a failure."""
+    try:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    except ValueError:  # this thread is not the main one
+        yield
+        return
+    try:
+        yield
+    finally:
+        if before is not None:  # it was set by Python, which can set it again
+            signal.signal(signal.SIGCHLD, before)

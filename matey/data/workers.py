@@ -43,6 +43,8 @@ def leave_signals_to_the_run(worker: int) -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(END_READING, _end)
+    sys.unraisablehook = _say_unless_ending
+    Finalize(None, signal.signal, (END_READING, signal.SIG_IGN), exitpriority=sys.maxsize)  # while it cleans up
     # What a worker cannot hand over it would drop, and who reads from it would wait for that for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_by)  # type: ignore[attr-defined]
 
@@ -83,3 +85,9 @@ def _end_by(error: Exception, item: object) -> NoReturn:
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit()
+
+
+def _say_unless_ending(dropped: sys.UnraisableHookArgs) -> None:
+    """What a callback drops is said, but for an end of this worker that fell into it: it is asked to end again."""
+    if dropped.exc_type is not SystemExit:
+        sys.__unraisablehook__(dropped)

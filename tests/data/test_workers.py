@@ -1,16 +1,15 @@
 """Processes that read data: they give what one process would, and end with who reads from them."""
 
 import gc
+import os
 import signal
 import sys
 import tempfile
-import time
 from multiprocessing import active_children
 from pathlib import Path
 
 import h5py
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -56,8 +55,8 @@ def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, 
     assert list(short_folder.iterdir()) and len(active_children()) == 2
     handler = signal.getsignal(signal.SIGCHLD)
     end_workers()
-    signal.signal(signal.SIGCHLD, handler)  # the loader's, for the tests that follow
     assert list(short_folder.iterdir()) == [] and active_children() == []
+    assert signal.getsignal(signal.SIGCHLD) is handler, "the loader hears of the workers of the next stream"
 
 
 def test_a_folder_too_deep_for_the_sockets_of_workers_is_refused(mixture, tmp_path, monkeypatch):
@@ -119,8 +118,9 @@ def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture):
         with ends_of_workers_heard_later():
             (worker,) = active_children()
             worker.kill()
-            while psutil.Process(worker.pid).status() != psutil.STATUS_ZOMBIE:
-                time.sleep(0.01)
+            os.waitid(
+                os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT
+            )  # all its threads have ended, and the signal was sent
             saved = True
     assert saved
 
