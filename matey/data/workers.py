@@ -88,6 +88,6 @@ def _end(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _say_unless_ending(dropped: sys.UnraisableHookArgs) -> None:
-    """What a callback drops is said, but for an end of this worker that fell into it: it is asked to end again."""
+    """Print what a callback drops, but for an end of this worker that fell into it: it is asked to end again."""
     if dropped.exc_type is not SystemExit:
         sys.__unraisablehook__(dropped)
