@@ -37,7 +37,7 @@ setup(
     packages=find_packages(include=["matey", "matey.*"]),
     package_data={"matey.planning": ["machines/*.yaml"]},
     cmdclass={"build_py": BuildWithShipped},
-    entry_points={"console_scripts": ["matey = matey.commands.front_door:main"]},
+    entry_points={"console_scripts": ["matey = matey.commands.subcommands:main"]},
     install_requires=[
         "torch>=2.10,<2.14",
         "deepspeed>=0.19,<0.20",

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from matey.commands.front_door import script_main, scripts
+from matey.commands.subcommands import script_main, scripts
 from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
 from matey.config.description import DataDescription
 from matey.config.hints import section_at

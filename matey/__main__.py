@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from matey.commands.front_door import main
+from matey.commands.subcommands import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from matey.commands.front_door import scripts
+from matey.commands.subcommands import scripts
 from matey.config.description import DataDescription
 from matey.config.hints import section_at
 from matey.config.schema import RunConfig

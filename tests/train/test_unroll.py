@@ -70,7 +70,7 @@ def said(engine, batches, num_steps):
     print("rolled", num_steps, *(int(lead) for batch in batches for lead in batch.lead_time))
     return rolled_out(engine, batches, num_steps)
 loop.rolled_out = said
-from matey.commands.front_door import main
+from matey.commands.subcommands import main
 sys.exit(main())
 """
 

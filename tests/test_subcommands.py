@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from matey.commands.front_door import scripts
+from matey.commands.subcommands import scripts
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.config.shipped import configurations
 from tests.support.paths import ROOT
