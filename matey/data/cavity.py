@@ -22,17 +22,18 @@ Frame 0 may contradict the walls (the lid starts at once); it is read like any o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import stored_step
+from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import axis_sizes, described_hdf5, is_hdf5, read_hdf5
 from matey.data.npy import map_npy
 from matey.data.pdebench_config import numbers
 from matey.data.signature import is_npy
-from matey.data.trajectories import Boundary, Cells, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"
 AXES = {"velocity": "t y x 2", "magnetic": "t y x 2"}
@@ -77,6 +78,10 @@ class CavityFile(TrajectorySet):
         frames = np.concatenate([read_hdf5(source, name, start, stop, cells[1:]) for name in AXES], axis=-1)
         return rearrange(frames, "t y x f -> t f 1 y x")
 
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for number in trajectories:
+            yield stored_coordinates(self.trajectories[number].source, "t" if axis == "time" else axis)
+
 
 class CavityArray(TrajectorySet):
     """One ``.npy`` file, which holds one trajectory; mapped into memory for each read, so only its frames are touched."""
@@ -119,6 +124,11 @@ class CavityArray(TrajectorySet):
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         frames = map_npy(self.trajectories[trajectory].source)[start:stop, cells[1], cells[2]]
         return rearrange(frames, "t y x f -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for about in (self.trajectories[number] for number in trajectories):
+            places = None if axis == "time" else np.linspace(-0.5, 0.5, about.grid["zyx".index(axis)])
+            yield None if places is None else Coordinates(places, self.length_unit)
 
 
 def recognises_numpy(path: Path) -> bool:

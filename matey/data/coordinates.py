@@ -1,12 +1,23 @@
-"""Distance between cells and between frames, from the coordinates that a file stores."""
+"""Coordinates that a file stores, and from them the distance between cells and between frames."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import h5py
 import numpy as np
 
-from matey.data.hdf5 import check_claim
-from matey.data.trajectories import DataError
+from matey.data.hdf5 import check_claim, read_part
+from matey.data.trajectories import Coordinates, DataError
+
+
+def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (slice(None),)) -> Coordinates:
+    """Read coordinates without a unit, which are a dataset of an HDF5 file or a part of one.
+
+    Raises:
+        DataError: see ``read_part``.
+    """
+    return Coordinates(read_part(path, name, index).astype(np.float64), "1")
 
 
 def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False) -> float:

@@ -22,7 +22,7 @@ grid axis whose coordinates decrease, the data is turned round.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +72,12 @@ class DescribedFiles(TrajectorySet):
             name for name, source in description.given.items() if "time" in description.axes_of(source)
         )
 
-    def coordinates(self, axis: str, trajectories: Sequence[int]) -> Coordinates | None:
-        """Read what the files say of an axis, of times as far as the longest trajectory goes."""
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once
-        longest: Coordinates | None = None
         for located in (self._located[number] for number in trajectories):
             if (name := located.along.get(axis)) is None:
-                return None
+                yield None
+                continue
             stored, file = located.stored[name], located.about.source
             if (file, name) not in arrays:
                 raw = KINDS[self._kinds[file]].read(file, name, (slice(None),) * len(stored.shape))
@@ -86,11 +85,8 @@ class DescribedFiles(TrajectorySet):
             values = arrays[file, name][located.sample] if len(stored.shape) > 1 else arrays[file, name]
             if axis == "time":
                 values = values[self._times(0, located.about.num_frames)]
-            own = Coordinates(values[::-1] if axis in located.turned else values, stored.unit or "?", stored.calendar)
-            if longest is not None and not _agree(longest, own):
-                return None
-            longest = own if longest is None or len(own.values) > len(longest.values) else longest
-        return longest
+            values = values[::-1] if axis in located.turned else values
+            yield Coordinates(values, stored.unit or "?", stored.calendar)
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         located, times = self._located[trajectory], self._times(start, stop)
@@ -174,10 +170,3 @@ class DescribedFiles(TrajectorySet):
         given = [source.unit for source in self.description.fields.values()]
         of_file = [first.stored[name].unit for name in first.arrays]
         return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
-
-
-def _agree(one: Coordinates, other: Coordinates) -> bool:
-    """Whether two trajectories have the same coordinates, as far as both go."""
-    alike = (one.unit, one.calendar) == (other.unit, other.calendar)
-    both = min(len(one.values), len(other.values))
-    return alike and np.array_equal(one.values[:both], other.values[:both])

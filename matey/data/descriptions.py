@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matey.config.loading import sentences
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
-from matey.data.remote.paths import within
+from matey.data.remote.paths import within, would_match
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
 BESIDE = "matey.yaml"
@@ -85,6 +86,17 @@ def described_files(path: Path, description: DataDescription) -> list[tuple[Path
             if found.setdefault(file, part) != part:
                 raise DataError(f"{path}: {file} is in {found[file]} and in {part}; mend 'files'.")
     return _each_once([*found.items()])
+
+
+def would_describe(path: Path, file: Path) -> bool:
+    """Whether the description at ``path`` would cover a file that is still to be made; one that cannot be used covers none."""
+    try:
+        files = read_description(path).files
+    except DataError:
+        return False
+    patterns = ["."] if files is None else files.values() if isinstance(files, dict) else [files]
+    listed = [one for some in patterns for one in ((some,) if isinstance(some, str) else some)]
+    return any(would_match(Path(os.path.abspath(within(path.parent, one))), file) for one in listed)
 
 
 def description_beside(file: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from matey.config import DataDescription
 from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
-from matey.data.remote.paths import RemotePath, matches, place
+from matey.data.remote.paths import RemotePath, matches, place, would_match
 from matey.data.trajectories import DataError, Part
 
 _MAX_LISTED = 8
@@ -49,6 +50,25 @@ def find_files(
     if description is not None:
         return _described(descriptions.files_in(whole, description), description)
     return list(_with_descriptions(_find(whole, suffixes)))
+
+
+def would_find(file: Path, named: str | Path | None = None) -> Path | None:
+    """Return the folder, glob or description by which a file that is still to be made would become data; None if none would.
+
+    Args:
+        file: the file.
+        named: path by which data is opened, besides the descriptions in the folders above the file.
+    """
+    new = Path(os.path.abspath(file))
+    known = [folder / descriptions.BESIDE for folder in new.parents]
+    for path in [*known, *([] if named is None else [Path(os.path.abspath(_absolute(named)))])]:
+        if descriptions.is_description(path):
+            found = descriptions.would_describe(path, new)
+        else:
+            found = (path.is_dir() or glob.has_magic(str(path))) and would_match(path, new)
+        if found:
+            return path
+    return None
 
 
 def listed(items: Iterable[str]) -> str:

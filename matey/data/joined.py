@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from operator import itemgetter
 
 import numpy as np
 
-from matey.data.trajectories import Cells, DataError, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, DataError, TrajectorySet
 
 
 class JoinedTrajectories(TrajectorySet):
@@ -39,6 +40,10 @@ class JoinedTrajectories(TrajectorySet):
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         part, number = self._located(trajectory)
         return part._read_frames(number, start, stop, cells)
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for part, located in groupby(map(self._located, trajectories), key=itemgetter(0)):
+            yield from part._read_coordinates(axis, [number for _, number in located])
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         part, number = self._located(trajectory)

@@ -7,6 +7,7 @@ PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_radial_dam
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,10 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import stored_step
+from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
-from matey.data.trajectories import Boundary, Cells, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ class SeedGroupFile(TrajectorySet):
         on_disk = [along[axis] for axis in self._layout.disk_axes.split()[1:3]]
         frames = read_hdf5(about.source, f"{about.name}/data", start, stop, on_disk)
         return rearrange(frames, f"{self._layout.disk_axes} -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for about in (self.trajectories[number] for number in trajectories):
+            yield stored_coordinates(about.source, f"{about.name}/grid/{'t' if axis == 'time' else axis}")
 
 
 SHALLOW_WATER_READER, DIFFUSION_REACTION_READER = (

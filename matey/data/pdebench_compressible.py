@@ -10,16 +10,17 @@ paper on MATEY, velocity first. Source: PDEBench (Takamoto et al. 2022, arXiv:22
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import stored_step
+from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers
-from matey.data.trajectories import Cells, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, Reader, Trajectory, TrajectorySet
 
 RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
 DATASETS = ("Vx", "Vy", "density", "pressure")
@@ -63,6 +64,13 @@ class CompressibleFile(TrajectorySet):
         source, (_, y, x) = self.trajectories[trajectory].source, cells
         parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in DATASETS]
         return rearrange(parts, "f t x y -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for about in (self.trajectories[number] for number in trajectories):
+            if axis == "time":  # of which there is one more than there are frames
+                yield stored_coordinates(about.source, "t-coordinate", (slice(about.num_frames),))
+            else:
+                yield stored_coordinates(about.source, f"{axis}-coordinate")
 
 
 def recognises(path: Path) -> bool:

@@ -8,7 +8,7 @@ not predicted. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import mean_step
+from matey.data.coordinates import mean_step, stored_coordinates
 from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.pdebench_config import numbers, read_config
-from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "incompressible"
 AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
@@ -68,6 +68,11 @@ class IncompressibleFile(TrajectorySet):
         source, (_, y, x) = self.trajectories[trajectory].source, cells
         parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in ("velocity", "particles")]
         return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for number in trajectories:  # the file has no coordinates of the cells
+            about = self.trajectories[number]
+            yield stored_coordinates(about.source, "t", (number, slice(about.num_frames))) if axis == "time" else None
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         index = (trajectory, slice(None), slice(None), FORCE.index(name))

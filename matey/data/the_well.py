@@ -25,7 +25,7 @@ from einops import rearrange
 
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
-from matey.data.trajectories import Boundary, Cells, DataError, Part, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
@@ -88,6 +88,11 @@ class WellFile(TrajectorySet):
             frames = read_hdf5(source, field.dataset, start, stop, part, sample)
             parts.append(self._on_our_axes(field, frames, stop - start, [side.stop - side.start for side in sides]))
         return np.concatenate(parts, axis=1)
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        name = axis if axis == "time" else self._axes[self._ours.index(axis)]
+        with described_hdf5(self.trajectories[0].source) as file:
+            yield from (Coordinates(_places(file, name, number), "?") for number in trajectories)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         field, number = self._constant[name]
@@ -195,11 +200,14 @@ def _size(file: h5py.File, axis: str) -> int:
 
 
 def _step(file: h5py.File, axis: str, index: int) -> float:
+    return mean_step(_places(file, axis, index), f"{file.filename}, dimensions/{axis}")
+
+
+def _places(file: h5py.File, axis: str, index: int) -> np.ndarray:
+    """Return the coordinates of a trajectory, in float64; a grid that moves is taken as it is at first."""
     item = _member(file, f"dimensions/{axis}")
-    coordinates = item[index] if _attribute(item, "sample_varying") else item[...]
-    # A grid that moves is taken as it is at first.
-    coordinates = coordinates.reshape(-1, coordinates.shape[-1])[0]
-    return mean_step(coordinates, f"{file.filename}, dimensions/{axis}")
+    places = item[index] if _attribute(item, "sample_varying") else item[...]
+    return np.asarray(places.reshape(-1, places.shape[-1])[0], dtype=np.float64)
 
 
 def _boundary(file: h5py.File, axis: str) -> Boundary:

@@ -2,8 +2,8 @@
 
 Trajectories of one grid, length and time step share a file; where a part has several kinds, the files are numbered. Fields
 called ``velocity_x``, ``velocity_y``, one for each grid axis, become a vector, and one for each pair of axes a tensor; all
-others are scalars. What is given and constant in time is written as a field that does not vary in time. Coordinates begin at
-half a cell.
+others are scalars. What is given and constant in time is written as a field that does not vary in time. Coordinates and times
+are those of the data's files where all trajectories of a file have the same; else they begin at half a cell and at 0.
 """
 
 from __future__ import annotations
@@ -142,17 +142,22 @@ def _begin(
                 f"{first.label}: the ends of {axis} are {end!r}, and The Well's layout needs to know which end is what; "
                 "describe the boundary as wall, open or periodic."
             )
-    places = {axis: _cells(first, axis) for axis in boundary}
-    times = np.arange(first.num_frames) * first.time_step
-    begin(file, data.system, len(numbers), times, places, {axis: KINDS[end] for axis, end in boundary.items()})
+    places = {axis: _places(data, numbers, axis) for axis in boundary}
+    times = data.coordinates("time", numbers)
+    counted = np.arange(first.num_frames) * first.time_step
+    ends = {axis: KINDS[end] for axis, end in boundary.items()}
+    begin(file, data.system, len(numbers), counted if times is None else times.values, places, ends)
     add_scalars(file, *_parameters(abouts))
     for num_frames, fields in ((first.num_frames, varying), (None, constant)):
         for each in fields:
             add_fields(file, each.order, [each.name], num_frames=num_frames)
 
 
-def _cells(about: Trajectory, axis: str) -> np.ndarray:
-    place = "zyx".index(axis)
+def _places(data: TrajectorySet, numbers: Sequence[int], axis: str) -> np.ndarray:
+    """Return the coordinates of the cells along an axis."""
+    if (own := data.coordinates(axis, numbers)) is not None:
+        return own.values
+    about, place = data.trajectories[numbers[0]], "zyx".index(axis)
     return (np.arange(about.grid[place]) + 0.5) * about.spacing[place]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,10 @@ from matey.data.trajectory import (
     DataError,
     Part,
     Trajectory,
+    check_finite,
     check_forms,
     check_numbers,
+    common_coordinates,
 )
 
 __all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
@@ -104,7 +106,7 @@ class TrajectorySet(ABC):
             frames = np.ascontiguousarray(read, dtype=np.float32)
         expected = (stop - start, len(self.fields), *(side.stop - side.start for side in cells))
         assert frames.shape == expected, f"{frames.shape} instead of {expected} from {about.label}"
-        _check_finite(about, self.fields, frames, start, [side.start for side in cells])
+        check_finite(about, self.fields, frames, start, [side.start for side in cells])
         return frames
 
     def read_given(self, trajectory: int, start: int, stop: int) -> np.ndarray:
@@ -124,7 +126,7 @@ class TrajectorySet(ABC):
         with _reading:
             each = [np.broadcast_to(self._read_given(trajectory, name, start, stop), shape) for name in self.given]
         frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
-        _check_finite(about, self.given, frames, start)
+        check_finite(about, self.given, frames, start)
         return frames
 
     def with_given(self, names: Collection[str]) -> TrajectorySet:
@@ -135,12 +137,20 @@ class TrajectorySet(ABC):
         return chosen
 
     def coordinates(self, axis: str, trajectories: Sequence[int]) -> Coordinates | None:
-        """Read coordinates of ``time``, ``z``, ``y`` or ``x``; None where the files of trajectories differ or have none."""
-        return None
+        """Read what files say of ``time``, or of a grid axis that the data has; None where they differ or say nothing.
+
+        Times go as far as the longest of the trajectories.
+        """
+        with _reading:
+            return common_coordinates(self._read_coordinates(axis, trajectories))
 
     @abstractmethod
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         """Read frames of a box of cells in the shape that ``read`` promises; it checks bounds, shape and values."""
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        """Yield the coordinates of each of some trajectories, None of one whose file has none."""
+        yield from [None] * len(trajectories)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
         """Read a given field, ``(t, z, y, x)`` or what can be broadcast to that."""
@@ -260,20 +270,6 @@ class _InMemory(TrajectorySet):
         missing = 5 - len(self._arrays[0].shape)
         frames = [_on_the_host(array[(trajectory, slice(start, stop), *cells[missing:])]) for array in self._arrays]
         return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
-
-
-def _check_finite(
-    about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
-) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite; frames begin at ``start``."""
-    if not np.isfinite(frames).all():
-        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
-        place = tuple(before + number for before, number in zip(first, cell, strict=True))
-        raise BadValuesError(
-            f"{about.label}: expected finite values, but field {names[index]!r} is "
-            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {place}; "
-            f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
-        )
 
 
 def _on_the_host(values: Any) -> np.ndarray:  # noqa: ANN401 (this module does without PyTorch)

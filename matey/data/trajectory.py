@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
@@ -79,6 +79,22 @@ class Coordinates:
     unit: str
     calendar: str = ""
 
+    def agrees_with(self, other: Coordinates) -> bool:
+        """Whether both are the same, as far as both go."""
+        alike = (self.unit, self.calendar) == (other.unit, other.calendar)
+        both = min(len(self.values), len(other.values))
+        return alike and np.array_equal(self.values[:both], other.values[:both])
+
+
+def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | None:
+    """Return the longest of several coordinates that agree; None where one is missing or they do not."""
+    longest: Coordinates | None = None
+    for own in of_each:
+        if own is None or not (longest is None or longest.agrees_with(own)):
+            return None
+        longest = own if longest is None or len(own.values) > len(longest.values) else longest
+    return longest
+
 
 # How the names of types of real numbers begin in NumPy and PyTorch.
 _REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
@@ -119,3 +135,17 @@ def check_numbers(system: str, arrays: Mapping[str, Any]) -> None:
             raise DataError(
                 f"{system}: {name} is masked; masks are not supported: cut a box that has none, or fill cells."
             )
+
+
+def check_finite(
+    about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
+) -> None:
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite; frames begin at ``start``."""
+    if not np.isfinite(frames).all():
+        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
+        place = tuple(before + number for before, number in zip(first, cell, strict=True))
+        raise BadValuesError(
+            f"{about.label}: expected finite values, but field {names[index]!r} is "
+            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {place}; "
+            f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
+        )

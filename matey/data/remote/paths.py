@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import io
 import os
@@ -36,6 +37,14 @@ def matches(pattern: Path) -> list[Path]:
     if isinstance(pattern, RemotePath):
         return sorted(map(RemotePath, listing(str(pattern), "glob")))
     return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+
+
+def would_match(pattern: Path, file: Path) -> bool:
+    """Whether a path, folder or glob would stand for a file that is still to be made; both are absolute."""
+    parts = (file, *file.parents)
+    if "**" in pattern.parts:  # stands for no folder or several
+        return any(fnmatch.fnmatch(str(part), str(pattern).replace("**/", "*")) for part in parts)
+    return any(part == pattern or part.match(str(pattern)) for part in parts)
 
 
 class RemotePath(PosixPath):

@@ -2,7 +2,7 @@
 
 Dimensions are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
 https://cfconventions.org, 1.11: units as UDUNITS writes them, none where the data set does not name them. Coordinates are those
-of the data's files where a description names them and all trajectories have the same.
+of the data's files where these have some and all trajectories have the same.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
+from matey.data.files import would_find
 from matey.evaluate.forecasts.contents import Contents, contents_of
 from matey.evaluate.forecasts.crew import Crew, told_by_first
 from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
@@ -44,12 +45,14 @@ class Forecasts:
         request: the trajectories, the frame they start from, and the snapshots to forecast.
         batch_size: number of trajectories forecast together.
         facts: attributes of a file that tell its origin.
+        found_by: file, folder or glob that was named as the data.
     """
 
     model: MateyModel
     request: ForecastRequest
     batch_size: int = 16
     facts: Mapping[str, str] = field(default_factory=dict)
+    found_by: str | Path | None = None
 
     def __repr__(self) -> str:
         """Return a line: a network, as such, prints on hundreds."""
@@ -115,6 +118,10 @@ class Forecasts:
         done = [0] * len(self.request.trajectories)
         if is_first:
             check_path(path, overwrite=overwrite, inputs=self.request.data.sources)
+            if (covers := would_find(path, self.found_by)) is not None:
+                raise FormatError(
+                    f"{path} would be taken for data, since {covers} stands for it; write it to a folder elsewhere."
+                )
             done = progress.done() or self._begin(progress, stretch)
         done = told_by_first(torch.tensor(done), group).tolist()
         on_frames(sum(done))
@@ -224,7 +231,7 @@ def forecast(
         if not isinstance(number, Integral) or int(number) < smallest:
             raise DataError(f"{name}: expected a whole number of {smallest} or more, got {number!r}.")
     trained = model if isinstance(model, Trained) else _trained(model)
-    data = data if isinstance(data, TrajectorySet) else open_dataset(data)
+    found_by, data = (None, data) if isinstance(data, TrajectorySet) else (data, open_dataset(data))
     data = data.with_given(trained.model.config.given)
     numbers = [*(range(data.num_trajectories) if trajectories is None else trajectories)]
     if not all(isinstance(number, Integral) for number in numbers):
@@ -240,7 +247,7 @@ def forecast(
         raise DataError(
             f"device: expected one that PyTorch has, such as cpu, got {device!r} ({one_line(error)})."
         ) from None
-    return Forecasts(network, request, batch_size, origin_of(trained, request, command))
+    return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by)
 
 
 def _trained(model: str | Path | MateyModel) -> Trained:

@@ -1,12 +1,17 @@
-"""Forecasts of described files lie at the coordinates of those files, so that xarray compares the two."""
+"""Forecasts lie at the coordinates of the files that they are made from, so that xarray compares the two."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray
 
 import matey
+from matey.data.splits import Split
+from matey.data.to_the_well import write_the_well
+from matey.evaluate.forecasts.formats import FormatError
 from tests.support.described_files import describe
 from tests.support.models import PATCHES, make_model
+from tests.support.small_files import write_swe
 
 FRAMES, CELLS, STEPS = 8, 16, 10  # two frames are known, so that the forecast goes four beyond the data
 TIMES = 3600.0 + 600.0 * np.arange(FRAMES)
@@ -18,7 +23,7 @@ def model():
     return make_model(PATCHES)
 
 
-def write(folder, starts=(0.0, 0.0), units="s"):
+def write(folder, starts=(0.0, 0.0), units="s", files=None):
     """Files of a trajectory each, with latitudes that decrease and coordinates that begin anywhere."""
     for number, start in enumerate(starts):
         values = np.random.default_rng(number).normal(3, 1, (FRAMES, CELLS, CELLS))
@@ -34,7 +39,7 @@ def write(folder, starts=(0.0, 0.0), units="s"):
     return describe(
         folder,
         {"system": "waves", "axes": ["time", "y", "x"], "fields": {"water_height": "h"}, "time_step": "time",
-         "spacing": {"y": "lat", "x": "lon"}, "boundary": {"y": "wall", "x": "wall"}},
+         "spacing": {"y": "lat", "x": "lon"}, "boundary": {"y": "wall", "x": "wall"}} | ({} if files is None else {"files": files}),
     )  # fmt: skip
 
 
@@ -43,12 +48,12 @@ def truth_of(folder, number):
 
 
 @pytest.mark.parametrize("units", UNITS.values(), ids=list(UNITS))
-def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, model, units):
-    data = matey.open_dataset(write(tmp_path, units=units))
+def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, tmp_path_factory, model, units):
+    data, out = matey.open_dataset(write(tmp_path, units=units)), tmp_path_factory.mktemp("out")
     forecasts = matey.forecast(model, data, steps=STEPS, start=1)
-    forecasts.write(tmp_path / "f.zarr")
-    forecasts.write(tmp_path / "f.nc")
-    with xarray.open_dataset(tmp_path / "f.nc") as netcdf, xarray.open_zarr(tmp_path / "f.zarr") as store:
+    forecasts.write(out / "f.zarr")
+    forecasts.write(out / "f.nc")
+    with xarray.open_dataset(out / "f.nc") as netcdf, xarray.open_zarr(out / "f.zarr") as store:
         for found in (netcdf, store, forecasts.to_xarray()):
             error = found.water_height.isel(trajectory=1) - truth_of(tmp_path, 1)
             assert error.sizes == {"time": FRAMES - 3, "y": CELLS, "x": CELLS}
@@ -59,8 +64,53 @@ def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, m
             assert (steps == steps[0]).all() and len(steps) == STEPS - 1
 
 
+@pytest.mark.parametrize("layout", ["PDEBench", "The Well"])
+def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_files(tmp_path, model, layout):
+    write_swe(tmp_path / "pdebench" / "a.h5", 2)
+    with h5py.File(tmp_path / "pdebench" / "a.h5", "a") as file:
+        for name in file:
+            file[f"{name}/grid/t"][:] += 3  # as of a simulation that was gone on with
+        axes = {"time": file["0001/grid/t"][:], "x": file["0001/grid/x"][:], "y": file["0001/grid/y"][:]}
+        truth = xarray.DataArray(file["0001/data"][..., 0], axes, tuple(axes))
+    if layout == "The Well":
+        write_the_well(matey.open_dataset(tmp_path / "pdebench"), Split((0, 1), (), ()), tmp_path / "well")
+    data = matey.open_dataset(tmp_path / ("well" if layout == "The Well" else "pdebench"))
+    made = matey.forecast(model, data, steps=STEPS + 4).to_xarray().water_height.isel(trajectory=1)
+    error = made - truth
+    assert error.sizes == {"time": 10, "y": 16, "x": 16}
+    np.testing.assert_allclose(error.values, made.values[:10] - data.read(1, 2, 12)[:, 0, 0], atol=1e-6)
+    assert made.time.values[-1] == pytest.approx(3 + 0.01 * (STEPS + 5))
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "out", "covers"),
+    [
+        ("*.nc", "data", "data/f.nc", "data/matey.yaml"),
+        (None, "data/0.nc", "data/far/away/f.zarr", "data/matey.yaml"),
+        ({"train": "0.nc", "test": ["**/1.nc"]}, "other", "data/deep/1.nc", "data/matey.yaml"),
+        (["0.nc", "1.nc"], "data", "data/f.nc", "data"),
+        (["0.nc", "1.nc"], "data/[0-9].nc", "data/2.nc", r"data/\[0-9\].nc"),
+    ],
+)
+def test_a_forecast_that_would_become_data_is_refused(tmp_path, model, files, named, out, covers):
+    for folder in ("data", "other", "data/deep"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "other")
+    write(tmp_path / "data", files=files)
+    made = matey.forecast(model, tmp_path / named, steps=1)
+    with pytest.raises(FormatError, match=f"{out} would be taken for data, since .*{covers} stands for it; write it"):
+        made.write(tmp_path / out)
+    made.write(tmp_path / "f.nc")
+
+
+def test_a_forecast_may_lie_beside_data_that_is_named_file_by_file(tmp_path, model):
+    write(tmp_path, files=["0.nc", "1.nc"])
+    matey.forecast(model, tmp_path / "0.nc", steps=1).write(tmp_path / "f.nc")
+    assert matey.open_dataset(tmp_path / "matey.yaml").num_trajectories == 2
+
+
 def test_the_wells_layout_keeps_times_that_float32_cannot_tell_apart(tmp_path, model):
-    data = matey.open_dataset(write(tmp_path, starts=(1.7e9,)))
+    data = matey.open_dataset(write(tmp_path, starts=(1.7e9,), files="*.nc"))
     (tmp_path / "out" / "far").mkdir(parents=True)
     matey.forecast(model, data, steps=STEPS).write(tmp_path / "out" / "far" / "f.h5")
     written = matey.open_dataset(tmp_path / "out" / "far" / "f.h5").trajectories[0]
