@@ -203,7 +203,8 @@ def _check_axes(name: str, axes: tuple[Axis, ...], index: int | None) -> None:
         raise ValueError(f"fields.{name}: expected each axis once, got {', '.join(axes)}")
     if "time" not in axes:
         raise ValueError(
-            f"fields.{name}: expected an axis 'time'; a field that is constant in time belongs into 'given'"
+            f"fields.{name}: expected an axis 'time'; a field that is constant in time belongs into 'given', and snapshots "
+            "that have an array each are not read: write them as one"
         )
     grid = [axis for axis in ("x", "y", "z") if axis in axes]
     if grid not in (["x"], ["x", "y"], ["x", "y", "z"]):

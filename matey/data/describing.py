@@ -20,7 +20,7 @@ from matey.config.description import TODO, Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.described_file import listed
-from matey.data.guessed_axes import GRID, ROLES, guess_axes, may_vary, suggested
+from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, may_vary, suggested
 from matey.data.guessed_given import constant_arrays
 from matey.data.remote.paths import seen_from
 from matey.data.trajectories import DataError
@@ -144,7 +144,8 @@ class _Guesser:
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
         if known is None:
             shape = self.fields[first].shape
-            comments["axes"] = f"the arrays are {shape}: such as [{suggested(shape)}], in the order of the file"
+            often = suggested(shape, in_groups="*" in first)
+            comments["axes"] = f"the arrays are {shape}: such as [{often}], in the order of the file"
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
@@ -238,6 +239,7 @@ class _Guesser:
         constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
                     if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
+        notes += [NUMBERED] if sum(_plain(name).isdigit() for name in self.fields) > 1 else []
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
 
 

@@ -10,9 +10,9 @@ from matey.data.arrays.stored import StoredArray
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
     "time": "time times t t-coordinate timestep step snapshot snapshots frame frames",
-    "z": "z z-coordinate lev level height depth plev altitude k nz bottom_top",
-    "y": "y y-coordinate lat latitude j ny south_north rlat",
-    "x": "x x-coordinate lon longitude i nx west_east rlon",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz bottom_top",
+    "y": "y yc y-coordinate lat latitude j ny south_north rlat",
+    "x": "x xc x-coordinate lon longitude i nx west_east rlon",
     "component": "component components comp channel channels c vector dim variable",
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
@@ -25,6 +25,10 @@ SUGGESTED = {
     5: ["trajectory", "time", "y", "x", "component"],
     6: ["trajectory", "time", "z", "y", "x", "component"],
 }
+NUMBERED = (
+    "Arrays that numbers name may be trajectories: name them once, with * for the number. Snapshots in an array each are not "
+    "read: write them as one array."
+)
 
 
 def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
@@ -44,9 +48,12 @@ def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis
     return _on_our_grid(known)
 
 
-def suggested(shape: Sequence[int]) -> str:
-    """Return axes that arrays of a shape often have, for a comment."""
-    return ", ".join(SUGGESTED.get(len(shape), SUGGESTED[4]))
+def suggested(shape: Sequence[int], *, in_groups: bool) -> str:
+    """Return axes that arrays of a shape often have, for a comment; in groups, each of them is of one trajectory."""
+    often = SUGGESTED.get(len(shape), SUGGESTED[4])
+    if in_groups and "trajectory" in often:
+        often = [axis for axis in SUGGESTED.get(len(shape) + 1, often) if axis != "trajectory"]
+    return ", ".join(often)
 
 
 def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axis | None]:

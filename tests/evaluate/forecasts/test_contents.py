@@ -36,10 +36,11 @@ def write(folder, starts=(0.0, 0.0), units="s", files=None):
         data.lat.attrs["units"] = "degrees_north"
         data.time.attrs.update({} if units is None else {"units": units})
         data.to_netcdf(folder / f"{number}.nc")
+    named = {} if files is None else {"files": files}
     return describe(
         folder,
         {"system": "waves", "axes": ["time", "y", "x"], "fields": {"water_height": "h"}, "time_step": "time",
-         "spacing": {"y": "lat", "x": "lon"}, "boundary": {"y": "wall", "x": "wall"}} | ({} if files is None else {"files": files}),
+         "spacing": {"y": "lat", "x": "lon"}, "boundary": {"y": "wall", "x": "wall"}, **named},
     )  # fmt: skip
 
 
