@@ -35,8 +35,20 @@ def is_task(variables: Mapping[str, str]) -> bool:
     """Whether srun started this process: not a shell, and not a launcher that srun, or such a shell, had started."""
     if any(name in variables for name in STARTERS):
         return False
-    if "SLURM_PROCID" not in variables or int(variables.get("SLURM_STEP_ID", FIRST_SPECIAL_STEP)) >= FIRST_SPECIAL_STEP:
+    step = variables.get("SLURM_STEP_ID", str(FIRST_SPECIAL_STEP))
+    if "SLURM_PROCID" not in variables or (step.isdigit() and int(step) >= FIRST_SPECIAL_STEP):
+        return False  # of a step that is no number it is said when the ranks are counted
+    return not ("SLURM_PTY_PORT" in variables and _is_typed())
+
+
+def _is_typed() -> bool:
+    """Whether this process was typed into a shell that `srun --pty` started: the shell is a task, what is typed in it is not.
+
+    Such a shell gives what is typed a process group of its own. A script or program that is the task itself leads its
+    terminal, or belongs to the group that does; and a step started from the shell has no terminal.
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
         return False
-    # The shell of `srun --pty` is a task, what is typed in it is not. A step started from there inherits the variable,
-    # but has no terminal.
-    return not ("SLURM_PTY_PORT" in variables and os.isatty(0))
+    return os.getpgrp() != os.getsid(0)

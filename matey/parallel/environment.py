@@ -220,9 +220,9 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
 def _from_slurm(variables: Mapping[str, str]) -> Environment:
     return Environment(
         "slurm",
-        int(slurm.needed(variables, "SLURM_PROCID")),
+        slurm.number(variables, "SLURM_PROCID"),
         slurm.num_tasks(variables)[1],
-        int(slurm.needed(variables, "SLURM_LOCALID")),
+        slurm.number(variables, "SLURM_LOCALID"),
         slurm.tasks_on_this_node(variables),
         # Set by a job script where the nodes' names do not lead to the right network.
         variables.get("MASTER_ADDR") or slurm.address(variables),

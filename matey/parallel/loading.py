@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from matey.parallel.engine import Engine
 
 # All that is neither a tensor nor plain Python in the files of DeepSpeed 0.19.
 CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
-ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+# DeepSpeed asks PyTorch to run whatever the files hold; the first variable is PyTorch's own way to overrule that, and the
+# second, which a site or a user may have set, the opposite: with both PyTorch refuses to load anything.
+ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 OF_THE_RUN = ("weight_decay", "betas", "eps", "factor")
 """What the run's configuration says of a group of parameters; its rate is set in every step."""
 
@@ -26,19 +30,22 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     Raises:
         UnpicklingError: a file holds an object of another class.
     """
-    # DeepSpeed asks PyTorch to run whatever the files hold; this variable is PyTorch's own way to overrule that.
     settings = [{key: group[key] for key in OF_THE_RUN} for group in engine.optimizer.param_groups]
-    before = os.environ.get(ONLY_WEIGHTS)
-    os.environ[ONLY_WEIGHTS] = "1"
-    try:
-        with torch.serialization.safe_globals(CLASSES):
-            path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
-    finally:
-        os.environ.pop(ONLY_WEIGHTS)
-        if before is not None:
-            os.environ[ONLY_WEIGHTS] = before
+    with _only_weights(), torch.serialization.safe_globals(CLASSES):
+        path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
     assert path is not None, "the files were seen to be there"
     # DeepSpeed puts those of the checkpoint in their place, which the configuration may have changed since.
     for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(of_group)
     return state
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in (ONLY_WEIGHTS, ANYTHING) if name in os.environ}
+    os.environ[ONLY_WEIGHTS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ONLY_WEIGHTS)
+        os.environ.update(before)

@@ -15,13 +15,18 @@ FIRST_PORT, NUM_PORTS = 15_000, 10_000
 def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:
     """Return the number of tasks of the step, with the name of the variable that says so in front."""
     name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in variables else "SLURM_NTASKS"
-    return name, int(needed(variables, name))
+    return name, number(variables, name)
 
 
 def tasks_on_this_node(variables: Mapping[str, str]) -> int:
     """Return the number of tasks of the step on this node."""
     counts = variables.get("SLURM_STEP_TASKS_PER_NODE") or needed(variables, "SLURM_TASKS_PER_NODE")
-    return expand_counts(counts)[int(needed(variables, "SLURM_NODEID"))]
+    of_nodes, node = expand_counts(counts), number(variables, "SLURM_NODEID")
+    if not 0 <= node < len(of_nodes):
+        raise ConfigError(
+            f"SLURM_NODEID is {node}, but Slurm's list of tasks per node {counts!r} has {len(of_nodes)} nodes."
+        )
+    return of_nodes[node]
 
 
 def address(variables: Mapping[str, str]) -> str:
@@ -32,14 +37,17 @@ def address(variables: Mapping[str, str]) -> str:
 
 def port(variables: Mapping[str, str]) -> int:
     """Return the port of rank 0: the same on all ranks, another one for each job and for each step in a job."""
-    job, step = int(needed(variables, "SLURM_JOB_ID")), int(needed(variables, "SLURM_STEP_ID"))
+    job, step = number(variables, "SLURM_JOB_ID"), number(variables, "SLURM_STEP_ID")
     return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
 
 
 def check_agreement(variables: Mapping[str, str]) -> None:
     """Raise ConfigError where WORLD_SIZE or RANK, set by hand, is not what srun started."""
     name, size = num_tasks(variables)
-    for theirs, mine, value in (("WORLD_SIZE", name, size), ("RANK", "SLURM_PROCID", int(variables["SLURM_PROCID"]))):
+    for theirs, mine, value in (
+        ("WORLD_SIZE", name, size),
+        ("RANK", "SLURM_PROCID", number(variables, "SLURM_PROCID")),
+    ):
         if whole_number(variables, theirs, str(value)) != value:
             raise ConfigError(
                 f"{theirs} is {variables[theirs]} but {mine} is {value}: srun started other processes than the script "
@@ -104,6 +112,12 @@ def needed(variables: Mapping[str, str], name: str) -> str:
             f"{name} is not set, as srun does for each task; start with srun, or set MATEY_LAUNCHER=none for one process."
         )
     return variables[name]
+
+
+def number(variables: Mapping[str, str], name: str) -> int:
+    """Return the number in a variable that srun sets."""
+    needed(variables, name)
+    return whole_number(variables, name)
 
 
 def _expand(part: str, whole: str) -> list[str]:

@@ -134,7 +134,7 @@ class FolderLock:
     def _open(self) -> tuple[int, bool | None]:
         """Open the file; return its descriptor and whether its lock was granted, None where the file system has no locks."""
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -118,17 +118,26 @@ def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
     assert (environment.launcher, environment.world_size, str(environment.device)) == ("none", 1, "cuda:0")
 
 
-def test_python_typed_into_a_terminal_of_srun_is_one_process():
+@pytest.mark.parametrize(
+    ("started", "rank"),
+    [
+        ("setsid --ctty --wait bash --norc -ic '{}; true'", "rank 0 of 1"),  # typed into a shell
+        ("setsid --ctty --wait bash --norc -ic 'nohup {}; true'", "rank 0 of 1"),
+        ("setsid --ctty --wait {}", "rank 27 of 32"),
+        ("setsid --ctty --wait bash -c '{}; true'", "rank 27 of 32"),  # a script that is the task
+        ("setsid --wait {}", "rank 27 of 32"),  # a step started from that shell, which has no terminal
+    ],
+)
+def test_only_what_is_typed_into_a_terminal_of_srun_is_one_process(started, rank, tmp_path):
     mine, theirs = pty.openpty()
-    command = [sys.executable, "-m", "matey.parallel.environment"]
+    command = started.format(f"{sys.executable} -m matey.parallel.environment")
     variables = {**os.environ, **STEP, "SLURM_PTY_PORT": "4711"}
-    typed = subprocess.run(command, cwd=ROOT, env=variables, stdin=theirs, capture_output=True, text=True)
-    os.close(theirs)
-    os.close(mine)
-    assert "rank 0 of 1" in typed.stdout, typed.stderr
-    # A step started from that shell inherits the variable, but has no terminal.
-    started = subprocess.run(command, cwd=ROOT, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert "rank 27 of 32" in started.stdout, started.stderr
+    with (tmp_path / "out").open("w+") as out:
+        subprocess.run(command, shell=True, cwd=ROOT, env=variables, stdin=theirs, stdout=out, stderr=out, timeout=60)
+        os.close(theirs)
+        os.close(mine)
+        out.seek(0)
+        assert rank in (text := out.read()), text
 
 
 def test_launchers_under_srun_start_the_ranks_themselves():
@@ -154,6 +163,8 @@ def test_launchers_under_srun_start_the_ranks_themselves():
         ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 1, ["8 ranks", "1 device"]),
         ({**STEP, "MATEY_LAUNCHER": "slrum"}, 0, ["'slrum'", "Did you mean 'slurm'"]),
         ({name: value for name, value in STEP.items() if name != "SLURM_LOCALID"}, 0, ["SLURM_LOCALID is not"]),
+        ({**STEP, "SLURM_STEP_ID": ""}, 0, ["SLURM_STEP_ID is '', not a whole number"]),
+        ({**STEP, "SLURM_NODEID": "99"}, 0, ["SLURM_NODEID is 99", "tasks per node"]),
         ({**TORCH, "MASTER_PORT": "text"}, 0, ["MASTER_PORT is 'text', not a whole number"]),
         ({**TORCH, "MASTER_PORT": "99999"}, 0, ["MASTER_PORT is 99999", "between 1 and 65535"]),
         ({**STEP, "MASTER_PORT": "99999"}, 0, ["MASTER_PORT is 99999"]),
