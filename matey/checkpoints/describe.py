@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
-
-from tqdm import tqdm
 
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
@@ -37,10 +35,9 @@ def describe(source: Source, run: Path | None) -> str:
     return "\n".join(f"{term:<12}{fact}" for term, fact in facts)
 
 
-def find_damage(source: Source) -> list[str]:
-    """Read every file and return a sentence for each that is missing, corrupt, or of another step."""
-    files = tqdm(source.files(), desc="Checking", unit="file", leave=False)
-    return [sentence for path in files for sentence in _damage_of(source, path)]
+def find_damage(source: Source, files: Iterable[Path] | None = None) -> list[str]:
+    """Read all its files, or those given, and return a sentence for each that is missing, corrupt, or of another step."""
+    return [sentence for path in (source.files() if files is None else files) for sentence in _damage_of(source, path)]
 
 
 def _damage_of(source: Source, path: Path) -> Iterator[str]:
@@ -56,7 +53,10 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
         # Opening maps the tensors; that their bytes are as they were written is in the archive's checksums.
         with ZipFile(path) as archive:
             if wrong := archive.testzip():
-                yield f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum."
+                yield (
+                    f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum; copy it again, or take "
+                    "an older checkpoint."
+                )
                 return
         with laid_out(path):
             if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tqdm import tqdm
+
 from matey.checkpoints.convert import convert
 from matey.checkpoints.describe import describe, find_damage
 from matey.checkpoints.find import find_checkpoint
@@ -23,7 +25,7 @@ def tell(checkpoint: Path) -> int:
     """Print what a checkpoint holds, then what is wrong with it."""
     source, run = find_checkpoint(checkpoint)
     print(describe(source, run))
-    damage = find_damage(source)
+    damage = find_damage(source, tqdm(source.files(), desc="Checking", unit="file", leave=False))
     for sentence in damage:
         print(f"corrupt: {sentence}")
     print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")

@@ -19,7 +19,7 @@ from matey.ending import end_process
 from matey.likely_place import is_task
 from matey.mistakes import nearest_name
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
-from matey.parallel.contact import check_address, check_numbers, check_port_is_free, whole_number
+from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
 from matey.parallel.failure_watch import look_out, meeting, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
@@ -117,9 +117,10 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
         threads: CPU threads of this process; by default as many as it has cores to itself.
 
     Raises:
-        ConfigError: rank 0's address cannot be resolved, or its port is taken.
+        ConfigError: rank 0's address cannot be resolved, its port is taken, or a network interface is not there.
     """
     check_address(environment.address)
+    check_interface(os.environ)
     # torchrun listens itself, on behalf of rank 0.
     if environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         check_port_is_free(environment.port)

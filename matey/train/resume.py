@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from matey.checkpoints.describe import find_damage
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import LATEST
@@ -35,18 +36,14 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     older = f"an older one can be named in {folder.parent / LATEST}."
     try:
         source = open_checkpoint(folder)
+        layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
+        if source.stage is not None and (source.num_ranks, source.layout) != (world_size(), layout):
+            raise RunError(_convert_first(source, layout))
+        # DeepSpeed would not say which file is corrupt, nor mind one of another step, or bytes that have changed since.
+        if damage := find_damage(source, source.files()[rank() :: world_size()]):
+            raise RunError(f"{damage[0]} Or {older}")
         if source.stage is None:
             return _load_universal(engine, source, average)
-        layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
-        if (source.num_ranks, source.layout) != (world_size(), layout):
-            raise RunError(_convert_first(source, layout))
-        # DeepSpeed would not say which file is corrupt, nor mind one of another step.
-        if source.stage == 3:
-            source.module(rank())
-        if source.stage:
-            source.optimizer(rank())
-        if source.has_average:
-            source.average(rank())
         state = load_deepspeed(engine, folder)
         average.load(folder)
     except ShardError as error:

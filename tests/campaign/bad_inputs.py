@@ -29,6 +29,7 @@ from tests.campaign.damages import (
     STEP,
     SWE,
     average_without_a_step,
+    changed,
     dataset,
     half,
     hostile,
@@ -123,6 +124,7 @@ CASES = [
     Case("no such model", EVALUATE.replace("/run", "/none"), "There is no folder"),
     # Checkpoints.
     Case("shard in half", RESUME, "is cut short or corrupt", half(f"{STEP}/{OPTIMIZER}")),
+    Case("shard with another bit", RESUME, "do not match their checksum", changed(f"{STEP}/{OPTIMIZER}")),
     Case("shard missing", RESUME, "is missing", lambda here: (here / STEP / OPTIMIZER).unlink()),
     Case("shard of a function", RESUME, "was not loaded, since that may run code", hostile),
     Case("module of a list", RESUME, MODULE, lambda here: torch.save([1, 2], here / STEP / MODULE)),

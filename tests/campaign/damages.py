@@ -33,6 +33,17 @@ def half(name: str) -> Callable[[Path], object]:
     return lambda here: os.truncate(here / name, (here / name).stat().st_size // 2)
 
 
+def changed(name: str) -> Callable[[Path], object]:
+    """Return what changes one bit in the middle of a file: where it holds tensors, a value of theirs."""
+
+    def change(here: Path) -> None:
+        content = bytearray((here / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (here / name).write_bytes(content)
+
+    return change
+
+
 def dataset(name: str, values: object) -> Callable[[Path], object]:
     """Return what replaces a dataset of the HDF5 file; None removes it."""
 

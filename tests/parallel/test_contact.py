@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.contact import check_address, check_port_is_free
+from matey.parallel.contact import INTERFACE, check_address, check_interface, check_port_is_free
 from tests.support.programs import clean_environment
 from tests.support.runs import pretrain
 
@@ -44,3 +44,10 @@ def test_a_run_whose_first_contact_cannot_work_ends_with_one_sentence_and_code_2
     assert result.returncode == 2, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line]
     assert line.startswith("error: ") and words in line
+
+
+def test_a_network_interface_that_a_node_lacks_is_refused_with_those_it_has():
+    check_interface({})
+    check_interface({INTERFACE: "lo"})
+    with pytest.raises(ConfigError, match=f"{INTERFACE} is 'lo,eth77', .* has no interface 'eth77': it has .*lo"):
+        check_interface({INTERFACE: "lo,eth77"})
