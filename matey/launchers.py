@@ -16,12 +16,13 @@ from pathlib import PurePath
 
 import psutil
 
+STEP_DAEMON = "slurmstepd"
 LAUNCHERS = {
     *("torchrun", "torch.distributed.run", "torch.distributed.launch"),
     *("deepspeed", "deepspeed.pt", "ds", "deepspeed.launcher.runner", "deepspeed.launcher.launch"),
     *("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted"),  # Open MPI
     *("mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"),  # MPICH and Intel MPI
-    "slurmstepd",
+    STEP_DAEMON,
 }
 
 
@@ -34,8 +35,14 @@ def launcher_has_gone() -> bool:
 @cache
 def launchers_above() -> list[int]:
     """Return the process numbers above this one, up to the outermost launcher, as they are when it is first asked for."""
-    above = list(_ancestors())
-    return above[: max((place for place, number in enumerate(above, start=1) if _is_launcher(number)), default=0)]
+    above, last, is_typed = list(_ancestors()), 0, _is_typed(os.getpid())
+    for place, number in enumerate(above, start=1):
+        name = _program(number)
+        # Slurm's own is the launcher of what is typed into a terminal no more than that of the terminal is.
+        if name in LAUNCHERS and not (is_typed and name == STEP_DAEMON):
+            last = place
+        is_typed = is_typed or _is_typed(number)
+    return above[:last]
 
 
 def program_of(command: Sequence[str]) -> str:
@@ -61,8 +68,16 @@ def _ancestors() -> Iterator[int]:
             return
 
 
-def _is_launcher(number: int) -> bool:
+def _program(number: int) -> str:
     try:
-        return program_of(psutil.Process(number).cmdline()) in LAUNCHERS
+        return program_of(psutil.Process(number).cmdline())
     except psutil.Error:
+        return ""
+
+
+def _is_typed(number: int) -> bool:
+    """Whether a process was typed into a shell, which gives what is typed a group of its own in the shell's terminal."""
+    try:
+        return psutil.Process(number).terminal() is not None and os.getpgid(number) != os.getsid(number)
+    except (psutil.Error, OSError):
         return False

@@ -38,14 +38,14 @@ def is_task(variables: Mapping[str, str]) -> bool:
     step = variables.get("SLURM_STEP_ID", str(FIRST_SPECIAL_STEP))
     if "SLURM_PROCID" not in variables or (step.isdigit() and int(step) >= FIRST_SPECIAL_STEP):
         return False  # of a step that is no number it is said when the ranks are counted
-    return not ("SLURM_PTY_PORT" in variables and _is_typed())
+    return not _is_typed()
 
 
 def _is_typed() -> bool:
-    """Whether this process was typed into a shell that `srun --pty` started: the shell is a task, what is typed in it is not.
+    """Whether this process was typed into a shell: one of `srun --pty`, of tmux or of a notebook server in a step.
 
-    Such a shell gives what is typed a process group of its own. A script or program that is the task itself leads its
-    terminal, or belongs to the group that does; and a step started from the shell has no terminal.
+    That shell, or what it runs in, is the task. It gives what is typed a process group of its own. A script or program that is
+    the task leads its terminal, or belongs to the group that does; and a step started from the shell has no terminal.
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))

@@ -85,10 +85,11 @@ def test_all_736_tasks_of_92_nodes_agree_where_rank_0_is():
     assert len(found) == 1 and found.pop()[0] == "frontier00001"
 
 
-def test_another_job_and_another_step_of_a_job_listen_on_another_port():
-    changes = ({}, {"SLURM_JOB_ID": "1234568"}, {"SLURM_STEP_ID": "1"}, {"SLURM_STEP_ID": "2"})
+def test_another_job_start_or_step_of_a_job_listens_on_another_port():
+    of_start = {"SLURM_JOB_START_TIME": "1795814369"}  # of a job that was requeued
+    changes = ({}, {"SLURM_JOB_ID": "1234568"}, {"SLURM_STEP_ID": "1"}, {"SLURM_STEP_ID": "2"}, of_start)
     ports = [find_environment({**STEP, **change}, num_devices=0).port for change in changes]
-    assert len(set(ports)) == 4
+    assert len(set(ports)) == 5
     assert all(15_000 <= port < 25_000 for port in ports)
 
 
@@ -128,10 +129,10 @@ def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
         ("setsid --wait {}", "rank 27 of 32"),  # a step started from that shell, which has no terminal
     ],
 )
-def test_only_what_is_typed_into_a_terminal_of_srun_is_one_process(started, rank, tmp_path):
+def test_only_what_is_typed_into_a_terminal_of_a_step_is_one_process(started, rank, tmp_path):
     mine, theirs = pty.openpty()
     command = started.format(f"{sys.executable} -m matey.parallel.environment")
-    variables = {**os.environ, **STEP, "SLURM_PTY_PORT": "4711"}
+    variables = {**os.environ, **STEP}
     with (tmp_path / "out").open("w+") as out:
         subprocess.run(command, shell=True, cwd=ROOT, env=variables, stdin=theirs, stdout=out, stderr=out, timeout=60)
         os.close(theirs)
