@@ -6,6 +6,17 @@ if [[ ! "$MAX_JOBS" =~ ^[1-9][0-9]*$ ]]; then
     exit 2
 fi
 
+# Variables of an interactive job in which this one was submitted come along, and srun and the next job would take them for its
+# own. What this job was given, Slurm's daemon tells.
+asked="$(scontrol --oneliner show job "${SLURM_JOB_ID:-}" 2> /dev/null || true)"
+if [[ "$asked" == JobId=* ]]; then
+    [[ "$asked" =~ \ TresPerJob=[^\ ]*gpu ]] || unset SLURM_GPUS
+    [[ "$asked" =~ \ TresPerNode=[^\ ]*gpu ]] || unset SLURM_GPUS_PER_NODE
+    [[ "$asked" =~ \ MemPerTres=[^\ ]*gpu ]] || unset SLURM_MEM_PER_GPU
+    [[ "$asked" =~ \ MinMemoryCPU=[1-9] ]] || unset SLURM_MEM_PER_CPU
+    [[ "$asked" =~ \ MinMemoryNode=[1-9] || "${SLURM_MEM_PER_NODE:-}" == 0 ]] || unset SLURM_MEM_PER_NODE
+fi
+
 # Slurm's daemon does not always answer at once.
 asked_again() {
     for pause in 1 10 30 60 0; do

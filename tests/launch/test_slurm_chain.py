@@ -53,6 +53,7 @@ def test_the_next_job_has_reservation_constraint_and_resources_of_its_first(clus
         "--exclude=n1",
     ]
     site["SBATCH_EXPORT"] = "NONE"  # as some centres have it for jobs that say nothing of variables
+    site |= {"SLURM_GPUS": "7", "SLURM_MEM_PER_CPU": "10", "SLURM_MEM_PER_GPU": "10"}  # of a job in which it is submitted
     script = ["--export=ALL", "launch/slurm/pretrain.sbatch"]
     job = cluster.submit(*shape, *given, *script, "--set", "train.steps=9", **site)
     state, output = cluster.wait(job)
@@ -64,7 +65,7 @@ def test_the_next_job_has_reservation_constraint_and_resources_of_its_first(clus
     for key in ("Reservation", "Features", "TresPerNode", "MinMemoryNode", "TimeLimit", "NumTasks", "ExcNodeList"):
         assert now[key] == before[key], key
     assert (now["Reservation"], now["Features"], now["ExcNodeList"]) == (reservation, "nvme|none", "n1")
-    assert "gpu:2" in now["TresPerNode"]
+    assert "gpu:2" in now["TresPerNode"] and not {"TresPerJob", "MinMemoryCPU", "MemPerTres"} & now.keys()
     # Modules come before the environment, in the chain's later jobs too.
     calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
     assert calls[:2] == ["module load gcc/13.2", "module load cuda/12.6"]
