@@ -266,7 +266,11 @@ def _count_devices(variables: Mapping[str, str]) -> int:
         return 0
     if is_task(variables):
         slurm.check_devices(variables, torch.cuda.device_count())
-    return torch.cuda.device_count()
+    if (found := torch.cuda.device_count()) == 0 and variables.get("DS_ACCELERATOR") == "cuda":
+        raise ConfigError(
+            "DS_ACCELERATOR is cuda, but torch sees no GPU: install the torch of this machine (CUDA or ROCm), or unset it."
+        )
+    return found
 
 
 def main() -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.ending import end_with_error
 from matey.likely_place import likely_place
+
+ACCELERATORS = ("cuda", "cpu")
+"""The devices that a run takes, by DeepSpeed's names."""
 
 MONITORS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
 """DeepSpeed's monitors and the package that each needs."""
@@ -38,6 +42,7 @@ def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
         overrides: KEY=VALUE settings that other flags stand for; they come after those of ``--set``.
     """
     try:
+        check_accelerator(os.environ)
         run = load_config(args.config, [*args.set, *overrides])
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check_monitors(deepspeed_config, args.deepspeed_config)
@@ -46,6 +51,16 @@ def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
     if args.resume:
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     return run, deepspeed_config
+
+
+def check_accelerator(variables: Mapping[str, str]) -> None:
+    """Raise ConfigError where DeepSpeed is told to run on something else than this package does."""
+    chosen = variables.get("DS_ACCELERATOR", ACCELERATORS[0])
+    if chosen not in ACCELERATORS:
+        raise ConfigError(
+            f"DS_ACCELERATOR is {chosen!r}, not one of {', '.join(ACCELERATORS)} (AMD too is cuda); unset it, or set it to "
+            "cpu to leave GPUs idle."
+        )
 
 
 def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:

@@ -53,7 +53,11 @@ def test_the_next_job_has_reservation_constraint_and_resources_of_its_first(clus
         "--exclude=n1",
     ]
     site["SBATCH_EXPORT"] = "NONE"  # as some centres have it for jobs that say nothing of variables
-    site |= {"SLURM_GPUS": "7", "SLURM_MEM_PER_CPU": "10", "SLURM_MEM_PER_GPU": "10"}  # of a job in which it is submitted
+    site |= {
+        "SLURM_GPUS": "7",
+        "SLURM_MEM_PER_CPU": "10",
+        "SLURM_MEM_PER_GPU": "10",
+    }  # of a job in which it is submitted
     script = ["--export=ALL", "launch/slurm/pretrain.sbatch"]
     job = cluster.submit(*shape, *given, *script, "--set", "train.steps=9", **site)
     state, output = cluster.wait(job)

@@ -197,6 +197,7 @@ def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
     not_chosen = {"DS_ACCELERATOR": None, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
     assert "SLURM_GPUS_ON_NODE is 8 but torch sees no device" in describe([], **FRONTIER, **not_chosen)
     assert "cpu, gloo" in describe([], **FRONTIER, DS_ACCELERATOR="cpu")
+    assert "DS_ACCELERATOR is cuda, but torch sees no GPU" in describe([], **not_chosen | {"DS_ACCELERATOR": "cuda"})
 
 
 def test_ranks_of_mpirun_hear_the_address_and_a_free_port_of_rank_0():
