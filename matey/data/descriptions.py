@@ -69,7 +69,8 @@ def read_description(path: Path) -> DataDescription:
     try:
         return DataDescription.model_validate(tree)
     except ValidationError as error:
-        raise DataError(f"{path}: {sentences(error, DataDescription)}.") from None
+        found = sentences(error, DataDescription)
+        raise DataError(f"{path}: {found}{'' if found.endswith('?') else '.'}") from None
 
 
 def described_files(path: Path, description: DataDescription) -> list[tuple[Path, Part | None]]:
