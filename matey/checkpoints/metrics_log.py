@@ -48,4 +48,4 @@ def _parse(text: bytes) -> tuple[str, dict[str, Any]] | None:
         return None
     if "processor_seconds" in line:  # as the first runs called it
         line["cpu_seconds"] = line.pop("processor_seconds")
-    return text.decode("utf-8"), line
+    return text.decode("utf-8"), {name: value for name, value in line.items() if value is not None}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +71,16 @@ class MetricsLog:
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._monitor = engine.monitor
-        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+        with _writing(path):
+            self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
 
     def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
         if self._file is None:
             return
-        try:
+        with _writing(self._file.name):
             self._file.write(json.dumps({"step": step, **numbers}) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise RunError(
-                f"Cannot write {self._file.name} ({error.strerror}); free some space and start again with --resume."
-            ) from None
         if self._monitor.enabled:
             events = []
             for name, value in numbers.items():
@@ -89,6 +88,16 @@ class MetricsLog:
                     if not isinstance(number, dict):
                         events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
             self._monitor.write_events(events)
+
+
+@contextmanager
+def _writing(path: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {path} ({error.strerror}); free some space and start again with --resume."
+        ) from None
 
 
 def stop_unless_finite(totals: Totals, grad_norm: float, step: int, folder: RunFolder) -> None:
