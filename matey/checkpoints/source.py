@@ -75,7 +75,7 @@ class Source:
     @property
     def has_average(self) -> bool:
         """Whether it holds a moving average of the weights."""
-        return any(self.folder.glob("ema*"))
+        return self.common.get("has_average", False) or any(self.folder.glob("ema*"))
 
     def files(self) -> list[Path]:
         """Return every file that it should have."""

@@ -32,6 +32,11 @@ class MovingAverage:
         self._owned = [share(master) for master in self._masters] if self._is_replicated else self._masters
         self._averages = [values.clone() for master in self._owned for _, values in master]
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is one."""
+        return self._decay > 0
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the weights after ``step`` into the average."""
@@ -51,7 +56,7 @@ class MovingAverage:
 
     def save(self, folder: Path, step: int) -> None:
         """Write this rank's part beside the other shards of a checkpoint."""
-        if self._decay:
+        if self.is_kept:
             starts = {piece.name: str(piece.start) for piece, _, _ in self._parts()}
             averages = {piece.name: average for piece, _, average in self._parts()}
             save_file(averages, folder / average_file(rank()), {**starts, "step": str(step)})

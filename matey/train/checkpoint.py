@@ -168,6 +168,7 @@ class RunFolder:
                 "step": step,
                 "zero_stage": int(engine.zero_optimization_stage()),
                 "trained": trained_names(engine),
+                "has_average": average.is_kept,
                 "versions": VERSIONS,
                 "order": ORDER,
             }

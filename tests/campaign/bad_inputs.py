@@ -125,6 +125,7 @@ CASES = [
     # Checkpoints.
     Case("shard in half", RESUME, "is cut short or corrupt", half(f"{STEP}/{OPTIMIZER}")),
     Case("shard with another bit", RESUME, "do not match their checksum", changed(f"{STEP}/{OPTIMIZER}")),
+    Case("average missing", RESUME, "is missing", lambda here: [path.unlink() for path in (here / STEP).glob("ema*")]),
     Case("shard missing", RESUME, "is missing", lambda here: (here / STEP / OPTIMIZER).unlink()),
     Case("shard of a function", RESUME, "was not loaded, since that may run code", hostile),
     Case("module of a list", RESUME, MODULE, lambda here: torch.save([1, 2], here / STEP / MODULE)),

@@ -113,7 +113,8 @@ def test_what_cannot_be_done_is_a_sentence_and_leaves_nothing(two_ranks, tmp_pat
     refuse("does not lie in a run's checkpoints/", run=None)
     bare = tmp_path / "bare"
     bare.mkdir()
-    refuse("has no moving average; train with train.ema", source=replace(source, folder=bare), average=True)
+    without = replace(source, folder=bare, common=source.common | {"has_average": False})
+    refuse("has no moving average; train with train.ema", source=without, average=True)
     refuse("missing; copy it again", ShardError, source=replace(source, folder=bare))
     universal, _ = find_checkpoint(two_ranks[0] / "zero3_universal")
     refuse("universal already", ShardError, source=universal, form="universal")
