@@ -33,8 +33,8 @@ class Fold:
         cells: size ``z, y, x`` of a block without its margins.
         margin: cells ``z, y, x`` of a margin.
         of_tile: blocks of a tile along ``z, y, x``.
-        source: ``(o, k B)``, position among the decoded blocks of the neighbour in each direction ``o`` of `directions` of
-            each of the ``B`` blocks of each of the ``k`` tiles; -1 where that is not decoded.
+        source: ``(o, k B)`` int32, position among the decoded blocks of the neighbour in each direction ``o`` of
+            `directions` of each of the ``B`` blocks of each of the ``k`` tiles; -1 where that is not decoded.
         target: ``(o, c)`` int32, the same seen from the decoded blocks: which block of the tiles each piece lies over.
     """
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from torch import Tensor
 
 from matey.model.blending import Blending, Fold, directions, pieces, ramp, to_tiles
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, unravelled
 from matey.tokens.tiles import Tiles
 
 SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
@@ -24,44 +24,51 @@ SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a b
 class BlockGrid:
     """The blocks that the patches of one level are cut into, and those of them that bear on some tiles.
 
-    Blocks are numbered by sample, then ``z, y, x`` on the grid of blocks of what the patches cover.
+    Blocks are numbered by sample, then ``z, y, x`` on the grid of blocks of what the patches cover. Only the lines along ``x``
+    that bear on the tiles are looked at, and their blocks are numbered line after line.
 
     Attributes:
         tiles: the part of the frame that is put together.
         cells: size ``z, y, x`` of a block without its margins; it divides tiles and patches.
         margin: cells ``z, y, x`` of a margin, at most half a block.
-        reaching: ``(o, k, B)``, number of the neighbour in each direction ``o`` of `directions` for each of the ``B``
-            blocks of each of the ``k`` tiles; the margin of that neighbour reaches into the block. It is -1 beyond the
+        lines: ``(b Z Y,)``, number of each line among these; -1 where it is none of them.
+        reaching: ``(o, k, B)``, number in these lines of the neighbour in each direction ``o`` of `directions` for each of the
+            ``B`` blocks of each of the ``k`` tiles; the margin of that neighbour reaches into the block. It is -1 beyond the
             domain; one direction is the block itself.
     """
 
     tiles: Tiles
     cells: tuple[int, ...]
     margin: tuple[int, ...]
+    lines: Tensor
     reaching: Tensor
 
     @classmethod
     def over(cls, tiles: Tiles, cells: tuple[int, ...], margin: tuple[int, ...]) -> BlockGrid:
-        """Cut what the patches cover into blocks."""
-        shape = _shape(tiles, cells)
-        number = torch.arange(math.prod(shape), device=tiles.row.device).view(shape)
-        around = [1 if reach else 0 for reach in margin]
-        for axis, (wraps, ring) in enumerate(zip(tiles.frames.wraps, around, strict=True), start=1):
-            if ring:  # beyond the domain: the block at its other end, or none
-                first, last = number.narrow(axis, 0, 1), number.narrow(axis, shape[axis] - 1, 1)
-                ends = (last, first) if wraps else (torch.full_like(first, -1),) * 2
-                number = torch.cat([ends[0], number, ends[1]], dim=axis)
+        """Find the blocks that bear on some tiles."""
         of_tile = [size // block for size, block in zip(tiles.tile[1:], cells, strict=True)]
-        for axis, (size, ring) in enumerate(zip(of_tile, around, strict=True), start=1):
-            number = number.unfold(axis, size + 2 * ring, size)
-        # (b, Z, Y, X, z, y, x), the blocks of each tile and those around them
-        number = number[torch.unravel_index(tiles.row, number.shape[:4])]
-        reaching = []
+        around, shape = [1 if reach else 0 for reach in margin], _shape(tiles, cells)
+        sample, *corner = unravelled(tiles.row, tiles.grid)
+        along = []  # (k, B) of each axis: place of the blocks of a tile and of those around them, -1 beyond the domain
+        axes = zip(corner, of_tile, around, shape[1:], tiles.frames.wraps, strict=True)
+        for first, number, ring, length, wraps in axes:
+            at = first[:, None] * number + torch.arange(-ring, number + ring, device=first.device)
+            along.append(at % length if wraps else at.where((at >= 0) & (at < length), -1))
+        z, y, x = along
+        line = (sample[:, None, None] * shape[1] + z[:, :, None]) * shape[2] + y[:, None]
+        line = line.where((z[:, :, None] >= 0) & (y[:, None] >= 0), math.prod(shape[:3]))  # one more, which is none
+        is_there = torch.zeros(math.prod(shape[:3]) + 1, dtype=torch.bool, device=line.device)
+        is_there[line.flatten()] = True
+        lines = (is_there.cumsum(0) - 1).where(is_there, -1)[:-1]
+        first_of_line = (F.pad(lines, (0, 1), value=-1) * shape[3])[line]
+        kind, reaching = torch.int32 if len(lines) * shape[3] < 2**31 else torch.int64, []
         for direction in directions(margin):
             starts = [ring + step for ring, step in zip(around, direction, strict=True)]
-            cut = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
-            reaching.append(number[:, *cut])
-        return cls(tiles, cells, margin, torch.stack(reaching).flatten(2))
+            cut_z, cut_y, cut_x = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
+            begin, place = first_of_line[:, cut_z, cut_y, None], x[:, None, None, cut_x]
+            number = (begin + place).where((begin >= 0) & (place >= 0), -1)
+            reaching.append(number.flatten(1).to(kind))
+        return cls(tiles, cells, margin, lines, torch.stack(reaching))
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -80,15 +87,25 @@ class BlockGrid:
             patch: size of the level's patches.
             row: ``(m,)`` rows of the patches in ``patchify`` of a single frame.
         """
-        sizes = {f"s{axis}": p // c for axis, p, c in zip("zyx", patch[1:], self.cells, strict=True)}
-        number = torch.arange(self.num_blocks, device=row.device).view(self.shape)
-        return rearrange(number, "b (Z sz) (Y sy) (X sx) -> (b Z Y X) (sz sy sx)", **sizes)[row].flatten()
+        number, *corner = unravelled(row[:, None, None, None], self.tiles.frames.grid_of(patch))
+        for axis, (first, size, cells, length) in enumerate(
+            zip(corner, patch[1:], self.cells, self.shape[1:], strict=True), start=1
+        ):
+            inside = torch.arange(size // cells, device=row.device).view([-1 if at == axis else 1 for at in range(4)])
+            number = number * length + first * (size // cells) + inside
+        return number.flatten()
 
     def sources(self, number: Tensor) -> Tensor:
-        """Return the positions ``(o, k, B)`` of the blocks of `reaching` in a list ``number``; -1 for those not in it."""
-        place = number.new_full((self.num_blocks + 1,), -1)  # the last one stands for -1
-        place[number] = torch.arange(len(number), device=number.device)
-        return place[self.reaching]
+        """Return the positions ``(o, k, B)`` int32 of the blocks of `reaching` in a list ``number``; -1 if not in it."""
+        length = self.shape[3]
+        line = self.lines[number // length]
+        # The last place takes what lies in none of the lines, and is then that of -1.
+        size = (int(self.lines.max()) + 1) * length if len(self.lines) else 0
+        place = torch.full((size + 1,), -1, dtype=torch.int32, device=number.device)
+        order = torch.arange(len(number), dtype=torch.int32, device=number.device)
+        place[(line * length + number % length).where(line >= 0, size)] = order
+        place[size] = -1
+        return torch.stack([place[of_direction] for of_direction in self.reaching])
 
     def weights(self, there: Tensor, dtype: torch.dtype) -> Tensor:
         """Add up the ramps of blocks with their margins, ``(k, 1, z, y, x)``.
@@ -164,7 +181,8 @@ def _targets(source: Tensor, num_blocks: int) -> Tensor:
     """Return where each block's pieces go, ``(o, c)`` int32: the block of the tiles under each, or -1."""
     target = torch.full((len(source), num_blocks + 1), -1, dtype=torch.int32, device=source.device)
     numbers = torch.arange(source.shape[1], dtype=torch.int32, device=source.device)
-    target.scatter_(1, source.where(source >= 0, num_blocks), numbers.expand_as(source))
+    for of_direction, into in zip(source, target, strict=True):
+        into[of_direction] = numbers  # the last place, -1, takes what is not decoded
     return target[:, :-1]
 
 

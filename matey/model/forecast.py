@@ -12,6 +12,7 @@ from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples
+from matey.tokens.coverage import Holders
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.tiles import Tiles
 
@@ -29,6 +30,7 @@ class Forecast(NamedTuple):
         scale: ``(b, f)``, the factor on the decoded values, in physical units.
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
+        holders: the ranks that hold cells in and around the tiles; None on one process.
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
@@ -41,6 +43,7 @@ class Forecast(NamedTuple):
     scale: Tensor
     tiles: Tiles
     own: Tensor
+    holders: Holders | None
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
@@ -111,17 +114,19 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             scale=_scale(predict, normalisation, samples.lead_time),
             tiles=tiles,
             own=own,
+            holders=holders,
             decoded=values,
             target=seen.target,
             num_tokens=num_tokens,
             sequence_group=sequence_group,
         )
-        for samples, seen, normalisation, tiles, own, values, num_tokens in zip(
+        for samples, seen, normalisation, tiles, own, holders, values, num_tokens in zip(
             prepared.samples,
             prepared.seen,
             prepared.normalisations,
             decoding.held,
             decoding.own,
+            decoding.holders or [None] * len(decoding.own),
             unpacked(decoded, shapes),
             prepared.tokens.num_of_batches,
             strict=True,

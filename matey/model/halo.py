@@ -13,19 +13,25 @@ has a halo of one cell around the cells that are its own:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from matey.model.sequence_group import SequenceGroup
-from matey.tokens.coverage import halo_routes, held_by, tiles_around
-from matey.tokens.patches import surroundings
+from matey.tokens.bricks import Bricks
+from matey.tokens.coverage import Holders, halo_routes, tiles_around
+from matey.tokens.patches import unravelled
 from matey.tokens.tiles import Tiles
 
 
 def with_halo(
-    values: Sequence[Tensor], tiles: Sequence[Tiles], halos: Sequence[Sequence[int]], sequence_group: SequenceGroup
+    values: Sequence[Tensor],
+    tiles: Sequence[Tiles],
+    holders: Sequence[Holders],
+    halos: Sequence[Sequence[int]],
+    sequence_group: SequenceGroup,
 ) -> list[Tensor]:
     """Return the tiles with the cells around them, ``(k, f, z, y, x)`` wider by the halo at both ends of each axis.
 
@@ -35,34 +41,52 @@ def with_halo(
     Args:
         values: tensors ``(k, f, z, y, x)``, one per batch, zero in cells that are not this rank's.
         tiles: the tiles that they lie in.
+        holders: the ranks around these tiles; empty on one process.
         halos: number of cells ``z, y, x`` of the halo, for each batch.
         sequence_group: the group that hands tiles over between the ranks that share the samples.
+
+    Raises:
+        ValueError: ranks share the samples, and a halo is wider than a coarsest patch.
     """
+    for of_batch, halo in zip(holders, halos, strict=True) if holders else ():
+        _check_width(halo, of_batch.bricks.size[1:])
     wanted = [tiles_around(part, halo) for part, halo in zip(tiles, halos, strict=True)]
     given = [
         have.new_zeros(len(around.row), *have.shape[1:]).index_copy(0, torch.searchsorted(around.row, part.row), have)
         for have, part, around in zip(values, tiles, wanted, strict=True)
     ]
-    holders = [held_by(part, sequence_group.ranks.place) for part in tiles]
-    summed = sequence_group.reduce(torch.cat([holder.flatten() for holder in holders]))
-    shared = [
-        holder.view_as(own)
-        for holder, own in zip(summed.split([holder.numel() for holder in holders]), holders, strict=True)
-    ]
-    rows = [around.row for around in wanted]
-    plan = sequence_group.ranks.plan_hand_over(
-        rows, rows, sequence_group.size, lambda rank: halo_routes(tiles, shared, halos)
-    )
+    rows, place = [around.row for around in wanted], sequence_group.ranks.place
+    plan = sequence_group.ranks.plan_hand_over(rows, rows, lambda: halo_routes(holders, place, halos))
     together = sequence_group.hand_over(given, plan)
-    parts = zip(together, wanted, tiles, halos, strict=True)
-    return [_cut(each, around, part, halo) for each, around, part, halo in parts]
+    return [_cut(*each) for each in zip(together, wanted, tiles, halos, strict=True)]
+
+
+def _check_width(halo: Sequence[int], patch: Sequence[int]) -> None:
+    if any(cells > size for cells, size in zip(halo, patch, strict=True)):
+        raise ValueError(
+            f"Ranks that share samples know who holds what as far as a coarsest patch from their cells, here {list(patch)} "
+            f"(z y x); a loss with a halo of {list(halo)} cells needs larger ones (tokens.patches)."
+        )
 
 
 def _cut(values: Tensor, around: Tiles, tiles: Tiles, halo: Sequence[int]) -> Tensor:
     """Cut the tiles with their halo out of a larger part of the frame."""
-    size, frames = tiles.tile[1:], tiles.frames
-    windows = surroundings(around.put(values), size, halo, frames.wraps, tiles.in_box)
-    cells = [length + 2 * more for length, more in zip(size, halo, strict=True)]
-    cut = windows.view(len(windows), values.shape[1], *cells)
+    wide = Bricks(around.frames, around.tile, around.row).with_ring(_to_the_ends(values, around), halo)
+    cut = wide.index_select(0, torch.searchsorted(around.row, tiles.row))
     # Without tiles, too, this rank takes part in the exchange of gradients.
     return cut if len(cut) else cut + values.sum()
+
+
+def _to_the_ends(values: Tensor, tiles: Tiles) -> Tensor:
+    """Continue the grid's outermost values to the ends of what patches cover."""
+    bricks = Bricks(tiles.frames, tiles.tile, tiles.row)
+    for axis, (length, covered) in enumerate(zip(tiles.frames.window[1:], tiles.frames.covered, strict=True)):
+        if covered > length:
+            size, along = tiles.tile[1 + axis], 2 + axis
+            place = unravelled(tiles.row, tiles.grid)[1 + axis]
+            cells = place[:, None] * size + torch.arange(size, device=place.device)
+            back = (place - (length - 1) // size).clamp_min(0) * math.prod(tiles.grid[2 + axis :])
+            edge = values.narrow(along, (length - 1) % size, 1).index_select(0, bricks.find(tiles.row - back)[0])
+            is_beyond = (cells >= length).view(len(place), *(size if at == along else 1 for at in range(1, 5)))
+            values = torch.where(is_beyond, edge, values)
+    return values

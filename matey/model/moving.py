@@ -11,9 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
-from matey.model.own_tokens import in_bricks
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart
+from matey.tokens.bricks import in_bricks
 from matey.tokens.parts import Around, Sharing
 from matey.tokens.patches import Patch, extend
 from matey.tokens.tokenize import TokenBatch

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matey.tokens.bricks import in_bricks
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, unravelled
+from matey.tokens.patches import Patch
 from matey.tokens.tiles import Frames
 
 
@@ -38,22 +39,6 @@ def bricks_of(layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[P
         for level in range(len(patches))
     ]
     return [torch.unique(torch.cat(of_batch)) for of_batch in zip(*of_levels, strict=True)]
-
-
-def in_bricks(
-    layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch], level: int
-) -> list[tuple[Tensor, ...]]:
-    """Return, for each batch, the tokens of a level, the coarsest patch of each, and its position ``Z Y X T`` in that."""
-    patch, found = patches[level], []
-    of_level = (layout.level == level).nonzero(as_tuple=True)[0]
-    for of_batch, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
-        times = of_batch.window[0] // patch[0]
-        brick, *places, time = unravelled(layout.row[index].long(), (*of_batch.grid_of(patch), times))
-        ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
-        for place, size, r in zip(places, of_batch.grid_of(patches[0])[1:], ratio, strict=True):
-            brick = brick * size + place // r
-        found.append((index, brick, *(place % r for place, r in zip(places, ratio, strict=True)), time))
-    return found
 
 
 def own_tokens(
@@ -88,9 +73,3 @@ def own_tokens(
         order=torch.cat(order).argsort().to(torch.int32),
         num_of_batches=tuple(torch.bincount(layout.batch, minlength=len(frames)).tolist()),
     )
-
-
-def by_batch(index: Tensor, layout: TokenLayout, num_batches: int) -> list[Tensor]:
-    """Split token indices by batch; tokens are packed batch after batch."""
-    counts = torch.bincount(layout.batch[index], minlength=num_batches)
-    return list(index.split(counts.tolist()))

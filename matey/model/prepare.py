@@ -23,13 +23,14 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
-from matey.model.own_tokens import OwnTokens, bricks_of, by_batch, in_bricks, own_tokens
+from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.seen import Seen, see
 from matey.model.sequence_group import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
 from matey.samples import Samples
 from matey.tokens.boxes import TilesInBoxes, in_boxes
-from matey.tokens.coverage import routes, tiles_of, tiles_reached
+from matey.tokens.bricks import by_batch, in_bricks
+from matey.tokens.coverage import Holders, holders, routes, tiles_of, tiles_reached, tokens_around
 from matey.tokens.layout import TokenLayout
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, places
@@ -61,6 +62,7 @@ class Decoding:
         held: the tiles of each batch that hold cells of this rank's leaves.
         local: the same tiles in boxes, in each of which the local operator predicts them.
         own: masks ``(k, z, y, x)`` of these cells in the tiles.
+        holders: the ranks that hold cells in and around these tiles, for each batch; none on one process.
     """
 
     levels: tuple[LevelToDecode, ...]
@@ -69,6 +71,7 @@ class Decoding:
     held: tuple[Tiles, ...]
     local: tuple[TilesInBoxes, ...]
     own: tuple[Tensor, ...]
+    holders: tuple[Holders, ...]
 
 
 @dataclass(frozen=True)
@@ -219,21 +222,25 @@ def _decoding(
     reached = tiles_reached(whole, own, frames, patches, reach, tile)
     held = tiles_of(whole, own, frames, patches, tile)
     boxes = torch.zeros_like(whole.row[own]), [1] * len(frames)
+    near = tokens_around(whole, own, frames, patches, reach)
+    beside, rank = whole.select(near), ranks.rank_of_tokens(whole.num_tokens).to(near.device)[near]
+    found: list[Holders] = []
     if ranks.size > 1:
         boxes = _boxes_of_tokens(whole.select(own), frames, patches)
-    levels, blocks = _levels_to_decode(whole, own, reached, patches, shapes, boxes)
+        found = holders(beside, rank, frames, patches, tile)
+    levels, blocks = _levels_to_decode(beside, near, own, reached, patches, shapes, boxes)
     return Decoding(
         levels=tuple(levels),
         blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.tokens.set == "mul") for of_batch in blocks),
         hand_over=ranks.plan_hand_over(
             [tiles.row for tiles in reached],
             [tiles.row for tiles in held],
-            whole.num_tokens,
-            lambda rank: routes(whole, rank, frames, patches, reach, tile),
+            lambda: routes(beside, rank, found, ranks.place, frames, patches, reach),
         ),
         held=tuple(held),
         local=tuple(TilesInBoxes.of(tiles, patches[0]) for tiles in held),
         own=tuple(tiles.cells() for tiles in held),
+        holders=tuple(found),
     )
 
 
@@ -256,13 +263,17 @@ def _boxes_of_tokens(own: TokenLayout, frames: Sequence[Frames], patches: Sequen
 
 def _levels_to_decode(
     layout: TokenLayout,
+    number: Tensor,
     own: slice,
     reached: Sequence[Tiles],
     patches: Sequence[Patch],
     shapes: Sequence[BlockShape],
     boxes: tuple[Tensor, Sequence[int]],
 ) -> tuple[list[LevelToDecode], list[list[BlockSet]]]:
-    """Return what is decoded of each level, and its blocks for each batch and level; for ``boxes`` see `_boxes_of_tokens`."""
+    """Return what is decoded of each level, and its blocks for each batch and level.
+
+    The layout is that of the tokens ``(m,)`` of `tokens_around`; for ``boxes`` see `_boxes_of_tokens`.
+    """
     box, num_boxes = boxes
     levels: list[LevelToDecode] = []
     blocks: list[list[BlockSet]] = [[] for _ in reached]
@@ -271,15 +282,16 @@ def _levels_to_decode(
         if shape not in grids_of_size:
             grids_of_size[shape] = [BlockGrid.over(tiles, shape.cells[1:], shape.margin) for tiles in reached]
         tokens, of_batches = [], []
-        present = (layout.is_last & (layout.level == level)).nonzero(as_tuple=True)[0]
-        by_batches = by_batch(present, layout, len(reached))
-        for of_batch, of_level, grid, number in zip(blocks, by_batches, grids_of_size[shape], num_boxes, strict=True):
-            mine = of_level[(of_level >= own.start) & (of_level < own.stop)] - own.start
-            of_boxes = [mine[box[mine] == each] for each in range(number)] if number > 1 else [mine]
+        by_batches = by_batch((layout.level == level).nonzero(as_tuple=True)[0], layout, len(reached))
+        for of_batch, of_level, grid, count in zip(blocks, by_batches, grids_of_size[shape], num_boxes, strict=True):
             times = grid.tiles.frames.window[0] // patch[0]
-            numbers = [grid.numbers(patch, layout.row[own][index] // times) for index in of_boxes]
-            of_batch.append(BlockSet(torch.cat(numbers), grid.numbers(patch, layout.row[of_level] // times), grid))
-            of_batches.append(tuple(places(number, grid.shape) for number in numbers))
-            tokens += of_boxes
+            row, at = layout.row[of_level].long() // times, number[of_level]
+            is_own = (at >= own.start) & (at < own.stop)
+            mine, own_row = at[is_own] - own.start, row[is_own]
+            of_boxes = [box[mine] == each for each in range(count)] if count > 1 else [slice(None)]
+            numbers = [grid.numbers(patch, own_row[of_box]) for of_box in of_boxes]
+            of_batch.append(BlockSet(torch.cat(numbers), grid.numbers(patch, row), grid))
+            of_batches.append(tuple(places(each, grid.shape) for each in numbers))
+            tokens += [mine[of_box] for of_box in of_boxes]
         levels.append(LevelToDecode(torch.cat(tokens), tuple(of_batches)))
     return levels, blocks

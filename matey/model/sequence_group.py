@@ -21,9 +21,8 @@ Plan = Any
 HandOver = Any
 """What is prepared once per batch for handing decoded rows over to the ranks that hold them."""
 
-Routes = Callable[[Tensor], Sequence[Tensor]]
-"""Function of the rank of each token ``(n,)`` of the packed list; it returns for each batch the rows that change ranks, see
-`matey.tokens.coverage.routes`."""
+Routes = Callable[[], Sequence[Tensor]]
+"""Function that returns for each batch the rows that a rank sends or receives, see `matey.tokens.coverage.routes`."""
 
 
 class Exchange(Protocol):
@@ -73,17 +72,14 @@ class RankGroup:
         """Plan attention among tokens of the whole list with equal keys ``(n,)``; the same on all ranks of the group."""
         return segment(key)
 
-    def plan_hand_over(
-        self, reached: Sequence[Tensor], held: Sequence[Tensor], num_tokens: int, routes: Routes
-    ) -> HandOver:
+    def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> HandOver:
         """Plan how the ranks' parts of rows come to the ranks that hold them.
 
         Args:
             reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per batch.
             held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
                 batch.
-            num_tokens: length of the packed list.
-            routes: function that finds the rows that change ranks.
+            routes: function that finds the rows that this rank sends or receives.
         """
         return [
             None if len(mine) == len(there) else torch.searchsorted(there, mine)

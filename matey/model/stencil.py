@@ -38,6 +38,10 @@ MAX_PRODUCT = 10.0
 """Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
 
 
+KEPT_AT_ONCE = 2**24
+"""Cells of a grid up to which what is seen in them is kept for the backward pass; beyond, slabs of a quarter of this are seen
+again."""
+
 AT_ONCE, AT_ONCE_ON_GPU = 2**13, 2**20
 """Cells whose products are computed at once: what is made on the way is then small, and stays in the cache of a CPU."""
 
@@ -98,18 +102,15 @@ class Scheme(nn.Module):
         ]
 
     def _of_batch(self, wide: Tensor, told: Tensor, row: Rows) -> Tensor:
-        # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
-        wide = rearrange(wide, "b c z y x -> b z y x c").contiguous()
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
         weight, bias = self.mix.weight.to(wide.dtype), self.mix.bias.to(wide.dtype)
-        grid = [size - side + 1 for size, side in zip(wide.shape[1:], self.sides, strict=False)]
+        grid = [size - side + 1 for size, side in zip(wide.shape[2:], self.sides, strict=True)]
         # A few samples at a time: what is seen of them still lies in the cache when it is multiplied.
         number = max(1, CELLS_AT_ONCE // math.prod(grid))
+        changes_of = _InSlabs.apply if math.prod(grid) > KEPT_AT_ONCE else _changes
         changes = [
-            _Products.apply(_convolve(fields, of_samples, at), weight, bias, to_fields)
-            for fields, of_samples, at, to_fields in zip(
-                *(values.split(number) for values in (wide, kernel, offset, out)), strict=True
-            )
+            changes_of(*of_samples, weight, bias)
+            for of_samples in zip(*(values.split(number) for values in (wide, kernel, offset, out)), strict=True)
         ]
         z, y, x = grid
         return rearrange(torch.cat(changes), "b (z y x) f -> b f z y x", z=z, y=y, x=x)
@@ -150,6 +151,60 @@ class Scheme(nn.Module):
             ]
             kernel = torch.cat([kernel, torch.cat(of_predicted, dim=1)], dim=2)
         return kernel.unflatten(3, self.sides), F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
+
+
+def _changes(fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the changes ``(b, m, f)`` in the cells of samples ``(b, c, z, y, x)``, which have a halo."""
+    # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
+    fields = rearrange(fields, "b c z y x -> b z y x c").contiguous()
+    changes: Tensor = _Products.apply(_convolve(fields, kernel, offset), weight, bias, out)
+    return changes
+
+
+class _InSlabs(torch.autograd.Function):
+    """The changes of a large grid, slab after slab: what is seen in its cells is not kept but seen again in the backward pass.
+
+    On such a grid it would take as much memory as all else in a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, fields: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(fields, *weights)
+        return torch.cat([_changes(slab, *weights) for slab in _slabs(fields, weights[0])], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        fields, *weights = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        totals = [
+            torch.zeros_like(each) if need else None for each, need in zip((fields, *weights), needed, strict=True)
+        ]
+        of_slabs = _slabs(fields, weights[0]) if totals[0] is None else _slabs(totals[0], weights[0])
+        first = 0
+        for slab, of_slab in zip(_slabs(fields, weights[0]), of_slabs, strict=True):
+            with torch.enable_grad():
+                inputs = [
+                    each.detach().requires_grad_(need) for each, need in zip((slab, *weights), needed, strict=True)
+                ]
+                changes = _changes(*inputs)
+            asked = [each for each in inputs if each.requires_grad]
+            found = iter(torch.autograd.grad(changes, asked, gradient[:, first : first + changes.shape[1]]))
+            for total, need in zip((of_slab, *totals[1:]), needed, strict=True):
+                if need:
+                    total += next(found)
+            first += changes.shape[1]
+        return tuple(totals)
+
+
+def _slabs(fields: Tensor, kernel: Tensor) -> list[Tensor]:
+    """Cut fields ``(b, c, z, y, x)`` with a halo across their slowest axis, so that few cells of each lie between the halos."""
+    sizes = [size - side + 1 for size, side in zip(fields.shape[2:], kernel.shape[3:], strict=True)]
+    axis = next((axis for axis, size in enumerate(sizes) if size > 1), 0)
+    side, length = kernel.shape[3 + axis], sizes[axis]
+    layers = max(1, KEPT_AT_ONCE * length // (4 * math.prod(sizes)))
+    return [
+        fields.narrow(2 + axis, first, min(layers, length - first) + side - 1) for first in range(0, length, layers)
+    ]
 
 
 class _Products(torch.autograd.Function):

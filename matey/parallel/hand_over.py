@@ -38,8 +38,8 @@ def plan_hand_over(
         reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per kind.
         held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
             kind.
-        routes: tensors ``(3, r)``, one per kind, with a column for each row that changes ranks, in ascending order: the
-            rank that sends it, the rank that receives it, and the row's number.
+        routes: tensors ``(3, r)``, one per kind, with a column for each row that this rank sends or receives, in ascending
+            order: the rank that sends it, the rank that receives it, and the row's number.
         me: this rank's place in the group.
         num_ranks: number of ranks in the group.
     """

@@ -99,12 +99,9 @@ class SequenceRanks(RankGroup):
         """Plan attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
         return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
 
-    def plan_hand_over(
-        self, reached: Sequence[Tensor], held: Sequence[Tensor], num_tokens: int, routes: Routes
-    ) -> tuple[RowsPlan, ...]:
+    def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> tuple[RowsPlan, ...]:
         """Plan how the ranks' parts of rows come to the ranks that hold them; see `RankGroup.plan_hand_over`."""
-        rank = self.rank_of_tokens(num_tokens).to(reached[0].device)
-        return plan_hand_over(reached, held, routes(rank), self.topology.sequence_rank, self.size)
+        return plan_hand_over(reached, held, routes(), self.topology.sequence_rank, self.size)
 
 
 class DistributedSequenceGroup(SequenceGroup):

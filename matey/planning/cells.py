@@ -12,7 +12,7 @@ from matey.model.decoding import block_shapes, reach_of, tile_of
 from matey.parallel.topology import shares
 from matey.planning.samples import Sample
 from matey.tokens.boxes import TilesInBoxes
-from matey.tokens.coverage import routes, tiles_of
+from matey.tokens.coverage import holders, routes, tiles_of, tokens_around
 from matey.tokens.layout import TokenLayout, joined, stacked
 from matey.tokens.patches import Patch, cover
 from matey.tokens.tiles import Frames
@@ -27,9 +27,14 @@ def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int
     tile = tile_of(shapes)
     layout = joined([s.layout for s in samples], [1] * len(samples))  # each sample is a batch of its own
     frames = [_frames(1, s, patches) for s in samples]
-    lengths = torch.tensor([own.stop - own.start for own in shares(layout.num_tokens, ways)])
-    found = routes(layout, torch.arange(ways).repeat_interleave(lengths), frames, patches, reach_of(shapes), tile)
-    values = sum(of_sample.shape[1] * s.num_fields for of_sample, s in zip(found, samples, strict=True))
+    own = shares(layout.num_tokens, ways)
+    rank = torch.arange(ways).repeat_interleave(torch.tensor([part.stop - part.start for part in own]))
+    reach, values = reach_of(shapes), 0
+    for me, part in enumerate(own):
+        near = tokens_around(layout, part, frames, patches, reach)
+        beside, of_beside = layout.select(near), rank[near]
+        found = routes(beside, of_beside, holders(beside, of_beside, frames, patches, tile), me, frames, patches, reach)
+        values += sum(int((sent[0] == me).sum()) * s.num_fields for sent, s in zip(found, samples, strict=True))
     return values * math.prod(tile) / ways
 
 
@@ -41,7 +46,10 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
         samples: the samples of a micro-batch, all of one system and grid.
         own: the tokens of each rank.
     """
-    tile, patches = tile_of(block_shapes(config)), config.patches
+    patches = config.patches
+    # Leaves are whole finest patches, and of these there are fewer than tiles.
+    z, y, x = (math.lcm(*along) for along in zip(tile_of(block_shapes(config))[1:], patches[-1][1:], strict=True))
+    tile = (1, z, y, x)
     layout, frames = _in_one_batch(samples, patches)
     tiles = (tiles_of(layout, part, frames, patches, tile)[0] for part in own)
     return [

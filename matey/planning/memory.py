@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from matey.config import RunConfig
-from matey.model.local import Ladder
-from matey.model.stencil import NUM_INPUTS
+from matey.model.blending import directions
+from matey.model.decoding import block_shapes
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
@@ -119,17 +119,21 @@ def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, top
 
 
 def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
-    """Return the bytes of the fields that a rank has on its device for a sample, in float32, without halos.
+    """Return the bytes of the fields that a rank has on its device for a sample, in float32, and of its plan of their cells.
 
-    Its part of the normalised history, of what is given with it, of the target and of the last frame, and around its cells the
-    last frame and what the local operator takes; where histories are unrolled first, what it read of them and of the target.
+    Its part of the normalised history, of what is given with it, of the target and of the last frame (what it sees around its
+    cells is counted with what it keeps of them); where histories are unrolled first, what it read of them and of the target.
     """
-    factors = Ladder.of_config(workload.config).factors
-    recent = 1 + sum(NUM_INPUTS / math.prod(factor) for factor in factors)
+    shapes = block_shapes(workload.config)
+    # Each block, and each of the tiles, has a number for each neighbour; levels that are added have blocks of their own. Every
+    # cell has a weight and a mark.
+    add_levels = workload.config.tokens.set == "mul"
+    maps = [2 * len(list(directions(shape.margin))) / math.prod(shape.cells) + 1 for shape in shapes]
+    of_cell = (sum(maps) if add_levels else max(maps)) + 1 / 4
     values = 0.0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        frames = ((t + recent) * sample.num_inputs + 2 * sample.num_fields) / ways
+        frames = (t * sample.num_inputs + 2 * sample.num_fields + of_cell) / ways
         read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
         read_by = 1 if sample.num_given else ways  # all, where fields are given
         values = max(values, (frames + read / read_by) * z * y * x)

@@ -15,7 +15,7 @@ from matey.model.decoding import PatchDecoder, block_shapes
 from matey.model.embedding import PatchEmbedding
 from matey.model.local import Ladder, LocalOperator
 from matey.model.matey import MateyModel
-from matey.model.stencil import NUM_INPUTS
+from matey.model.stencil import KEPT_AT_ONCE, NUM_INPUTS
 
 Costs = tuple[int, int, int]
 """What a token costs for each field that is seen (given ones among them), for each that is predicted, and beyond."""
@@ -58,19 +58,37 @@ class LocalCosts:
                 wanted, fine = [size + 2 * reach for size, reach in zip(predicted, ladder.halo, strict=True)], factor
         return 2 * total
 
+    def sees(self, num_inputs: int, box: Sequence[int]) -> int:
+        """Return the values that all schemes take to predict a box ``z, y, x`` of cells of a sample, halos included."""
+        return sum(
+            NUM_INPUTS * num_inputs * math.prod(n + 2 * reach for n, reach in zip(side, self.ladder.halo, strict=True))
+            for side in self._predicted(box)
+        )
+
     def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
-        What the windows are cut from, and what is seen in them; products and their mix are computed again.
+        What the windows are cut from, and what is seen in them; products and their mix are computed again. Of a large grid
+        (`KEPT_AT_ONCE`) it is what a scheme sees beyond its inputs, which are there anyhow.
         """
-        return sum(
-            (self._inputs(number, num_inputs, num_fields) + 2 * self.channels + num_fields) * math.prod(predicted)
-            for number, predicted in enumerate(self._predicted(box))
-        )
+        kept = 0
+        for number, predicted in enumerate(self._predicted(box)):
+            cells, inputs = math.prod(predicted), self._inputs(number, num_inputs, num_fields)
+            if cells <= KEPT_AT_ONCE:
+                kept += (inputs + 2 * self.channels + num_fields) * cells
+            elif inputs > NUM_INPUTS * num_inputs:
+                kept += 2 * inputs * cells  # and their gradients
+        return kept
 
-    def makes(self, num_fields: int, box: Sequence[int]) -> int:
+    def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass has at once beyond those: the gradients of what is seen in a sample."""
-        return (2 * self.channels + num_fields) * max(map(math.prod, self._predicted(box)))
+        made = 0
+        for number, predicted in enumerate(self._predicted(box)):
+            cells, seen = math.prod(predicted), 2 * self.channels + num_fields
+            if cells > KEPT_AT_ONCE:  # in slabs, which are seen again
+                cells, seen = KEPT_AT_ONCE // 4, 2 * seen + self._inputs(number, num_inputs, num_fields)
+            made = max(made, seen * cells)
+        return made
 
     def _predicted(self, box: Sequence[int]) -> list[list[int]]:
         """Return the sizes ``z, y, x`` of what each scheme predicts."""

@@ -17,10 +17,15 @@ from matey.data.remote.paths import RemotePath, place
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
-from matey.tokens.layout import TokenLayout
+from matey.tokens.layout import TokenLayout, layout_tokens
+from matey.tokens.patches import cover, patch_grid
+from matey.tokens.refinement import check_window, split_by
 from matey.tokens.tokenize import tokenize
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run_data import open_data
+
+MOST_PATCHES = 2**16
+"""Finest patches of assumed samples in all: on a large grid one sample is as good as many, since chance evens out."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[S
 
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
-    """Return the network of a run, and noise on the assumed grids; the shares of the sets go by their weights."""
+    """Return the network of a run, and samples on the assumed grids, split by chance; shares of sets go by weights."""
     if run.model.fields is None:
         raise ConfigError(
             "The data of this run is not there, so its fields must be named: set model.fields, for instance "
@@ -102,23 +107,36 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
     network = config = model_config(run)
     if config.tokens.rule == "threshold":
         config = _with_share(config, assumed.refined)
+    last = len(assumed.grids) - 1
+    windows = [(run.data.history, *assumed.grids[min(number, last)]) for number in range(len(run.data.sets))]
+    for window, data in zip(windows, run.data.sets, strict=True):
+        try:
+            check_window(window, config.patches, config.refinement)
+        except ValueError as error:
+            raise ConfigError(f"{data.path}: {error}") from None
+    finest = config.patches[-1]
+    most = max(math.prod(patch_grid(cover(window, finest), finest)) for window in windows)
+    num_samples = min(num_samples, max(MOST_PATCHES // most, 1 if len(windows) == 1 else 4 * len(windows)))
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor([data.weight for data in run.data.sets])
     points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
     samples = []
     for index in torch.searchsorted(weights.cumsum(0), points).tolist():
-        grid = assumed.grids[min(index, len(assumed.grids) - 1)]
-        noise = torch.rand(1, run.data.history, 1, *grid, generator=random)
-        batch = FieldBatch(run.data.sets[index].path, ("noise",), noise, torch.ones(1, dtype=torch.long))
-        try:
-            samples += samples_of(batch, config, assumed.num_fields)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        layout = _layout_by_chance(windows[index], config, random)
+        samples.append(Sample(run.data.sets[index].path, windows[index], assumed.num_fields, layout))
     return network, _spread(samples)
 
 
-def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = None) -> list[Sample]:
-    """Tokenize every sample of a batch by itself; ``num_fields`` where the batch stands for one with other fields."""
+def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, random: torch.Generator) -> TokenLayout:
+    """Return the layout of a sample of this window in which chance decides which patches are split; no field is made."""
+    covered = cover(window, config.patches[0])
+    chances = [torch.rand(1, *patch_grid(covered, patch)[1:], generator=random) for patch in config.patches[:-1]]
+    splits = split_by(chances, window, config.patches, config.refinement)
+    return layout_tokens([(1, *window)], [splits], config.patches, keep_parents=config.refinement.keep_parents)
+
+
+def samples_of(batch: FieldBatch, config: MateyConfig) -> list[Sample]:
+    """Tokenize every sample of a batch by itself."""
     samples = []
     for number in range(batch.num_samples):
         part = slice(number, number + 1)
@@ -126,7 +144,7 @@ def samples_of(batch: FieldBatch, config: MateyConfig, num_fields: int | None = 
         layout = tokenize([single], config.patches, config.refinement).layout
         window = (batch.num_frames, *batch.grid)
         given = (0, 0) if batch.given is None else (batch.given.shape[2], batch.given.shape[1])
-        samples.append(Sample(batch.system, window, num_fields or len(batch.fields), layout, *given))
+        samples.append(Sample(batch.system, window, len(batch.fields), layout, *given))
     return samples
 
 

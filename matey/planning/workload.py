@@ -18,6 +18,7 @@ from torch import Tensor
 from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
+from matey.model.decoding import block_shapes
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
 from matey.planning.cells import boxes_of_ranks, values_handed_over
@@ -145,13 +146,14 @@ class Workload:
     def most_outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> int:
         """Bytes that all but the blocks keeps for the backward pass on one of the ranks of a micro-batch, at the most.
 
-        A rank with coarse tokens has more than its share: a patch keeps values by its cells.
+        With what it sees of the last frames around the cells that it predicts. A rank with coarse tokens has more than its
+        share: a patch keeps values by its cells.
 
         Args:
             num_samples: number of samples of the micro-batch.
             ways: number of ranks that share it.
-            value_bytes: bytes of a value that is embedded or decoded; the local operator works in the precision of the
-                fields.
+            value_bytes: bytes of a value that is embedded or decoded; what is seen of the fields is in their precision,
+                as is the local operator.
         """
         return max(value_bytes * tokens + 4 * cells for tokens, cells in _outside_of_ranks(self, num_samples, ways))
 
@@ -195,17 +197,32 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
     """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each."""
     costs, found = workload.operations, []
     for sample in workload.samples:
-        kept = _outside(sample, costs.embed_keeps, costs.decode_keeps).repeat(num_samples)
+        keeps = costs.embed_keeps, costs.decode_keeps
+        # What is seen of the fields is kept in their precision.
+        seen = _outside(sample, *([(of_seen, 0, 0) for of_seen, *_ in each] for each in keeps)).repeat(num_samples)
+        kept = _outside(sample, *([(0, *others) for _, *others in each] for each in keeps)).repeat(num_samples)
         own = shares(len(kept), ways)
-        of_cells = [0] * ways
+        boxes = boxes_of_ranks(workload.config, [sample] * num_samples, own)
+        of_cells = [
+            int(seen[part].sum()) + sum(_of_box(workload, sample, *box) for box in of_rank)
+            for part, of_rank in zip(own, boxes, strict=True)
+        ]
         if costs.local is not None:
-            of_cells = [
-                sum(number * costs.local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
-                + max(costs.local.makes(sample.num_fields, box) for _, *box in boxes)
-                for boxes in boxes_of_ranks(workload.config, [sample] * num_samples, own)
-            ]
+            for rank, of_rank in enumerate(boxes):
+                made = (costs.local.makes(sample.num_inputs, sample.num_fields, box) for _, *box in of_rank)
+                of_cells[rank] += max(made, default=0)
         found += [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
     return found
+
+
+def _of_box(workload: Workload, sample: Sample, number: int, *box: int) -> int:
+    """Return the values that a rank sees and keeps of a box of cells ``z, y, x`` of so many samples that it predicts."""
+    local, halos = workload.operations.local, [shape.halo for shape in block_shapes(workload.config)]
+    around = (size + 2 * max(reach) for size, *reach in zip(box, *halos, strict=True))
+    values = sample.num_inputs * math.prod(around)
+    if local is not None:
+        values += local.sees(sample.num_inputs, box) + local.keeps(sample.num_inputs, sample.num_fields, box)
+    return number * values
 
 
 def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:

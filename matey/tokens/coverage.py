@@ -7,12 +7,15 @@ Along one axis, rank 0 decodes the patches A and B and rank 1 the patch C. What 
       decoded on rank 1                <==========>
       held by rank 0    |===============|                tiles_of rank 0: those of its leaves
       changes ranks                  ->| |<-             routes: what one rank decodes of tiles that the other holds
+
+A rank looks at the coarsest patches that hold its tokens and at those around them, never at a whole frame.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -20,8 +23,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from matey.tokens.bricks import Bricks, in_bricks
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, extend, patch_grid, unpatchify
+from matey.tokens.patches import Patch, unravelled
 from matey.tokens.refinement import to_children
 from matey.tokens.tiles import Frames, Tiles
 
@@ -30,10 +34,9 @@ def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
     """Return, for each batch, the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
-    chosen = torch.zeros_like(layout.is_leaf)
-    chosen[own] = layout.is_leaf[own]
-    masks = [level.any(dim=0) for level in _by_cell(layout, chosen, frames, patches, tile)]
-    return [_tiles(mask, of_batch, tile) for mask, of_batch in zip(masks, frames, strict=True)]
+    tokens = _of_last_frame(layout, own)
+    written = _by_place(tokens, tokens.is_leaf, frames, patches, tile)
+    return [_tiles(mask.any(dim=1), bricks, tile) for bricks, mask in written]
 
 
 def tiles_reached(
@@ -54,154 +57,209 @@ def tiles_reached(
         reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
         tile: size of a tile.
     """
-    chosen = torch.zeros_like(layout.is_leaf)
-    chosen[own] = True
-    tiles = []
-    for levels, of_batch in zip(_by_cell(layout, chosen, frames, patches, tile), frames, strict=True):
-        tiles.append(_tiles(_wider(levels.any(dim=0), reach, of_batch), of_batch, tile))
-    return tiles
+    tokens = _of_last_frame(layout, own)
+    written = _by_place(tokens, torch.ones_like(tokens.is_leaf), frames, patches, tile)
+    return [_tiles(*_wider(mask.any(dim=1), bricks, reach), tile) for bricks, mask in written]
+
+
+def tokens_around(
+    layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], reach: Sequence[int]
+) -> Tensor:
+    """Return the tokens of the last frame ``(m,)`` in the coarsest patches of the tokens ``own`` and in those within reach.
+
+    These are at least the patches that touch the own ones.
+    """
+    last = layout.is_last.nonzero(as_tuple=True)[0]
+    is_own = (last >= own.start) & (last < own.stop)
+    if bool(is_own.all()):
+        return last
+    tokens, brick = layout.select(last), patches[0]
+    beside = [max(cells, 1) for cells in reach]
+    found = [in_bricks(tokens, frames, patches, level) for level in range(len(patches))]
+    is_near = torch.zeros_like(is_own)
+    for of_batch, levels in zip(frames, zip(*found, strict=True), strict=True):
+        index, number = (torch.cat(column) for column in zip(*(level[:2] for level in levels), strict=True))
+        near = Bricks(of_batch, brick, number[is_own[index]].unique()).around(beside)
+        is_near[index] = near.find(number)[1]
+    return last[is_near]
+
+
+@dataclass(frozen=True)
+class Holders:
+    """The ranks that hold the places of some coarsest patches of a batch: those with own tokens, and those around them.
+
+    Attributes:
+        bricks: these patches.
+        tile: size of a tile.
+        rank: ``(k, z, y, x)`` int32, the rank that holds each place, counted from 1; 0 is nobody.
+    """
+
+    bricks: Bricks
+    tile: Patch
+    rank: Tensor
+
+
+def holders(
+    layout: TokenLayout, rank: Tensor, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
+) -> list[Holders]:
+    """Return, for each batch, the ranks ``(n,)`` of leaves where these lie; the layout is that of `tokens_around`."""
+    written = _by_place(layout, (rank + 1).int() * layout.is_leaf, frames, patches, tile)
+    return [Holders(bricks, tile, of_batch.amax(dim=1)) for bricks, of_batch in written]
 
 
 def routes(
     layout: TokenLayout,
     rank: Tensor,
+    holders: Sequence[Holders],
+    me: int,
     frames: Sequence[Frames],
     patches: Sequence[Patch],
     reach: Sequence[int],
-    tile: Patch,
 ) -> list[Tensor]:
-    """Find the tiles into which one rank decodes and in which another rank holds cells.
+    """Find the tiles into which a rank decodes and in which another rank holds cells, or the other way round.
 
     Args:
-        layout: the layout of all tokens.
-        rank: ``(n,)`` rank of each token.
+        layout: the layout of all tokens of the last frame that may be in reach of the rank's own, see `tokens_around`.
+        rank: ``(n,)`` rank of each of these.
+        holders: the places that they hold.
+        me: the rank.
         frames: the frames of each batch.
         patches: levels from coarse to fine.
         reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
-        tile: size of a tile.
 
     Returns:
         One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that decodes, the rank that has cells
-        there, and the row of the tile.
+        there, and the row of the tile; one of the ranks is ``me``.
     """
-    decoders = _by_cell(layout, rank + 1, frames, patches, tile)  # from 1, since 0 is nobody
-    holders = _by_cell(layout, (rank + 1) * layout.is_leaf, frames, patches, tile)
-    return [
-        _near(decoder, holder.amax(dim=0), of_batch, reach, tile)
-        for decoder, holder, of_batch in zip(decoders, holders, frames, strict=True)
-    ]
+    decoders = _by_place(layout, (rank + 1).int(), frames, patches, holders[0].tile)
+    return [_near(near, holder, me, reach) for (_, near), holder in zip(decoders, holders, strict=True)]
 
 
-def held_by(tiles: Tiles, rank: int) -> Tensor:
-    """Write the rank, counted from 1, over the places ``(b, Z, Y, X)`` of a part of the frame, and zero elsewhere."""
-    rows = tiles.row.new_zeros(math.prod(tiles.grid), *tiles.places.shape[1:])
-    rows = rows.index_copy(0, tiles.row, (rank + 1) * tiles.places.to(rows.dtype))
-    return unpatchify(rows[:, None, None], (1, *tiles.grid[1:]))[:, 0, 0]
-
-
-def tiles_around(tiles: Tiles, reach: Sequence[int]) -> Tiles:
-    """Return the tiles that hold cells of a part of the frame or lie within ``reach`` cells ``z, y, x`` of them."""
-    return _tiles(_wider(held_by(tiles, 0).bool(), reach, tiles.frames), tiles.frames, tiles.tile)
-
-
-def halo_routes(tiles: Sequence[Tiles], holders: Sequence[Tensor], reaches: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Find the tiles in which one rank holds cells that another rank's cells have within their reach.
+def halo_routes(holders: Sequence[Holders], me: int, reaches: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Find the tiles in which a rank holds cells that another rank's cells have within their reach, or the other way round.
 
     Args:
-        tiles: this rank's part of each batch's frame.
-        holders: places ``(b, Z, Y, X)`` of each frame with the rank that holds them, counted from 1, see `held_by`.
-        reaches: number of cells along ``z, y, x``, for each batch.
+        holders: the ranks around this rank's part of each batch's frame.
+        me: this rank.
+        reaches: number of cells along ``z, y, x``, for each batch; at most a coarsest patch.
 
     Returns:
         One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that holds the cells, the rank that reaches
         them, and the row of the tile.
     """
-    near = [
-        _near(holder[None], holder, part.frames, reach, part.tile)
-        for part, holder, reach in zip(tiles, holders, reaches, strict=True)
-    ]
+    near = [_near(each.rank[:, None], each, me, reach) for each, reach in zip(holders, reaches, strict=True)]
     return [columns[[1, 0, 2]].unique(dim=1) for columns in near]
 
 
-def _near(near: Tensor, holder: Tensor, frames: Frames, reach: Sequence[int], tile: Patch) -> Tensor:
-    """Find the ranks within reach of what another rank holds.
+def tiles_around(tiles: Tiles, reach: Sequence[int]) -> Tiles:
+    """Return the tiles that hold cells of a part of the frame or lie within ``reach`` cells ``z, y, x`` of them."""
+    return _tiles(*_wider(tiles.places, Bricks(tiles.frames, tiles.tile, tiles.row), reach), tiles.tile)
+
+
+def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tensor:
+    """Find the ranks within reach of what another rank holds, where one of the two is ``me``.
 
     Args:
-        near: places ``(level, b, Z, Y, X)`` with ranks, counted from 1; 0 is nobody.
-        holder: places ``(b, Z, Y, X)`` with the rank that holds them, likewise.
-        frames: the frames of the batch.
+        near: places ``(k, level, z, y, x)`` of the same patches with ranks, counted from 1; 0 is nobody.
+        holder: the ranks that hold the places.
+        me: the rank, counted from 0.
         reach: number of cells along ``z, y, x``.
-        tile: size of a tile.
 
     Returns:
         ``(3, r)``, its columns in ascending order: the rank that is near, the rank that holds, the row of the holder's tile.
     """
-    shape = Tiles(frames, tile, holder.flatten()[:0], holder[:0]).grid
-    row = torch.arange(math.prod(shape), device=holder.device).view(shape)
-    for axis, (size, length) in enumerate(zip(holder.shape[1:], shape[1:], strict=True), start=1):
-        row = row.repeat_interleave(size // length, dim=axis)
-    radius = _radius(reach, holder, frames)
-    around = _with_ring(near, radius, frames)
-    num_ranks = int(max(near.max(), holder.max()))
+    bricks, held, size = holder.bricks, holder.rank[:, None], holder.rank.shape[1:]
+    radius = _radius(reach, holder.rank, bricks)
+    has_own = ((near == me + 1).flatten(1).any(dim=1) | (held == me + 1).flatten(1).any(dim=1)).nonzero()[:, 0]
+    row = _rows(bricks, holder.tile, size)
+    wide_near, wide_held, wide_row = (
+        bricks.with_ring(values, radius)[has_own] for values in (near, held, row[:, None])
+    )
+    near, held, row = near[has_own], held[has_own], row[has_own][:, None]
+    is_held, is_near = held == me + 1, near == me + 1
+    num_ranks = max([me + 1, *(int(wide.max()) for wide in (wide_near, wide_held) if wide.numel())])
+    num_rows = math.prod(bricks.frames.grid_of(holder.tile))
     keys = []
     for start in product(*(range(2 * r + 1) for r in radius)):
-        cut = (slice(first, first + size) for first, size in zip(start, holder.shape[1:], strict=True))
-        there = around[:, :, *cut]
-        apart = (there != holder) & (there > 0) & (holder > 0)
-        key = ((there - 1) * num_ranks + holder - 1) * math.prod(shape) + row
-        keys.append(key[apart])
-    keys = torch.cat(keys).unique()
-    return torch.stack(torch.unravel_index(keys, (num_ranks, num_ranks, math.prod(shape))))
+        cut = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
+        there = wide_near[..., *cut]
+        # What others decode around places that are held here, then what is decoded here around places that others hold.
+        found = (is_held & (there > 0) & (there != me + 1)).nonzero(as_tuple=True)
+        place = (found[0], torch.zeros_like(found[1]), *found[2:])
+        keys.append(((there[found].long() - 1) * num_ranks + me) * num_rows + row[place])
+        there = wide_held[..., *cut]
+        found = (is_near & (there > 0) & (there != me + 1)).nonzero(as_tuple=True)
+        place = (found[0], torch.zeros_like(found[1]), *found[2:])
+        keys.append((me * num_ranks + there[place].long() - 1) * num_rows + wide_row[..., *cut][place])
+    of_all = torch.cat(keys).unique()
+    return torch.stack(torch.unravel_index(of_all, (num_ranks, num_ranks, num_rows)))
 
 
-def _wider(mask: Tensor, reach: Sequence[int], frames: Frames) -> Tensor:
-    """Add to a mask ``(b, Z, Y, X)`` the places within reach of its own."""
-    radius = _radius(reach, mask, frames)
+def _wider(mask: Tensor, bricks: Bricks, reach: Sequence[int]) -> tuple[Tensor, Bricks]:
+    """Add to a mask ``(k, z, y, x)`` the places within reach of its own, and return the boxes that hold them."""
+    radius = _radius(reach, mask, bricks)
     if not any(radius):
-        return mask
-    around = _with_ring(mask.float(), radius, frames)
-    return F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool()
+        return mask, bricks
+    wider = bricks.around(reach)
+    there = mask.new_zeros(len(wider.number), *mask.shape[1:], dtype=torch.float32)
+    there[wider.find(bricks.number)[0]] = mask.float()
+    around = wider.with_ring(there, radius)
+    return F.max_pool3d(around[:, None], [2 * r + 1 for r in radius], stride=1)[:, 0].bool(), wider
 
 
-def _tiles(mask: Tensor, frames: Frames, tile: Patch) -> Tiles:
-    """Return the tiles that hold some of the places ``(b, Z, Y, X)`` of a mask."""
-    counts = {
-        axis: size * length // covered
-        for axis, size, length, covered in zip("zyx", tile[1:], mask.shape[1:], frames.covered, strict=True)
-    }
-    by_tile = rearrange(mask, "b (Z z) (Y y) (X x) -> (b Z Y X) z y x", **counts)
-    row = by_tile.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
-    return Tiles(frames, tile, row, by_tile[row])
+def _tiles(mask: Tensor, bricks: Bricks, tile: Patch) -> Tiles:
+    """Return the tiles that hold some of the places ``(k, z, y, x)`` of a mask in some boxes."""
+    counts = dict(zip(("Z", "Y", "X"), _ratio(bricks.size, tile), strict=True))
+    by_tile = rearrange(mask, "k (Z z) (Y y) (X x) -> (k Z Y X) z y x", **counts)
+    chosen = by_tile.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
+    row, order = _rows(bricks, tile, _ratio(bricks.size, tile)).flatten()[chosen].sort()
+    return Tiles(bricks.frames, tile, row, by_tile[chosen[order]])
 
 
-def _by_cell(
+def _rows(bricks: Bricks, tile: Patch, places: Sequence[int]) -> Tensor:
+    """Return the row of the tile that each of the places ``z, y, x`` of some boxes lies in, ``(k, z, y, x)``."""
+    row, *corner = unravelled(bricks.number[:, None, None, None], bricks.grid)
+    axes = zip(corner, places, _ratio(bricks.size, tile), bricks.frames.grid_of(tile)[1:], strict=True)
+    for axis, (first, size, ratio, length) in enumerate(axes, start=1):
+        inside = torch.arange(size, device=first.device).view([-1 if at == axis else 1 for at in range(4)])
+        row = row * length + first * ratio + inside // (size // ratio)
+    return row
+
+
+def _of_last_frame(layout: TokenLayout, own: slice) -> TokenLayout:
+    """Return the layout of those of the tokens ``own`` that hold the last frame."""
+    tokens = layout.select(own)
+    return tokens.select(tokens.is_last.nonzero(as_tuple=True)[0])
+
+
+def _by_place(
     layout: TokenLayout, value: Tensor, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
-) -> list[Tensor]:
+) -> list[tuple[Bricks, Tensor]]:
     """Write a value ``(n,)`` of each token of the last frame over its patch, and zero elsewhere.
 
     Returns:
-        One tensor ``(level, b, Z, Y, X)`` per batch, on a grid that divides the finest patch and the tile.
+        For each batch, the coarsest patches that hold tokens, and ``(k, level, z, y, x)``: the values in the places of each,
+        on a grid that divides the finest patch and the tile.
     """
-    z, y, x = (math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True))
+    place = (1, *(math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True)))
+    found = [in_bricks(layout, frames, patches, level) for level in range(len(patches))]
     written = []
-    for number, of_batch in enumerate(frames):
-        levels = []
-        for level, patch in enumerate(patches):
-            _, Z, Y, X = patch_grid((1, *of_batch.covered), (1, *patch[1:]))
-            at_level = value.new_zeros(of_batch.num_samples * Z * Y * X)
-            index = layout.is_last & (layout.level == level) & (layout.batch == number)
-            at_level[layout.row[index] // (of_batch.window[0] // patch[0])] = value[index]
-            levels.append(to_children(at_level.view(of_batch.num_samples, Z, Y, X), patch, (1, z, y, x)))
-        written.append(torch.stack(levels))
+    for of_batch, levels in zip(frames, zip(*found, strict=True), strict=True):
+        bricks = Bricks(of_batch, patches[0], torch.cat([brick for _, brick, *_ in levels]).unique())
+        of_levels = []
+        for patch, (index, brick, *inside, _) in zip(patches, levels, strict=True):
+            at_level = value.new_zeros(len(bricks.number), *_ratio(patches[0], patch))
+            at_level[bricks.find(brick)[0], *inside] = value[index]
+            of_levels.append(to_children(at_level, patch, place))
+        written.append((bricks, torch.stack(of_levels, dim=1)))
     return written
 
 
-def _radius(reach: Sequence[int], places: Tensor, frames: Frames) -> list[int]:
-    """Return how many places ``(..., Z, Y, X)`` a reach in cells is, rounded up."""
-    return [-(-r * n // c) for r, n, c in zip(reach, places.shape[-3:], frames.covered, strict=True)]
+def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
+    """Return how many fine patches lie along ``z, y, x`` of a coarse one."""
+    return tuple(c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
 
 
-def _with_ring(places: Tensor, radius: Sequence[int], frames: Frames) -> Tensor:
-    """Continue places ``(..., Z, Y, X)`` beyond each end, around the domain where it goes on there."""
-    ends = [size + more for size, more in zip(places.shape[-3:], radius, strict=True)]
-    return extend(places, ends, frames.wraps, before=radius)
+def _radius(reach: Sequence[int], places: Tensor, bricks: Bricks) -> list[int]:
+    """Return how many places ``(..., z, y, x)`` of a box a reach in cells is, rounded up."""
+    return [-(-r * n // c) for r, n, c in zip(reach, places.shape[-3:], bricks.size[1:], strict=True)]

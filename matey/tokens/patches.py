@@ -157,42 +157,20 @@ def places(row: Tensor, shape: Sequence[int]) -> Places:
     return Places(tuple(along - side.start for along, side in zip(place, box, strict=True)), box)
 
 
-def surroundings(
-    frame: Tensor, cells: Sequence[int], halo: Sequence[int], periodic: Sequence[bool], blocks: Places
-) -> Tensor:
-    """Cut a window around some blocks of cells.
-
-    Args:
-        frame: ``(b, f, z, y, x)``, the field to cut from.
-        cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
-        halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block; beyond its
-            ends the field is continued as in `extend`.
-        periodic: whether the domain wraps around along ``z, y, x``.
-        blocks: the ``c`` blocks, on the grid of blocks of what the patches cover.
-
-    Returns:
-        ``(c, f, window)``, the values in each window, flattened.
-    """
-    samples, *box = blocks.box
-    axes = list(zip(box, cells, halo, strict=True))
-    beyond = [side.stop * size + reach for side, size, reach in axes]
-    frame = extend(frame[samples], beyond, periodic, before=[reach - side.start * size for side, size, reach in axes])
-    return windows_of(
-        frame, (samples.start, *(side.start * size - reach for side, size, reach in axes)), cells, halo, blocks
-    )
-
-
 def windows_of(
     frame: Tensor, start: Sequence[int], cells: Sequence[int], halo: Sequence[int], blocks: Places
 ) -> Tensor:
-    """Cut a window around some blocks of cells out of a box that holds them all, see `surroundings`.
+    """Cut a window around some blocks of cells out of a box that holds them all.
 
     Args:
         frame: ``(b, f, z, y, x)``, the values in the box.
         start: sample, and cell ``z, y, x``, at which the box begins.
-        cells: size ``z, y, x`` of the blocks.
-        halo: width ``z, y, x`` of the margins.
-        blocks: the blocks.
+        cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
+        halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block.
+        blocks: the ``c`` blocks, on the grid of blocks of what the patches cover.
+
+    Returns:
+        ``(c, f, window)``, the values in each window, flattened.
     """
     if not blocks.number:
         window = math.prod(size + 2 * reach for size, reach in zip(cells, halo, strict=True))

@@ -50,7 +50,8 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
     values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
     if loss.halo:
-        values = with_halo(values, [forecast.tiles for forecast in forecasts], halos, sequence_group)
+        tiles, holders = [forecast.tiles for forecast in forecasts], [forecast.holders for forecast in forecasts]
+        values = with_halo(values, tiles, [each for each in holders if each is not None], halos, sequence_group)
     own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
     summed = sequence_group.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
     found = []

@@ -11,11 +11,12 @@ from torch import Tensor
 from matey.model.blending import blend, ramp
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.decoding import BlockShape, reach_of, tile_of
-from matey.tokens.coverage import tiles_reached
+from matey.tokens.coverage import tiles_reached, tokens_around
 from matey.tokens.layout import layout_tokens
-from matey.tokens.patches import cover, patch_grid, places, surroundings
+from matey.tokens.patches import cover, patch_grid, places
 from matey.tokens.refinement import to_children
 from matey.tokens.tiles import Frames, Tiles
+from tests.support.windows import surroundings
 
 COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, False)
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
@@ -135,10 +136,11 @@ def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_give
 
     def blocks_of_slice(own, values):
         (tiles,) = tiles_reached(layout, own, [frames], patches, reach, tile)
+        beside = tokens_around(layout, own, [frames], patches, reach)
         levels = []
         for level, (patch, shape) in enumerate(zip(patches, shapes, strict=True)):
             of_level = BlockGrid.over(tiles, shape.cells[1:], shape.margin)
-            number, present = (of_level.numbers(patch, rows(part, level)) for part in (own, slice(None)))
+            number, present = (of_level.numbers(patch, rows(part, level)) for part in (own, beside))
             levels.append(Blocks(values[level][..., number], number, present, of_level))
         return tiles, levels
 

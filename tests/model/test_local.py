@@ -265,3 +265,18 @@ def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none():
         weight.data *= math.sqrt(2 / 3)  # the sum over inputs is divided by the root of what is predicted
     (of_two,) = changes(local, [inputs], [tiles], conditions, [Rows(rows, rows[:2])])
     assert torch.allclose(of_two, of_all[:, :2], atol=1e-12)
+
+
+@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.parametrize(("patches", "grid"), [(PLANE, (1, 13, 8)), (SPACE, (7, 4, 4)), (LINE, (2, 3, 8))])
+def test_a_large_grid_is_predicted_slab_by_slab_with_the_same_gradients(monkeypatch, patches, grid, cascade):
+    local, tiles = operator(patches, (1, 2), cascade=cascade), whole(patches, grid, (False, True, True), num_samples=1)
+    inputs, conditions = torch.randn(1, 2, 2, *grid).double(), torch.randn(1, WIDTH).double()
+    found = []
+    for kept in (2**24, 12):
+        monkeypatch.setattr("matey.model.stencil.KEPT_AT_ONCE", kept)
+        (predicted,) = changes(local, [inputs], [tiles], conditions, [torch.tensor([0, 2])])
+        gradients = torch.autograd.grad(predicted.square().sum(), list(local.parameters()))
+        found.append((predicted.detach(), *gradients))
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)

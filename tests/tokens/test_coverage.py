@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from matey.tokens.coverage import routes, tiles_of, tiles_reached
+from matey.tokens.coverage import holders, routes, tiles_of, tiles_reached, tokens_around
 from matey.tokens.layout import layout_tokens
 from matey.tokens.tiles import Frames, Tiles
 
@@ -27,6 +27,19 @@ def layout(keep_parents):
 def held(tokens, own, tile=TILE):
     """Per group the tiles and cells of leaves among some tokens."""
     return [(tiles, tiles.cells()) for tiles in tiles_of(tokens, own, FRAMES, PATCHES, tile)]
+
+
+def all_routes(tokens, rank, frames, patches, reach, tile):
+    """Per group the routes of each rank, who is one end of all of them, joined."""
+    of_ranks = []
+    for me in rank.unique().tolist():
+        own = (rank == me).nonzero()[:, 0]
+        near = tokens_around(tokens, slice(own[0], own[-1] + 1), frames, patches, reach)
+        around, there = tokens.select(near), rank[near]
+        held = holders(around, there, frames, patches, tile)
+        of_ranks.append(routes(around, there, held, me, frames, patches, reach))
+        assert all((columns[:2] == me).any(dim=0).all() for columns in of_ranks[-1])
+    return [torch.cat(of_group, dim=1).unique(dim=1) for of_group in zip(*of_ranks, strict=True)]
 
 
 @pytest.mark.parametrize("tile", [TILE, (1, 1, 8, 8)])
@@ -112,7 +125,7 @@ def test_routes_lead_from_what_a_rank_decodes_to_the_tiles_that_others_hold(keep
     edges = [0, 5, 6, 6, 31, tokens.num_tokens - 3, tokens.num_tokens]
     slices = [slice(*ends) for ends in pairwise(edges)]
     rank = torch.cat([torch.full((own.stop - own.start,), number) for number, own in enumerate(slices)])
-    found = routes(tokens, rank, FRAMES, PATCHES, reach, TILE)
+    found = all_routes(tokens, rank, FRAMES, PATCHES, reach, TILE)
     reached = [tiles_reached(tokens, own, FRAMES, PATCHES, reach, TILE) for own in slices]
     held_by = [tiles_of(tokens, own, FRAMES, PATCHES, TILE) for own in slices]
     for group, of_group in enumerate(found):
@@ -131,7 +144,7 @@ def test_a_tile_of_several_holders_is_sent_to_those_whose_cells_are_reached():
     split = torch.tensor([[[[True, False]]]])
     tokens = layout_tokens([(1, 1, 1, 12, 24)], [[split]], patches)  # 4 fine patches, then a coarse one
     frames = [Frames(1, (1, 1, 12, 24), (False, False, False), (1, 12, 24))]
-    (found,) = routes(tokens, torch.arange(5), frames, patches, (0, 2, 2), (1, 1, 12, 12))
+    (found,) = all_routes(tokens, torch.arange(5), frames, patches, (0, 2, 2), (1, 1, 12, 12))
     among_fine = [(a, b, 0) for a in range(4) for b in range(4) if a != b]
     beside_coarse = [(1, 4, 1), (3, 4, 1), (4, 1, 0), (4, 3, 0)]
     assert found.T.tolist() == [list(route) for route in sorted(among_fine + beside_coarse)]

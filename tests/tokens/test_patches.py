@@ -16,10 +16,10 @@ from matey.tokens.patches import (
     patches_at,
     patchify,
     places,
-    surroundings,
     unpatchify,
     unravelled,
 )
+from tests.support.windows import surroundings
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
