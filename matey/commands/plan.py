@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from matey.config import RunConfig
+from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
 from matey.planning.reading import MB, Reading
@@ -72,6 +73,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
             f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
             for e in planned.exchanges
         ),
+        *_of_some(planned),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",
         *(f"  {PART_NAMES.get(name, name):22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
@@ -82,6 +84,14 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"days for {run.train.steps:,} steps {planned.days:.3g}, node hours {planned.days * 24 * planned.nodes:,.1f}",
     ]
     return "\n".join(lines)
+
+
+def _of_some(planned: Estimate) -> list[str]:
+    """Say so where what ranks decode for each other was counted on some of them."""
+    if planned.sequence_parallel_size <= RANKS_LOOKED_AT:
+        return []
+    looked_at = len(ranks_looked_at(planned.sequence_parallel_size))
+    return [f"  (what they decode for each other: the mean of {looked_at} ranks of a sequence group)"]
 
 
 def _source(workload: Workload, assumed: Assumed | None) -> str:

@@ -60,14 +60,14 @@ class BlockGrid:
         is_there = torch.zeros(math.prod(shape[:3]) + 1, dtype=torch.bool, device=line.device)
         is_there[line.flatten()] = True
         lines = (is_there.cumsum(0) - 1).where(is_there, -1)[:-1]
-        first_of_line = (F.pad(lines, (0, 1), value=-1) * shape[3])[line]
-        kind, reaching = torch.int32 if len(lines) * shape[3] < 2**31 else torch.int64, []
+        kind = torch.int32 if len(lines) * shape[3] < 2**31 else torch.int64
+        begin = (F.pad(lines, (0, 1), value=-1) * shape[3])[line].to(kind)[..., None]
+        x = x.to(kind)[:, None, None]
+        number, reaching = (begin + x).where((begin >= 0) & (x >= 0), -1), []  # (k, z, y, x), with those around a tile
         for direction in directions(margin):
             starts = [ring + step for ring, step in zip(around, direction, strict=True)]
-            cut_z, cut_y, cut_x = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
-            begin, place = first_of_line[:, cut_z, cut_y, None], x[:, None, None, cut_x]
-            number = (begin + place).where((begin >= 0) & (place >= 0), -1)
-            reaching.append(number.flatten(1).to(kind))
+            cut = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
+            reaching.append(number[:, *cut].flatten(1))
         return cls(tiles, cells, margin, lines, torch.stack(reaching))
 
     @property
@@ -99,13 +99,13 @@ class BlockGrid:
         """Return the positions ``(o, k, B)`` int32 of the blocks of `reaching` in a list ``number``; -1 if not in it."""
         length = self.shape[3]
         line = self.lines[number // length]
-        # The last place takes what lies in none of the lines, and is then that of -1.
         size = (int(self.lines.max()) + 1) * length if len(self.lines) else 0
+        # The first place takes what lies in none of the lines, and is then that of what is not in the list.
         place = torch.full((size + 1,), -1, dtype=torch.int32, device=number.device)
         order = torch.arange(len(number), dtype=torch.int32, device=number.device)
-        place[(line * length + number % length).where(line >= 0, size)] = order
-        place[size] = -1
-        return torch.stack([place[of_direction] for of_direction in self.reaching])
+        place[(line * length + number % length + 1).where(line >= 0, 0)] = order
+        place[0] = -1
+        return place.index_select(0, self.reaching.flatten() + 1).view_as(self.reaching)
 
     def weights(self, there: Tensor, dtype: torch.dtype) -> Tensor:
         """Add up the ramps of blocks with their margins, ``(k, 1, z, y, x)``.

@@ -290,7 +290,8 @@ def _levels_to_decode(
             mine, own_row = at[is_own] - own.start, row[is_own]
             of_boxes = [box[mine] == each for each in range(count)] if count > 1 else [slice(None)]
             numbers = [grid.numbers(patch, own_row[of_box]) for of_box in of_boxes]
-            of_batch.append(BlockSet(torch.cat(numbers), grid.numbers(patch, row), grid))
+            present = numbers[0] if count == 1 and len(mine) == len(at) else grid.numbers(patch, row)
+            of_batch.append(BlockSet(torch.cat(numbers), present, grid))
             of_batches.append(tuple(places(each, grid.shape) for each in numbers))
             tokens += [mine[of_box] for of_box in of_boxes]
         levels.append(LevelToDecode(torch.cat(tokens), tuple(of_batches)))

@@ -52,6 +52,8 @@ class Bricks:
 
     def around(self, reach: Sequence[int]) -> Bricks:
         """Return these boxes and those within ``reach`` cells ``z, y, x``."""
+        if len(self.number) == math.prod(self.grid):
+            return self
         found = self
         for axis, (cells, size) in enumerate(zip(reach, self.size[1:], strict=True)):
             steps = -(-cells // size)

@@ -34,6 +34,8 @@ def tiles_of(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Tiles]:
     """Return, for each batch, the tiles that hold cells of leaves among the tokens ``own``, and those cells."""
+    if _is_everything(layout, own, frames):
+        return [_every_tile(of_batch, patches, tile, layout.row.device) for of_batch in frames]
     tokens = _of_last_frame(layout, own)
     written = _by_place(tokens, tokens.is_leaf, frames, patches, tile)
     return [_tiles(mask.any(dim=1), bricks, tile) for bricks, mask in written]
@@ -57,6 +59,8 @@ def tiles_reached(
         reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
         tile: size of a tile.
     """
+    if _is_everything(layout, own, frames):
+        return [_every_tile(of_batch, patches, tile, layout.row.device) for of_batch in frames]
     tokens = _of_last_frame(layout, own)
     written = _by_place(tokens, torch.ones_like(tokens.is_leaf), frames, patches, tile)
     return [_tiles(*_wider(mask.any(dim=1), bricks, reach), tile) for bricks, mask in written]
@@ -241,7 +245,7 @@ def _by_place(
         For each batch, the coarsest patches that hold tokens, and ``(k, level, z, y, x)``: the values in the places of each,
         on a grid that divides the finest patch and the tile.
     """
-    place = (1, *(math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True)))
+    place = _place(patches, tile)
     found = [in_bricks(layout, frames, patches, level) for level in range(len(patches))]
     written = []
     for of_batch, levels in zip(frames, zip(*found, strict=True), strict=True):
@@ -253,6 +257,24 @@ def _by_place(
             of_levels.append(to_children(at_level, patch, place))
         written.append((bricks, torch.stack(of_levels, dim=1)))
     return written
+
+
+def _is_everything(layout: TokenLayout, own: slice, frames: Sequence[Frames]) -> bool:
+    """Return whether all tokens are own, and all that they cover lies in the grids: nothing has to be looked for then."""
+    return own.stop - own.start == layout.num_tokens and all(each.covered == each.window[1:] for each in frames)
+
+
+def _every_tile(frames: Frames, patches: Sequence[Patch], tile: Patch, device: torch.device) -> Tiles:
+    """Return all tiles of a batch with all their places."""
+    row = torch.arange(math.prod(frames.grid_of(tile)), device=device)
+    shape = (len(row), *_ratio(tile, _place(patches, tile)))
+    return Tiles(frames, tile, row, torch.ones(shape, dtype=torch.bool, device=device))
+
+
+def _place(patches: Sequence[Patch], tile: Patch) -> Patch:
+    """Return the size of a place: the largest that divides the finest patch and the tile."""
+    z, y, x = (math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True))
+    return 1, z, y, x
 
 
 def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
