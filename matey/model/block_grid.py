@@ -51,8 +51,8 @@ class BlockGrid:
         sample, *corner = unravelled(tiles.row, tiles.grid)
         along = []  # (k, B) of each axis: place of the blocks of a tile and of those around them, -1 beyond the domain
         axes = zip(corner, of_tile, around, shape[1:], tiles.frames.wraps, strict=True)
-        for first, number, ring, length, wraps in axes:
-            at = first[:, None] * number + torch.arange(-ring, number + ring, device=first.device)
+        for first, count, ring, length, wraps in axes:
+            at = first[:, None] * count + torch.arange(-ring, count + ring, device=first.device)
             along.append(at % length if wraps else at.where((at >= 0) & (at < length), -1))
         z, y, x = along
         line = (sample[:, None, None] * shape[1] + z[:, :, None]) * shape[2] + y[:, None]

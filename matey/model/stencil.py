@@ -109,8 +109,10 @@ class Scheme(nn.Module):
         number = max(1, CELLS_AT_ONCE // math.prod(grid))
         changes_of = _InSlabs.apply if math.prod(grid) > KEPT_AT_ONCE else _changes
         changes = [
-            changes_of(*of_samples, weight, bias)
-            for of_samples in zip(*(values.split(number) for values in (wide, kernel, offset, out)), strict=True)
+            changes_of(fields, of_samples, at, to_fields, weight, bias)
+            for fields, of_samples, at, to_fields in zip(
+                *(values.split(number) for values in (wide, kernel, offset, out)), strict=True
+            )
         ]
         z, y, x = grid
         return rearrange(torch.cat(changes), "b (z y x) f -> b f z y x", z=z, y=y, x=x)
@@ -190,7 +192,7 @@ class _InSlabs(torch.autograd.Function):
             asked = [each for each in inputs if each.requires_grad]
             found = iter(torch.autograd.grad(changes, asked, gradient[:, first : first + changes.shape[1]]))
             for total, need in zip((of_slab, *totals[1:]), needed, strict=True):
-                if need:
+                if need and total is not None:
                     total += next(found)
             first += changes.shape[1]
         return tuple(totals)

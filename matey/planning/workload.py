@@ -197,10 +197,12 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
     """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each."""
     costs, found = workload.operations, []
     for sample in workload.samples:
-        keeps = costs.embed_keeps, costs.decode_keeps
         # What is seen of the fields is kept in their precision.
-        seen = _outside(sample, *([(of_seen, 0, 0) for of_seen, *_ in each] for each in keeps)).repeat(num_samples)
-        kept = _outside(sample, *([(0, *others) for _, *others in each] for each in keeps)).repeat(num_samples)
+        keeps = costs.embed_keeps, costs.decode_keeps
+        embed, decode = ([(of_seen, 0, 0) for of_seen, _, _ in levels] for levels in keeps)
+        seen = _outside(sample, embed, decode).repeat(num_samples)
+        embed, decode = ([(0, predicted, rest) for _, predicted, rest in levels] for levels in keeps)
+        kept = _outside(sample, embed, decode).repeat(num_samples)
         own = shares(len(kept), ways)
         boxes = boxes_of_ranks(workload.config, [sample] * num_samples, own)
         of_cells = [

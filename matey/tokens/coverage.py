@@ -186,15 +186,15 @@ def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tenso
     keys = []
     for start in product(*(range(2 * r + 1) for r in radius)):
         cut = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
-        there = wide_near[..., *cut]
+        there = wide_near[:, :, *cut]
         # What others decode around places that are held here, then what is decoded here around places that others hold.
         found = (is_held & (there > 0) & (there != me + 1)).nonzero(as_tuple=True)
         place = (found[0], torch.zeros_like(found[1]), *found[2:])
         keys.append(((there[found].long() - 1) * num_ranks + me) * num_rows + row[place])
-        there = wide_held[..., *cut]
+        there = wide_held[:, :, *cut]
         found = (is_near & (there > 0) & (there != me + 1)).nonzero(as_tuple=True)
         place = (found[0], torch.zeros_like(found[1]), *found[2:])
-        keys.append((me * num_ranks + there[place].long() - 1) * num_rows + wide_row[..., *cut][place])
+        keys.append((me * num_ranks + there[place].long() - 1) * num_rows + wide_row[:, :, *cut][place])
     of_all = torch.cat(keys).unique()
     return torch.stack(torch.unravel_index(of_all, (num_ranks, num_ranks, num_rows)))
 
