@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from matey import MateyModel
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
+from matey.model.stencil import KEPT_AT_ONCE
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
 from matey.planning.samples import Assumed, samples_of
@@ -95,6 +96,23 @@ def test_of_data_that_is_not_at_hand_a_share_of_the_patches_is_split(run_yaml):
     assert sum(sample.system == "b" for sample in workload.samples) == 24
     with pytest.raises(ConfigError, match="set model.fields"):
         load_workload(load_config(run_yaml()), Assumed())
+
+
+def test_of_a_grid_that_no_machine_holds_a_sample_is_laid_out_without_its_fields(run_yaml):
+    run = load_config(run_yaml(), ["model.fields=[density]", "tokens.patches=[[2, 64, 64, 64], [2, 32, 32, 32]]"])
+    workload = load_workload(run, Assumed(((2048, 2048, 2048),), refined=0.2))
+    (sample,) = workload.samples
+    split = round(0.2 * 32**3)
+    assert sample.num_tokens == 32**3 - split + 8 * split and sample.window == (2, 2048, 2048, 2048)
+
+
+@pytest.mark.parametrize("side", [96, 288])
+def test_of_a_large_grid_the_local_operator_keeps_no_more_than_slabs(side):
+    local = count_operations(Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config()).local
+    cells = side**3
+    kept = local.keeps(2, 2, (side,) * 3) + local.makes(2, 2, (side,) * 3)
+    assert (kept > 2 * local.channels * cells) == (cells < KEPT_AT_ONCE)
+    assert 2 * 2 * cells < local.sees(2, (side,) * 3) < 2 * 2 * 1.5 * cells
 
 
 def test_a_run_waits_for_the_ranks_with_most_tokens(run_yaml):
