@@ -242,7 +242,7 @@ def _by_place(
     """Write a value ``(n,)`` of each token of the last frame over its patch, and zero elsewhere.
 
     Returns:
-        For each batch, the coarsest patches that hold tokens, and ``(k, level, z, y, x)``: the values in the places of each,
+        The coarsest patches that hold tokens, for each batch, and the values ``(k, level, z, y, x)`` in the places of each,
         on a grid that divides the finest patch and the tile.
     """
     place = _place(patches, tile)
