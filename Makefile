@@ -44,8 +44,9 @@ test: .venv/installed
 test-unit: .venv/installed
 	$(BIN)/python -m pytest $(IN_TWO) -m "not slow and not processes"
 
+# Files in their order: by xdist's own, those of few tests come last, and the longest of all are among them.
 test-all: .venv/installed
-	$(BIN)/python -m pytest $(IN_TWO)
+	$(BIN)/python -m pytest $(IN_TWO) --no-loadscope-reorder
 
 # On a machine with a GPU: what holds there and how fast it is, a line each at the end. Skipped with a sentence elsewhere.
 gpu: .venv/installed
