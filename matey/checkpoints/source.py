@@ -52,7 +52,8 @@ class Source:
     @property
     def layout(self) -> str:
         """The ZeRO stage and the number of shards, in words."""
-        return layout_of(self.stage, any(self.folder.glob("bf16_zero_pp_rank_*")))
+        # All stages call their shards so in bf16; that the wrapper's do not name a stage tells them apart.
+        return layout_of(self.stage, self.stage == 1 and "zero_stage" not in self.optimizer(0))
 
     @property
     def shapes(self) -> dict[str, torch.Size]:

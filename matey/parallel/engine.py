@@ -104,6 +104,18 @@ def take_step(engine: Engine) -> Tensor | None:
     return torch.as_tensor(engine.get_global_grad_norm() if norm is None else norm)
 
 
+def forget_order_of_modules(engine: Engine) -> None:
+    """Let ZeRO 3 find out anew in which order modules run, after passes that had no backward pass.
+
+    It fetches by the order that it has seen. One that it took for whole in such a pass ended runs by a "tracing error" in the
+    next step, where the weights had come from a checkpoint (DeepSpeed 0.19).
+    """
+    if engine.zero_optimization_stage() == 3:
+        coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
+
+
 def whole_parameters(engine: Engine) -> dict[str, Tensor]:
     """Return the complete weights of the module on rank 0, an empty dictionary on the others. All ranks must call.
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.parallel.collectives import rank
-from matey.parallel.engine import Engine, set_learning_rate, take_step
+from matey.parallel.engine import Engine, forget_order_of_modules, set_learning_rate, take_step
 from matey.parallel.failure import during
 from matey.parallel.late import Late
 from matey.parallel.meter import Meter
@@ -128,6 +128,7 @@ def _validate(
     """
     with average.in_place(), during(f"the validation after step {progress.step}"):
         numbers = validate()
+        forget_order_of_modules(engine)
         if numbers is None:
             return progress
         log.write(step=progress.step, **numbers)

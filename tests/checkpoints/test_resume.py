@@ -52,11 +52,12 @@ def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_name
     assert command in said and f"--resume --set output.dir={root}/zero3_universal" in said
 
 
-def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks):
+@pytest.mark.parametrize("kind", ["zero3", "bf16_1", "bf16_2", "bf16_3"])
+def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks, kind):
     root, seen = two_ranks
-    name = "resume zero3 zero3 1"
+    name = f"resume {kind} {kind} 1"
     hold_resumed(root, seen, {name: seen[name]})
-    assert seen[name]["losses"] == seen["save zero3"]["losses"]
+    assert seen[name]["losses"] == seen[f"save {kind}"]["losses"]
 
 
 def test_a_sequence_group_and_one_rank_resume_what_two_ranks_saved_in_another_stage(two_ranks):
