@@ -123,8 +123,8 @@ def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
     ("started", "rank"),
     [
         ("setsid --ctty --wait bash --norc -ic '{}; true'", "rank 0 of 1"),  # typed into a shell
-        ("setsid --ctty --wait bash --norc -ic 'nohup {}; true'", "rank 0 of 1"),
-        ("setsid --ctty --wait {}", "rank 27 of 32"),
+        pytest.param("setsid --ctty --wait bash --norc -ic 'nohup {}; true'", "rank 0 of 1", marks=pytest.mark.slow),
+        pytest.param("setsid --ctty --wait {}", "rank 27 of 32", marks=pytest.mark.slow),
         ("setsid --ctty --wait bash -c '{}; true'", "rank 27 of 32"),  # a script that is the task
         ("setsid --wait {}", "rank 27 of 32"),  # a step started from that shell, which has no terminal
     ],

@@ -10,7 +10,7 @@ from tests.support.runs import pretrain, running, succeed
 ZERO3 = "ds_configs/zero3.json"
 
 
-@pytest.mark.parametrize("distance", [1, 3])
+@pytest.mark.parametrize("distance", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_steps_follow_a_validation_soon_after_a_resume(run_yaml, tmp_path, distance):
     config = run_yaml(train={"steps": 100_000, "micro_batch": 2, "validate_every": 100_000, "checkpoint_every": 3})
     with running(tmp_path, [sys.executable], config, ["--deepspeed_config", ZERO3]) as run:
