@@ -10,11 +10,12 @@ fi
 # own. What this job was given, Slurm's daemon tells.
 asked="$(scontrol --oneliner show job "${SLURM_JOB_ID:-}" 2> /dev/null || true)"
 if [[ "$asked" == JobId=* ]]; then
-    [[ "$asked" =~ \ TresPerJob=[^\ ]*gpu ]] || unset SLURM_GPUS
-    [[ "$asked" =~ \ TresPerNode=[^\ ]*gpu ]] || unset SLURM_GPUS_PER_NODE
-    [[ "$asked" =~ \ MemPerTres=[^\ ]*gpu ]] || unset SLURM_MEM_PER_GPU
+    # Of 0, as in --gpus-per-node=0, it says nothing.
+    [[ "${SLURM_GPUS:-}" == 0 || "$asked" =~ \ TresPerJob=[^\ ]*gpu ]] || unset SLURM_GPUS
+    [[ "${SLURM_GPUS_PER_NODE:-}" == 0 || "$asked" =~ \ TresPerNode=[^\ ]*gpu ]] || unset SLURM_GPUS_PER_NODE
+    [[ "${SLURM_MEM_PER_NODE:-}" == 0 || "$asked" =~ \ MinMemoryNode=[1-9] ]] || unset SLURM_MEM_PER_NODE
     [[ "$asked" =~ \ MinMemoryCPU=[1-9] ]] || unset SLURM_MEM_PER_CPU
-    [[ "$asked" =~ \ MinMemoryNode=[1-9] || "${SLURM_MEM_PER_NODE:-}" == 0 ]] || unset SLURM_MEM_PER_NODE
+    [[ "$asked" =~ \ MemPerTres=[^\ ]*gpu ]] || unset SLURM_MEM_PER_GPU
 fi
 
 # Slurm's daemon does not always answer at once.
