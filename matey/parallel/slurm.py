@@ -36,10 +36,9 @@ def address(variables: Mapping[str, str]) -> str:
 
 
 def port(variables: Mapping[str, str]) -> int:
-    """Return the port of rank 0: the same on all ranks, another one for each job, each start of it, and each step in it."""
+    """Return the port of rank 0: the same on all ranks, another one for each job and for each step in a job."""
     job, step = number(variables, "SLURM_JOB_ID"), number(variables, "SLURM_STEP_ID")
-    start = whole_number(variables, "SLURM_JOB_START_TIME", "0")  # which Slurm tells from version 22.05 on
-    return FIRST_PORT + (job + 1009 * step + 97 * start) % NUM_PORTS
+    return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
 
 
 def check_agreement(variables: Mapping[str, str]) -> None:
