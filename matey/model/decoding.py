@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from matey.model.blending import ramp
 from matey.model.configuration import MateyConfig
-from matey.model.embedding import weighted_sums
 from matey.model.given import Rows
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed
-from matey.tokens.patches import Patch, Places, factor_stages, windows_of
+from matey.model.windows import Windows
+from matey.tokens.patches import Patch, Places, factor_stages
 
 
 class PatchDecoder(nn.Module):
@@ -62,17 +62,16 @@ class PatchDecoder(nn.Module):
         self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, block))
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
-    def windows(self, frame: Tensor, start: Sequence[int], blocks: Places) -> Tensor:
-        """Cut what the decoder sees of some blocks out of a box of a normalised frame: ``(c, f, window)``, see `windows_of`."""
-        return windows_of(frame, start, self.cells[1:], self.halo, blocks)
+    def windows(self, frames: Sequence[Tensor], starts: Sequence[Sequence[int]], blocks: Sequence[Places]) -> Windows:
+        """Return what the decoder sees around some blocks in boxes of the normalised last frames, see `Windows`."""
+        return Windows(frames, starts, blocks, self.cells[1:], self.halo)
 
-    def forward(self, tokens: Tensor, windows: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
+    def forward(self, tokens: Tensor, windows: Sequence[Windows], rows: Sequence[Rows]) -> Tensor:
         """Decode the tokens of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
 
         Args:
             tokens: ``(m, e)``, the tokens to decode, batch after batch.
-            windows: windows ``(c, f, window)`` around the blocks of the tokens of each batch, see `windows`; ``c`` may
-                be 0.
+            windows: windows around the ``c`` blocks of the tokens of each batch, see `windows`; ``c`` may be 0.
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
@@ -87,13 +86,12 @@ class PatchDecoder(nn.Module):
         blocks = tokens.split([len(window) for window in windows])
         decoded = []
         for features, window, row in zip(blocks, windows, rows, strict=True):
-            weight = rearrange(self.window_weight[row.inputs], "f w e -> (f w) e") / math.sqrt(len(row.predicted))
-            seen = weighted_sums(window.flatten(1), weight)
+            seen = window.weighted_sums(self.window_weight[row.inputs] / math.sqrt(len(row.predicted)))
             weight = rearrange(field_weight[row.predicted], "f e w -> (f w) e")
             decoded.append(torch.addmm(field_bias[row.predicted].flatten()[:, None], weight, F.gelu(features + seen).T))
         return packed(decoded)
 
-    def shapes(self, windows: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
+    def shapes(self, windows: Sequence[Windows], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
         """Return the shape of each batch's blocks, ``(f, z, y, x, c)``."""
         block = [size + 2 * reach for size, reach in zip(self.cells[1:], self.margin, strict=True)]
         return [(len(row.predicted), *block, len(window)) for window, row in zip(windows, rows, strict=True)]

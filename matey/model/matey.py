@@ -25,7 +25,7 @@ from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
-from matey.model.one_tensor import joined, packed, unpacked
+from matey.model.one_tensor import packed, unpacked
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stencil import Scheme
@@ -215,9 +215,7 @@ class MateyModel(PreTrainedModel):
         decoded: list[list[Tensor]] = [[] for _ in prepared.seen]
         for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
             windows = [
-                joined(
-                    [decoder.windows(*each) for each in zip(seen.around.last, seen.around.starts, blocks, strict=True)]
-                )
+                decoder.windows(seen.around.last, seen.around.starts, blocks)
                 for seen, blocks in zip(prepared.seen, level.blocks, strict=True)
             ]
             values = decoder(tokens[level.tokens], windows, prepared.rows)

@@ -19,6 +19,7 @@ from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
+from matey.model.windows import KEPT_AT_ONCE
 from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
 from matey.parallel.topology import Topology, shares
 from matey.planning.cells import boxes_of_ranks, values_handed_over
@@ -199,14 +200,18 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
     for sample in workload.samples:
         # What is seen of the fields is kept in their precision.
         keeps = costs.embed_keeps, costs.decode_keeps
-        embed, decode = ([(of_seen, 0, 0) for of_seen, _, _ in levels] for levels in keeps)
-        seen = _outside(sample, embed, decode).repeat(num_samples)
+        patches, windows = ([(of_seen, 0, 0) for of_seen, _, _ in levels] for levels in keeps)
+        seen = _of_tokens(sample, patches).repeat(num_samples)
+        looked_at = (_of_tokens(sample, windows) * sample.layout.is_last).repeat(num_samples)
+        level = sample.layout.level.repeat(num_samples)
         embed, decode = ([(0, predicted, rest) for _, predicted, rest in levels] for levels in keeps)
         kept = _outside(sample, embed, decode).repeat(num_samples)
         own = shares(len(kept), ways)
         boxes = boxes_of_ranks(workload.config, [sample] * num_samples, own)
         of_cells = [
-            int(seen[part].sum()) + sum(_of_box(workload, sample, *box) for box in of_rank)
+            int(seen[part].sum())
+            + _of_windows(looked_at[part], level[part])
+            + sum(_of_box(workload, sample, *box) for box in of_rank)
             for part, of_rank in zip(own, boxes, strict=True)
         ]
         if costs.local is not None:
@@ -227,15 +232,21 @@ def _of_box(workload: Workload, sample: Sample, number: int, *box: int) -> int:
     return number * values
 
 
+def _of_windows(values: Tensor, level: Tensor) -> int:
+    """Return the values in windows that decoders have at once, from those of each token and its level."""
+    of_levels = torch.bincount(level, weights=values.double()).long()
+    return int(of_levels.where(of_levels <= KEPT_AT_ONCE, KEPT_AT_ONCE // 4).sum())
+
+
 def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:
-    """Return the cost of each token ``(n,)`` of a sample: that of all its fields, and the rest."""
-    of_embedding, of_decoder = (
-        torch.tensor(
-            [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]
-        )[sample.layout.level]
-        for levels in (embed, decode)
-    )
-    return of_embedding + of_decoder * sample.layout.is_last
+    """Return the cost of embedding and decoding each token ``(n,)`` of a sample."""
+    return _of_tokens(sample, embed) + _of_tokens(sample, decode) * sample.layout.is_last
+
+
+def _of_tokens(sample: Sample, levels: Sequence[Costs]) -> Tensor:
+    """Return the cost of each token ``(n,)`` of a sample at its level: that of all its fields, and the rest."""
+    of_levels = [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]
+    return torch.tensor(of_levels)[sample.layout.level]
 
 
 def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:

@@ -85,6 +85,16 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
     assert ((predicted - batch.last).abs() > 0).all()
 
 
+def test_windows_that_are_cut_again_change_neither_loss_nor_gradients(monkeypatch):
+    model, found = make_model(patches=((1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))), []
+    for kept in (2**26, 1000):
+        monkeypatch.setattr("matey.model.windows.KEPT_AT_ONCE", kept)
+        loss = model([SWE, REACTION]).loss
+        found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is theirs is None) or torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
     model = make_model(set="mul", scheme=scheme, overlap=0, local=0)

@@ -41,9 +41,11 @@ def of_decoder():
     grid = [1, 1, *(SIZE // cells for cells in decoder.cells[2:])]
     _, y, x = decoder.halo
     around = torch.nn.functional.pad(waves(), (x, x, y, y, 0, 0), mode="circular")
-    windows = decoder.windows(around, (0, 0, -y, -x), places(torch.arange(math.prod(grid)), grid))
+    blocks = places(torch.arange(math.prod(grid)), grid)
     tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
-    return lambda dtype, fields: decoder.to(dtype)(tokens.to(dtype), [windows.to(fields)], [FIRST])
+    return lambda dtype, fields: decoder.to(dtype)(
+        tokens.to(dtype), [decoder.windows([around.to(fields)], [(0, 0, -y, -x)], [blocks])], [FIRST]
+    )
 
 
 def of_embedding():
