@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from matey.config.section import FieldName, PathText, Section
+from matey.config.section import BoundedText, FieldName, PathText, Section
 
 TODO = "TODO"
 """What a guessed description says where the file does not: it is refused until something else stands there."""
@@ -16,7 +16,7 @@ Axis = Literal["trajectory", "time", "z", "y", "x", "component"]
 GridAxis = Literal["z", "y", "x"]
 Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
 PartName = Literal["train", "valid", "test"]
-ArrayPath = Annotated[PathText, AfterValidator(lambda path: path.strip("/"))]
+ArrayPath = Annotated[BoundedText, AfterValidator(lambda path: path.strip("/"))]
 """Path of an array in its file, also as h5dump writes it, from the root on."""
 Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
 Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]

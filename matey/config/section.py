@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import re
 from os.path import expanduser
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-PathText = Annotated[str, Field(min_length=1, max_length=4096)]
+
+def expand_variables(path: str) -> str:
+    """Return a path with the values of the environment's variables in it, ``$SCRATCH/run`` or ``${SCRATCH}/run``.
+
+    Raises:
+        ValueError: one of them is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in os.environ:
+            raise ValueError(f"{path!r} names the variable {name}, which is not set; set it, or write the path out")
+        return os.environ[name]
+
+    return re.sub(r"\$(?P<brace>\{)?(?P<name>[A-Za-z_]\w*)(?(brace)\})", value, path)
+
+
+BoundedText = Annotated[str, Field(min_length=1, max_length=4096)]
+PathText = Annotated[BoundedText, AfterValidator(expand_variables)]
 FolderText = Annotated[PathText, AfterValidator(expanduser)]
 FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 
