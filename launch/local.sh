@@ -11,6 +11,10 @@ shift
 if [[ -z "$RANKS" ]]; then
     RANKS="$(python -c 'import torch; print(max(1, torch.cuda.device_count()))')"
 fi
+if ! [[ "$RANKS" =~ ^[1-9][0-9]{0,3}$ ]]; then
+    echo "local.sh: RANKS is the number of processes, such as 2, got '$RANKS'" >&2
+    exit 2
+fi
 arguments=("$(dirname "$0")/pretrain.py" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$config" --resume "$@")
 if [[ "$RANKS" == 1 ]]; then
     exec python "${arguments[@]}"

@@ -36,6 +36,8 @@ def latest_tag(folder: Path) -> str | None:
         ShardError: it cannot be read, or there is no such folder.
     """
     latest = folder / LATEST
+    if latest.is_fifo():  # it would be waited for
+        raise ShardError(f"{latest} is a pipe; write the name of a step_* beside it in its place.")
     try:
         tag = latest.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

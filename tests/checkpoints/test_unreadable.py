@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.newest import ShardError
+from matey.checkpoints.newest import ShardError, newest
 from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import MODEL_STATES, WEIGHTS, Source
 
@@ -110,3 +110,9 @@ def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
     save_file({"a": torch.zeros(2)}, tmp_path / "ema.safetensors", metadata)
     with pytest.raises(ShardError, match="ema.safetensors is cut short or corrupt"):
         average_stretches(tmp_path / "ema.safetensors")
+
+
+def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "latest")
+    with pytest.raises(ShardError, match=r"latest is a pipe; write the name of a step_\*"):
+        newest(tmp_path)

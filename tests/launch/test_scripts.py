@@ -188,3 +188,8 @@ def test_the_local_script_trains_and_goes_on(site):
         more = ["--set", f"train.steps={steps}"]
         result = start([*command, *more], env=site)
         assert result.returncode == 0 and words in result.stdout, result.stdout + result.stderr
+
+
+def test_the_local_script_says_what_ranks_are(site):
+    result = start(["bash", "launch/local.sh", site["CONFIG"]], env=site | {"RANKS": "two"})
+    assert result.returncode == 2 and result.stderr.endswith("RANKS is the number of processes, such as 2, got 'two'\n")
