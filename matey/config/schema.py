@@ -232,7 +232,7 @@ class ParallelSection(Section):
 class OutputSection(Section):
     """The folder of a run."""
 
-    dir: FolderText = Field(description="the run's folder")
+    dir: FolderText = Field(description="the run's folder; in it and all paths, $NAME is a variable of the environment")
     resume: Literal["auto", "never"] = Field(
         "never", description="auto continues from the newest whole checkpoint in dir, if there is one"
     )
