@@ -93,7 +93,7 @@ def _opened(case: Case, folder: Path) -> DescribedFiles:
             "boundary": dict.fromkeys(axes, "open"),
         }
     )
-    return DescribedFiles(description, [(folder / FILE, None)])
+    return DescribedFiles(description, [((folder / FILE,), None)])
 
 
 def _bytes_read() -> int:

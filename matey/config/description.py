@@ -28,7 +28,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "given": ((dict,), "each given field with its array, such as {forcing: f}"),
     "axes": ((list, tuple), "a list, such as [time, y, x]"),
     "spacing": ((dict,), "a cell size, or an array of coordinates, for each axis, such as {y: 0.1, x: 0.1}"),
-    "time_step": ((str, int, float), "a time above 0, or the array of times"),
+    "time_step": ((str, int, float, dict, Section), "a time above 0, or the array of times"),
     "boundary": ((dict,), "the kind for each axis, such as {y: wall, x: periodic}"),
     "parameters": ((dict,), "each parameter with its value, or where it lies, such as {viscosity: {attribute: nu}}"),
 }
@@ -47,7 +47,8 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
         raise ValueError(f"{key}: {unquoted[0]!r} is no name in YAML; put it into quotes")
     if key == "files" and (others := set(entries) - {*get_args(PartName)}):
         raise ValueError(f"files: expected {expected}, got {sorted(others)[0]!r}")
-    sizes = entries.items() if key == "spacing" else [("", value)] if key == "time_step" else []
+    is_size = key == "time_step" and not isinstance(value, dict | Section)
+    sizes = entries.items() if key == "spacing" else [("", value)] if is_size else []
     for name, size in sizes:
         if not isinstance(size, str) and not (isinstance(size, int | float) and size > 0):
             raise ValueError(
@@ -84,6 +85,12 @@ class ParameterSource(Section):
         return self
 
 
+class TimeSource(Section):
+    """Place in a file of the time of its snapshot."""
+
+    attribute: FieldName = Field(description="attribute of the file, or of the snapshot's group")
+
+
 class DataDescription(Section):
     """The contents of files that no reader knows."""
 
@@ -106,7 +113,12 @@ class DataDescription(Section):
     spacing: dict[GridAxis, Length | ArrayPath] = Field(
         description="cell size along each grid axis, or the array of its coordinates"
     )
-    time_step: Length | ArrayPath = Field(description="time between snapshots, or the array of times")
+    time_step: Length | ArrayPath | TimeSource = Field(
+        description="time between snapshots, the array of times, or the attribute with the time of a snapshot by itself"
+    )
+    concat: Literal["time"] | None = Field(
+        None, description="'time' where the files of a trajectory, each with an axis 'time', follow each other"
+    )
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(
         {}, description="numbers that set trajectories apart: values, or where they lie"
@@ -149,24 +161,31 @@ class DataDescription(Section):
         kinds = {frozenset(self.axes_of(source)) - {"component"} for source in self.fields.values()}
         if len(kinds) > 1:
             raise ValueError(
-                f"fields: all need the same axes but for 'component' and their order, got {sorted(map(sorted, kinds))}"
+                f"fields: all need the same axes but for 'component' and their order, got {sorted(map(sorted, kinds))}; what "
+                "is constant in time belongs into 'given'"
             )
         for key, given in (("spacing", set(self.spacing)), ("boundary", set(self.boundary))):
             if given != set(self.grid):
                 raise ValueError(
                     f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
                 )
+        self._check_wildcards()
+        return self
+
+    def _check_wildcards(self) -> None:
         wild = {(source.array or "").count("*") for source in self.fields.values()}
-        if (
-            len(wild) > 1
-            or wild > {0, 1}
-            or (wild == {1} and "trajectory" in self.axes_of(next(iter(self.fields.values()))))
-        ):
+        has_time, of_snapshots = "time" in self.all_axes, int("time" not in self.all_axes)
+        if len(wild) > 1 or max(wild) - of_snapshots > int("trajectory" not in self.all_axes):
             raise ValueError(
                 "fields: one '*' in the path of every array stands for the groups of the trajectories; then no axis is "
-                "'trajectory'"
+                "'trajectory'. Without an axis 'time', the last '*' stands for the snapshots"
             )
-        return self
+        if self.concat and not has_time and wild != {0}:
+            raise ValueError("concat: snapshots lie in files or, by the '*' of the arrays, in one; leave 'concat' out")
+        if isinstance(self.time_step, TimeSource) and has_time:
+            raise ValueError(
+                "time_step: an attribute is the time of a single snapshot, and axes has 'time'; name an array"
+            )
 
     def _check_given(self, name: str, source: FieldSource) -> None:
         axes = self.axes_of(source)
@@ -189,6 +208,27 @@ class DataDescription(Section):
         return {axis for source in self.fields.values() for axis in self.axes_of(source)} - {"component"}
 
     @property
+    def snapshots(self) -> Literal["files", "arrays"] | None:
+        """What a trajectory is put together from: its files, or arrays of a file; None where it lies in one array.
+
+        Without an axis 'time', the last '*' in the paths of the arrays stands for the snapshots; without '*', files are these.
+        """
+        if "time" in self.all_axes:
+            return "files" if self.concat else None
+        return "arrays" if self.num_wildcards else "files"
+
+    @property
+    def num_wildcards(self) -> int:
+        """Number of '*' in the path of the array of a field."""
+        return (next(iter(self.fields.values())).array or "").count("*")
+
+    def varies(self, source: FieldSource) -> bool:
+        """Whether a given field may vary in time: in files of snapshots, each has its own."""
+        if "time" in self.all_axes:
+            return "time" in self.axes_of(source)
+        return self.snapshots == "files" or (source.array or "").count("*") == self.num_wildcards
+
+    @property
     def grid(self) -> tuple[GridAxis, ...]:
         """The grid axes of the data, slowest first."""
         first = self.axes_of(next(iter(self.fields.values())))
@@ -201,11 +241,6 @@ def _check_axes(name: str, axes: tuple[Axis, ...], index: int | None) -> None:
         raise ValueError("axes: expected the axes of the arrays, such as [trajectory, time, y, x]")
     if len(set(axes)) != len(axes):
         raise ValueError(f"fields.{name}: expected each axis once, got {', '.join(axes)}")
-    if "time" not in axes:
-        raise ValueError(
-            f"fields.{name}: expected an axis 'time'; a field that is constant in time belongs into 'given', and snapshots "
-            "that have an array each are not read: write them as one"
-        )
     grid = [axis for axis in ("x", "y", "z") if axis in axes]
     if grid not in (["x"], ["x", "y"], ["x", "y", "z"]):
         raise ValueError(f"fields.{name}: expected the grid axes x; y, x; or z, y, x, got {', '.join(axes)}")

@@ -10,6 +10,8 @@ import numpy as np
 from matey.data.hdf5 import check_claim, read_part
 from matey.data.trajectories import Coordinates, DataError
 
+UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # of the mean distance; solvers save at the first step after each due time
+
 
 def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (slice(None),)) -> Coordinates:
     """Read coordinates without a unit, which are a dataset of an HDF5 file or a part of one.
@@ -61,3 +63,22 @@ def mean_step(coordinates: np.ndarray, label: str) -> float:
             f"{coordinates[first]} followed by {coordinates[first + 1]} at number {first + 1}; write them again."
         )
     return float(coordinates[-1] - coordinates[0]) / (len(coordinates) - 1)
+
+
+def even_step(places: np.ndarray, label: str, tolerance: float, remedy: str) -> float:
+    """Return the distance of coordinates that are evenly spaced, 1 of a single one.
+
+    Raises:
+        DataError: they do not increase, or a distance departs from the mean by more than ``tolerance`` of it.
+    """
+    mean = mean_step(places, label)
+    steps = np.diff(places)
+    rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(places).max())
+    uneven = np.abs(steps - mean) > tolerance * mean + rounding
+    if uneven.any():
+        worst = int(np.argmax(np.abs(steps - mean)))
+        raise DataError(
+            f"{label}: expected evenly spaced coordinates, got a step of {steps[worst]:.6g} at number {worst + 1} and "
+            f"{mean:.6g} on the mean; uneven spacing is not supported: {remedy}."
+        )
+    return mean

@@ -15,8 +15,9 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     given:                                    # known beforehand, never predicted; here constant in time
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
-A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Coordinates must be evenly spaced. Along a
-grid axis whose coordinates decrease, the data is turned round.
+A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Without an axis ``time``, each file is a
+snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`).
+Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is turned round.
 """
 
 from __future__ import annotations
@@ -31,26 +32,33 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.description import Axis, GridAxis
 from matey.data.arrays.kinds import KINDS, kind_of
-from matey.data.described_file import Located, describe_file
-from matey.data.hdf5 import refuse_beyond_memory
+from matey.data.described_file import describe_file
+from matey.data.hdf5 import opened_once, refuse_beyond_memory
+from matey.data.located import Located
+from matey.data.snapshots import put_together
 from matey.data.trajectories import BadValuesError, Cells, Coordinates, Part, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
     """Files of a description."""
 
-    def __init__(self, description: DataDescription, files: Sequence[tuple[Path, Part | None]]) -> None:
-        """Describe the trajectories of ``files``, each with the part that it is meant for.
+    def __init__(self, description: DataDescription, files: Sequence[tuple[tuple[Path, ...], Part | None]]) -> None:
+        """Describe the trajectories of ``files``: those that belong together, and the part that they are meant for.
 
         Raises:
             DataError: a file is not as the description says.
         """
-        kinds = {file: kind_of(file) for file, _ in files}
-        self._fill(
-            description,
-            {file: kind.name for file, kind in kinds.items()},
-            [located for file, part in files for located in describe_file(description, file, kinds[file], part)],
-        )
+        kinds: dict[Path, str] = {}
+        located: list[Located] = []
+        for together, part in files:
+            pieces = []
+            for file in together:
+                with opened_once(file):
+                    kind = kind_of(file)
+                    kinds[file] = kind.name
+                    pieces += describe_file(description, file, kind, part)
+            located += put_together(description, pieces) if description.snapshots else pieces
+        self._fill(description, kinds, located)
 
     @classmethod
     def joined(cls, parts: Sequence[DescribedFiles]) -> DescribedFiles:
@@ -68,13 +76,20 @@ class DescribedFiles(TrajectorySet):
         self.trajectories: tuple[Trajectory, ...] = tuple(each.about for each in located)
         self.units = self._units()
         self.given = tuple(description.given)
-        self.given_in_time = frozenset(
-            name for name, source in description.given.items() if "time" in description.axes_of(source)
-        )
+        self.given_in_time = frozenset(name for name, source in description.given.items() if description.varies(source))
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files of the set, each once, in order; of a trajectory in several files, all of them."""
+        pieces = (piece for located in self._located for piece in located.pieces or (located,))
+        return tuple(dict.fromkeys(piece.about.source for piece in pieces))
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once
         for located in (self._located[number] for number in trajectories):
+            if axis == "time" and located.times:
+                yield self._joined_times(located)
+                continue
             if (name := located.along.get(axis)) is None:
                 yield None
                 continue
@@ -88,8 +103,18 @@ class DescribedFiles(TrajectorySet):
             values = values[::-1] if axis in located.turned else values
             yield Coordinates(values, stored.unit or "?", stored.calendar)
 
+    def _joined_times(self, located: Located) -> Coordinates:
+        """Return the times of the snapshots that are taken of a trajectory in several pieces."""
+        stored = located.stored.get(located.along.get("time", ""))
+        values = np.array(located.times)[self._times(0, located.about.num_frames)]
+        return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        located, times = self._located[trajectory], self._times(start, stop)
+        pieces = self._located[trajectory].pieces_at(self._times(start, stop))
+        return np.concatenate([self._read_piece(piece, times, cells) for piece, times in pieces])
+
+    def _read_piece(self, located: Located, times: slice, cells: Cells) -> np.ndarray:
+        """Read snapshots of the fields, ``(t, f, z, y, x)``."""
         frames: list[np.ndarray | None] = [None] * len(self.fields)
         for (name, axes), members in self._arrays(located).items():
             values = self._read_array(
@@ -107,7 +132,10 @@ class DescribedFiles(TrajectorySet):
         index = [] if source.index is None else [source.index]
         axes = self.description.axes_of(source)
         z, y, x = (slice(0, size) for size in located.about.grid)
-        (values,) = self._read_array(located, located.given[name], axes, self._times(start, stop), (z, y, x), index)
+        times = self._times(start, stop)
+        pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
+        read = [self._read_array(piece, piece.given[name], axes, own, (z, y, x), index) for piece, own in pieces]
+        (values,) = np.concatenate(read, axis=1)  # of all components, one
         return values
 
     def _times(self, start: int, stop: int) -> slice:

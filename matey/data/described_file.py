@@ -6,45 +6,24 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as filled
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.description import Axis, FieldSource, GridAxis
+from matey.config.description import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.coordinates import mean_step
+from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.located import Located, filled_in
+from matey.data.numbered import in_order
 from matey.data.trajectories import Boundary, DataError, Part, Trajectory
 from matey.mistakes import nearest_name
 
 MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
-UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # of the mean distance; solvers save at the first step after each due time
 GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 NO_AXIS: Boundary = "none"
 _MAX_LISTED = 12
-
-
-@dataclass(frozen=True)
-class Located:
-    """A trajectory and where it lies in its file.
-
-    Attributes:
-        about: the trajectory.
-        sample: index of the trajectory along the arrays' axis, where there is one.
-        arrays: name of the array of each field.
-        given: name of the array of each given field, by its name.
-        along: name of the array of coordinates of each axis that has one.
-        stored: description of each of these arrays by the file.
-        turned: grid axes along which the file's coordinates decrease.
-    """
-
-    about: Trajectory
-    sample: int
-    arrays: tuple[str, ...]
-    given: Mapping[str, str]
-    along: Mapping[str, str]
-    stored: Mapping[str, StoredArray]
-    turned: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -90,13 +69,21 @@ class _File:
 
 
 def describe_file(description: DataDescription, path: Path, kind: FileKind, part: Part | None) -> list[Located]:
-    """Return the trajectories of a file.
+    """Return the trajectories of a file, or the pieces of trajectories that it holds, see ``DataDescription.snapshots``.
 
     Raises:
         DataError: the file is not as the description says.
     """
     file = _File(path, kind, description, kind.arrays(path))
-    return [located for group in _groups(file) for located in _trajectories(file, group, part)]
+    of_steps = [[*steps] for _, steps in groupby(_groups(file), lambda group: group[:-1])]
+    if description.snapshots != "arrays":
+        of_steps = [[group] for steps in of_steps for group in steps]
+    return [
+        located
+        for steps in of_steps
+        for number, group in enumerate(steps)
+        for located in _trajectories(file, group, part, (number, len(steps)))
+    ]
 
 
 def listed(items: Iterable[str]) -> str:
@@ -106,15 +93,17 @@ def listed(items: Iterable[str]) -> str:
     return (", ".join(items[:_MAX_LISTED]) or "nothing") + more
 
 
-def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Located]:
-    """Yield the trajectories of a file, or of one of its groups."""
+def _trajectories(file: _File, group: tuple[str, ...], part: Part | None, place: tuple[int, int]) -> Iterator[Located]:
+    """Yield the trajectories, or pieces of them, of a file or of one of its groups.
+
+    ``place`` is the number of a snapshot among those in its file, and how many there are.
+    """
     description = file.description
+    in_pieces = description.snapshots is not None
     sizes, names = _sizes(file, group)
-    num_frames = len(range(description.first_frame, sizes["time"], description.stride))
-    if num_frames == 0:
-        raise DataError(
-            f"{file.path}: has {sizes['time']} snapshots, and first_frame is {description.first_frame}; lower that."
-        )
+    num_taken = num_frames = sizes.get("time", 1)
+    if not in_pieces:
+        num_taken = check_frames(description, num_frames, file.path)
     count = sizes.get("trajectory", 1)
     if count > MAX_TRAJECTORIES:
         raise DataError(f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; mend the axes.")
@@ -126,44 +115,66 @@ def _trajectories(file: _File, group: str, part: Part | None) -> Iterator[Locate
     for field, source in description.given.items():
         _note_sizes(file, given[field], field, source, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
-    along = {str(axis): name.replace("*", group) for axis, name in of_axes if isinstance(name, str)}
+    along = {str(axis): filled_in(name, group) for axis, name in of_axes if isinstance(name, str)}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
     stored = {name: file.arrays[name] for name in (*names, *given.values())}
     stored |= {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
+    own_name = file.path.parent.name if description.snapshots == "files" else file.path.stem
+    named = group[:-1] if description.snapshots == "arrays" else group
     for sample in range(count):
+        times = _times(file, num_frames, group, sample, count, place)
         about = Trajectory(
             source=file.path,
-            name=group or (str(sample) if "trajectory" in sizes else file.path.stem),
-            num_frames=num_frames,
+            name=named[0] if named else str(sample) if "trajectory" in sizes else own_name,
+            num_frames=num_taken,
             grid=(grid_z, grid_y, grid_x),
             spacing=(spacing_z, spacing_y, spacing_x),
             boundary=(boundary_z, boundary_y, boundary_x),
-            time_step=_time_step(file, sizes["time"], group, sample, count),
+            time_step=1.0 if in_pieces else _time_step(file, times),
             parameters=dict(_parameters(file, group, sample, count)),
             split=part,
         )
-        yield Located(about, sample, names, given, along, stored, turned)
+        pieces_times = tuple(map(float, times)) if in_pieces and times is not None else ()
+        yield Located(about, sample, group, names, given, along, stored, turned, pieces_times)
 
 
-def _groups(file: _File) -> list[str]:
-    """Return the names that ``*`` in the paths of the arrays stands for, ``""`` where there is none."""
+def check_frames(description: DataDescription, num_frames: int, path: Path) -> int:
+    """Return how many snapshots are taken of a trajectory that has ``num_frames``.
+
+    Raises:
+        DataError: none is.
+    """
+    num_taken = len(range(description.first_frame, num_frames, description.stride))
+    if num_taken == 0:
+        raise DataError(
+            f"{path}: has {num_frames} snapshots, and first_frame is {description.first_frame}; lower that."
+        )
+    return num_taken
+
+
+def _groups(file: _File) -> list[tuple[str, ...]]:
+    """Return what each ``*`` in the paths of the arrays stands for, snapshots in their order."""
     patterns = [source.array for source in file.description.fields.values() if source.array and "*" in source.array]
     if not patterns:
-        return [""]
+        return [()]
     first = re.compile(re.escape(patterns[0]).replace(r"\*", "([^/]+)"))
-    found = [match[1] for name in file.arrays if (match := first.fullmatch(name))]
+    found = sorted(match.groups() for name in file.arrays if (match := first.fullmatch(name)))
     if not found:
         raise DataError(
-            f"{file.path}: expected arrays such as {patterns[0]!r}, one for each trajectory, found "
-            f"{listed(file.arrays)}; mend the description."
+            f"{file.path}: expected arrays such as {patterns[0]!r}, one for each "
+            f"{'snapshot' if file.description.snapshots else 'trajectory'}, found {listed(file.arrays)}; mend the description."
         )
-    return sorted(found)
+    if file.description.snapshots != "arrays":
+        return found
+    of_trajectory = ([group[-1] for group in steps] for _, steps in groupby(found, lambda group: group[:-1]))
+    heads = dict.fromkeys(group[:-1] for group in found)
+    return [(*head, step) for head, steps in zip(heads, of_trajectory, strict=True) for step in in_order(steps)]
 
 
-def _name(file: _File, array: str | None, group: str, field: str) -> str:
+def _name(file: _File, array: str | None, group: tuple[str, ...], field: str) -> str:
     """The array's name in the file."""
     if array is not None:
-        return array.replace("*", group)
+        return filled_in(array, group)
     if len(file.arrays) != 1:
         raise DataError(
             f"{file.path}: expected the name of the array of {field!r}, since the file has {listed(file.arrays)}; write it "
@@ -172,7 +183,7 @@ def _name(file: _File, array: str | None, group: str, field: str) -> str:
     return next(iter(file.arrays))
 
 
-def _sizes(file: _File, group: str) -> tuple[dict[str, int], tuple[str, ...]]:
+def _sizes(file: _File, group: tuple[str, ...]) -> tuple[dict[str, int], tuple[str, ...]]:
     """Lengths of the axes of the fields' arrays, and the names of the arrays."""
     sizes: dict[str, int] = {}
     names = []
@@ -192,7 +203,8 @@ def _note_sizes(file: _File, name: str, field: str, source: FieldSource, sizes: 
         expected = ", ".join(f"{axis} {sizes.get(axis, '')}".strip() for axis in axes)
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
-            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; mend the axes of the description."
+            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; mend the axes of the description"
+            f"{'' if 'time' in file.description.all_axes else ', which without time are those of a single snapshot'}."
         )
     if source.index is not None and source.index >= own["component"]:
         raise DataError(
@@ -201,12 +213,12 @@ def _note_sizes(file: _File, name: str, field: str, source: FieldSource, sizes: 
         )
 
 
-def _spacing(file: _File, axis: GridAxis, size: int, group: str) -> float:
+def _spacing(file: _File, axis: GridAxis, size: int, group: tuple[str, ...]) -> float:
     """Return the distance of the cells along an axis, negative where coordinates decrease."""
     given = file.description.spacing[axis]
     if isinstance(given, float):
         return given
-    name, use = given.replace("*", group), f" for the coordinates of {axis}"
+    name, use = filled_in(given, group), f" for the coordinates of {axis}"
     places = file.values(name, use)
     if places.shape != (size,):
         what = "curvilinear grids are not supported" if places.ndim > 1 else "mend the order of the axes"
@@ -217,55 +229,57 @@ def _spacing(file: _File, axis: GridAxis, size: int, group: str) -> float:
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
 
 
-def _time_step(file: _File, size: int, group: str, sample: int, count: int) -> float:
-    """Return the time between the snapshots that are taken."""
-    description = file.description
-    if isinstance(description.time_step, float):
-        return description.time_step * description.stride
-    name = description.time_step.replace("*", group)
+def _times(
+    file: _File, size: int, group: tuple[str, ...], sample: int, count: int, place: tuple[int, int]
+) -> np.ndarray | None:
+    """Return the times of all snapshots of a trajectory or piece, None where the description has the step between them."""
+    source = file.description.time_step
+    if isinstance(source, float):
+        return None
+    if isinstance(source, TimeSource):
+        found = _attributes(file, group)
+        if source.attribute not in found:
+            raise DataError(
+                f"{file.path}: expected an attribute {source.attribute!r} with the time of the snapshot, found "
+                f"{listed(found)}; name another in time_step, or give the time between snapshots."
+            )
+        return np.array([found[source.attribute]])
+    name = filled_in(source, group)
     times = file.values(name, " of the times")
-    if times.shape == (count, size):
-        times = times[sample]
+    number, num_pieces = place
+    if num_pieces > 1 and times.shape == (num_pieces,) and name == source:
+        times = times[number : number + 1]  # one array of the times of all snapshots that have an array each
+    times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
     if times.shape != (size,):
         raise DataError(
             f"{file.path}, {name}: expected {size} times, one for each snapshot, got the shape {times.shape}; mend the axes or "
             "time_step."
         )
+    return times
+
+
+def _time_step(file: _File, times: np.ndarray | None) -> float:
+    """Return the time between the snapshots that are taken."""
+    description = file.description
+    if times is None:
+        assert isinstance(description.time_step, float)
+        return description.time_step * description.stride
     taken = times[description.first_frame :: description.stride]
-    return even_step(taken, f"{file.path}, {name}", UNEVEN_TIME, "write snapshots at even times, or give a time_step")
+    label = f"{file.path}, {description.time_step}"
+    return even_step(taken, label, UNEVEN_TIME, "write snapshots at even times, or give a time_step")
 
 
-def even_step(places: np.ndarray, label: str, tolerance: float, remedy: str) -> float:
-    """Return the distance of coordinates that are evenly spaced, 1 of a single one.
-
-    Raises:
-        DataError: they do not increase, or a distance departs from the mean by more than ``tolerance`` of it.
-    """
-    mean = mean_step(places, label)
-    steps = np.diff(places)
-    rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(places).max())
-    uneven = np.abs(steps - mean) > tolerance * mean + rounding
-    if uneven.any():
-        worst = int(np.argmax(np.abs(steps - mean)))
-        raise DataError(
-            f"{label}: expected evenly spaced coordinates, got a step of {steps[worst]:.6g} at number {worst + 1} and "
-            f"{mean:.6g} on the mean; uneven spacing is not supported: {remedy}."
-        )
-    return mean
-
-
-def _parameters(file: _File, group: str, sample: int, count: int) -> Iterator[tuple[str, float]]:
+def _parameters(file: _File, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
     """Yield the parameters of a trajectory; what the file does not have is left out."""
     for name, given in file.description.parameters.items():
         if isinstance(given, float):
             yield name, given
         elif given.attribute is not None:
-            folder = _folder(file, group)
-            found = file.kind.attributes(file.path, "") | (file.kind.attributes(file.path, folder) if folder else {})
+            found = _attributes(file, group)
             if given.attribute in found:
                 yield name, found[given.attribute]
         elif given.array is not None:
-            array = given.array.replace("*", group)
+            array = filled_in(given.array, group)
             values = file.values(array, f" of the parameter {name!r}").reshape(-1)
             if len(values) not in (1, count):
                 raise DataError(
@@ -275,8 +289,12 @@ def _parameters(file: _File, group: str, sample: int, count: int) -> Iterator[tu
             yield name, float(values[sample if len(values) == count else 0])
 
 
-def _folder(file: _File, group: str) -> str:
-    """The group of a trajectory: the path of its arrays up to what stands for the ``*``."""
-    pattern = next((source.array for source in file.description.fields.values() if source.array), "") or ""
-    head, star, _ = pattern.partition("*")
-    return f"{head}{group}" if star else ""
+def _attributes(file: _File, group: tuple[str, ...]) -> dict[str, float]:
+    """Return the numbers among the attributes of a file, and of the groups and arrays in it that a ``*`` stands for."""
+    found = file.kind.attributes(file.path, "")
+    pattern = next((source.array for source in file.description.fields.values() if source.array), None) or ""
+    own = filled_in(pattern, group).split("/")
+    for depth, part in enumerate(pattern.split("/"), start=1):
+        if "*" in part:
+            found |= file.kind.attributes(file.path, "/".join(own[:depth]))
+    return found

@@ -22,7 +22,7 @@ from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.described_file import listed
 from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, may_vary, suggested
 from matey.data.guessed_given import constant_arrays
-from matey.data.remote.paths import seen_from
+from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, snapshot_axes
 from matey.data.trajectories import DataError
 
 _FIELD_NAMES = {
@@ -105,9 +105,9 @@ def guess_description(path: Path, beside: Path) -> Guess:
     arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiu"}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
-    patterns = _in_groups(arrays)
+    patterns = in_groups(arrays)
     members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
-    fields = _fields(members)
+    fields = _fields(members) or _fields(members, is_timed=False)
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
@@ -115,9 +115,12 @@ def guess_description(path: Path, beside: Path) -> Guess:
         )
     coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
+    snapshots = Snapshots.around(path, beside, patterns[next(iter(fields))])
+    if snapshots.count > 1 and not all(axes.values()):
+        axes = {name: snapshot_axes(stored, coordinates) for name, stored in fields.items()}
     first = _besides_components(next(iter(axes.values())))
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
-    return _Guesser(path, kind, members, coordinates, fields, axes, patterns).guess(beside)
+    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots).guess()
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,9 @@ class _Guesser:
     fields: Mapping[str, StoredArray]
     axes: Mapping[str, list[Axis] | None]
     patterns: Mapping[str, list[str]]
+    snapshots: Snapshots
 
-    def guess(self, beside: Path) -> Guess:
+    def guess(self) -> Guess:
         first, own = next(iter(self.fields)), [*self.axes.values()]
         known = own[0] if all(own) else None
         grid = [axis for axis in GRID if axis in (known or [])]
@@ -140,12 +144,16 @@ class _Guesser:
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
         }
         spacing: Any = {axis: self._coordinate(axis, known) or TODO for axis in grid} or TODO
-        time = self._coordinate("time", known)
+        apart = self.snapshots.said_of(known, self.fields[first])
+        in_each = (
+            self.snapshots.time(self.kind, self.path, self.arrays, first, self.patterns[first][0]) if apart else None
+        )
+        time = self._coordinate("time", known) or in_each
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
         if known is None:
             shape = self.fields[first].shape
-            often = suggested(shape, in_groups="*" in first)
-            comments["axes"] = f"the arrays are {shape}: such as [{often}], in the order of the file"
+            often = f"[{suggested(shape, in_groups='*' in first)}]{of_one_snapshot(shape) if apart else ''}"
+            comments["axes"] = f"the arrays are {shape}: such as {often}, in the order of the file"
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
@@ -155,8 +163,9 @@ class _Guesser:
         comments["time_step"] = "time between snapshots, or the array of times"
         tree: dict[str, Any] = {
             "system": TODO,
-            "files": seen_from(beside, self.path),
+            "files": self.snapshots.files if apart else self.snapshots.file,
             "axes": known or TODO,
+            **({"concat": "time"} if apart and known and "time" in known else {}),
             "fields": dict(self._sources(known)),
             "spacing": spacing,
             "time_step": time or TODO,
@@ -165,18 +174,18 @@ class _Guesser:
         if given := dict(self._given(known)):
             tree["given"] = given
             comments["given"] = "constant in time, so known beforehand and never predicted; remove what is neither"
-        if parameters := dict(self._parameters(known)):
+        if parameters := {name: of for name, of in self._parameters(known) if ROLES.get(name.lower()) != "time"}:
             tree["parameters"] = parameters
             comments["parameters"] = "numbers that set trajectories apart; remove what does not"
         return Guess(
             tree,
             {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([source["array"] for source in given.values()]),
+            self._notes([source["array"] for source in given.values()], apart),
         )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
         """The array of coordinates of an axis: the one that the axis is named after, or one with such a name and length."""
-        if known is None:
+        if known is None or axis not in known:
             return None
         stored = next(iter(self.fields.values()))
         position = known.index(axis)
@@ -235,31 +244,20 @@ class _Guesser:
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
         return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self, given: Collection[str]) -> list[str]:
+    def _notes(self, given: Collection[str], apart: str) -> list[str]:
         constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
                     if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
+        notes += [apart] if apart else []
         notes += [NUMBERED] if sum(_plain(name).isdigit() for name in self.fields) > 1 else []
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
 
 
-def _in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
-    """Arrays by name; those that lie in groups of the same members are one, with ``*`` for the groups."""
-    for depth in range(max((name.count("/") for name in arrays), default=0)):
-        found: dict[str, list[str]] = {}
-        for name in arrays:
-            parts = name.split("/")
-            pattern = "/".join([*parts[:depth], "*", *parts[depth + 1 :]]) if len(parts) > depth + 1 else name
-            found.setdefault(pattern, []).append(name)
-        counts = {len(names) for pattern, names in found.items() if "*" in pattern}
-        if len(counts) == 1 and max(counts) > 1:
-            return found
-    return {name: [name] for name in arrays}
-
-
-def _fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+def _fields(arrays: Mapping[str, StoredArray], *, is_timed: bool = True) -> dict[str, StoredArray]:
     """The arrays that may be fields: those of the largest shape, components left out of account."""
-    candidates = {name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored)}
+    candidates = {
+        name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
+    }
     largest = max(
         (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
     )
@@ -284,7 +282,8 @@ def _is_coordinate(name: str, stored: StoredArray) -> bool:
 
 def _plain(name: str) -> str:
     """An array's name as one for a field."""
-    return re.sub(r"\W+", "_", name.replace("*/", "").rpartition("/")[2]).strip("_") or "field"
+    parts = [re.sub(r"\W+", "_", part).strip("_") for part in name.split("/")]
+    return next(filter(None, reversed(parts)), "field")
 
 
 def _unused(name: str, used: set[str]) -> str:

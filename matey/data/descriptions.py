@@ -13,7 +13,9 @@ from matey.config.loading import sentences
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
-from matey.data.remote.paths import within, would_match
+from matey.data.numbered import in_order
+from matey.data.remote.paths import place, within, would_match
+from matey.data.snapshots import trajectory_of
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
 BESIDE = "matey.yaml"
@@ -32,8 +34,12 @@ def open_description(path: Path) -> TrajectorySet:
     return DescribedFiles(description, described_files(path, description))
 
 
-def files_in(path: Path, description: DataDescription) -> list[tuple[Path, Part | None]]:
-    """Return the files of a description that lies elsewhere, such as in the run YAML, each with its part.
+Together = tuple[tuple[Path, ...], Part | None]
+"""Files that belong together, the snapshots of a trajectory in the order of time or else a single one, and their part."""
+
+
+def files_in(path: Path, description: DataDescription) -> list[Together]:
+    """Return the files of a description that lies elsewhere, such as in the run YAML.
 
     Args:
         path: file, folder or glob; the folder that ``description.files`` starts from, where it names some.
@@ -43,7 +49,7 @@ def files_in(path: Path, description: DataDescription) -> list[tuple[Path, Part 
         DataError: the description names files and ``path`` is no folder, or there are none.
     """
     if description.files is None:
-        return _each_once([(file, None) for file in _matches(path, str(path))])
+        return _each_once([(files, None) for files in _all_of(path, str(path), description)])
     if not path.is_dir():
         raise DataError(f"{path}: expected a folder, from which the description's 'files' start; or leave 'files' out.")
     return described_files(path / BESIDE, description)
@@ -73,20 +79,23 @@ def read_description(path: Path) -> DataDescription:
         raise DataError(f"{path}: {found}{'' if found.endswith('?') else '.'}") from None
 
 
-def described_files(path: Path, description: DataDescription) -> list[tuple[Path, Part | None]]:
-    """Return the files of a description that lies at ``path``, each with the part that it is meant for.
+def described_files(path: Path, description: DataDescription) -> list[Together]:
+    """Return the files of a description that lies at ``path``.
 
     Raises:
         DataError: a pattern has no match, or a file is in two parts, or there twice.
     """
     if not isinstance(description.files, dict):
-        return _each_once([(file, None) for file in _all_of(path, description.files)])
-    found: dict[Path, Part] = {}
+        return _each_once([(files, None) for files in _all_of(path, description.files, description)])
+    known: dict[Path, Part] = {}
+    found: list[Together] = []
     for part, patterns in description.files.items():
-        for file in _all_of(path, patterns):
-            if found.setdefault(file, part) != part:
-                raise DataError(f"{path}: {file} is in {found[file]} and in {part}; mend 'files'.")
-    return _each_once([*found.items()])
+        for files in _all_of(path, patterns, description):
+            for file in files:
+                if known.setdefault(file, part) != part:
+                    raise DataError(f"{path}: {file} is in {known[file]} and in {part}; mend 'files'.")
+            found.append((files, part))
+    return _each_once(found)
 
 
 def would_describe(path: Path, file: Path) -> bool:
@@ -107,10 +116,10 @@ def description_beside(file: Path) -> Path | None:
     return next((path for path in (file.parent / BESIDE, file.parent.parent / BESIDE) if path.is_file()), None)
 
 
-def _each_once(files: list[tuple[Path, Part | None]]) -> list[tuple[Path, Part | None]]:
+def _each_once(files: list[Together]) -> list[Together]:
     """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
     known: dict[tuple[int, int], Path] = {}
-    for file, _ in files:
+    for file in (file for together, _ in files for file in together):
         about = file.stat()
         before = known.setdefault((about.st_dev, about.st_ino), file)
         if before != file:
@@ -120,13 +129,21 @@ def _each_once(files: list[tuple[Path, Part | None]]) -> list[tuple[Path, Part |
     return files
 
 
-def _all_of(path: Path, patterns: str | tuple[str, ...] | None) -> list[Path]:
-    if patterns is None:
-        if found := gridded_files(path.parent):
-            return list(dict.fromkeys(found))
+def _all_of(path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription) -> list[tuple[Path, ...]]:
+    """Return what patterns stand for, each file once and those of a trajectory together."""
+    if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
-    listed = (patterns,) if isinstance(patterns, str) else patterns
-    return list(dict.fromkeys(file for pattern in listed for file in _matches(path, pattern)))
+    listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns
+    known: set[Path] = set()
+    together: dict[str, list[Path]] = {}
+    for pattern in listed:
+        for file in _matches(path, pattern):
+            of_files = description.snapshots == "files"
+            key = trajectory_of(file, within(path.parent, pattern)) if of_files else str(file)
+            if file not in known:
+                together.setdefault(key, []).append(file)
+            known.add(file)
+    return [tuple(map(place, in_order([*map(str, files)]))) for files in together.values()]
 
 
 def _matches(path: Path, pattern: str) -> list[Path]:

@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matey.config import DataDescription
@@ -26,11 +26,18 @@ class DataFile:
         path: its path.
         description: description by which it is read; None where a reader has to know it by its content.
         part: the part that its description means it for.
+        later: the files that follow it in time, where the snapshots of a trajectory lie in several.
     """
 
     path: Path
     description: DataDescription | None = None
     part: Part | None = None
+    later: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All paths, in the order of time."""
+        return (self.path, *self.later)
 
 
 def find_files(
@@ -78,26 +85,39 @@ def listed(items: Iterable[str]) -> str:
     return ", ".join(items[:_MAX_LISTED]) + more
 
 
-def _described(files: Iterable[tuple[Path, Part | None]], description: DataDescription) -> list[DataFile]:
-    return [DataFile(file, description, part) for file, part in files]
+def _described(files: Iterable[descriptions.Together], description: DataDescription) -> list[DataFile]:
+    return [DataFile(first, description, part, tuple(later)) for (first, *later), part in files]
 
 
 def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
-    """Give each file the description that covers it; one that is named itself stands for all its files."""
+    """Give each file the description that covers it; one that is named itself stands for all its files.
+
+    Of a trajectory in several files, those that are named are taken, together.
+    """
+    named: dict[Path, tuple[DataFile, set[Path]]] = {}
+    for each, file in _covered(files):
+        named.setdefault(each.path, (each, set()))[1].add(file)
+    for each, of_it in named.values():
+        first, *later = (path for path in each.paths if path in of_it)
+        yield replace(each, path=first, later=tuple(later))
+
+
+def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
+    """Yield each file and what it belongs to."""
     known: dict[Path, dict[Path, DataFile]] = {}  # of each description, read once
     for file in files:
         beside = file if descriptions.is_description(file) else descriptions.description_beside(file)
         if beside is None:
-            yield DataFile(file)
+            yield DataFile(file), file
             continue
         if beside not in known:
             description = descriptions.read_description(beside)
             covered = _described(descriptions.described_files(beside, description), description)
-            known[beside] = {each.path: each for each in covered}
+            known[beside] = {path: each for each in covered for path in each.paths}
         if beside == file:
-            yield from known[beside].values()
+            yield from ((each, path) for path, each in known[beside].items())
         else:
-            yield known[beside].get(file, DataFile(file))
+            yield known[beside].get(file, DataFile(file)), file
 
 
 def _absolute(path: str | Path) -> Path:
@@ -148,7 +168,8 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
     covered = {
         file
         for path in described
-        for file, _ in descriptions.described_files(path, descriptions.read_description(path))
+        for files, _ in descriptions.described_files(path, descriptions.read_description(path))
+        for file in files
     }
     return [file for file in found if file not in covered]
 

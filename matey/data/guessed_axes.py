@@ -26,8 +26,8 @@ SUGGESTED = {
     6: ["trajectory", "time", "z", "y", "x", "component"],
 }
 NUMBERED = (
-    "Arrays that numbers name may be trajectories: name them once, with * for the number. Snapshots in an array each are not "
-    "read: write them as one array."
+    "Arrays that numbers name may be trajectories or snapshots: name them once, with * for the number; where each is a "
+    "snapshot, leave time out of axes."
 )
 
 
@@ -76,7 +76,7 @@ def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
     return [ours.get(role, role) for role in roles] if theirs else None
 
 
-def may_vary(stored: StoredArray) -> bool:
-    """Whether values are real numbers, or packed ones, and an axis may be time, by the names of the axes if they have some."""
+def may_vary(stored: StoredArray, is_timed: bool) -> bool:
+    """Whether values are real or packed numbers and, if it is asked for, an axis may be time by its name."""
     roles = [ROLES.get(name.lower()) for name in stored.axes] or [None]
-    return (stored.dtype.kind == "f" or stored.packing.is_packed) and bool({"time", None} & {*roles})
+    return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not is_timed or bool({"time", None} & {*roles}))

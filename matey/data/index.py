@@ -12,15 +12,14 @@ import pickle
 import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from matey.data.files import DataFile
 from matey.data.share import Share
 from matey.data.trajectories import TrajectorySet
 
-Stamp = tuple[int, int]
-"""Size of a file in bytes, and the time of its last change in nanoseconds."""
+Stamp = tuple[int, ...]
+"""Size of each of the files in bytes, and the time of its last change in nanoseconds."""
 
 Stamped = tuple[Stamp | None, TrajectorySet | None]
 
@@ -90,26 +89,25 @@ class Index:
     def _unchanged(self, files: Sequence[DataFile]) -> list[Stamped]:
         found = (self._earlier.get(_key(file), (None, None)) for file in files)
         return [
-            entry if entry[0] and entry[0] == _stamp(file.path) else (None, None)
+            entry if entry[0] and entry[0] == _stamp(file) else (None, None)
             for file, entry in zip(files, found, strict=True)
         ]
 
 
 def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFile) -> Stamped:
-    stamp = _stamp(file.path)  # before it is read: what changes meanwhile is described anew the next time
+    stamp = _stamp(file)  # before it is read: what changes meanwhile is described anew the next time
     return stamp, describe(file)
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _stamp(file: DataFile) -> Stamp | None:
     """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
-    if not path.is_file():
+    if not all(path.is_file() for path in file.paths):
         return None
-    about = path.stat()
-    return about.st_size, about.st_mtime_ns
+    return tuple(number for path in file.paths for number in (path.stat().st_size, path.stat().st_mtime_ns))
 
 
 def _key(file: DataFile) -> str:
-    return repr((str(file.path), file.description and file.description.model_dump_json(), file.part))
+    return repr(([*map(str, file.paths)], file.description and file.description.model_dump_json(), file.part))
 
 
 def _is_own(part: TrajectorySet | None) -> bool:

@@ -81,9 +81,9 @@ def describe(file: DataFile) -> TrajectorySet | None:
     Raises:
         DataError: it is corrupt, or not as its description says.
     """
+    if file.description is not None:
+        return DescribedFiles(file.description, [(file.paths, file.part)])
     with opened_once(file.path):
-        if file.description is not None:
-            return DescribedFiles(file.description, [(file.path, file.part)])
         if is_zarr(file.path):
             return None
         reader = next((reader for reader in _readers() if reader.recognises(file.path)), None)

@@ -267,13 +267,17 @@ def _folder_of(data: TrajectorySet) -> str:
 
 
 def _labels(data: TrajectorySet) -> list[str]:
-    """Return the path of each file of a set inside the set's folder."""
+    """Return the path of each file of a set inside the set's folder; of a trajectory in several files, of the first."""
     start = len(_common(data).rstrip("/")) + 1
-    return [os.path.normpath(source)[start:] for source in data.sources]
+    return [os.path.normpath(source)[start:] for source in _first_files(data)]
 
 
 def _common(data: TrajectorySet) -> str:
-    return os.path.commonpath([os.path.dirname(source) for source in data.sources])
+    return os.path.commonpath([os.path.dirname(source) for source in _first_files(data)])
+
+
+def _first_files(data: TrajectorySet) -> list[Path]:
+    return list(dict.fromkeys(trajectory.source for trajectory in data.trajectories))
 
 
 def _by_common_name(

@@ -13,7 +13,7 @@ WRONG = {
     "an array that is not there": ({"fields": {"height": "hh"}}, r"expected an array 'hh' for the field 'height', found"),
     "axes left out": ({"axes": ["time", "y", "x"]}, r"h: expected the axes \(time, y, x\) .* got the shape \(2, 6, 8, 12\)"),
     "axes in another order": ({"axes": ["trajectory", "time", "x", "y"]}, r"lat: expected 12 coordinates .*order of the axes"),
-    "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "a field that is constant in time belongs into 'given'"),
+    "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "which without time are those of a single snapshot"),
     "an axis of another name": ({"axes": ["trajectory", "time", "y", "lon"]}, r"axes.3: Input should be .* \(got 'lon'\)"),
     "no spacing": ({"spacing": {"x": 0.1}}, "spacing: expected y, x, as in axes, got x"),
     "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y: expected a number above 0, .* got 0"),
@@ -36,7 +36,7 @@ WRONG = {
     "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got 8"),
     "fields of unlike axes": (
         {"fields": {"height": "h", "tracer": {"array": "q", "axes": ["time", "y", "x"]}}},
-        "all need the same axes",
+        "all need the same axes .* what is constant in time belongs into 'given'",
     ),
 }  # fmt: skip
 

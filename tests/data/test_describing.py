@@ -54,22 +54,25 @@ def test_axes_without_names_are_asked_for_with_a_suggestion(tmp_path):
     assert "axes: TODO  # the arrays are (2, 2, 6, 8, 12): such as [trajectory, time, y, x, component]" in guess.text
 
 
-def test_snapshots_in_an_array_each_are_said_not_to_be_read(tmp_path):
+def test_few_arrays_that_numbers_name_may_be_trajectories_or_snapshots(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for number in range(3):
             file[f"h/{number:04d}"] = file[f"u/{number:04d}"] = np.zeros((8, 12), "f4")
-    guess = guessed(tmp_path / "a.h5")
-    assert "Snapshots in an array each are not read: write them as one array." in guess.text
+    text = guessed(tmp_path / "a.h5").text
+    assert "name them once, with * for the number; where each is a snapshot, leave time out of axes." in text
     answers = {**ANSWERS, "axes": ["y", "x"], "fields": {"h": "h/*"}, "spacing": {"y": 1, "x": 1}, "time_step": 1}
-    with pytest.raises(DataError, match="snapshots that have an array each are not read: write them as one"):
-        answered(tmp_path / "a.h5", answers)
+    (about,) = answered(tmp_path / "a.h5", answers).trajectories
+    assert about.num_frames == 3
 
 
 def test_arrays_in_groups_of_trajectories_are_not_taken_to_count_these(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         for number in range(3):
             file[f"{number}/state"] = np.zeros((6, 8, 12, 2), "f4")
-    assert "such as [time, y, x, component], in the order" in guessed(tmp_path / "a.h5").text
+    assert (
+        "such as [time, y, x, component], or of one snapshot [z, y, x, component], in the order"
+        in guessed(tmp_path / "a.h5").text
+    )
 
 
 def test_two_axes_of_one_length_are_not_guessed(tmp_path):

@@ -1,0 +1,119 @@
+"""Guesses whether a file, or an array in it, is a snapshot: others are named alike but for a number, and time is no axis."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matey.config.description import Axis
+from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
+from matey.data.remote.paths import matches, seen_from, within
+
+_LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
+_TIMES = ("time", "times", "t")
+_LEAST = 3  # files or arrays that may be snapshots
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Files, or arrays of a file, that may be snapshots.
+
+    Attributes:
+        file: the file that is looked at, as the description names it.
+        files: glob of all files whose names differ from its own in their last number, of those in folders beside its own too.
+        count: number of these files, or of arrays in the file, where there are several.
+        what: what is counted.
+    """
+
+    file: str
+    files: str
+    count: int
+    what: str
+
+    @classmethod
+    def around(cls, path: Path, beside: Path, arrays: Sequence[str]) -> Snapshots:
+        """Return what may be a snapshot beside a file, as seen from a folder, or in it: ``arrays`` that are alike."""
+        own = seen_from(beside, path)
+        if len(arrays) >= _LEAST:
+            return cls(own, own, len(arrays), "arrays of each kind")
+        alike, folder = glob_of(path.stem) + path.suffix, seen_from(beside, path.parent)
+        if len(matches(path.with_name(alike))) < _LEAST:
+            return cls(own, own, 1, "")
+        patterns = [f"{folder}/{alike}".removeprefix("./")]
+        if not folder.startswith("."):
+            head, _, last = folder.rpartition("/")
+            patterns.append("/".join(filter(None, (head, glob_of(last), alike))))
+        found = {pattern: len(matches(within(beside, pattern))) for pattern in patterns}
+        best = max(found, key=lambda pattern: found[pattern])
+        return cls(own, best, found[best], f"files {best}")
+
+    def said_of(self, known: Sequence[Axis] | None, field: StoredArray) -> str:
+        """Say what they are taken to be, nothing where an array has many times; ``known`` are the axes of a field."""
+        if self.count < 2 or (
+            known and "time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)
+        ):
+            return ""
+        if known is None:
+            return f"{self.count} {self.what} differ in a number: where each is one snapshot, leave time out of axes."
+        return f"{self.count} {self.what} differ in a number: each is taken for one snapshot."
+
+    def time(self, kind: FileKind, path: Path, arrays: Mapping[str, StoredArray], field: str, name: str) -> object:
+        """Return where times of snapshots are, as a description says it; None where that is not found.
+
+        Args:
+            kind: kind of the file.
+            path: the file.
+            arrays: its arrays.
+            field: path of the array of a field, with ``*`` for the snapshot where there are several in the file.
+            name: path of one of these.
+        """
+        for array, stored in arrays.items():
+            if array.rpartition("/")[2].lower() in _TIMES and stored.shape in ((), (1,), (self.count,)):
+                return array
+        depth = next((number for number, part in enumerate(field.split("/"), start=1) if "*" in part), 0)
+        group = "/".join(name.split("/")[:depth])
+        attributes = kind.attributes(path, "") | (kind.attributes(path, group) if group else {})
+        return next(({"attribute": key} for key in attributes if key.lower() in _TIMES), None)
+
+
+def glob_of(name: str) -> str:
+    """Return a name with ``*`` for its last number."""
+    return _LAST_NUMBER.sub("*", name)
+
+
+def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
+    """Return arrays by name; those in groups of the same members, or that a number tells apart, are one, with ``*``."""
+    for depth in range(max((name.count("/") for name in arrays), default=-1) + 1):
+        for starred in (glob_of, lambda part: "*"):
+            found: dict[str, list[str]] = {}
+            for name in arrays:
+                parts = name.split("/")
+                own = [*parts[:depth], starred(parts[depth]), *parts[depth + 1 :]] if len(parts) > depth else parts
+                found.setdefault("/".join(own), []).append(name)
+            counts = {len(names) for pattern, names in found.items() if "*" in pattern}
+            ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # arrays, not groups
+            if len(counts) == 1 and max(counts) > (MOST_COMPONENTS if ends else 1):
+                return found
+    return {name: [name] for name in arrays}
+
+
+def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
+    """Return the axes of an array of one snapshot, None where neither names nor coordinates of their lengths tell them."""
+    names = (
+        {size: name for name, size in coordinates.items()} if len({*coordinates.values()}) == len(coordinates) else {}
+    )
+    roles = [ROLES.get((name or "").rpartition("/")[2].lower())
+             for name in (stored.axes or [names.get(size) for size in stored.shape])]  # fmt: skip
+    theirs = [axis for axis in GRID if axis in roles]
+    ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
+    known = [ours.get(role, role) for role in roles if role is not None]
+    return known if theirs and len({*known}) == len(roles) and "time" not in known else None
+
+
+def of_one_snapshot(shape: Sequence[int]) -> str:
+    """Return axes that the array of a snapshot of a shape often has, for a comment."""
+    axes = [*GRID, "component"][max(0, 3 - len(shape)) : max(3, len(shape))]
+    return f", or of one snapshot [{', '.join(axes)}]"

@@ -1,0 +1,139 @@
+"""Puts trajectories together from files, or arrays of a file, that follow each other in time, and refuses what does not fit.
+
+Windows read the pieces that hold their snapshots and no others. Pieces are ordered by the numbers in their names; that none is
+missing is seen from the times that they hold or, where they hold none, from those numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from matey.config import DataDescription
+from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.described_file import check_frames
+from matey.data.located import Located
+from matey.data.numbered import numbers_of
+from matey.data.trajectories import DataError
+
+_WILD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
+
+
+def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:
+    """Return the trajectories that pieces make, which come in the order of time.
+
+    Args:
+        description: the contents of the files.
+        pieces: those of one trajectory, or of all that lie beside each other in the same files.
+
+    Raises:
+        DataError: one does not fit the others, or one is missing between them.
+    """
+    of_name: dict[str, list[Located]] = {}
+    for piece in pieces:
+        of_name.setdefault(piece.about.name, []).append(piece)
+    if description.snapshots == "files" and len({len(each) for each in of_name.values()}) > 1:
+        counts = ", ".join(f"{name} in {len(each)}" for name, each in of_name.items())
+        raise DataError(
+            f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
+        )
+    return [_joined(description, each) for each in of_name.values()]
+
+
+def trajectory_of(file: Path, pattern: Path) -> str:
+    """Return what files of the same trajectory share: the path without what the last wildcard of a pattern stands for.
+
+    Of a pattern without wildcards, and of a file in a folder that one stands for, it is the folder.
+    """
+    parts = _WILD.split(str(pattern))
+    if len(parts) > 1 and parts[-2] != "**":
+        *before, _, tail = parts
+        head = "".join(".*" if number % 2 else re.escape(part) for number, part in enumerate(before))
+        if match := re.fullmatch(f"({head})[^/]*({re.escape(tail)})", str(file)):
+            return "*".join(match.groups())
+    return str(file.parent)
+
+
+def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
+    first = pieces[0]
+    for piece in pieces[1:]:
+        _check_alike(first, piece)
+    num_frames = check_frames(description, sum(piece.about.num_frames for piece in pieces), first.about.source)
+    times = tuple(time for piece in pieces for time in piece.times)
+    whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
+    step = description.time_step
+    if isinstance(step, float):
+        _check_numbers(pieces)
+        time_step = step * description.stride
+    else:
+        time_step = _step(description, whole)
+    return replace(whole, about=replace(first.about, num_frames=num_frames, time_step=time_step))
+
+
+def _shared(first: Located, piece: Located) -> Located:
+    """Return a piece that shares with the first what is equal in both: there may be thousands."""
+    names = ("arrays", "given", "along", "stored", "turned")
+    alike = {name: getattr(first, name) for name in names if getattr(first, name) == getattr(piece, name)}
+    return replace(piece, **alike)
+
+
+def _check_alike(first: Located, piece: Located) -> None:
+    ours, theirs = first.about, piece.about
+    is_near = (math.isclose(a, b, rel_tol=UNEVEN_SPACE) for a, b in zip(ours.spacing, theirs.spacing, strict=True))
+    if ours.grid != theirs.grid or not all(is_near) or first.turned != piece.turned:
+        raise DataError(
+            f"{_label(piece)}: expected the grid (z, y, x) = {ours.grid} with cells of {ours.spacing}, as in {_label(first)}, "
+            f"got {theirs.grid} with {theirs.spacing}; all snapshots of a trajectory need one grid: interpolate them to it."
+        )
+    units = [(each.stored[each.along["time"]].unit if "time" in each.along else "") for each in (first, piece)]
+    if units[0] != units[1]:
+        raise DataError(
+            f"{_label(piece)}: its times are in {units[1]!r}, those of {_label(first)} in {units[0]!r}; write them in one unit "
+            "and from one date, or give a time_step."
+        )
+
+
+def _step(description: DataDescription, whole: Located) -> float:
+    """Return the step between the times of the pieces, which have to be even."""
+    first, stride = description.first_frame, description.stride
+    taken = np.array(whole.times[first::stride])
+    remedy = "write snapshots at even times, or give a time_step"
+    if len(taken) > 2:
+        gaps = np.diff(taken)
+        worst = first + int(np.argmax(np.abs(gaps - np.median(gaps)))) * stride
+        near, after = (
+            _label(piece) for at in (worst, worst + stride) for piece, _ in whole.pieces_at(slice(at, at + 1, 1))
+        )
+        remedy = f"if a snapshot is missing between {near} and {after}, put it there; else {remedy}"
+    return even_step(taken, f"{_label(whole)} and what follows it, times", UNEVEN_TIME, remedy)
+
+
+def _check_numbers(pieces: Sequence[Located]) -> None:
+    """Raise DataError if the numbers in the names of pieces, which hold no times, do not follow each other evenly."""
+    labels = [_label(piece) for piece in pieces]
+    numbers = numbers_of(labels)
+    if numbers is None:
+        raise DataError(
+            f"{labels[0]} to {labels[-1]}: expected names that differ in one number, such as u_0001 and u_0002, as the "
+            "snapshots of a trajectory. Write a * for that number into 'files' and others for what tells trajectories apart, "
+            "such as run_*/u_*.npy; or name the times that the files hold in time_step."
+        )
+    gaps = np.diff(numbers)
+    usual = float(np.median(gaps)) if len(gaps) else 0.0
+    for number, gap in enumerate(gaps):
+        if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
+            raise DataError(
+                f"{labels[number + 1]}: expected number {numbers[number] + usual:g} after {numbers[number]:g}, {usual:g} on as "
+                f"of others, got {numbers[number + 1]:g}; a snapshot is missing, which has to be put there; or name the times "
+                "that the files hold in time_step."
+            )
+
+
+def _label(piece: Located) -> str:
+    """The file of a piece, and its array where there are several."""
+    return f"{piece.about.source}, {piece.arrays[0]}" if piece.group else str(piece.about.source)

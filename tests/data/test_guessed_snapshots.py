@@ -1,0 +1,68 @@
+"""What is guessed of a file that is one snapshot, and of arrays that are one each."""
+
+import numpy as np
+import pytest
+import xarray
+import yaml
+
+from matey.data import open_dataset
+from matey.data.describing import guess_description
+from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5, write_netcdf
+
+FIRST = {
+    "HDF5": "run_0/plt_0.h5",
+    "NumPy": "sim0_u_0000.npy",
+    "netCDF": "run_0/out0.nc",
+    "Zarr": "run_0/0.zarr",
+    "numbered arrays": "run_0.h5",
+}
+ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}, "spacing": {"y": 0.25, "x": 0.125}}
+BY_HAND = {
+    "HDF5": {"axes": ["y", "x"]},
+    "NumPy": {
+        "axes": ["component", "y", "x"],
+        "files": "sim*_u_*.npy",
+        "fields": {name: {"index": number} for number, name in enumerate("hq")},
+        "time_step": 0.25,
+    },
+    "numbered arrays": {"axes": ["y", "x"], "files": "run_*.h5"},
+}
+
+
+@pytest.mark.parametrize("layout", FIRST)
+def test_a_guess_from_one_snapshot_with_its_questions_answered_reads_all(tmp_path, layout):
+    LAYOUTS[layout](tmp_path)
+    guess = guess_description(tmp_path / FIRST[layout], tmp_path)
+    description = yaml.safe_load(guess.text)
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description | ANSWERS | BY_HAND.get(layout, {})))
+    data = open_dataset(tmp_path)
+    assert data.num_trajectories == 2
+    for number in range(2):
+        np.testing.assert_array_equal(data.read(number, 0, NUM_SNAPSHOTS)[:, :, 0], VALUES[number])
+
+
+def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
+    write_hdf5(tmp_path)
+    guess = guess_description(tmp_path / "run_0" / "plt_0.h5", tmp_path)
+    assert (
+        "# 24 files run_*/plt_*.h5 differ in a number: where each is one snapshot, leave time out of axes."
+        in guess.text
+    )
+    assert "such as [time, x], or of one snapshot [y, x], in the order" in guess.text
+    assert guess.tree["time_step"] == {"attribute": "time"} and list(guess.tree["parameters"]) == ["nu"]
+    alone = guess_description(tmp_path / "run_0" / "plt_0.h5", tmp_path / "run_0")
+    assert alone.tree["files"] == "plt_*.h5"
+
+
+def test_files_with_many_times_each_are_not_taken_for_snapshots(tmp_path):
+    write_netcdf(tmp_path, at_once=4)
+    tree = guess_description(tmp_path / "run_0" / "out0.nc", tmp_path).tree
+    assert tree["files"] == "run_0/out0.nc" and "concat" not in tree
+
+
+def test_axes_of_a_snapshot_are_known_by_their_names(tmp_path):
+    for step in range(4):
+        values = {"h": (("lat", "lon", "component"), np.ones((8, 12, 2), "f4")), "t": 0.5 * step}
+        xarray.Dataset(values).to_netcdf(tmp_path / f"a{step}.nc", engine="netcdf4")
+    tree = guess_description(tmp_path / "a0.nc", tmp_path).tree
+    assert (tree["axes"], tree["time_step"], tree["files"]) == (["y", "x", "component"], "t", "a*.nc")

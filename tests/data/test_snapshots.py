@@ -1,0 +1,203 @@
+"""A file, or an array, for each snapshot: values at their own times, windows that read no others, words for what is amiss."""
+
+import h5py
+import numpy as np
+import pytest
+import xarray
+
+from matey.data import DataError, open_dataset, split_set
+from matey.data.fingerprints import fingerprints
+from matey.data.index import Index
+from matey.data.split_record import RecordedParts, record_split
+from tests.support.described_files import describe
+from tests.support.snapshot_files import (
+    COMMON,
+    LAYOUTS,
+    NUM_SNAPSHOTS,
+    TIMES,
+    VALUES,
+    write_arrays,
+    write_hdf5,
+    write_npy,
+    write_several_at_once,
+)
+
+
+@pytest.fixture(params=list(LAYOUTS))
+def folder(request, tmp_path):
+    return written(tmp_path / "data", LAYOUTS[request.param])
+
+
+def written(folder, writer, **changes):
+    describe(folder.parent, writer(folder) | changes).rename(folder / "matey.yaml")
+    return folder
+
+
+def test_every_snapshot_lies_at_its_own_time_and_step_9_before_step_10(folder):
+    data = open_dataset(folder)
+    assert (data.system, data.fields, data.num_trajectories) == ("advection", ("height", "tracer"), 2)
+    for number, about in enumerate(data.trajectories):
+        assert (about.num_frames, about.time_step, about.spacing) == (NUM_SNAPSHOTS, 0.25, (1.0, 0.25, 0.125))
+        np.testing.assert_array_equal(data.read(number, 1, 12)[:, :, 0], VALUES[number, 1:])
+    cells = (slice(0, 1), slice(1, 3), slice(2, 5))
+    np.testing.assert_array_equal(data.read(1, 8, 11, cells)[:, :, 0], VALUES[1, 8:11, :, 1:3, 2:5])
+
+
+def test_times_are_those_that_the_snapshots_hold(folder):
+    data = open_dataset(folder)
+    found = data.coordinates("time", [0, 1])
+    assert found is None if isinstance(data.description.time_step, float) else np.array_equal(found.values, TIMES)
+
+
+def test_first_frame_and_stride_count_snapshots_and_not_files(tmp_path):
+    data = open_dataset(written(tmp_path / "data", write_several_at_once, first_frame=1, stride=3))
+    assert (data.trajectories[0].num_frames, data.trajectories[0].time_step) == (4, 0.75)
+    np.testing.assert_array_equal(data.read(1, 0, 4)[:, :, 0], VALUES[1, 1::3])
+    np.testing.assert_array_equal(data.coordinates("time", [1]).values, TIMES[1::3])
+
+
+def test_a_window_reads_its_own_snapshots_and_no_others(tmp_path):
+    folder = written(tmp_path / "data", write_hdf5)
+    data = open_dataset(folder)
+    assert len(data.sources) == 2 * NUM_SNAPSHOTS and data.trajectories[1].name == "run_1"
+    for step in (0, 1, 2, 5, 6, 7, 8, 9, 10, 11):
+        (folder / "run_1" / f"plt_{10 * step}.h5").unlink()
+    np.testing.assert_array_equal(data.read(1, 3, 5)[:, :, 0], VALUES[1, 3:5])
+    with pytest.raises(DataError, match=r"plt_50\.h5 does not exist or is no file; it may have been moved"):
+        data.read(1, 3, 6)
+
+
+def test_snapshots_that_are_named_are_opened_without_the_others(tmp_path):
+    folder = written(tmp_path / "data", write_hdf5)
+    (only,) = open_dataset(folder / "run_1" / "plt_30.h5").trajectories
+    assert (only.num_frames, only.source.name, only.parameters) == (1, "plt_30.h5", {"nu": 1.5})
+    data = open_dataset(folder / "run_1" / "plt_?0.h5")
+    np.testing.assert_array_equal(data.read(0, 0, 9)[:, :, 0], VALUES[1, 1:10])
+    assert open_dataset(folder / "run_0").num_trajectories == 1
+
+
+def test_an_array_of_all_trajectories_for_each_snapshot(tmp_path):
+    for step in range(NUM_SNAPSHOTS):
+        np.save(tmp_path / f"u{step}.npy", VALUES[:, step, 0])
+    fields = {"height": None}
+    describe(tmp_path, COMMON | {"axes": ["trajectory", "y", "x"], "fields": fields, "time_step": 0.25})
+    data = open_dataset(tmp_path)
+    assert [about.name for about in data.trajectories] == ["0", "1"]
+    np.testing.assert_array_equal(data.read(1, 0, 12)[:, 0, 0], VALUES[1, :, 0])
+
+
+def test_what_is_given_in_each_file_is_read_at_its_own_time(tmp_path):
+    description = write_hdf5(tmp_path / "data")
+    describe(tmp_path / "data", description | {"fields": {"height": "h"}, "given": {"source": "q"}})
+    data = open_dataset(tmp_path / "data")
+    assert data.given_in_time == {"source"}
+    np.testing.assert_array_equal(data.read_given(1, 4, 11)[:, 0, 0], VALUES[1, 4:11, 1])
+
+
+def test_what_is_given_once_beside_arrays_of_snapshots_is_constant(tmp_path):
+    folder = written(tmp_path / "data", write_arrays, given={"depth": "depth"})
+    with h5py.File(folder / "all.h5", "a") as file:
+        file["depth"] = VALUES[0, 0, 0]
+    data = open_dataset(folder)
+    assert data.given == ("depth",) and not data.given_in_time
+    np.testing.assert_array_equal(data.read_given(1, 4, 11)[:, 0, 0], VALUES[:1, 0, 0])
+
+
+def test_fingerprints_are_those_of_the_same_values_in_one_file(tmp_path):
+    apart = open_dataset(written(tmp_path / "apart", write_npy))
+    (tmp_path / "one").mkdir()
+    np.save(tmp_path / "one" / "a.npy", VALUES)
+    axes = {"axes": ["trajectory", "time", "component", "y", "x"], "time_step": 0.25}
+    fields = {name: {"index": number} for number, name in enumerate(apart.fields)}
+    whole = open_dataset(describe(tmp_path / "one", COMMON | axes | {"fields": fields}))
+    assert fingerprints(apart, [0, 1]) == fingerprints(whole, [0, 1])
+
+
+def test_a_recorded_split_holds_for_whole_trajectories_and_sees_new_snapshots(tmp_path):
+    folder = written(tmp_path / "data", write_npy)
+    data = open_dataset(folder)
+    split = split_set(data, (0.5, 0.5, 0), seed=0)
+    record = record_split([data], [split], (0.5, 0.5, 0), 0, None)
+    parts = RecordedParts(record).parts_of(open_dataset(folder), 0)
+    assert sorted(parts) == ["train", "valid"] and parts[split.valid[0]] == "valid"
+    np.save(folder / "sim1_u_0012.npy", VALUES[1, 0])
+    later = record_split([open_dataset(folder)], [split], (0.5, 0.5, 0), 0, None)
+    assert record.changes(later).endswith("changed: " + str(folder / "sim1_u_0000.npy"))
+
+
+def test_a_trajectory_is_described_anew_when_one_of_its_files_has_changed(tmp_path):
+    folder = written(tmp_path / "data", write_npy)
+    index = Index("code")
+    open_dataset(folder, index=index)
+    assert open_dataset(folder, index=Index("code", index.text())).trajectories[1].num_frames == NUM_SNAPSHOTS
+    np.save(folder / "sim1_u_0007.npy", VALUES[1, 7, :, :4])
+    with pytest.raises(DataError, match=r"sim1_u_0007.npy: expected the grid .*, got \(1, 4, 12\)"):
+        open_dataset(folder, index=Index("code", index.text()))
+
+
+def gone(folder):
+    (folder / "run_0" / "plt_40.h5").unlink()
+
+
+def of_other_shape(folder):
+    with h5py.File(folder / "run_0" / "plt_40.h5", "a") as file:
+        for name in "hq":
+            del file[name]
+            file[name] = np.ones((4, 6))
+
+
+def without_a_time(folder):
+    with h5py.File(folder / "run_0" / "plt_40.h5", "a") as file:
+        del file.attrs["time"]
+
+
+def without_a_field(folder):
+    with h5py.File(folder / "run_0" / "plt_40.h5", "a") as file:
+        del file["q"]
+
+
+def of_two_kinds_of_names(folder):
+    (folder / "run_0" / "plt_40.h5").rename(folder / "run_0" / "plt_a_7.h5")
+
+
+WRONG = {
+    "missing by the times": (gone, {}, r"got a step of 0.5 at number 4 .* missing between .*plt_30.h5 and .*plt_50.h5, put it"),
+    "missing by the numbers": (gone, {"time_step": 0.25}, r"plt_50.h5: expected number 40 after 30, 10 on .*, got 50; a snap"),
+    "another shape": (of_other_shape, {}, r"plt_40.h5: expected the grid \(z, y, x\) = \(1, 8, 12\) .*_0.h5, got \(1, 4, 6\)"),
+    "no time": (without_a_time, {}, r"plt_40.h5: expected an attribute 'time' with the time of the snapshot, found nu;"),
+    "no field": (without_a_field, {}, r"plt_40.h5: expected an array 'q' for the field 'tracer'"),
+    "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),
+    "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, and first_frame is 12; lower that"),
+    "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, "leave 'concat' out"),
+    "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute is the time of a single snap"),
+    "two wildcards": (lambda folder: None, {"axes": ["time", "y", "x"], "fields": {"h": "*/*"}}, "the last '.' stands for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_amiss_is_a_sentence_that_names_the_file(tmp_path, case):
+    change, changes, words = WRONG[case]
+    folder = written(tmp_path / "data", write_hdf5, **changes)
+    change(folder)
+    with pytest.raises(DataError, match=words) as refused:
+        open_dataset(folder)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_trajectories_that_one_wildcard_runs_together_are_refused(tmp_path):
+    folder = written(tmp_path / "data", write_npy, files="*.npy")
+    with pytest.raises(DataError, match=r"Write a \* for that number into 'files' and others .* run_\*/u_\*.npy"):
+        open_dataset(folder)
+
+
+def test_times_from_another_date_in_each_file_are_refused(tmp_path):
+    for day in range(3):
+        times = np.array([f"2024-01-0{day + 1}"], "datetime64[ns]")
+        values = xarray.Dataset({"h": (("time", "y", "x"), VALUES[0, day : day + 1, 0])}, {"time": times})
+        values.to_netcdf(tmp_path / f"a{day}.nc", engine="netcdf4")
+    about = {"axes": ["time", "y", "x"], "concat": "time", "time_step": "time", "fields": {"height": "h"}}
+    describe(tmp_path, COMMON | about)
+    with pytest.raises(
+        DataError, match=r"a1.nc: its times are in 'days since 2024-01-02.*', those of .*a0.nc in .*one date"
+    ):
+        open_dataset(tmp_path)

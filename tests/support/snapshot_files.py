@@ -1,0 +1,108 @@
+"""Writers of data in a file, or an array, for each snapshot, each with the description that goes with it."""
+
+import h5py
+import numpy as np
+import xarray
+
+from tests.support.layout_files import NUM_X, NUM_Y, coded
+
+NUM_SNAPSHOTS = 12  # so that step 9 comes before step 10, which it does not by the alphabet
+VALUES = coded(2, 2, NUM_SNAPSHOTS)  # (trajectory, t, f, y, x)
+TIMES = np.arange(NUM_SNAPSHOTS) / 4
+COMMON = {
+    "system": "advection",
+    "axes": ["y", "x"],
+    "fields": {"height": "h", "tracer": "q"},
+    "spacing": {"y": 0.25, "x": 0.125},
+    "boundary": {"y": "wall", "x": "periodic"},
+}
+
+
+def write_hdf5(folder):
+    """A folder for each trajectory, times and parameters as attributes; steps without leading zeros."""
+    for run, of_run in enumerate(VALUES):
+        (folder / f"run_{run}").mkdir(parents=True)
+        for step, values in enumerate(of_run):
+            with h5py.File(folder / f"run_{run}" / f"plt_{10 * step}.h5", "w") as file:
+                file["h"], file["q"] = values
+                file.attrs["time"], file.attrs["nu"] = TIMES[step], 0.5 + run
+    about = {"time_step": {"attribute": "time"}, "parameters": {"nu": {"attribute": "nu"}}}
+    return COMMON | {"files": "run_*/plt_*.h5"} | about
+
+
+def write_npy(folder):
+    """All trajectories in a folder, told apart by the first number in the names; nothing but values."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for run, of_run in enumerate(VALUES):
+        for step, values in enumerate(of_run):
+            np.save(folder / f"sim{run}_u_{step:04d}.npy", values)
+    fields = {"height": {"index": 0}, "tracer": {"index": 1}}
+    return COMMON | {"files": "sim*_u_*.npy", "axes": ["component", "y", "x"], "fields": fields, "time_step": 0.25}
+
+
+def _along(run, steps):
+    axes = ("time", "y", "x")[0 if isinstance(steps, slice) else 1 :]
+    values = {name: (axes, VALUES[run, steps, field]) for field, name in enumerate("hq")}
+    places = {"time": TIMES[steps], "y": np.arange(NUM_Y) / 4, "x": np.arange(NUM_X) / 8}
+    return xarray.Dataset(values, places)
+
+
+def write_netcdf(folder, at_once=1):
+    """An axis of time in each file, as xarray and most climate models have it."""
+    for run in range(len(VALUES)):
+        (folder / f"run_{run}").mkdir(parents=True)
+        for first in range(0, NUM_SNAPSHOTS, at_once):
+            file = folder / f"run_{run}" / f"out{first}.nc"
+            _along(run, slice(first, first + at_once)).to_netcdf(file, engine="netcdf4")
+    about = {"axes": ["time", "y", "x"], "concat": "time", "time_step": "time", "spacing": {"y": "y", "x": "x"}}
+    return COMMON | {"files": "run_*/out*.nc"} | about
+
+
+def write_several_at_once(folder):
+    """Five snapshots in a file, and two in the last."""
+    return write_netcdf(folder, at_once=5)
+
+
+def write_zarr(folder):
+    """A store for each snapshot."""
+    for run in range(len(VALUES)):
+        for step in range(NUM_SNAPSHOTS):
+            _along(run, step).to_zarr(folder / f"run_{run}" / f"{step}.zarr", zarr_format=3, consolidated=False)
+    return COMMON | {"files": "run_*/*.zarr", "time_step": "time"}
+
+
+def write_arrays(folder):
+    """One file for all, a group for each trajectory and in it one for each snapshot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "all.h5", "w") as file:
+        for run, of_run in enumerate(VALUES):
+            file.create_group(f"runs/{run}").attrs["nu"] = 0.5 + run
+            for step, values in enumerate(of_run):
+                group = file.create_group(f"runs/{run}/step_{step}")
+                group["h"], group["q"] = values
+                group["time"] = TIMES[step]
+    fields = {"height": "runs/*/step_*/h", "tracer": "runs/*/step_*/q"}
+    about = {"time_step": "runs/*/step_*/time", "parameters": {"nu": {"attribute": "nu"}}}
+    return COMMON | {"files": "all.h5", "fields": fields} | about
+
+
+def write_numbered_arrays(folder):
+    """A file for each trajectory, the time of a snapshot in the name of its arrays, and one array of all times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for run, of_run in enumerate(VALUES):
+        with h5py.File(folder / f"run_{run}.h5", "w") as file:
+            for time, values in zip(TIMES, of_run, strict=True):
+                file[f"h_t{time:g}"], file[f"q_t{time:g}"] = values
+            file["times"] = TIMES
+    return COMMON | {"fields": {"height": "h_t*", "tracer": "q_t*"}, "time_step": "times"}
+
+
+LAYOUTS = {
+    "HDF5": write_hdf5,
+    "NumPy": write_npy,
+    "netCDF": write_netcdf,
+    "netCDF, several at once": write_several_at_once,
+    "Zarr": write_zarr,
+    "groups": write_arrays,
+    "numbered arrays": write_numbered_arrays,
+}
