@@ -209,7 +209,7 @@ class DataDescription(Section):
 
     @property
     def snapshots(self) -> Literal["files", "arrays"] | None:
-        """What a trajectory is put together from: its files, or arrays of a file; None where it lies in one array.
+        """Whether a trajectory is put together from its files or from arrays of a file; None where it lies in one array.
 
         Without an axis 'time', the last '*' in the paths of the arrays stands for the snapshots; without '*', files are these.
         """

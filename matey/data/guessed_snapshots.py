@@ -25,7 +25,7 @@ class Snapshots:
         file: the file that is looked at, as the description names it.
         files: glob of all files whose names differ from its own in their last number, of those in folders beside its own too.
         count: number of these files, or of arrays in the file, where there are several.
-        what: what is counted.
+        what: name of what is counted, for a message.
     """
 
     file: str

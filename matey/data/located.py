@@ -18,7 +18,7 @@ class Located:
     Attributes:
         about: the trajectory.
         sample: index of the trajectory along the arrays' axis, where there is one.
-        group: what each ``*`` in the paths of the arrays stands for.
+        group: names that stand in the place of each ``*`` in the paths of the arrays.
         arrays: name of the array of each field.
         given: name of the array of each given field, by its name.
         along: name of the array of coordinates of each axis that has one.
