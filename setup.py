@@ -22,7 +22,8 @@ class BuildWithShipped(build_py):
                 shutil.copytree(name, shipped / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
 
 
-FORECAST = ["netCDF4>=1.7", "xarray>=2024.10", "zarr>=3", "imageio-ffmpeg>=0.5"]
+ZARR = "zarr>=3.1"  # before, a store of numbers could name a codec that unpickles, and so runs, what its chunks hold
+FORECAST = ["netCDF4>=1.7", "xarray>=2024.10", ZARR, "imageio-ffmpeg>=0.5"]
 
 setup(
     name="matey-pde",  # "matey" on the package index is another project
@@ -60,7 +61,7 @@ setup(
         "baselines": ["neuraloperator>=1.0"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "forecast": FORECAST,
-        "formats": ["netCDF4>=1.7", "zarr>=3.0.8"],
+        "formats": ["netCDF4>=1.7", ZARR],
         "monitor": ["tensorboard>=2.17"],
         "remote": ["aiohttp>=3.10", "fsspec>=2025.3", "s3fs>=2025.3"],
         "sweep": ["optuna>=4"],
@@ -85,7 +86,6 @@ setup(
             "optuna>=4",
             "netCDF4>=1.7",
             "xarray>=2025.1",
-            "zarr>=3.0.8",
         ],
     },
     classifiers=[

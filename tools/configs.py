@@ -36,7 +36,10 @@ def main() -> int:
         return 0
     source = known.get(args.name) or next((path for path in known.values() if path.name == args.name), None)
     if source is None:
-        print(f"error: There is no configuration {args.name!r}.{hint(args.name)} See: configs list.", file=sys.stderr)
+        print(
+            f"error: There is no configuration {args.name!r}.{hint(args.name)} See `matey configs list`.",
+            file=sys.stderr,
+        )
         return 2
     if args.what == "show":
         print(source.read_text(encoding="utf-8"), end="")

@@ -1,4 +1,4 @@
-"""Reproduce a study from start to plot.
+r"""Reproduce a study from start to plot.
 
     python tools/reproduce.py data_efficiency --scale tiny
     python tools/reproduce.py data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
@@ -27,9 +27,9 @@ several sizes (figure 3), and uniform and adaptive tokens on more and more cells
 what each model costs, measured. The scales `tiny` (minutes, to see that it works), `small` and `laptop` (hours) simulate their
 data; `paper` has the paper's settings, and expects its data in data/.
 
-All write results.csv, results.txt and results.png (the last three into a folder of their name in --out), go on where they were
-interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. `report` puts all studies
-of a folder on one page.
+All studies write results.csv, results.txt and results.png into --out (`adaptivity`, `schemes` and `scaling_of_tokens` into a
+folder of their name in it), go on where they were interrupted, run --jobs trainings at the same time, and hand each training to
+Slurm with --submit. `report` puts all studies of a folder on one page.
 """
 
 from __future__ import annotations

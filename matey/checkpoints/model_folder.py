@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from matey.checkpoints.run_files import MODEL_CONFIG
 from matey.checkpoints.trained_folder import CheckpointError
+from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.config.schema import Count, Scales, TokensSection
@@ -90,7 +91,7 @@ def load_model(folder: Path) -> MateyModel:
     if bad:
         raise CheckpointError(
             f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: whatever it predicted would be "
-            "worthless; take the model of an earlier checkpoint (tools/convert_checkpoint.py)."
+            f"worthless; take the model of an earlier checkpoint ({started_as('tools/convert_checkpoint.py', 'convert')})."
         )
     return model
 

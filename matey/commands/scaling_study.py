@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matey.commands import ROOT
 from matey.config import load_config, load_deepspeed_config
+from matey.config.flags import started_as
 from matey.mistakes import writing
 from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
@@ -76,7 +77,7 @@ def plan(args: argparse.Namespace) -> int:
             f"Micro-batches shrink from {largest} samples to {min(small)}, since no larger number up to train.micro_batch "
             "divides a rank's share, and that is slow; choose both such that it does."
         )
-    print(f"Expected on {machine.name}. Next: python tools/scaling_study.py run --out {args.out}")
+    print(f"Expected on {machine.name}. Next: {started_as('tools/scaling_study.py', 'study')} run --out {args.out}")
     return 0
 
 

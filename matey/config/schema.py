@@ -43,7 +43,7 @@ class ModelSection(Section):
     )
     local_cascade: bool = Field(
         False,
-        description="whether it works on these, fine to coarse, in a cascade: each sees what the next one predicts",
+        description="whether its schemes work one after the other, coarsest first, each told what the one before it predicts",
     )
     statistics: bool = Field(
         True,

@@ -62,7 +62,8 @@ class MateyConfig(PretrainedConfig):
         overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
         local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.
         local_scales: cells along each axis that the operator's schemes take the mean of, one after the other.
-        local_cascade: whether these schemes, which then go from fine to coarse, each see what the next one predicts.
+        local_cascade: whether these schemes, then named from fine to coarse, work one after the other, coarsest first, each
+            told what the one before it predicts.
         statistics: whether the network is told the scales that the normalisation takes out of a sample.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).

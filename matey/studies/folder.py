@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matey.config.flags import started_as
 from matey.mistakes import Mistake
 
 Row = dict[str, Any]
@@ -48,7 +49,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         tree: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
-            f"{folder} holds no study; make one with `tools/scaling_study.py plan --out {folder}`."
+            f"{folder} holds no study; make one with `{started_as('tools/scaling_study.py', 'study')} plan --out {folder}`."
         ) from None
     return tree
 

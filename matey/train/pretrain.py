@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from matey.config import ConfigError, RunConfig
+from matey.config.flags import started_as
 from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_same_run
@@ -28,7 +29,8 @@ def pretrain(
         only_describe: whether to say only what would be done, and not to train.
     """
     if run.finetune is not None:
-        raise ConfigError("The run YAML has a section 'finetune': start it with launch/finetune.py, or remove that.")
+        finetune = started_as("launch/finetune.py", "finetune")
+        raise ConfigError(f"The run YAML has a section 'finetune': start it with `{finetune}`, or remove that.")
     check_same_run(run, deepspeed_config)
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)

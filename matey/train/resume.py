@@ -14,6 +14,7 @@ from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import LATEST
 from matey.checkpoints.source import AVERAGE, Source, layout_of
+from matey.config.flags import started_as
 from matey.mistakes import Mistake, one_line
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
@@ -63,9 +64,10 @@ def let_lost_contact_through(error: Exception) -> None:
 def _convert_first(source: Source, layout: str) -> str:
     run = source.folder.parent.parent
     new = run.with_name(f"{run.name}_universal")
+    convert = started_as("tools/convert_checkpoint.py", "convert")
     return (
         f"{source.folder} was saved by {source.num_ranks} ranks {source.layout}, and this run has {world_size()} ranks "
-        f"{layout}. Convert it with `python tools/convert_checkpoint.py {run} --to universal --out {new}` and go on with "
+        f"{layout}. Convert it with `{convert} {run} --to universal --out {new}` and go on with "
         f"--resume --set output.dir={new}."
     )
 

@@ -1,5 +1,9 @@
 """What is said of descriptions and files that do not fit each other, and of what is not supported."""
 
+import json
+import os
+import pickle
+
 import h5py
 import numpy as np
 import pytest
@@ -183,3 +187,34 @@ def test_an_array_of_a_store_without_any_chunk_was_never_filled(tmp_path):
         chunk.unlink()
     with pytest.raises(DataError, match=r"h: a shape of .* was never filled"):
         open_dataset(path)
+
+
+class Runs:
+    """An object that makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        {"compressor": {"id": "pickle"}},
+        {"filters": [{"id": "pickle"}]},
+        {"dtype": "|O", "fill_value": "", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]},
+    ],
+    ids=["compressor", "filter", "objects"],
+)
+def test_a_store_whose_codec_unpickles_is_refused_and_runs_nothing(tmp_path, codecs):
+    path, ran = write(tmp_path / "data", "Zarr 2"), tmp_path / "ran"
+    (path.with_name("a.zarr") / ".zmetadata").unlink()  # a copy of all others
+    about = path.with_name("a.zarr") / "h" / ".zarray"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "compressor": None, "filters": None, **codecs}))
+    for chunk in about.parent.glob("[0-9]*"):
+        chunk.write_bytes(pickle.dumps(Runs(ran)))
+    with pytest.raises(DataError, match="cannot be read as Zarr|expected real numbers for the field 'height'"):
+        open_dataset(path).read(0, 0, 1)
+    assert not ran.exists()
