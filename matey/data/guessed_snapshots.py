@@ -11,6 +11,7 @@ from matey.config.description import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
 from matey.data.remote.paths import matches, seen_from, within
+from matey.data.trajectories import DataError
 
 _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
 _TIMES = ("time", "times", "t")
@@ -40,13 +41,13 @@ class Snapshots:
         if len(arrays) >= _LEAST:
             return cls(own, own, len(arrays), "arrays of each kind")
         alike, folder = glob_of(path.stem) + path.suffix, seen_from(beside, path.parent)
-        if len(matches(path.with_name(alike))) < _LEAST:
+        if _num_matches(path.with_name(alike)) < _LEAST:
             return cls(own, own, 1, "")
         patterns = [f"{folder}/{alike}".removeprefix("./")]
-        if not folder.startswith("."):
-            head, _, last = folder.rpartition("/")
+        head, _, last = folder.rpartition("/")
+        if not folder.startswith(".") and not head.endswith(":/"):  # no folder above, and no host
             patterns.append("/".join(filter(None, (head, glob_of(last), alike))))
-        found = {pattern: len(matches(within(beside, pattern))) for pattern in patterns}
+        found = {pattern: _num_matches(within(beside, pattern)) for pattern in patterns}
         best = max(found, key=lambda pattern: found[pattern])
         return cls(own, best, found[best], f"files {best}")
 
@@ -79,6 +80,13 @@ class Snapshots:
         return next(({"attribute": key} for key in attributes if key.lower() in _TIMES), None)
 
 
+def _num_matches(pattern: Path) -> int:
+    try:
+        return len(matches(pattern))
+    except DataError:  # a server that lists nothing
+        return 0
+
+
 def glob_of(name: str) -> str:
     """Return a name with ``*`` for its last number."""
     return _LAST_NUMBER.sub("*", name)
@@ -87,12 +95,15 @@ def glob_of(name: str) -> str:
 def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
     """Return arrays by name; those in groups of the same members, or that a number tells apart, are one, with ``*``."""
     for depth in range(max((name.count("/") for name in arrays), default=-1) + 1):
-        for starred in (glob_of, lambda part: "*"):
+        for by_number in (True, False):
             found: dict[str, list[str]] = {}
             for name in arrays:
                 parts = name.split("/")
-                own = [*parts[:depth], starred(parts[depth]), *parts[depth + 1 :]] if len(parts) > depth else parts
-                found.setdefault("/".join(own), []).append(name)
+                if by_number and len(parts) > depth:
+                    parts[depth] = glob_of(parts[depth])
+                elif len(parts) > depth + 1:
+                    parts[depth] = "*"
+                found.setdefault("/".join(parts), []).append(name)
             counts = {len(names) for pattern, names in found.items() if "*" in pattern}
             ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # arrays, not groups
             if len(counts) == 1 and max(counts) > (MOST_COMPONENTS if ends else 1):

@@ -1,5 +1,6 @@
 """What is guessed of a file that is one snapshot, and of arrays that are one each."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray
@@ -58,6 +59,15 @@ def test_files_with_many_times_each_are_not_taken_for_snapshots(tmp_path):
     write_netcdf(tmp_path, at_once=4)
     tree = guess_description(tmp_path / "run_0" / "out0.nc", tmp_path).tree
     assert tree["files"] == "run_0/out0.nc" and "concat" not in tree
+
+
+def test_many_arrays_in_a_file_are_no_snapshots_unless_numbers_name_them(tmp_path):
+    for name, names in {"words": "abcdefghijkl", "numbers": [f"a{number}" for number in range(12)]}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            for array in names:
+                file[array] = np.ones((8, 12), "f4")
+    assert len(guess_description(tmp_path / "words.h5", tmp_path).tree["fields"]) == 12
+    assert guess_description(tmp_path / "numbers.h5", tmp_path).tree["fields"] == {"a": "a*"}
 
 
 def test_axes_of_a_snapshot_are_known_by_their_names(tmp_path):

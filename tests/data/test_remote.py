@@ -23,6 +23,7 @@ from tests.support import described_files
 from tests.support.paths import ROOT
 from tests.support.programs import start
 from tests.support.seed_group_files import write_seed_groups
+from tests.support.snapshot_files import VALUES, write_hdf5
 from tests.support.web_server import serve
 
 pytest.importorskip("aiohttp")
@@ -106,6 +107,14 @@ def test_a_description_here_names_files_elsewhere_one_by_one_or_by_a_glob(server
         description = described_files.write(tmp_path / "here", files=pattern)
         data = open_dataset(description)
         assert [str(source) for source in data.sources] == [files["train"]], part
+
+
+def test_a_file_elsewhere_for_each_snapshot_is_found_by_a_glob(server, tmp_path):
+    description = write_hdf5(tmp_path / "served" / "data")
+    described_files.describe(tmp_path, description | {"files": f"{server.address}/data/run_*/plt_*.h5"})
+    data = open_dataset(tmp_path / "matey.yaml")
+    assert [about.name for about in data.trajectories] == ["run_0", "run_1"]
+    np.testing.assert_array_equal(data.read(1, 8, 12)[:, :, 0], VALUES[1, 8:])
 
 
 def test_a_path_starts_from_its_folder_unless_it_is_elsewhere(tmp_path):

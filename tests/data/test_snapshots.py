@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import xarray
 
+from matey.config import load_config
+from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.fingerprints import fingerprints
 from matey.data.index import Index
 from matey.data.split_record import RecordedParts, record_split
+from matey.data.windows import num_starts
+from matey.train.run_data import open_data
 from tests.support.described_files import describe
 from tests.support.snapshot_files import (
     COMMON,
@@ -182,6 +186,21 @@ def test_what_is_amiss_is_a_sentence_that_names_the_file(tmp_path, case):
     with pytest.raises(DataError, match=words) as refused:
         open_dataset(folder)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_run_keeps_the_description_of_snapshots_in_its_own_yaml(tmp_path, run_yaml):
+    description = write_hdf5(tmp_path / "data")
+    sets = [{"path": str(tmp_path / "data"), "description": description}]
+    run = load_config(run_yaml(data={"sets": sets, "split": [0.5, 0.5, 0]}))
+    assert [data.num_trajectories for data in open_data(run).sets] == [2]
+    (tmp_path / "again.yaml").write_text(dump_config(run))
+    assert load_config(tmp_path / "again.yaml") == run
+
+
+def test_files_of_one_time_each_without_concat_are_told_of_it(tmp_path):
+    folder = written(tmp_path / "data", LAYOUTS["netCDF"], concat=None)
+    with pytest.raises(DataError, match="got 1; .* Files of one snapshot each are described as such by concat: time"):
+        num_starts(open_dataset(folder).trajectories[0], 1, 1)
 
 
 def test_trajectories_that_one_wildcard_runs_together_are_refused(tmp_path):
