@@ -8,6 +8,9 @@ bounds is reported as diverged.
     python launch/evaluate.py --checkpoint runs/demo models/matey-micro --data data/new --out runs/compared
 
 sets several models side by side in one table and one page, each on the same windows of the data of --data or of the first run.
+Peers that `tools/reproduce.py peers` trained may be among them:
+
+    python launch/evaluate.py --checkpoint runs/demo runs/peers/points/unet-shallow_water-110-0 --out runs/compared
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.checkpoints.trained_folder import is_run
+from matey.checkpoints.trained_folder import is_peer, is_run
 from matey.config import flags
 from matey.config.flags import FlagError, at_least, check_device
 from matey.mistakes import ends_with_sentence
@@ -31,7 +34,7 @@ def main() -> int:
     at_least(1, "--batch", args.batch)
     check_device(args.device)
     for folder in args.checkpoint:
-        is_run(folder)  # raises where it is nothing that could be evaluated
+        is_peer(folder) or is_run(folder)  # raises where it is nothing that could be evaluated
     from matey.commands.evaluate import main as evaluate
 
     return evaluate(args)
@@ -46,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         type=flags.path,
         metavar="RUN_OR_MODEL",
-        help="folder of a run, or its model/; of several, all are evaluated on the same windows and set side by side",
+        help="folder of a run, its model/, or a peer; of several, all are evaluated on the same windows and set side by side",
     )
     parser.add_argument(
         "--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run"

@@ -97,7 +97,7 @@ def load_model(folder: Path) -> MateyModel:
 
 
 def _read_config(folder: Path) -> _ModelJson:
-    tree = _read_json(folder / MODEL_CONFIG)
+    tree = read_json(folder / MODEL_CONFIG)
     kind = tree.get("model_type")
     if kind is None:
         raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
@@ -106,7 +106,7 @@ def _read_config(folder: Path) -> _ModelJson:
     for key in _REFUSED:
         if tree.get(key) is not None:
             raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which is not read here; take a plain model.")
-    return _validated(_ModelJson, in_names_of_today(tree), folder / MODEL_CONFIG)
+    return validated(_ModelJson, in_names_of_today(tree), folder / MODEL_CONFIG)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -115,7 +115,7 @@ def _weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS]
     if not (folder / INDEX).is_file():
         raise CheckpointError(f"{folder} has no {WEIGHTS} or {INDEX}; expected what save_pretrained writes.")
-    index = _validated(_Index, _read_json(folder / INDEX), folder / INDEX)
+    index = validated(_Index, read_json(folder / INDEX), folder / INDEX)
     files = [folder / name for name in sorted(set(index.weight_map.values()))]
     for file in files:
         if not file.is_file():
@@ -143,7 +143,8 @@ def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
             ) from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file with a JSON object; raises CheckpointError where there is none."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}; expected what save_pretrained writes.")
     try:
@@ -155,7 +156,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
+def validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
+    """Return what a file holds in the form of a schema; raises CheckpointError where it has another."""
     try:
         return schema.model_validate_json(
             json.dumps(tree), strict=True

@@ -7,6 +7,9 @@ metrics.jsonl                     a line for each logged step
 checkpoints/step_000100/  latest  DeepSpeed's; `latest` names the newest whole one
 model/config.json ...             the best weights, in the form of Hugging Face
 metrics.json  report.html         what an evaluation adds
+
+The folder of a peer, see `matey.checkpoints.peer_folder`, has split.jsonl and seen.txt too, beside peer.json and
+peer.safetensors.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ MODEL = "model"
 MODEL_CONFIG = "config.json"
 # What a conversion takes along.
 OF_A_RUN = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
+
+PEER = "peer.json"  # what is said of it
+PEER_WEIGHTS = "peer.safetensors"
 
 RECORDS = "metrics.json"
 REPORT = "report.html"

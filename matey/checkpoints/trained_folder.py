@@ -1,10 +1,10 @@
-"""Tells a run's folder from a model's, and says in a sentence when a folder is neither; opens no file."""
+"""Tells a run's folder from a model's and a peer's, and says in a sentence when a folder is neither; opens no file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_CONFIG
+from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_CONFIG, PEER
 from matey.config import shipped
 from matey.mistakes import Mistake
 
@@ -13,11 +13,16 @@ class CheckpointError(Mistake):
     """A folder that holds no usable trained model: one sentence that says what to do."""
 
 
+def is_peer(folder: Path) -> bool:
+    """Whether a folder is that of a peer, see `matey.checkpoints.peer_folder`."""
+    return (shipped.find(folder) / PEER).is_file()
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run (it has a ``config.yaml``), or else that of a model (it has a ``config.json``).
 
     Raises:
-        CheckpointError: there is no such folder, it is neither, or the run has written no model yet.
+        CheckpointError: there is no such folder, it is neither but perhaps a peer's, or the run has written no model yet.
     """
     folder = shipped.find(folder)
     if not folder.is_dir():
@@ -34,6 +39,8 @@ def is_run(folder: Path) -> bool:
         return True
     if (folder / MODEL_CONFIG).is_file():
         return False
+    if is_peer(folder):
+        raise CheckpointError(f"{folder} holds a peer of MATEY ({PEER}), which launch/evaluate.py alone takes.")
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."

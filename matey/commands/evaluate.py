@@ -12,8 +12,10 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
+from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.trained import Trained, load_trained
+from matey.checkpoints.trained_folder import is_peer
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
@@ -22,7 +24,8 @@ from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
 from matey.mistakes import writing
-from matey.report.about import describe
+from matey.peers.kinds import PeerFacts
+from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
 from matey.report.physics import beyond_text, physics_text
@@ -40,10 +43,11 @@ def main(args: argparse.Namespace) -> int:
     models = [load(folder) for folder in args.checkpoint]
     data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
-        Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder))
+        Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder), facts_of(trained))
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
+    data = replace(data, notes=(*data.notes, *(note for each in candidates if (note := left_out(each, data)))))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
@@ -62,27 +66,29 @@ def main(args: argparse.Namespace) -> int:
         for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
             write_records(evaluation.records, args.out / folder / RECORDS)
-            own = replace(data, num_frames=candidate.num_frames)
-            about = describe(trained, own, protocol, date, command)
+            about = describe(trained, candidate.own(data), protocol, date, command)
             write_report(args.out / folder / REPORT, evaluation, about)
         if not alone:
-            facts = [fact for fact in about.facts if fact[0] in ("date", "command", "data", "note", "device")]
+            facts = [("date", date), ("command", command), *describe_context(data, device, protocol)]
             pages = [f"{folder}/{REPORT}" for folder in folders]
             write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    tables = [alone_text(evaluations[0]), READING] if alone else [comparison_text(names, evaluations), STAR]
+    tables = (
+        [alone_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
+    )
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
     return 0
 
 
-def alone_text(evaluation: Evaluation) -> str:
+def alone_text(evaluation: Evaluation, label: str) -> str:
     """Lay out what was found of one model."""
-    beyond = "" if evaluation.beyond is None else beyond_text(["MATEY"], [evaluation.beyond])
-    return "\n\n".join(filter(None, [summary_text(evaluation), physics_text(["MATEY"], [evaluation.records]), beyond]))
+    beyond = "" if evaluation.beyond is None else beyond_text([label], [evaluation.beyond])
+    texts = [summary_text(evaluation, label), physics_text([label], [evaluation.records]), beyond]
+    return "\n\n".join(filter(None, texts))
 
 
-def protocol_of(args: argparse.Namespace, models: Sequence[Trained], data: HeldOut) -> Protocol:
+def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut) -> Protocol:
     """Return what is measured: rollouts as far as there is truth, also in steps of the longest lead that all know."""
     num_true = min(args.rollout, longest_rollout(data)) or args.rollout  # where there is none at all, the plan refuses
     longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
@@ -92,19 +98,30 @@ def protocol_of(args: argparse.Namespace, models: Sequence[Trained], data: HeldO
 
 def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int) -> Beyond:
     """Roll out beyond the truth, from histories that end at the same frame for all models."""
-    own = replace(data, num_frames=candidate.num_frames)
+    own = candidate.own(data)
     return go_beyond(candidate.model, own, num_true, num_steps, start=data.num_frames - candidate.num_frames)
 
 
-def load(folder: Path) -> Trained:
-    """Load a run or a model, and say what could not be read in its folder."""
-    trained = load_trained(folder)
+def load(folder: Path) -> Trained | TrainedPeer:
+    """Load a run, a model or a peer, and say what could not be read in its folder."""
+    trained = load_peer(folder) if is_peer(folder) else load_trained(folder)
     if trained.note:
         print(trained.note)
     return trained
 
 
-def num_frames_of(args: argparse.Namespace, trained: Trained, folder: Path) -> int:
+def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
+    """Return what is said of a peer, None for MATEY."""
+    return trained.facts if isinstance(trained, TrainedPeer) else None
+
+
+def left_out(candidate: Candidate, data: HeldOut) -> str:
+    """Say of which systems a peer has no part; empty where there are none."""
+    others = [system for system in data.systems if system not in candidate.own(data).systems]
+    return f"{candidate.name} was trained on one system and is not scored on {', '.join(others)}." if others else ""
+
+
+def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer, folder: Path) -> int:
     """Return the number of history frames that a model is given."""
     num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
     if num_frames is None:
@@ -122,9 +139,10 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def select_data(args: argparse.Namespace, models: Sequence[Trained], names: Sequence[str]) -> HeldOut:
+def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], names: Sequence[str]) -> HeldOut:
     """Open the data of the command line or of the first run, and select the trajectories."""
-    trained, folder = models[0], args.checkpoint[0]
+    first = next((number for number, each in enumerate(models) if each.run is not None), 0)
+    trained, folder = models[first], args.checkpoint[first]
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
         sets = [open_dataset(path) for path in args.data]

@@ -13,12 +13,12 @@ from transformers.utils import logging as transformers_logging
 from matey.commands import ROOT, WORK
 from matey.config.shipped import find
 from matey.mistakes import writing
+from matey.peers.fno import fno_class
 from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, run_one, run_study, submit
 from matey.studies.page import write_page_of_all
-from matey.studies.peers.fno import fno_class
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
 from matey.studies.pretraining.running import PretrainingStudy

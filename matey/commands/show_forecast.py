@@ -53,5 +53,6 @@ def draw(args: argparse.Namespace) -> None:
     shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
     write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
+        assert view.layout is not None  # a run or a model has tokens
         found = f"NRMSE {error:.4f}, persistence {persistence:.4f}" if view.step else "known"
         print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from matey.data import Window, read_rollouts
 from matey.data.windows import alike
+from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.rollout import Forecaster, rollout
+from matey.evaluate.rollout import rollout
 from matey.fields import FieldBatch
 from matey.physics import CELLS, MEASURES
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from matey.data import DataError
 from matey.evaluate.evaluation import Evaluation, Protocol, Task, check_fit, evaluate, tasks_of
+from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
 from matey.model.matey import MateyModel
+from matey.peers.kinds import PeerFacts
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,36 @@ class Candidate:
         name: name that no other has.
         model: the model, on its device.
         num_frames: number of history frames that it is given.
+        facts: what is said of a peer; None for MATEY.
     """
 
     name: str
-    model: MateyModel
+    model: Forecaster
     num_frames: int
+    facts: PeerFacts | None = None
+
+    def own(self, data: HeldOut) -> HeldOut:
+        """Return what this model is given of some data: histories of its length, and a peer those of its system alone."""
+        data = replace(data, num_frames=self.num_frames)
+        return data if self.facts is None else data.of_system(self.facts.system)
 
 
-def best_of(records: Sequence[Record]) -> int:
+def side_by_side(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[Record | None, ...]]:
+    """Return rows of the same forecasts, one of each model; None of a peer that is of another system."""
+    of_models = [{(r.system, r.field, r.kind, r.lead): r for r in records} for records in records_by_model]
+    keys = dict.fromkeys(key for records in of_models for key in records)
+    return [tuple(records.get(key) for records in of_models) for key in keys]
+
+
+def one_of(row: Sequence[Record | None]) -> Record:
+    """Return the first record of a row: what it says of data and baselines holds for all."""
+    return next(record for record in row if record is not None)
+
+
+def best_of(records: Sequence[Record | None]) -> int:
     """Return which model's record has the smallest error; one whose error is not finite is never it while others are."""
-    errors = [record.nrmse for record in records]
-    return min(range(len(errors)), key=lambda index: math.inf if math.isnan(errors[index]) else errors[index])
+    errors = [math.nan if record is None else record.nrmse for record in records]
+    return min(range(len(errors)), key=lambda i: (records[i] is None, math.inf if math.isnan(errors[i]) else errors[i]))
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -57,15 +78,31 @@ def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Pr
         DataError: a model cannot take the data, or a trajectory is too short.
     """
     longest = max(candidate.num_frames for candidate in candidates)
-    tasks = tasks_of(replace(data, num_frames=longest), protocol)
     plans = []
     for candidate in candidates:
+        own = candidate.own(data)
+        tasks = tasks_of(replace(own, num_frames=longest), protocol)
         try:
-            check_fit(candidate.model, replace(data, num_frames=candidate.num_frames))
+            if isinstance(candidate.model, MateyModel):
+                check_fit(candidate.model, own)
+            elif candidate.facts is not None:
+                check_peer(candidate.facts, own)
         except DataError as error:
             raise DataError(f"{candidate.name}: {error}" if len(candidates) > 1 else str(error)) from None
         plans.append([_later(task, longest - candidate.num_frames) for task in tasks])
     return plans
+
+
+def check_peer(facts: PeerFacts, data: HeldOut) -> None:
+    """Raise DataError where a peer cannot take what there is of its system."""
+    if not data.sets:
+        raise DataError(f"It was trained on {facts.system} alone, which the data does not hold; give some with --data.")
+    if data.num_frames != facts.history:
+        raise DataError(f"It takes {facts.history} frames of history and no other number; leave out --history.")
+    for each in data.sets:
+        if each.fields != facts.fields:
+            known, there = ", ".join(facts.fields), ", ".join(each.fields)
+            raise DataError(f"It was trained on {known} of {each.system}, and the data has {there}; take other data.")
 
 
 def compare(
@@ -81,7 +118,7 @@ def compare(
         DataError: see ``TrajectorySet.read``.
     """
     return [
-        evaluate(candidate.model, replace(data, num_frames=candidate.num_frames), protocol, tasks, on_forecasts)
+        evaluate(candidate.model, candidate.own(data), protocol, tasks, on_forecasts)
         for candidate, tasks in zip(candidates, plans, strict=True)
     ]
 

@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from matey.evaluate.forecaster import Forecaster, patches_of
 from matey.fields import FieldBatch
-from matey.model.matey import MateyModel
+from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import cover, patch_grid
 
 
@@ -19,16 +20,16 @@ class BatchCost:
     Attributes:
         system: name of the PDE system.
         num_samples: number of forecasts in the batch.
-        num_tokens: number of tokens of all samples together.
+        num_tokens: number of tokens of all samples together; not a number for a peer, which has none.
         num_uniform_tokens: number of tokens of all samples together if each were cut into the finest patches
-            throughout.
+            throughout; not a number for a peer.
         seconds: seconds for the whole batch, from the fields in main memory to the prediction there.
     """
 
     system: str
     num_samples: int
-    num_tokens: int
-    num_uniform_tokens: int
+    num_tokens: float
+    num_uniform_tokens: float
     seconds: float
 
 
@@ -38,8 +39,8 @@ class Cost:
 
     Attributes:
         system: name of the PDE system.
-        tokens: mean tokens per sample.
-        uniform_tokens: mean tokens per sample of the uniform grid of the finest patches.
+        tokens: mean tokens per sample; not a number for a peer, which has none.
+        uniform_tokens: mean tokens per sample of the uniform grid of the finest patches; not a number for a peer.
         seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
         num_forecasts: number of forecasts that these means are taken over.
     """
@@ -56,15 +57,18 @@ class Cost:
         return self.tokens / self.uniform_tokens
 
 
-def batch_cost(model: MateyModel, batch: FieldBatch, num_tokens: int, seconds: float) -> BatchCost:
-    """Set the tokens that ``model`` spent on ``batch`` beside those of a uniform grid."""
+def batch_cost(model: Forecaster, batch: FieldBatch, layout: TokenLayout | None, seconds: float) -> BatchCost:
+    """Set the tokens that ``model`` spent on ``batch``, if it has any, beside those of a uniform grid."""
+    num_tokens = math.nan if layout is None else layout.num_tokens
     uniform = num_uniform_tokens(model, batch) * batch.num_samples
     return BatchCost(batch.system, batch.num_samples, num_tokens, uniform, seconds)
 
 
-def num_uniform_tokens(model: MateyModel, batch: FieldBatch) -> int:
-    """Return how many tokens a sample would have, were it cut into the finest patches throughout."""
-    finest = model.config.patches[-1]
+def num_uniform_tokens(model: Forecaster, batch: FieldBatch) -> float:
+    """Return how many tokens a sample would have, were it cut into the finest patches throughout; of peers not a number."""
+    if not (patches := patches_of(model)):
+        return math.nan
+    finest = patches[-1]
     return math.prod(patch_grid(cover((batch.num_frames, *batch.grid), finest), finest))
 
 

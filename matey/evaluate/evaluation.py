@@ -12,9 +12,10 @@ from matey.data.windows import alike, num_starts
 from matey.evaluate.beyond import Beyond
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
+from matey.evaluate.forecaster import Forecaster, patches_of, predict_with_tokens
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
-from matey.evaluate.rollout import Forecaster, rollout
+from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums
@@ -73,6 +74,15 @@ class Task:
         """Yield the windows ``size`` at a time."""
         for start in range(0, len(self.windows), size):
             yield self.windows[start : start + size]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The numbers of an evaluation, see `Evaluation`."""
+
+    records: list[Record]
+    costs: list[Cost]
+    spectra: list[Spectra]
 
 
 @dataclass(frozen=True)
@@ -140,26 +150,14 @@ def check_fit(model: MateyModel, data: HeldOut) -> None:
                 raise DataError(f"{trajectory.source}: {error}") from None
 
 
-def evaluate(
-    model: MateyModel,
+def score(
+    model: Forecaster,
     data: HeldOut,
     protocol: Protocol,
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
-) -> Evaluation:
-    """Run the tasks of `plan_tasks` on the model's device.
-
-    Args:
-        model: the trained model.
-        data: the trajectories that the windows of ``tasks`` lie in.
-        protocol: the protocol, which gives the size of the batches and the lead of the examples.
-        tasks: the forecasts to make.
-        on_forecasts: function called with the number of forecasts just made, for a progress bar.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    data = replace(data, sets=tuple(each.with_given(model.config.given) for each in data.sets))
+) -> Scores:
+    """Return the numbers alone of what `evaluate` does, for any model that predicts frames."""
     sums, spectra, costs = ErrorSums(), SpectraSums(), []
     for task in tasks:
         for windows in task.chunks(protocol.batch_size):
@@ -168,15 +166,39 @@ def evaluate(
             else:
                 score_rollout(model, data, task, windows, sums, spectra)
             on_forecasts(len(windows) * task.forecasts_per_window)
-    records = sums.records()
+    return Scores(sums.records(), mean_costs(costs), spectra.spectra())
+
+
+def evaluate(
+    model: Forecaster,
+    data: HeldOut,
+    protocol: Protocol,
+    tasks: Sequence[Task],
+    on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
+) -> Evaluation:
+    """Run the tasks of `tasks_of` on the model's device.
+
+    Args:
+        model: the trained model, which can take the data.
+        data: the trajectories that the windows of ``tasks`` lie in.
+        protocol: the protocol, which gives the size of the batches and the lead of the examples.
+        tasks: the forecasts to make.
+        on_forecasts: function called with the number of forecasts just made, for a progress bar.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    given = model.config.given if isinstance(model, MateyModel) else ()
+    data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))
+    scores = score(model, data, protocol, tasks, on_forecasts)
     lead = max(protocol.leads)
-    worst = [r.worst for r in records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
+    worst = [r.worst for r in scores.records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
     steps = protocol.rollout_steps
     return Evaluation(
-        records,
-        mean_costs(costs),
+        scores.records,
+        scores.costs,
         make_examples(model, data, lead),
-        spectra.spectra(),
+        scores.spectra,
         [make_example(model, data, _window_of(data, label, lead)) for label in worst],
         show_rollouts(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else [],
     )
@@ -226,16 +248,15 @@ def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: 
 
 
 def _score_lead(
-    model: MateyModel, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
+    model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
 ) -> list[BatchCost]:
     costs = []
     for together in alike(data.sets, windows):
         (batch,) = read_windows(data.sets, together, data.num_frames)
         names = [_trajectory_of(data, window).label for window in together]
         start = time.perf_counter()
-        tokens = model.tokens_of(batch)
-        prediction = model.predict(batch, tokens).cpu()
-        costs.append(batch_cost(model, batch, tokens.layout.num_tokens, time.perf_counter() - start))
-        patch_of_cell = patches_of_cells(batch, model.config.patches, tokens.layout).cpu()
+        prediction, layout = predict_with_tokens(model, batch)
+        costs.append(batch_cost(model, batch, layout, time.perf_counter() - start))
+        patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
         sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell, names)
     return costs

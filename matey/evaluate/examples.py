@@ -8,8 +8,8 @@ from torch import Tensor
 
 from matey.data import Window, read_windows
 from matey.evaluate.costs import num_uniform_tokens
+from matey.evaluate.forecaster import Forecaster, patches_of, predict_with_tokens
 from matey.evaluate.held_out import HeldOut
-from matey.model.matey import MateyModel
 from matey.nested import with_tensors
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
@@ -31,9 +31,9 @@ class Example:
         last: ``(f, z, y, x)``, the last known frame.
         target: ``(f, z, y, x)``, the truth.
         prediction: ``(f, z, y, x)``.
-        layout: the sample's tokens.
-        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine.
-        num_uniform_tokens: tokens it would have, were it cut into the finest patches throughout.
+        layout: the sample's tokens; None of a peer, which has none.
+        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; none of a peer.
+        num_uniform_tokens: tokens it would have, were it cut into the finest patches throughout; not a number of a peer.
     """
 
     system: str
@@ -47,17 +47,17 @@ class Example:
     last: Tensor
     target: Tensor
     prediction: Tensor
-    layout: TokenLayout
+    layout: TokenLayout | None
     patches: tuple[Patch, ...]
-    num_uniform_tokens: int
+    num_uniform_tokens: float
 
     @property
     def tokens_per_level(self) -> list[int]:
         """Number of tokens at each level of refinement, coarse to fine."""
-        return self.layout.level.bincount(minlength=len(self.patches)).tolist()
+        return [] if self.layout is None else self.layout.level.bincount(minlength=len(self.patches)).tolist()
 
 
-def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
+def make_examples(model: Forecaster, data: HeldOut, lead: int) -> list[Example]:
     """Predict at the beginning, the middle and the end of each system's first trajectory, in that order."""
     examples = []
     for system in data.systems:
@@ -69,10 +69,10 @@ def make_examples(model: MateyModel, data: HeldOut, lead: int) -> list[Example]:
     return examples
 
 
-def make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
+def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
     """Predict one window and keep what is to be seen of it."""
     (batch,) = read_windows(data.sets, [window], data.num_frames)
-    tokens = model.tokens_of(batch)
+    prediction, layout = predict_with_tokens(model, batch)
     trajectory_set = data.sets[window.set_index]
     trajectory = trajectory_set.trajectories[window.trajectory]
     return Example(
@@ -86,8 +86,8 @@ def make_example(model: MateyModel, data: HeldOut, window: Window) -> Example:
         spacing=batch.spacing,
         last=batch.last[0],
         target=batch.known_target[0],
-        prediction=model.predict(batch, tokens)[0].cpu(),
-        layout=with_tensors(tokens.layout, Tensor.cpu),
-        patches=tuple(model.config.patches),
+        prediction=prediction[0],
+        layout=with_tensors(layout, Tensor.cpu),
+        patches=patches_of(model),
         num_uniform_tokens=num_uniform_tokens(model, batch),
     )

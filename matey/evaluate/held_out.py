@@ -39,6 +39,12 @@ class HeldOut:
         """Each system once, in the order of the sets."""
         return tuple(dict.fromkeys(trajectory_set.system for trajectory_set in self.sets))
 
+    def of_system(self, system: str) -> HeldOut:
+        """Return what is selected of one system."""
+        own = [index for index, trajectory_set in enumerate(self.sets) if trajectory_set.system == system]
+        trajectories = tuple(self.trajectories[index] for index in own)
+        return replace(self, sets=tuple(self.sets[index] for index in own), trajectories=trajectories)
+
 
 def hold_out(
     sets: Sequence[TrajectorySet],

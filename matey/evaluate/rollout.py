@@ -17,11 +17,11 @@ steps at the most.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from matey.evaluate.forecaster import Forecaster
 from matey.fields import FieldBatch
 
 MAX_GROWTH = 4.0
@@ -33,17 +33,6 @@ just been let go, the potential temperature's is up to 10 times as large, see `L
 
 LEAST_SHARE = 0.1
 """Share of a field's deviation that counts as a change of the history if its own is smaller, as where a motion only begins."""
-
-
-class Forecaster(Protocol):
-    """A model that predicts frames: a `MateyModel`, or one of its peers."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device of its weights."""
-
-    def predict(self, batch: FieldBatch) -> Tensor:
-        """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
 
 
 def rollout(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from matey.data import Window, read_rollouts
+from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import rollout
 from matey.model.matey import MateyModel
@@ -29,14 +30,14 @@ class View:
         time: time since the trajectory began, in the units of the data set.
         forecast: ``(z, y, x)``, the forecast in physical units.
         truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
-        layout: tokens into which the model cuts the frames up to this one.
+        layout: tokens into which the model cuts the frames up to this one; None of a peer, which has none.
     """
 
     step: int
     time: float
     forecast: Tensor
     truth: Tensor | None
-    layout: TokenLayout
+    layout: TokenLayout | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ShownRollout:
     views: tuple[View, ...]
 
 
-def show_rollouts(model: MateyModel, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[ShownRollout]:
+def show_rollouts(model: Forecaster, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[ShownRollout]:
     """Roll the model out from a window of each system, and keep as many steps as a page can carry."""
     most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
     shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
@@ -66,7 +67,7 @@ def show_rollouts(model: MateyModel, data: HeldOut, windows: Sequence[Window], n
 
 
 def show_rollout(
-    model: MateyModel, data: HeldOut, window: Window, num_steps: int, shown: Collection[int], field: int = 0
+    model: Forecaster, data: HeldOut, window: Window, num_steps: int, shown: Collection[int], field: int = 0
 ) -> ShownRollout:
     """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
@@ -80,7 +81,9 @@ def show_rollout(
             continue
         batch = known.batch.with_tensors(history=history)
         time = (window.start + data.num_frames - 1 + step) * about.time_step
-        layout = tokenize([batch], model.config.patches, model.config.refinement).layout
+        layout = None
+        if isinstance(model, MateyModel):
+            layout = tokenize([batch], model.config.patches, model.config.refinement).layout
         views.append(View(step, time, history[0, -1, field], truth[0, step, field], layout))
     label = f"{about.source.name}, trajectory {about.name}"
     return ShownRollout(known.batch.system, label, known.batch.fields[field], known.batch.spacing, tuple(views))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from matey.checkpoints.peer_folder import TrainedPeer
 from matey.checkpoints.trained import Trained
 from matey.evaluate.evaluation import Protocol
 from matey.evaluate.held_out import HeldOut
@@ -25,41 +26,50 @@ class About:
         name: name of the run or the model.
         facts: pairs of a term and its text, in plain text.
         log: lines of the run's ``metrics.jsonl``; empty where there is none.
+        label: kind of the model, in tables.
     """
 
     name: str
     facts: Sequence[tuple[str, str]]
     log: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    label: str = "MATEY"
 
 
-def describe(trained: Trained, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
+def describe(trained: Trained | TrainedPeer, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
     """Describe the model, the data and the way of evaluation."""
+    about = [("date", date), ("command", command)]
+    context = describe_context(data, trained.model.device, protocol)
+    history = ("history", f"{data.num_frames} frames")
+    if isinstance(trained, TrainedPeer):
+        size, facts = f"{trained.model.num_parameters:,} parameters", trained.facts
+        about += [("model", f"{facts.kind}, a peer of MATEY: {size}, for {facts.system} alone"), history]
+        about.append(("training", f"leads of 1 to {facts.lead_max} snapshots"))
+        return About(trained.name, [*about, *context], label=facts.kind)
     config = trained.model.config
-    facts = [
-        ("date", date),
-        ("command", command),
-        (
-            "model",
-            f"{trained.model.num_parameters():,} parameters: {config.num_blocks} blocks of {config.scheme} attention, "
-            f"{config.num_heads} heads, {config.width} wide; decodes the {config.predict}",
-        ),
-        ("tokens", _tokens(config)),
-        ("history", f"{data.num_frames} frames"),
-    ]
+    network = (
+        f"{trained.model.num_parameters():,} parameters: {config.num_blocks} blocks of {config.scheme} attention, "
+        f"{config.num_heads} heads, {config.width} wide; decodes the {config.predict}"
+    )
+    about += [("model", network), ("tokens", _tokens(config)), history]
     if trained.run is not None:
-        facts.append(
-            ("training", f"{trained.run.train.steps} steps, leads of 1 to {trained.run.data.lead_max} snapshots")
-        )
+        training = f"{trained.run.train.steps} steps, leads of 1 to {trained.run.data.lead_max} snapshots"
+        about.append(("training", training))
+    for trajectory_set in data.sets:
+        for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
+            if note := padding_note(grid, config.patches[0]):
+                about.append(("padding", f"{trajectory_set.system}: {note}"))
+    return About(trained.name, [*about, *context], trained.log)
+
+
+def describe_context(data: HeldOut, device: torch.device, protocol: Protocol) -> list[tuple[str, str]]:
+    """Describe what does not depend on the model: data and device."""
+    facts = []
     for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
         share = f"{data.part}, {len(trajectories)} of {trajectory_set.num_trajectories} trajectories"
         names = ", ".join(trajectory_set.fields)
         facts.append(("data", f"{trajectory_set.system} ({share}): {names}; {_files(trajectory_set.sources)}"))
-        for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
-            if note := padding_note(grid, config.patches[0]):
-                facts.append(("padding", f"{trajectory_set.system}: {note}"))
     facts += [("note", note) for note in data.notes]
-    facts.append(("device", f"{_device(trained.model.device)}, up to {protocol.batch_size} samples at a time"))
-    return About(trained.name, facts, trained.log)
+    return [*facts, ("device", f"{_device(device)}, up to {protocol.batch_size} samples at a time")]
 
 
 def patch_text(patch: Patch) -> str:

@@ -1,4 +1,7 @@
-"""Several models side by side: one table for the terminal, and one page with tables, curves and the worst case of each."""
+"""Several models side by side: one table for the terminal, and one page with tables, curves and the worst case of each.
+
+Where a model is a peer of another system, there is a dash.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matey.evaluate.beyond import Beyond
-from matey.evaluate.comparison import best_of
+from matey.evaluate.comparison import best_of, one_of, side_by_side
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record
 from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
-from matey.report.summary import error_text, forecast_text, known_text, spread_cells, summary_records
+from matey.report.summary import cost_cells, error_text, forecast_text, known_text, spread_cells, summary_records
 from matey.report.text_table import text_table
 
 STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
@@ -26,16 +29,15 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     columns = [f"{name} " for name in names]  # in place of a star
     errors, worst = [], []
     for row in rows:
-        record = row[0]
+        record = one_of(row)
         about = record.system, forecast_text(record)
-        cells = [f"{error_text(r.nrmse)}{'*' if i == best_of(row) else ' '}" for i, r in enumerate(row)]
+        cells = [f"{_error(r)}{'*' if i == best_of(row) else ' '}" for i, r in enumerate(row)]
         others = error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
         errors.append((*about, *cells, *others))
-        worst.append((*about, *(f"{spread_cells(r)[1]} " for r in row)))
-    costs = [
-        (of_system[0].system, *(f"{cost.tokens:.1f} " for cost in of_system))
-        for of_system in zip(*(evaluation.costs for evaluation in evaluations), strict=True)
-    ]
+        worst.append((*about, *(f"{_spread_of(r)} " for r in row)))
+    tokens = [{cost.system: cost_cells(cost)[0] for cost in evaluation.costs} for evaluation in evaluations]
+    systems = dict.fromkeys(row[0] for row in errors)
+    costs = [(system, *(f"{of_model.get(system, '-')} " for of_model in tokens)) for system in systems]
     tables = [
         text_table(("NRMSE", "", *columns, "persistence", "extrapolation"), errors, num_text=2, merge=1),
         text_table(("worst trajectory", "", *columns), worst, num_text=2),
@@ -93,9 +95,19 @@ def write_comparison(
     path.write_text(page(f"{' and '.join(names)} - MATEY", body), encoding="utf-8")
 
 
-def _rows(evaluations: Sequence[Evaluation]) -> list[tuple[Record, ...]]:
-    """Return the records of the same forecasts side by side, one of each model."""
-    return list(zip(*(summary_records(evaluation.records) for evaluation in evaluations), strict=True))
+def _rows(evaluations: Sequence[Evaluation]) -> list[tuple[Record | None, ...]]:
+    return side_by_side([summary_records(evaluation.records) for evaluation in evaluations])
+
+
+def _error(record: Record | None) -> str:
+    return "-" if record is None else error_text(record.nrmse)
+
+
+def _spread_of(record: Record | None, both: bool = False) -> str:
+    if record is None:
+        return "-"
+    smallest, largest, _ = spread_cells(record)
+    return f"{smallest} to {largest}" if both else largest
 
 
 def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
@@ -103,29 +115,25 @@ def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
     return [evaluation.beyond for evaluation in evaluations if evaluation.beyond is not None]
 
 
-def _errors(names: Sequence[str], rows: Sequence[Sequence[Record]]) -> str:
+def _errors(names: Sequence[str], rows: Sequence[Sequence[Record | None]]) -> str:
     cells = [
         (
-            row[0].system,
-            forecast_text(row[0]),
-            *(error_text(record.nrmse) for record in row),
-            error_text(row[0].persistence_nrmse),
-            known_text(row[0].extrapolation_nrmse),
-            str(row[0].num_windows),
+            record.system,
+            forecast_text(record),
+            *map(_error, row),
+            error_text(record.persistence_nrmse),
+            known_text(record.extrapolation_nrmse),
+            str(record.num_windows),
         )
-        for row in rows
+        for row, record in zip(rows, map(one_of, rows), strict=True)
     ]
     head = ("system", "forecast", *names, "persistence", "extrapolation", "windows")
     return table(head, cells, num_text=2, best=[2 + best_of(row) for row in rows])
 
 
-def _spread(names: Sequence[str], rows: Sequence[Sequence[Record]]) -> str:
+def _spread(names: Sequence[str], rows: Sequence[Sequence[Record | None]]) -> str:
     cells = [
-        (
-            row[0].system,
-            forecast_text(row[0]),
-            *(" to ".join(spread_cells(record)[:2]) for record in row),
-        )
-        for row in rows
+        (record.system, forecast_text(record), *(_spread_of(of_model, both=True) for of_model in row))
+        for row, record in zip(rows, map(one_of, rows), strict=True)
     ]
     return table(("system", "forecast", *names), cells, num_text=2)

@@ -21,12 +21,12 @@ from matey.report.page import definitions, figure, folded, heading, page, paragr
 from matey.report.physics import beyond_section, physics_section
 from matey.report.png import to_png
 from matey.report.summary import (
+    cost_cells,
     error_text,
     forecast_text,
     known_text,
     ratio_text,
     seams_text,
-    seconds_text,
     spread_cells,
     summary_records,
 )
@@ -44,10 +44,10 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         *_spread(evaluation),
         *_films(evaluation.shown_rollouts),
         *_rollouts(evaluation),
-        *physics_section(["MATEY"], [evaluation.records]),
-        *beyond_section(["MATEY"], [evaluation.beyond] if evaluation.beyond else []),
+        *physics_section([about.label], [evaluation.records]),
+        *beyond_section([about.label], [evaluation.beyond] if evaluation.beyond else []),
         *_forecasts(evaluation.examples),
-        *_meshes(evaluation.examples),
+        *_meshes([example for example in evaluation.examples if example.layout is not None]),
         *_costs(evaluation),
         *_training(about.log),
         *_records(evaluation.records),
@@ -150,9 +150,10 @@ def _size(values: Tensor) -> float:
 def _films(rollouts: Sequence[ShownRollout]) -> list[str]:
     parts = [heading(2, "Rollouts, step by step")] if rollouts else []
     for rollout in rollouts:
+        mesh = ", and the mesh of tokens that the model chooses anew for each step"
         caption = (
             f"The {plots.words(rollout.field)} of {rollout.trajectory} over {rollout.views[-1].step} snapshots: truth, "
-            "forecast, error, and the mesh of tokens that the model chooses anew for each step."
+            f"forecast, error{'' if rollout.views[0].layout is None else mesh}."
         )
         parts += [heading(3, rollout.system), figure(film_of(rollout), caption, "gif")]
     return parts
@@ -174,6 +175,8 @@ def _forecasts(examples: Sequence[Example]) -> list[str]:
 
 
 def _meshes(examples: Sequence[Example]) -> list[str]:
+    if not examples:
+        return []
     parts = [
         heading(2, "Adaptive mesh"),
         paragraph(
@@ -188,9 +191,9 @@ def _meshes(examples: Sequence[Example]) -> list[str]:
             (
                 str(example.frame),
                 *(str(count) for count in example.tokens_per_level),
-                str(example.layout.num_tokens),
+                str(sum(example.tokens_per_level)),
                 str(example.num_uniform_tokens),
-                f"{example.layout.num_tokens / example.num_uniform_tokens:.0%}",
+                f"{sum(example.tokens_per_level) / example.num_uniform_tokens:.0%}",
             )
             for example in own
         ]
@@ -201,17 +204,7 @@ def _meshes(examples: Sequence[Example]) -> list[str]:
 
 
 def _costs(evaluation: Evaluation) -> list[str]:
-    rows = [
-        (
-            cost.system,
-            f"{cost.tokens:.1f}",
-            f"{cost.uniform_tokens:.0f}",
-            f"{cost.share:.1%}",
-            seconds_text(cost.seconds),
-            str(cost.num_forecasts),
-        )
-        for cost in evaluation.costs
-    ]
+    rows = [(cost.system, *cost_cells(cost), str(cost.num_forecasts)) for cost in evaluation.costs]
     head = ("system", "tokens per sample", "uniform fine grid", "share", "time per forecast", "forecasts")
     return [
         heading(2, "Tokens and time"),

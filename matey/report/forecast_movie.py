@@ -1,4 +1,4 @@
-"""A film of a forecast: truth where there is any, forecast, error, the mesh of tokens, and the series at probed cells.
+"""A film of a forecast: truth where there is any, forecast, error, the mesh of tokens of MATEY, and series at probed cells.
 
 truth      forecast      forecast - truth      mesh of tokens
 -------------------- series at the probes -------------------
@@ -33,6 +33,7 @@ from matey.report.plots import (
     show_field,
     words,
 )
+from matey.tokens.layout import TokenLayout
 
 FRAMES_PER_SECOND = 12
 DOTS_PER_INCH = 100
@@ -67,7 +68,8 @@ class Film:
             field_index: index of the field along axis ``f``.
         """
         self._grid, self._spacing = first.forecast.shape, spacing
-        names = [FORECAST, MESH] if first.truth is None else [TRUTH, FORECAST, ERROR, MESH]
+        names = [FORECAST] if first.truth is None else [TRUTH, FORECAST, ERROR]
+        names += [] if first.layout is None else [MESH]
         height = 10 / len(names) * height_over_width(self._grid, spacing) + 1.0
         self.figure = Figure(figsize=(10, height + (2.2 if probes else 0)), layout="constrained")
         FigureCanvasAgg(self.figure)
@@ -90,25 +92,27 @@ class Film:
     def draw(self, view: View) -> None:
         """Turn the figure to a view."""
         forecast = plane(view.forecast)
-        pictures = {FORECAST: forecast, MESH: forecast}
+        pictures = {FORECAST: forecast}
         if TRUTH in self._images:
             truth = np.full_like(forecast, np.nan) if view.truth is None else plane(view.truth)
             pictures |= {TRUTH: truth, ERROR: forecast - truth}
             self._images[TRUTH].axes.set_title(TRUTH if view.truth is not None else "truth has ended")
         for name, values in pictures.items():
             self._images[name].set_data(values)
-        self._draw_mesh(view)
+        if view.layout is not None:
+            self._images[MESH].set_data(forecast)
+            self._draw_mesh(view.layout)
         self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.4g}", fontsize=11)
         if self._now is not None:
             self._now.set_xdata([view.time, view.time])
 
-    def _draw_mesh(self, view: View) -> None:
+    def _draw_mesh(self, layout: TokenLayout) -> None:
         axes = self._images[MESH].axes
-        axes.set_title(f"mesh: {view.layout.num_tokens} tokens")
+        axes.set_title(f"mesh: {layout.num_tokens} tokens")
         for collection in list(axes.collections):
             collection.remove()
-        for level in view.layout.level.unique().tolist():
-            own = view.layout.select(view.layout.level == level)
+        for level in layout.level.unique().tolist():
+            own = layout.select(layout.level == level)
             outlines = patches_in_plane(own, self._grid, self._spacing)
             colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
             axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=0.8))

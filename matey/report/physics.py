@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from matey.evaluate.beyond import Beyond
+from matey.evaluate.beyond import Beyond, Drift
+from matey.evaluate.comparison import one_of, side_by_side
 from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
 from matey.evaluate.records import PERSISTENCE, Record
 from matey.physics import MEASURES
@@ -29,8 +30,8 @@ def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str
         records_by_model: records of each model, of the same forecasts.
     """
     rows = []
-    for records in zip(*(_chosen(records) for records in records_by_model), strict=True):
-        first = records[0]
+    for records in side_by_side([_chosen(records) for records in records_by_model]):
+        first = one_of(records)
         for name in (name for name in first.physics if not name.startswith((TRUTH, PERSISTENCE))):
             beside = PERSISTENCE if name == CORRELATION_TIME else TRUTH
             cells = [value_text(record, name) for record in records] + [value_text(first, beside + name)]
@@ -68,8 +69,10 @@ def label_of(name: str) -> str:
     return LABELS.get(name) or (MEASURES[name].label if name in MEASURES else name)
 
 
-def value_text(record: Record, name: str) -> str:
+def value_text(record: Record | None, name: str) -> str:
     """Format a quantity with three digits; a correlation that never falls below the threshold as longer than the rollout."""
+    if record is None:
+        return "-"
     value = record.physics.get(name, math.nan)
     if name.endswith(CORRELATION_TIME):
         text = f"{value:.1f}" if math.isfinite(value) else f"> {record.lead}"
@@ -90,11 +93,17 @@ def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tupl
     steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
     head = ("beyond the truth", "quantity", f"truth at {first.num_true}", *steps)
     rows = []
-    for drifts in zip(*(beyond.drifts for beyond in of_models), strict=True):
-        values = [drifts[0].truth, *(value for drift in drifts for value in (drift.at_end_of_truth, drift.at_end))]
-        shown = (f"{value:.3g}" if math.isfinite(value) else "diverged" for value in values)
-        rows.append((drifts[0].system, drifts[0].quantity, *shown))
+    drifts = [{(drift.system, drift.quantity): drift for drift in beyond.drifts} for beyond in of_models]
+    for key in dict.fromkeys(key for of_model in drifts for key in of_model):
+        row = [of_model.get(key) for of_model in drifts]
+        truth = next(drift.truth for drift in row if drift is not None)
+        shown = [truth, *(value for drift in row for value in _ends(drift))]
+        rows.append((*key, *("-" if v is None else f"{v:.3g}" if math.isfinite(v) else "diverged" for v in shown)))
     return head, rows
+
+
+def _ends(drift: Drift | None) -> tuple[float | None, float | None]:
+    return (None, None) if drift is None else (drift.at_end_of_truth, drift.at_end)
 
 
 def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:

@@ -114,6 +114,7 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
         for axes, example in zip(panels, examples, strict=True):
             field = plane(example.last[0], normal)
             show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max(), normal)
+            assert example.layout is not None  # peers have no mesh
             for level, patch in enumerate(example.patches):
                 own = example.layout.select(example.layout.level == level)
                 outlines = patches_in_plane(own, example.last.shape[1:], example.spacing, normal)
@@ -123,7 +124,7 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
             axes.set_xlabel(right)
         panels[0].set_ylabel(up)
     for axes, example in zip(rows[0], examples, strict=True):
-        axes.set_title(f"frame {example.frame}: {example.layout.num_tokens} of {example.num_uniform_tokens} tokens")
+        axes.set_title(f"frame {example.frame}: {sum(example.tokens_per_level)} of {example.num_uniform_tokens} tokens")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
 

@@ -39,7 +39,7 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
 @matplotlib.rc_context(STYLE)
 def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> Figure:
     """Draw each system's error over the steps of one kind of rollout, a curve for each model, and persistence."""
-    systems = list(dict.fromkeys(record.system for record in records_by_model[0]))
+    systems = list(dict.fromkeys(record.system for records in records_by_model for record in records))
     num_columns = min(2, len(systems))
     num_rows = -(-len(systems) // num_columns)
     figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
@@ -49,10 +49,12 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
             [r for r in records if (r.system, r.field, r.kind) == (system, ALL_FIELDS, "rollout")]
             for records in records_by_model
         ]
-        persistence = [r.persistence_nrmse for r in curves[0]]
-        axes.plot([r.lead for r in curves[0]], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
+        known = next(own for own in curves if own)
+        persistence = [r.persistence_nrmse for r in known]
+        axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
         for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
-            axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
+            if own:  # a peer is of one system
+                axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
         if all(r.nrmse <= 10 * max(persistence) for own in curves for r in own):
             axes.set_ylim(0, None)
         else:

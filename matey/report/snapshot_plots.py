@@ -27,6 +27,7 @@ def snapshots_figure(shown: ShownRollout) -> Figure:
         for axes, values in zip(column, (view.forecast, truth), strict=True):
             image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)
             axes.set(xticks=[], yticks=[])
+        assert view.layout is not None  # MATEY's alone are drawn
         mesh = patches_in_plane(view.layout, grid, shown.spacing)
         column[0].add_collection(PatchCollection(mesh, facecolor="none", edgecolor=MESH_COLOUR, linewidth=0.9))
         when = f"{view.step} snapshots later" if view.step else "last known frame"

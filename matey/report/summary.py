@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import ALL_FIELDS, Record
 from matey.report.text_table import text_table
@@ -58,8 +59,14 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def summary_text(evaluation: Evaluation) -> str:
-    """Lay the summary out as two plain tables."""
+def cost_cells(cost: Cost) -> tuple[str, str, str, str]:
+    """Format tokens, those of the uniform grid, their share, and the time; peers have no tokens."""
+    counts = (f"{cost.tokens:.1f}", f"{cost.uniform_tokens:.0f}", f"{cost.share:.1%}")
+    return (*(("-", "-", "-") if math.isnan(cost.tokens) else counts), seconds_text(cost.seconds))
+
+
+def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
+    """Lay the summary out as two plain tables, with the kind of the model above its numbers."""
     errors = [
         (
             record.system,
@@ -73,19 +80,10 @@ def summary_text(evaluation: Evaluation) -> str:
         )
         for record in summary_records(evaluation.records)
     ]
-    costs = [
-        (
-            cost.system,
-            f"{cost.tokens:.1f}",
-            f"{cost.uniform_tokens:.0f}",
-            f"{cost.share:.1%}",
-            seconds_text(cost.seconds),
-        )
-        for cost in evaluation.costs
-    ]
-    head = ("NRMSE", "", "MATEY", "persistence", "extrapolation", "ratio", "seams", "windows")
+    costs = [(cost.system, *cost_cells(cost)) for cost in evaluation.costs]
+    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
     tables = [text_table(head, errors, num_text=2, merge=1)]
-    tables.append(text_table(("tokens per sample", "MATEY", "uniform fine", "share", "time"), costs))
+    tables.append(text_table(("tokens per sample", label, "uniform fine", "share", "time"), costs))
     return "\n\n".join(tables)
 
 

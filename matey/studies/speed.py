@@ -10,8 +10,8 @@ import torch
 
 from matey.benchmark.machine import now
 from matey.data import read_windows, spread_windows
+from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.rollout import Forecaster
 
 TIMED = 5  # batches whose median is taken, after one that warms up
 BATCH = 16

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from matey.checkpoints.durable import flush
 from matey.checkpoints.modes import give_usual_modes
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
-from matey.train.durable import flush
 
 
 def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str, Tensor]) -> None:

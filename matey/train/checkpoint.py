@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 import matey
+from matey.checkpoints.durable import flush, remove_if_it_goes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
@@ -41,7 +42,6 @@ from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
-from matey.train.durable import flush, remove_if_it_goes, replace_text
 from matey.train.lock import FolderLock, LockedError
 from matey.train.own_folder import check_folder, is_folder
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint

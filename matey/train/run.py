@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
@@ -29,7 +30,6 @@ from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import closing
 from matey.train.describe import describe, describe_tokens
-from matey.train.durable import replace_bytes, replace_text
 from matey.train.loop import Progress, train
 from matey.train.memory import group_size
 from matey.train.network import check_attention

@@ -5,9 +5,9 @@ from contextlib import suppress
 
 import pytest
 
+from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError, load_config
 from matey.train.checkpoint import RunFolder
-from matey.train.durable import replace_text
 from matey.train.lock import LOCK
 from matey.train.own_folder import check_folder
 from matey.train.resume import RunError

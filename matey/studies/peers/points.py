@@ -11,11 +11,11 @@ from pathlib import Path
 
 from matey.checkpoints.run_files import RECORDS
 from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.peers.kinds import PEERS
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
 
 MATEY = "MATEY"
-PEERS = ("stencil", "U-Net", "FNO")
 JOINT = "joint"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,30 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from matey.checkpoints.peer_folder import write_peer
 from matey.checkpoints.run_files import METRICS, RECORDS
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
 from matey.data import DataError, open_dataset
+from matey.data.seen import seen_text
+from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.parallel.allocator import keep_freed_memory
+from matey.peers.kinds import PeerFacts, untrained
+from matey.peers.stencil import StencilPeer
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.peers.fno import FourierOperator
-from matey.studies.peers.inputs import NetworkPeer
+from matey.studies.peers.fitting import fit_stencil
 from matey.studies.peers.points import MATEY, Point, Result, rows_of
-from matey.studies.peers.scoring import flags_of, protocol_of, score
-from matey.studies.peers.stencil import StencilPeer, fit_stencil
+from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.training import Settings, train_network
-from matey.studies.peers.unet import UNet
 from matey.studies.speed import forecast_speed
 from matey.train.run_data import loss_scales, open_data
 
-NETWORKS: dict[str, tuple[Callable[[int, int], torch.nn.Module], Settings]] = {
-    "U-Net": (UNet, Settings(batch=4, learning_rate=2e-3)),
-    "FNO": (FourierOperator, Settings(batch=4, learning_rate=3e-3)),
-}
+SETTINGS = {"U-Net": Settings(batch=4, learning_rate=2e-3), "FNO": Settings(batch=4, learning_rate=3e-3)}
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
 
@@ -102,7 +101,7 @@ class Comparison(RunnableStudy[Point]):
         return run
 
     def run_point(self, point: Point) -> None:
-        """Train and score one point, and write ``metrics.json`` and ``result.json`` to its folder.
+        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder.
 
         Raises:
             StudyError: a command failed, or the data does not suit the peers.
@@ -129,22 +128,30 @@ class Comparison(RunnableStudy[Point]):
         keep_freed_memory()  # as MATEY's training does
         try:
             data = open_data(run)
-            peer: StencilPeer | NetworkPeer
-            if point.model == "stencil":
-                peer = StencilPeer()
+            torch.manual_seed(point.seed)
+            peer = untrained(point.model, run.data.history, len(data.fields)).to(torch.device(self.device))
+            if isinstance(peer, StencilPeer):
                 training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
                 num_samples = training.steps
             else:
-                torch.manual_seed(point.seed)
-                network, settings = NETWORKS[point.model]
-                peer = NetworkPeer(network(run.data.history, len(data.fields)).to(self.device))
+                settings = SETTINGS[point.model]
                 training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
                 num_samples = training.steps * settings.batch
             held_out = hold_out(data.sets, "test", run.data.history, run.data)
-            records = score(peer, held_out, protocol_of(run.data.lead_max, self.max_windows))
+            protocol = protocol_of(run.data.lead_max, self.max_windows)
+            records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
             speed = forecast_speed(peer, held_out, run.data.lead_max)
+            seen = seen_text(data.sets, [split.train for split in data.splits])
         except DataError as error:
             raise StudyError(str(error)) from None
+        facts = PeerFacts(
+            kind=point.model,
+            system=data.sets[0].system,
+            fields=data.sets[0].fields,
+            history=run.data.history,
+            lead_max=run.data.lead_max,
+        )
+        write_peer(self.folder(point), peer, facts, data.record, seen)
         write_records(records, self.folder(point) / RECORDS)
         rate = num_samples / training.seconds
         return Result(training.seconds, training.steps, peer.num_parameters, rate, **vars(speed))

@@ -1,13 +1,8 @@
-"""Scores any model that predicts frames on the windows on which launch/evaluate.py scores MATEY."""
+"""What the models of a comparison are scored on, also in the words of launch/evaluate.py, which scores MATEY."""
 
 from __future__ import annotations
 
-from matey.data import read_windows
-from matey.evaluate.evaluation import Protocol, score_rollout, tasks_of
-from matey.evaluate.held_out import HeldOut
-from matey.evaluate.records import ErrorSums, Record
-from matey.evaluate.rollout import Forecaster
-from matey.evaluate.spectra import SpectraSums
+from matey.evaluate.evaluation import Protocol
 
 ROLLOUT_STEPS = 10
 
@@ -23,16 +18,3 @@ def flags_of(protocol: Protocol) -> dict[str, object]:
     leads = ",".join(map(str, protocol.leads))
     flags = {"leads": leads, "rollout": protocol.rollout_steps, "rollout-lead": protocol.rollout_lead}
     return flags | {"max-windows": protocol.max_windows, "batch": protocol.batch_size}
-
-
-def score(model: Forecaster, data: HeldOut, protocol: Protocol) -> list[Record]:
-    """Return the records of a model's forecasts and rollouts."""
-    sums, spectra = ErrorSums(), SpectraSums()
-    for task in tasks_of(data, protocol):
-        for windows in task.chunks(protocol.batch_size):
-            if task.kind != "lead":
-                score_rollout(model, data, task, windows, sums, spectra)
-                continue
-            for batch in read_windows(data.sets, windows, data.num_frames):
-                sums.add(batch, task.kind, task.lead, model.predict(batch).cpu(), batch.known_target)
-    return sums.records()

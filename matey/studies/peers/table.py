@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.report.text_table import text_table
 from matey.studies.folder import Row
-from matey.studies.peers.points import MATEY, PEERS
+from matey.studies.peers.points import MATEY
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
 SPEEDS = (

@@ -13,7 +13,7 @@ import torch
 from matey.config import RunConfig
 from matey.data.mixture import micro_batches
 from matey.metrics import nrmse
-from matey.studies.peers.inputs import NetworkPeer
+from matey.peers.inputs import NetworkPeer
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData
 

@@ -1,7 +1,6 @@
-"""The peers by themselves: what each is given, what it finds, and what its training costs."""
+"""The training of peers: what each finds, and what that costs."""
 
 import itertools
-import sys
 from dataclasses import replace
 
 import h5py
@@ -9,22 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from matey import FieldBatch
 from matey.config import load_config
+from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
-from matey.studies.folder import StudyError
-from matey.studies.peers.fno import FourierOperator
-from matey.studies.peers.inputs import NetworkPeer, peer_inputs
-from matey.studies.peers.scoring import protocol_of, score
-from matey.studies.peers.stencil import BATCH, StencilPeer, fit_stencil
+from matey.peers.kinds import NETWORKS
+from matey.peers.stencil import StencilPeer
+from matey.studies.peers.fitting import BATCH, fit_stencil
+from matey.studies.peers.scoring import protocol_of
 from matey.studies.peers.training import Settings, rate_factor, train_network
-from matey.studies.peers.unet import UNet
 from matey.train.run_data import loss_scales, open_data
 from tests.support.models import make_batch
 from tests.support.paths import ROOT
+from tests.support.peers import network_of
 from tests.support.small_files import NAMES, SIMULATION, write_waves
 
-NETWORKS = {"unet": UNet, "fno": FourierOperator}
 COUPLING, DIFFUSION = 0.03, 0.1
 
 
@@ -33,16 +30,13 @@ def ticks():
     return itertools.count().__next__
 
 
-def network_of(name, num_fields=1):
-    if name == "fno":
-        pytest.importorskip("neuralop")
-    torch.manual_seed(0)
-    return NetworkPeer(NETWORKS[name](2, num_fields))
-
-
 def run_on(path, *settings):
     run = load_config(ROOT / "launch" / "runs" / "demo.yaml", [f"data.sets=[{{path: {path}}}]", *settings])
     return run, open_data(run)
+
+
+def records_of(peer, held_out, protocol):
+    return score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
 
 
 def write_diffusion(folder, num_trajectories=10, num_frames=13, size=24):
@@ -78,7 +72,7 @@ def test_a_fitted_stencil_finds_the_scheme_that_made_the_data(tmp_path):
     expected[[1 + 7, 1 + 11, 1 + 12, 1 + 16], 0] = DIFFUSION
     expected[0, 1] = COUPLING
     torch.testing.assert_close(peer.weights[1], expected, rtol=0, atol=1e-3)
-    records = score(peer, hold_out(data.sets, "test", 1, run.data), protocol_of(1, 4))
+    records = records_of(peer, hold_out(data.sets, "test", 1, run.data), protocol_of(1, 4))
     assert [(r.kind, r.lead) for r in records if r.field == "all"] == [
         ("lead", 1),
         *(("rollout", n) for n in range(1, 11)),
@@ -99,73 +93,17 @@ def test_a_stencil_predicts_every_sample_at_its_own_lead(tmp_path):
     assert peer.num_parameters == 3 * 2 * 101
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(name, tmp_path):
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(kind, tmp_path):
     run, data = run_on(write_waves(tmp_path, "shallow_water", num_trajectories=10), "data.lead_max=3")
-    peer = network_of(name)
+    peer = network_of(kind)
     training = train_network(peer, run, data, loss_scales(run, data), Settings(4, 3e-3), seconds=50, now=ticks())
     assert training.seconds == training.steps == len(training.losses) == 49
     # Untrained it is persistence, whose loss is 1.
     assert np.mean(training.losses[-(training.steps // 4) :]) < 0.8
-    records = score(peer, hold_out(data.sets, "train", 2, run.data), replace(protocol_of(3, 20), rollout_steps=0))
+    protocol = replace(protocol_of(3, 20), rollout_steps=0)
+    records = records_of(peer, hold_out(data.sets, "train", 2, run.data), protocol)
     assert max(record.ratio for record in records) < 0.9
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_an_untrained_network_is_persistence_on_any_grid(name):
-    batch = make_batch("diffusion_reaction", ("activator", "inhibitor"), grid=(1, 20, 36))
-    assert torch.equal(network_of(name, num_fields=2).predict(batch), batch.last)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_adding_a_sample_changes_no_other_forecast(name):
-    peer = network_of(name)
-    for parameter in peer.network.parameters():
-        if parameter.abs().max() == 0:
-            torch.nn.init.normal_(parameter, std=0.1)
-    batch = make_batch(num_samples=3)
-    alone = FieldBatch(batch.system, batch.fields, batch.history[:1], batch.lead_time[:1])
-    torch.testing.assert_close(peer.predict(batch)[:1], peer.predict(alone), rtol=1e-5, atol=1e-5)
-
-
-def test_networks_are_told_lead_and_scales_and_answer_in_units_of_the_last_change():
-    batch = make_batch(num_samples=2)
-    batch = replace(batch, lead_time=torch.tensor([1.0, 4.0]))
-    inputs = peer_inputs(batch)
-    assert inputs.maps.shape == (2, 2, 32, 32) and inputs.conditions.shape == (2, 5)
-    # The last frame has unit variance up to that of the frames before it, and its last change unit size.
-    assert inputs.maps[:, 1].square().mean(dim=(1, 2)).sqrt().tolist() == pytest.approx([1, 1], rel=1e-5)
-    change = (batch.last - batch.history[:, 0]).square().mean(dim=(2, 3, 4)).sqrt()
-    torch.testing.assert_close(inputs.scale, change * batch.lead_time[:, None])
-    # Other units change the conditions by a constant, and the maps not at all.
-    other = peer_inputs(replace(batch, history=1000 * batch.history))
-    torch.testing.assert_close(other.maps, inputs.maps, rtol=1e-3, atol=1e-3)
-    moved = other.conditions - inputs.conditions
-    torch.testing.assert_close(
-        moved, torch.tensor([0, 0, 0, np.log(1000) / 2, 0]).float().expand(2, 5), rtol=1e-4, atol=1e-4
-    )
-
-
-def test_a_unet_on_a_plane_that_wraps_around_goes_with_a_shift_of_it():
-    peer = network_of("unet")
-    torch.nn.init.normal_(peer.network.out.weight)
-    batch = replace(make_batch(num_samples=1), periodic=(False, True, True))
-    shifted = replace(batch, history=batch.history.roll((16, 16), (4, 5)))
-    torch.testing.assert_close(peer.predict(shifted), peer.predict(batch).roll((16, 16), (3, 4)), rtol=1e-4, atol=1e-4)
-    walls = replace(batch, periodic=(False, False, False))
-    assert not torch.allclose(peer.predict(walls), peer.predict(batch), atol=1e-3)
-
-
-def test_three_dimensional_data_is_refused():
-    batch = make_batch(grid=(4, 16, 16))
-    with pytest.raises(StudyError, match="shallow_water has 4 planes; the peers take two-dimensional data only"):
-        peer_inputs(batch)
-
-
-def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "neuralop.models", None)
-    with pytest.raises(StudyError, match=r"needs neuraloperator: pip install 'matey-pde\[baselines\]'"):
-        FourierOperator(2, 1)
 
 
 def test_the_learning_rate_rises_shortly_and_falls_to_nothing():

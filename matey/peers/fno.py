@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from matey.studies.folder import StudyError
-from matey.studies.peers.inputs import num_conditions, num_maps
+from matey.mistakes import Mistake
+from matey.peers.inputs import num_conditions, num_maps
 
 MODES = (16, 16)
 WIDTH = 24
@@ -25,7 +25,7 @@ class FourierOperator(nn.Module):
         width: channels.
 
     Raises:
-        StudyError: neuraloperator is not installed.
+        Mistake: neuraloperator is not installed.
     """
 
     def __init__(self, num_frames: int, num_fields: int, modes: Sequence[int] = MODES, width: int = WIDTH) -> None:
@@ -49,10 +49,10 @@ def fno_class() -> Callable[..., nn.Module]:
     """Return the package's class, imported on use.
 
     Raises:
-        StudyError: the package is not installed.
+        Mistake: the package is not installed.
     """
     try:
         from neuralop.models import FNO
     except ImportError:
-        raise StudyError("The FNO among the peers needs neuraloperator: pip install 'matey-pde[baselines]'.") from None
+        raise Mistake("The FNO among the peers needs neuraloperator: pip install 'matey-pde[baselines]'.") from None
     return FNO

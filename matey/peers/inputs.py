@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from matey.fields import FieldBatch
-from matey.studies.folder import StudyError
+from matey.mistakes import Mistake
 from matey.tokens.normalisation import Normalisation, normalisation_of
 
 LARGEST_LOG = 16.0  # logarithms of deviations beyond this tell of rounding, not of physics
@@ -59,10 +59,10 @@ def peer_inputs(batch: FieldBatch) -> PeerInputs:
     """Prepare the histories of a batch; its target plays no part.
 
     Raises:
-        StudyError: the batch is three-dimensional.
+        Mistake: the batch is three-dimensional.
     """
     if batch.grid[0] > 1:
-        raise StudyError(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
+        raise Mistake(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
     statistics = normalisation_of(batch.history)
     frames = statistics.apply(batch.history)[:, :, :, 0]  # (b, t, f, y, x)
     changes = frames.diff(dim=1).flip(1) / (statistics.change / statistics.std)[:, None, :, None, None]
@@ -97,10 +97,21 @@ class NetworkPeer:
         """The device of the weights."""
         return next(self.network.parameters()).device
 
+    def to(self, device: torch.device) -> NetworkPeer:
+        """Move the weights, and return this."""
+        self.network.to(device)
+        return self
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The trained values by name, without gradients, in the memory of the network; complex ones as pairs."""
+        own = {name: weight.detach() for name, weight in self.network.named_parameters()}
+        return {name: torch.view_as_real(w) if w.is_complex() else w for name, w in own.items()}
+
     @property
     def num_parameters(self) -> int:
         """Number of trained values; a complex weight counts twice."""
-        return sum((2 if p.is_complex() else 1) * p.numel() for p in self.network.parameters())
+        return sum(weight.numel() for weight in self.weights.values())
 
     def forecast(self, batch: FieldBatch) -> Tensor:
         """Predict the frame ``(b, f, z, y, x)`` at the batch's lead time, with gradients."""

@@ -1,16 +1,14 @@
-"""A stencil fitted by least squares: what a linear scheme in the neighbourhood of each cell can predict.
+"""Fits a stencil by least squares.
 
-For every lead time of its own, the change of each field in a cell is a linear function of all fields in the window of 5 x 5
-cells around it, in the last frame and in the change that led to it. It is fitted in physical units, in which the scheme of a
-linear equation is the same for every sample. What is made small is the mean of the NRMSE and not of its square: every pass over
-the windows after the first weights each sample by its error in the pass before.
+What is made small is the mean of the NRMSE and not of its square: every pass over the windows after the first weights each
+sample by its error in the pass before.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -20,50 +18,15 @@ from torch import Tensor
 from matey.data.mixture import Mixture, micro_batches
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON
+from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.studies.peers.training import Training
-from matey.tokens.patches import extend
 
-REACH = 2  # cells on either side
 RIDGE = 1e-5  # of the mean square of a feature, added to each; with less, rollouts of stiff systems grow without bounds
 BATCH = 16  # windows read together
 MAX_WINDOWS = 1600  # more change nothing
 NUM_PASSES = 3
 FIRST_PASS = 0.3  # share of the cost; the other passes, over the same windows, predict them first
 LEAST_ERROR = 1e-6  # NRMSE; smaller ones do not give a sample more weight
-
-
-class StencilPeer:
-    """The fitted stencil as a model that predicts frames.
-
-    Attributes:
-        weights: weights ``(k, f)`` by lead time in snapshots; empty before the stencil is fitted.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.weights: dict[int, Tensor] = {}
-
-    @property
-    def num_parameters(self) -> int:
-        """Number of fitted values."""
-        return sum(weight.numel() for weight in self.weights.values())
-
-    def predict(self, batch: FieldBatch) -> Tensor:
-        """Predict the frame ``(b, f, z, y, x)`` at the batch's lead times."""
-        change = self._change(batch, stencil_features(batch.history, batch.periodic))
-        z, y, x = batch.grid
-        return batch.last + rearrange(change, "b (z y x) f -> b f z y x", z=z, y=y, x=x).to(batch.history.dtype)
-
-    def _change(self, batch: FieldBatch, features: Tensor) -> Tensor:
-        """Return the change of every cell ``(b, z y x, f)``."""
-        of_samples = zip(features, _leads(batch), strict=True)
-        return torch.stack([of_sample @ self._weights_at(lead) for of_sample, lead in of_samples])
-
-    def _weights_at(self, lead: int) -> Tensor:
-        """Return the weights of a lead time; of one that no window had, those of the nearest, scaled by their ratio."""
-        nearest = min(self.weights, key=lambda fitted: abs(fitted - lead))
-        return self.weights[nearest] * (lead / nearest)
 
 
 def fit_stencil(
@@ -98,40 +61,15 @@ def fit_stencil(
     return Training(now() - start, num_batches * BATCH, tuple(losses))
 
 
-def stencil_features(history: Tensor, periodic: Sequence[bool]) -> Tensor:
-    """Return what the change of a cell is a linear function of, ``(b, z y x, k)`` in float64.
-
-    For every field, in the last frame and in its last change (zero for a history of one frame): the value in the cell, and
-    by how much each of its neighbours differs from it; then 1. Boundaries go on as in `matey.tokens.patches.extend`.
-    """
-    last = history[:, -1].double()
-    before = history[:, -2].double() if history.shape[1] > 1 else last
-    values = torch.cat([last, last - before], dim=1)
-    grid = values.shape[2:]
-    halo = [REACH if size > 1 else 0 for size in grid]
-    windows = extend(values, [size + reach for size, reach in zip(grid, halo, strict=True)], periodic, before=halo)
-    for axis, reach in enumerate(halo, start=2):
-        windows = windows.unfold(axis, 2 * reach + 1, 1)
-    windows = windows.flatten(5)  # (b, 2 f, z, y, x, w)
-    middle = windows.shape[-1] // 2
-    around = torch.cat([windows[..., :middle], windows[..., middle + 1 :]], dim=-1) - values[..., None]
-    features = rearrange(torch.cat([values[..., None], around], dim=-1), "b c z y x w -> b (z y x) (c w)")
-    return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-
-
-def _leads(batch: FieldBatch) -> list[int]:
-    return [int(lead) for lead in batch.lead_time.tolist()]
-
-
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
     """Add a batch to the weighted sums of products, per lead ``(f, k + f, k + f)``; return the NRMSE before, ``(b, f)``."""
     features = stencil_features(batch.history, batch.periodic)
     change = rearrange(batch.known_target - batch.last, "b f z y x -> b (z y x) f").double()
     size = batch.known_target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)
-    missed = change if is_first else change - peer._change(batch, features)
+    missed = change if is_first else change - peer.change(batch, features)
     error = missed.square().mean(dim=1).sqrt() / size
     weight = size**-2 if is_first else size**-2 / error.clamp_min(LEAST_ERROR)
-    for sample, lead in enumerate(_leads(batch)):
+    for sample, lead in enumerate(leads_of(batch)):
         columns = torch.cat([features[sample], change[sample]], dim=1)
         products = columns.T @ columns
         sums[lead] = sums[lead] + weight[sample, :, None, None] * products

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from matey.studies.peers.inputs import num_conditions, num_maps, pad_plane
+from matey.peers.inputs import num_conditions, num_maps, pad_plane
 
 WIDTHS = (16, 32, 64, 128, 160)
 """Channels from the finest to the coarsest grid, each of half the cells a side."""

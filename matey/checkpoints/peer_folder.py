@@ -1,0 +1,92 @@
+"""The folder of a trained peer, see `matey.peers`: its weights, what is said of it, and what it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from matey.checkpoints.durable import replace_bytes, replace_text
+from matey.checkpoints.model_folder import read_json, validated
+from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT
+from matey.checkpoints.trained_folder import CheckpointError
+from matey.data.seen import read_seen
+from matey.data.split_record import SplitRecord, read_record
+from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
+
+
+@dataclass(frozen=True)
+class TrainedPeer:
+    """A trained peer and what is known about its training, as `matey.checkpoints.trained.Trained` is of MATEY.
+
+    Attributes:
+        name: name of its folder.
+        model: the peer with its weights, on the CPU.
+        facts: what is said of it.
+        split: the trajectories of each part of the data that it was trained on.
+        seen: fingerprints of the trajectories that it was trained on, see `matey.data.seen`.
+    """
+
+    name: str
+    model: Peer
+    facts: PeerFacts
+    split: SplitRecord | None
+    seen: frozenset[str]
+    run: None = None
+    log: tuple[dict[str, Any], ...] = ()
+    note: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of history that the peer takes."""
+        return self.facts.history
+
+    @property
+    def lead_max(self) -> int:
+        """Longest lead time in snapshots that the peer was trained on."""
+        return self.facts.lead_max
+
+
+def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, seen: str) -> None:
+    """Write a peer; the file by which a folder is known to hold one comes last.
+
+    Args:
+        folder: the folder, which is there.
+        peer: the trained peer.
+        facts: what is said of it.
+        split: the trajectories of each part of the data.
+        seen: what `matey.data.seen.seen_text` returns of those that it was trained on.
+    """
+    (folder / PEER).unlink(missing_ok=True)
+    weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}
+    replace_bytes(folder / PEER_WEIGHTS, save(weights))
+    replace_text(folder / SPLIT, split.text())
+    replace_text(folder / SEEN, seen)
+    replace_text(folder / PEER, facts.model_dump_json(indent=1) + "\n")
+
+
+def load_peer(folder: Path) -> TrainedPeer:
+    """Load what `write_peer` wrote.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt, or some of the weights are not finite.
+        DataError: the record of how its data was split is corrupt.
+        Mistake: the package that has such a network is not installed.
+    """
+    facts: PeerFacts = validated(PeerFacts, read_json(folder / PEER), folder / PEER)
+    try:
+        weights = load_file(folder / PEER_WEIGHTS)
+        peer = with_weights(facts, weights)
+    except (OSError, ValueError, SafetensorError) as error:
+        sentence = " ".join(str(error).split()).removesuffix(".")
+        raise CheckpointError(
+            f"The weights of the peer in {folder} cannot be taken: {sentence}; train it again."
+        ) from None
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise CheckpointError(
+            f"Weights of the peer in {folder} are NaN or infinite: its training diverged; train it again."
+        )
+    return TrainedPeer(folder.resolve().name, peer, facts, read_record(folder / SPLIT), read_seen(folder / SEEN))

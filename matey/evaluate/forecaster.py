@@ -1,0 +1,37 @@
+"""What is asked of a model that is evaluated, MATEY or one of its peers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch
+
+
+class Forecaster(Protocol):
+    """A model that predicts frames: a `MateyModel`, or one of its peers."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
+
+
+def patches_of(model: Forecaster) -> tuple[Patch, ...]:
+    """Return the sizes ``[t, z, y, x]`` of a model's patches, coarse to fine; peers have none."""
+    return tuple(model.config.patches) if isinstance(model, MateyModel) else ()
+
+
+def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, TokenLayout | None]:
+    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch, of which peers have none."""
+    if not isinstance(model, MateyModel):
+        return model.predict(batch).cpu(), None
+    tokens = model.tokens_of(batch)
+    return model.predict(batch, tokens).cpu(), tokens.layout

@@ -1,0 +1,1 @@
+"""The models that MATEY is compared with, each of one system: a fitted stencil, a U-Net and an FNO."""

@@ -1,0 +1,164 @@
+"""Peers that were trained for seconds beside MATEY in one evaluation, through the command."""
+
+import importlib.util
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from matey.checkpoints.peer_folder import load_peer
+from matey.config import DataSection, dump_config
+from matey.data import open_dataset
+from matey.evaluate.evaluation import score, tasks_of
+from matey.evaluate.held_out import hold_out
+from matey.evaluate.records import write_records
+from matey.studies.peers.points import points_of
+from matey.studies.peers.running import Comparison
+from matey.studies.peers.scoring import protocol_of
+from tests.support.models import PATCHES, make_model
+from tests.support.paths import ROOT
+from tests.support.small_files import write_waves
+
+WATER, REACTION = "shallow_water", "diffusion_reaction"
+ALL = ["--leads", "1", "--rollout", "2", "--max-windows", "4"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Return a folder with data, a run of MATEY and points of a comparison, each trained for half a second."""
+    pytest.importorskip("neuralop")
+    site = tmp_path_factory.mktemp("peers")
+    paths = {s: str(write_waves(site / s, s, num_trajectories=10, num_frames=14)) for s in (WATER, REACTION)}
+    points = points_of([*paths], [0.5], 1)
+    config = ROOT / "launch" / "runs" / "demo.yaml"
+    settings = ("data.lead_max=3", "train.validation_windows=8")
+    study = Comparison(ROOT, site / "study", config, settings, paths, "cpu", points, max_windows=2)
+    for point in points:
+        if point.model == "stencil" or (point.model in ("U-Net", "FNO") and point.data == WATER):
+            study.run_point(point)
+    make_model(PATCHES, torch.float32).save_pretrained(site / "waves" / "model")
+    (site / "waves" / "config.yaml").write_text(dump_config(study.run_config(points[-1])))
+    return site
+
+
+@pytest.fixture
+def evaluate(site, monkeypatch, capsys):
+    """Return a function that runs the command on folders of the site: exit status, standard output and error."""
+    spec = importlib.util.spec_from_file_location("launch_evaluate", ROOT / "launch" / "evaluate.py")
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+
+    def run(*names, arguments=ALL, out="out"):
+        folders = [str(folder_of(site, name)) for name in names]
+        command = ["launch/evaluate.py", "--checkpoint", *folders, "--out", str(site / out), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        return launcher.main(), *capsys.readouterr()
+
+    return run
+
+
+def folder_of(site, name):
+    return site / name if name == "waves" else site / "study" / "points" / f"{name}-0.5-0"
+
+
+def cells_of(text, system, forecast, head="NRMSE"):
+    """Return the numbers of a row of the table with a head."""
+    lines = iter(text[text.index(head) :].splitlines())
+    for line in lines:
+        if line.startswith(system):
+            while forecast not in line:
+                line = next(lines)
+            return line[line.index(forecast) + len(forecast) :].split()
+    raise AssertionError(f"no {system} in {text}")
+
+
+def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
+    names = ["stencil-shallow_water", "unet-shallow_water", "fno-shallow_water", "waves", "stencil-diffusion_reaction"]
+    status, out, error = evaluate(*names)
+    assert status == 0, error
+    matey, *peers = (
+        json.loads((site / "out" / f"{folder_of(site, name).name}" / "metrics.json").read_text())
+        for name in ["waves", *names[:3]]
+    )
+    water = [record for record in matey if record["system"] == WATER]
+    shared = ("field", "kind", "lead", "num_windows", "persistence_nrmse", "extrapolation_nrmse")
+    for records in peers:
+        assert [[r[key] for key in shared] for r in records] == [[r[key] for key in shared] for r in water]
+        assert {record["seams"] for record in records} == {None} and records[0]["nrmse"] != water[0]["nrmse"]
+    shown = cells_of(out, WATER, "lead 1")
+    assert len(shown) == 7 and shown[4] == "-" and "-" not in shown[:4] and shown[0].endswith("*")
+    assert [cell == "-" for cell in cells_of(out, REACTION, "lead 1")] == [True, True, True, False, False, False, False]
+    tokens = cells_of(out, WATER, "", "tokens per sample")[1:]
+    assert [cell == "-" for cell in tokens] == [True, True, True, False, True]
+    assert "unet-shallow_water-0.5-0 was trained on one system and is not scored on diffusion_reaction." in out
+    page = (site / "out" / "report.html").read_text()
+    assert page.count("<h3>shallow_water, ") == 4 and page.count("<h3>diffusion_reaction, ") == 2
+
+
+def test_the_page_of_a_peer_shows_forecasts_and_no_mesh(site, evaluate):
+    data = ["--data", site / WATER, "--seen", "leave_out"]
+    status, out, error = evaluate("unet-shallow_water", arguments=[*ALL, *data], out="alone")
+    assert status == 0 and "U-Net  persistence" in out and "MATEY" not in out, error
+    page = (site / "alone" / "report.html").read_text()
+    assert "U-Net, a peer of MATEY: " in page and "Rollouts, step by step" in page
+    assert "Adaptive mesh" not in page and "mesh of tokens" not in page and "nan" not in page
+
+
+def test_what_a_peer_was_trained_on_is_refused_as_of_matey(site, evaluate):
+    status, _, error = evaluate("waves", "stencil-shallow_water", arguments=[*ALL, "--data", site / WATER])
+    assert status == 2 and "stencil-shallow_water-0.5-0: shallow_water: the model was trained on 8 of these 10" in error
+
+
+def test_data_that_a_peer_cannot_take_is_refused_in_a_sentence(site, evaluate):
+    peer, other = "stencil-shallow_water", [*ALL, "--data", site / REACTION]
+    status, _, error = evaluate("waves", peer, arguments=other)
+    assert status == 2 and "stencil-shallow_water-0.5-0: It was trained on shallow_water alone, which the data" in error
+    status, _, error = evaluate("waves", peer, arguments=[*ALL, "--history", 4])
+    assert status == 2 and "It takes 2 frames of history and no other number; leave out --history." in error
+
+
+@pytest.mark.parametrize("kind", ["stencil", "unet", "fno"])
+def test_a_peer_forecasts_as_it_did_before_it_was_written(kind, site, tmp_path):
+    folder = folder_of(site, f"{kind}-shallow_water")
+    peer = load_peer(folder)
+    assert peer.facts.fields == ("water_height",) and (peer.num_frames, peer.lead_max) == (2, 3)
+    assert json.loads((folder / "result.json").read_text())["parameters"] == peer.model.num_parameters
+    data = hold_out([open_dataset(site / WATER)], "test", 2, DataSection(sets=[]), peer.split)
+    protocol = protocol_of(3, max_windows=2)
+    write_records(score(peer.model, data, protocol, tasks_of(data, protocol)).records, tmp_path / "metrics.json")
+    assert (tmp_path / "metrics.json").read_text() == (folder / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda f: (f / "peer.safetensors").unlink(), "cannot be taken: No such file"),
+        (lambda f: (f / "peer.safetensors").write_bytes(b"half"), "cannot be taken: "),
+        (lambda f: save_file({"1": torch.zeros(3, 3)}, f / "peer.safetensors"), "not those of a U-Net on 1 fields"),
+        (lambda f: nan_in(f / "peer.safetensors"), "its training diverged"),
+        (lambda f: (f / "peer.json").write_text("{}"), "peer.json"),
+        (lambda f: (f / "peer.json").unlink(), "is neither a run"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused_in_a_sentence(spoil, words, site, evaluate):
+    broken = folder_of(site, "broken")
+    shutil.copytree(folder_of(site, "unet-shallow_water"), broken, dirs_exist_ok=True)
+    spoil(broken)
+    status, _, error = evaluate("broken", arguments=["--data", site / WATER])
+    assert status == 2 and words in error and error.count("\n") == 1, error
+
+
+def nan_in(path):
+    weights = {name: weight.clone() for name, weight in load_file(path).items()}
+    weights["out.bias"][0] = float("nan")
+    save_file(weights, path)
+
+
+def test_other_commands_say_that_they_take_no_peer(site):
+    from matey.checkpoints.trained import CheckpointError, load_trained
+
+    with pytest.raises(CheckpointError, match="holds a peer of MATEY .*which launch/evaluate.py alone takes"):
+        load_trained(folder_of(site, "stencil-shallow_water"))
