@@ -15,7 +15,8 @@ batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.ac
 `peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a U-Net and an
 FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
 system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
---seconds 30,110, make curves. The data is that of `make demo`.
+--seconds 30,110, make curves. The data is that of `make demo`. launch/evaluate.py takes the folders of trained peers
+(runs/peers/points/unet-shallow_water-110-0) as it takes runs.
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper

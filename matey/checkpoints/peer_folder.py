@@ -1,4 +1,4 @@
-"""The folder of a trained peer, see `matey.peers`: its weights, what is said of it, and what it was trained on."""
+"""The folder of a trained peer, see `matey.peers`: its weights, the facts about it, and the record of what it was trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainedPeer:
     Attributes:
         name: name of its folder.
         model: the peer with its weights, on the CPU.
-        facts: what is said of it.
+        facts: kind, system and fields of the peer.
         split: the trajectories of each part of the data that it was trained on.
         seen: fingerprints of the trajectories that it was trained on, see `matey.data.seen`.
     """
@@ -56,9 +56,9 @@ def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, s
     Args:
         folder: the folder, which is there.
         peer: the trained peer.
-        facts: what is said of it.
+        facts: kind, system and fields of the peer.
         split: the trajectories of each part of the data.
-        seen: what `matey.data.seen.seen_text` returns of those that it was trained on.
+        seen: text of `matey.data.seen.seen_text`, of those that it was trained on.
     """
     (folder / PEER).unlink(missing_ok=True)
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}

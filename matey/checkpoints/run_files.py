@@ -32,7 +32,7 @@ MODEL_CONFIG = "config.json"
 # What a conversion takes along.
 OF_A_RUN = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
 
-PEER = "peer.json"  # what is said of it
+PEER = "peer.json"  # its kind, system, fields and history
 PEER_WEIGHTS = "peer.safetensors"
 
 RECORDS = "metrics.json"

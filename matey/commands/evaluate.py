@@ -47,7 +47,9 @@ def main(args: argparse.Namespace) -> int:
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
-    data = replace(data, notes=(*data.notes, *(note for each in candidates if (note := left_out(each, data)))))
+    if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
+        note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
+        data = replace(data, notes=(*data.notes, note))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
@@ -111,14 +113,8 @@ def load(folder: Path) -> Trained | TrainedPeer:
 
 
 def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
-    """Return what is said of a peer, None for MATEY."""
+    """Return the facts about a peer, None for MATEY."""
     return trained.facts if isinstance(trained, TrainedPeer) else None
-
-
-def left_out(candidate: Candidate, data: HeldOut) -> str:
-    """Say of which systems a peer has no part; empty where there are none."""
-    others = [system for system in data.systems if system not in candidate.own(data).systems]
-    return f"{candidate.name} was trained on one system and is not scored on {', '.join(others)}." if others else ""
 
 
 def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer, folder: Path) -> int:

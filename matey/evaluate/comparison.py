@@ -24,7 +24,7 @@ class Candidate:
         name: name that no other has.
         model: the model, on its device.
         num_frames: number of history frames that it is given.
-        facts: what is said of a peer; None for MATEY.
+        facts: kind, system and fields of a peer; None for MATEY.
     """
 
     name: str

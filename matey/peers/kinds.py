@@ -1,4 +1,4 @@
-"""The kinds of peers, what is said of a trained one, and one made anew from its weights."""
+"""The kinds of peers, the facts about a trained one, and one made anew from its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"U-Net": UNet, "FNO": Fo
 
 
 class PeerFacts(Section):
-    """What is said of a trained peer.
+    """Kind, system and inputs of a trained peer.
 
     Attributes:
         kind: kind of the model.

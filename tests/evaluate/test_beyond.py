@@ -42,6 +42,16 @@ def test_a_rollout_that_diverges_says_so_in_the_table(held_out):
     assert beyond_text(["a"], [beyond]).count("\n") == 1 + len(rows)
 
 
+def test_a_model_that_is_not_of_a_system_has_dashes_there(held_out):
+    beyond = go_beyond(Growing(), held_out, num_true=3, num_steps=5)
+    of_reaction = replace(beyond, drifts=beyond.drifts[1:])
+    rows = beyond_rows(["a", "b"], [of_reaction, beyond])[1]
+    assert [row[:2] for row in rows] == [
+        (drift.system, drift.quantity) for drift in (*beyond.drifts[1:], beyond.drifts[0])
+    ]
+    assert rows[-1][3:5] == ("-", "-") and "-" not in (*rows[-1][5:], *rows[0])
+
+
 def test_a_later_start_gives_a_shorter_history_the_same_last_frame(held_out):
     two, four = replace(held_out, num_frames=2), replace(held_out, num_frames=4)
     later = go_beyond(Growing(), two, num_true=5, num_steps=9, start=2)
