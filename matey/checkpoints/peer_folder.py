@@ -1,4 +1,4 @@
-"""The folder of a trained peer, see `matey.peers`: its weights, the facts about it, and the record of what it was trained on."""
+"""The folder of a trained peer, see `matey.peers`: its weights, the facts about it, and what it was trained on."""
 
 from __future__ import annotations
 
