@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from matey.commands.subcommands import script_main, scripts
 from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
-from matey.config.description import DataDescription
+from matey.config.description import DataDescription, FieldSource, ParameterSource, TimeSource
 from matey.config.hints import section_at
 from matey.config.schema import RunConfig
 from matey.config.section import Section
@@ -48,6 +48,12 @@ def settings_page() -> str:
     about = "What a `matey.yaml` says of your own files, see [data](../data.md#your-own-data)."
     parts += ["## A description of data", "", about, ""]
     parts += _table(DataDescription)
+    for title, section in (
+        ("A field", FieldSource),
+        ("A parameter", ParameterSource),
+        ("A time by itself", TimeSource),
+    ):
+        parts += [f"### {title}", "", _first_sentence(section), "", *_table(section)]
     return "\n".join(parts)
 
 
@@ -116,16 +122,30 @@ def _default(field: FieldInfo) -> str:
 def _values(field: FieldInfo) -> str:
     """Say in words what a key may hold, with its bounds."""
     kind = _kind(field.annotation)
-    return _cell(" ".join([kind, *_bounds(field.metadata)]).replace("text : ", ""))
+    return _cell(" ".join([kind, *_bounds(field.metadata)]).replace("text : ", "")).strip()
 
 
 def _bounds(metadata: list[Any]) -> Iterator[str]:
-    for each in metadata:
+    """Yield the names that a registry has, and the bounds of a number as ``from 0 to 1`` or ``above 0, below 1``."""
+    found = [inner for each in metadata for inner in (each.metadata if isinstance(each, FieldInfo) else [each])]
+    for each in found:
         if each_check := REGISTRIES.get(getattr(each, "func", None)):
             yield ": " + ", ".join(f"`{name}`" for name in each_check.own)
-        for bound, sign in ((Ge, ">="), (Gt, ">"), (Le, "<="), (Lt, "<")):
-            if isinstance(each, bound):
-                yield f"{sign} {getattr(each, bound.__name__.lower()):g}"
+    words = {Gt: "above", Ge: "from", Lt: "below", Le: "to"}
+    said = {
+        word: getattr(each, kind.__name__.lower())
+        for kind, word in words.items()
+        for each in found
+        if isinstance(each, kind)
+    }
+    if "above" in said and said["above"] >= said.get("from", said["above"]):
+        said.pop("from", None)
+    text = ", ".join(f"{word} {_number(bound)}" for word, bound in said.items())
+    yield text.replace(", to ", ", at most " if "above" in said else " to ")
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,.15g}" if abs(bound) < 1e7 else f"{bound:g}".replace("e+0", "e").replace("e+", "e")
 
 
 def _kind(annotation: Any) -> str:  # noqa: ANN401 (any type of the schema)
@@ -137,7 +157,7 @@ def _kind(annotation: Any) -> str:  # noqa: ANN401 (any type of the schema)
         return f"mapping of {_kind(args[0])} to {_kind(args[1])}"
     if origin in (tuple, list):
         inside = list(dict.fromkeys(_kind(arg) for arg in args if arg is not Ellipsis))
-        return f"list of {' or '.join(inside)}"
+        return "list of " + re.sub(r"\b(number|text|section|list)\b", r"\1s", " or ".join(inside), count=1)
     if args and all(isinstance(arg, (str, int)) for arg in args):
         return ", ".join(f"`{arg}`" for arg in args)
     if args:

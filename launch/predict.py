@@ -55,7 +55,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--start", type=flags.whole(0), default=0, help="first frame that the model is given (0)")
     parser.add_argument(
-        "--trajectories", type=flags.wholes(0), metavar="N,N", help="their numbers, counted from 0; by default all"
+        "--trajectories",
+        type=flags.wholes(0),
+        metavar="N,N",
+        help="numbers of the trajectories, counted from 0; by default all",
     )
     parser.add_argument("--history", type=flags.whole(1, 1000), metavar="T", help="frames given; by default as trained")
     parser.add_argument("--animate", type=flags.path, metavar="FILM", help="film of the first trajectory: .gif or .mp4")

@@ -33,7 +33,8 @@ def test_the_page_of_settings_has_a_row_for_every_key(reference):
             assert re.search(rf"^\| `{name}` \| .+ \| .+ \| .*\|$", page, re.M) and (field.description or "") in page, (
                 name
             )
-    assert "| `refine` | number >= 0 <= 1e+09 | `0.2` | the rule's threshold gamma" in page
+    assert "| `refine` | number from 0 to 1e9 | `0.2` | the rule's threshold gamma" in page
+    assert "| `learning_rate` | number above 0, at most 10 | `0.001` | peak learning rate |" in page
     assert "| `scheme` | `vit`, `svit`, `avit` | `vit` |" in page
 
 

@@ -80,10 +80,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--out", type=flags.path, metavar="DIR", help="folder for the files, which have their official names"
     )
     sizes = {
-        "--trajectories": "how many",
+        "--trajectories": "number of trajectories",
         "--resolution": "cells along the longest axis",
         "--frames": "frames of each, the initial one included",
-        **{f"--{name}": f"of {' and '.join(systems)}" for name, systems in settings().items()},
+        **{f"--{name}": f"setting of {' and '.join(systems)}" for name, systems in settings().items()},
     }
     for flag, text in sizes.items():
         number = float if flag[2:] in settings() else int

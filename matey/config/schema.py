@@ -39,11 +39,12 @@ class ModelSection(Section):
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )
     local_scales: Scales = Field(
-        [1, 2, 4, 8], description="cells along each axis whose means it works on, one scale after the other"
+        [1, 2, 4, 8],
+        description="cells along each axis whose means the local operator works on, one scale after the other",
     )
     local_cascade: bool = Field(
         False,
-        description="whether its schemes work one after the other, coarsest first, each told what the one before it predicts",
+        description="whether the local operator works coarsest scale first, and each is told what the one before it predicts",
     )
     statistics: bool = Field(
         True,
@@ -51,7 +52,7 @@ class ModelSection(Section):
     )
     predict: Literal["rate", "change", "field"] = Field(
         "rate",
-        description="decode the change in units of the last one times the lead, in deviations of the field, or u",
+        description="quantity decoded: change in units of the last times the lead, in deviations of the field, or the field",
     )
     fields: tuple[FieldName, ...] | None = Field(
         None, description="field vocabulary; by default the fields of the data sets"
@@ -74,7 +75,8 @@ class TokensSection(Section):
         ((1, 1, 32, 32), (1, 1, 8, 8)), min_length=1, max_length=8, description="[t, z, y, x], coarse to fine"
     )
     rule: RefineRule = Field(
-        "threshold", description="split above a share of the largest variance, the top share, or until so many tokens"
+        "threshold",
+        description="split above a share of the criterion's largest value, the top share, or until so many tokens",
     )
     refine: float = Field(
         0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
@@ -245,7 +247,8 @@ class FinetuneSection(Section):
         None, description="folder of a run or a model, or none: random initial weights"
     )
     train: FinetuneMode = Field(
-        "all", description="all but the blocks; all; all but the blocks, which get adapters of low rank; the decoder"
+        "all",
+        description="everything; all but the blocks; these and adapters beside the blocks; decoder and local operator",
     )
     new_rows: InitialRow = Field(
         "mean",
