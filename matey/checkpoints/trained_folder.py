@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_CONFIG, PEER
 from matey.config import shipped
+from matey.config.flags import started_as
 from matey.mistakes import Mistake
 
 
@@ -40,7 +41,8 @@ def is_run(folder: Path) -> bool:
     if (folder / MODEL_CONFIG).is_file():
         return False
     if is_peer(folder):
-        raise CheckpointError(f"{folder} holds a peer of MATEY ({PEER}), which launch/evaluate.py alone takes.")
+        evaluate = started_as("launch/evaluate.py", "evaluate")
+        raise CheckpointError(f"{folder} holds a peer of MATEY ({PEER}), which {evaluate} alone takes.")
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."
