@@ -52,7 +52,7 @@ class ModelSection(Section):
     )
     predict: Literal["rate", "change", "field"] = Field(
         "rate",
-        description="quantity decoded: change in units of the last times the lead, in deviations of the field, or the field",
+        description="quantity decoded: change over last change and lead, change over deviation of the field, or the field",
     )
     fields: tuple[FieldName, ...] | None = Field(
         None, description="field vocabulary; by default the fields of the data sets"
