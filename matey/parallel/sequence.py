@@ -101,7 +101,8 @@ class SequenceRanks(RankGroup):
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> tuple[RowsPlan, ...]:
         """Plan how the ranks' parts of rows come to the ranks that hold them; see `RankGroup.plan_hand_over`."""
-        return plan_hand_over(reached, held, routes(), self.topology.sequence_rank, self.size)
+        found = routes() if self.size > 1 else [row.new_empty(3, 0) for row in held]  # alone, it sends nothing
+        return plan_hand_over(reached, held, found, self.topology.sequence_rank, self.size)
 
 
 class DistributedSequenceGroup(SequenceGroup):

@@ -8,7 +8,7 @@ import torch
 from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
 from matey.parallel.homes import homes_of_segments
-from matey.parallel.sequence import heads_plan_moves, plan_heads, plan_tokens
+from matey.parallel.sequence import SequenceRanks, heads_plan_moves, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
@@ -52,6 +52,12 @@ def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
     PROVED.append(f"recomputed blocks: activations of 2 ranks x 2 over one process's {2 * two / one:.2f}")
     # The block at work has keys and values of the whole sequence, and their gradients; were they kept, all 12 had.
     assert two < one / 2 + 3 * keys_and_values
+
+
+def test_a_rank_alone_in_its_group_asks_nobody_what_to_send():
+    rows = torch.tensor([1, 4])
+    (plan,) = SequenceRanks(Topology(0, 1, 1, 3)).plan_hand_over([rows], [rows], lambda: pytest.fail("asked"))
+    assert plan.num_sent == (0,) and plan.held.tolist() == [0, 1]
 
 
 def plans_of(key, size, heads):
