@@ -23,6 +23,13 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def listed(items: Iterable[str], at_most: int = 8) -> str:
+    """Return the first of some items and how many more there are; "nothing" where there are none."""
+    items = list(items)
+    more = f" and {len(items) - at_most} more" if len(items) > at_most else ""
+    return (", ".join(items[:at_most]) or "nothing") + more
+
+
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line, of its first 200 letters, or the name of its type where it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -47,6 +47,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("train.steps=many", "train.steps: .* integer"),
         ("tokens.set=uniform", "one patch size"),
         ("data.split=[1, 1, 0]", "must add up to 1"),
+        ("data.sets=x", r"--set: data.sets: expected a list, such as \[a, b\] \(got 'x'\)"),
         ("train.steps", "--set takes key=value"),
         ("train.steps.x=2", "'steps' is a value, not a section"),
     ],

@@ -42,7 +42,7 @@ def is_run(folder: Path) -> bool:
         return False
     if is_peer(folder):
         evaluate = started_as("launch/evaluate.py", "evaluate")
-        raise CheckpointError(f"{folder} holds a peer of MATEY ({PEER}), which {evaluate} alone takes.")
+        raise CheckpointError(f"{folder} holds a model to compare with ({PEER}), which only {evaluate} can load.")
     raise CheckpointError(
         f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
         "give the folder that output.dir names in the run YAML, or its model/."

@@ -38,6 +38,7 @@ OWNED_BY_RUN = {
 BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False}}
 
 _MAX_NAMED = 5
+_IN_YAML = {"tuple_type": "expected a list, such as [a, b]", "dict_type": "expected keys with values, such as {a: 1}"}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -52,7 +53,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
-    return parse_config(with_overrides(read_yaml(path), overrides), str(path))
+    return parse_config(with_overrides(read_yaml(path), overrides), str(path), overrides)
 
 
 def load_resolved(path: str | Path) -> RunConfig:
@@ -80,11 +81,15 @@ def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
     return tree
 
 
-def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
-    """Validate a tree of sections; ``source`` names it in errors."""
+def parse_config(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Validate a tree of sections; errors name its ``source``, or ``--set`` where an override, already applied, is wrong."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
+        keys = [override.partition("=")[0] for override in overrides]
+        wrong = [".".join(map(str, each["loc"])) for each in error.errors(include_url=False)]
+        if all(any(f"{place}.".startswith(f"{key}.") for key in keys) for place in wrong):
+            source = "--set"
         raise ConfigError(f"{source}: {sentences(error)}") from None
 
 
@@ -166,7 +171,7 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
         return f"unknown key {where!r}.{hint(error['loc'], root)}"
     if error["type"] == "missing":
         return f"{where!r} is required"
-    message = error["msg"].removeprefix("Value error, ")
+    message = _IN_YAML.get(error["type"], error["msg"].removeprefix("Value error, "))
     if not where or isinstance(error.get("ctx", {}).get("error"), RegistryError):
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {shortened(error['input'])})"

@@ -248,7 +248,8 @@ class FinetuneSection(Section):
     )
     train: FinetuneMode = Field(
         "all",
-        description="everything; all but the blocks; these and adapters beside the blocks; decoder and local operator",
+        description="all: everything; prepost: all but the blocks; lora: these, and adapters in the blocks; head: decoder "
+        "and local operator",
     )
     new_rows: InitialRow = Field(
         "mean",

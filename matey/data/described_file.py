@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as filled
 from itertools import groupby
@@ -18,12 +18,11 @@ from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.located import Located, filled_in
 from matey.data.numbered import in_order
 from matey.data.trajectories import Boundary, DataError, Part, Trajectory
-from matey.mistakes import nearest_name
+from matey.mistakes import listed, nearest_name
 
 MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
 GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 NO_AXIS: Boundary = "none"
-_MAX_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,6 @@ def describe_file(description: DataDescription, path: Path, kind: FileKind, part
         for number, group in enumerate(steps)
         for located in _trajectories(file, group, part, (number, len(steps)))
     ]
-
-
-def listed(items: Iterable[str]) -> str:
-    """Return the first of some items and how many more there are, for a message."""
-    items = list(items)
-    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return (", ".join(items[:_MAX_LISTED]) or "nothing") + more
 
 
 def _trajectories(file: _File, group: tuple[str, ...], part: Part | None, place: tuple[int, int]) -> Iterator[Located]:

@@ -19,11 +19,11 @@ import yaml
 from matey.config.description import TODO, Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.described_file import listed
 from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, may_vary, suggested
 from matey.data.guessed_given import constant_arrays
 from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, snapshot_axes
 from matey.data.trajectories import DataError
+from matey.mistakes import listed
 
 _FIELD_NAMES = {
     **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),

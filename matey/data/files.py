@@ -14,8 +14,7 @@ from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
 from matey.data.remote.paths import RemotePath, matches, place, would_match
 from matey.data.trajectories import DataError, Part
-
-_MAX_LISTED = 8
+from matey.mistakes import listed
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,6 @@ def would_find(file: Path, named: str | Path | None = None) -> Path | None:
     return None
 
 
-def listed(items: Iterable[str]) -> str:
-    """Return the first of some items and how many more there are, for a message."""
-    items = list(items)
-    more = f" and {len(items) - _MAX_LISTED} more" if len(items) > _MAX_LISTED else ""
-    return ", ".join(items[:_MAX_LISTED]) + more
-
-
 def _described(files: Iterable[descriptions.Together], description: DataDescription) -> list[DataFile]:
     return [DataFile(first, description, part, tuple(later)) for (first, *later), part in files]
 
@@ -142,7 +134,7 @@ def _find(path: Path, suffixes: Collection[str]) -> list[Path]:
         inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
             f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "
-            f"found {listed(map(str, inside)) or 'nothing'}; give the folder or file that holds the data."
+            f"found {listed(map(str, inside))}; give the folder or file that holds the data."
         )
     for file in files:
         _check_name(str(file))
@@ -185,4 +177,4 @@ def _nearby(path: Path) -> str:
     close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(str(missing.parent / name) for name in close)}?"
-    return f"{missing.parent} holds {listed(names) or 'nothing'}."
+    return f"{missing.parent} holds {listed(names)}."

@@ -14,7 +14,7 @@ from matey.data import descriptions
 from matey.data.arrays.zarr import describe as describe_zarr
 from matey.data.arrays.zarr import is_zarr
 from matey.data.described import DescribedFiles
-from matey.data.files import DataFile, find_files, listed
+from matey.data.files import DataFile, find_files
 from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
@@ -23,6 +23,7 @@ from matey.data.npy import outline_npy
 from matey.data.share import Share, alone
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
 from matey.data.trajectories import DataError, Reader, TrajectorySet
+from matey.mistakes import listed
 from matey.registry import Registry, RegistryError
 
 READERS: Registry[Reader] = Registry(
@@ -142,7 +143,7 @@ def _refuse(file: DataFile) -> NoReturn:
         raise DataError(
             f"{file.path} is a forecast in a format that is not read as data; forecast into .h5 (The Well) instead."
         )
-    found = listed(held) or "nothing"
+    found = listed(held)
     known = "; ".join(reader.layout for reader in _readers())
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from matey.data.remote.paths import RemotePath
 from matey.data.splits import PARTS, Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.mistakes import listed
 
 _MAX_NAMED = 3
 _GONE = ""  # the content of a file that the record goes on to know, should it come back
@@ -113,7 +114,7 @@ class SplitRecord:
                 "gone": there - after.keys(),
                 "changed": {name for name in there & after.keys() if not before[name].is_as(after[name])},
             }
-            found = [f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names]
+            found = [f"{kind}: {listed(sorted(names), _MAX_NAMED)}" for kind, names in kinds.items() if names]
             if found:
                 folder = (now if index < len(now.sets) else self).settings.folders[index]
                 said.append(f"data set {index + 1} ({folder}) {', '.join(found)}")
@@ -135,7 +136,7 @@ class SplitRecord:
         for index in range(len(self.sets)):
             before, after = _by_common_name(then, now, index)
             wrong += [name for name, file in before.items() if name not in after or not file.is_as(after[name])]
-        return f"gone or changed: {_listed(wrong)}" if wrong else ""
+        return f"gone or changed: {listed(sorted(wrong), _MAX_NAMED)}" if wrong else ""
 
     def with_what_went(self, before: SplitRecord) -> SplitRecord:
         """Return this record with the files that only an earlier one names, so that they keep their part if they come back."""
@@ -288,9 +289,3 @@ def _by_common_name(
     if known and present and not known.keys() & present.keys():
         return before.sets[index], now.sets[index]
     return known, present
-
-
-def _listed(names: Iterable[str]) -> str:
-    first, *others = sorted(names)
-    more = f" and {len(others) + 1 - _MAX_NAMED} more" if len(others) >= _MAX_NAMED else ""
-    return ", ".join([first, *others[: _MAX_NAMED - 1]]) + more

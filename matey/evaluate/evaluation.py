@@ -108,17 +108,6 @@ class Evaluation:
     beyond: Beyond | None = None
 
 
-def plan_tasks(model: MateyModel, data: HeldOut, protocol: Protocol) -> list[Task]:
-    """Choose the windows of every data set, lead and rollout; nothing is read or predicted yet.
-
-    Raises:
-        DataError: the model does not know a field, its patches do not divide a grid or the history, or a trajectory is too
-            short for a lead or for the rollout.
-    """
-    check_fit(model, data)
-    return tasks_of(data, protocol)
-
-
 def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
     """Choose the windows of every data set, lead and rollout for any model.
 

@@ -107,7 +107,7 @@ class Prepared:
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def at_lead(self, lead: int) -> Prepared:
-        """Return what a prediction so many snapshots ahead needs, where nothing is given that would be another by then."""
+        """Return the same for a prediction so many snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
         return replace(self, samples=tuple(later))
 

@@ -237,7 +237,7 @@ class _Products(torch.autograd.Function):
 
 
 def _by_cells(*values: Tensor) -> list[tuple[Tensor, ...]]:
-    """Split values ``(b, m, ...)`` into those of some cells after the other."""
+    """Split values ``(b, m, ...)`` into those of consecutive cells, a few at a time."""
     at_once = AT_ONCE if values[0].device.type == "cpu" else AT_ONCE_ON_GPU
     return [of_all.split(max(at_once // len(of_all), 1), dim=1) for of_all in values]
 

@@ -52,7 +52,7 @@ def name_failures(rank: int, world_size: int) -> None:
 
 @contextmanager
 def during(what: str) -> Iterator[None]:
-    """Name in every error from inside what was being done."""
+    """Add to every error that is raised inside the name of what was being done."""
     try:
         yield
     except BaseException as error:

@@ -42,7 +42,7 @@ def describe(trained: Trained | TrainedPeer, data: HeldOut, protocol: Protocol, 
     history = ("history", f"{data.num_frames} frames")
     if isinstance(trained, TrainedPeer):
         size, facts = f"{trained.model.num_parameters:,} parameters", trained.facts
-        about += [("model", f"{facts.kind}, a peer of MATEY: {size}, for {facts.system} alone"), history]
+        about += [("model", f"{facts.kind}, compared with MATEY: {size}, for {facts.system} alone"), history]
         about.append(("training", f"leads of 1 to {facts.lead_max} snapshots"))
         return About(trained.name, [*about, *context], label=facts.kind)
     config = trained.model.config

@@ -33,8 +33,8 @@ class Refinement:
         change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
             the field is about to vary as well.
         keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
-        criterion: name of what is compared between patches, see `matey.tokens.criteria`; where these lines say variance, it
-            is meant.
+        criterion: name of the measure by which patches are compared, see `matey.tokens.criteria`; it takes the place of the
+            variance in these lines.
     """
 
     rule: RefineRule
@@ -83,7 +83,7 @@ def of_each_patch(fields: Tensor, patches: Sequence[Patch], refinement: Refineme
 def from_all_patches(
     told: Sequence[Tensor], window: Sequence[int], patches: Sequence[Patch], refinement: Refinement
 ) -> list[Tensor]:
-    """Return what `criteria_of` does, from what each patch of a window ``t, z, y, x`` has told."""
+    """Return the criterion of every patch of a window ``t, z, y, x``, as `criteria_of`, from values computed patch by patch."""
     if refinement.criterion == "random":
         covered = cover(window, patches[0])
         return [drawn(means, window[1:], covered, patch) for means, patch in zip(told, patches, strict=False)]

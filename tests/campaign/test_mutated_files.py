@@ -34,7 +34,7 @@ from tests.support.seed_group_files import write_seed_groups
 
 NUM_FILES = 1000
 HELD = "{count} damaged files were read or refused in a sentence"
-SECONDS = 20  # of processor time
+SECONDS = 20  # of CPU time
 FACTOR, CONSTANT = 10, 512 * 2**20  # bytes of memory that may be used: over the file's own, and at all
 ADDRESSES = 4 * 2**30  # bytes that may be asked for; what is not used takes no memory
 

@@ -9,10 +9,11 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.data import DataError
 from matey.evaluate.comparison import Candidate, best_of, compare, distinct_names, plan_comparison
-from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
 from matey.report.comparison import comparison_text
+from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 
 PROTOCOL = Protocol(leads=(1, 3), rollout_steps=3, max_windows=5)

@@ -4,12 +4,13 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.config.choices import CRITERIA
 from matey.data import DataError, open_dataset
-from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.report.about import About
 from matey.report.evaluation import write_report
 from matey.report.summary import summary_text
 from matey.tokens.criteria import patch_variance
+from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import SHARED
 from tests.support.small_files import write_waves

@@ -104,7 +104,7 @@ def test_the_page_of_a_peer_shows_forecasts_and_no_mesh(site, evaluate):
     status, out, error = evaluate("unet-shallow_water", arguments=[*ALL, *data], out="alone")
     assert status == 0 and "U-Net  persistence" in out and "MATEY" not in out, error
     page = (site / "alone" / "report.html").read_text()
-    assert "U-Net, a peer of MATEY: " in page and "Rollouts, step by step" in page
+    assert "U-Net, compared with MATEY: " in page and "Rollouts, step by step" in page
     assert "Adaptive mesh" not in page and "mesh of tokens" not in page and ">nan" not in page
 
 
@@ -163,5 +163,5 @@ def nan_in(path):
 def test_other_commands_say_that_they_take_no_peer(site):
     from matey.checkpoints.trained import CheckpointError, load_trained
 
-    with pytest.raises(CheckpointError, match="holds a peer of MATEY .*which .*evaluate.* alone takes"):
+    with pytest.raises(CheckpointError, match="holds a model to compare with .*which only .*evaluate.* can load"):
         load_trained(folder_of(site, "stencil-shallow_water"))

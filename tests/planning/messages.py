@@ -46,12 +46,12 @@ def halving_and_doubling(ranks, num_bytes):
 def pairwise(ranks, num_bytes, node_of):
     """All-to-all: partners on the node first, then the others, one after another."""
     part, p = num_bytes / len(ranks), len(ranks)
-    dies = sum(node_of(rank) == node_of(ranks[0]) for rank in ranks)
-    near = [[(r, r - r % dies + (r + k) % dies, part) for r in ranks] for k in range(1, dies)]
+    on_node = sum(node_of(rank) == node_of(ranks[0]) for rank in ranks)
+    near = [[(r, r - r % on_node + (r + k) % on_node, part) for r in ranks] for k in range(1, on_node)]
     far = []
-    for k in range(1, p // dies):
-        for j in range(dies):
-            far.append([(r, ((r // dies + k) * dies + (r + j) % dies) % p, part) for r in ranks])
+    for k in range(1, p // on_node):
+        for j in range(on_node):
+            far.append([(r, ((r // on_node + k) * on_node + (r + j) % on_node) % p, part) for r in ranks])
     return near + far
 
 

@@ -4,12 +4,19 @@ import pytest
 import torch
 
 from matey.data import open_dataset
-from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.comparison import Candidate, plan_comparison
+from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from tests.support.models import make_model
 from tests.support.small_files import write_waves
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
+
+
+def plan_tasks(model, data, protocol):
+    """What `evaluate` is to do with one model."""
+    (tasks,) = plan_comparison([Candidate("model", model, data.num_frames)], data, protocol)
+    return tasks
 
 
 @pytest.fixture(scope="session")

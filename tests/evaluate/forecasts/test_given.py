@@ -8,9 +8,10 @@ import torch
 
 import matey
 from matey.data import DataError, TrajectorySet, open_dataset
-from matey.evaluate.evaluation import Protocol, evaluate, plan_tasks
+from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.fields import FieldBatch
+from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
 
