@@ -59,10 +59,13 @@ def test_parallel_alone_uses_torch_distributed():
     assert users == {"parallel"}
 
 
-def test_no_module_of_tests_is_imported_by_another():
-    imported = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
-    found = {path: imported.findall(path.read_text()) for path in (ROOT / "tests").rglob("*.py")}
-    assert len(found) > 200 and not any(found.values()), "helpers belong into tests/support"
+def test_no_module_of_tests_is_imported_by_another_nor_from_another_folder():
+    tests = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
+    folders = re.compile(r"^\s*(?:from|import) tests\.(\w+)\.", re.MULTILINE)
+    found = {path.relative_to(ROOT / "tests"): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    wrong = {path for path, text in found.items() if tests.search(text)}
+    wrong |= {path for path, text in found.items() if {*folders.findall(text)} - {"support", path.parts[0]}}
+    assert len(found) > 200 and not wrong, "helpers belong into tests/support"
 
 
 def test_names_of_a_runs_files_are_spelt_in_one_module_alone():

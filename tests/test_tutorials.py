@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from tests.launch.slurm_cluster import start_slurm, what_is_missing
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment
+from tests.support.slurm_cluster import start_slurm, what_is_missing
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples").glob("*.ipynb"))
 

@@ -25,7 +25,7 @@ from matey.checkpoints.describe import find_damage
 from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.newest import latest_tag
 from matey.checkpoints.source import WEIGHTS
-from tests.campaign.watched import EVERY, NUM_STEPS, Kind, Ranks, started, training, write_config
+from tests.support.watched import EVERY, NUM_STEPS, Kind, Ranks, started, training, write_config
 
 PHASES = ("start", "step", "validation", "model", "save", "prune")
 

@@ -12,10 +12,10 @@ import yaml
 from tests.campaign.bad_input_case import EVALUATE, NAME, PRETRAIN, Case
 from tests.campaign.bad_inputs import CASES
 from tests.campaign.size import SHARE
-from tests.campaign.watched import Kind
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start, start_ranks
 from tests.support.small_files import write_swe
+from tests.support.watched import Kind
 
 NUM_KINDS = 80
 HELD = "{count} bad inputs gave one sentence each"

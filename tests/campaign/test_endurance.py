@@ -8,7 +8,7 @@ import yaml
 
 from tests.campaign.moments import last_step
 from tests.campaign.size import scaled
-from tests.campaign.watched import Kind, started, training, write_config
+from tests.support.watched import Kind, started, training, write_config
 
 NUM_STEPS, FIRST = 20_000, 1_000
 HELD = "{count} steps in one process, level in memory, descriptors and threads"

@@ -11,7 +11,7 @@ import pytest
 
 from tests.campaign.moments import PHASES, go_on_to_the_end, place_of, saved_step
 from tests.campaign.size import scaled
-from tests.campaign.watched import KINDS, NUM_STEPS, started, training, write_config
+from tests.support.watched import KINDS, NUM_STEPS, started, training, write_config
 
 NUM_KILLS = 100
 HELD = "{count} SIGKILLs lost nothing and left nothing behind"

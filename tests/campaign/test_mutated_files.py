@@ -27,10 +27,10 @@ from matey.config import ConfigError
 from matey.data import DataError, open_dataset
 from tests.campaign.mutations import mutated
 from tests.campaign.size import scaled
-from tests.campaign.watched import Kind
 from tests.support import layout_files as layouts
 from tests.support.paths import ROOT
 from tests.support.seed_group_files import write_seed_groups
+from tests.support.watched import Kind
 
 NUM_FILES = 1000
 HELD = "{count} damaged files were read or refused in a sentence"

@@ -11,9 +11,9 @@ import pytest
 
 from tests.campaign.moments import PHASES, go_on_to_the_end, last_step, place_of, saved_step
 from tests.campaign.size import scaled
-from tests.campaign.watched import KINDS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config
 from tests.support.launchers import LAUNCHERS
 from tests.support.programs import clean_environment, in_background
+from tests.support.watched import KINDS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config
 
 NUM_SIGNALS = 60
 HELD = "{count} signals let runs save and leave, and go on"

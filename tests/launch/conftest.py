@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.slurm_cluster import Cluster, start_slurm, what_is_missing
+from tests.support.slurm_cluster import Cluster, start_slurm, what_is_missing
 from tests.support.small_files import write_swe
 
 

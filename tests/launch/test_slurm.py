@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.launch.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 from tests.support.runs import losses
+from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 
 ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 

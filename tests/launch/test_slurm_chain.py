@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.slurm_cluster import SHAPE
+from tests.support.slurm_cluster import SHAPE
 
 LEAVES = 75  # the exit code of a run that has saved and asks for another job
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.launch.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 from tests.support.runs import NUM_STEPS, losses
+from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
-from tests.launch.slurm_cluster import run_in, wait_for_step
 from tests.support.runs import losses
+from tests.support.slurm_cluster import run_in, wait_for_step
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import time
 import psutil
 import pytest
 
-from tests.campaign.watched import environments
 from tests.support.launchers import LAUNCHERS
 from tests.support.programs import held_back, kill, preloaded, start
+from tests.support.watched import environments
 
 SCRIPT = "tests/parallel/one_rank_fails.py"
 

@@ -12,7 +12,7 @@ from tests.support.proved import PROVED
 def run_cases(num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,)):
     """Return (name, what decides the result, losses and norms, weights) of every case."""
     choices = json.dumps([accumulations, clips, list(offloads), list(recomputes)])
-    return cases_of(start_ranks(num_ranks, "-m", "tests.parallel.training_cases", choices, timeout=1500))
+    return cases_of(start_ranks(num_ranks, "-m", "tests.support.training_cases", choices, timeout=1500))
 
 
 def hold(cases, clips):

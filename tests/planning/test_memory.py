@@ -13,7 +13,7 @@ from matey.planning.machine import load_machine
 from matey.planning.memory import _adam_temporaries, plan_memory
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
-from tests.planning.memory_cases import RUN, SAMPLE
+from tests.support.memory_cases import RUN, SAMPLE
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
 
@@ -50,7 +50,7 @@ def workload_of(case):
 def check_engines(size, ranks, settings):
     """Compare what each engine holds between steps, its peaks and messages, on one token of a model."""
     settings = [{**each, **COUNT} for each in settings]
-    result = start_ranks(ranks, "-m", "tests.planning.memory_cases", json.dumps([size, settings]), timeout=1500)
+    result = start_ranks(ranks, "-m", "tests.support.memory_cases", json.dumps([size, settings]), timeout=1500)
     points = dict(cases_of(result))
     assert len(points) == len(settings), result.stderr
     workload, topology = workload_of(Case(size, **SAMPLE)), Topology(0, ranks, 1, 1)

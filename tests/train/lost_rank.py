@@ -6,7 +6,7 @@ from pathlib import Path
 from matey.ending import end_process
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.environment import find_environment, start_processes
-from tests.checkpoints.engine_cases import Training
+from tests.support.engine_cases import Training
 
 
 def main(what: str, folder: Path) -> None:

@@ -25,8 +25,8 @@ from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.loss import training_loss
 from matey.train.resume import RunError
-from tests.parallel.training_cases import GLOBAL_BATCH, SCALES, samples_of
 from tests.support.models import VOCABULARY
+from tests.support.training_cases import GLOBAL_BATCH, SCALES, samples_of
 
 SAVED_AT = 3
 FLOAT32_GRADIENTS = {"data_types": {"grad_accum_dtype": "fp32"}}
