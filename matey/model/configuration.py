@@ -158,7 +158,12 @@ class MateyConfig(PretrainedConfig):
         """The rule by which patches are split."""
         tokens = self.tokens
         return Refinement(
-            tokens.rule, tokens.refine, tokens.values, tokens.change, tokens.set == "mul", tokens.criterion
+            rule=tokens.rule,
+            refine=tokens.refine,
+            values=tokens.values,
+            change=tokens.change,
+            keep_parents=tokens.set == "mul",
+            criterion=tokens.criterion,
         )
 
     def _check(self) -> None:

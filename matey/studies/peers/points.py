@@ -16,6 +16,7 @@ from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
 
 MATEY = "MATEY"
+RESULT = "result.json"  # cost of a point's training, in its folder
 JOINT = "joint"
 
 
@@ -82,7 +83,7 @@ def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> l
 
 def rows_of(point: Point, folder: Path) -> list[Row]:
     """Return a row for each system and kind of forecast of a finished point, from the two files in its folder."""
-    result = Result(**json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    result = Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
     overall = [r for r in read_records(folder / RECORDS) if r.field == ALL_FIELDS]
     return [
         {

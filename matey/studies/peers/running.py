@@ -27,7 +27,7 @@ from matey.peers.stencil import StencilPeer
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.peers.fitting import fit_stencil
-from matey.studies.peers.points import MATEY, Point, Result, rows_of
+from matey.studies.peers.points import MATEY, RESULT, Point, Result, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.training import Settings, train_network
@@ -62,7 +62,7 @@ class Comparison(RunnableStudy[Point]):
     device: str
     points: Sequence[Point]
     max_windows: int = 200
-    last_written = "result.json"
+    last_written = RESULT
 
     @property
     def facts(self) -> Mapping[str, Any]:
