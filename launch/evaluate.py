@@ -18,9 +18,11 @@ from __future__ import annotations
 import argparse
 import sys
 
+from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.trained_folder import is_peer, is_run
-from matey.config import flags
+from matey.config import flags, load_resolved, shipped
 from matey.config.flags import FlagError, at_least, check_device
+from matey.data.registry import check_found
 from matey.mistakes import ends_with_sentence
 
 
@@ -33,11 +35,23 @@ def main() -> int:
     at_least(1, "--max-windows", args.max_windows)
     at_least(1, "--batch", args.batch)
     check_device(args.device)
-    for folder in args.checkpoint:
-        is_peer(folder) or is_run(folder)  # raises where it is nothing that could be evaluated
+    check_found_data(args)
     from matey.commands.evaluate import main as evaluate
 
     return evaluate(args)
+
+
+def check_found_data(args: argparse.Namespace) -> None:
+    """Raise a mistake where a folder holds nothing that could be evaluated, or there is no data to do it on."""
+    runs = [folder for folder in args.checkpoint if not is_peer(folder) and is_run(folder)]
+    if args.data:
+        for path in args.data:
+            check_found(path)
+    elif runs:
+        for data in load_resolved(shipped.find(runs[0]) / CONFIG).data.sets:
+            check_found(data.path, data.description)
+    else:
+        raise FlagError(f"{args.checkpoint[0]} is a model without a run, which names no data; give some with --data.")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -14,6 +14,7 @@ def main() -> int:
     """Run from the command line; the exit codes are those of launch/pretrain.py."""
     hold()  # before the imports that take seconds
     from matey.config.choices import FINETUNE_MODES
+    from matey.train.beforehand import named_source
     from matey.train.command import read_settings, training_parser
 
     parser = training_parser(__doc__)
@@ -30,7 +31,9 @@ def main() -> int:
     )
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FLAGS.items() if getattr(args, flag) is not None}
-    run, deepspeed_config = read_settings(args, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    run, deepspeed_config = read_settings(
+        args, named_source, [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    )
     # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
     from matey.train.finetune import finetune
     from matey.train.start import run_training

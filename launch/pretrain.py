@@ -10,10 +10,11 @@ from matey.held_signals import hold
 def main() -> int:
     """Run from the command line; the exit codes are those of `matey.train.start.run_training`."""
     hold()  # before the imports that take seconds
+    from matey.train.beforehand import check_no_source
     from matey.train.command import read_settings, training_parser
 
     args = training_parser(__doc__).parse_args()
-    run, deepspeed_config = read_settings(args)
+    run, deepspeed_config = read_settings(args, check_no_source)
     # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
     from matey.train.pretrain import pretrain
     from matey.train.start import run_training

@@ -18,6 +18,8 @@ def test_help_and_an_unknown_flag_need_neither_pytorch_nor_deepspeed(path):
 
 
 RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/zero1.json"]
+MODEL = "models/matey-micro"
+NO_DATA = "data.sets=[{path: nowhere}]"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,26 @@ RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/ze
             "--device takes auto, cpu, cuda or cuda:1; got 'tpu'",
         ),
         (["tools/benchmark.py", "step", "--tokens", "mul", "--patches", "8"], "splits patches"),
+        (["launch/finetune.py", *RUN], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
+        (["launch/finetune.py", *RUN, "--pretrained", "none"], "the run YAML has to state"),
+        (["launch/finetune.py", *RUN, "--pretrained", "nowhere"], "--pretrained: There is no folder nowhere"),
+        (["launch/finetune.py", *RUN, "--pretrained", "docs"], "--pretrained: docs is neither a run"),
+        (["launch/pretrain.py", *RUN, "--set", "finetune={pretrained: none}"], "has a section 'finetune'"),
+        (["launch/pretrain.py", *RUN, "--set", NO_DATA], "nowhere does not exist"),
+        (["launch/pretrain.py", *RUN, "--set", "data.sets=[{path: 'nowhere*.h5'}]"], "No file matches"),
+        (["launch/pretrain.py", *RUN, "--set", "data.sets=[{path: ds_configs}]"], "ds_configs holds no data file"),
+        (["launch/evaluate.py", "--checkpoint", MODEL, "--out", "x"], "is a model without a run, which names no data"),
+        (["launch/evaluate.py", "--checkpoint", MODEL, "--out", "x", "--data", "nowhere"], "nowhere does not exist"),
+        (["launch/predict.py", "--checkpoint", MODEL, "--out", "x.nc", "--data", "nowhere"], "nowhere does not exist"),
+        (
+            ["tools/show_forecast.py", "--checkpoint", MODEL, "--out", "x.png", "--data", "nowhere"],
+            "nowhere does not exist",
+        ),
+        (["tools/convert_checkpoint.py", "--describe", MODEL], f"{MODEL} holds no checkpoint"),
+        (
+            ["tools/plan.py", *RUN, "--nodes", "1", "--machine", "cpu", "--set", NO_DATA],
+            "The data of this run is not there",
+        ),
     ],
     ids=lambda value: value[0].split("/")[1] if isinstance(value, list) else None,
 )
@@ -67,4 +89,48 @@ def test_data_is_inspected_without_pytorch_or_deepspeed(tmp_path):
     path = write_swe(tmp_path / "data" / "a.h5", 2)
     code, printed, imported = imports_of("tools/inspect_data.py", path, "--plot", "--out", tmp_path / "sheet.png")
     assert code == 0 and "shallow_water" in printed and (tmp_path / "sheet.png").exists(), printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+def test_data_that_is_not_there_is_said_without_matplotlib():
+    code, printed, imported = imports_of("tools/inspect_data.py", "nowhere")
+    assert code == 1 and "nowhere does not exist" in printed, printed
+    assert imported.isdisjoint({"torch", "deepspeed", "matplotlib", "scipy"})
+
+
+def test_what_a_described_set_names_is_looked_for_before_pytorch_is_imported(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "system: mine\nfiles: 'none*.h5'\naxes: [time, y, x]\nfields: {u: {array: u}}\n"
+        "spacing: {y: 1, x: 1}\ntime_step: 1\nboundary: {y: wall, x: wall}\n"
+    )
+    code, printed, imported = imports_of(
+        "launch/pretrain.py", *RUN, "--set", f"data.sets=[{{path: {tmp_path / 'mine.yaml'}}}]"
+    )
+    assert code == 2 and "no file matches 'none*.h5'" in printed, printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+def test_the_data_of_a_run_is_looked_for_before_pytorch_is_imported(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "config.yaml").write_text((ROOT / RUN[1]).read_text().replace("data/demo/", "nowhere/"))
+    code, printed, imported = imports_of("launch/evaluate.py", "--checkpoint", tmp_path, "--out", tmp_path / "out")
+    assert code == 2 and "does not exist" in printed, printed
+    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("/proc/x", "Cannot write to /proc/x (No such file or directory); choose another output.dir"),
+        ("docs", "was not made by a run"),
+        ("README.md", "which is no folder"),
+    ],
+)
+def test_a_folder_that_is_not_the_runs_is_refused_before_pytorch_is_imported(tmp_path, folder, words):
+    data = write_swe(tmp_path / "a.h5", 2)
+    settings = [f"data.sets=[{{path: {data}}}]", f"output.dir={folder}"]
+    code, printed, imported = imports_of(
+        "launch/pretrain.py", *RUN, *(word for one in settings for word in ("--set", one))
+    )
+    assert code == 2 and words in printed and "Started" not in printed, printed
     assert imported.isdisjoint({"torch", "deepspeed", "transformers"})

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from matey.checkpoints.newest import step_folder
+from matey.checkpoints.newest import first_file, step_folder
 from matey.config import flags
 from matey.mistakes import ends_with_sentence
 
@@ -45,7 +45,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
         parser.error("give either --describe, or --to and --out")
-    step_folder(args.checkpoint)  # raises where there is none
+    first_file(step_folder(args.checkpoint))  # raises where there is none
     from matey.commands.convert_checkpoint import main as convert_checkpoint
 
     return convert_checkpoint(args)

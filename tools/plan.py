@@ -14,6 +14,7 @@ import sys
 
 from matey.config import load_config, load_deepspeed_config
 from matey.mistakes import ends_with_sentence
+from matey.planning.at_hand import check_can_be_planned
 from matey.planning.machine import load_machine
 
 
@@ -24,6 +25,7 @@ def main() -> int:
     run = load_config(args.config, args.set)
     deepspeed_config = load_deepspeed_config(args.deepspeed_config)
     machine = load_machine(args.machine)
+    check_can_be_planned(run, is_assumed=args.grid is not None)
     from matey.commands.plan import main as plan
 
     return plan(args, run, deepspeed_config, machine)

@@ -13,6 +13,7 @@ import sys
 
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
+from matey.data.registry import check_found
 from matey.mistakes import ends_with_sentence
 
 
@@ -21,6 +22,7 @@ def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
     is_run(args.checkpoint)  # raises where it holds nothing that could forecast
+    check_found(args.data)
     from matey.commands.show_forecast import main as show_forecast
 
     return show_forecast(args)

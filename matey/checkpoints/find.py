@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from matey.checkpoints.newest import ShardError, step_folder
+from matey.checkpoints.newest import ShardError, first_file, step_folder
 from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.shards import open_shard
-from matey.checkpoints.source import MODEL_STATES, Source
+from matey.checkpoints.source import Source
 
 MAX_RANKS = 2**20  # more than any machine has
 WRITTEN: dict[str, type | tuple[type, ...]] = {
@@ -38,12 +37,7 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
 
 def open_checkpoint(folder: Path) -> Source:
     """Open the checkpoint in a folder of one step, of whatever form."""
-    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
-        raise ShardError(f"{folder} cannot be read (Permission denied); ask its owner, or take an older checkpoint.")
-    is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
-    path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
-    if not path.is_file() and not any(folder.glob("*_states.pt")):
-        raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
+    path = first_file(folder)
     common = open_shard(path)
     if not isinstance(common, dict) or "zero_stage" not in common:
         raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from matey.checkpoints.run_files import CHECKPOINTS, LATEST
 from matey.mistakes import Mistake
+
+MODEL_STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's
 
 
 class ShardError(Mistake):
@@ -27,6 +30,21 @@ def newest(folder: Path) -> Path:
     """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
     tag = latest_tag(folder)
     return folder if tag is None else folder / tag
+
+
+def first_file(folder: Path) -> Path:
+    """Return the file of a folder of one step that says what is in it; in a damaged checkpoint it may be missing.
+
+    Raises:
+        ShardError: the folder cannot be read, or holds no checkpoint.
+    """
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise ShardError(f"{folder} cannot be read (Permission denied); ask its owner, or take an older checkpoint.")
+    is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
+    path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
+    if not path.is_file() and not any(folder.glob("*_states.pt")):
+        raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
+    return path
 
 
 def latest_tag(folder: Path) -> str | None:

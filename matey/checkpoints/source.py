@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
-from matey.checkpoints.newest import ShardError
+from matey.checkpoints.newest import MODEL_STATES, ShardError
 from matey.checkpoints.shards import laid_out, open_shard
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 LEAST_BYTES = 64 * 2**20  # claims below this are no harm
-MODEL_STATES = "mp_rank_00_model_states.pt"
 OPTIMIZER = "mp_rank_00_optim_states.pt"
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from matey.checkpoints.newest import ShardError
-from matey.checkpoints.source import AVERAGE, MODEL_STATES, MOMENTS, WEIGHTS, Source, universal_file
+from matey.checkpoints.newest import MODEL_STATES, ShardError
+from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
 
 
 def write_universal(source: Source, folder: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from matey.commands.inspect_data import contact_sheet, first_readable
 from matey.config import DataDescription
 from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
 from matey.data.describing import Guess, guess_description
 from matey.data.remote.paths import place
+from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.png import write_png
 
 

@@ -142,10 +142,9 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
         sets = [open_dataset(path) for path in args.data]
-    elif of_the_run is not None:
-        sets = [open_dataset(data.path, data.description) for data in of_the_run.sets]
     else:
-        raise FlagError(f"{folder} is a model without a run, which names no data; give some with --data.")
+        assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
+        sets = [open_dataset(data.path, data.description) for data in of_the_run.sets]
     num_frames = num_frames_of(args, trained, folder)
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)

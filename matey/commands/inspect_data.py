@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
-from matey.report.png import write_png
 
 VALUES_AT_ONCE = 2**24
-COLUMNS = 5  # of the contact sheet
 
 
 @dataclass
@@ -71,14 +68,24 @@ def main(paths: Sequence[str], sheet: Path | None) -> int:
     for fault in faults:
         print(f"fault: {fault}")
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
-    if sheet is not None and (drawn := [rows for data in sets if (rows := first_readable(data))]):
+    if sheet is not None and not draw(sets, sheet):
+        return 1
+    return 1 if faults else 0
+
+
+def draw(sets: Sequence[TrajectorySet], sheet: Path) -> bool:
+    """Write a PNG of frames of each data set; return whether it could be written."""
+    from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longer than all else here
+    from matey.report.png import write_png
+
+    if drawn := [rows for data in sets if (rows := first_readable(data))]:
         try:
             write_png(contact_sheet(drawn), sheet)
         except OSError as error:
             print(f"fault: Cannot write {sheet} ({error.strerror}); choose another --out.")
-            return 1
+            return False
         print(f"contact sheet: {sheet}")
-    return 1 if faults else 0
+    return True
 
 
 def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
@@ -171,49 +178,3 @@ def spread(numbers: Iterable[float]) -> str:
     numbers = list(numbers)
     low, high = f"{min(numbers):.6g}", f"{max(numbers):.6g}"
     return low if low == high else f"{low} to {high}"
-
-
-def first_readable(data: TrajectorySet) -> tuple[TrajectorySet, Trajectory, list[int], np.ndarray] | None:
-    """Read the frames to draw of the first trajectory that has no fault in them, None if all do."""
-    for index, about in enumerate(data.trajectories):
-        times = sorted({round(t) for t in np.linspace(0, about.num_frames - 1, COLUMNS)})
-        try:
-            return data, about, times, np.concatenate([data.read(index, t, t + 1) for t in times])
-        except DataError:
-            continue
-    return None
-
-
-def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np.ndarray]]) -> Figure:
-    """Draw a row of frames for each field of each data set, all of a row on one colour scale."""
-    rows = [(data, about, times, frames, f) for data, about, times, frames in drawn for f in range(len(data.fields))]
-    heights = [float(np.clip(shape[0] / shape[1], 0.3, 1.0)) for shape in (size(about) for _, about, *_ in rows)]
-    figure = Figure(figsize=(2.2 * COLUMNS, 2.0 * sum(heights) + 0.3 * len(drawn)), layout="constrained")
-    panels = figure.subplots(len(rows), COLUMNS, squeeze=False, height_ratios=heights)
-    for panel, (data, about, times, frames, number) in zip(panels, rows, strict=True):
-        draw_row(panel, about, times, frames[:, number, about.grid[0] // 2])  # the middle of a grid in three dimensions
-        panel[0].set_ylabel(f"{data.fields[number]}\n[{data.units[number]}]", fontsize=7)
-        if number == 0:
-            panel[0].set_title(f"{data.system}, {about.name}\nframe {times[0]}", fontsize=8, loc="left")
-    return figure
-
-
-def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.ndarray) -> None:
-    """Draw frames ``(t, y, x)`` of one field beside each other."""
-    height, width = size(about)
-    # Most systems start from noise or a jump and calm down: with frame 0 in the scale, the rest would be one colour.
-    low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
-    scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
-    for axes in panel:
-        axes.set(xticks=[], yticks=[])
-    for axes, time, frame in zip(panel, times, values, strict=False):
-        image = axes.imshow(frame, aspect="auto" if about.grid[1] == 1 else "equal", **scale)
-        axes.set_title(f"frame {time}", fontsize=8, loc="left")
-    bar = panel[0].figure.colorbar(image, ax=list(panel), fraction=0.02)
-    bar.ax.tick_params(labelsize=7)
-
-
-def size(about: Trajectory) -> tuple[float, float]:
-    """Height and width of the domain; a line is drawn as a strip."""
-    height, width = (count * step for count, step in zip(about.grid[1:], about.spacing[1:], strict=True))
-    return (0.3 * width if about.grid[1] == 1 else height), width

@@ -6,11 +6,12 @@ import argparse
 from typing import Any
 
 from matey.config import RunConfig
+from matey.planning.at_hand import is_at_hand
 from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
 from matey.planning.reading import MB, Reading
-from matey.planning.samples import Assumed, is_at_hand
+from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
 

@@ -20,6 +20,7 @@ from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
+from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
 from matey.data.trajectories import DataError, Reader, TrajectorySet
@@ -74,6 +75,12 @@ def open_dataset(
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
         raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
     return _joined([part for part in parts if part is not None])
+
+
+def check_found(path: str | Path, description: DataDescription | None = None) -> None:
+    """Raise DataError if there is no file that `open_dataset` would open; of another machine nothing is asked."""
+    if not isinstance(place(path), RemotePath):
+        _find(description, path)
 
 
 def describe(file: DataFile) -> TrajectorySet | None:

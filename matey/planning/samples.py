@@ -6,17 +6,16 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from glob import glob
 
 import numpy as np
 import torch
 
 from matey.config import ConfigError, RunConfig
 from matey.data.reading import read_windows
-from matey.data.remote.paths import RemotePath, place
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
+from matey.planning.at_hand import check_named
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.refinement import check_window, split_by
@@ -80,11 +79,6 @@ class Sample:
         return 4 * ((num_frames + 1) * self.num_fields + self.given_frames * self.num_given) * math.prod(grid)
 
 
-def is_at_hand(run: RunConfig) -> bool:
-    """Whether there is a file or folder for each of the run's data sets; of what is elsewhere, reading says if there is not."""
-    return all(isinstance(place(data.path), RemotePath) or glob(data.path) for data in run.data.sets)
-
-
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
     """Return the network of a run, windows of its data as training would draw them, and bytes a second read of them."""
     data = open_data(run)
@@ -99,11 +93,7 @@ def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[S
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
     """Return the network of a run, and samples on the assumed grids, split by chance; shares of sets go by weights."""
-    if run.model.fields is None:
-        raise ConfigError(
-            "The data of this run is not there, so its fields must be named: set model.fields, for instance "
-            "--set 'model.fields=[density, pressure]'."
-        )
+    check_named(run)
     network = config = model_config(run)
     if config.tokens.rule == "threshold":
         config = _with_share(config, assumed.refined)

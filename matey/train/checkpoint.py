@@ -43,7 +43,7 @@ from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError
-from matey.train.own_folder import check_folder, is_folder
+from matey.train.own_folder import cannot_write, check_folder, is_folder
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
@@ -245,7 +245,7 @@ class RunFolder:
         except (ConfigError, LockedError) as error:
             return str(error)
         except OSError as error:
-            return self._cannot_write(error)
+            return cannot_write(self.path, error)
         return None
 
     def _move_aside(self) -> Path:
@@ -279,10 +279,7 @@ class RunFolder:
         try:
             yield
         except OSError as error:
-            raise RunError(self._cannot_write(error)) from None
-
-    def _cannot_write(self, error: OSError) -> str:
-        return f"Cannot write to {self.path} ({error.strerror}); choose another output.dir."
+            raise RunError(cannot_write(self.path, error)) from None
 
     def _cannot_save(self, what: str, error: Exception) -> str:
         try:

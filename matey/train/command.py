@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.ending import end_with_error
 from matey.likely_place import likely_place
+from matey.mistakes import Mistake
+from matey.train.beforehand import check_disks
 
 ACCELERATORS = ("cuda", "cpu")
 """The devices that a run takes, by DeepSpeed's names."""
@@ -34,11 +36,14 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tuple[RunConfig, dict[str, Any]]:
+def read_settings(
+    args: argparse.Namespace, check: Callable[[RunConfig], object], overrides: Sequence[str] = ()
+) -> tuple[RunConfig, dict[str, Any]]:
     """Return the run and the DeepSpeed configuration that the command line asks for; end with a sentence if they are wrong.
 
     Args:
         args: the arguments, as parsed by `training_parser`.
+        check: function that raises ConfigError for a run that the command does not take.
         overrides: KEY=VALUE settings that other flags stand for; they come after those of ``--set``.
     """
     try:
@@ -46,7 +51,10 @@ def read_settings(args: argparse.Namespace, overrides: Sequence[str] = ()) -> tu
         run = load_config(args.config, [*args.set, *overrides])
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check_monitors(deepspeed_config, args.deepspeed_config)
-    except ConfigError as error:
+        check(run)
+        if likely_place()[1] == 1:
+            check_disks(run, only_describe=args.describe)
+    except Mistake as error:
         sys.exit(end_with_error(*likely_place(), f"error: {error}"))
     if args.resume:
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from matey.checkpoints.trained import CheckpointError, Trained, load_trained
+from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, RunConfig
 from matey.config.choices import FINETUNE_MODES
 from matey.model.fingerprint import weights_fingerprint
@@ -15,13 +15,12 @@ from matey.model.from_run import model_config, with_network_of
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
 from matey.parallel.agreement import check_same_run
+from matey.train.beforehand import named_source, reading_source
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
 from matey.train.run_split import check_unseen
 from matey.train.trained_parts import parts_table
-
-RANDOM = "none"
 
 
 def finetune(
@@ -68,25 +67,11 @@ def load_source(run: RunConfig) -> Trained | None:
     Raises:
         ConfigError: it is not named, or cannot be loaded, or random weights are asked for without saying of what network.
     """
-    if run.finetune is None or run.finetune.pretrained is None:
-        raise ConfigError(
-            "Name the run or model to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
-            "(finetune.pretrained in the run YAML)."
-        )
-    if run.finetune.pretrained == RANDOM:
-        for section, keys in (("model", ("size", "scheme")), ("tokens", ("set", "patches"))):
-            for key in keys:
-                if key not in getattr(run, section).model_fields_set:
-                    raise ConfigError(
-                        "With --pretrained none there is no model to take the network from: the run YAML has to state "
-                        f"{section}.{key}; the config.yaml of a run from a pretrained model states all, its vocabulary too."
-                    )
+    source = named_source(run)
+    if source is None:
         return None
-    try:
-        with quiet():
-            return load_trained(run.finetune.pretrained)
-    except CheckpointError as error:
-        raise ConfigError(f"--pretrained: {error}") from None
+    with reading_source(), quiet():
+        return load_trained(source)
 
 
 def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSection) -> Transfer:

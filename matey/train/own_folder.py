@@ -53,6 +53,11 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return a sentence about a run's folder that cannot be written."""
+    return f"Cannot write to {path} ({error.strerror}); choose another output.dir."
+
+
 def _check_entries(path: Path) -> None:
     """Raise ConfigError if something in a run's folder is not what the run would have put there."""
     for name in (LOCK, *OF_A_RUN, *FOLDERS):

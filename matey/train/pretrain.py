@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from matey.config import ConfigError, RunConfig
-from matey.config.flags import started_as
+from matey.config import RunConfig
 from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_same_run
+from matey.train.beforehand import check_no_source
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
@@ -28,9 +28,7 @@ def pretrain(
         say: function that prints a line on rank 0.
         only_describe: whether to say only what would be done, and not to train.
     """
-    if run.finetune is not None:
-        finetune = started_as("launch/finetune.py", "finetune")
-        raise ConfigError(f"The run YAML has a section 'finetune': start it with `{finetune}`, or remove that.")
+    check_no_source(run)
     check_same_run(run, deepspeed_config)
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)

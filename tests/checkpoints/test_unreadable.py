@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.newest import ShardError, newest
+from matey.checkpoints.newest import MODEL_STATES, ShardError, newest
 from matey.checkpoints.shards import open_shard
-from matey.checkpoints.source import MODEL_STATES, WEIGHTS, Source
+from matey.checkpoints.source import WEIGHTS, Source
 
 NOBODY = 65534
 

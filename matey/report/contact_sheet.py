@@ -1,0 +1,58 @@
+"""Draws frames of data sets beside each other, as tools/inspect_data.py --plot shows them; needs no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from matey.data import DataError, Trajectory, TrajectorySet
+
+COLUMNS = 5
+
+
+def first_readable(data: TrajectorySet) -> tuple[TrajectorySet, Trajectory, list[int], np.ndarray] | None:
+    """Read the frames to draw of the first trajectory that has no fault in them, None if all do."""
+    for index, about in enumerate(data.trajectories):
+        times = sorted({round(t) for t in np.linspace(0, about.num_frames - 1, COLUMNS)})
+        try:
+            return data, about, times, np.concatenate([data.read(index, t, t + 1) for t in times])
+        except DataError:
+            continue
+    return None
+
+
+def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np.ndarray]]) -> Figure:
+    """Draw a row of frames for each field of each data set, all of a row on one colour scale."""
+    rows = [(data, about, times, frames, f) for data, about, times, frames in drawn for f in range(len(data.fields))]
+    heights = [float(np.clip(shape[0] / shape[1], 0.3, 1.0)) for shape in (size(about) for _, about, *_ in rows)]
+    figure = Figure(figsize=(2.2 * COLUMNS, 2.0 * sum(heights) + 0.3 * len(drawn)), layout="constrained")
+    panels = figure.subplots(len(rows), COLUMNS, squeeze=False, height_ratios=heights)
+    for panel, (data, about, times, frames, number) in zip(panels, rows, strict=True):
+        draw_row(panel, about, times, frames[:, number, about.grid[0] // 2])  # the middle of a grid in three dimensions
+        panel[0].set_ylabel(f"{data.fields[number]}\n[{data.units[number]}]", fontsize=7)
+        if number == 0:
+            panel[0].set_title(f"{data.system}, {about.name}\nframe {times[0]}", fontsize=8, loc="left")
+    return figure
+
+
+def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.ndarray) -> None:
+    """Draw frames ``(t, y, x)`` of one field beside each other."""
+    height, width = size(about)
+    # Most systems start from noise or a jump and calm down: with frame 0 in the scale, the rest would be one colour.
+    low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
+    scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
+    for axes in panel:
+        axes.set(xticks=[], yticks=[])
+    for axes, time, frame in zip(panel, times, values, strict=False):
+        image = axes.imshow(frame, aspect="auto" if about.grid[1] == 1 else "equal", **scale)
+        axes.set_title(f"frame {time}", fontsize=8, loc="left")
+    bar = panel[0].figure.colorbar(image, ax=list(panel), fraction=0.02)
+    bar.ax.tick_params(labelsize=7)
+
+
+def size(about: Trajectory) -> tuple[float, float]:
+    """Height and width of the domain; a line is drawn as a strip."""
+    height, width = (count * step for count, step in zip(about.grid[1:], about.spacing[1:], strict=True))
+    return (0.3 * width if about.grid[1] == 1 else height), width
