@@ -12,9 +12,9 @@ batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.ac
 
     python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
 
-`peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a U-Net and an
-FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU seconds a
-system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
+`peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a ResNet, a U-Net
+and an FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU
+seconds a system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
 --seconds 30,110, make curves. The data is that of `make demo`. launch/evaluate.py takes the folders of trained peers
 (runs/peers/points/unet-shallow_water-110-0) as it takes runs.
 
@@ -99,7 +99,7 @@ def main() -> int:
 
 def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
-    study = what.add_parser("peers", help="MATEY beside a stencil, a U-Net and an FNO of the same cost")
+    study = what.add_parser("peers", help="MATEY beside a stencil, a ResNet, a U-Net and an FNO of the same cost")
     data = "data/demo/shallow_water,data/demo/diffusion_reaction"
     study.add_argument("--seconds", default="110", metavar="S,S", help="seconds of training per system (110)")
     study.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each point (3)")

@@ -125,9 +125,14 @@ class NetworkPeer:
         return self.forecast(batch.to(self.device))
 
 
-def pad_plane(maps: Tensor, before: Sequence[int], after: Sequence[int], periodic: Sequence[bool]) -> Tensor:
-    """Extend maps ``(b, c, y, x)`` around the plane: an axis that wraps around by its other end, others by zeros."""
+def pad_plane(
+    maps: Tensor, before: Sequence[int], after: Sequence[int], periodic: Sequence[bool], walls: str = "constant"
+) -> Tensor:
+    """Extend maps ``(b, c, y, x)`` around the plane: an axis that wraps around by its other end, others by zeros.
+
+    With ``walls`` of ``replicate``, others are extended by their last cells.
+    """
     for axis, (low, high, wraps) in enumerate(zip(before, after, periodic, strict=True)):
         around = [0, 0, low, high] if axis == 0 else [low, high, 0, 0]
-        maps = nn.functional.pad(maps, around, mode="circular" if wraps else "constant")
+        maps = nn.functional.pad(maps, around, mode="circular" if wraps else walls)
     return maps

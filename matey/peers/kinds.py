@@ -12,13 +12,14 @@ from matey.config.schema import Count
 from matey.config.section import BoundedText, FieldName, Section
 from matey.peers.fno import FourierOperator
 from matey.peers.inputs import NetworkPeer
+from matey.peers.resnet import ResNet
 from matey.peers.stencil import StencilPeer
 from matey.peers.unet import UNet
 
-Kind = Literal["stencil", "U-Net", "FNO"]
+Kind = Literal["stencil", "ResNet", "U-Net", "FNO"]
 Peer = StencilPeer | NetworkPeer
-PEERS: tuple[Kind, ...] = ("stencil", "U-Net", "FNO")
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"U-Net": UNet, "FNO": FourierOperator}
+PEERS: tuple[Kind, ...] = ("stencil", "ResNet", "U-Net", "FNO")
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"ResNet": ResNet, "U-Net": UNet, "FNO": FourierOperator}
 """The networks by their kind; they are made from the frames of history and the number of fields."""
 
 

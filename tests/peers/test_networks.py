@@ -51,8 +51,9 @@ def test_networks_are_told_lead_and_scales_and_answer_in_units_of_the_last_chang
     )
 
 
-def test_a_unet_on_a_plane_that_wraps_around_goes_with_a_shift_of_it():
-    peer = network_of("U-Net")
+@pytest.mark.parametrize("kind", ["ResNet", "U-Net"])
+def test_a_network_on_a_plane_that_wraps_around_goes_with_a_shift_of_it(kind):
+    peer = network_of(kind)
     torch.nn.init.normal_(peer.network.out.weight)
     batch = replace(make_batch(num_samples=1), periodic=(False, True, True))
     shifted = replace(batch, history=batch.history.roll((16, 16), (4, 5)))

@@ -70,12 +70,12 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best", "cost per system")] == 3 * [True]
     with (tmp_path / "study" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (4 + 1) * 2 * 4
+    assert len(rows) == (5 + 1) * 2 * 4
     assert all(float(row["seconds"]) > 0 and int(row["steps"]) > 0 for row in rows)
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "points").glob("*/result.json")}
-    assert len(results) == 4 * 2 + 1
+    assert len(results) == 5 * 2 + 1
     lost = next(path for path in results if "unet-shallow_water" in str(path))
     lost.unlink()
     again = compare(tmp_path / "study", *flags, timeout=600)

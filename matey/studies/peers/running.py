@@ -34,7 +34,11 @@ from matey.studies.peers.training import Settings, train_network
 from matey.studies.speed import forecast_speed
 from matey.train.run_data import loss_scales, open_data
 
-SETTINGS = {"U-Net": Settings(batch=4, learning_rate=2e-3), "FNO": Settings(batch=4, learning_rate=3e-3)}
+SETTINGS = {
+    "ResNet": Settings(batch=4, learning_rate=4e-3),
+    "U-Net": Settings(batch=4, learning_rate=2e-3),
+    "FNO": Settings(batch=4, learning_rate=3e-3),
+}
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
 

@@ -8,7 +8,7 @@ from matey.evaluate.records import Record, write_records
 from matey.studies.peers.points import Point, points_of, rows_of
 from matey.studies.peers.table import peers_figure, peers_table
 
-RATIOS = {"stencil": 0.4, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
+RATIOS = {"stencil": 0.4, "ResNet": 0.35, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
 
 
 def make_rows(budgets=(10,), ratios=RATIOS):
@@ -27,11 +27,13 @@ def make_rows(budgets=(10,), ratios=RATIOS):
 
 def test_each_model_is_trained_on_each_system_and_matey_on_all_of_them_too():
     points = points_of(("gas", "plasma"), (110, 30), 3)
-    assert len({point.name for point in points}) == len(points) == 3 * 2 * (4 * 2 + 1)
-    assert [point.name for point in points[:9]] == [
+    assert len({point.name for point in points}) == len(points) == 3 * 2 * (5 * 2 + 1)
+    assert [point.name for point in points[:11]] == [
         *(
             "stencil-gas-30-0",
             "stencil-plasma-30-0",
+            "resnet-gas-30-0",
+            "resnet-plasma-30-0",
             "unet-gas-30-0",
             "unet-plasma-30-0",
             "fno-gas-30-0",
@@ -39,11 +41,11 @@ def test_each_model_is_trained_on_each_system_and_matey_on_all_of_them_too():
         ),
         *("matey-gas-30-0", "matey-plasma-30-0", "matey-joint-30-0"),
     ]
-    assert [point.budget for point in points[7:9]] == [30, 60]
+    assert [point.budget for point in points[9:11]] == [30, 60]
 
 
 def test_one_system_has_no_joint_training():
-    assert [point.data for point in points_of(("gas",), (10,), 1)] == 4 * ["gas"]
+    assert [point.data for point in points_of(("gas",), (10,), 1)] == 5 * ["gas"]
 
 
 def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shared(tmp_path):
@@ -65,19 +67,23 @@ def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shar
 def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer():
     lines = peers_table(make_rows()).splitlines()
     assert lines[2].split() == [
-        *("gas", "lead", "1", "0.800", "0.400", "±", "0.040", "0.200", "±", "0.020", "0.300", "±", "0.030"),
-        *("0.100", "±", "0.010", "0.250", "±", "0.025", "0.50", "<=", "1", "1.25", ">", "1"),
+        *("gas", "lead", "1", "0.800", "0.400", "±", "0.040", "0.350", "±", "0.035", "0.200", "±", "0.020"),
+        *("0.300", "±", "0.030", "0.100", "±", "0.010", "0.250", "±", "0.025", "0.50", "<=", "1", "1.25", ">", "1"),
     ]
     assert lines[3].split()[:2] == ["rollout", "10"]
-    assert lines[-5].split() == ["cost", "per", "system", *5 * ["10.5", "s"]]
-    assert lines[-4].split() == ["trained", "numbers", *5 * ["1,234"]]
+    assert lines[-5].split() == ["cost", "per", "system", *6 * ["10.5", "s"]]
+    assert lines[-4].split() == ["trained", "numbers", *6 * ["1,234"]]
 
 
 def test_speeds_stand_beside_that_of_the_fastest_peer():
     training, alone, together = (line.split() for line in peers_table(make_rows()).splitlines()[-3:])
-    assert training == ["samples/s,", "training", *5 * ["50.000"], "1.00", "1.00"]
-    assert alone == [*("ms", "a", "forecast", "14.000", "12.000", "13.000", "11.000", "12.500"), "0.92", "1.04"]
-    assert together == ["ms,", "16", "at", "a", "time", *7 * ["-"]]
+    assert training == ["samples/s,", "training", *6 * ["50.000"], "1.00", "1.00"]
+    assert alone == [
+        *("ms", "a", "forecast", "14.000", "13.500", "12.000", "13.000", "11.000", "12.500"),
+        "0.92",
+        "1.04",
+    ]
+    assert together == ["ms,", "16", "at", "a", "time", *8 * ["-"]]
 
 
 def test_the_table_is_of_the_largest_cost():
@@ -87,15 +93,15 @@ def test_the_table_is_of_the_largest_cost():
 def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
     lines = peers_table(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1})).splitlines()
     assert lines[2].split()[3:] == [
-        *("0.800", "diverged", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
+        *("0.800", "diverged", "-", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
     ]
-    assert lines[-5].split() == ["cost", "per", "system", "10.5", "s", "10.5", "s", "-", "10.5", "s"]
+    assert lines[-5].split() == ["cost", "per", "system", "10.5", "s", "-", "10.5", "s", "-", "10.5", "s"]
 
 
 def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():
     rows = [row for row in make_rows(ratios={**RATIOS, "stencil": 19722.4}) if row["seed"] == 0]
     lines = peers_table(rows).splitlines()
-    assert lines[2].split()[:6] == ["gas", "lead", "1", "0.800", "1.8e+04", "0.180"]
+    assert lines[2].split()[:6] == ["gas", "lead", "1", "0.800", "1.8e+04", "0.315"]
     assert len({len(line) for line in lines[:3]}) == 1
 
 

@@ -1,0 +1,64 @@
+"""A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, on the cells, and a linear stencil."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matey.peers.inputs import num_conditions, num_maps, pad_plane
+
+CHANNELS = 24
+NUM_BLOCKS = 2
+HIDDEN = 32
+
+
+class ResNet(nn.Module):
+    """Blocks of two convolutions of 3 x 3 cells that are added to what they are given; none has a coarser grid.
+
+    Each convolution's result is scaled and shifted, channel by channel, by what an MLP makes of the conditions; beside the
+    blocks is a map of 5 x 5 cells that is linear in the fields. Walls are padded with the last cell, axes that wrap around with
+    their other end. The last layers are zero at first: persistence.
+
+    Args:
+        num_frames: frames of history.
+        num_fields: fields of the one system that it is for.
+        channels: channels of the blocks.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int, channels: int = CHANNELS) -> None:
+        super().__init__()
+        num_inputs = num_maps(num_frames, num_fields)
+        self.expand = nn.Sequential(nn.Linear(num_conditions(num_fields), HIDDEN), nn.GELU())
+        self.first = nn.Conv2d(num_inputs, channels, 5)
+        self.blocks = nn.ModuleList([nn.Conv2d(channels, channels, 3) for _ in range(2 * NUM_BLOCKS)])
+        self.modulate = nn.Linear(HIDDEN, 2 * channels * (1 + 2 * NUM_BLOCKS))
+        self.out = nn.Conv2d(channels, num_fields, 3)
+        self.linear = nn.Conv2d(num_inputs, num_fields, 5)
+        self.scale = nn.Linear(HIDDEN, num_fields)
+        for layer in (self.modulate, self.out, self.linear, self.scale):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Predict the change ``(b, f, y, x)`` from maps ``(b, t f, y, x)`` and conditions ``(b, k)``."""
+
+        def padded(values: Tensor, reach: int) -> Tensor:
+            return pad_plane(values, (reach, reach), (reach, reach), periodic, walls="replicate")
+
+        conditions = self.expand(conditions)
+        scales = self.modulate(conditions)[..., None, None].chunk(1 + 2 * NUM_BLOCKS, dim=1)
+        (scale, shift), *others = (each.chunk(2, dim=1) for each in scales)
+        values = self.first(padded(maps, 2)) * (1 + scale) + shift
+        for number in range(0, 2 * NUM_BLOCKS, 2):
+            inside = F.gelu(values)
+            for layer, (scale, shift) in zip(
+                self.blocks[number : number + 2], others[number : number + 2], strict=True
+            ):
+                added = layer(padded(inside, 1)) * (1 + scale) + shift
+                inside = F.gelu(added)
+            values = values + added
+        linear: Tensor = self.linear(padded(maps, 2)) * (1 + self.scale(conditions)[..., None, None])
+        return linear + self.out(padded(F.gelu(values), 1))
