@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -50,6 +51,9 @@ class Region:
         assert not any(start % s for start, s in zip(self.start, factor, strict=True)), f"{self.start} by {factor}"
         window = [min(s, size) for s, size in zip(factor, self.values.shape[-3:], strict=True)]
         of_all = self.values.flatten(0, -4)
-        means = F.avg_pool3d(of_all, window, ceil_mode=True, count_include_pad=False)
+        # In float32 at least: PyTorch has no means of bfloat16 on a CPU.
+        means = F.avg_pool3d(
+            of_all.to(torch.promote_types(of_all.dtype, torch.float32)), window, ceil_mode=True, count_include_pad=False
+        ).to(of_all.dtype)
         start = tuple(start // s for start, s in zip(self.start, factor, strict=True))
         return Region(means.unflatten(0, self.values.shape[:-3]), self.samples, start, self.wraps)

@@ -85,6 +85,13 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
     assert ((predicted - batch.last).abs() > 0).all()
 
 
+def test_a_history_in_bfloat16_is_forecast_to_its_precision():
+    model, batch = make_model(dtype=torch.float32, local_scales=(1, 2)), make_batch()
+    rough = replace(batch, history=batch.history.bfloat16(), target=None)
+    forecast, expected = model.predict(rough), model.predict(replace(rough, history=rough.history.float()))
+    assert forecast.dtype == torch.bfloat16 and torch.allclose(forecast.float(), expected, rtol=0.02, atol=0.02)
+
+
 def test_windows_that_are_cut_again_change_neither_loss_nor_gradients(monkeypatch):
     model, found = make_model(patches=((1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))), []
     for kept in (2**26, 1000):

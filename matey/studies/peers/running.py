@@ -81,9 +81,7 @@ class Comparison(RunnableStudy[Point]):
             StudyError: it failed.
         """
         for point in {point.data: point for point in self.points if point.model == MATEY}.values():
-            folder = self._timing(point)
-            if len(_steps_of(folder)) < TIMED_STEPS:
-                self._pretrain(point, f"timing-{point.data}", folder, TIMED_STEPS)
+            self._timed(point)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
@@ -162,7 +160,7 @@ class Comparison(RunnableStudy[Point]):
 
     def _run_matey(self, point: Point) -> Result:
         folder = self.folder(point)
-        timed = _steps_of(self._timing(point))[FIRST_TIMED:]
+        timed = self._timed(point)[FIRST_TIMED:]
         steps = max(1, int(point.budget * len(timed) / sum(self._cost(line) for line in timed)))
         self._pretrain(point, point.name, folder / "run", steps)
         run = self.run_config(point)
@@ -179,8 +177,12 @@ class Comparison(RunnableStudy[Point]):
         rate = len(lines) * run.train.micro_batch * run.train.accumulation / seconds
         return Result(seconds, len(lines), trained.model.num_parameters(), rate, **vars(speed))
 
-    def _timing(self, point: Point) -> Path:
-        return self.out / "timing" / point.data
+    def _timed(self, point: Point) -> list[dict[str, Any]]:
+        """Return the steps of a short run on a point's data, which is made where it is not there yet."""
+        folder = self.out / "timing" / point.data
+        if len(_steps_of(folder)) < TIMED_STEPS:
+            self._pretrain(point, f"timing-{point.data}", folder, TIMED_STEPS)
+        return _steps_of(folder)
 
     def _pretrain(self, point: Point, name: str, folder: Path, steps: int) -> None:
         settings = [*self.overrides(point), f"train.steps={steps}", f"output.dir={folder}"]
