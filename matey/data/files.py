@@ -50,12 +50,15 @@ def find_files(
         description: the contents of the files, by which they are read whatever they look like.
 
     Raises:
-        DataError: nothing is there, or a name or description cannot be used.
+        DataError: nothing is there, a folder may not be read, or a name or description cannot be used.
     """
     whole = _absolute(path)
-    if description is not None:
-        return _described(descriptions.files_in(whole, description), description)
-    return list(_with_descriptions(_find(whole, suffixes)))
+    try:
+        if description is not None:
+            return _described(descriptions.files_in(whole, description), description)
+        return list(_with_descriptions(_find(whole, suffixes)))
+    except PermissionError as error:
+        raise DataError(f"{error.filename or path} may not be read ({error.strerror}); get the right to.") from None
 
 
 def would_find(file: Path, named: str | Path | None = None) -> Path | None:

@@ -13,8 +13,7 @@ from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import MODEL_STATES, ShardError, newest
 from matey.checkpoints.shards import open_shard
 from matey.checkpoints.source import WEIGHTS, Source
-
-NOBODY = 65534
+from tests.support.nobody import said_to_nobody
 
 
 @pytest.fixture
@@ -26,26 +25,6 @@ def step():
         torch.save({"global_steps": 2}, folder / MODEL_STATES)
         Path(root).chmod(0o755)
         yield folder
-
-
-def said_to_nobody(read):
-    """The message of the error that another user meets; root may read everything."""
-    here, there = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.getuid() == 0:
-                os.setuid(NOBODY)
-            read()
-        except ShardError as error:
-            os.write(there, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(there)
-    with open(here) as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    return text
 
 
 def test_a_shard_or_a_folder_that_may_not_be_read_is_not_called_damaged(step):

@@ -1,6 +1,8 @@
 """Opening by path: files, folders and globs of one system, and what is said when that is not what is there."""
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
+from tests.support.nobody import said_to_nobody
 from tests.support.seed_group_files import write_seed_groups
 
 
@@ -159,3 +162,11 @@ def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
 def test_a_home_folder_that_is_not_there_is_a_sentence():
     with pytest.raises(DataError, match="~nobody-of-this-name/x: there is no home folder that ~ could stand for"):
         open_dataset("~nobody-of-this-name/x")
+
+
+def test_a_folder_that_may_not_be_read_is_said_to_be_one():
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        (folder := Path(root) / "data").mkdir(mode=0)
+        said = said_to_nobody(lambda: open_dataset(folder))
+    assert said.startswith(f"{folder}") and said.endswith(" may not be read (Permission denied); get the right to.")
