@@ -74,6 +74,9 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     assert all(float(row["seconds"]) > 0 and int(row["steps"]) > 0 for row in rows)
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
+    alone = compare(tmp_path / "alone", *flags, "--point", "matey-shallow_water-2-0", timeout=300)
+    assert alone.returncode == 0, alone.stderr  # it times itself
+
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "points").glob("*/result.json")}
     assert len(results) == 5 * 2 + 1
     lost = next(path for path in results if "unet-shallow_water" in str(path))
