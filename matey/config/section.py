@@ -14,14 +14,14 @@ def expand_variables(path: str) -> str:
     """Return a path with the values of the environment's variables in it, ``$SCRATCH/run`` or ``${SCRATCH}/run``.
 
     Raises:
-        ValueError: one of them is not set.
+        ValueError: one of them is not set, or empty.
     """
 
     def value(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in os.environ:
+        if not (found := os.environ.get(name)):  # an empty one would lead to the root of the disk
             raise ValueError(f"{path!r} names the variable {name}, which is not set; set it, or write the path out")
-        return os.environ[name]
+        return found
 
     return re.sub(r"\$(?P<brace>\{)?(?P<name>[A-Za-z_]\w*)(?(brace)\})", value, path)
 

@@ -101,9 +101,10 @@ def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFil
 
 def _stamp(file: DataFile) -> Stamp | None:
     """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
-    if not all(path.is_file() for path in file.paths):
+    there = [path.stat() for path in file.paths if path.is_file()]
+    if len(there) < len(file.paths):
         return None
-    return tuple(number for path in file.paths for number in (path.stat().st_size, path.stat().st_mtime_ns))
+    return tuple(number for about in there for number in (about.st_size, about.st_mtime_ns))
 
 
 def _key(file: DataFile) -> str:
