@@ -15,7 +15,7 @@ from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
 from matey.config.plain_text import PlainTextError, parse_json, read_text
-from matey.config.schema import Count, Scales, TokensSection
+from matey.config.schema import Count, Layers, Scales, TokensSection
 from matey.config.section import FieldName
 from matey.model.configuration import in_names_of_today
 from matey.model.matey import MateyModel
@@ -46,6 +46,7 @@ class _ModelJson(BaseModel):
     local: int = Field(0, ge=0, le=1024)
     local_scales: Scales = [1]
     local_cascade: bool = False
+    local_layers: Layers = []
     statistics: bool = False
     predict: str = "change"
     drop_path: float = Field(0.0, ge=0, lt=1)

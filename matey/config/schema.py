@@ -20,6 +20,7 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 _Extent = Annotated[int, Field(ge=1, le=4096)]
 PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
 Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
+Layers = Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)]
 MAX_SAMPLES = 2**20  # of one data-parallel group in a step
 TokenSet = Literal["uniform", "mix", "mul"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
@@ -45,6 +46,10 @@ class ModelSection(Section):
     local_cascade: bool = Field(
         False,
         description="whether the local operator works coarsest scale first, and each is told what the one before it predicts",
+    )
+    local_layers: Layers = Field(
+        [],
+        description="layers of products after each scale's window, which make a cascade a network; empty: it is none",
     )
     statistics: bool = Field(
         True,

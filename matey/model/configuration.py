@@ -64,6 +64,8 @@ class MateyConfig(PretrainedConfig):
         local_scales: cells along each axis that the operator's schemes take the mean of, one after the other.
         local_cascade: whether these schemes, then named from fine to coarse, work one after the other, coarsest first, each
             told what the one before it predicts.
+        local_layers: layers of products after the window of each scheme, as many as ``local_scales``; with them the cascade is
+            a network, see `matey.model.stage`, of which ``local`` is the number of features of a cell. Empty: it is none.
         statistics: whether the network is told the scales that the normalisation takes out of a sample.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).
@@ -94,6 +96,7 @@ class MateyConfig(PretrainedConfig):
         local: int = 16,
         local_scales: Sequence[int] = (1, 2, 4, 8),
         local_cascade: bool = False,
+        local_layers: Sequence[int] = (),
         statistics: bool = True,
         predict: str = "rate",
         drop_path: float = 0.0,
@@ -122,6 +125,7 @@ class MateyConfig(PretrainedConfig):
         self.attention = attention
         self.local = local
         self.local_scales, self.local_cascade = list(local_scales), local_cascade
+        self.local_layers = list(local_layers)
         self.statistics = statistics
         self.predict = predict
         self.drop_path = drop_path
@@ -178,6 +182,15 @@ class MateyConfig(PretrainedConfig):
         _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
         if self.local_cascade and self.local_scales != sorted(self.local_scales):
             raise ValueError(f"local_scales of a cascade go from fine to coarse, got {self.local_scales}; sort them.")
+        if self.local_layers and not self.local_cascade:
+            raise ValueError(
+                "local_layers make a cascade a network; set local_cascade: true beside them, or leave them out."
+            )
+        if self.local_layers and len(self.local_layers) != len(self.local_scales):
+            raise ValueError(
+                f"local_layers are one number for each of the {len(self.local_scales)} local_scales {self.local_scales}, got "
+                f"{self.local_layers}."
+            )
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:

@@ -28,6 +28,7 @@ from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
+from matey.model.stage import Stage
 from matey.model.stencil import Scheme
 from matey.samples import Samples
 from matey.tokens.patches import patches_at
@@ -69,8 +70,15 @@ class MateyModel(PreTrainedModel):
         )
         self.local = None
         if config.local:
-            scales, cascade = config.local_scales, config.local_cascade
-            self.local = LocalOperator(config.patches, num_fields, width, config.local, scales, cascade=cascade)
+            self.local = LocalOperator(
+                config.patches,
+                num_fields,
+                width,
+                config.local,
+                config.local_scales,
+                cascade=config.local_cascade,
+                layers=config.local_layers,
+            )
         self.sequence_group = SequenceGroup(config.attention)
         self.checkpoint_blocks, self.offload_activations = "none", False
         self.post_init()
@@ -101,6 +109,16 @@ class MateyModel(PreTrainedModel):
             # Products with one: at first half of what is multiplied is linear in the fields.
             nn.init.zeros_(module.modulate.bias)
             nn.init.ones_(module.modulate.bias[3 * module.channels : 4 * module.channels])
+        elif isinstance(module, Stage):
+            # Smaller than elsewhere: of what they give, products are taken.
+            nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
+            nn.init.trunc_normal_(module.factors, std=(3 * module.factors[0, 0].numel()) ** -0.5)
+            for last in (module.field_out, module.field_stencil, module.field_linear, module.mixes):
+                if last is not None:
+                    nn.init.zeros_(last)
+            if module.bring is not None:
+                nn.init.eye_(module.bring)  # what a stage found goes on to the next
+            nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)

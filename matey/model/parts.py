@@ -10,7 +10,7 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "embeddings": ("field_weight",),
     "conditions": ("field_weight",),
     "decoders": ("window_weight", "field_weight", "field_bias"),
-    "local": ("field_weight", "field_stencils", "field_linear", "field_out", "field_predicted"),
+    "local": ("field_weight", "field_stencil", "field_stencils", "field_linear", "field_out", "field_predicted"),
 }
 """Parameters with a row for each field name, by where they lie."""
 

@@ -21,7 +21,8 @@ from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.given import Given
-from matey.model.local import ENDS, Ladder, local_inputs, wide_inputs
+from matey.model.ladder import ENDS, Ladder, wide_inputs
+from matey.model.local import local_inputs
 from matey.tokens.boxes import TilesInBoxes
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, Places, extend
@@ -36,7 +37,7 @@ class Surroundings:
     Attributes:
         last: ``(b, f, z, y, x)``, the last frame around each box of own blocks, see `window_box`.
         starts: sample, and cell ``z, y, x``, at which each of these begins.
-        wide: inputs ``(b, 2, f, z, y, x)`` of each scheme of the local operator, see `matey.model.local.wide_inputs`, for each
+        wide: inputs ``(b, 2, f, z, y, x)`` of each scheme of the local operator, see `matey.model.ladder.wide_inputs`, for each
             box of own tiles.
     """
 

@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
-from matey.model.local import Ladder
+from matey.model.ladder import Ladder
 from matey.model.moving import needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box

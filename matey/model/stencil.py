@@ -20,8 +20,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
 from matey.model.one_tensor import packed
+from matey.model.slabs import in_slabs
 
 aten = torch.ops.aten
 
@@ -37,10 +39,6 @@ CELLS_AT_ONCE = 4096
 MAX_PRODUCT = 10.0
 """Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
 
-
-KEPT_AT_ONCE = 2**24
-"""Cells of a grid up to which what is seen in them is kept for the backward pass; beyond, slabs of a quarter of this are seen
-again."""
 
 AT_ONCE, AT_ONCE_ON_GPU = 2**13, 2**20
 """Cells whose products are computed at once: what is made on the way is then small, and stays in the cache of a CPU."""
@@ -61,7 +59,7 @@ class Scheme(nn.Module):
         self, halo: Sequence[int], num_fields: int, width: int, channels: int, *, follows: bool = False
     ) -> None:
         super().__init__()
-        self.sides, self.channels = [2 * reach + 1 for reach in halo], channels
+        self.halo, self.sides, self.channels = list(halo), [2 * reach + 1 for reach in halo], channels
         window = math.prod(self.sides)
         self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, 2 * channels))
         # Zero, as what p and q and their products give: an untrained model predicts no change.
@@ -80,24 +78,31 @@ class Scheme(nn.Module):
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
-            predicted: changes ``(b, f, z, y, x)`` of each batch in the same cells that the scheme before it predicts; empty
+            predicted: changes ``(b, z, y, x, f)`` of each batch in the same cells that the scheme before it predicts; empty
                 where it follows none.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
-            The changes of the batches ``(b, f, z, y, x)``, see `shapes`.
+            The changes of the batches ``(b, z, y, x, f)``, see `shapes`, added to those that the scheme before it predicts.
         """
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
         seen = [inputs.flatten(1, 2) for inputs in wide]
-        if predicted:
-            seen = [torch.cat(both, dim=1) for both in zip(seen, predicted, strict=True)]
-        return packed([self._of_batch(*batch) for batch in zip(seen, told, rows, strict=True)])
+        if not predicted:
+            return packed([self._of_batch(*batch) for batch in zip(seen, told, rows, strict=True)])
+        before = [changes.movedim(-1, 1) for changes in predicted]
+        seen = [torch.cat(both, dim=1) for both in zip(seen, before, strict=True)]
+        return packed(
+            [
+                inner(changes, self.halo).movedim(1, -1) + self._of_batch(*batch)
+                for changes, *batch in zip(before, seen, told, rows, strict=True)
+            ]
+        )
 
     def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
-        """Return the shape of each batch's changes, ``(b, f, z, y, x)``."""
+        """Return the shape of each batch's changes, ``(b, z, y, x, f)``."""
         return [
-            (len(w), len(row.predicted), *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)))
+            (len(w), *(size - side + 1 for size, side in zip(w.shape[3:], self.sides, strict=True)), len(row.predicted))
             for w, row in zip(wide, rows, strict=True)
         ]
 
@@ -107,15 +112,13 @@ class Scheme(nn.Module):
         grid = [size - side + 1 for size, side in zip(wide.shape[2:], self.sides, strict=True)]
         # A few samples at a time: what is seen of them still lies in the cache when it is multiplied.
         number = max(1, CELLS_AT_ONCE // math.prod(grid))
-        changes_of = _InSlabs.apply if math.prod(grid) > KEPT_AT_ONCE else _changes
         changes = [
-            changes_of(fields, of_samples, at, to_fields, weight, bias)
-            for fields, of_samples, at, to_fields in zip(
+            in_slabs(_changes, [fields], [self.halo], [*of_samples, weight, bias])
+            for fields, *of_samples in zip(
                 *(values.split(number) for values in (wide, kernel, offset, out)), strict=True
             )
         ]
-        z, y, x = grid
-        return rearrange(torch.cat(changes), "b (z y x) f -> b f z y x", z=z, y=y, x=x)
+        return torch.cat(changes).movedim(1, -1)
 
     def _folded(self, told: Tensor, row: Rows) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the fields' weights come to for each sample.
@@ -156,57 +159,12 @@ class Scheme(nn.Module):
 
 
 def _changes(fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return the changes ``(b, m, f)`` in the cells of samples ``(b, c, z, y, x)``, which have a halo."""
+    """Return the changes ``(b, f, z, y, x)`` of samples ``(b, c, z, y, x)``, which have a halo."""
     # Channels last: both passes of a convolution of few channels are then up to twice as fast on CPUs.
     fields = rearrange(fields, "b c z y x -> b z y x c").contiguous()
-    changes: Tensor = _Products.apply(_convolve(fields, kernel, offset), weight, bias, out)
-    return changes
-
-
-class _InSlabs(torch.autograd.Function):
-    """The changes of a large grid, slab after slab: what is seen in its cells is not kept but seen again in the backward pass.
-
-    On such a grid it would take as much memory as all else in a step.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, fields: Tensor, *weights: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(fields, *weights)
-        return torch.cat([_changes(slab, *weights) for slab in _slabs(fields, weights[0])], dim=1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        fields, *weights = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        totals = [
-            torch.zeros_like(each) if need else None for each, need in zip((fields, *weights), needed, strict=True)
-        ]
-        of_slabs = _slabs(fields, weights[0]) if totals[0] is None else _slabs(totals[0], weights[0])
-        first = 0
-        for slab, of_slab in zip(_slabs(fields, weights[0]), of_slabs, strict=True):
-            with torch.enable_grad():
-                inputs = [
-                    each.detach().requires_grad_(need) for each, need in zip((slab, *weights), needed, strict=True)
-                ]
-                changes = _changes(*inputs)
-            asked = [each for each in inputs if each.requires_grad]
-            found = iter(torch.autograd.grad(changes, asked, gradient[:, first : first + changes.shape[1]]))
-            for total, need in zip((of_slab, *totals[1:]), needed, strict=True):
-                if need and total is not None:
-                    total += next(found)
-            first += changes.shape[1]
-        return tuple(totals)
-
-
-def _slabs(fields: Tensor, kernel: Tensor) -> list[Tensor]:
-    """Cut fields ``(b, c, z, y, x)`` with a halo across their slowest axis, so that few cells of each lie between the halos."""
-    sizes = [size - side + 1 for size, side in zip(fields.shape[2:], kernel.shape[3:], strict=True)]
-    axis = next((axis for axis, size in enumerate(sizes) if size > 1), 0)
-    side, length = kernel.shape[3 + axis], sizes[axis]
-    layers = max(1, KEPT_AT_ONCE * length // (4 * math.prod(sizes)))
-    return [
-        fields.narrow(2 + axis, first, min(layers, length - first) + side - 1) for first in range(0, length, layers)
-    ]
+    changes: Tensor = _Products.apply(_seen(fields, kernel, offset), weight, bias, out)
+    z, y, x = (size - side + 1 for size, side in zip(fields.shape[1:4], kernel.shape[3:], strict=True))
+    return rearrange(changes, "b (z y x) f -> b f z y x", z=z, y=y, x=x)
 
 
 class _Products(torch.autograd.Function):
@@ -265,24 +223,13 @@ def _parted(seen: Tensor, channels: int) -> tuple[Tensor, ...]:
     return seen.tensor_split((channels, 2 * channels), dim=-1)
 
 
-def _convolve(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
+def _seen(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
     """Convolve the fields of samples ``(b, z, y, x, c)``, each with its kernel ``(b, o, c, wz, wy, wx)``: ``(b, m, o)``."""
-    if len(fields) > 1:
-        # Many small grids: one matrix product of all windows takes less time than a call for each.
-        for axis, side in enumerate(kernel.shape[3:], start=1):
-            fields = fields.unfold(axis, side, 1)  # (b, z, y, x, c, wz, wy, wx)
-        windows = fields.flatten(4).flatten(1, 3)
-        return torch.baddbmm(offset[:, None], windows, kernel.flatten(2).mT)
-    if kernel.shape[3] == 1:  # planes, each for itself
-        kernel = kernel[0, :, :, 0].contiguous(memory_format=torch.channels_last)
-        seen = F.conv2d(fields[0].permute(0, 3, 1, 2), kernel, offset[0]).permute(0, 2, 3, 1)
-    else:
-        kernel = kernel[0].contiguous(memory_format=torch.channels_last_3d)
-        # On CPUs PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
-        # times what they are cut from. Of two at once it never does, so these are halves, which share a layer where they must.
-        length = fields.shape[1] - kernel.shape[2] + 1
-        half = -(-length // 2)
-        halves = torch.cat([fields[:, : fields.shape[1] - length + half], fields[:, length - half :]])
-        halves = F.conv3d(halves.permute(0, 4, 1, 2, 3), kernel, offset[0]).permute(0, 2, 3, 4, 1)
-        seen = halves.flatten(0, 1) if 2 * half == length else torch.cat([halves[0], halves[1, 1:]])
-    return seen.flatten(0, 2)[None]
+    if len(fields) == 1:
+        seen = convolve(rearrange(fields, "b z y x c -> b c z y x"), kernel[0], offset[0])
+        return rearrange(seen, "b o z y x -> b (z y x) o")
+    # Many small grids: one matrix product of all windows takes less time than a call for each.
+    for axis, side in enumerate(kernel.shape[3:], start=1):
+        fields = fields.unfold(axis, side, 1)  # (b, z, y, x, c, wz, wy, wx)
+    windows = fields.flatten(4).flatten(1, 3)
+    return torch.baddbmm(offset[:, None], windows, kernel.flatten(2).mT)

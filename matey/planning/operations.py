@@ -13,9 +13,11 @@ from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder, block_shapes
 from matey.model.embedding import PatchEmbedding
-from matey.model.local import Ladder, LocalOperator
+from matey.model.ladder import Ladder
+from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
-from matey.model.stencil import KEPT_AT_ONCE, NUM_INPUTS
+from matey.model.slabs import KEPT_AT_ONCE
+from matey.model.stencil import NUM_INPUTS
 
 Costs = tuple[int, int, int]
 """What a token costs for each field that is seen (given ones among them), for each that is predicted, and beyond."""
@@ -27,42 +29,42 @@ class LocalCosts:
 
     Attributes:
         ladder: scales of its schemes.
-        channels: products per cell.
+        channels: products per cell of each scheme, or features of each stage of a network.
     """
 
     ladder: Ladder
-    channels: int
+    channels: tuple[int, ...]
 
     @classmethod
     def from_operator(cls, local: LocalOperator) -> LocalCosts:
         """Return the costs of an operator."""
-        return cls(local.ladder, local.schemes[0].channels)
+        return cls(local.ladder, tuple(scheme.channels for scheme in local.schemes))
 
     def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the operations of a forward pass on a box, with so many fields that are seen and that are predicted.
 
-        Windows to products and stencils, their mix, the output, and the interpolation of coarse ones, axis after axis.
+        Windows to what they find, layers or mix and output, and the interpolation of coarse ones, axis after axis.
         """
         ladder, total = self.ladder, 0
-        window = math.prod(2 * reach + 1 for reach in ladder.halo)
         wanted: list[int] = list(box)
         fine: tuple[int, ...] = (1, 1, 1)
         for number, (predicted, factor) in enumerate(zip(self._predicted(box), ladder.factors, strict=True)):
-            seen = self._inputs(number, num_inputs, num_fields) * window * (2 * self.channels + num_fields)
-            total += math.prod(predicted) * (seen + self.channels * (self.channels + num_fields))
-            sides = list(predicted)
+            of_scheme = self._of_stage if ladder.layers else self._of_scheme
+            total += of_scheme(number, predicted, num_inputs, num_fields)
+            sides, brought = list(predicted), self._finds(number, num_fields)
             for axis, (coarse, s) in enumerate(zip(factor, fine, strict=True)):
                 means, sides[axis] = sides[axis], wanted[axis]
-                total += means * num_fields * math.prod(sides) * (coarse > s)
+                total += means * brought * math.prod(sides) * (coarse > s)
             if ladder.cascade:
-                wanted, fine = [size + 2 * reach for size, reach in zip(predicted, ladder.halo, strict=True)], factor
+                wanted, fine = _sizes(ladder.told(number, [slice(0, size) for size in predicted])), factor
         return 2 * total
 
     def sees(self, num_inputs: int, box: Sequence[int]) -> int:
         """Return the values that all schemes take to predict a box ``z, y, x`` of cells of a sample, halos included."""
+        ladder = self.ladder
         return sum(
-            NUM_INPUTS * num_inputs * math.prod(n + 2 * reach for n, reach in zip(side, self.ladder.halo, strict=True))
-            for side in self._predicted(box)
+            NUM_INPUTS * num_inputs * math.prod(_sizes(ladder.seen(number, [slice(0, size) for size in predicted])))
+            for number, predicted in enumerate(self._predicted(box))
         )
 
     def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
@@ -73,32 +75,68 @@ class LocalCosts:
         """
         kept = 0
         for number, predicted in enumerate(self._predicted(box)):
-            cells, inputs = math.prod(predicted), self._inputs(number, num_inputs, num_fields)
-            if cells <= KEPT_AT_ONCE:
-                kept += (inputs + 2 * self.channels + num_fields) * cells
-            elif inputs > NUM_INPUTS * num_inputs:
-                kept += 2 * inputs * cells  # and their gradients
+            cells, told = math.prod(predicted), self._told(number, num_fields)
+            if cells > KEPT_AT_ONCE:
+                # With their gradients; a scheme keeps a copy of its inputs beside what it is told.
+                kept += 2 * cells * (told + NUM_INPUTS * num_inputs * (told > 0 and not self.ladder.layers))
+            else:
+                kept += cells * self._kept(number, num_inputs, num_fields)
         return kept
 
     def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass has at once beyond those: the gradients of what is seen in a sample."""
         made = 0
         for number, predicted in enumerate(self._predicted(box)):
-            cells, seen = math.prod(predicted), 2 * self.channels + num_fields
+            cells, kept = math.prod(predicted), self._kept(number, num_inputs, num_fields)
+            seen = 2 * self.channels[number] + num_fields
             if cells > KEPT_AT_ONCE:  # in slabs, which are seen again
-                cells, seen = KEPT_AT_ONCE // 4, 2 * seen + self._inputs(number, num_inputs, num_fields)
+                cells, seen = KEPT_AT_ONCE // 4, seen + kept
             made = max(made, seen * cells)
         return made
 
+    def _of_scheme(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
+        """Return the products of a scheme."""
+        channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
+        window = math.prod(2 * reach + 1 for reach in self.ladder.halo)
+        seen = inputs * window * (2 * channels + num_fields)
+        return math.prod(predicted) * (seen + channels * (channels + num_fields))
+
+    def _of_stage(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
+        """Return the products of a stage of a network: its window and what it is told, its layers, and the output."""
+        channels, ladder = self.channels[number], self.ladder
+        window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (ladder.halo, ladder.step))
+        sides = _sizes(ladder.told(number, [slice(0, size) for size in predicted]))
+        inputs = NUM_INPUTS * num_inputs * window + self._told(number, num_fields)
+        last = (number == 0) * num_fields
+        total = math.prod(sides) * (channels * inputs + last * NUM_INPUTS * num_inputs * window)
+        for _ in range(ladder.layers[number]):
+            sides = [size - 2 * reach for size, reach in zip(sides, ladder.step, strict=True)]
+            total += math.prod(sides) * channels * channels * (2 * near + 1)
+        return total + math.prod(predicted) * channels * near * last
+
+    def _kept(self, number: int, num_inputs: int, num_fields: int) -> int:
+        """Return the values of a mean that a scheme keeps for the backward pass where the grid is not large."""
+        channels, told = self.channels[number], self._told(number, num_fields)
+        if self.ladder.layers:
+            return NUM_INPUTS * num_inputs + told + channels * (2 + 6 * self.ladder.layers[number])
+        return NUM_INPUTS * num_inputs + told + 2 * channels + num_fields
+
+    def _finds(self, number: int, num_fields: int) -> int:
+        """Return how many values a scheme finds in a mean."""
+        return self.channels[number] if self.ladder.layers and number else num_fields
+
+    def _told(self, number: int, num_fields: int) -> int:
+        """Return how many values a scheme is told in a mean."""
+        follows = self.ladder.cascade and number + 1 < len(self.ladder.factors)
+        return self._finds(number + 1, num_fields) if follows else 0
+
     def _predicted(self, box: Sequence[int]) -> list[list[int]]:
         """Return the sizes ``z, y, x`` of what each scheme predicts."""
-        boxes = self.ladder.predicted([slice(0, size) for size in box])
-        return [[side.stop - side.start for side in sides] for sides in boxes]
+        return [_sizes(sides) for sides in self.ladder.predicted([slice(0, size) for size in box])]
 
-    def _inputs(self, number: int, num_inputs: int, num_fields: int) -> int:
-        """Return how many values a scheme sees in a cell."""
-        follows = self.ladder.cascade and number + 1 < len(self.ladder.factors)
-        return NUM_INPUTS * num_inputs + num_fields * follows
+
+def _sizes(sides: Sequence[slice]) -> list[int]:
+    return [side.stop - side.start for side in sides]
 
 
 @dataclass(frozen=True)

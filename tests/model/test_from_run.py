@@ -35,12 +35,12 @@ def test_a_model_saved_before_there_was_a_key_is_as_it_was_then(tmp_path):
         "refine_rule": "budget",
         "refine_amount": 9.0,
     }
-    for key in ("local", "local_scales", "local_cascade", "statistics", "predict"):
+    for key in ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict"):
         del config[key]
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = MateyConfig.from_pretrained(tmp_path)
     assert (read.local, read.local_scales, read.statistics, read.predict) == (0, [1], False, "change")
-    assert not read.local_cascade
+    assert not read.local_cascade and not read.local_layers
     assert (read.tokens.set, read.tokens.rule, read.tokens.refine) == ("mul", "budget", 9)
     assert read.patches == ((1, 1, 8, 8), (1, 1, 4, 4))
 

@@ -15,7 +15,7 @@ NEW = ("density", "magnetic_x")
 def moved(source, new_rows="zero", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
-    same = ("local", "local_scales", "local_cascade", "statistics", "predict")
+    same = ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict")
     settings |= {name: getattr(source.config, name) for name in same} | changes
     patches = settings.pop("patches", source.config.patches)
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
@@ -114,10 +114,21 @@ def test_parts_that_the_run_does_without_are_left_out(source):
     assert not any(name.startswith(("conditions", "local")) for name in result.reused)
 
 
-def test_an_operator_with_other_products_is_new(source):
-    _, result = moved(source, local=5)
+@pytest.mark.parametrize("other", [{"local": 5}, {"local_layers": (1, 1, 1)}])
+def test_another_operator_is_new(source, other):
+    _, result = moved(source, **other)
     assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
-    assert "conditions.field_weight" in result.reused and "local.schemes.0.field_stencils" not in result.reused
+    assert "conditions.field_weight" in result.reused and not any(name.startswith("local") for name in result.reused)
+
+
+def test_rows_of_a_network_on_the_cells_go_by_name():
+    source = make_model(PATCHES, local_layers=(1, 1, 1))
+    target, result = moved(source)
+    for name in ("field_weight", "field_stencil", "field_linear", "field_out"):
+        ours, theirs = (getattr(model.local.schemes[0], name) for model in (target, source))
+        row = target.config.fields.index("activator"), source.config.fields.index("activator")
+        assert torch.equal(ours[row[0]], theirs[row[1]]) and f"local.schemes.0.{name}" in result.reused
+    assert torch.equal(target.local.schemes[2].factors, source.local.schemes[2].factors)
 
 
 def test_a_longer_history_needs_no_new_weights(source):

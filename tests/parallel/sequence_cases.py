@@ -45,6 +45,7 @@ OTHERS = {
     "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
     "given fields and parameters": ("vit", *SETS["mix"], {"given": ("force",)}),
     "given fields and parameters, axial": ("avit", *SETS["three levels"], {"given": ("force",)}),
+    "network on the cells": ("vit", *SETS["mix"], {"local_layers": (2, 1, 1)}),
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
     "gradient loss": ("svit", *SETS["mix"], {"loss": GRADIENT}),
     "gradient loss, three levels": ("vit", *SETS["three levels, mul"], {"loss": GRADIENT}),
@@ -128,14 +129,13 @@ def main(heads, dtype):
     for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
-        model = make_model(
-            patches, dtype, **settings, **told, drop_path=how.get("drop_path", 0.0), given=how.get("given", ())
-        )
+        of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
+        model = make_model(patches, dtype, **settings, **told, **of_model)
         if told:
             torch.nn.init.normal_(model.told.contract.weight, std=0.1)
         model.train()
         batches = drawn(batches_of(dimensions, name, dtype), name)
-        for setting in how.keys() - {"drop_path", "loss", "given"}:
+        for setting in how.keys() - of_model.keys() - {"loss"}:
             setattr(model, setting, how[setting])
         loss = how.get("loss", NRMSE)
         ours = run(model, sequence_groups[head], batches, sequence_groups[head].group, loss)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from matey import MateyModel
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
-from matey.model.stencil import KEPT_AT_ONCE
+from matey.model.slabs import KEPT_AT_ONCE
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
 from matey.planning.samples import Assumed, samples_of
@@ -49,6 +49,20 @@ def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
     assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert workload.operations.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert 2 * workload.num_tokens == int(model.count_tokens(batch).sum())
+
+
+@pytest.mark.parametrize("grid", [(64, 96), (24, 16, 16)])
+@pytest.mark.parametrize("layers", [[], [2, 1, 1, 1]])
+def test_operations_of_a_cascade_are_those_that_a_counter_sees(layers, grid):
+    case = Case("micro", tokens="uniform", patches=(8,), grid=grid, batch=2, fields=3)
+    local = {"local_scales": [1, 1, 2, 4], "local_cascade": True, "local_layers": layers}
+    config = case.make_config()
+    config = type(config).from_dict(config.to_dict() | local)
+    batch = case.make_batch()
+    workload = Workload(config, tuple(samples_of(batch, config)))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        MateyModel(config)([batch])
+    assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 @pytest.mark.parametrize("frames", [1, 6])
@@ -111,7 +125,7 @@ def test_of_a_large_grid_the_local_operator_keeps_no_more_than_slabs(side):
     local = count_operations(Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config()).local
     cells = side**3
     kept = local.keeps(2, 2, (side,) * 3) + local.makes(2, 2, (side,) * 3)
-    assert (kept > 2 * local.channels * cells) == (cells < KEPT_AT_ONCE)
+    assert (kept > 2 * local.channels[0] * cells) == (cells < KEPT_AT_ONCE)
     assert 2 * 2 * cells < local.sees(2, (side,) * 3) < 2 * 2 * 1.5 * cells
 
 

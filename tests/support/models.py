@@ -8,6 +8,8 @@ from matey.config.schema import TokensSection
 VOCABULARY = ("water_height", "activator", "inhibitor")
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16
 
+ZERO_AT_FIRST = ("field_stencils", "field_stencil", "field_linear", "field_out", "field_predicted", "mixes")
+
 
 def make_batch(
     system="shallow_water",
@@ -47,10 +49,8 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     if trained:
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
-        for scheme in model.local.schemes if model.local is not None else ():
-            torch.nn.init.normal_(scheme.field_stencils, std=0.1)
-            torch.nn.init.normal_(scheme.field_linear, std=0.1)
-            torch.nn.init.normal_(scheme.field_out, std=0.5)
-            if scheme.field_predicted is not None:
-                torch.nn.init.normal_(scheme.field_predicted, std=0.1)
+        for name, parameter in model.named_parameters():
+            where, last = name.split(".")[0], name.split(".")[-1]
+            if where == "local" and last in ZERO_AT_FIRST:
+                torch.nn.init.normal_(parameter, std=0.5 if last == "field_out" else 0.1)
     return model.eval()

@@ -1,0 +1,40 @@
+"""Convolutions of cells ``(b, c, z, y, x)``, in the form that is fast for few channels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Convolve with a kernel ``(o, c, z, y, x)``; nothing is added around, and channels lie side by side in the result.
+
+    Side by side, both passes of few channels take down to half the time on CPUs.
+
+    Args:
+        values: ``(b, c, z, y, x)``, fastest with channels side by side.
+        kernel: weights of a window; one that is a single cell along ``z`` sees each plane for itself.
+        offset: ``(o,)``, what is added.
+    """
+    if kernel.shape[2] == 1:
+        planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        found = F.conv2d(planes, kernel[:, :, 0].contiguous(memory_format=torch.channels_last), offset)
+        return found.unflatten(0, (len(values), -1)).transpose(1, 2)
+    kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
+    if len(values) > 1:
+        return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
+    # On CPUs PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
+    # times what they are cut from. Of two at once it never does, so these are halves, which share a layer where they must.
+    length = values.shape[2] - kernel.shape[2] + 1
+    half = -(-length // 2)
+    halves = torch.cat([values[:, :, : values.shape[2] - length + half], values[:, :, length - half :]])
+    first, second = F.conv3d(halves.contiguous(memory_format=torch.channels_last_3d), kernel, offset).split(1)
+    return torch.cat([first, second[:, :, 2 * half - length :]], dim=2)
+
+
+def inner(values: Tensor, halo: list[int]) -> Tensor:
+    """Return values ``(b, c, z, y, x)`` without a halo."""
+    for axis, reach in enumerate(halo, start=2):
+        values = values.narrow(axis, reach, values.shape[axis] - 2 * reach)
+    return values

@@ -1,0 +1,155 @@
+"""A stage of a local network: what is seen in a window on one scale, and layers of products of neighbours after it.
+
+    window --> features --> + p q, mixed --> ... --> features, for the stage of the next finer scale
+      |          ^  p, q: windows of 3 cells a side    '--> on the finest, window --> change of each field
+      |          |                                                                      ^
+      |    features of the stage of the next coarser scale, interpolated                |
+      '--> on the finest, what is linear in the window ---------------------------------'
+
+Products of what convolutions find are what fluxes and reactions are made of; a layer adds its own to what came in, so that what
+is linear passes all layers. Lead time and scales of a sample scale and shift the features and one factor of each product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from matey.model.convolution import convolve, inner
+from matey.model.given import Rows
+from matey.model.one_tensor import packed
+from matey.model.slabs import in_slabs
+from matey.model.stencil import MAX_PRODUCT, NUM_INPUTS
+
+
+class Stage(nn.Module):
+    """Features of every cell of a grid or, on the finest, the change of its fields.
+
+    Args:
+        halo: number of cells by which the window on the fields reaches along ``z, y, x``.
+        num_fields: rows of the vocabulary.
+        width: width of a sample's conditions.
+        channels: features of a cell.
+        layers: layers of products.
+        told: features of a cell that come from the coarser stage; 0: it is the coarsest.
+        is_last: whether it predicts changes.
+    """
+
+    def __init__(
+        self,
+        halo: Sequence[int],
+        num_fields: int,
+        width: int,
+        channels: int,
+        layers: int,
+        *,
+        told: int = 0,
+        is_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.halo, self.step = list(halo), [min(reach, 1) for reach in halo]
+        self.sides = [2 * reach + 1 for reach in self.step]
+        self.channels, self.layers, self.is_last = channels, layers, is_last
+        window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (halo, self.step))
+        self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, channels))
+        # Zero: an untrained model predicts no change; so are the mixes, by which layers change nothing at first.
+        self.field_out = nn.Parameter(torch.zeros(num_fields, channels, near)) if is_last else None
+        self.field_stencil = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS)) if is_last else None
+        self.field_linear = nn.Parameter(torch.zeros(num_fields, channels)) if is_last else None
+        self.bring = nn.Parameter(torch.empty(channels, told)) if told else None
+        self.factors = nn.Parameter(torch.empty(layers, 2 * channels, channels, near))
+        self.mixes = nn.Parameter(torch.zeros(layers, channels, channels))
+        self.expand = nn.Linear(width, width // 2)
+        self.modulate = nn.Linear(width // 2, 2 * channels * (1 + layers) + is_last)
+
+    @property
+    def reach(self) -> list[int]:
+        """Cells by which all that it sees reaches along ``z, y, x``."""
+        layers = self.layers + self.is_last
+        return [reach + layers * step for reach, step in zip(self.halo, self.step, strict=True)]
+
+    def forward(
+        self, wide: Sequence[Tensor], before: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
+    ) -> Tensor:
+        """Compute what the next stage is told of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
+
+        Args:
+            wide: inputs ``(b, 2, f, z, y, x)`` of each batch around the grid, as far as all layers reach, see
+                `matey.model.local.local_inputs`.
+            before: features ``(b, z, y, x, c)`` of the coarser stage around the grid, as far as the layers reach without the
+                window; empty for the coarsest.
+            conditions: ``(b, e)``, the conditions of the samples, batch after batch.
+            rows: the rows of each batch's fields in the vocabulary.
+
+        Returns:
+            Features ``(b, z, y, x, c)`` of each batch or, of the last stage, changes ``(b, z, y, x, f)``, see `shapes`.
+        """
+        told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
+        brought: Sequence[Tensor | None] = before or [None] * len(wide)
+        found = [self._of_batch(*batch) for batch in zip(wide, brought, told, rows, strict=True)]
+        return packed([values.movedim(1, -1) for values in found])
+
+    def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
+        """Return the shape of what is computed of each batch, ``(b, z, y, x, c)``."""
+        return [
+            (
+                len(inputs),
+                *(size - 2 * reach for size, reach in zip(inputs.shape[3:], self.reach, strict=True)),
+                len(row.predicted) if self.is_last else self.channels,
+            )
+            for inputs, row in zip(wide, rows, strict=True)
+        ]
+
+    def _of_batch(self, wide: Tensor, before: Tensor | None, told: Tensor, row: Rows) -> Tensor:
+        shared = [self._window(row), self.factors.unflatten(3, self.sides), self.mixes]
+        fields, halos = [wide.flatten(1, 2)], [self.reach]
+        if self.bring is not None:
+            assert before is not None, "a stage that follows another is told its features"
+            fields.append(before.movedim(-1, 1))
+            halos.append([reach - far for reach, far in zip(self.reach, self.halo, strict=True)])
+            shared.append(self.bring)
+        if self.field_out is not None:
+            shared.append(self.field_out[row.predicted].unflatten(2, self.sides))
+        return in_slabs(self._layers, fields, halos, [each.to(wide.dtype) for each in (told, *shared)])
+
+    def _window(self, row: Rows) -> Tensor:
+        """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, on the finest, to changes."""
+        weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))  # (f, w, i, c)
+        kernel = rearrange(weight, "f w i c -> c i f w")
+        if self.field_stencil is not None and self.field_linear is not None:
+            # Its rows are the inputs: what is given has no stencil on itself.
+            same = torch.eye(len(row.inputs), len(row.predicted), dtype=weight.dtype, device=weight.device)
+            across = torch.einsum("g c, c i f w -> g i f w", self.field_linear[row.predicted], kernel)
+            own = torch.einsum("g w i, f g -> g i f w", self.field_stencil[row.predicted], same)
+            kernel = torch.cat([kernel, across + own])
+        return kernel.flatten(1, 2).unflatten(2, [2 * reach + 1 for reach in self.halo])
+
+    def _layers(self, wide: Tensor, *others: Tensor) -> Tensor:
+        """Return the features or changes ``(b, c, z, y, x)`` from the inputs ``(b, c, z, y, x)`` around them."""
+        rest = iter(others)
+        before = next(rest) if self.bring is not None else None
+        told, window, factors, mixes = (next(rest) for _ in range(4))
+        told, of_linear = told.tensor_split([2 * self.channels * (1 + self.layers)], dim=1)
+        scales = told[..., None, None, None].unflatten(1, (2 * (1 + self.layers), self.channels)).unbind(1)
+        values, linear = convolve(wide, window).tensor_split([self.channels], dim=1)
+        if before is not None:
+            values = values + _mixed(before, next(rest))
+        values = values * (1 + scales[0]) + scales[1]
+        for number, (factor, mix) in enumerate(zip(factors, mixes, strict=True), start=1):
+            p, q = convolve(values, factor).chunk(2, dim=1)
+            products = p * (q * (1 + scales[2 * number]) + (1 + scales[2 * number + 1]))
+            values = inner(values, self.step) + _mixed(products.clamp(-MAX_PRODUCT, MAX_PRODUCT), mix)
+        if not self.is_last:
+            return values
+        far = [reach - own for reach, own in zip(self.reach, self.halo, strict=True)]
+        return convolve(values, next(rest)) + inner(linear, far) * (1 + of_linear[..., None, None, None])
+
+
+def _mixed(values: Tensor, weight: Tensor) -> Tensor:
+    """Map channels ``(b, c, z, y, x)`` by a matrix ``(o, c)``, cell by cell."""
+    return F.linear(values.movedim(1, -1), weight).movedim(-1, 1)
