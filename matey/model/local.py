@@ -14,6 +14,10 @@ interpolated to its own means and as far as its window reaches, and predicts wha
 
 Two on the cells, one after the other, are a scheme of two stages, as solvers have against the errors of one: near fronts, the
 second corrects the first.
+
+With layers of products after the windows (`matey.model.stage`), what goes from the coarsest to the finest are features: the
+cascade is a network on cells and means. No layer pads: the grid goes on beyond its walls and around, as far as all layers see,
+so that a cell's change is the same in whatever box it is predicted.
 """
 
 from __future__ import annotations
@@ -46,9 +50,10 @@ class LocalOperator(nn.Module):
         patches: patch sizes of all levels; the windows extend along the axes that patches extend along.
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
-        channels: products per cell.
+        channels: products per cell or, of a network, features.
         scales: cells along each axis that a scheme takes the mean of, for each scheme.
-        cascade: whether each scheme sees what the one after it in ``scales`` predicts.
+        cascade: whether each scheme is told what the one after it in ``scales`` finds.
+        layers: layers of products of each scheme, which make the cascade a network; empty: it is none.
     """
 
     def __init__(
@@ -64,20 +69,19 @@ class LocalOperator(nn.Module):
     ) -> None:
         super().__init__()
         self.ladder = ladder = Ladder.of(patches, scales, cascade=cascade, layers=layers)
-        follow = [cascade and number + 1 < len(scales) for number in range(len(scales))]
+        many = range(len(scales))
         if layers:
-            widths = [channels * (1 if max(factor) == 1 else MORE_ON_MEANS) for factor in ladder.factors]
-            told = [*widths[1:], 0]
-            self.schemes = ModuleList(
-                [
-                    Stage(ladder.halo, num_fields, width, own, of_stage, told=of_coarser, is_last=number == 0)
-                    for number, (own, of_stage, of_coarser) in enumerate(zip(widths, layers, told, strict=True))
-                ]
+            widths = [channels * (1 if max(factor) == 1 else MORE_ON_MEANS) for factor in ladder.factors] + [0]
+            stages = (
+                Stage(ladder.halo, num_fields, width, widths[n], layers[n], told=widths[n + 1], is_last=n == 0)
+                for n in many
             )
+            self.schemes: ModuleList[Stage | Scheme] = ModuleList(list(stages))
         else:
-            self.schemes = ModuleList(
-                [Scheme(ladder.halo, num_fields, width, channels, follows=follows) for follows in follow]
+            schemes = (
+                Scheme(ladder.halo, num_fields, width, channels, follows=cascade and n + 1 < len(scales)) for n in many
             )
+            self.schemes = ModuleList(list(schemes))
 
     def changes(
         self,

@@ -21,7 +21,7 @@ def compare(num_ranks, heads, dtype):
     result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, timeout=1500)
     assert "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(cases_of(result))
-    assert len(cases) == 39 * len(heads.split(",")) + 1
+    assert len(cases) == 40 * len(heads.split(",")) + 1
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
     PROVED.append(

@@ -50,7 +50,7 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
         for name, parameter in model.named_parameters():
-            where, last = name.split(".")[0], name.split(".")[-1]
-            if where == "local" and last in ZERO_AT_FIRST:
+            last = name.split(".")[-1]
+            if name.startswith("local") and (last in ZERO_AT_FIRST or name.endswith("modulate.weight")):
                 torch.nn.init.normal_(parameter, std=0.5 if last == "field_out" else 0.1)
     return model.eval()

@@ -189,7 +189,7 @@ class Comparison(RunnableStudy[Point]):
         warmup = min(self.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
         settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
         settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]
-        flags = {"deepspeed_config": "ds_configs/zero1.json", "resume": True, "config": self.config}
+        flags = {"deepspeed_config": "ds_configs/zero0.json", "resume": True, "config": self.config}
         command = script(ROOT / "launch/pretrain.py", flags, settings)
         call(self.out, name, command, self.work, self._environment())
 
