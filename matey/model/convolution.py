@@ -15,7 +15,7 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
     Args:
         values: ``(b, c, z, y, x)``, fastest with channels side by side.
         kernel: weights of a window; one that is a single cell along ``z`` sees each plane for itself.
-        offset: ``(o,)``, what is added.
+        offset: ``(o,)``, a constant for each result.
     """
     if kernel.shape[2] == 1:
         planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)

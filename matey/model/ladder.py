@@ -52,7 +52,7 @@ class Ladder:
 
     @property
     def step(self) -> tuple[int, ...]:
-        """How far the windows of a layer reach along ``z, y, x``."""
+        """The cells by which windows of a layer reach along ``z, y, x``."""
         return tuple(min(reach, 1) for reach in self.halo)
 
     def beyond(self, number: int) -> list[int]:

@@ -23,10 +23,10 @@ def in_slabs(
     """Return ``work(*fields, *weights)``, computed at once on a small grid.
 
     Args:
-        work: from fields with halos and weights to values ``(b, c, z, y, x)``; a cell depends on those of its halos.
+        work: function of the fields, with their halos, and the weights; it returns ``(b, c, z, y, x)``.
         fields: ``(b, c, z, y, x)`` each.
         halos: cells ``z, y, x`` by which each of the fields reaches beyond the grid, on each side.
-        weights: what is the same in all cells.
+        weights: tensors that are the same in all cells.
     """
     if math.prod(_grid(fields[0], halos[0])) <= KEPT_AT_ONCE:
         return work(*fields, *weights)

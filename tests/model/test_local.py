@@ -309,7 +309,9 @@ def test_a_new_operator_predicts_no_change_and_can_learn(layers):
     (predicted,) = changes(local, [inputs], [tiles], conditions, [rows])
     assert torch.equal(predicted, torch.zeros_like(predicted))
     (predicted * random(*predicted.shape, seed=2)).sum().backward()
-    names = ("field_stencil", "field_linear", "field_out") if layers else ("field_stencils", "field_linear", "field_out")
+    names = (
+        ("field_stencil", "field_linear", "field_out") if layers else ("field_stencils", "field_linear", "field_out")
+    )
     assert all((getattr(local.schemes[0], name).grad[rows] != 0).all() for name in names)
 
 
