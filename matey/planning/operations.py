@@ -239,6 +239,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Estimate the kernels to about a quarter, as counted in one process on all schemes and token sets in 2-D and 3-D."""
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
+    more = sum(config.local_layers) - len(config.local_layers)  # layers of stages that have several
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(
@@ -250,8 +251,9 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
         + 5 * pieces
         + 42 * cells
         + 68 * means
+        + 10 * more
         + 15 * told,
-        outside_backward=20 + 40 * levels + 4 * pieces + 50 * cells + 60 * means + 8 * told,
+        outside_backward=20 + 40 * levels + 4 * pieces + 50 * cells + 60 * means + 20 * more + 8 * told,
     )
 
 

@@ -54,3 +54,19 @@ def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place(name):
 def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
     with pytest.raises(ValueError, match="tokens: unknown key 'refin'. Did you mean 'refine'"):
         MateyConfig(["density"], tokens={"refin": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("local", "sentence"),
+    [
+        ({"local_scales": [2, 1], "local_cascade": True}, r"go from fine to coarse, got \[2, 1\]"),
+        ({"local_scales": [1, 2], "local_layers": [1, 1]}, "set local_cascade: true"),
+        (
+            {"local_scales": [1, 2], "local_cascade": True, "local_layers": [1]},
+            r"one number for each of the 2 .* got \[1\]",
+        ),
+    ],
+)
+def test_scales_and_layers_that_make_no_operator_are_refused(local, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MateyConfig(["density"], **local)

@@ -81,11 +81,16 @@ def test_given_fields_are_seen_and_not_decoded(frames):
     assert 2 * workload.sample_bytes == batch.history.nbytes + batch.target.nbytes + given.nbytes
 
 
+NETWORK = {"local_scales": [1, 1, 2, 4, 8], "local_cascade": True, "local_layers": [1, 1, 2, 2, 2]}
+
+
+@pytest.mark.parametrize("local", [{}, NETWORK], ids=["schemes", "network"])
 @pytest.mark.parametrize(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))])
 @pytest.mark.parametrize(("tokens", "patches"), SETS[:2])
-def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
+def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches, local):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
-    model, batch = case.make_model(), case.make_batch()
+    config = case.make_config()
+    model, batch = MateyModel(type(config).from_dict(config.to_dict() | local)), case.make_batch()
     with KernelCounter() as forward:
         loss = training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0]
     with KernelCounter() as backward:
