@@ -159,7 +159,7 @@ def layer_by_layer(local, inputs, conditions, rows, periodic):
         stage, coarser, from_cell = local.schemes[number], factor, first
         factor = local.ladder.factors[number]
         means = means_of(inputs, factor)
-        far = [(6 + 5 * number) * min(reach, 1) for reach in local.ladder.halo]
+        far = [(5 + 3 * number) * min(reach, 1) for reach in local.ladder.halo]
         for axis, (wraps, reach) in enumerate(zip(periodic, far, strict=True), start=3):
             at = torch.tensor(
                 [near(at, 0, means.shape[axis], wraps) for at in range(-reach, means.shape[axis] + reach)]

@@ -122,11 +122,11 @@ def cases(heads):
         yield 2, head, scheme, name, *how
 
 
-def main(heads, dtype):
+def main(heads, dtype, every=1):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     sequence_groups = {head: DistributedSequenceGroup(Topology(rank, size, size, head)) for head in heads}
-    for dimensions, head, scheme, name, token_set, patches, how in cases(heads):
+    for dimensions, head, scheme, name, token_set, patches, how in itertools.islice(cases(heads), 0, None, every):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
@@ -160,4 +160,4 @@ def main(heads, dtype):
 
 
 if __name__ == "__main__":
-    main([int(head) for head in sys.argv[1].split(",")], getattr(torch, sys.argv[2]))
+    main([int(head) for head in sys.argv[1].split(",")], getattr(torch, sys.argv[2]), *map(int, sys.argv[3:]))
