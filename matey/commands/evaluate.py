@@ -24,6 +24,7 @@ from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
 from matey.mistakes import writing
+from matey.model.convolution import keep_all_bits
 from matey.peers.kinds import PeerFacts
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -127,6 +128,7 @@ def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer, fold
 
 def find_device(name: str) -> torch.device:
     """Return the device, the first GPU if there is one for ``auto``."""
+    keep_all_bits()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

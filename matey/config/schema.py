@@ -177,7 +177,7 @@ class TrainSection(Section):
     warmup_steps: int = Field(0, ge=0, le=10**9, description="steps of linear warm-up")
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moment decay")
     weight_decay: float = Field(
-        0.01, ge=0, le=1e3, description="weight decay of matrices; norms, biases and embeddings have none"
+        0.01, ge=0, le=1e3, description="weight decay of matrices; norms, biases, embeddings and kernels have none"
     )
     groups: dict[Part, GroupSection] = Field({}, description="learning rate and weight decay of parts of the network")
     layer_decay: float = Field(

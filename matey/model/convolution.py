@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +24,9 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
         found = F.conv2d(planes, kernel[:, :, 0].contiguous(memory_format=torch.channels_last), offset)
         return found.unflatten(0, (len(values), -1)).transpose(1, 2)
     kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
-    if len(values) > 1:
+    if len(values) > 1 or values.device.type != "cpu":
         return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
-    # On CPUs PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
+    # There PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
     # times what they are cut from. Of two at once it never does, so these are halves, which share a layer where they must.
     length = values.shape[2] - kernel.shape[2] + 1
     half = -(-length // 2)
@@ -33,8 +35,16 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
     return torch.cat([first, second[:, :, 2 * half - length :]], dim=2)
 
 
-def inner(values: Tensor, halo: list[int]) -> Tensor:
+def inner(values: Tensor, halo: Sequence[int]) -> Tensor:
     """Return values ``(b, c, z, y, x)`` without a halo."""
     for axis, reach in enumerate(halo, start=2):
         values = values.narrow(axis, reach, values.shape[axis] - 2 * reach)
     return values
+
+
+def keep_all_bits() -> None:
+    """Have convolutions of float32 on GPUs keep all bits of this process's values.
+
+    By default they keep 10 of each, too few for differences between neighbouring cells.
+    """
+    torch.backends.cudnn.allow_tf32 = False

@@ -69,19 +69,15 @@ class LocalOperator(nn.Module):
     ) -> None:
         super().__init__()
         self.ladder = ladder = Ladder.of(patches, scales, cascade=cascade, layers=layers)
-        many = range(len(scales))
+        last = len(scales) - 1
         if layers:
             widths = [channels * (1 if max(factor) == 1 else MORE_ON_MEANS) for factor in ladder.factors] + [0]
-            stages = (
-                Stage(ladder.halo, num_fields, width, widths[n], layers[n], told=widths[n + 1], is_last=n == 0)
-                for n in many
-            )
-            self.schemes: ModuleList[Stage | Scheme] = ModuleList(list(stages))
+            stages = [Stage(ladder, n, num_fields, width, widths[n], told=widths[n + 1]) for n in range(last + 1)]
+            self.schemes: ModuleList[Stage | Scheme] = ModuleList(stages)
         else:
-            schemes = (
-                Scheme(ladder.halo, num_fields, width, channels, follows=cascade and n + 1 < len(scales)) for n in many
-            )
-            self.schemes = ModuleList(list(schemes))
+            follow = [cascade and n < last for n in range(last + 1)]
+            schemes = [Scheme(ladder.halo, num_fields, width, channels, follows=follows) for follows in follow]
+            self.schemes = ModuleList(schemes)
 
     def changes(
         self,

@@ -117,7 +117,7 @@ class MateyModel(PreTrainedModel):
                 if last is not None:
                     nn.init.zeros_(last)
             if module.bring is not None:
-                nn.init.eye_(module.bring)  # what a stage found goes on to the next
+                nn.init.eye_(module.bring)  # what a stage found goes on to the next, as many features as that has
             nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)

@@ -22,40 +22,30 @@ from torch import Tensor, nn
 
 from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
-from matey.model.one_tensor import packed
-from matey.model.slabs import in_slabs
+from matey.model.ladder import Ladder
+from matey.model.one_tensor import joined, packed
+from matey.model.slabs import KEPT_AT_ONCE, in_slabs
 from matey.model.stencil import MAX_PRODUCT, NUM_INPUTS
 
 
 class Stage(nn.Module):
-    """Features of every cell of a grid or, on the finest, the change of its fields.
+    """Features of every cell of a grid or, of the last stage, the change of its fields.
 
     Args:
-        halo: number of cells by which the window on the fields reaches along ``z, y, x``.
+        ladder: the scales, and the layers on each.
+        number: number of this stage from fine to coarse; the last one to work is 0.
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
         channels: features of a cell.
-        layers: layers of products.
         told: features of a cell that come from the coarser stage; 0: it is the coarsest.
-        is_last: whether it predicts changes.
     """
 
-    def __init__(
-        self,
-        halo: Sequence[int],
-        num_fields: int,
-        width: int,
-        channels: int,
-        layers: int,
-        *,
-        told: int = 0,
-        is_last: bool = False,
-    ) -> None:
+    def __init__(self, ladder: Ladder, number: int, num_fields: int, width: int, channels: int, told: int) -> None:
         super().__init__()
-        self.halo, self.step = list(halo), [min(reach, 1) for reach in halo]
-        self.sides = [2 * reach + 1 for reach in self.step]
-        self.channels, self.layers, self.is_last = channels, layers, is_last
-        window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (halo, self.step))
+        self.halo, self.step = ladder.halo, ladder.step
+        self.beyond, self.reach = ladder.beyond(number), ladder.reach(number)
+        self.channels, layers, is_last = channels, ladder.layers[number], number == 0
+        window, near = (math.prod(_sides(reaches)) for reaches in (self.halo, self.step))
         self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, channels))
         # Zero: an untrained model predicts no change; so are the mixes, by which layers change nothing at first.
         self.field_out = nn.Parameter(torch.zeros(num_fields, channels, near)) if is_last else None
@@ -66,12 +56,6 @@ class Stage(nn.Module):
         self.mixes = nn.Parameter(torch.zeros(layers, channels, channels))
         self.expand = nn.Linear(width, width // 2)
         self.modulate = nn.Linear(width // 2, 2 * channels * (1 + layers) + is_last)
-
-    @property
-    def reach(self) -> list[int]:
-        """Cells by which all that it sees reaches along ``z, y, x``."""
-        layers = self.layers + self.is_last
-        return [reach + layers * step for reach, step in zip(self.halo, self.step, strict=True)]
 
     def forward(
         self, wide: Sequence[Tensor], before: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
@@ -100,54 +84,68 @@ class Stage(nn.Module):
             (
                 len(inputs),
                 *(size - 2 * reach for size, reach in zip(inputs.shape[3:], self.reach, strict=True)),
-                len(row.predicted) if self.is_last else self.channels,
+                self.channels if self.field_out is None else len(row.predicted),
             )
             for inputs, row in zip(wide, rows, strict=True)
         ]
 
     def _of_batch(self, wide: Tensor, before: Tensor | None, told: Tensor, row: Rows) -> Tensor:
-        shared = [self._window(row), self.factors.unflatten(3, self.sides), self.mixes]
+        weights = [self._window(row, wide.dtype), self.factors.unflatten(3, _sides(self.step)), self.mixes]
         fields, halos = [wide.flatten(1, 2)], [self.reach]
         if self.bring is not None:
             assert before is not None, "a stage that follows another is told its features"
             fields.append(before.movedim(-1, 1))
-            halos.append([reach - far for reach, far in zip(self.reach, self.halo, strict=True)])
-            shared.append(self.bring)
+            halos.append(self.beyond)
+            weights.append(self.bring)
         if self.field_out is not None:
-            shared.append(self.field_out[row.predicted].unflatten(2, self.sides))
-        return in_slabs(self._layers, fields, halos, [each.to(wide.dtype) for each in (told, *shared)])
+            weights.append(self.field_out[row.predicted].unflatten(2, _sides(self.step)))
+        weights = [weight.to(wide.dtype) for weight in weights]
+        cells = math.prod(size - 2 * reach for size, reach in zip(wide.shape[3:], self.reach, strict=True))
+        # Of a large grid, a sample at a time.
+        at_once = len(wide) if cells <= KEPT_AT_ONCE else 1
+        parts = zip(*(each.split(at_once) for each in (told.to(wide.dtype), *fields)), strict=True)
+        return joined([in_slabs(self._layers, part, halos, [of_samples, *weights]) for of_samples, *part in parts])
 
-    def _window(self, row: Rows) -> Tensor:
-        """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, on the finest, to changes."""
-        weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))  # (f, w, i, c)
+    def _window(self, row: Rows, dtype: torch.dtype) -> Tensor:
+        """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, of the last stage, to changes."""
+        weight = self.field_weight[row.inputs].to(dtype) / math.sqrt(len(row.predicted))  # (f, w, i, c)
         kernel = rearrange(weight, "f w i c -> c i f w")
         if self.field_stencil is not None and self.field_linear is not None:
+            linear, stencil = (rows[row.predicted].to(dtype) for rows in (self.field_linear, self.field_stencil))
             # Its rows are the inputs: what is given has no stencil on itself.
-            same = torch.eye(len(row.inputs), len(row.predicted), dtype=weight.dtype, device=weight.device)
-            across = torch.einsum("g c, c i f w -> g i f w", self.field_linear[row.predicted], kernel)
-            own = torch.einsum("g w i, f g -> g i f w", self.field_stencil[row.predicted], same)
-            kernel = torch.cat([kernel, across + own])
-        return kernel.flatten(1, 2).unflatten(2, [2 * reach + 1 for reach in self.halo])
+            same = torch.eye(len(row.inputs), len(row.predicted), dtype=dtype, device=weight.device)
+            across = torch.einsum("g c, c i f w -> g i f w", linear, kernel)
+            kernel = torch.cat([kernel, across + torch.einsum("g w i, f g -> g i f w", stencil, same)])
+        return kernel.flatten(1, 2).unflatten(2, _sides(self.halo))
 
     def _layers(self, wide: Tensor, *others: Tensor) -> Tensor:
-        """Return the features or changes ``(b, c, z, y, x)`` from the inputs ``(b, c, z, y, x)`` around them."""
-        rest = iter(others)
-        before = next(rest) if self.bring is not None else None
-        told, window, factors, mixes = (next(rest) for _ in range(4))
-        told, of_linear = told.tensor_split([2 * self.channels * (1 + self.layers)], dim=1)
-        scales = told[..., None, None, None].unflatten(1, (2 * (1 + self.layers), self.channels)).unbind(1)
+        """Return the features or changes ``(b, c, z, y, x)`` of some samples, see `_of_batch`.
+
+        Args:
+            wide: inputs ``(b, c, z, y, x)`` around the grid.
+            others: features of the coarser stage, if there is one; conditions of the samples; then the weights: window,
+                factors, mixes, map of those features, window of the changes, the latter two where there are such.
+        """
+        before, others = (others[0], others[1:]) if self.bring is not None else (None, others)
+        told, window, factors, mixes, *last = others
+        told, of_linear = told.tensor_split([2 * self.channels * (1 + len(mixes))], dim=1)
+        scales = told[..., None, None, None].unflatten(1, (2 * (1 + len(mixes)), self.channels)).unbind(1)
         values, linear = convolve(wide, window).tensor_split([self.channels], dim=1)
         if before is not None:
-            values = values + _mixed(before, next(rest))
+            values = values + _mixed(before, last[0])
         values = values * (1 + scales[0]) + scales[1]
         for number, (factor, mix) in enumerate(zip(factors, mixes, strict=True), start=1):
             p, q = convolve(values, factor).chunk(2, dim=1)
             products = p * (q * (1 + scales[2 * number]) + (1 + scales[2 * number + 1]))
             values = inner(values, self.step) + _mixed(products.clamp(-MAX_PRODUCT, MAX_PRODUCT), mix)
-        if not self.is_last:
+        if self.field_out is None:
             return values
-        far = [reach - own for reach, own in zip(self.reach, self.halo, strict=True)]
-        return convolve(values, next(rest)) + inner(linear, far) * (1 + of_linear[..., None, None, None])
+        return convolve(values, last[-1]) + inner(linear, self.beyond) * (1 + of_linear[..., None, None, None])
+
+
+def _sides(halo: Sequence[int]) -> list[int]:
+    """Return the sides ``z, y, x`` of the window of a halo."""
+    return [2 * reach + 1 for reach in halo]
 
 
 def _mixed(values: Tensor, weight: Tensor) -> Tensor:

@@ -153,7 +153,13 @@ def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Row
 def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
     """Copy a part that stands beside the tokens, where both have it in one shape; say so where it is new."""
     old, new = getattr(source, part), getattr(target, part)
-    shapes = [{name: p.shape[1:] for name, p in module.named_parameters()} if module else {} for module in (old, new)]
+    # Rows of fields may be others; all else has to be alike.
+    shapes = [
+        {name: p.shape[name.split(".")[-1] in FIELD_ROWS[part] :] for name, p in module.named_parameters()}
+        if module
+        else {}
+        for module in (old, new)
+    ]
     if shapes[0] != shapes[1]:
         return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
     for name, parameter in new.named_parameters() if new is not None else ():

@@ -58,7 +58,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:
     """Return AdamW's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
-    Decay acts on the matrices of linear maps, not on norms, biases and rows of fields.
+    Decay acts on the matrices of linear maps, not on norms, biases, rows of fields and the local operator's kernels.
     """
     groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for path, module in model.named_modules():

@@ -18,6 +18,7 @@ from matey.config import ConfigError
 from matey.ending import end_process
 from matey.likely_place import is_task
 from matey.mistakes import nearest_name
+from matey.model.convolution import keep_all_bits
 from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
 from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
@@ -133,6 +134,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
+        keep_all_bits()
     # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
     # memory for each rank outlive the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

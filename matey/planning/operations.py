@@ -70,8 +70,8 @@ class LocalCosts:
     def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
-        What the windows are cut from, and what is seen in them; products and their mix are computed again. Of a large grid
-        (`KEPT_AT_ONCE`) it is what a scheme sees beyond its inputs, which are there anyhow.
+        What the windows are cut from, and what is seen in them; products and their mix are computed again, but those of a
+        network are kept. Of a large grid (`KEPT_AT_ONCE`) it is what a scheme sees beyond its inputs, which are there anyhow.
         """
         kept = 0
         for number, predicted in enumerate(self._predicted(box)):
@@ -239,7 +239,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Estimate the kernels to about a quarter, as counted in one process on all schemes and token sets in 2-D and 3-D."""
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
-    more = sum(config.local_layers) - len(config.local_layers)  # layers of stages that have several
+    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # layers of stages with several
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(

@@ -78,13 +78,14 @@ def near(cell, step, length, wraps):
 
 
 def all_ladders(test):
-    ladders = [
-        ((1,), {}),
-        ((3, 1, 8), {}),
-        ((1, 1, 3), {"cascade": True}),
-        ((1, 1, 3), {"cascade": True, "layers": (2, 1, 1)}),
-    ]
-    return pytest.mark.parametrize(("scales", "kind"), ladders, ids=["cells", "means", "cascade", "network"])(test)
+    ladders = {
+        "cells": ((1,), {}),
+        "means": ((3, 1, 8), {}),
+        "cascade": ((1, 1, 3), {"cascade": True}),
+        "network": ((1, 3), {"cascade": True, "layers": (2, 1)}),
+        "uneven": ((2, 3), {"cascade": True, "layers": (1, 1)}),
+    }
+    return pytest.mark.parametrize(("scales", "kind"), ladders.values(), ids=ladders)(test)
 
 
 def change_of(scheme, halo, inputs, told, rows, cell, periodic, before=None):
@@ -159,7 +160,7 @@ def layer_by_layer(local, inputs, conditions, rows, periodic):
         stage, coarser, from_cell = local.schemes[number], factor, first
         factor = local.ladder.factors[number]
         means = means_of(inputs, factor)
-        far = [(5 + 3 * number) * min(reach, 1) for reach in local.ladder.halo]
+        far = [(6 + 3 * number) * min(reach, 1) for reach in local.ladder.halo]
         for axis, (wraps, reach) in enumerate(zip(periodic, far, strict=True), start=3):
             at = torch.tensor(
                 [near(at, 0, means.shape[axis], wraps) for at in range(-reach, means.shape[axis] + reach)]
@@ -168,7 +169,7 @@ def layer_by_layer(local, inputs, conditions, rows, periodic):
         first = [-reach for reach in far]
 
         told = stage.modulate(F.gelu(stage.expand(conditions)))[..., None, None, None]
-        told, of_linear = told[:, : 2 * stage.channels * (1 + stage.layers)], told[:, -1:]
+        told, of_linear = told[:, : 2 * stage.channels * (1 + len(stage.mixes))], told[:, -1:]
         told = told.unflatten(1, (-1, stage.channels))
         weight = stage.field_weight[rows].permute(3, 2, 0, 1).flatten(1, 2) / len(rows) ** 0.5
         seen, from_mean = means.flatten(1, 2), first
@@ -179,7 +180,7 @@ def layer_by_layer(local, inputs, conditions, rows, periodic):
             before = torch.stack([interpolated(known, coarser, factor, cell) for cell in grid], dim=-1)
             values = values + torch.einsum("oc, bcn -> bon", stage.bring, before).view_as(values)
         values = values * (1 + told[:, 0]) + told[:, 1]
-        for layer in range(stage.layers):
+        for layer in range(len(stage.mixes)):
             both, beyond = in_windows(values, stage.factors[layer], stage.step, first)
             p, q = both.split(stage.channels, dim=1)
             products = (p * (q * (1 + told[:, 2 + 2 * layer]) + 1 + told[:, 3 + 2 * layer])).clamp(-10, 10)
@@ -246,8 +247,9 @@ def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_gri
 
 
 @torch.no_grad()
-def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square():
-    local, tiles = operator(PLANE, (1, 3)), whole(PLANE, (1, 8, 8), (False, False, False))
+@pytest.mark.parametrize("kind", [{}, {"cascade": True, "layers": (1, 1)}])
+def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square(kind):
+    local, tiles = operator(PLANE, (1, 3), **kind), whole(PLANE, (1, 8, 8), (False, False, False))
     inputs, conditions, rows = inputs_of((1, 8, 8))
     inputs[..., 4, 4] = 100
     (change,), (larger,) = (changes(local, [scale * inputs], [tiles], conditions, [rows]) for scale in (1, 1000))
@@ -336,12 +338,16 @@ def test_it_sees_the_last_frame_and_the_change_in_units_of_its_size():
     assert torch.equal(local_inputs(normalised[:, :1], size)[:, 1], torch.zeros_like(change))
 
 
-def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none():
-    local, tiles = operator(PLANE, (1, 1), cascade=True), whole(PLANE, (1, 8, 8), (False, True, True))
+@pytest.mark.parametrize("layers", [(), (1, 1)])
+def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none(layers):
+    local = operator(PLANE, (1, 1), cascade=True, layers=layers)
+    tiles = whole(PLANE, (1, 8, 8), (False, True, True))
     inputs, conditions, rows = inputs_of((1, 8, 8), num_fields=3)
-    local.schemes[0].field_predicted.data[rows[2]] = 0  # nobody predicts a given field
+    predicted = [] if layers else [local.schemes[0].field_predicted]
+    for weight in predicted:
+        weight.data[rows[2]] = 0  # nobody predicts a given field
     (of_all,) = changes(local, [inputs], [tiles], conditions, [rows])
-    for weight in (*(scheme.field_weight for scheme in local.schemes), local.schemes[0].field_predicted):
+    for weight in (*(scheme.field_weight for scheme in local.schemes), *predicted):
         weight.data *= math.sqrt(2 / 3)  # the sum over inputs is divided by the root of what is predicted
     (of_two,) = changes(local, [inputs], [tiles], conditions, [Rows(rows, rows[:2])])
     assert torch.allclose(of_two, of_all[:, :2], atol=1e-12)

@@ -121,6 +121,12 @@ def test_another_operator_is_new(source, other):
     assert "conditions.field_weight" in result.reused and not any(name.startswith("local") for name in result.reused)
 
 
+@pytest.mark.parametrize("layers", [(2, 1, 1), (1, 1, 2)])
+def test_a_network_with_other_layers_is_new(layers):
+    _, result = moved(make_model(PATCHES, local_layers=(1, 1, 1)), local_layers=layers)
+    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
+
+
 def test_rows_of_a_network_on_the_cells_go_by_name():
     source = make_model(PATCHES, local_layers=(1, 1, 1))
     target, result = moved(source)
