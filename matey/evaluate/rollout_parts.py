@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from matey.evaluate.rollout import largest_of
+from matey.evaluate.rollout import largest_after, largest_of
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, moved_on, predicted
 from matey.model.sequence_group import Exchange
@@ -30,7 +30,7 @@ def rollout_parts(
         part: this rank's part of the histories.
         num_steps: number of frames.
         lead: number of frames that are predicted from the same history.
-        largest: the largest changes, see `matey.evaluate.rollout.rollout`.
+        largest: the largest changes so far, see `matey.evaluate.rollout.rollout`.
 
     Yields:
         The frame ``(f, z, y, x)`` in the box of each piece, in physical units, on the host.
@@ -44,8 +44,9 @@ def rollout_parts(
         frames: list[Frames] = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
-            frames.append(_limited(frame, part, ahead * largest, exchange, ranks.size))
-            yield frames[-1]
+            frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)
+            frames.append(frame)
+            yield frame
         del prepared
         part = moved_on(part, [torch.stack(of_piece) for of_piece in zip(*frames, strict=True)])
 
@@ -53,32 +54,41 @@ def rollout_parts(
 def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
     """Return the largest change ``(b, f)`` that a rollout may make, see `matey.evaluate.rollout.largest_change`."""
     about, num_frames = part.samples, part.samples.window[0]
-    if num_frames == 1:
-        return torch.full((about.number, len(about.fields)), torch.inf, dtype=torch.float64)
     histories = [inside(piece, piece.history, about) for piece in part.pieces]
-    changes = [
-        torch.stack([_squares(frame - before) for before, frame in zip(h, h[1:], strict=False)]) for h in histories
-    ]
-    sizes = _means(part, changes, exchange, num_ranks)
+    changes = torch.full((about.number, len(about.fields)), torch.inf, dtype=torch.float64)
+    if num_frames > 1:
+        squares = [
+            torch.stack([_squares(frame - before) for before, frame in zip(h, h[1:], strict=False)]) for h in histories
+        ]
+        changes = _means(part, squares, exchange, num_ranks).sqrt().amax(dim=1)
     mean = _means(part, [h.double().sum(dim=(2, 3, 4)) for h in histories], exchange, num_ranks).mean(dim=1)
     off = [
         torch.stack([_squares(frame - mean[piece.sample, :, None, None, None]) for frame in h])
         for piece, h in zip(part.pieces, histories, strict=True)
     ]
     deviation = _means(part, off, exchange, num_ranks).mean(dim=1).sqrt()
-    return largest_of(sizes.sqrt().amax(dim=1), deviation)
+    return largest_of(changes, mean, deviation)
 
 
-def _limited(frames: Frames, part: BatchPart, largest: Tensor, exchange: Exchange, num_ranks: int) -> Frames:
+def sizes_of(changes: Frames, part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
+    """Return the root mean square ``(b, f)`` over all cells of changes ``(f, z, y, x)`` in the box of each piece."""
+    own = [_squares(inside(piece, of, part.samples))[None] for piece, of in zip(part.pieces, changes, strict=True)]
+    return _means(part, own, exchange, num_ranks)[:, 0].sqrt()
+
+
+def _limited(
+    frames: Frames, part: BatchPart, ahead: int, largest: Tensor, exchange: Exchange, num_ranks: int
+) -> tuple[Frames, Tensor]:
     """Scale changes down to the largest ones, see `matey.evaluate.rollout.limited`."""
     changes = [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
-    own = [_squares(inside(piece, of, part.samples))[None] for piece, of in zip(part.pieces, changes, strict=True)]
-    share = largest / _means(part, own, exchange, num_ranks)[:, 0].sqrt()
+    sizes = sizes_of(changes, part, exchange, num_ranks)
+    largest = largest_after(largest, sizes, ahead)
+    share = ahead * largest / sizes
     found = []
     for frame, change, piece in zip(frames, changes, part.pieces, strict=True):
         factor = share[piece.sample, :, None, None, None]
         found.append(frame.where(factor >= 1, piece.history[-1] + factor.to(change.dtype) * change))
-    return found
+    return found, largest
 
 
 def _squares(values: Tensor) -> Tensor:

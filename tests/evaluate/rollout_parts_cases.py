@@ -18,7 +18,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
-from tests.support.models import make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 
 PLANE, SPACE = ((1, 1, 16, 16), (1, 1, 4, 4)), ((1, 8, 8, 8), (1, 4, 4, 4))
@@ -38,6 +38,8 @@ CASES = {
     ),
     "space, periodic": ("mix", SPACE, (16, 8, 16), (True, False, True), 2, 2, {}),
     "space, padded and periodic": ("mul", SPACE, (12, 20, 9), (True, True, False), 4, 3, {"history": 4}),
+    "space, one frame": ("uniform", SPACE[1:], (16, 8, 16), (True, False, True), 1, 2, {"history": 1}),
+    "space, constant": ("mix", SPACE, (12, 20, 9), (True, True, False), 2, 2, {}),
     "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
 }
 STEPS = 4
@@ -63,7 +65,11 @@ def main():
     for name, (token_set, patches, grid, periodic, frames, lead, settings) in CASES.items():
         # Some changes of the untrained model are limited, and some are not.
         limits.MAX_GROWTH = 4.0 if "space" in name else 1e6
-        batch = replace(make_batch(num_samples=2, frames=frames, grid=grid, dtype=torch.float64), periodic=periodic)
+        made = make_batch(fields=VOCABULARY, num_samples=2, frames=frames, grid=grid, dtype=torch.float64)
+        batch = replace(made, periodic=periodic)
+        if "constant" in name:
+            batch.history[1, :, 1:] = 0
+            batch.history[0, :, 1] = 3
         model = make_model(patches, set=token_set, **settings)
         (part,) = parts_of([batch], BrickShare(patches[0], rank(), size))
         part = part.without_targets()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.rollout import rollout
+from matey.evaluate.rollout import largest_after, largest_change, largest_so_far, rollout
+from tests.support.models import PATCHES, VOCABULARY, make_model
 
 
 class Fibonacci:
@@ -29,8 +30,8 @@ def make_batch(num_frames=2, lead=5.0):
 def test_rollout_goes_on_from_its_own_predictions():
     batch = make_batch()
     batch = replace(batch, history=torch.ones_like(batch.history))
-    frames = list(rollout(Fibonacci(), batch, 5))
-    assert [frame.unique().item() for frame in frames] == [2, 3, 5, 8, 13]
+    frames = list(rollout(Fibonacci(), batch, 4))
+    assert [frame.unique().item() for frame in frames] == [2, 3, 5, 8]
     assert all(frame.shape == batch.last.shape for frame in frames)
 
 
@@ -112,3 +113,58 @@ def test_a_field_at_rest_may_begin_to_move_and_a_constant_one_as_well():
     assert torch.allclose(first - still.last, 0.4 * still.last.std(dim=(-3, -2, -1), correction=0, keepdim=True))
     (first,) = rollout(LeadTimes(), replace(still, history=torch.ones_like(still.history)), 1)
     assert torch.equal(first, torch.full_like(first, 2))
+
+
+class Outburst(Fibonacci):
+    """Predicts a change of one per snapshot in a field that is zero, and a hundred times the field in any other."""
+
+    def predict(self, batch):
+        return batch.last + batch.lead_time.view(-1, 1, 1, 1, 1) * (100 * batch.last.abs()).clamp(min=1)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2])
+@pytest.mark.parametrize("lead, values", [(1, [1, 5, 9, 13, 17, 21, 25]), (3, [1, 2, 3, 7, 11, 15, 19])])
+def test_where_the_history_says_nothing_the_first_change_limits_the_others(lead, values, num_frames):
+    batch = make_batch(num_frames)
+    frames = rollout(Outburst(), replace(batch, history=torch.zeros_like(batch.history)), 7, lead)
+    assert [frame.unique().item() for frame in frames] == values
+
+
+def test_a_change_sets_the_limits_that_are_unknown_and_no_others():
+    largest = torch.tensor([[3, torch.inf, torch.inf]])
+    after = largest_after(largest, torch.tensor([[100.0, 2.0, 0.0]]), ahead=2)
+    assert after.tolist() == [[3, 4, torch.inf]]
+    assert torch.equal(largest_after(after, torch.tensor([[100.0, 100.0, 1.0]]), ahead=1), torch.tensor([[3.0, 4, 4]]))
+
+
+def test_steps_of_a_rollout_are_looked_at_while_a_limit_is_unknown():
+    looked_at = []
+
+    def size_of(before, step):
+        looked_at.append((before, step))
+        return torch.tensor([[float(step > 3)]])
+
+    assert largest_so_far(torch.tensor([[torch.inf]]), size_of, 7, lead=3).item() == 2
+    assert looked_at == [(-1, 0), (-1, 1), (-1, 2), (2, 3), (2, 4)]
+
+
+def test_a_constant_field_has_a_limit_of_its_size_where_others_vary():
+    history = make_batch().history.repeat(1, 1, 3, 1, 1, 1)
+    history[:, :, 1], history[:, :, 2] = -2, 0
+    known = largest_change(history)
+    assert (known[:, 0] == largest_change(history[:, :, :1])[:, 0]).all()
+    assert known[:, 1].tolist() == pytest.approx([0.8] * 3) and known[:, 2].isinf().all()
+    assert largest_change(history[:, :1])[:, 1].tolist() == pytest.approx([0.8] * 3)
+    assert largest_change(history[:, :, 1:]).isinf().all()
+
+
+@pytest.mark.parametrize("value, predict", [(0.0, "rate"), (1.0, "field")])
+def test_a_rollout_from_rest_stays_finite(value, predict):
+    model = make_model(PATCHES, torch.float32, predict=predict, num_blocks=1)
+    with torch.no_grad():
+        for decoder in model.decoders:
+            decoder.field_weight *= 4
+    batch = FieldBatch("rest", VOCABULARY, torch.full((1, 2, 3, 1, 16, 16), value), torch.ones(1))
+    frames = torch.stack(list(rollout(model, batch, 60)))
+    sizes = (frames - value).double().square().mean(dim=(-3, -2, -1)).sqrt()
+    assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 1

@@ -14,8 +14,8 @@ from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.rollout import largest_change, rollout
-from matey.evaluate.rollout_parts import largest_change_of, rollout_parts
+from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
+from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of
 from matey.model.matey import MateyModel
 from matey.model.next_frames import boxes_of_ranks, continued, inside, moved_on
 from matey.samples import Box
@@ -78,6 +78,13 @@ def forecast_batch(
     done -= done % request.lead
     if done:
         assert earlier is not None, "frames that were forecast before have to be read"
+        read, last = earlier, batch.last
+
+        def size_of(before: int, step: int) -> Tensor:
+            start = last if before < 0 else torch.from_numpy(read(first, end, before, before + 1))[:, 0]
+            return root_mean_square(torch.from_numpy(read(first, end, step, step + 1))[:, 0] - start)
+
+        largest = largest_so_far(largest, size_of, done, request.lead)
         frames = torch.from_numpy(earlier(first, end, max(0, done - request.num_frames), done))
         batch = batch.moved_on(frames, done)
     frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest)
@@ -95,11 +102,14 @@ def forecast_boxes(
     """
     begun = done - done % request.lead
     known = max(0, begun - request.num_frames)
-    leading = begun - known, len(request.data.fields)
+
+    def read(start: int, stop: int) -> list[Tensor]:
+        return crew.from_first(lambda box: earlier(box, start, stop), (stop - start, len(request.data.fields)))
+
     if not crew.is_in_parts:
 
         def whole(first: int, end: int, start: int, stop: int) -> np.ndarray:
-            return torch.stack(crew.from_first(lambda box: earlier(box, start, stop), leading)).numpy()
+            return torch.stack(read(start, stop)).numpy()
 
         for frame in forecast_batch(model, request, first, end, done, whole):
             values = frame.values.float().cpu()
@@ -111,9 +121,16 @@ def forecast_boxes(
     part = read_history_part(request.data, trajectories, request.start, request.num_frames, share)
     largest = largest_change_of(part, exchange, ranks.size)
     if begun:
-        frames = [piece.history.new_empty(*leading, *piece.history.shape[2:]) for piece in part.pieces]
-        came = crew.from_first(lambda box: earlier(box, known, begun), leading)
-        for piece, values, new in zip(part.pieces, frames, came, strict=True):
+        last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]
+
+        def size_of(before: int, step: int) -> Tensor:
+            frames, starts = read(step, step + 1), last if before < 0 else read(before, before + 1)
+            changes = [frame[0] - start[0] for frame, start in zip(frames, starts, strict=True)]
+            return sizes_of(changes, part, exchange, ranks.size)
+
+        largest = largest_so_far(largest, size_of, begun, request.lead)
+        frames = [piece.history.new_empty(begun - known, *piece.history.shape[1:]) for piece in part.pieces]
+        for piece, values, new in zip(part.pieces, frames, read(known, begun), strict=True):
             inside(piece, values, part.samples).copy_(new)
         (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
         part = moved_on(part, continued(frames, part, boxes, ranks, exchange))

@@ -29,6 +29,14 @@ CASES = {
     "plane .nc": (PLANE, (1, 40, 20), ("open", "wall", "periodic"), ".nc", {}),
     "space .zarr": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".zarr", {}),
     "space .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
+    "space at rest .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
+    "whole at rest .nc": (
+        PLANE,
+        (1, 40, 20),
+        ("open", "wall", "periodic"),
+        ".nc",
+        {"criterion": "random", "change": 0.5},
+    ),
     "whole .nc": (PLANE, (1, 40, 20), ("open", "wall", "periodic"), ".nc", {"criterion": "random", "change": 0.5}),
 }
 
@@ -37,9 +45,9 @@ class Broken(Exception):
     pass
 
 
-def data_of(grid, boundary):
+def data_of(grid, boundary, is_at_rest):
     batch = make_batch(fields=VOCABULARY[1:], num_samples=2, frames=3, grid=grid)
-    fields = {name: batch.history[:, :, at] for at, name in enumerate(VOCABULARY[1:])}
+    fields = {name: batch.history[:, :, at] * (not is_at_rest) for at, name in enumerate(VOCABULARY[1:])}
     return TrajectorySet.from_arrays("cells", fields, spacing=(1.0,) * 3, boundary=boundary)
 
 
@@ -71,7 +79,7 @@ def main(folder):
     group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
     for name, (patches, grid, boundary, suffix, settings) in CASES.items():
         series.STRETCH_BYTES = STRETCH * 4 * int(np.prod(grid))
-        data, read = data_of(grid, boundary), []
+        data, read = data_of(grid, boundary, "at rest" in name), []
         # With a file, however little is in it, none of the data is read to know a forecast again.
         data.trajectories = tuple(replace(each, source=Path(__file__)) for each in data.trajectories)
         plain = data._read_frames
