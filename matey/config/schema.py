@@ -261,6 +261,10 @@ class FinetuneSection(Section):
         description="initial rows of new fields to predict: zero, mean of the old, or copy:FIELD; of given ones, zero",
     )
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
+    local: Literal["pretrained", "new"] = Field(
+        "pretrained",
+        description="weights of the local operator: as pretrained, or new, where the physics is far from it",
+    )
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(
         False, description="whether pretraining may have trained on trajectories that this run holds out"

@@ -30,7 +30,9 @@ class Transfer:
 
 
 @torch.no_grad()
-def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]) -> Transfer:
+def transfer(
+    source: MateyModel, target: MateyModel, new_rows: Mapping[str, str], *, new_local: bool = False
+) -> Transfer:
     """Copy the weights of ``source`` that fit into ``target``; rows of fields that both have go by name.
 
     Args:
@@ -38,6 +40,7 @@ def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]
         target: a model with initial weights, which stay where nothing fits.
         new_rows: initial row of each field that only the target has: ``zero``, ``mean`` of the source's rows, or
             ``copy:FIELD``.
+        new_local: whether the local operator keeps its initial weights.
 
     Raises:
         ValueError: the blocks or what is decoded differ, or a row is to be copied from a field that the source lacks.
@@ -53,8 +56,11 @@ def transfer(source: MateyModel, target: MateyModel, new_rows: Mapping[str, str]
         _copy_decoder(source, target, level, rows, reused)
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
-    for part in ("conditions", "local"):
-        sentences += _copy_beside(source, target, part, rows, reused)
+    sentences += _copy_beside(source, target, "conditions", rows, reused)
+    if not new_local:
+        sentences += _copy_beside(source, target, "local", rows, reused)
+    elif target.local is not None:
+        sentences.append("The local operator starts anew, as finetune.local asks.")
     sentences += _copy_told(source, target, reused)
     unused = [list(patch) for patch in source.config.patches if patch not in target.config.patches]
     if unused:

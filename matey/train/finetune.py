@@ -89,6 +89,7 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
     # What is given changes no forecast before its rows are trained.
     default = {name: "zero" if name in model.config.given else settings.new_rows for name in new}
     try:
-        return transfer(source, model, {name: settings.new_rows_of.get(name, default[name]) for name in new})
+        rows = {name: settings.new_rows_of.get(name, default[name]) for name in new}
+        return transfer(source, model, rows, new_local=settings.local == "new")
     except ValueError as error:
         raise ConfigError(str(error)) from None

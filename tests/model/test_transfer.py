@@ -12,7 +12,7 @@ PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
 NEW = ("density", "magnetic_x")
 
 
-def moved(source, new_rows="zero", **changes):
+def moved(source, new_rows="zero", *, new_local=False, **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
     same = ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict")
@@ -23,7 +23,7 @@ def moved(source, new_rows="zero", **changes):
     config = MateyConfig(**{"tokens": tokens, "num_heads": 3, "width": 24, "num_blocks": 2, "history": 2, **settings})
     target = MateyModel(config).double().eval()
     new = {name: new_rows for name in target.config.fields if name not in source.config.fields}
-    return target, transfer(source, target, new)
+    return target, transfer(source, target, new, new_local=new_local)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,13 @@ def test_another_operator_is_new(source, other):
     _, result = moved(source, **other)
     assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
     assert "conditions.field_weight" in result.reused and not any(name.startswith("local") for name in result.reused)
+
+
+def test_a_local_operator_that_is_to_start_anew_keeps_its_initial_weights(source):
+    target, result = moved(source, new_local=True)
+    assert result.sentences[-1] == "The local operator starts anew, as finetune.local asks."
+    assert not any(name.startswith("local") for name in result.reused)
+    assert all((scheme.field_out == 0).all() for scheme in target.local.schemes)
 
 
 @pytest.mark.parametrize("layers", [(2, 1, 1), (1, 1, 2)])
