@@ -60,7 +60,8 @@ def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder
     assert (one.returncode, two.returncode) == (0, 0), two.stderr
     assert two.stdout.count("Wrote") == 2
     with xarray.open_dataset(tmp_path / "one.nc") as expected, xarray.open_dataset(tmp_path / "two.nc") as found:
-        assert np.allclose(found.water_height, expected.water_height, rtol=1e-5)
+        size = float(expected.water_height.std())  # some values are near zero
+        assert np.allclose(found.water_height, expected.water_height, rtol=1e-5, atol=1e-5 * size)
     again = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc")
     assert again.returncode == 2 and "is there already" in again.stderr
 
