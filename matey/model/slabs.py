@@ -28,9 +28,14 @@ def in_slabs(
         halos: cells ``z, y, x`` by which each of the fields reaches beyond the grid, on each side.
         weights: tensors that are the same in all cells.
     """
-    if math.prod(_grid(fields[0], halos[0])) <= KEPT_AT_ONCE:
+    if not is_large(fields[0], halos[0]):
         return work(*fields, *weights)
     return _InSlabs.apply(work, halos, *fields, *weights)
+
+
+def is_large(field: Tensor, halo: Sequence[int]) -> bool:
+    """Whether the grid ``z, y, x`` between the halos of a field is taken in slabs."""
+    return math.prod(_grid(field, halo)) > KEPT_AT_ONCE
 
 
 class _InSlabs(torch.autograd.Function):

@@ -24,7 +24,7 @@ from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
 from matey.model.ladder import Ladder
 from matey.model.one_tensor import joined, packed
-from matey.model.slabs import KEPT_AT_ONCE, in_slabs
+from matey.model.slabs import in_slabs, is_large
 from matey.model.stencil import MAX_PRODUCT, NUM_INPUTS
 
 
@@ -100,9 +100,7 @@ class Stage(nn.Module):
         if self.field_out is not None:
             weights.append(self.field_out[row.predicted].unflatten(2, _sides(self.step)))
         weights = [weight.to(wide.dtype) for weight in weights]
-        cells = math.prod(size - 2 * reach for size, reach in zip(wide.shape[3:], self.reach, strict=True))
-        # Of a large grid, a sample at a time.
-        at_once = len(wide) if cells <= KEPT_AT_ONCE else 1
+        at_once = 1 if is_large(fields[0], self.reach) else len(wide)
         parts = zip(*(each.split(at_once) for each in (told.to(wide.dtype), *fields)), strict=True)
         return joined([in_slabs(self._layers, part, halos, [of_samples, *weights]) for of_samples, *part in parts])
 
