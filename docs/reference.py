@@ -17,8 +17,9 @@ from pydantic_core import PydanticUndefined
 
 from matey.commands.subcommands import script_main, scripts
 from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
-from matey.config.description import DataDescription, FieldSource, ParameterSource, TimeSource
+from matey.config.description import DataDescription
 from matey.config.hints import section_at
+from matey.config.places import FieldSource, ParameterSource, TimeSource
 from matey.config.schema import RunConfig
 from matey.config.section import Section
 
@@ -51,7 +52,7 @@ def settings_page() -> str:
     for title, section in (
         ("A field", FieldSource),
         ("A parameter", ParameterSource),
-        ("A time by itself", TimeSource),
+        ("The time of a snapshot by itself", TimeSource),
     ):
         parts += [f"### {title}", "", _first_sentence(section), "", *_table(section)]
     return "\n".join(parts)

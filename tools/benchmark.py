@@ -24,7 +24,9 @@ from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
 from matey.mistakes import ends_with_sentence
 
-PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}  # unless others are given
+# Unless others are given, in the plane and in space.
+PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}
+PATCHES_IN_SPACE: dict[TokenSet, tuple[int, ...]] = {"uniform": (16,), "mix": (32, 16), "mul": (32, 16)}
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -42,7 +44,7 @@ def check(args: argparse.Namespace) -> None:
     """Put the patches of its token set where none are given; raise FlagError where flags contradict each other."""
     if args.what in ("data", "blocking"):
         return
-    args.patches = args.patches or PATCHES[args.tokens]
+    args.patches = args.patches or (PATCHES if len(args.grid) == 2 else PATCHES_IN_SPACE)[args.tokens]
     if args.tokens != "uniform" and len(args.patches) < 2:
         raise FlagError(
             f"--tokens {args.tokens} splits patches, got --patches {args.patches[0]} alone: give two levels, as 32,8."
@@ -115,7 +117,7 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
     parser.add_argument(
         "--patches",
         type=flags.wholes(1, 4096),
-        help="cells along each axis, coarse to fine (uniform: 8; mix and mul: 32,8)",
+        help="cells along each axis, coarse to fine (uniform: 8, of z,y,x 16; mix and mul: 32,8 and 32,16)",
     )
     parser.add_argument(
         "--refine", type=flags.number(0, 1), default=0.25, help="share of the patches that is split (0.25)"

@@ -14,6 +14,7 @@ from matey.benchmark.machine import memory
 from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
 from matey.data.described import DescribedFiles
+from matey.data.located import Together
 from matey.data.windows import Window
 from matey.evaluate.forecasts.series import forecast
 from matey.model.matey import MateyModel
@@ -93,7 +94,7 @@ def _opened(case: Case, folder: Path) -> DescribedFiles:
             "boundary": dict.fromkeys(axes, "open"),
         }
     )
-    return DescribedFiles(description, [((folder / FILE,), None)])
+    return DescribedFiles(description, [Together((folder / FILE,))])
 
 
 def _bytes_read() -> int:

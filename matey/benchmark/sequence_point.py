@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,16 +33,17 @@ from matey.train.loss import LossScale, training_loss
 def main(settings: dict[str, Any]) -> None:
     """Measure the case on all ranks and print what rank 0 gathers."""
     repeat = settings.pop("repeat")  # steps that are timed; 0 leaves their times out
+    before = tuple(settings.pop("before"))  # grid of the step before the one that is measured
     case = Case.from_json(settings)
     start_processes(find_environment(), timeout=600, threads=1)
     rank, size = collectives.rank(), collectives.world_size()
     model = case.make_model().train()
     if size > 1:
         model.sequence_group = DistributedSequenceGroup(Topology(rank, size, size, model.config.num_heads))
-    batch = case.make_batch()
     return_freed_memory(at_once=True)
     # A step first makes the gradients, and reads in the libraries' code for these sizes: neither is activations.
-    step(model, batch)
+    step(model, replace(case, grid=before).make_batch())
+    batch = case.make_batch()
     activations, traffic = activations_and_traffic(model, batch)
     return_freed_memory(at_once=False)
     times = step_times(model, batch, repeat) if repeat else None
@@ -93,19 +95,21 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
 
     Group and one process take turns, since the clock of a processor that others share changes within minutes.
     """
-    sequence_groups = model.sequence_group, SequenceGroup()
-    times: list[list[tuple[float, float]]] = [[], []]
+    own = model.sequence_group
+    sequence_groups = [own] if collectives.world_size() == 1 else [own, SequenceGroup()]
+    times: list[list[tuple[float, float]]] = [[] for _ in sequence_groups]
     for turn in range(repeat + 1):
         for sequence_group, measured in zip(sequence_groups, times, strict=True):
             model.sequence_group = sequence_group
             collectives.barrier()
             wall, used = time.perf_counter(), time.process_time()
-            if sequence_group is sequence_groups[0] or collectives.rank() == 0:
+            if sequence_group is own or collectives.rank() == 0:
                 step(model, batch)
             if turn:  # the first makes the heap
                 measured.append((time.perf_counter() - wall, time.process_time() - used))
-    model.sequence_group = sequence_groups[0]
-    (seconds, processor), (_, alone) = (map(statistics.median, zip(*measured, strict=True)) for measured in times)
+    model.sequence_group = own
+    medians = [tuple(map(statistics.median, zip(*measured, strict=True))) for measured in times]
+    (seconds, processor), (_, alone) = medians[0], medians[-1]
     return seconds, processor, alone
 
 

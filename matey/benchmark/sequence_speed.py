@@ -16,19 +16,22 @@ from matey.report.plots import COLOURS
 
 Point = dict[str, Any]
 OF_PARTS = ("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes", "forecast_memory_bytes")
-LENGTHS = (
-    0.9,
-    1.1,
-)  # times the ranks: two longer samples whose memory brackets that of one process on a sample as it is
 
 
-def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None) -> Point:
+def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None, before: Case | None = None) -> Point:
     """Measure memory and exchanges of a case on so many ranks of this machine, and the time of ``repeat`` steps if any.
+
+    Args:
+        case: the case.
+        ranks: number of ranks.
+        repeat: number of steps that are timed.
+        limit: seconds that it may take.
+        before: the same model on a smaller grid, for the step before the measured one; by default the case itself.
 
     Raises:
         RuntimeError: a rank failed; with the end of what it said. Or it took more than ``limit`` seconds.
     """
-    settings = case.to_json() | {"repeat": repeat}
+    settings = case.to_json() | {"repeat": repeat, "before": (before or case).grid}
     name = f"The benchmark of {case.grid} cells"
     (point,) = points_of_ranks("matey.benchmark.sequence_point", settings, ranks, name, limit)
     return point

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from matey.benchmark.blocking_points import blocking_points
 from matey.benchmark.reading_speed import ReadingSpeed, reading_speed, training_speed
-from matey.benchmark.sequence_speed import LENGTHS, longer, longest, run_point, sequence_figure, summarise
+from matey.benchmark.sequence_speed import longer, longest, run_point, sequence_figure, summarise
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
@@ -100,10 +100,11 @@ def sequence(args: argparse.Namespace) -> None:
     for ranks in tqdm(sizes, desc="sequence", unit=" sizes", disable=None):
         point = run_point(case, ranks, args.repeat)
         if not rows:
-            base = point
-        limit = base["activation_bytes"][0]
-        around = [run_point(longer(case, ranks * factor), ranks) for factor in LENGTHS]
-        rows.append(summarise(base, point, longest(around, limit)))
+            base, most = point, point["num_tokens"]
+        else:  # a sample that takes about the memory of one process on the case
+            points = [point, run_point(longer(case, ranks), ranks, before=case)]
+            most = longest(points, base["activation_bytes"][0])
+        rows.append(summarise(base, point, most))
     write_table(args.out / "sequence.csv", rows)
     sequence_figure(rows).savefig(args.out / "sequence.png", dpi=150)
     for row in rows:

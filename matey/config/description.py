@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from matey.config.section import BoundedText, FieldName, PathText, Section
+from matey.config.places import (
+    ArrayPath,
+    Axes,
+    Axis,
+    Ends,
+    FieldSource,
+    GridAxis,
+    Length,
+    ParameterSource,
+    PartName,
+    Patterns,
+    TimeSource,
+    num_wildcards,
+    patterns_in,
+)
+from matey.config.section import FieldName, Section
 
 TODO = "TODO"
 """What a guessed description says where the file does not: it is refused until something else stands there."""
-
-Axis = Literal["trajectory", "time", "z", "y", "x", "component"]
-GridAxis = Literal["z", "y", "x"]
-Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
-PartName = Literal["train", "valid", "test"]
-ArrayPath = Annotated[BoundedText, AfterValidator(lambda path: path.strip("/"))]
-"""Path of an array in its file, also as h5dump writes it, from the root on."""
-Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
-Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
-Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
 
 _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "files": ((str, list, tuple, dict), "a path, a list of paths, or some of {train: ..., valid: ..., test: ...}"),
@@ -61,36 +66,6 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
             )
 
 
-class FieldSource(Section):
-    """A field's place in a file. A text alone is the name of its array."""
-
-    array: ArrayPath | None = Field(
-        None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
-    )
-    axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
-    index: int | None = Field(None, ge=0, le=10**6, description="position of the field along the axis 'component'")
-    unit: FieldName = Field("?", description="unit of the values")
-
-
-class ParameterSource(Section):
-    """Place in a file of a number by which trajectories differ."""
-
-    array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
-    attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
-
-    @model_validator(mode="after")
-    def _either(self) -> ParameterSource:
-        if (self.array is None) == (self.attribute is None):
-            raise ValueError("expected either 'array' or 'attribute'")
-        return self
-
-
-class TimeSource(Section):
-    """Place in a file of the time of its snapshot."""
-
-    attribute: FieldName = Field(description="attribute of the file, or of the snapshot's group")
-
-
 class DataDescription(Section):
     """The contents of files that no reader knows."""
 
@@ -114,7 +89,7 @@ class DataDescription(Section):
         description="cell size along each grid axis, or the array of its coordinates"
     )
     time_step: Length | ArrayPath | TimeSource = Field(
-        description="time between snapshots, the array of times, or the attribute with the time of a snapshot by itself"
+        description="time between snapshots, the array of times, or the place of the time of a snapshot by itself"
     )
     concat: Literal["time"] | None = Field(
         None, description="'time' where the files of a trajectory, each with an axis 'time', follow each other"
@@ -184,7 +159,25 @@ class DataDescription(Section):
             raise ValueError("concat: snapshots lie in files or, by the '*' of the arrays, in one; leave 'concat' out")
         if isinstance(self.time_step, TimeSource) and has_time:
             raise ValueError(
-                "time_step: an attribute is the time of a single snapshot, and axes has 'time'; name an array"
+                "time_step: an attribute or a name has the time of a single snapshot, and axes has 'time'; name an array"
+            )
+        for key, sources in (("fields", self.fields), ("given", self.given)):
+            for name, source in sources.items():
+                self._check_file(f"{key}.{name}", source, may_be_constant=key == "given")
+        if all(source.file for source in self.fields.values()):
+            raise ValueError("fields: expected one of them in the files that 'files' names; leave its 'file' out")
+
+    def _check_file(self, name: str, source: FieldSource, *, may_be_constant: bool) -> None:
+        """Raise ValueError if a file of a field's own cannot go with the others."""
+        if source.file is None:
+            return
+        if self.files is None or (isinstance(source.file, dict) and not isinstance(self.files, dict)):
+            raise ValueError(f"{name}: 'file' goes with 'files', and one for each part with the parts of these")
+        may_be_constant = may_be_constant and not (self.snapshots == "files" and "time" in self.axes_of(source))
+        if self._is_constant(source) and not may_be_constant:
+            raise ValueError(
+                f"{name}: expected as many wildcards in 'file' as in 'files', got {source.file!r}; each stands for what that "
+                "of 'files' does, and only what is given may be the same in several files"
             )
 
     def _check_given(self, name: str, source: FieldSource) -> None:
@@ -226,7 +219,14 @@ class DataDescription(Section):
         """Whether a given field may vary in time: in files of snapshots, each has its own."""
         if "time" in self.all_axes:
             return "time" in self.axes_of(source)
+        if source.file is not None and self.snapshots == "files":
+            return not self._is_constant(source)
         return self.snapshots == "files" or (source.array or "").count("*") == self.num_wildcards
+
+    def _is_constant(self, source: FieldSource) -> bool:
+        """Whether a file of a field's own goes with several of ``files``."""
+        named = source.file.values() if isinstance(source.file, dict) else [source.file or ""]
+        return min(num_wildcards(path) for path in named) < max(map(num_wildcards, patterns_in(self.files)))
 
     @property
     def grid(self) -> tuple[GridAxis, ...]:

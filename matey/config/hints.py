@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from matey.config.description import DataDescription, FieldSource
+from matey.config.description import DataDescription
+from matey.config.places import FieldSource
 from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig
 from matey.config.section import Section
 

@@ -30,33 +30,39 @@ import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.description import Axis, GridAxis
-from matey.data.arrays.kinds import KINDS, kind_of
+from matey.config.places import Axis, GridAxis
+from matey.data.arrays.kinds import KINDS
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
-from matey.data.located import Located
+from matey.data.located import Located, Together
+from matey.data.opened_file import OpenedFile
 from matey.data.snapshots import put_together
-from matey.data.trajectories import BadValuesError, Cells, Coordinates, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, Coordinates, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
     """Files of a description."""
 
-    def __init__(self, description: DataDescription, files: Sequence[tuple[tuple[Path, ...], Part | None]]) -> None:
-        """Describe the trajectories of ``files``: those that belong together, and the part that they are meant for.
+    def __init__(self, description: DataDescription, files: Sequence[Together]) -> None:
+        """Describe the trajectories of ``files``.
 
         Raises:
             DataError: a file is not as the description says.
         """
         kinds: dict[Path, str] = {}
         located: list[Located] = []
-        for together, part in files:
+        for together in files:
             pieces = []
-            for file in together:
-                with opened_once(file):
-                    kind = kind_of(file)
-                    kinds[file] = kind.name
-                    pieces += describe_file(description, file, kind, part)
+            shared: dict[Path, OpenedFile] = {}  # of fields with files of their own, which may be the same for all
+            for path in together.files:
+                with opened_once(path):
+                    own = {
+                        field: shared.get(other) or shared.setdefault(other, OpenedFile.opened(other, description, {}))
+                        for field, other in together.own.get(path, {}).items()
+                    }
+                    file = OpenedFile.opened(path, description, own)
+                    kinds |= {each.path: each.kind.name for each in (file, *own.values())}
+                    pieces += describe_file(file, together.part)
             located += put_together(description, pieces) if description.snapshots else pieces
         self._fill(description, kinds, located)
 
@@ -80,9 +86,9 @@ class DescribedFiles(TrajectorySet):
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files of the set, each once, in order; of a trajectory in several files, all of them."""
+        """The files of the fields, each once, in order; of a trajectory in several files, all of them."""
         pieces = (piece for located in self._located for piece in located.pieces or (located,))
-        return tuple(dict.fromkeys(piece.about.source for piece in pieces))
+        return tuple(dict.fromkeys(path for piece in pieces for path in (piece.about.source, *piece.files_of_fields())))
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once
@@ -170,11 +176,11 @@ class DescribedFiles(TrajectorySet):
         for axis, size, side in zip(names, about.grid, cells, strict=True):
             picked[axis] = slice(size - side.stop, size - side.start) if axis in located.turned else side
         index = tuple(picked[axis] for axis in axes)
-        stored = located.stored[name]
+        stored, (path, own_name) = located.stored[name], located.place_of(name)
         num_frames, num_components = len(range(times.start, times.stop, times.step)), component.stop - component.start
         needed = num_frames * num_components * math.prod(side.stop - side.start for side in cells)
-        refuse_beyond_memory(f"{about.source}, {name}", stored.shape, needed * stored.dtype.itemsize)
-        raw = KINDS[self._kinds[about.source]].read(about.source, name, index)
+        refuse_beyond_memory(f"{path}, {own_name}", stored.shape, needed * stored.dtype.itemsize)
+        raw = KINDS[self._kinds[path]].read(path, own_name, index)
         values = stored.packing.unpacked(raw)
         if stored.packing.may_miss and not np.isfinite(values).all():
             raise BadValuesError(

@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from dataclasses import field as filled
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.description import Axis, FieldSource, GridAxis, TimeSource
-from matey.data.arrays.stored import FileKind, StoredArray
+from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.located import Located, filled_in
 from matey.data.numbered import in_order
+from matey.data.opened_file import OpenedFile
 from matey.data.trajectories import Boundary, DataError, Part, Trajectory
-from matey.mistakes import listed, nearest_name
+from matey.mistakes import listed
 
 MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
 GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 NO_AXIS: Boundary = "none"
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file, its description, and all of its arrays."""
-
-    path: Path
-    kind: FileKind
-    description: DataDescription
-    arrays: Mapping[str, StoredArray]
-    known: dict[str, np.ndarray] = filled(default_factory=dict)
-
-    def values(self, name: str, use: str) -> np.ndarray:
-        """Read all values of a small array, such as coordinates, once."""
-        if name not in self.known:
-            stored = self.find(name, use)
-            raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
-            self.known[name] = stored.packing.unpacked(raw).astype(np.float64)
-        return self.known[name]
-
-    def find(self, name: str, use: str = "") -> StoredArray:
-        """Return the description of an array of numbers.
-
-        Raises:
-            DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
-        """
-        if name not in self.arrays:
-            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
-            raise DataError(
-                f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
-                "Mend the description."
-            )
-        stored = self.arrays[name]
-        if stored.is_link:
-            stored.check_readable(f"{self.path}, {name}")
-        if stored.dtype.kind not in "fiu":
-            mend = "give time_step as a number" if "times" in use else "write them as such"
-            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
-        held = self.path.stat().st_size if self.path.is_file() else stored.limit
-        stored.check_claim(f"{self.path}, {name}", held)
-        stored.check_readable(f"{self.path}, {name}")
-        return stored
-
-
-def describe_file(description: DataDescription, path: Path, kind: FileKind, part: Part | None) -> list[Located]:
+def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
     """Return the trajectories of a file, or the pieces of trajectories that it holds, see ``DataDescription.snapshots``.
 
     Raises:
         DataError: the file is not as the description says.
     """
-    file = _File(path, kind, description, kind.arrays(path))
+    description = file.description
     of_steps = [[*steps] for _, steps in groupby(_groups(file), lambda group: group[:-1])]
     if description.snapshots != "arrays":
         of_steps = [[group] for steps in of_steps for group in steps]
@@ -85,14 +41,18 @@ def describe_file(description: DataDescription, path: Path, kind: FileKind, part
     ]
 
 
-def _trajectories(file: _File, group: tuple[str, ...], part: Part | None, place: tuple[int, int]) -> Iterator[Located]:
+def _trajectories(
+    file: OpenedFile, group: tuple[str, ...], part: Part | None, place: tuple[int, int]
+) -> Iterator[Located]:
     """Yield the trajectories, or pieces of them, of a file or of one of its groups.
 
     ``place`` is the number of a snapshot among those in its file, and how many there are.
     """
     description = file.description
     in_pieces = description.snapshots is not None
-    sizes, names = _sizes(file, group)
+    sizes: dict[str, int] = {}
+    for field, source in description.fields.items():
+        _note_sizes(file, field, source, group, sizes)
     num_taken = num_frames = sizes.get("time", 1)
     if not in_pieces:
         num_taken = check_frames(description, num_frames, file.path)
@@ -103,14 +63,24 @@ def _trajectories(file: _File, group: tuple[str, ...], part: Part | None, place:
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
     boundary_z, boundary_y, boundary_x = (description.boundary.get(axis, NO_AXIS) for axis in GRID)
-    given = {field: _name(file, source.array, group, field) for field, source in description.given.items()}
     for field, source in description.given.items():
-        _note_sizes(file, given[field], field, source, dict(sizes))
+        _note_sizes(file, field, source, group, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
     along = {str(axis): filled_in(name, group) for axis, name in of_axes if isinstance(name, str)}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    stored = {name: file.arrays[name] for name in (*names, *given.values())}
-    stored |= {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
+    stored = {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
+    elsewhere: dict[str, tuple[Path, str]] = {}
+    keys: dict[str, str] = {}
+    for field, source in (*description.fields.items(), *description.given.items()):
+        holder, name = file.array_of(field, source, group)
+        keys[field] = key = file.key_of(field, source, group)
+        stored[key] = holder.arrays[name]
+        if holder is not file:
+            elsewhere[key] = holder.path, name
+    names, given = (
+        tuple(keys[field] for field in description.fields),
+        {field: keys[field] for field in description.given},
+    )
     own_name = file.path.parent.name if description.snapshots == "files" else file.path.stem
     named = group[:-1] if description.snapshots == "arrays" else group
     for sample in range(count):
@@ -127,7 +97,7 @@ def _trajectories(file: _File, group: tuple[str, ...], part: Part | None, place:
             split=part,
         )
         pieces_times = tuple(map(float, times)) if in_pieces and times is not None else ()
-        yield Located(about, sample, group, names, given, along, stored, turned, pieces_times)
+        yield Located(about, sample, group, names, given, along, stored, turned, elsewhere, pieces_times)
 
 
 def check_frames(description: DataDescription, num_frames: int, path: Path) -> int:
@@ -144,16 +114,16 @@ def check_frames(description: DataDescription, num_frames: int, path: Path) -> i
     return num_taken
 
 
-def _groups(file: _File) -> list[tuple[str, ...]]:
+def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
     """Return what each ``*`` in the paths of the arrays stands for, snapshots in their order."""
-    patterns = [source.array for source in file.description.fields.values() if source.array and "*" in source.array]
-    if not patterns:
+    pattern = file.first_array
+    if "*" not in pattern:
         return [()]
-    first = re.compile(re.escape(patterns[0]).replace(r"\*", "([^/]+)"))
+    first = re.compile(re.escape(pattern).replace(r"\*", "([^/]+)"))
     found = sorted(match.groups() for name in file.arrays if (match := first.fullmatch(name)))
     if not found:
         raise DataError(
-            f"{file.path}: expected arrays such as {patterns[0]!r}, one for each "
+            f"{file.path}: expected arrays such as {pattern!r}, one for each "
             f"{'snapshot' if file.description.snapshots else 'trajectory'}, found {listed(file.arrays)}; mend the description."
         )
     if file.description.snapshots != "arrays":
@@ -163,30 +133,11 @@ def _groups(file: _File) -> list[tuple[str, ...]]:
     return [(*head, step) for head, steps in zip(heads, of_trajectory, strict=True) for step in in_order(steps)]
 
 
-def _name(file: _File, array: str | None, group: tuple[str, ...], field: str) -> str:
-    """The array's name in the file."""
-    if array is not None:
-        return filled_in(array, group)
-    if len(file.arrays) != 1:
-        raise DataError(
-            f"{file.path}: expected the name of the array of {field!r}, since the file has {listed(file.arrays)}; write it "
-            f"into the description, fields.{field}.array."
-        )
-    return next(iter(file.arrays))
-
-
-def _sizes(file: _File, group: tuple[str, ...]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Lengths of the axes of the fields' arrays, and the names of the arrays."""
-    sizes: dict[str, int] = {}
-    names = []
-    for field, source in file.description.fields.items():
-        names.append(name := _name(file, source.array, group, field))
-        _note_sizes(file, name, field, source, sizes)
-    return sizes, tuple(names)
-
-
-def _note_sizes(file: _File, name: str, field: str, source: FieldSource, sizes: dict[str, int]) -> None:
+def _note_sizes(
+    file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], sizes: dict[str, int]
+) -> None:
     """Add the lengths of the axes of a field's array to those that are known, which they must agree with."""
+    file, name = file.array_of(field, source, group)
     stored, axes = file.find(name, f" for the field {field!r}"), file.description.axes_of(source)
     own: dict[Axis, int] = dict(zip(axes, stored.shape, strict=False))
     shared = {axis: size for axis, size in own.items() if axis != "component"}
@@ -205,7 +156,7 @@ def _note_sizes(file: _File, name: str, field: str, source: FieldSource, sizes: 
         )
 
 
-def _spacing(file: _File, axis: GridAxis, size: int, group: tuple[str, ...]) -> float:
+def _spacing(file: OpenedFile, axis: GridAxis, size: int, group: tuple[str, ...]) -> float:
     """Return the distance of the cells along an axis, negative where coordinates decrease."""
     given = file.description.spacing[axis]
     if isinstance(given, float):
@@ -222,11 +173,11 @@ def _spacing(file: _File, axis: GridAxis, size: int, group: tuple[str, ...]) -> 
 
 
 def _times(
-    file: _File, size: int, group: tuple[str, ...], sample: int, count: int, place: tuple[int, int]
+    file: OpenedFile, size: int, group: tuple[str, ...], sample: int, count: int, place: tuple[int, int]
 ) -> np.ndarray | None:
     """Return the times of all snapshots of a trajectory or piece, None where the description has the step between them."""
     source = file.description.time_step
-    if isinstance(source, float):
+    if isinstance(source, float) or (isinstance(source, TimeSource) and source.attribute is None):
         return None
     if isinstance(source, TimeSource):
         found = _attributes(file, group)
@@ -250,7 +201,7 @@ def _times(
     return times
 
 
-def _time_step(file: _File, times: np.ndarray | None) -> float:
+def _time_step(file: OpenedFile, times: np.ndarray | None) -> float:
     """Return the time between the snapshots that are taken."""
     description = file.description
     if times is None:
@@ -261,7 +212,7 @@ def _time_step(file: _File, times: np.ndarray | None) -> float:
     return even_step(taken, label, UNEVEN_TIME, "write snapshots at even times, or give a time_step")
 
 
-def _parameters(file: _File, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
+def _parameters(file: OpenedFile, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
     """Yield the parameters of a trajectory; what the file does not have is left out."""
     for name, given in file.description.parameters.items():
         if isinstance(given, float):
@@ -281,10 +232,10 @@ def _parameters(file: _File, group: tuple[str, ...], sample: int, count: int) ->
             yield name, float(values[sample if len(values) == count else 0])
 
 
-def _attributes(file: _File, group: tuple[str, ...]) -> dict[str, float]:
+def _attributes(file: OpenedFile, group: tuple[str, ...]) -> dict[str, float]:
     """Return the numbers among the attributes of a file, and of the groups and arrays in it that a ``*`` stands for."""
     found = file.kind.attributes(file.path, "")
-    pattern = next((source.array for source in file.description.fields.values() if source.array), None) or ""
+    pattern = file.first_array
     own = filled_in(pattern, group).split("/")
     for depth, part in enumerate(pattern.split("/"), start=1):
         if "*" in part:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from matey.config.description import TODO, Axis
+from matey.config.description import TODO
+from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, may_vary, suggested

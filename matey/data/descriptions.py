@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from pydantic import ValidationError
 
 from matey.config import DataDescription
 from matey.config.loading import sentences
+from matey.config.places import patterns_in
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
+from matey.data.located import Together
 from matey.data.numbered import in_order
 from matey.data.remote.paths import place, within, would_match
-from matey.data.snapshots import trajectory_of
+from matey.data.snapshots import own_file, trajectory_of
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
 BESIDE = "matey.yaml"
@@ -34,10 +37,6 @@ def open_description(path: Path) -> TrajectorySet:
     return DescribedFiles(description, described_files(path, description))
 
 
-Together = tuple[tuple[Path, ...], Part | None]
-"""Files that belong together, the snapshots of a trajectory in the order of time or else a single one, and their part."""
-
-
 def files_in(path: Path, description: DataDescription) -> list[Together]:
     """Return the files of a description that lies elsewhere, such as in the run YAML.
 
@@ -49,7 +48,7 @@ def files_in(path: Path, description: DataDescription) -> list[Together]:
         DataError: the description names files and ``path`` is no folder, or there are none.
     """
     if description.files is None:
-        return _each_once([(files, None) for files in _all_of(path, str(path), description)])
+        return _each_once([*_all_of(path, str(path), description)])
     if not path.is_dir():
         raise DataError(f"{path}: expected a folder, from which the description's 'files' start; or leave 'files' out.")
     return described_files(path / BESIDE, description)
@@ -86,15 +85,15 @@ def described_files(path: Path, description: DataDescription) -> list[Together]:
         DataError: a pattern has no match, or a file is in two parts, or there twice.
     """
     if not isinstance(description.files, dict):
-        return _each_once([(files, None) for files in _all_of(path, description.files, description)])
+        return _each_once([*_all_of(path, description.files, description)])
     known: dict[Path, Part] = {}
     found: list[Together] = []
     for part, patterns in description.files.items():
-        for files in _all_of(path, patterns, description):
-            for file in files:
+        for together in _all_of(path, patterns, description, part):
+            for file in together.files:
                 if known.setdefault(file, part) != part:
                     raise DataError(f"{path}: {file} is in {known[file]} and in {part}; mend 'files'.")
-            found.append((files, part))
+            found.append(together)
     return _each_once(found)
 
 
@@ -104,8 +103,7 @@ def would_describe(path: Path, file: Path) -> bool:
         files = read_description(path).files
     except DataError:
         return False
-    patterns = ["."] if files is None else files.values() if isinstance(files, dict) else [files]
-    listed = [one for some in patterns for one in ((some,) if isinstance(some, str) else some)]
+    listed = patterns_in(files) or ["."]
     return any(would_match(Path(os.path.abspath(within(path.parent, one))), file) for one in listed)
 
 
@@ -119,7 +117,7 @@ def description_beside(file: Path) -> Path | None:
 def _each_once(files: list[Together]) -> list[Together]:
     """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
     known: dict[tuple[int, int], Path] = {}
-    for file in (file for together, _ in files for file in together):
+    for file in (file for together in files for file in together.files):
         about = file.stat()
         before = known.setdefault((about.st_dev, about.st_ino), file)
         if before != file:
@@ -129,21 +127,37 @@ def _each_once(files: list[Together]) -> list[Together]:
     return files
 
 
-def _all_of(path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription) -> list[tuple[Path, ...]]:
-    """Return what patterns stand for, each file once and those of a trajectory together."""
+def _all_of(
+    path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription, part: Part | None = None
+) -> Iterator[Together]:
+    """Yield what patterns stand for, each file once and those of a trajectory together."""
     if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
     listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns
-    known: set[Path] = set()
+    known: dict[Path, Path] = {}  # the pattern of each file
     together: dict[str, list[Path]] = {}
     for pattern in listed:
         for file in _matches(path, pattern):
             of_files = description.snapshots == "files"
-            key = trajectory_of(file, within(path.parent, pattern)) if of_files else str(file)
+            whole = within(path.parent, pattern)
+            key = trajectory_of(file, whole) if of_files else str(file)
             if file not in known:
                 together.setdefault(key, []).append(file)
-            known.add(file)
-    return [tuple(map(place, in_order([*map(str, files)]))) for files in together.values()]
+            known.setdefault(file, whole)
+    own = {
+        name: source.file if isinstance(source.file, str) else source.file.get(part or "train", "")
+        for name, source in (*description.fields.items(), *description.given.items())
+        if source.file is not None
+    }
+    if missing := [name for name, file in own.items() if not file]:
+        raise DataError(f"{path}: the 'file' of {missing[0]!r} names none for the part {part}; add it.")
+    for files in together.values():
+        ordered = tuple(map(place, in_order([*map(str, files)])))
+        of_each = (
+            {name: own_file(file, known[file], within(path.parent, named)) for name, named in own.items()}
+            for file in ordered
+        )
+        yield Together(ordered, part, dict(zip(ordered, of_each, strict=True)) if own else {})
 
 
 def _matches(path: Path, pattern: str) -> list[Path]:

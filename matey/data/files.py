@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matey.config import DataDescription
 from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
+from matey.data.located import Together
 from matey.data.remote.paths import RemotePath, matches, place, would_match
 from matey.data.trajectories import DataError, Part
 from matey.mistakes import listed
@@ -26,12 +27,14 @@ class DataFile:
         description: description by which it is read; None where a reader has to know it by its content.
         part: the part that its description means it for.
         later: the files that follow it in time, where the snapshots of a trajectory lie in several.
+        own: files of fields that have their own, by the name of the field, for each of the paths.
     """
 
     path: Path
     description: DataDescription | None = None
     part: Part | None = None
     later: tuple[Path, ...] = ()
+    own: Mapping[Path, Mapping[str, Path]] = field(default_factory=dict)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -80,8 +83,8 @@ def would_find(file: Path, named: str | Path | None = None) -> Path | None:
     return None
 
 
-def _described(files: Iterable[descriptions.Together], description: DataDescription) -> list[DataFile]:
-    return [DataFile(first, description, part, tuple(later)) for (first, *later), part in files]
+def _described(files: Iterable[Together], description: DataDescription) -> list[DataFile]:
+    return [DataFile(each.files[0], description, each.part, each.files[1:], each.own) for each in files]
 
 
 def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
@@ -99,7 +102,7 @@ def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
 
 def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
     """Yield each file and what it belongs to."""
-    known: dict[Path, dict[Path, DataFile]] = {}  # of each description, read once
+    known: dict[Path, dict[Path, tuple[DataFile, Path]]] = {}  # of each description, read once
     for file in files:
         beside = file if descriptions.is_description(file) else descriptions.description_beside(file)
         if beside is None:
@@ -108,11 +111,16 @@ def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
         if beside not in known:
             description = descriptions.read_description(beside)
             covered = _described(descriptions.described_files(beside, description), description)
-            known[beside] = {path: each for each in covered for path in each.paths}
+            known[beside] = {path: (each, path) for each in covered for path in each.paths}
+            of_fields = (
+                (own, each, path) for each in covered for path, named in each.own.items() for own in named.values()
+            )
+            for own, each, path in of_fields:
+                known[beside].setdefault(own, (each, path))
         if beside == file:
-            yield from ((each, path) for path, each in known[beside].items())
+            yield from known[beside].values()
         else:
-            yield known[beside].get(file, DataFile(file)), file
+            yield known[beside].get(file, (DataFile(file), file))
 
 
 def _absolute(path: str | Path) -> Path:
@@ -163,8 +171,8 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
     covered = {
         file
         for path in described
-        for files, _ in descriptions.described_files(path, descriptions.read_description(path))
-        for file in files
+        for each in descriptions.described_files(path, descriptions.read_description(path))
+        for file in (*each.files, *(own for named in each.own.values() for own in named.values()))
     }
     return [file for file in found if file not in covered]
 

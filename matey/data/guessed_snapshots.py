@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matey.config.description import Axis
+from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
 from matey.data.remote.paths import matches, seen_from, within

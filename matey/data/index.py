@@ -23,7 +23,7 @@ Stamp = tuple[int, ...]
 
 Stamped = tuple[Stamp | None, TrajectorySet | None]
 
-_OWN = ("matey.data.", "matey.config.description")
+_OWN = ("matey.data.", "matey.config.description", "matey.config.places")
 _OF_OTHERS = {
     *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
     ("numpy", "ndarray"),
@@ -101,8 +101,9 @@ def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFil
 
 def _stamp(file: DataFile) -> Stamp | None:
     """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
-    there = [path.stat() for path in file.paths if path.is_file()]
-    if len(there) < len(file.paths):
+    paths = list(dict.fromkeys((*file.paths, *(own for each in file.own.values() for own in each.values()))))
+    there = [path.stat() for path in paths if path.is_file()]
+    if len(there) < len(paths):
         return None
     return tuple(number for about in there for number in (about.st_size, about.st_mtime_ns))
 

@@ -1,14 +1,30 @@
-"""Where a trajectory of described files lies: its arrays, in one file or in several pieces that follow each other in time."""
+"""Where a trajectory of described files lies: its arrays, in one file or in pieces that follow each other in time."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from pathlib import Path
 
 from matey.data.arrays.stored import StoredArray
-from matey.data.trajectory import Trajectory
+from matey.data.trajectory import Part, Trajectory
+
+
+@dataclass(frozen=True)
+class Together:
+    """Files that belong together.
+
+    Attributes:
+        files: the snapshots of a trajectory in the order of time, or else a single file.
+        part: the part that they are meant for.
+        own: files of fields that have their own, by the name of the field, for each of the files.
+    """
+
+    files: tuple[Path, ...]
+    part: Part | None = None
+    own: Mapping[Path, Mapping[str, Path]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,7 @@ class Located:
         along: name of the array of coordinates of each axis that has one.
         stored: description of each of these arrays by the file.
         turned: grid axes along which the file's coordinates decrease.
+        elsewhere: file and name of each of these arrays that lies in a file of its own.
         times: times of all snapshots, where it is put together from several pieces and they have times.
         pieces: the pieces that it is put together from, in the order of time; each is described as if it were a trajectory.
     """
@@ -36,8 +53,17 @@ class Located:
     along: Mapping[str, str]
     stored: Mapping[str, StoredArray]
     turned: frozenset[str]
+    elsewhere: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
     times: tuple[float, ...] = ()
     pieces: tuple[Located, ...] = ()
+
+    def place_of(self, array: str) -> tuple[Path, str]:
+        """Return the file of an array, and its name there."""
+        return self.elsewhere.get(array, (self.about.source, array))
+
+    def files_of_fields(self) -> Iterator[Path]:
+        """Yield the file of each field."""
+        yield from (self.place_of(array)[0] for array in self.arrays)
 
     def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
         """Yield each piece that holds some of the snapshots ``times``, and which of its own these are."""

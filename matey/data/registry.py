@@ -18,6 +18,7 @@ from matey.data.files import DataFile, find_files
 from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
+from matey.data.located import Together
 from matey.data.netcdf import outline_netcdf
 from matey.data.npy import outline_npy
 from matey.data.remote.paths import RemotePath, place
@@ -90,7 +91,7 @@ def describe(file: DataFile) -> TrajectorySet | None:
         DataError: it is corrupt, or not as its description says.
     """
     if file.description is not None:
-        return DescribedFiles(file.description, [(file.paths, file.part)])
+        return DescribedFiles(file.description, [Together(file.paths, file.part, file.own)])
     with opened_once(file.path):
         if is_zarr(file.path):
             return None

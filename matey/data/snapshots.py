@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from matey.config import DataDescription
+from matey.config.places import WILDCARD, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.described_file import check_frames
 from matey.data.located import Located
 from matey.data.numbered import numbers_of
+from matey.data.remote.paths import place
 from matey.data.trajectories import DataError
-
-_WILD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 
 
 def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:
@@ -34,10 +34,11 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
     Raises:
         DataError: one does not fit the others, or one is missing between them.
     """
-    of_name: dict[str, list[Located]] = {}
+    of_files = description.snapshots == "files"
+    of_name: dict[str | int, list[Located]] = {}
     for piece in pieces:
-        of_name.setdefault(piece.about.name, []).append(piece)
-    if description.snapshots == "files" and len({len(each) for each in of_name.values()}) > 1:
+        of_name.setdefault(piece.sample if of_files else piece.about.name, []).append(piece)
+    if of_files and len({len(each) for each in of_name.values()}) > 1:
         counts = ", ".join(f"{name} in {len(each)}" for name, each in of_name.items())
         raise DataError(
             f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
@@ -50,7 +51,7 @@ def trajectory_of(file: Path, pattern: Path) -> str:
 
     Of a pattern without wildcards, and of a file in a folder that one stands for, it is the folder.
     """
-    parts = _WILD.split(str(pattern))
+    parts = WILDCARD.split(str(pattern))
     if len(parts) > 1 and parts[-2] != "**":
         *before, _, tail = parts
         head = "".join(".*" if number % 2 else re.escape(part) for number, part in enumerate(before))
@@ -59,14 +60,41 @@ def trajectory_of(file: Path, pattern: Path) -> str:
     return str(file.parent)
 
 
+def own_file(file: Path, pattern: Path, own: Path) -> Path:
+    """Return the file of a field's own that goes with another.
+
+    Args:
+        file: the other file.
+        pattern: path or glob that this one was found by.
+        own: path of the field's file; each wildcard stands for what that of ``pattern`` does.
+
+    Raises:
+        DataError: the wildcards of ``pattern`` do not tell what those of ``own`` stand for.
+    """
+    parts, path = WILDCARD.split(str(pattern)), WILDCARD.split(str(own))
+    alike = "".join("([^/]*)" if number % 2 else re.escape(part) for number, part in enumerate(parts))
+    match = re.fullmatch(alike, str(file))
+    found = match.groups() if match else ()
+    if len(path) // 2 > len(found):
+        raise DataError(
+            f"{own}: expected wildcards that stand for what those of 'files' do, and {file} does not tell what they are, as "
+            f"one of {pattern}; write a * into 'files' for each of them."
+        )
+    path[1::2] = found[: len(path) // 2]
+    return place("".join(path))
+
+
 def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
     first = pieces[0]
     for piece in pieces[1:]:
         _check_alike(first, piece)
     num_frames = check_frames(description, sum(piece.about.num_frames for piece in pieces), first.about.source)
-    times = tuple(time for piece in pieces for time in piece.times)
-    whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
     step = description.time_step
+    if isinstance(step, TimeSource) and step.number_in_name is not None:
+        times = tuple(number * step.number_in_name for number in _numbers(pieces))
+    else:
+        times = tuple(time for piece in pieces for time in piece.times)
+    whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
     if isinstance(step, float):
         _check_numbers(pieces)
         time_step = step * description.stride
@@ -113,8 +141,12 @@ def _step(description: DataDescription, whole: Located) -> float:
     return even_step(taken, f"{_label(whole)} and what follows it, times", UNEVEN_TIME, remedy)
 
 
-def _check_numbers(pieces: Sequence[Located]) -> None:
-    """Raise DataError if the numbers in the names of pieces, which hold no times, do not follow each other evenly."""
+def _numbers(pieces: Sequence[Located]) -> list[float]:
+    """Return the number that tells the name of each piece from the others.
+
+    Raises:
+        DataError: they differ in more than a number.
+    """
     labels = [_label(piece) for piece in pieces]
     numbers = numbers_of(labels)
     if numbers is None:
@@ -123,14 +155,20 @@ def _check_numbers(pieces: Sequence[Located]) -> None:
             "snapshots of a trajectory. Write a * for that number into 'files' and others for what tells trajectories apart, "
             "such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )
+    return numbers
+
+
+def _check_numbers(pieces: Sequence[Located]) -> None:
+    """Raise DataError if the numbers in the names of pieces, which hold no times, do not follow each other evenly."""
+    numbers = _numbers(pieces)
     gaps = np.diff(numbers)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
     for number, gap in enumerate(gaps):
         if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
             raise DataError(
-                f"{labels[number + 1]}: expected number {numbers[number] + usual:g} after {numbers[number]:g}, {usual:g} on as "
-                f"of others, got {numbers[number + 1]:g}; a snapshot is missing, which has to be put there; or name the times "
-                "that the files hold in time_step."
+                f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:g} after {numbers[number]:g}, "
+                f"{usual:g} on as of others, got {numbers[number + 1]:g}; a snapshot is missing, which has to be put there; "
+                "or name the times that the files hold in time_step."
             )
 
 

@@ -173,7 +173,7 @@ WRONG = {
     "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),
     "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, and first_frame is 12; lower that"),
     "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, "leave 'concat' out"),
-    "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute is the time of a single snap"),
+    "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute or a name has the time"),
     "two wildcards": (lambda folder: None, {"axes": ["time", "y", "x"], "fields": {"h": "*/*"}}, "the last '.' stands for"),
 }  # fmt: skip
 

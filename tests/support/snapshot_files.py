@@ -97,6 +97,30 @@ def write_numbered_arrays(folder):
     return COMMON | {"fields": {"height": "h_t*", "tracer": "q_t*"}, "time_step": "times"}
 
 
+def write_fields_apart(folder):
+    """A folder for each trajectory, and in it a file for each field and snapshot, named by the time in quarters."""
+    for run, of_run in enumerate(VALUES):
+        (folder / f"run_{run}").mkdir(parents=True)
+        for step, fields in enumerate(of_run):
+            for name, values in zip("hq", fields, strict=True):
+                np.save(folder / f"run_{run}" / f"{name}_{step}.npy", values)
+    fields = {"height": None, "tracer": {"file": "run_*/q_*.npy"}}
+    return COMMON | {"files": "run_*/h_*.npy", "fields": fields, "time_step": {"number_in_name": 0.25}}
+
+
+def write_folders_of_times(folder):
+    """A folder for each time, as OpenFOAM has it, with a file for each field."""
+    for run, of_run in enumerate(VALUES):
+        for time, fields in zip(TIMES, of_run, strict=True):
+            place = folder / f"run_{run}" / f"{time:g}"
+            place.mkdir(parents=True)
+            for name, values in zip("hq", fields, strict=True):
+                with h5py.File(place / f"{name}.h5", "w") as file:
+                    file["values"] = values
+    fields = {"height": "values", "tracer": {"array": "values", "file": "run_*/*/q.h5"}}
+    return COMMON | {"files": "run_*/*/h.h5", "fields": fields, "time_step": {"number_in_name": 1.0}}
+
+
 LAYOUTS = {
     "HDF5": write_hdf5,
     "NumPy": write_npy,
@@ -105,4 +129,6 @@ LAYOUTS = {
     "Zarr": write_zarr,
     "groups": write_arrays,
     "numbered arrays": write_numbered_arrays,
+    "a file for each field": write_fields_apart,
+    "a folder for each time": write_folders_of_times,
 }

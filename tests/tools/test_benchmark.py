@@ -11,7 +11,7 @@ import torch
 
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
-from matey.commands.benchmark import case_of
+from matey.commands.benchmark import case_of, sequence
 from matey.simulate.systems import SYSTEMS
 from matey.tokens.tokenize import tokenize
 from tests.support.paths import ROOT
@@ -118,6 +118,10 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
         return case_of(args)
 
     assert case().patches == (8,) and case("--tokens", "mix").patches == case("--tokens", "mul").patches == (32, 8)
+    assert case("--grid", "96,96,96").patches == (16,) and case("--tokens", "mix", "--grid", "64,64,64").patches == (
+        32,
+        16,
+    )
     assert case("--tokens", "mix", "--patches", "16,4").patches == (16, 4)
     mixed = case("--tokens", "mix", "--grid", "256,256")
     config = mixed.make_config()
@@ -134,6 +138,19 @@ def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_pat
     with pytest.raises(ValueError, match="--ranks must begin with 1, got 2,4"):
         benchmark.check(args)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("forked")
+def test_a_table_sets_each_size_of_a_sequence_group_beside_one_process(benchmark, tmp_path):
+    flags = ["--model", "micro", "--grid", "32,32", "--frames", "2", "--fields", "1", "--repeat", "1", "--ranks", "1,2"]
+    args = benchmark.parser().parse_args(["sequence", *flags, "--out", str(tmp_path)])
+    benchmark.check(args)
+    sequence(args)
+    with (tmp_path / "sequence.csv").open() as file:
+        one, two = csv.DictReader(file)
+    assert (one["ranks"], two["ranks"], one["num_tokens"]) == ("1", "2", "32")
+    assert float(one["longest_over_one"]) == float(one["cpu_over_one"]) == 1 and float(two["longest_over_one"]) > 0
 
 
 def test_a_case_that_no_model_can_be_made_for_says_so():

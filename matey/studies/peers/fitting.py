@@ -6,9 +6,11 @@ sample by its error in the pass before.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -16,9 +18,10 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.data.mixture import Mixture, micro_batches
+from matey.data.trajectories import DataError, TrajectorySet
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON
-from matey.peers.stencil import StencilPeer, leads_of, stencil_features
+from matey.peers.stencil import NUM_COPIES, StencilPeer, leads_of, num_features, stencil_features
 from matey.studies.peers.training import Training
 
 RIDGE = 1e-5  # of the mean square of a feature, added to each; with less, rollouts of stiff systems grow without bounds
@@ -61,6 +64,29 @@ def fit_stencil(
     return Training(now() - start, num_batches * BATCH, tuple(losses))
 
 
+def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | None = None) -> None:
+    """Raise DataError if the features of a batch, and the sums of their products, would not fit into the memory.
+
+    Args:
+        sets: the data.
+        lead_max: largest lead time in snapshots; each has sums of its own.
+        memory: bytes that there are; by default the machine's.
+    """
+    memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for data in sets:
+        grid = max((about.grid for about in data.trajectories), key=math.prod)
+        num_fields, count = len(data.fields), num_features(len(data.fields), grid)
+        of_batch = NUM_COPIES * BATCH * math.prod(grid) * count
+        of_sums = (lead_max + 2) * num_fields * (count + num_fields) ** 2  # solving copies those of one lead
+        needed = 8 * (of_batch + of_sums)
+        if needed > memory:
+            raise DataError(
+                f"{data.system}: the stencil sees {count:,} numbers around each cell of {num_fields} fields on a grid of "
+                f"{grid}, and to fit it takes {needed / 2**30:,.1f} GiB, of which this machine has {memory / 2**30:,.1f}; "
+                "compare on data with fewer fields, on coarser grids, or on another machine."
+            )
+
+
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
     """Add a batch to the weighted sums of products, per lead ``(f, k + f, k + f)``; return the NRMSE before, ``(b, f)``."""
     features = stencil_features(batch.history, batch.periodic)
@@ -78,9 +104,9 @@ def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_fi
 
 def _solve(sums: Tensor, num_fields: int) -> Tensor:
     """Return the weights ``(k, f)`` that solve the normal equations of each field."""
-    num_features = sums.shape[1] - num_fields
-    size = sums.diagonal(dim1=1, dim2=2)[:, :num_features].sqrt().clamp_min(1e-150)  # (f, k)
-    square = sums[:, :num_features, :num_features] / size[:, :, None] / size[:, None, :]
-    square = square + RIDGE * torch.eye(num_features, dtype=square.dtype)
-    own = torch.stack([sums[field, :num_features, num_features + field] for field in range(num_fields)])
+    count = sums.shape[1] - num_fields
+    size = sums.diagonal(dim1=1, dim2=2)[:, :count].sqrt().clamp_min(1e-150)  # (f, k)
+    square = sums[:, :count, :count] / size[:, :, None] / size[:, None, :]
+    square = square + RIDGE * torch.eye(count, dtype=square.dtype)
+    own = torch.stack([sums[field, :count, count + field] for field in range(num_fields)])
     return (torch.linalg.solve(square, own / size) / size).T

@@ -26,7 +26,7 @@ from matey.peers.kinds import PeerFacts, untrained
 from matey.peers.stencil import StencilPeer
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.peers.fitting import fit_stencil
+from matey.studies.peers.fitting import check_memory, fit_stencil
 from matey.studies.peers.points import MATEY, RESULT, Point, Result, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
@@ -133,6 +133,7 @@ class Comparison(RunnableStudy[Point]):
             torch.manual_seed(point.seed)
             peer = untrained(point.model, run.data.history, len(data.fields)).to(torch.device(self.device))
             if isinstance(peer, StencilPeer):
+                check_memory(data.sets, run.data.lead_max)
                 training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
                 num_samples = training.steps
             else:

@@ -1,0 +1,76 @@
+"""Places of fields, parameters and times in files that no reader knows, as a description of these files names them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from matey.config.section import BoundedText, FieldName, PathText, Section
+
+Axis = Literal["trajectory", "time", "z", "y", "x", "component"]
+GridAxis = Literal["z", "y", "x"]
+Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
+PartName = Literal["train", "valid", "test"]
+ArrayPath = Annotated[BoundedText, AfterValidator(lambda path: path.strip("/"))]
+"""Path of an array in its file, also as h5dump writes it, from the root on."""
+Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
+Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
+Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
+
+WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
+"""A part of a path or glob that stands for what differs between files."""
+
+
+class FieldSource(Section):
+    """A field's place in a file. A text alone is the name of its array."""
+
+    array: ArrayPath | None = Field(
+        None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
+    )
+    axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
+    index: int | None = Field(None, ge=0, le=10**6, description="position of the field along the axis 'component'")
+    unit: FieldName = Field("?", description="unit of the values")
+    file: PathText | dict[PartName, PathText] | None = Field(
+        None, description="path of a file of its own; each '*' stands for what that of 'files' does"
+    )
+
+
+class ParameterSource(Section):
+    """Place in a file of a number by which trajectories differ."""
+
+    array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
+    attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
+
+    @model_validator(mode="after")
+    def _either(self) -> ParameterSource:
+        if (self.array is None) == (self.attribute is None):
+            raise ValueError("expected either 'array' or 'attribute'")
+        return self
+
+
+class TimeSource(Section):
+    """Place of the time of a snapshot."""
+
+    attribute: FieldName | None = Field(None, description="attribute of the file, or of the snapshot's group")
+    number_in_name: Length | None = Field(
+        None, description="unit of the number that tells the snapshot's file, or array, from the others"
+    )
+
+    @model_validator(mode="after")
+    def _either(self) -> TimeSource:
+        if (self.attribute is None) == (self.number_in_name is None):
+            raise ValueError("expected either 'attribute' or 'number_in_name'")
+        return self
+
+
+def num_wildcards(pattern: str) -> int:
+    """Return how many parts of a path or glob stand for what differs between files."""
+    return len(WILDCARD.findall(pattern))
+
+
+def patterns_in(files: Patterns | dict[PartName, Patterns] | None) -> list[str]:
+    """Return all paths and globs of ``files``."""
+    of_parts = files.values() if isinstance(files, dict) else [] if files is None else [files]
+    return [one for some in of_parts for one in ((some,) if isinstance(some, str) else some)]

@@ -1,0 +1,107 @@
+"""A file that a description covers, and its arrays, found and checked; some may lie in files of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as filled
+from pathlib import Path
+
+import numpy as np
+
+from matey.config import DataDescription
+from matey.config.places import FieldSource
+from matey.data.arrays.kinds import kind_of
+from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.located import filled_in
+from matey.data.trajectories import DataError
+from matey.mistakes import listed, nearest_name
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file, its description, and all of its arrays.
+
+    Attributes:
+        path: the file.
+        kind: its kind.
+        description: the description of the files.
+        arrays: its arrays by their names.
+        own: files of fields that have their own, by the name of the field.
+        known: values of small arrays that were read.
+    """
+
+    path: Path
+    kind: FileKind
+    description: DataDescription
+    arrays: Mapping[str, StoredArray]
+    own: Mapping[str, OpenedFile] = filled(default_factory=dict)
+    known: dict[str, np.ndarray] = filled(default_factory=dict)
+
+    @classmethod
+    def opened(cls, path: Path, description: DataDescription, own: Mapping[str, OpenedFile]) -> OpenedFile:
+        """Look at a file of a description.
+
+        Raises:
+            DataError: it is missing, or cannot be read.
+        """
+        kind = kind_of(path)
+        return cls(path, kind, description, kind.arrays(path), own)
+
+    @property
+    def first_array(self) -> str:
+        """Path of the array of the first field in this file itself, as the description has it; empty where it names none."""
+        fields = self.description.fields.items()
+        return next((source.array for name, source in fields if source.array and name not in self.own), "")
+
+    def array_of(self, field: str, source: FieldSource, group: tuple[str, ...]) -> tuple[OpenedFile, str]:
+        """Return the file that holds the array of a field, and the array's name in it.
+
+        Raises:
+            DataError: the description leaves the name out, and there are several.
+        """
+        file = self.own.get(field, self)
+        if source.array is not None:
+            return file, filled_in(source.array, group)
+        if len(file.arrays) != 1:
+            raise DataError(
+                f"{file.path}: expected the name of the array of {field!r}, since the file has {listed(file.arrays)}; write it "
+                f"into the description, fields.{field}.array."
+            )
+        return file, next(iter(file.arrays))
+
+    def key_of(self, field: str, source: FieldSource, group: tuple[str, ...]) -> str:
+        """Return the array of a field as `Located` names it: by a name that is the same in all files of a trajectory."""
+        file, name = self.array_of(field, source, group)
+        return name if file is self else f"{source.file}: {name}"
+
+    def values(self, name: str, use: str) -> np.ndarray:
+        """Read all values of a small array, such as coordinates, once."""
+        if name not in self.known:
+            stored = self.find(name, use)
+            raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
+            self.known[name] = stored.packing.unpacked(raw).astype(np.float64)
+        return self.known[name]
+
+    def find(self, name: str, use: str = "") -> StoredArray:
+        """Return the description of an array of numbers.
+
+        Raises:
+            DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
+        """
+        if name not in self.arrays:
+            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
+            raise DataError(
+                f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
+                "Mend the description."
+            )
+        stored = self.arrays[name]
+        if stored.is_link:
+            stored.check_readable(f"{self.path}, {name}")
+        if stored.dtype.kind not in "fiu":
+            mend = "give time_step as a number" if "times" in use else "write them as such"
+            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
+        held = self.path.stat().st_size if self.path.is_file() else stored.limit
+        stored.check_claim(f"{self.path}, {name}", held)
+        stored.check_readable(f"{self.path}, {name}")
+        return stored
