@@ -23,10 +23,10 @@ from matey.checkpoints.trained_folder import is_peer, is_run
 from matey.config import flags, load_resolved, shipped
 from matey.config.flags import FlagError, at_least, check_device
 from matey.data.registry import check_found
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()

@@ -17,19 +17,19 @@ from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
+from matey.entry_point import entry_point
 from matey.evaluate.forecasts.formats import check_path
 from matey.likely_place import likely_place
-from matey.mistakes import ends_with_sentence
 from matey.report.film_formats import film_problem
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
     check_device(args.device)
     is_run(args.checkpoint)  # raises where it holds nothing that could forecast
-    if likely_place()[1] == 1:  # several ranks look once they have met
+    if likely_place()[0] == 0:  # one looks for all
         check_found(args.data)
     check_path(args.out, overwrite=args.overwrite)
     if args.animate is not None and (problem := film_problem(args.animate)):

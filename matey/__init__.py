@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,9 +35,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*globals(), *_HOME]
-
-
-# Threads of PyTorch that wait for each other go to sleep soon. Spinning on, as is libgomp's default, makes a step several times
-# as long where other programs use the cores too (docs/performance.md). It is read when PyTorch is first imported.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")

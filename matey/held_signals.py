@@ -12,15 +12,17 @@ from functools import cache
 from matey.lasting_output import make_output_last
 from matey.launchers import launchers_above
 from matey.leave_signals import SIGNALS
+from matey.waiting_threads import let_waiting_threads_sleep
 
 
 @cache
 def hold() -> None:
     """Hold back the signals, find the launcher while it is there, and let output outlive its reader; once is enough.
 
-    A program that listens calls this before it imports what takes long. Nothing else does: processes that it starts would
-    inherit signals that are held back.
+    A program that listens calls this before it imports what takes long, PyTorch for one, whose waiting threads are let sleep as
+    well. Nothing else does: processes that it starts would inherit signals that are held back.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     launchers_above()
     make_output_last()
+    let_waiting_threads_sleep()

@@ -31,12 +31,12 @@ class Metric:
     Attributes:
         label: heading of its columns.
         meaning: sentence or two that explain it in a report.
-        of: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
+        value: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
     """
 
     label: str
     meaning: str
-    of: Callable[[Tensor, Tensor], Tensor]
+    value: Callable[[Tensor, Tensor], Tensor]
 
 
 def nrmse(prediction: Tensor, target: Tensor) -> Tensor:

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
-
-Arguments = ParamSpec("Arguments")
 
 
 class Mistake(ValueError):
@@ -33,23 +28,6 @@ def listed(items: Iterable[str], at_most: int = 8) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error on one line, of its first 200 letters, or the name of its type where it has none."""
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def ends_with_sentence(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command, which returns its exit code: a mistake ends it with its sentence and code 2, ctrl-C with a word."""
-
-    @wraps(command)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
-        try:
-            return command(*args, **kwargs)
-        except Mistake as error:
-            sys.stderr.write(f"error: {error}\n")
-            return 2
-        except KeyboardInterrupt:
-            sys.stderr.write("Interrupted.\n")
-            return 130  # as shells have it for SIGINT
-
-    return run
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class Measure:
     sums: Callable[[Tensor, FieldBatch], Tensor | None]
     value: Callable[[Tensor, Tensor], Tensor]
 
-    def of(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
+    def number(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
         """Return the number of a frame that follows a batch's history, ``(b,)``; None where the system does not have it."""
         sums, before = self.sums(frame, batch), self.sums(batch.last, batch)
         return None if sums is None or before is None else self.value(sums, before)

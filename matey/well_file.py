@@ -18,7 +18,7 @@ import numpy as np
 STATS = "stats.yaml"
 NO_NAMES = np.array([], dtype=h5py.string_dtype())
 KINDS = {"periodic": "PERIODIC", "wall": "WALL", "no_flux": "WALL", "open": "OPEN"}
-"""What The Well calls the kinds of boundaries that are alike at both ends of an axis."""
+"""The Well's names for the kinds of boundaries that are alike at both ends of an axis."""
 
 
 def begin(

@@ -15,12 +15,14 @@ import pytest
 import torch
 import yaml
 
+from matey.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import clean_environment, preloaded
 from tests.support.small_files import write_swe
 
 pytest_plugins = ["tests.support.evaluations", "tests.support.processes", "tests.support.proved"]
 
 torch.set_num_threads(1)
+let_waiting_threads_sleep()  # in what the tests start
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start is to hear it
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 gc.disable()  # until all tests are found: there is no garbage yet

@@ -20,7 +20,7 @@ def batch_of(frame, fields, system="any", spacing=(1.0, 1.0, 1.0), periodic=(Fal
 
 
 def divergence_of(frame, fields, vector="velocity", **geometry):
-    return MEASURES[f"divergence_{vector}"].of(frame, batch_of(frame, fields, **geometry))
+    return MEASURES[f"divergence_{vector}"].number(frame, batch_of(frame, fields, **geometry))
 
 
 def circle(num):
@@ -103,7 +103,7 @@ def test_conserved_quantities_of_a_gas_are_those_of_numpy(names):
         "momentum": np.linalg.norm(momentum(now) - momentum(before), axis=0) / np.maximum(size(now), size(before)),
     }
     for name, drift in expected.items():
-        assert MEASURES[name].of(frame, batch).numpy() == pytest.approx(drift)
+        assert MEASURES[name].number(frame, batch).numpy() == pytest.approx(drift)
 
 
 def test_one_part_in_a_hundred_more_is_a_drift_of_a_hundredth_and_rest_has_none():
@@ -111,9 +111,9 @@ def test_one_part_in_a_hundred_more_is_a_drift_of_a_hundredth_and_rest_has_none(
     batch = batch_of(frame, GAS, "compressible_turb")
     more = frame.clone()
     more[:, 2] *= 1.01
-    assert MEASURES["mass"].of(more, batch).item() == pytest.approx(0.01 / 1.01, rel=1e-4)
+    assert MEASURES["mass"].number(more, batch).item() == pytest.approx(0.01 / 1.01, rel=1e-4)
     frame[:, :2] = 0
-    assert MEASURES["momentum"].of(frame, batch_of(frame, GAS, "compressible_turb")).item() == 0
+    assert MEASURES["momentum"].number(frame, batch_of(frame, GAS, "compressible_turb")).item() == 0
 
 
 def test_a_wall_takes_up_momentum_and_is_not_asked_for_it():
@@ -122,14 +122,14 @@ def test_a_wall_takes_up_momentum_and_is_not_asked_for_it():
     batch = batch_of(frame, names, "colliding_thermals", periodic=(False, False, True))
     falling = frame.clone()
     falling[:, 3] -= 1
-    assert MEASURES["momentum"].of(falling, batch).item() == 0
-    assert MEASURES["momentum"].of(falling, batch_of(frame, names, "colliding_thermals")).item() > 0
-    assert MEASURES["energy"].of(frame, batch) is None
+    assert MEASURES["momentum"].number(falling, batch).item() == 0
+    assert MEASURES["momentum"].number(falling, batch_of(frame, names, "colliding_thermals")).item() > 0
+    assert MEASURES["energy"].number(frame, batch) is None
 
 
 def test_nothing_is_asked_of_a_system_that_is_not_declared():
     frame = torch.rand(1, 4, 1, 6, 8)
-    assert MEASURES["mass"].of(frame, batch_of(frame, GAS, "chimney")) is None
+    assert MEASURES["mass"].number(frame, batch_of(frame, GAS, "chimney")) is None
 
 
 def test_parts_of_a_field_add_up_to_the_whole():
@@ -147,5 +147,5 @@ def test_what_is_declared_conserved_is_so_in_what_the_solver_makes(system, tmp_p
     data = open_dataset(tmp_path)
     (batch,) = read_windows([data], spread_windows(data, [0], 1, 5, 2), 1)
     for name in CONSERVED[system]:
-        drift = MEASURES[name].of(batch.known_target, batch)
+        drift = MEASURES[name].number(batch.known_target, batch)
         assert drift is not None and drift.max() < 2e-5, name

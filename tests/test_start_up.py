@@ -1,5 +1,10 @@
 """Commands answer soon: what they say of arguments and files needs neither PyTorch nor DeepSpeed, which take seconds."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.paths import ROOT
@@ -134,3 +139,12 @@ def test_a_folder_that_is_not_the_runs_is_refused_before_pytorch_is_imported(tmp
     )
     assert code == 2 and words in printed and "Started" not in printed, printed
     assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
+
+
+@pytest.mark.parametrize("settings", [["--config", "nowhere.yaml"], ["--set", NO_DATA]])
+def test_the_first_of_several_ranks_tells_a_mistake_before_pytorch_is_imported(settings):
+    command = [sys.executable, "-X", "importtime", "launch/pretrain.py", *RUN, *settings]
+    ranks = {**os.environ, "RANK": "0", "WORLD_SIZE": "2"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ranks)
+    assert result.returncode == 2 and "[rank 0] error: " in result.stderr and "nowhere" in result.stderr
+    assert not re.search(r"\| +(torch|deepspeed)$", result.stderr, re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 
 from tests.support.paths import ROOT
 
@@ -83,6 +84,20 @@ def test_summaries_of_classes_and_functions_are_no_questions():
             if QUESTIONS.match(ast.get_docstring(node)):
                 wrong.append(f"{path.relative_to(ROOT)}, {node.name}: {ast.get_docstring(node).splitlines()[0]}")
     assert wrong == []
+
+
+def explained_values(tree):
+    """The texts below assignments, which say what a constant, an alias or a type is."""
+    for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
+        for above, node in pairwise(body):
+            if isinstance(above, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr):
+                yield ast.literal_eval(node.value)
+
+
+def test_what_stands_below_a_constant_says_what_it_is():
+    texts = [(path, text) for path in SOURCES for text in explained_values(ast.parse(path.read_text("utf-8")))]
+    wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
+    assert wrong == [] and len(texts) > 100
 
 
 def explained(tree):

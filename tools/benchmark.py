@@ -22,7 +22,7 @@ from typing import get_args
 
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 # Unless others are given, in the plane and in space.
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}
@@ -30,7 +30,7 @@ PATCHES_IN_SPACE: dict[TokenSet, tuple[int, ...]] = {"uniform": (16,), "mix": (3
 PRECISIONS = ("float32", "bfloat16")
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from matey.config import flags
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -17,8 +17,10 @@ from pathlib import Path
 
 from matey.config import flags
 from matey.config.shipped import KINDS, ROOT, configurations, hint
+from matey.entry_point import entry_point
 
 
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,10 +13,10 @@ import sys
 
 from matey.checkpoints.newest import first_file, step_folder
 from matey.config import flags
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line.
 

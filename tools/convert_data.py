@@ -11,10 +11,10 @@ import argparse
 import sys
 
 from matey.config import flags
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line.
 

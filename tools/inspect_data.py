@@ -19,8 +19,10 @@ import sys
 from pathlib import Path
 
 from matey.config import flags
+from matey.entry_point import entry_point
 
 
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all can be used, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,12 +13,12 @@ import argparse
 import sys
 
 from matey.config import load_config, load_deepspeed_config
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 from matey.planning.at_hand import check_can_be_planned
 from matey.planning.machine import load_machine
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line: 0 if the run fits, 1 if not, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()

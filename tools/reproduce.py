@@ -43,7 +43,7 @@ from pathlib import Path
 from matey.commands import ROOT, WORK
 from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 from matey.studies.data_efficiency.scales import SCALES, SYSTEMS
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system
@@ -52,7 +52,7 @@ from matey.studies.pretraining.tables import STUDIES
 PAPER = Path("runs/paper")
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

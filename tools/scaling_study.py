@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 from matey.studies.folder import read_study
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all is well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()

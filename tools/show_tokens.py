@@ -12,13 +12,13 @@ import sys
 
 from matey.config import flags, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
-from matey.mistakes import ends_with_sentence
+from matey.entry_point import entry_point
 
 # What a run must say and a mesh does not depend on.
 DEFAULTS = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
 
 
-@ends_with_sentence
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,6 +20,7 @@ from matey.config import flags
 from matey.mistakes import nearest_name, one_line
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 from matey.simulate.systems import SYSTEMS
+from matey.waiting_threads import let_waiting_threads_sleep
 
 MOST_WORKERS = 1024
 INTERRUPTED = 130  # what shells report for a process that SIGINT ended
@@ -27,6 +28,7 @@ INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains, 130 if interrupted."""
+    let_waiting_threads_sleep()
     # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -15,7 +15,7 @@ from matey.benchmark.speed_cases import Case
 from matey.report.plots import COLOURS
 
 Point = dict[str, Any]
-OF_PARTS = ("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes", "forecast_memory_bytes")
+PART_MEASURES = ("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes", "forecast_memory_bytes")
 
 
 def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None, before: Case | None = None) -> Point:
@@ -96,7 +96,7 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
         "gathered_forward": bytes_of(forward, "all_gather_into_tensor"),
         "gathered_backward": bytes_of(backward, "all_gather_into_tensor"),
         "exchanged_backward": bytes_of(backward, "all_to_all_single"),
-        **{name: point[name] for name in OF_PARTS},
+        **{name: point[name] for name in PART_MEASURES},
         "step_seconds": point["step_seconds"],
         "cpu_seconds": sum(point["cpu_seconds"]),
         "cpu_over_one": sum(point["cpu_seconds"]) / point["cpu_alone"],

@@ -14,7 +14,7 @@ from torch import Tensor
 from matey.checkpoints.card import model_card
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, OF_A_RUN, SEEN, step_name
+from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, RUN_FILES, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
 from matey.config import RunConfig, load_resolved
@@ -125,7 +125,7 @@ def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: to
     assert run is not None, "_check refuses a checkpoint without a run"
     write_universal(source, new / CHECKPOINTS / step_name(source.step))
     (new / CHECKPOINTS / LATEST).write_text(step_name(source.step), encoding="utf-8")
-    for path in (run / name for name in OF_A_RUN):
+    for path in (run / name for name in RUN_FILES):
         if path.is_dir():
             shutil.copytree(path, new / path.name)
         elif path.is_file():

@@ -18,7 +18,7 @@ WRITTEN: dict[str, type | tuple[type, ...]] = {
     "ds_version": str,
     "versions": dict,
 }
-"""What every checkpoint says of itself, and of which type."""
+"""Names and types of the facts that every checkpoint holds about itself."""
 
 
 def find_checkpoint(path: Path) -> tuple[Source, Path | None]:

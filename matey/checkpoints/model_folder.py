@@ -14,8 +14,9 @@ from matey.checkpoints.run_files import MODEL_CONFIG
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
+from matey.config.network_sections import Layers, Scales, TokensSection
 from matey.config.plain_text import PlainTextError, parse_json, read_text
-from matey.config.schema import Count, Layers, Scales, TokensSection
+from matey.config.schema import Count
 from matey.config.section import FieldName
 from matey.model.configuration import in_names_of_today
 from matey.model.matey import MateyModel

@@ -30,7 +30,7 @@ STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
 MODEL_CONFIG = "config.json"
 # What a conversion takes along.
-OF_A_RUN = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
+RUN_FILES = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
 
 PEER = "peer.json"  # its kind, system, fields and history
 PEER_WEIGHTS = "peer.safetensors"

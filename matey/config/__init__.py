@@ -12,18 +12,16 @@ from matey.config.loading import (
     read_yaml,
     with_overrides,
 )
+from matey.config.network_sections import ModelSection, TokenSet, TokensSection
 from matey.config.schema import (
     CheckpointBlocks,
     DataSection,
     DataSet,
     FinetuneSection,
     GroupSection,
-    ModelSection,
     OutputSection,
     ParallelSection,
     RunConfig,
-    TokenSet,
-    TokensSection,
     TrainSection,
 )
 

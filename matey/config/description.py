@@ -25,7 +25,7 @@ from matey.config.places import (
 from matey.config.section import FieldName, Section
 
 TODO = "TODO"
-"""What a guessed description says where the file does not: it is refused until something else stands there."""
+"""Value in a guessed description of whatever the file does not say: it is refused until something else stands there."""
 
 _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "files": ((str, list, tuple, dict), "a path, a list of paths, or some of {train: ..., valid: ..., test: ...}"),

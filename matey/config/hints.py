@@ -53,7 +53,7 @@ _OTHER_NAMES = {
     "finetune.lora_rank": "lora_r rank",
 }
 ALIASES = {alias: key for key, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
-OF_DEEPSPEED = frozenset(
+DEEPSPEED_KEYS = frozenset(
     "zero zero_stage zero_optimization bf16 fp16 amp dtype precision mixed_precision offload wandb tensorboard".split()
 )
 
@@ -87,7 +87,7 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
     }
     if meant := ALIASES.get(name.lower()) or others.get(name):
         return f" Did you mean {own.get(meant.rpartition('.')[2], meant)!r}?"
-    if name.lower() in OF_DEEPSPEED:
+    if name.lower() in DEEPSPEED_KEYS:
         return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
     here, elsewhere = _nearest(name, own, _HERE), _nearest(name, others, _ELSEWHERE)
     if here and (not elsewhere or _likeness(name, here) >= _likeness(name, elsewhere)):

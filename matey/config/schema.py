@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from matey.config.choices import Backend, Criterion, FinetuneMode, LossName, Part, RefineRule, RefineValues, Scheme
+from matey.config.choices import FinetuneMode, LossName, Part
 from matey.config.description import DataDescription
+from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import FieldName, FolderText, PathText, Section
 
 # Bounds lie far beyond what makes sense and below what hangs a run, fills memory or overflows.
@@ -17,97 +17,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Rate = Annotated[float, Field(ge=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-_Extent = Annotated[int, Field(ge=1, le=4096)]
-PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
-Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
-Layers = Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)]
 MAX_SAMPLES = 2**20  # of one data-parallel group in a step
-TokenSet = Literal["uniform", "mix", "mul"]
 CheckpointBlocks = Literal["none", "every_other", "all"]
 InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
-
-
-class ModelSection(Section):
-    """The network."""
-
-    size: Literal["micro", "Ti", "S", "B"] = Field("Ti", description="heads, width and blocks: 3/96/4 or the paper's")
-    scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
-    drop_path: float = Field(
-        0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
-    )
-    attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
-    local: int = Field(
-        16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
-    )
-    local_scales: Scales = Field(
-        [1, 2, 4, 8],
-        description="cells along each axis whose means the local operator works on, one scale after the other",
-    )
-    local_cascade: bool = Field(
-        False,
-        description="whether the local operator works coarsest scale first, and each is told what the one before it predicts",
-    )
-    local_layers: Layers = Field(
-        [],
-        description="layers of products after each scale's window, which make a cascade a network; empty: it is none",
-    )
-    statistics: bool = Field(
-        True,
-        description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",
-    )
-    predict: Literal["rate", "change", "field"] = Field(
-        "rate",
-        description="quantity decoded: change over last change and lead, change over deviation of the field, or the field",
-    )
-    fields: tuple[FieldName, ...] | None = Field(
-        None, description="field vocabulary; by default the fields of the data sets"
-    )
-    given: tuple[FieldName, ...] = Field(
-        (), description="fields of the data sets that are known beforehand, such as a forcing: inputs, never predicted"
-    )
-    parameters: tuple[FieldName, ...] = Field(
-        (), description="numbers of the trajectories that the network is told, such as a viscosity; some may lack them"
-    )
-
-
-class TokensSection(Section):
-    """The tokenizer."""
-
-    set: TokenSet = Field(
-        "mix", description="one patch size, children that replace their parent, or children beside their parent"
-    )
-    patches: tuple[PatchSize, ...] = Field(
-        ((1, 1, 32, 32), (1, 1, 8, 8)), min_length=1, max_length=8, description="[t, z, y, x], coarse to fine"
-    )
-    rule: RefineRule = Field(
-        "threshold",
-        description="split above a share of the criterion's largest value, the top share, or until so many tokens",
-    )
-    refine: float = Field(
-        0.2, ge=0, le=1e9, description="the rule's threshold gamma, share, or number of tokens of a sample"
-    )
-    values: RefineValues = Field("normalised", description="fields whose values decide")
-    criterion: Criterion = Field("variance", description="measure by which patches are compared")
-    change: float = Field(
-        0.0, ge=0, le=1e6, description="weight of the change between the last two frames beside the criterion"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TokensSection:
-        if self.set == "uniform" and len(self.patches) > 1:
-            raise ValueError(
-                f"'uniform' tokens have one patch size, but tokens.patches lists {len(self.patches)}; "
-                "keep one of them or use 'mix' or 'mul' as tokens.set"
-            )
-        for coarse, fine in pairwise(self.patches):
-            if any(cells % part for cells, part in zip(coarse, fine, strict=True)) or coarse == fine:
-                raise ValueError(
-                    f"tokens.patches has {list(fine)} after {list(coarse)}; each size [t, z, y, x] must divide the one before "
-                    "it, and be another"
-                )
-        if self.rule == "fraction" and self.refine > 1:
-            raise ValueError(f"tokens.refine is a share of the patches for the rule 'fraction', got {self.refine:g}")
-        return self
 
 
 class DataSet(Section):

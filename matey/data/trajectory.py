@@ -13,10 +13,10 @@ import numpy as np
 from matey.mistakes import Mistake
 
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
-"""What both ends of an axis are; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
+"""Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
 
 Part = Literal["train", "valid", "test"]
-"""What a trajectory is for."""
+"""Use of a trajectory."""
 
 
 class DataError(Mistake):

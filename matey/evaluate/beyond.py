@@ -101,7 +101,7 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
 def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:
     """Yield the names and values ``(b,)`` of what a frame ``(b, f, z, y, x)`` has gained or is."""
     for name in MEASURES:
-        if (value := MEASURES[name].of(frame, batch)) is not None:
+        if (value := MEASURES[name].number(frame, batch)) is not None:
             yield MEASURES[name].label, value.double()
     before = batch.last.double()
     change = (frame.double() - before).mean(dim=CELLS) / before.abs().mean(dim=CELLS).clamp_min(math.ulp(0.0))  # (b, f)

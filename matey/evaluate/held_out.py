@@ -13,7 +13,7 @@ from matey.data.split_record import RecordedParts, SplitRecord
 
 Part = Literal["all", "train", "valid", "test"]
 Seen = Literal["refuse", "leave_out", "score"]
-"""What is done with trajectories that the model was trained on."""
+"""Treatment of trajectories that the model was trained on."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from matey.fields import FieldBatch
 from matey.physics import MEASURES
 
 TRUTH = "truth_"
-"""What the names of the truth's numbers begin with."""
+"""Beginning of the names of the truth's numbers."""
 
 LEAST_CORRELATION = 0.8
 """Correlation with the truth below which a rollout counts as gone astray."""
@@ -36,7 +36,7 @@ class PhysicsSums:
         sums = self._sums.setdefault(key, {})
         for name, measure in self._measures.items():
             for before, frame in (("", prediction), (TRUTH, target)):
-                if (values := measure.of(frame, batch)) is not None:
+                if (values := measure.number(frame, batch)) is not None:
                     total, count = sums.get(before + name, (0.0, 0))
                     sums[before + name] = total + values.sum().item(), count + len(values)
 

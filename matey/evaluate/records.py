@@ -24,7 +24,7 @@ Kind = str
 
 ALL_FIELDS = "all"
 PERSISTENCE = "persistence_"
-"""What the names of persistence's errors begin with."""
+"""Beginning of the names of persistence's errors."""
 Key = tuple[str, str, Kind, int]
 """System, field, kind and lead of a record."""
 
@@ -128,7 +128,7 @@ class ErrorSums:
         """
         frames = {"": prediction, PERSISTENCE: persistence(batch)}
         errors = {
-            before + name: metric.of(frame, target)
+            before + name: metric.value(frame, target)
             for before, frame in frames.items()
             for name, metric in self._metrics.items()
         }

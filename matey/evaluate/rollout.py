@@ -25,7 +25,7 @@ from matey.evaluate.forecaster import Forecaster
 from matey.fields import FieldBatch
 
 MAX_GROWTH = 4.0
-"""How many times as large as in the history, or as the first of the rollout, a change may become.
+"""Largest ratio of a change to those in the history, or to the first of the rollout.
 
 In five of the seven systems simulated here it is at most 2.2 times as large, from any frame on, and in compressible_rand 3.4
 times in the velocities; in colliding thermals that have just been let go, the potential temperature's is up to 10 times as

@@ -20,7 +20,7 @@ MOST_SEGMENTS = 65_535
 """Segments of one call: they are an axis of the kernels' grids, on which CUDA and HIP launch no more."""
 
 MOST_PADDING = 2
-"""How many times as long the log-sum-exp of a call may be as its queries: ROCm pads it to the longest of all segments."""
+"""Largest ratio of the length of a call's log-sum-exp to that of its queries: ROCm pads it to the longest of all segments."""
 
 Run = tuple[int, int, int]
 Kernel = Callable[..., Any]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from transformers import PretrainedConfig
 
 from matey.config.loading import BEFORE_THE_KEY, sentences
-from matey.config.schema import ModelSection, TokensSection
+from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
@@ -48,7 +48,7 @@ class MateyConfig(PretrainedConfig):
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         tokens: the tokenizer, keys and values as in the section `tokens` of the run YAML: ``{"set": "uniform", "patches":
-            [[1, 1, 8, 8]]}``; see `matey.config.schema.TokensSection`.
+            [[1, 1, 8, 8]]}``; see `matey.config.network_sections.TokensSection`.
         scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
         normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
             over the history, undone on the output; there is no other, and a file that names one is refused.

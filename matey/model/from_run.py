@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from matey.config import ConfigError, RunConfig, parse_config
-from matey.config.schema import ModelSection
+from matey.config.network_sections import ModelSection
 from matey.model.configuration import SIZES, MateyConfig
 
 _ARGUMENTS = tuple(
@@ -15,10 +15,10 @@ _ARGUMENTS = tuple(
 )
 # Stated beside the network: by a size and for the run's own fields and machine. The section `tokens` is there as a whole.
 _BESIDE = ("size", "fields", "attention")
-_OF_A_SIZE = ("num_heads", "width", "num_blocks")
+_SIZE_SETTINGS = ("num_heads", "width", "num_blocks")
 # What the run YAML says of a network, by section; `MateyConfig` calls it the same.
 NAMES = {"model": tuple(name for name in ModelSection.model_fields if name not in _BESIDE), "data": ("history",)}
-_SAID = [*_BESIDE, "tokens", *_OF_A_SIZE, *(name for names in NAMES.values() for name in names)]
+_SAID = [*_BESIDE, "tokens", *_SIZE_SETTINGS, *(name for names in NAMES.values() for name in names)]
 # What the run YAML does not say is as in the pretrained model: all that is left, so that no new argument is forgotten.
 FIXED = tuple(name for name in _ARGUMENTS if name not in _SAID)
 assert not (unknown := set(_SAID) - {*_ARGUMENTS, "size"}), f"MateyConfig takes no {unknown}, which a run YAML may say"

@@ -33,10 +33,10 @@ class Ladder:
     layers: tuple[int, ...] = ()
 
     @classmethod
-    def of(
+    def for_patches(
         cls, patches: Sequence[Patch], scales: Sequence[int], *, cascade: bool, layers: Sequence[int] = ()
     ) -> Ladder:
-        """Return it for patches, along the axes of which the windows extend."""
+        """Return the ladder of a network with these patches, along the axes of which its windows extend."""
         along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
         # In space a window of five cells would be 125 of them.
         halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
@@ -44,11 +44,11 @@ class Ladder:
         return cls(halo, factors, cascade, tuple(layers))
 
     @classmethod
-    def of_config(cls, config: MateyConfig) -> Ladder:
-        """Return that of a network; it has no scales where there is no local operator."""
+    def for_config(cls, config: MateyConfig) -> Ladder:
+        """Return the ladder of a network; it has no scales where there is no local operator."""
         scales = config.local_scales if config.local else ()
         layers = config.local_layers if config.local else ()
-        return cls.of(config.patches, scales, cascade=config.local_cascade, layers=layers)
+        return cls.for_patches(config.patches, scales, cascade=config.local_cascade, layers=layers)
 
     @property
     def step(self) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ class LocalOperator(nn.Module):
         layers: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.ladder = ladder = Ladder.of(patches, scales, cascade=cascade, layers=layers)
+        self.ladder = ladder = Ladder.for_patches(patches, scales, cascade=cascade, layers=layers)
         last = len(scales) - 1
         if layers:
             widths = [channels * (1 if max(factor) == 1 else MORE_ON_MEANS) for factor in ladder.factors] + [0]

@@ -46,8 +46,10 @@ class Surroundings:
     wide: tuple[tuple[Tensor, ...], ...]
 
     @classmethod
-    def of(cls, last: Sequence[tuple[Tensor, tuple[int, ...]]], wide: Sequence[tuple[Tensor, ...]]) -> Surroundings:
-        """Put together what `last_around` and `wide_around` return."""
+    def from_boxes(
+        cls, last: Sequence[tuple[Tensor, tuple[int, ...]]], wide: Sequence[tuple[Tensor, ...]]
+    ) -> Surroundings:
+        """Put together what `last_around` and `wide_around` return for each box."""
         return cls(tuple(frame for frame, _ in last), tuple(start for _, start in last), tuple(wide))
 
 
@@ -100,7 +102,7 @@ def see(
     recent = Region.whole(normalised[:, -2:], frames.periodic)
     return Seen(
         history=extended if bricks is None else bricks_at(extended, config.patches[0], bricks),
-        around=Surroundings.of(
+        around=Surroundings.from_boxes(
             [last_around(recent, of_box, config) for of_box in blocks],
             wide_around(recent, local.boxes, statistics, config),
         ),
@@ -127,7 +129,7 @@ def wide_around(
         return [()] * len(boxes)
     change = (normalisation.change / normalisation.std)[recent.samples]
     inputs = replace(recent, values=local_inputs(recent.values, change))
-    return wide_inputs(inputs, boxes, Ladder.of_config(config))
+    return wide_inputs(inputs, boxes, Ladder.for_config(config))
 
 
 def window_box(blocks: Sequence[Places], config: MateyConfig) -> tuple[slice, list[int], list[int]]:

@@ -16,10 +16,10 @@ from matey.model.attention import segment_attention
 from matey.tokens.segments import segment
 
 Plan = Any
-"""What is prepared once per batch for all attentions with the same key."""
+"""Preparation, once per batch, of all attentions with the same key."""
 
 HandOver = Any
-"""What is prepared once per batch for handing decoded rows over to the ranks that hold them."""
+"""Preparation, once per batch, of handing decoded rows over to the ranks that hold them."""
 
 Routes = Callable[[], Sequence[Tensor]]
 """Function that returns for each batch the rows that a rank sends or receives, see `matey.tokens.coverage.routes`."""

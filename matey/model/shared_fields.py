@@ -169,7 +169,7 @@ def _regions(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) 
     """Return the bricks around each box in which this rank predicts a batch: boxes of blocks, then those of tiles."""
     brick, cells = config.patches[0], [1, 1, 1]
     regions = [Around.of_cells([window_box(blocks, config)], samples, brick, cells) for blocks in plan.blocks_of(batch)]
-    ladder = Ladder.of_config(config)
+    ladder = Ladder.for_config(config)
     multiples = [math.lcm(*along) for along in zip(cells, *ladder.factors, strict=True)]
     for tiles in plan.decoding.local[batch].boxes if config.local else ():
         spans = []
@@ -189,7 +189,7 @@ def _around(
     wide: list[tuple[Tensor, ...]] = [()] * len(boxes)
     if config.local:
         wide = [wide_around(next(regions), [tiles], normalisation, config)[0] for tiles in boxes]
-    return Surroundings.of(last, wide)
+    return Surroundings.from_boxes(last, wide)
 
 
 def _seen(

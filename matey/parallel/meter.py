@@ -19,12 +19,13 @@ from matey.parallel.late import Late, sent
 Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
 """A part of a step, and when it ended."""
 
-_cores = [float(os.cpu_count() or 1)]
+_cores = float(os.cpu_count() or 1)
 
 
 def note_cores(cores: float) -> None:
     """Note how many cores this rank has to itself: a fraction where ranks share some."""
-    _cores[:] = [cores]
+    global _cores
+    _cores = cores
 
 
 def cores_of_rank() -> float:
@@ -71,7 +72,7 @@ class Meter:
     def read(self) -> Reading:
         """Ask all ranks what the step took up to its last mark; all must call."""
         memory = peak_memory_bytes()
-        own = sent([time.process_time() - self._processor, memory, _cores[0]], self._device)
+        own = sent([time.process_time() - self._processor, memory, _cores], self._device)
         return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(largest_over_ranks(own)))
 
     def _now(self) -> float | torch.cuda.Event:

@@ -6,12 +6,13 @@ from matey.config import ConfigError
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.topology import Topology
 
-_place = [(0, 1)]
+_place = (0, 1)
 
 
 def note_place(local_rank: int, local_world_size: int) -> None:
     """Note which process of its node this rank is, and of how many."""
-    _place[:] = [(local_rank, local_world_size)]
+    global _place
+    _place = (local_rank, local_world_size)
 
 
 def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
@@ -33,7 +34,7 @@ def check_placement(topology: Topology) -> None:
 
     All ranks must call, after `matey.parallel.environment.start_processes`, which notes their places.
     """
-    if on_any_rank(leaves_node(topology, *_place[0])):
+    if on_any_rank(leaves_node(topology, *_place)):
         raise ConfigError(
             f"Ranks are not numbered node by node, so that sequence groups of {topology.sequence_parallel_size} reach over "
             "nodes; start with srun --distribution=block, or mpirun --map-by slot."

@@ -15,7 +15,7 @@ EXIT_CODE = os.EX_TEMPFAIL  # 75
 # The terminal's ctrl-C and its end too, once a run listens; while it imports, they end it at once.
 HEARD = (*SIGNALS, signal.SIGINT, signal.SIGHUP)
 
-_heard: list[signal.Signals] = []
+_has_heard = False
 
 
 def listen() -> None:
@@ -38,8 +38,9 @@ def stop_listening() -> None:
 
 def asked_to_leave() -> bool:
     """Whether this rank has heard a signal, or its launcher has gone."""
-    return bool(_heard) or launcher_has_gone()
+    return _has_heard or launcher_has_gone()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    _heard.append(signal.Signals(number))
+    global _has_heard
+    _has_heard = True

@@ -20,7 +20,7 @@ from matey.model.slabs import KEPT_AT_ONCE
 from matey.model.stencil import NUM_INPUTS
 
 Costs = tuple[int, int, int]
-"""What a token costs for each field that is seen (given ones among them), for each that is predicted, and beyond."""
+"""Costs of a token: for each field that is seen (given ones among them), for each that is predicted, and the rest."""
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
-from matey.report.summary import cost_cells, error_text, forecast_text, known_text, spread_cells, summary_records
+from matey.report.summary import baseline_cells, cost_cells, error_text, forecast_text, spread_cells, summary_records
 from matey.report.text_table import text_table
 
 STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
-"""What the numbers of `comparison_text` are, for who meets them first."""
+"""Legend of the numbers in `comparison_text`."""
 
 
 def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
@@ -32,8 +32,7 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
         record = one_of(row)
         about = record.system, forecast_text(record)
         cells = [f"{_error(r)}{'*' if i == best_of(row) else ' '}" for i, r in enumerate(row)]
-        others = error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
-        errors.append((*about, *cells, *others))
+        errors.append((*about, *cells, *baseline_cells(record)))
         worst.append((*about, *(f"{_spread_of(r)} " for r in row)))
     tokens = [{cost.system: cost_cells(cost)[0] for cost in evaluation.costs} for evaluation in evaluations]
     systems = dict.fromkeys(row[0] for row in errors)
@@ -121,8 +120,7 @@ def _errors(names: Sequence[str], rows: Sequence[Sequence[Record | None]]) -> st
             record.system,
             forecast_text(record),
             *map(_error, row),
-            error_text(record.persistence_nrmse),
-            known_text(record.extrapolation_nrmse),
+            *baseline_cells(record),
             str(record.num_windows),
         )
         for row, record in zip(rows, map(one_of, rows), strict=True)

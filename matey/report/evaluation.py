@@ -21,10 +21,10 @@ from matey.report.page import definitions, figure, folded, heading, page, paragr
 from matey.report.physics import beyond_section, physics_section
 from matey.report.png import to_png
 from matey.report.summary import (
+    baseline_cells,
     cost_cells,
     error_text,
     forecast_text,
-    known_text,
     ratio_text,
     seams_text,
     spread_cells,
@@ -260,8 +260,7 @@ def _errors(record: Record) -> tuple[str, ...]:
     others = [error_text(errors[name]) for name in _others(record) for errors in (record.errors, record.persistence)]
     return (
         error_text(record.nrmse),
-        error_text(record.persistence_nrmse),
-        known_text(record.extrapolation_nrmse),
+        *baseline_cells(record),
         ratio_text(record),
         *others,
         seams_text(record),

@@ -43,7 +43,7 @@ STYLE: dict[Any, Any] = {
 }
 PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5}
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
-"""Where a legend stands: under its panel, where it covers no curve."""
+"""Place of a legend under its panel, where it covers no curve."""
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 
 

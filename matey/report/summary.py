@@ -38,6 +38,11 @@ def known_text(error: float) -> str:
     return "-" if math.isnan(error) else error_text(error)
 
 
+def baseline_cells(record: Record) -> tuple[str, str]:
+    """Format the errors of persistence and of extrapolation."""
+    return error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
+
+
 def ratio_text(record: Record) -> str:
     """Format the ratio to persistence."""
     return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
@@ -72,8 +77,7 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
             record.system,
             forecast_text(record),
             error_text(record.nrmse),
-            error_text(record.persistence_nrmse),
-            known_text(record.extrapolation_nrmse),
+            *baseline_cells(record),
             ratio_text(record),
             seams_text(record),
             str(record.num_windows),
@@ -91,4 +95,4 @@ READING = (
     "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
     "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
 )
-"""What the numbers of `summary_text` are, for who meets them first."""
+"""Legend of the numbers in `summary_text`."""

@@ -23,7 +23,7 @@ from matey.hashing import mixed
 from matey.tokens.patches import Patch, holds_cells
 from matey.tokens.sums import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 
-OF_ONE_PATCH = ("variance", "last_change", "gradient", "second_difference")
+LOCAL_CRITERIA = ("variance", "last_change", "gradient", "second_difference")
 """Names of the criteria that say of a patch what they would without the others, to the last bit."""
 
 AXES_IN_PATCH = (4, 6, 8)

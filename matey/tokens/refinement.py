@@ -14,13 +14,13 @@ from einops import repeat
 from torch import Tensor
 
 from matey.config.choices import CRITERIA, RefineRule, RefineValues
-from matey.tokens.criteria import OF_ONE_PATCH, drawn, patch_mean
+from matey.tokens.criteria import LOCAL_CRITERIA, drawn, patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """A rule for splitting patches; names and legal values are those of `matey.config.schema.TokensSection`.
+    """A rule for splitting patches; names and legal values are those of `matey.config.network_sections.TokensSection`.
 
     Attributes:
         rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of the sample at its level: 0
@@ -69,7 +69,7 @@ def criteria_of(fields: Tensor, patches: Sequence[Patch], refinement: Refinement
 
 def is_of_patches(refinement: Refinement) -> bool:
     """Return whether what `of_each_patch` tells is enough: of a package's criterion nobody knows what it looks at."""
-    return refinement.criterion in OF_ONE_PATCH or (refinement.criterion == "random" and not refinement.change)
+    return refinement.criterion in LOCAL_CRITERIA or (refinement.criterion == "random" and not refinement.change)
 
 
 def of_each_patch(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:

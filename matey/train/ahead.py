@@ -41,10 +41,10 @@ class AsRead:
 
 
 MicroBatch = Prepared | AsRead
-"""What a step takes."""
+"""A micro-batch as a step takes it."""
 
 Unfinished = MicroBatch | list[BatchPart]
-"""What is read: that, or what the ranks of a group have to prepare together."""
+"""A micro-batch as it is read: that, or parts that the ranks of a group have to prepare together."""
 
 Item = TypeVar("Item")
 _END = object()

@@ -1,6 +1,6 @@
 """What a run cannot do without, found before PyTorch is imported: a model to start from, data, a folder that can be written.
 
-Settings are the same for all ranks. Of several, one looks at what lies on disks, once they have met: not here.
+Settings are the same for all ranks. At what lies on disks the first one looks for all.
 """
 
 from __future__ import annotations

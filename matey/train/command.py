@@ -53,7 +53,7 @@ def read_settings(
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check_monitors(deepspeed_config, args.deepspeed_config)
         check(run)
-        if likely_place()[1] == 1:
+        if likely_place()[0] == 0:
             check_disks(run, only_describe=args.describe)
     except Mistake as error:
         sys.exit(end_with_error(*likely_place(), f"error: {error}"))

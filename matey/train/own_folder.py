@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, DS_CONFIG, MODEL, MODEL_CONFIG, OF_A_RUN, STEP
+from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, DS_CONFIG, MODEL, MODEL_CONFIG, RUN_FILES, STEP
 from matey.config import ConfigError
 from matey.train.lock import LOCK
 
 # DeepSpeed looks for a checkpoint's files by `glob`, in which these are no letters.
-OF_PATTERNS = "*?["
+PATTERN_LETTERS = "*?["
 FOLDERS = (CHECKPOINTS, MODEL, f"{MODEL}.old", f"{MODEL}.new")
 
 
 def check_folder(path: Path) -> None:
     """Raise ConfigError if a run must not write to a folder."""
-    if letters := [letter for letter in OF_PATTERNS if letter in str(path)]:
+    if letters := [letter for letter in PATTERN_LETTERS if letter in str(path)]:
         raise ConfigError(
             f"output.dir is {path}, and DeepSpeed takes {' and '.join(letters)} for parts of a pattern, so that it would not "
-            f"find the run's checkpoints, or find those of another run; choose a name without {' '.join(OF_PATTERNS)}."
+            f"find the run's checkpoints, or find those of another run; choose a name without {' '.join(PATTERN_LETTERS)}."
         )
     here, whole = Path.cwd(), path.resolve()
     if whole == here or whole in here.parents:
@@ -60,7 +60,7 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 def _check_entries(path: Path) -> None:
     """Raise ConfigError if something in a run's folder is not what the run would have put there."""
-    for name in (LOCK, *OF_A_RUN, *FOLDERS):
+    for name in (LOCK, *RUN_FILES, *FOLDERS):
         entry = path / name
         is_right = entry.is_dir() if name in FOLDERS else entry.is_file()
         # All checkpoints may lie elsewhere; what is replaced as a whole may not.

@@ -1,5 +1,6 @@
 """Opening by path: files, folders and globs of one system, and what is said when that is not what is there."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
 from tests.support.nobody import said_to_nobody
 from tests.support.seed_group_files import write_seed_groups
+from tests.support.small_files import write_swe
 
 
 def test_the_name_of_a_file_does_not_matter(shallow_water_file, tmp_path):
@@ -170,3 +172,11 @@ def test_a_folder_that_may_not_be_read_is_said_to_be_one():
         (folder := Path(root) / "data").mkdir(mode=0)
         said = said_to_nobody(lambda: open_dataset(folder))
     assert said.startswith(f"{folder}") and said.endswith(" may not be read (Permission denied); get the right to.")
+
+
+def test_a_folder_of_data_is_listed_once(tmp_path, monkeypatch):
+    write_swe(tmp_path / "inside" / "a.h5", 2)
+    list_folder, listed = os.scandir, []
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(Path(path)) or list_folder(path))
+    open_dataset(tmp_path)
+    assert listed == [tmp_path, tmp_path / "inside"]

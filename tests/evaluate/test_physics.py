@@ -27,8 +27,8 @@ def test_means_are_over_windows_however_they_come_in_batches_or_from_ranks():
         part = batch.with_tensors(history=batch.history[own], lead_time=batch.lead_time[own])
         parts.add("key", part, forecast[own], truth[own])
     assert parts.means("key") == pytest.approx(whole.means("key"))
-    assert whole.means("key")["energy"] == pytest.approx(MEASURES["energy"].of(forecast, batch).mean().item())
-    assert whole.means("key")["truth_mass"] == pytest.approx(MEASURES["mass"].of(truth, batch).mean().item())
+    assert whole.means("key")["energy"] == pytest.approx(MEASURES["energy"].number(forecast, batch).mean().item())
+    assert whole.means("key")["truth_mass"] == pytest.approx(MEASURES["mass"].number(truth, batch).mean().item())
     assert "heat" not in whole.means("key") and whole.means("other") == {}
 
 

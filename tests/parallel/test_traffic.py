@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from matey.benchmark.sequence_speed import OF_PARTS, longer, longest, run_point, summarise
+from matey.benchmark.sequence_speed import PART_MEASURES, longer, longest, run_point, summarise
 from matey.benchmark.speed_cases import Case
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed
@@ -49,7 +49,7 @@ def test_a_row_of_the_table_sets_a_point_beside_one_process():
         "cpu_alone": 3.5,
         "traffic_forward": exchanged,
         "traffic_backward": {},
-        **dict.fromkeys(OF_PARTS, 1),
+        **dict.fromkeys(PART_MEASURES, 1),
         "step_seconds": 1.0,
     }
     one = {"num_tokens": 90, "activation_bytes": [1500]}

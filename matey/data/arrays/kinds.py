@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from matey.data.arrays.hdf5 import HDF5
@@ -10,12 +11,12 @@ from matey.data.arrays.netcdf import NETCDF
 from matey.data.arrays.npy import NPY
 from matey.data.arrays.stored import FileKind
 from matey.data.arrays.zarr import ZARR, is_zarr
-from matey.data.remote.paths import matches
+from matey.data.remote.paths import RemotePath, matches
 from matey.data.signature import beginning
 from matey.data.trajectories import DataError
 
 KINDS = {kind.name: kind for kind in (HDF5, NETCDF, NPY, ZARR)}
-"""By their names."""
+"""The kinds by their names."""
 
 
 def kind_of(path: Path) -> FileKind:
@@ -49,6 +50,14 @@ def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str
 
     Folders that are symbolic links are not entered.
     """
-    stores = {path for path in folder.rglob("*") if is_zarr(path)}
-    files = (path for path in folder.rglob("*") if (path.suffix in suffixes or path.name in names) and path.is_file())
+    paths = list(_below(folder))
+    stores = {path for path in paths if is_zarr(path)}
+    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and path.is_file())
     return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    """Return all files and folders below a folder, each of which is listed once."""
+    if isinstance(folder, RemotePath):
+        return folder.rglob("*")
+    return (Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))

@@ -35,8 +35,8 @@ class Crew:
     is_in_parts: bool
 
     @classmethod
-    def of(cls, model: MateyModel, samples: Samples) -> Crew:
-        """Return who holds what of the trajectories that some samples are of."""
+    def sharing(cls, model: MateyModel, samples: Samples) -> Crew:
+        """Return the ranks of a model, and the boxes of the samples that each holds."""
         ranks, (_, *grid) = model.sequence_group.ranks, samples.window
         if share_of(model.config, ranks) is None:
             z, y, x = (slice(0, length) for length in grid)

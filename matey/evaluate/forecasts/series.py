@@ -128,7 +128,7 @@ class Forecasts:
         unfinished = format_of(path).open_file(progress.unfinished, contents, "r+") if is_first else None
         with closing(unfinished) if unfinished else nullcontext() as file:
             for first, end in list(self.request.batches(self.batch_size, done)):
-                crew = Crew.of(self.model, self.request.samples(first, end))
+                crew = Crew.sharing(self.model, self.request.samples(first, end))
                 for step, frames, num_frames in self._stretches(crew, file, first, end, done[first], stretch):
                     shape = num_frames, len(contents.fields)
                     for (sample, cells), values in crew.to_first(frames, shape):

@@ -22,7 +22,7 @@ SPEEDS = (
     ("forecast_seconds", "ms a forecast", 1e3, False),
     ("batch_seconds", "ms, 16 at a time", 1e3, False),
 )
-"""What is measured of each model's speed, how it is shown, and whether more of it is better."""
+"""Measures of each model's speed: name, heading, factor to its unit, and whether more is better."""
 
 
 def peers_table(rows: Sequence[Row]) -> str:

@@ -46,7 +46,7 @@ COSTS = {
     "batch_seconds": "seconds a forecast, 16 at a time",
     "peak_memory_bytes": "peak memory in training, bytes",
 }
-"""What each cost is called in tables and plots."""
+"""Names of the costs in tables and plots."""
 
 
 def measure(folder: Path) -> Costs:
