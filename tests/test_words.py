@@ -90,8 +90,9 @@ def explained_values(tree):
     """The texts below assignments, which say what a constant, an alias or a type is."""
     for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
         for above, node in pairwise(body):
-            if isinstance(above, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr):
-                yield ast.literal_eval(node.value)
+            is_below = isinstance(above, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr)
+            if is_below and isinstance(node.value, ast.Constant):
+                yield node.value.value
 
 
 def test_what_stands_below_a_constant_says_what_it_is():

@@ -82,7 +82,7 @@ class _Stand:
         before = memory(case.device)
         self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
         groups = parameter_groups(self.model, TrainSection(steps=1))
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-4)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
         self.marks: list[dict[str, float]] = []
         self.rates: list[float] = []
         for _ in range(WARM_UP):

@@ -173,9 +173,10 @@ class FinetuneSection(Section):
         description="initial rows of new fields to predict: zero, mean of the old, or copy:FIELD; of given ones, zero",
     )
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
-    local: Literal["pretrained", "new"] = Field(
-        "pretrained",
-        description="weights of the local operator: as pretrained, or new, where the physics is far from it",
+    local: Literal["pretrained", "features", "new"] | None = Field(
+        None,
+        description="weights of the local operator: as pretrained; features, all but those that make changes of fields, which "
+        "start at zero; or new. By default features where a predicted field is new, else as pretrained",
     )
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(

@@ -14,6 +14,9 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
 }
 """Parameters with a row for each field name, by where they lie."""
 
+LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out")
+"""Those of the local operator that make changes of fields; the others find what changes may depend on."""
+
 PARTS: dict[Part, str] = {
     "embedding": "stages of the patch embeddings",
     "embedding_fields": "rows of the fields in them",

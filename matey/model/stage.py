@@ -7,7 +7,8 @@
       '--> on the finest, what is linear in the window ---------------------------------'
 
 Products of what convolutions find are what fluxes and reactions are made of; a layer adds its own to what came in, so that what
-is linear passes all layers. Lead time and scales of a sample scale and shift the features and one factor of each product.
+is linear passes all layers. The factors see the features of a cell with a mean square below one. Lead time and scales of a
+sample scale and shift the features and one factor of each product.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from matey.model.given import Rows
 from matey.model.ladder import Ladder
 from matey.model.one_tensor import joined, packed
 from matey.model.slabs import in_slabs, is_large
-from matey.model.stencil import MAX_PRODUCT, NUM_INPUTS
+from matey.model.stencil import NUM_INPUTS
 
 
 class Stage(nn.Module):
@@ -133,9 +134,9 @@ class Stage(nn.Module):
             values = values + _mixed(before, last[0])
         values = values * (1 + scales[0]) + scales[1]
         for number, (factor, mix) in enumerate(zip(factors, mixes, strict=True), start=1):
-            p, q = convolve(values, factor).chunk(2, dim=1)
+            p, q = convolve(_bounded(values), factor).chunk(2, dim=1)
             products = p * (q * (1 + scales[2 * number]) + (1 + scales[2 * number + 1]))
-            values = inner(values, self.step) + _mixed(products.clamp(-MAX_PRODUCT, MAX_PRODUCT), mix)
+            values = inner(values, self.step) + _mixed(products, mix)
         if self.field_out is None:
             return values
         return convolve(values, last[-1]) + inner(linear, self.beyond) * (1 + of_linear[..., None, None, None])
@@ -144,6 +145,16 @@ class Stage(nn.Module):
 def _sides(halo: Sequence[int]) -> list[int]:
     """Return the sides ``z, y, x`` of the window of a halo."""
     return [2 * reach + 1 for reach in halo]
+
+
+def _bounded(values: Tensor) -> Tensor:
+    """Scale the channels ``(b, c, z, y, x)`` of each cell to a mean square below one; small ones stay nearly as they are.
+
+    Products of products of what is far from all that was trained on would grow without end.
+    """
+    channels = values.movedim(1, -1)
+    square = torch.linalg.vecdot(channels, channels).unsqueeze(-1) / channels.shape[-1]
+    return (channels * (1 + square).rsqrt()).movedim(-1, 1)
 
 
 def _mixed(values: Tensor, weight: Tensor) -> Tensor:

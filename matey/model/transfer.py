@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from matey.mistakes import nearest_name
 from matey.model.configuration import MateyConfig
 from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
-from matey.model.parts import FIELD_ROWS
+from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS
 from matey.tokens.patches import Patch
 
 
@@ -31,7 +32,11 @@ class Transfer:
 
 @torch.no_grad()
 def transfer(
-    source: MateyModel, target: MateyModel, new_rows: Mapping[str, str], *, new_local: bool = False
+    source: MateyModel,
+    target: MateyModel,
+    new_rows: Mapping[str, str],
+    *,
+    local: Literal["pretrained", "features", "new"] = "pretrained",
 ) -> Transfer:
     """Copy the weights of ``source`` that fit into ``target``; rows of fields that both have go by name.
 
@@ -40,7 +45,7 @@ def transfer(
         target: a model with initial weights, which stay where nothing fits.
         new_rows: initial row of each field that only the target has: ``zero``, ``mean`` of the source's rows, or
             ``copy:FIELD``.
-        new_local: whether the local operator keeps its initial weights.
+        local: weights that the local operator takes: all that fit, all but those that make changes of fields, or none.
 
     Raises:
         ValueError: the blocks or what is decoded differ, or a row is to be copied from a field that the source lacks.
@@ -57,10 +62,18 @@ def transfer(
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
     sentences += _copy_beside(source, target, "conditions", rows, reused)
-    if not new_local:
+    if local != "new":
         sentences += _copy_beside(source, target, "local", rows, reused)
     elif target.local is not None:
         sentences.append("The local operator starts anew, as finetune.local asks.")
+    if local == "features" and any(name.startswith("local.") for name in reused):
+        sentences.append(
+            "The local operator predicts no change at first; what it finds in the fields is as pretrained."
+        )
+        for name, parameter in target.named_parameters():
+            if name.startswith("local.") and name.split(".")[-1] in LOCAL_OUTPUTS:
+                parameter.zero_()
+                del reused[name]
     sentences += _copy_told(source, target, reused)
     unused = [list(patch) for patch in source.config.patches if patch not in target.config.patches]
     if unused:

@@ -42,6 +42,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "eps": 1e-8,
         "torch_adam": not is_compiled,
     }
+    if not is_compiled:
+        adam["fused"] = True  # all moments of a parameter in one pass: a tenth of a small model's step
     config = {
         **deepspeed_config,
         "train_micro_batch_size_per_gpu": train.micro_batch,

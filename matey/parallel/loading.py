@@ -21,7 +21,7 @@ CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
 # second, which a site or a user may have set, the opposite: with both PyTorch refuses to load anything.
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 OF_THE_RUN = ("weight_decay", "betas", "eps", "factor")
-"""What the run's configuration says of a group of parameters; its rate is set in every step."""
+"""Settings of a group of parameters that the run's configuration gives; its rate is set in every step."""
 
 
 def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from matey.planning.operations import count_kernels
 from matey.planning.workload import Workload, load_workload
 from matey.train.memory import group_size
 
-ADAM_BYTES = 80  # torch's AdamW reads and writes 20 float32 values a parameter, operation by operation
+ADAM_BYTES = 28  # a parameter: AdamW reads weight, gradient and both moments, and writes all but the gradient
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from matey.planning.machine import Machine
 from matey.planning.workload import Workload
 from matey.train.memory import activation_bytes
 
-ADAM_TEMPORARIES = 12  # bytes a parameter: three float32 values while torch's AdamW works on a flat slice
-ADAM_TEMPORARIES_IN_PLACE = 8  # where stages 1 and 2 of bfloat16 keep float32 gradients: these are not copied again
+GRADIENT_COPY = 4  # bytes a parameter: gradients of the slice that AdamW steps, laid side by side
 ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where a stage has no bucket of its own
 
 
@@ -29,7 +28,8 @@ class MemoryPlan:
         optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
         activations: activations that the backward pass needs, and the fields themselves.
         communication: buckets of the collectives, and with stage 3 gathered weights.
-        adam: temporaries of AdamW during its step, its gradients included; activations and buckets are gone by then.
+        adam: gradients or gathered weights that are there during the optimizer's step; activations and buckets are gone by
+            then.
         process: memory that Python, the libraries and the collectives hold before the first tensor is made.
     """
 
@@ -56,15 +56,18 @@ def plan_memory(
     weights: float = engine.value_bytes * num
     optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
     whole_buckets = not machine.shared_devices
-    adam = _kept_gradients(num, engine, ranks) + _adam_temporaries(engine) * num / ranks
+    adam = _kept_gradients(num, engine, ranks) + _gradient_copies(engine) * num / ranks
+    gathered = engine.value_bytes * num * (ranks > 1)  # new weights of all ranks, on their way to their places
     if engine.reduces_after_backward:
-        adam += engine.value_bytes * num  # gradients in bfloat16, which wait for the end of the step
-    if engine.stage == 3:
+        adam += engine.value_bytes * num + gathered  # and gradients in bfloat16, which wait for the end of the step
+    elif engine.stage == 3:
         weights /= ranks
         adam += _bucket(num, engine, whole_buckets)  # which this stage alone keeps
+    elif engine.stage > 0:
+        adam = max(adam, gathered)  # gradients are gone by then
     return MemoryPlan(
         weights=0 if engine.offloads_weights else weights,
-        gradients=_kept_gradients(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
+        gradients=_gradients_in_backward(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
         optimizer=0 if engine.offloads_optimizer else optimizer,
         activations=_activations(run, workload, engine, topology),
         communication=_communication(num, engine, whole_buckets),
@@ -73,17 +76,26 @@ def plan_memory(
     )
 
 
-def _adam_temporaries(engine: EngineSettings) -> int:
+def _gradient_copies(engine: EngineSettings) -> int:
     if engine.stage == 0 or engine.offloads_optimizer:
-        return 0  # AdamW goes from one parameter to the next, or works in main memory
+        return 0  # AdamW takes gradients as they are, or works in main memory
+    # Float32 gradients that stages 1 and 2 of bfloat16 keep are not copied again.
     in_place = engine.stage < 3 and engine.precision == "bfloat16" and engine.gradient_bytes == 4
-    return ADAM_TEMPORARIES_IN_PLACE if in_place else ADAM_TEMPORARIES
+    return 0 if in_place else GRADIENT_COPY
 
 
 def _kept_gradients(num: int, engine: EngineSettings, ranks: int) -> float:
     if engine.stage == 0 or engine.reduces_after_backward:
         return 4 * num
     return engine.gradient_bytes * num / ranks
+
+
+def _gradients_in_backward(num: int, engine: EngineSettings, ranks: int) -> float:
+    """Return the kept gradients that there are at the peak of the backward pass."""
+    kept = _kept_gradients(num, engine, ranks)
+    if engine.stage in (1, 2) and engine.precision == "float32":
+        return kept * (1 - min(num, engine.bucket) / num)  # those of the last bucket are made when it is let go
+    return kept
 
 
 def _waiting_gradients(num: int, engine: EngineSettings, accumulation: int) -> float:

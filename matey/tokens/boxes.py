@@ -24,7 +24,7 @@ MARGIN = 2
 """Cells around a box, on each side, that count as computed with it."""
 
 WORTH = 1 / 10
-"""What a cut has to save, over all cells of the share: every box costs calls as well."""
+"""Share of all cells that a cut has to save: every box costs calls as well."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
     default = {name: "zero" if name in model.config.given else settings.new_rows for name in new}
     try:
         rows = {name: settings.new_rows_of.get(name, default[name]) for name in new}
-        return transfer(source, model, rows, new_local=settings.local == "new")
+        # Of fields that it never saw it would predict nonsense, which takes training to forget.
+        local = settings.local or ("features" if set(new) - set(model.config.given) else "pretrained")
+        return transfer(source, model, rows, local=local)
     except ValueError as error:
         raise ConfigError(str(error)) from None

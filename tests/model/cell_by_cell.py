@@ -108,9 +108,10 @@ def layer_by_layer(local, inputs, conditions, rows, periodic):
             values = values + torch.einsum("oc, bcn -> bon", stage.bring, before).view_as(values)
         values = values * (1 + told[:, 0]) + told[:, 1]
         for layer in range(len(stage.mixes)):
-            both, beyond = in_windows(values, stage.factors[layer], stage.step, first)
+            size = 1 + torch.einsum("bczyx, bczyx -> bzyx", values, values) / stage.channels
+            both, beyond = in_windows(values / size.sqrt()[:, None], stage.factors[layer], stage.step, first)
             p, q = both.split(stage.channels, dim=1)
-            products = (p * (q * (1 + told[:, 2 + 2 * layer]) + 1 + told[:, 3 + 2 * layer])).clamp(-10, 10)
+            products = p * (q * (1 + told[:, 2 + 2 * layer]) + 1 + told[:, 3 + 2 * layer])
             inside = [slice(b - a, b - a + size) for a, b, size in zip(first, beyond, p.shape[2:], strict=True)]
             values = values[:, :, *inside] + torch.einsum("oc, bczyx -> bozyx", stage.mixes[layer], products)
             first = beyond

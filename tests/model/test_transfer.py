@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.model.parts import part_of
+from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS, part_of
 from matey.model.transfer import transfer
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -12,7 +12,7 @@ PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
 NEW = ("density", "magnetic_x")
 
 
-def moved(source, new_rows="zero", *, new_local=False, **changes):
+def moved(source, new_rows="zero", *, start="pretrained", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
     same = ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict")
@@ -23,7 +23,7 @@ def moved(source, new_rows="zero", *, new_local=False, **changes):
     config = MateyConfig(**{"tokens": tokens, "num_heads": 3, "width": 24, "num_blocks": 2, "history": 2, **settings})
     target = MateyModel(config).double().eval()
     new = {name: new_rows for name in target.config.fields if name not in source.config.fields}
-    return target, transfer(source, target, new, new_local=new_local)
+    return target, transfer(source, target, new, local=start)
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,26 @@ def test_another_operator_is_new(source, other):
 
 
 def test_a_local_operator_that_is_to_start_anew_keeps_its_initial_weights(source):
-    target, result = moved(source, new_local=True)
+    target, result = moved(source, start="new")
     assert result.sentences[-1] == "The local operator starts anew, as finetune.local asks."
     assert not any(name.startswith("local") for name in result.reused)
     assert all((scheme.field_out == 0).all() for scheme in target.local.schemes)
+
+
+@pytest.mark.parametrize("layers", [(), (1, 1, 1)])
+def test_a_local_operator_with_features_alone_predicts_no_change_at_first(layers):
+    source = make_model(PATCHES, local_layers=layers)
+    target, result = moved(source, start="features")
+    assert any("predicts no change at first" in line for line in result.sentences)
+    of_source = dict(source.local.named_parameters())
+    for name, parameter in target.local.named_parameters():
+        last = name.split(".")[-1]
+        if last in LOCAL_OUTPUTS:
+            assert (parameter == 0).all() and f"local.{name}" not in result.reused
+        elif last in FIELD_ROWS["local"]:
+            assert torch.equal(parameter[: len(source.config.fields)], of_source[name])
+        else:
+            assert torch.equal(parameter, of_source[name])
 
 
 @pytest.mark.parametrize("layers", [(2, 1, 1), (1, 1, 2)])

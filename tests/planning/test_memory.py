@@ -10,7 +10,7 @@ from matey.parallel.topology import Topology
 from matey.planning.engine import read_engine
 from matey.planning.exchanges import plan_exchanges
 from matey.planning.machine import load_machine
-from matey.planning.memory import _adam_temporaries, plan_memory
+from matey.planning.memory import _gradient_copies, plan_memory
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
 from tests.support.memory_cases import RUN, SAMPLE
@@ -74,11 +74,11 @@ def check_engines(size, ranks, settings):
 
 
 def held_between_steps(plan, engine, num, own):
-    """Weights and optimizer, and where an engine keeps them its gradients and bucket: what AdamW needs less what it lets go."""
+    """Weights and optimizer, and where an engine keeps them its gradients and bucket."""
     held = plan.weights + plan.optimizer
     if engine.reduces_after_backward:
-        return held + plan.adam - _adam_temporaries(engine) * own - engine.value_bytes * num
-    return held + (plan.adam - _adam_temporaries(engine) * own if engine.stage == 3 else 0)
+        return held + 4 * num
+    return held + (plan.adam - _gradient_copies(engine) * own if engine.stage == 3 else 0)
 
 
 def check_messages(exchanges, traffic, name, tolerance=0.02):

@@ -81,8 +81,12 @@ def train_network(
         seconds: largest cost in seconds, reading included.
         now: the clock, which is read at the start and after every step; by default `clock` of the network's device.
     """
+    weights = list(peer.network.parameters())
+    is_real = all(
+        weight.is_floating_point() for weight in weights
+    )  # an FNO's are complex, for which there is no such kernel
     optimizer = torch.optim.AdamW(
-        peer.network.parameters(), settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY
+        weights, settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real
     )
     stream = micro_batches(data.mixture, 0, sys.maxsize, settings.batch, 1, 0, 1, bad_values=run.data.bad_values)
     now = now or clock(peer.device)
@@ -100,7 +104,7 @@ def train_network(
         loss = torch.cat(errors).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(peer.network.parameters(), CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
         optimizer.step()
         losses.append(loss.item())
         before, spent = spent, now() - start
