@@ -10,6 +10,7 @@ import pytest
 
 from matey.checkpoints import run_files
 from tests.support.paths import BIN, ROOT
+from tests.support.programs import cases_of, start_ranks
 
 
 def names_used(source):
@@ -102,9 +103,14 @@ def test_every_way_to_use_torch_distributed_is_found(source, expected):
     assert of_torch_distributed(source) == expected
 
 
+def test_importing_a_module_of_ours_changes_nothing_outside_it():
+    ((num_modules, changed),) = cases_of(start_ranks(1, "-m", "tests.support.import_effects"), "effects")
+    assert num_modules > 300 and changed == {}
+
+
 def test_importing_matey_needs_neither_deepspeed_nor_mpi():
     unwanted = ("deepspeed", "mpi4py", "matplotlib")
-    code = "from matey import MateyModel, open_dataset, rollout; import sys; print(*sys.modules)"
+    code = "from matey import MateyModel, open_dataset, rollout; import matey.train.pretrain, sys; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [name for name in unwanted if name in result.stdout.split()] == []
 

@@ -238,7 +238,7 @@ def _decoding(
             lambda: routes(beside, rank, found, ranks.place, frames, patches, reach),
         ),
         held=tuple(held),
-        local=tuple(TilesInBoxes.of(tiles, patches[0]) for tiles in held),
+        local=tuple(TilesInBoxes.dealt(tiles, patches[0]) for tiles in held),
         own=tuple(tiles.cells() for tiles in held),
         holders=tuple(found),
     )

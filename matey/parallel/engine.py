@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import deepspeed
 import torch
-from deepspeed.runtime.config_utils import DeepSpeedConfigModel
-from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -18,8 +15,14 @@ from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.collectives import rank
 from matey.parallel.compilation import said_when_locked
+from matey.parallel.package import deepspeed
 
-Engine: TypeAlias = deepspeed.DeepSpeedEngine
+if TYPE_CHECKING:
+    from deepspeed.runtime.config_utils import DeepSpeedConfigModel
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+Engine: TypeAlias = Any
+"""A ``deepspeed.DeepSpeedEngine``, which has no types of its own."""
 
 
 def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:
@@ -53,7 +56,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "steps_per_print": 10**9,
     }
     with said_when_locked() if is_compiled else nullcontext():
-        engine, *_ = deepspeed.initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
+        engine, *_ = deepspeed().initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
     return engine
 
 
@@ -129,9 +132,9 @@ def whole_parameters(engine: Engine) -> dict[str, Tensor]:
     for name, parameter in engine.module.named_parameters():
         whole = None
         if engine.bfloat16_enabled() and parameter.requires_grad:
-            whole = deepspeed.utils.safe_get_full_fp32_param(parameter).cpu()
+            whole = deepspeed().utils.safe_get_full_fp32_param(parameter).cpu()
         elif is_sliced:
-            with deepspeed.zero.GatheredParameters([parameter]):
+            with deepspeed().zero.GatheredParameters([parameter]):
                 whole = parameter.detach().to("cpu", copy=True) if rank() == 0 else None
         if whole is not None and rank() == 0:
             weights[name] = whole
@@ -144,7 +147,8 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     Raises:
         ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do.
     """
-    zero = _parse(DeepSpeedZeroConfig, config.get("zero_optimization", {}), "zero_optimization")
+    schema = deepspeed().runtime.zero.config.DeepSpeedZeroConfig
+    zero = _parse(schema, config.get("zero_optimization", {}), "zero_optimization")
     if is_bf16(config) and zero.stage == 0:
         raise ConfigError(
             "bf16 with ZeRO stage 0 takes an optimizer wrapper whose results drift from those of the other stages; "

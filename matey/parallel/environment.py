@@ -19,11 +19,12 @@ from matey.ending import end_process
 from matey.likely_place import is_task
 from matey.mistakes import nearest_name
 from matey.model.convolution import keep_all_bits
-from matey.parallel import CPU_WAS_CHOSEN, mpi, slurm
+from matey.parallel import mpi, slurm
 from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
 from matey.parallel.failure_watch import look_out, meeting, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
+from matey.parallel.package import deepspeed
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
 
@@ -31,7 +32,7 @@ from matey.parallel.signals import listen, stop_listening
 # is as good a source for another one; its ranks share it.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
-OF_TORCH = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     # torchrun listens itself, on behalf of rank 0.
     if environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         check_port_is_free(environment.port)
-    import deepspeed
-
+    package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # DeepSpeed calls collectives by names that newer PyTorch deprecates, which every rank would say of each of them.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
@@ -137,10 +137,10 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
         keep_all_bits()
     # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
     # memory for each rank outlive the run.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    package.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
     with meeting(environment.rank, environment.world_size):
-        deepspeed.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
+        package.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
     name_failures(environment.rank, environment.world_size)
     look_out()
     cores = cores_of_rank()
@@ -190,7 +190,7 @@ def _alone(variables: Mapping[str, str]) -> Environment:
 
 
 def _from_torch(variables: Mapping[str, str]) -> Environment:
-    missing = [name for name in OF_TORCH if name not in variables]
+    missing = [name for name in TORCH_VARIABLES if name not in variables]
     if missing:
         said = (
             "RANK and WORLD_SIZE are set"
@@ -264,7 +264,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
 
 
 def _count_devices(variables: Mapping[str, str]) -> int:
-    if CPU_WAS_CHOSEN:
+    if variables.get("DS_ACCELERATOR") == "cpu":
         return 0
     if is_task(variables):
         slurm.check_devices(variables, torch.cuda.device_count())

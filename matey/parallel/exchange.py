@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import deepspeed.comm as dist
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import get_backend
+
+from matey.parallel.package import deepspeed
 
 Group = Any  # a process group of torch.distributed
 
@@ -56,7 +57,7 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
     if min(counts) < longest:
         parts = torch.cat([_filled_up(part, longest) for part in parts.split(counts)])
     total = parts.new_empty(longest, *parts.shape[1:])
-    dist.reduce_scatter_fn(total, parts.contiguous(), group=group)
+    deepspeed().comm.reduce_scatter_fn(total, parts.contiguous(), group=group)
     return total[:own]
 
 
@@ -88,7 +89,7 @@ class _Gather(Function):
         ctx.counts, ctx.group, ctx.own = counts, group, len(rows)
         longest = max(counts)
         gathered = rows.new_empty(len(counts) * longest, *rows.shape[1:])
-        dist.all_gather_into_tensor(gathered, _filled_up(rows, longest), group=group)
+        deepspeed().comm.all_gather_into_tensor(gathered, _filled_up(rows, longest), group=group)
         if min(counts) == longest:
             return gathered
         parts = gathered.split(longest)
@@ -104,7 +105,7 @@ class _Sum(Function):
     @staticmethod
     def forward(ctx: Any, partial: Tensor, group: Group) -> Tensor:  # noqa: ANN401
         total = partial.clone()
-        dist.all_reduce(total, group=group)
+        deepspeed().comm.all_reduce(total, group=group)
         return total
 
     @staticmethod
@@ -114,7 +115,7 @@ class _Sum(Function):
 
 def _all_to_all(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: Group) -> Tensor:
     received = rows.new_empty(sum(receive), *rows.shape[1:])
-    dist.all_to_all_single(
+    deepspeed().comm.all_to_all_single(
         received, rows.contiguous(), output_split_sizes=list(receive), input_split_sizes=list(send), group=group
     )
     return received

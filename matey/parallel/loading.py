@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
 from matey.parallel.engine import Engine
+from matey.parallel.package import deepspeed
 
-# All that is neither a tensor nor plain Python in the files of DeepSpeed 0.19.
-CLASSES = [LossScaler, ZeroStageEnum, fragment_address]
 # DeepSpeed asks PyTorch to run whatever the files hold; the first variable is PyTorch's own way to overrule that, and the
 # second, which a site or a user may have set, the opposite: with both PyTorch refuses to load anything.
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-OF_THE_RUN = ("weight_decay", "betas", "eps", "factor")
-"""Settings of a group of parameters that the run's configuration gives; its rate is set in every step."""
+FROM_CONFIGURATION = ("weight_decay", "betas", "eps", "factor")
+"""Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
 
 
 def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
@@ -30,14 +26,24 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     Raises:
         UnpicklingError: a file holds an object of another class.
     """
-    settings = [{key: group[key] for key in OF_THE_RUN} for group in engine.optimizer.param_groups]
-    with _only_weights(), torch.serialization.safe_globals(CLASSES):
+    settings = [{key: group[key] for key in FROM_CONFIGURATION} for group in engine.optimizer.param_groups]
+    with _only_weights(), torch.serialization.safe_globals(_classes()):
         path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
     assert path is not None, "the files were seen to be there"
     # DeepSpeed puts those of the checkpoint in their place, which the configuration may have changed since.
     for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(of_group)
     return state
+
+
+def _classes() -> list[Any]:
+    """Return all that is neither a tensor nor plain Python in the files of DeepSpeed 0.19."""
+    deepspeed()
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from matey.config import ConfigError
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import Engine
+from matey.parallel.package import deepspeed
 
 Optimizer = Any  # one of DeepSpeed's, which says nothing of its types
 
@@ -121,7 +121,7 @@ def set_frozen(engine: Engine, weights: Mapping[str, Tensor]) -> None:
     """Set the parameters that are not trained. All ranks must call."""
     frozen = {name: p for name, p in engine.module.named_parameters() if not p.requires_grad}
     sliced = engine.zero_optimization_stage() == 3
-    with torch.no_grad(), deepspeed.zero.GatheredParameters(list(frozen.values()), modifier_rank=0, enabled=sliced):
+    with torch.no_grad(), deepspeed().zero.GatheredParameters(list(frozen.values()), modifier_rank=0, enabled=sliced):
         for name, parameter in frozen.items() if rank() == 0 or not sliced else ():
             parameter.copy_(weights[name])
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import deepspeed.comm
-from deepspeed.comm.comm import comms_logger, timers
+from matey.parallel.package import deepspeed
 
 Traffic = dict[str, dict[str, float]]
 
@@ -13,12 +12,12 @@ def count_traffic() -> None:
 
     Every collective then waits for its end, so that none overlaps with computing.
     """
-    deepspeed.comm.configure(enabled=True, prof_all=True)
+    deepspeed().comm.configure(enabled=True, prof_all=True)
 
 
 def stop_counting() -> None:
     """Turn the logger off."""
-    deepspeed.comm.configure(enabled=False)
+    deepspeed().comm.configure(enabled=False)
 
 
 def take_traffic() -> Traffic | None:
@@ -27,16 +26,17 @@ def take_traffic() -> Traffic | None:
     Bytes are those of this rank's messages as DeepSpeed sees them: what it puts into a call, its own share included. Seconds
     hold the waiting for ranks that come later.
     """
-    if not comms_logger.enabled:
+    comm = deepspeed().comm.comm
+    if not comm.comms_logger.enabled:
         return None
     traffic: Traffic = {}
-    for kind, by_size in comms_logger.comms_dict.items():
+    for kind, by_size in comm.comms_logger.comms_dict.items():
         calls = {size: counts[0] for size, counts in by_size.items()}
         traffic[kind] = {
             "bytes": sum(size * count for size, count in calls.items()),
             "calls": sum(calls.values()),
             # The latencies that the logger keeps add up all calls before (it reads its timer without setting it back).
-            "seconds": timers(kind).elapsed() / 1000,
+            "seconds": comm.timers(kind).elapsed() / 1000,
         }
-    comms_logger.comms_dict.clear()  # it keeps a latency for every call of a run
+    comm.comms_logger.comms_dict.clear()  # it keeps a latency for every call of a run
     return traffic

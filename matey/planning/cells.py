@@ -62,7 +62,7 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
     layout, frames = _in_one_batch(samples, patches)
     tiles = (tiles_of(layout, part, frames, patches, tile)[0] for part in own)
     return [
-        [[side.stop - side.start for side in part.box] for part in TilesInBoxes.of(of_rank, patches[0]).boxes]
+        [[side.stop - side.start for side in part.box] for part in TilesInBoxes.dealt(of_rank, patches[0]).boxes]
         for of_rank in tiles
     ]
 

@@ -40,7 +40,7 @@ class TilesInBoxes:
     order: Tensor | None
 
     @classmethod
-    def of(cls, tiles: Tiles, brick: Patch) -> TilesInBoxes:
+    def dealt(cls, tiles: Tiles, brick: Patch) -> TilesInBoxes:
         """Deal tiles out to boxes of coarsest patches."""
         if len(tiles.row) == math.prod(side.stop - side.start for side in tiles.in_box.box):
             return cls((tiles,), None)

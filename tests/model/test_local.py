@@ -53,7 +53,7 @@ def some(tiles, row):
 
 def changes(local, inputs, tiles, conditions, rows):
     """The changes in some tiles, from the inputs of whole fields."""
-    wide, tiles = [], [TilesInBoxes.of(part, part.tile) for part in tiles]
+    wide, tiles = [], [TilesInBoxes.dealt(part, part.tile) for part in tiles]
     for fields, part in zip(inputs, tiles, strict=True):
         whole_domain = Region.whole(fields, part.boxes[0].frames.periodic)
         wide.append(wide_inputs(whole_domain, part.boxes, local.ladder))

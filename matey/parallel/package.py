@@ -1,0 +1,29 @@
+"""DeepSpeed, imported on first use: importing a module of ours does not choose an accelerator."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import torch
+
+ACCELERATOR = "DS_ACCELERATOR"
+
+
+@cache
+def deepspeed() -> Any:  # noqa: ANN401
+    """Return the package ``deepspeed``.
+
+    While it is imported it searches for an accelerator, which takes seconds and prints, unless a variable names one. PyTorch
+    knows it already. The variable does not stay: jobs that this process starts may run where there are other devices.
+    """
+    is_chosen = ACCELERATOR in os.environ
+    if not is_chosen:
+        os.environ[ACCELERATOR] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        import deepspeed
+    finally:
+        if not is_chosen:
+            del os.environ[ACCELERATOR]
+    return deepspeed
