@@ -66,6 +66,8 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         "",
         f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
+        f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in each of "
+        f"{run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank",
         "",
         f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
         if planned.exchanges

@@ -12,13 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT_AT_ONCE = 2**24
-"""Cells of a grid up to which what is made in them is kept for the backward pass; beyond, slabs of a quarter of this are made
-again."""
+KEPT_AT_ONCE = 3 * 2**28
+"""Values of a sample, 3 GiB in float32, up to which what is made in the cells of a grid is kept for the backward pass; beyond,
+slabs that keep a quarter of this are made again."""
+
+
+def kept_by_scheme(inputs: int, channels: int, num_fields: int) -> int:
+    """Return the values that `matey.model.stencil` keeps for the backward pass in a cell: inputs, and what is seen of them."""
+    return inputs + 2 * channels + num_fields
+
+
+def kept_by_stage(inputs: int, channels: int, num_layers: int) -> int:
+    """Return the values that `matey.model.stage` keeps for the backward pass in a cell: inputs, window, and layers."""
+    return inputs + channels * (2 + 6 * num_layers)
 
 
 def in_slabs(
-    work: Callable[..., Tensor], fields: Sequence[Tensor], halos: Sequence[Sequence[int]], weights: Sequence[Tensor]
+    work: Callable[..., Tensor],
+    fields: Sequence[Tensor],
+    halos: Sequence[Sequence[int]],
+    weights: Sequence[Tensor],
+    kept: int,
 ) -> Tensor:
     """Return ``work(*fields, *weights)``, computed at once on a small grid.
 
@@ -27,38 +41,56 @@ def in_slabs(
         fields: ``(b, c, z, y, x)`` each.
         halos: cells ``z, y, x`` by which each of the fields reaches beyond the grid, on each side.
         weights: tensors that are the same in all cells.
+        kept: number of values that it keeps for the backward pass in a cell.
     """
-    if not is_large(fields[0], halos[0]):
+    if not is_large(grid_of(fields[0], halos[0]), kept):
         return work(*fields, *weights)
-    return _InSlabs.apply(work, halos, *fields, *weights)
+    return _InSlabs.apply(work, halos, kept, *fields, *weights)
 
 
-def is_large(field: Tensor, halo: Sequence[int]) -> bool:
-    """Whether the grid ``z, y, x`` between the halos of a field is taken in slabs."""
-    return math.prod(_grid(field, halo)) > KEPT_AT_ONCE
+def is_large(grid: Sequence[int], kept: int) -> bool:
+    """Whether a grid ``z, y, x`` is taken in slabs, where so many values are kept in a cell."""
+    return math.prod(grid) * kept > KEPT_AT_ONCE
+
+
+def slab_of(grid: Sequence[int], kept: int) -> tuple[int, int]:
+    """Return the axis across which a large grid is cut, its slowest, and how many layers of cells a slab has."""
+    axis = next((axis for axis, size in enumerate(grid) if size > 1), 0)
+    return axis, max(1, KEPT_AT_ONCE * grid[axis] // (4 * kept * math.prod(grid)))
+
+
+def grid_of(field: Tensor, halo: Sequence[int]) -> list[int]:
+    """Return the sizes ``z, y, x`` of the grid between the halos of a field."""
+    return [size - 2 * reach for size, reach in zip(field.shape[2:], halo, strict=True)]
 
 
 class _InSlabs(torch.autograd.Function):
     """See `in_slabs`."""
 
     @staticmethod
-    def forward(ctx: Any, work: Callable[..., Tensor], halos: Sequence[Sequence[int]], *inputs: Tensor) -> Tensor:  # noqa: ANN401
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        work: Callable[..., Tensor],
+        halos: Sequence[Sequence[int]],
+        kept: int,
+        *inputs: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(*inputs)
-        ctx.work, ctx.halos = work, halos
+        ctx.work, ctx.halos, ctx.kept = work, halos, kept
         fields, weights = inputs[: len(halos)], inputs[len(halos) :]
-        axis, slabs = _slabs(fields, halos)
+        axis, slabs = _slabs(fields, halos, kept)
         return torch.cat([work(*slab, *weights) for slab in slabs], dim=2 + axis)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        inputs, needed, count = ctx.saved_tensors, ctx.needs_input_grad[2:], len(ctx.halos)
+        inputs, needed, count = ctx.saved_tensors, ctx.needs_input_grad[3:], len(ctx.halos)
         fields, weights = inputs[:count], inputs[count:]
         totals = [torch.zeros_like(each) if need else None for each, need in zip(inputs, needed, strict=True)]
         # Where a field has no gradient, its own slabs stand for those of its gradient.
         into = [field if total is None else total for field, total in zip(fields, totals, strict=False)]
-        axis, slabs = _slabs(fields, ctx.halos)
+        axis, slabs = _slabs(fields, ctx.halos, ctx.kept)
         first = 0
-        for slab, of_slab in zip(slabs, _slabs(into, ctx.halos)[1], strict=True):
+        for slab, of_slab in zip(slabs, _slabs(into, ctx.halos, ctx.kept)[1], strict=True):
             with torch.enable_grad():
                 again = [
                     each.detach().requires_grad_(need) for each, need in zip((*slab, *weights), needed, strict=True)
@@ -71,19 +103,14 @@ class _InSlabs(torch.autograd.Function):
                 if need and total is not None:
                     total += next(found)
             first += length
-        return None, None, *totals
+        return None, None, None, *totals
 
 
-def _grid(field: Tensor, halo: Sequence[int]) -> list[int]:
-    return [size - 2 * reach for size, reach in zip(field.shape[2:], halo, strict=True)]
-
-
-def _slabs(fields: Sequence[Tensor], halos: Sequence[Sequence[int]]) -> tuple[int, list[list[Tensor]]]:
-    """Cut fields across their slowest axis, so that few cells of each slab lie between the halos; return the axis as well."""
-    sizes = _grid(fields[0], halos[0])
-    axis = next((axis for axis, size in enumerate(sizes) if size > 1), 0)
+def _slabs(fields: Sequence[Tensor], halos: Sequence[Sequence[int]], kept: int) -> tuple[int, list[list[Tensor]]]:
+    """Cut fields into slabs, each with its halos; return the axis that they are cut across as well."""
+    sizes = grid_of(fields[0], halos[0])
+    axis, layers = slab_of(sizes, kept)
     length = sizes[axis]
-    layers = max(1, KEPT_AT_ONCE * length // (4 * math.prod(sizes)))
     return axis, [
         [
             field.narrow(2 + axis, first, min(layers, length - first) + 2 * halo[axis])

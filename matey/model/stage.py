@@ -25,7 +25,7 @@ from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
 from matey.model.ladder import Ladder
 from matey.model.one_tensor import joined, packed
-from matey.model.slabs import in_slabs, is_large
+from matey.model.slabs import grid_of, in_slabs, is_large, kept_by_stage
 from matey.model.stencil import NUM_INPUTS
 
 
@@ -101,9 +101,12 @@ class Stage(nn.Module):
         if self.field_out is not None:
             weights.append(self.field_out[row.predicted].unflatten(2, _sides(self.step)))
         weights = [weight.to(wide.dtype) for weight in weights]
-        at_once = 1 if is_large(fields[0], self.reach) else len(wide)
+        kept = kept_by_stage(sum(each.shape[1] for each in fields), self.channels, len(self.mixes))
+        at_once = 1 if is_large(grid_of(fields[0], self.reach), kept) else len(wide)
         parts = zip(*(each.split(at_once) for each in (told.to(wide.dtype), *fields)), strict=True)
-        return joined([in_slabs(self._layers, part, halos, [of_samples, *weights]) for of_samples, *part in parts])
+        return joined(
+            [in_slabs(self._layers, part, halos, [of_samples, *weights], kept) for of_samples, *part in parts]
+        )
 
     def _window(self, row: Rows, dtype: torch.dtype) -> Tensor:
         """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, of the last stage, to changes."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
 from matey.model.one_tensor import packed
-from matey.model.slabs import in_slabs
+from matey.model.slabs import in_slabs, kept_by_scheme
 
 aten = torch.ops.aten
 
@@ -112,8 +112,9 @@ class Scheme(nn.Module):
         grid = [size - side + 1 for size, side in zip(wide.shape[2:], self.sides, strict=True)]
         # A few samples at a time: what is seen of them still lies in the cache when it is multiplied.
         number = max(1, CELLS_AT_ONCE // math.prod(grid))
+        kept = kept_by_scheme(wide.shape[1], self.channels, len(row.predicted))
         changes = [
-            in_slabs(_changes, [fields], [self.halo], [*of_samples, weight, bias])
+            in_slabs(_changes, [fields], [self.halo], [*of_samples, weight, bias], kept)
             for fields, *of_samples in zip(
                 *(values.split(number) for values in (wide, kernel, offset, out)), strict=True
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from matey.config import ConfigError, GroupSection, TrainSection
-from matey.mistakes import nearest_name
+from matey.mistakes import nearest_name, one_line
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.collectives import rank
@@ -55,9 +56,23 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 10**9,
     }
-    with said_when_locked() if is_compiled else nullcontext():
+    with said_when_locked() if is_compiled else nullcontext(), _wandb_in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
     return engine
+
+
+@contextmanager
+def _wandb_in_a_sentence() -> Iterator[None]:
+    """Turn an error of DeepSpeed's monitor for wandb into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        raise ConfigError(
+            f"wandb did not start ({one_line(error)}); without a network or a key set WANDB_MODE=offline, or set wandb.enabled "
+            "to false in the DeepSpeed JSON."
+        ) from error
 
 
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from matey.planning.exchanges import RECOMPUTED, Exchange, plan_exchanges
 from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
+from matey.planning.preparation import preparation_bytes
 from matey.planning.workload import Workload, load_workload
 from matey.train.memory import group_size
 
@@ -79,6 +80,7 @@ class Estimate:
             all devices of the ranks could do at their peak in that time.
         days: days that all steps of the run take.
         read_bytes: bytes of float32 that a rank reads for a step.
+        preparation_bytes: bytes of main memory that a process takes to read and prepare a micro-batch of a rank.
     """
 
     ranks: int
@@ -95,6 +97,7 @@ class Estimate:
     mfu: float
     days: float
     read_bytes: float
+    preparation_bytes: float
 
     @property
     def fits(self) -> bool:
@@ -179,6 +182,7 @@ def estimate(
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
+        preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
     )
 
 

@@ -11,6 +11,7 @@ from matey.model.decoding import block_shapes
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
+from matey.planning.samples import Sample
 from matey.planning.workload import Workload
 from matey.train.memory import activation_bytes
 
@@ -136,17 +137,22 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     Its part of the normalised history, of what is given with it, of the target and of the last frame (what it sees around its
     cells is counted with what it keeps of them); where histories are unrolled first, what it read of them and of the target.
     """
+    most = 0.0
+    for sample in workload.samples:
+        t, z, y, x = sample.window
+        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
+        read_by = 1 if sample.num_given else ways  # all, where fields are given
+        most = max(most, field_bytes(workload, sample) / ways + 4 * read / read_by * z * y * x)
+    return most
+
+
+def field_bytes(workload: Workload, sample: Sample) -> float:
+    """Return the bytes of a sample's normalised history, target and last frame in float32, and of the plan of its cells."""
     shapes = block_shapes(workload.config)
     # Each block, and each of the tiles, has a number for each neighbour; levels that are added have blocks of their own. Every
     # cell has a weight and a mark.
     add_levels = workload.config.tokens.set == "mul"
     maps = [2 * len(list(directions(shape.margin))) / math.prod(shape.cells) + 1 for shape in shapes]
     of_cell = (sum(maps) if add_levels else max(maps)) + 1 / 4
-    values = 0.0
-    for sample in workload.samples:
-        t, z, y, x = sample.window
-        frames = (t * sample.num_inputs + 2 * sample.num_fields + of_cell) / ways
-        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
-        read_by = 1 if sample.num_given else ways  # all, where fields are given
-        values = max(values, (frames + read / read_by) * z * y * x)
-    return 4 * values
+    t, z, y, x = sample.window
+    return 4 * (t * sample.num_inputs + 2 * sample.num_fields + of_cell) * z * y * x

@@ -16,7 +16,7 @@ from matey.model.embedding import PatchEmbedding
 from matey.model.ladder import Ladder
 from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
-from matey.model.slabs import KEPT_AT_ONCE
+from matey.model.slabs import is_large, kept_by_scheme, kept_by_stage, slab_of
 from matey.model.stencil import NUM_INPUTS
 
 Costs = tuple[int, int, int]
@@ -71,16 +71,17 @@ class LocalCosts:
         """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
 
         What the windows are cut from, and what is seen in them; products and their mix are computed again, but those of a
-        network are kept. Of a large grid (`KEPT_AT_ONCE`) it is what a scheme sees beyond its inputs, which are there anyhow.
+        network are kept. Of a large grid (see `is_large`) it is what a scheme sees beyond its inputs, which are there anyhow.
         """
         kept = 0
         for number, predicted in enumerate(self._predicted(box)):
             cells, told = math.prod(predicted), self._told(number, num_fields)
-            if cells > KEPT_AT_ONCE:
+            of_cell = self._kept(number, num_inputs, num_fields)
+            if is_large(predicted, of_cell):
                 # With their gradients; a scheme keeps a copy of its inputs beside what it is told.
                 kept += 2 * cells * (told + NUM_INPUTS * num_inputs * (told > 0 and not self.ladder.layers))
             else:
-                kept += cells * self._kept(number, num_inputs, num_fields)
+                kept += cells * of_cell
         return kept
 
     def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
@@ -89,8 +90,9 @@ class LocalCosts:
         for number, predicted in enumerate(self._predicted(box)):
             cells, kept = math.prod(predicted), self._kept(number, num_inputs, num_fields)
             seen = 2 * self.channels[number] + num_fields
-            if cells > KEPT_AT_ONCE:  # in slabs, which are seen again
-                cells, seen = KEPT_AT_ONCE // 4, seen + kept
+            if is_large(predicted, kept):  # in slabs, which are seen again
+                axis, layers = slab_of(predicted, kept)
+                cells, seen = cells // predicted[axis] * layers, seen + kept
             made = max(made, seen * cells)
         return made
 
@@ -116,10 +118,10 @@ class LocalCosts:
 
     def _kept(self, number: int, num_inputs: int, num_fields: int) -> int:
         """Return the values of a mean that a scheme keeps for the backward pass where the grid is not large."""
-        channels, told = self.channels[number], self._told(number, num_fields)
+        channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
         if self.ladder.layers:
-            return NUM_INPUTS * num_inputs + told + channels * (2 + 6 * self.ladder.layers[number])
-        return NUM_INPUTS * num_inputs + told + 2 * channels + num_fields
+            return kept_by_stage(inputs, channels, self.ladder.layers[number])
+        return kept_by_scheme(inputs, channels, num_fields)
 
     def _finds(self, number: int, num_fields: int) -> int:
         """Return how many values a scheme finds in a mean."""

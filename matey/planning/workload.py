@@ -224,12 +224,17 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
 
 def _of_box(workload: Workload, sample: Sample, number: int, *box: int) -> int:
     """Return the values that a rank sees and keeps of a box of cells ``z, y, x`` of so many samples that it predicts."""
+    local = workload.operations.local
+    kept = 0 if local is None else local.keeps(sample.num_inputs, sample.num_fields, box)
+    return number * (seen_around(workload, sample, box) + kept)
+
+
+def seen_around(workload: Workload, sample: Sample, box: Sequence[int]) -> int:
+    """Return the values of the last frames that decoders and local operator see around a box of cells ``z, y, x``."""
     local, halos = workload.operations.local, [shape.halo for shape in block_shapes(workload.config)]
     around = (size + 2 * max(reach) for size, *reach in zip(box, *halos, strict=True))
-    values = sample.num_inputs * math.prod(around)
-    if local is not None:
-        values += local.sees(sample.num_inputs, box) + local.keeps(sample.num_inputs, sample.num_fields, box)
-    return number * values
+    seen = sample.num_inputs * math.prod(around)
+    return seen if local is None else seen + local.sees(sample.num_inputs, box)
 
 
 def _of_windows(values: Tensor, level: Tensor) -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
-from matey.parallel.engine import build_engine, parameter_groups
+from matey.parallel.engine import _wandb_in_a_sentence, build_engine, parameter_groups
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
 
@@ -77,3 +77,19 @@ def test_the_weights_are_put_together_on_rank_zero_alone():
     assert len(cases) == 7
     for name, (wrong, num_bytes, grown) in cases.items():
         assert wrong == [] and grown < num_bytes / 2, (name, wrong, num_bytes, grown)
+
+
+def test_what_wandb_does_not_start_for_is_said_in_a_sentence(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"wandb did not start \(No API key.*\); without a network or a key set WANDB_MODE"
+    ):
+        with _wandb_in_a_sentence():
+            wandb.init(project="matey")
+    with pytest.raises(KeyError), _wandb_in_a_sentence():
+        raise KeyError("something else")

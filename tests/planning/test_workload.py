@@ -8,10 +8,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from matey import MateyModel
+from matey import MateyConfig, MateyModel
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
-from matey.model.slabs import KEPT_AT_ONCE
+from matey.model.slabs import KEPT_AT_ONCE, kept_by_scheme
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
 from matey.planning.samples import Assumed, samples_of
@@ -130,8 +130,19 @@ def test_of_a_large_grid_the_local_operator_keeps_no_more_than_slabs(side):
     local = count_operations(Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config()).local
     cells = side**3
     kept = local.keeps(2, 2, (side,) * 3) + local.makes(2, 2, (side,) * 3)
-    assert (kept > 2 * local.channels[0] * cells) == (cells < KEPT_AT_ONCE)
+    assert (kept > 2 * local.channels[0] * cells) == (cells * kept_by_scheme(4, local.channels[0], 2) < KEPT_AT_ONCE)
     assert 2 * 2 * cells < local.sees(2, (side,) * 3) < 2 * 2 * 1.5 * cells
+
+
+@pytest.mark.parametrize("layers", [[], [2]])
+def test_what_the_local_operator_keeps_at_most_is_the_same_for_schemes_and_stages(layers):
+    config = Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config().to_dict()
+    config |= {"local_scales": [1], "local_cascade": True, "local_layers": layers}
+    local = count_operations(MateyConfig(**config)).local
+    sides = [(side,) * 3 for side in range(100, 400, 5)]
+    kept, made = ([of(2, 2, grid) for grid in sides] for of in (local.keeps, local.makes))
+    assert 0.9 * KEPT_AT_ONCE < max(kept) <= KEPT_AT_ONCE
+    assert all(made[number] < KEPT_AT_ONCE for number, values in enumerate(kept) if not values)
 
 
 def test_a_run_waits_for_the_ranks_with_most_tokens(run_yaml):

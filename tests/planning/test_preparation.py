@@ -1,0 +1,59 @@
+"""Main memory that is planned for a preparation, beside what a fresh process takes for it."""
+
+import json
+import sys
+
+import pytest
+
+from matey.benchmark.speed_cases import Case
+from matey.planning.preparation import preparation_bytes
+from matey.planning.samples import samples_of
+from matey.planning.workload import Workload
+from tests.support.programs import start
+from tests.support.proved import PROVED
+
+CASES = [
+    Case("micro", grid=(512, 512), batch=1),
+    Case("micro", grid=(384, 384), batch=2, frames=2, fields=8, scheme="avit"),
+    Case("micro", grid=(512, 512), batch=1, frames=2, fields=1, patches=(4,)),
+    Case("micro", grid=(512, 512), batch=1, frames=16, fields=2, tokens="mul", patches=(32, 8)),
+    Case("micro", grid=(64, 64, 64), batch=1, tokens="mix", patches=(16, 8)),
+    Case("micro", grid=(64, 64, 64), batch=1, frames=8, fields=1, tokens="mix", patches=(16, 8)),
+]
+MEASURE = """
+import json, sys
+import torch
+from matey.benchmark.machine import memory, return_freed_memory
+from matey.benchmark.speed_cases import Case
+from matey.model.prepare import prepare
+torch.set_num_threads(1)
+return_freed_memory(at_once=True)
+prepare([Case("micro", grid=(32, 32)).make_batch()], Case("micro").make_config())  # reads in the libraries' code
+for settings in json.loads(sys.argv[1]):
+    case = Case.from_json(settings)
+    batch, config = case.make_batch(), case.make_config()
+    before = memory("cpu")
+    prepared = prepare([batch], config)
+    print(memory("cpu", peak=True) - before)
+    del prepared
+"""
+
+
+def test_a_preparation_takes_the_memory_that_is_planned():
+    result = start([sys.executable, "-c", MEASURE, json.dumps([case.to_json() for case in CASES])], timeout=600)
+    assert result.returncode == 0, result.stderr
+    for case, peak in zip(CASES, map(int, result.stdout.split()), strict=True):
+        config = case.make_config()
+        samples = tuple(samples_of(case.make_batch(), config))
+        planned = preparation_bytes(Workload(config, samples), case.batch, 1)
+        measured = peak + case.batch * samples[0].num_bytes  # the fields are there already
+        PROVED.append(f"{case.tokens} {case.grid}: planned over measured preparation {planned / measured:.2f}")
+        assert planned == pytest.approx(measured, rel=0.15), case
+
+
+def test_ranks_that_share_samples_share_their_preparation():
+    case = CASES[0]
+    config = case.make_config()
+    workload = Workload(config, tuple(samples_of(case.make_batch(), config)))
+    whole = preparation_bytes(workload, 2, 1)
+    assert preparation_bytes(workload, 2, 4) == whole / 4 and preparation_bytes(workload, 1, 1) == whole / 2
