@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from matey.config.loading import BEFORE_THE_KEY, sentences
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
+from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
 
@@ -67,6 +68,8 @@ class MateyConfig(PretrainedConfig):
         local_layers: layers of products after the window of each scheme, as many as ``local_scales``; with them the cascade is
             a network, see `matey.model.stage`, of which ``local`` is the number of features of a cell. Empty: it is none.
         statistics: whether the network is told the scales that the normalisation takes out of a sample.
+        scales: ranges of these scales in training, by field, see `matey.model.scales`; one beyond is told as the nearest
+            within. None: there are none.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).
         drop_path: probability that a sample skips a residual of the last block in training; it rises linearly from 0 in the
@@ -98,6 +101,7 @@ class MateyConfig(PretrainedConfig):
         local_cascade: bool = False,
         local_layers: Sequence[int] = (),
         statistics: bool = True,
+        scales: Ranges | None = None,
         predict: str = "rate",
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
@@ -126,7 +130,7 @@ class MateyConfig(PretrainedConfig):
         self.local = local
         self.local_scales, self.local_cascade = list(local_scales), local_cascade
         self.local_layers = list(local_layers)
-        self.statistics = statistics
+        self.statistics, self.scales = statistics, scales
         self.predict = predict
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
@@ -191,6 +195,8 @@ class MateyConfig(PretrainedConfig):
                 f"local_layers are one number for each of the {len(self.local_scales)} local_scales {self.local_scales}, got "
                 f"{self.local_layers}."
             )
+        if self.scales is not None:
+            check_ranges(self.scales)
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from matey.model.given import Rows
 from matey.model.module_list import ModuleList
-from matey.tokens.normalisation import Normalisation
+from matey.model.scales import NUM_SCALES
 from matey.tokens.patches import Patch, factor_stages
 from matey.tokens.positions import fourier_features
 
@@ -110,33 +110,25 @@ class LeadTimeEmbedding(nn.Module):
 class ConditionEmbedding(nn.Module):
     """The scales that the normalisation takes out of a sample, which its physics depends on: a wave's speed on the depth.
 
-    Each field adds its own, by name: mean over deviation, the deviation, and the last change over the deviation, the latter
-    two as logarithms.
+    Each field adds its own, by name, see `matey.model.scales`.
     """
-
-    NUM_STATISTICS = 3
-    # Natural logarithms of deviations beyond this tell of rounding, not of physics.
-    LARGEST_LOG = 16.0
 
     def __init__(self, num_fields: int, width: int) -> None:
         super().__init__()
-        self.field_weight = nn.Parameter(torch.empty(num_fields, self.NUM_STATISTICS, width))
+        self.field_weight = nn.Parameter(torch.empty(num_fields, NUM_SCALES, width))
         self.contract = nn.Linear(width, width)
 
-    def forward(self, normalisations: Sequence[Normalisation], rows: Sequence[Rows]) -> Tensor:
-        """Map the statistics of the samples of every batch to ``(b, e)``, batch after batch.
+    def forward(self, scales: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
+        """Map the scales of the samples of every batch to ``(b, e)``, batch after batch.
 
         Args:
-            normalisations: the statistics of all inputs of each batch.
+            scales: ``(b, f, 3)``, the scales of all inputs of each batch.
             rows: the rows of each batch's fields in the vocabulary.
         """
         added = []
-        for of_batch, row in zip(normalisations, rows, strict=True):
-            mean, std, change = of_batch.mean, of_batch.std, of_batch.change
-            log = std.log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
-            statistics = torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1) / 2  # (b, f, 3)
+        for of_batch, row in zip(scales, rows, strict=True):
             weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))
-            added.append(torch.einsum("b f s, f s e -> b e", statistics.to(weight.dtype), weight))
+            added.append(torch.einsum("b f s, f s e -> b e", (of_batch / 2).to(weight.dtype), weight))
         return self.contract(F.gelu(torch.cat(added)))
 
 

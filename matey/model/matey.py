@@ -203,7 +203,7 @@ class MateyModel(PreTrainedModel):
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
-            conditions = conditions + self.conditions(prepared.statistics, prepared.rows)
+            conditions = conditions + self.conditions(prepared.scales, prepared.rows)
         if self.told is not None:
             assert prepared.parameters is not None, "what was prepared for a model without parameters"
             conditions = conditions + self.told(prepared.parameters)

@@ -24,6 +24,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
+from matey.model.scales import scales_of, within
 from matey.model.seen import Seen, see
 from matey.model.sequence_group import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
@@ -82,7 +83,8 @@ class Prepared:
         samples: description of the samples of each batch.
         rows: the rows of each batch's fields in the vocabulary.
         normalisations: the statistics of each batch.
-        statistics: the statistics of all inputs of each batch: of its history, then of what is given.
+        scales: ``(b, f, 3)``, the scales of all inputs of each batch, within their ranges: of its history, then of what is
+            given.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
         frames: the frames of each batch.
         seen: part of the fields of each batch that this rank sees.
@@ -94,7 +96,7 @@ class Prepared:
     samples: tuple[Samples, ...]
     rows: tuple[Rows, ...]
     normalisations: tuple[Normalisation, ...]
-    statistics: tuple[Normalisation, ...]
+    scales: tuple[Tensor, ...]
     parameters: Tensor | None
     frames: tuple[Frames, ...]
     seen: tuple[Seen, ...]
@@ -177,13 +179,18 @@ class StepPlan:
     ) -> Prepared:
         """Return the micro-batch with what the rank sees of it, and the given fields of each batch if there are any."""
         device, names = token_batch.layout.row.device, config.parameters
+        rows = tuple(rows_of(batch, config, device) for batch in samples)
+        inputs = (
+            own if of_batch is None else of_batch.statistics_beside(own)
+            for own, of_batch in zip(token_batch.normalisations, given, strict=True)
+        )
         return Prepared(
             samples=tuple(samples),
-            rows=tuple(rows_of(batch, config, device) for batch in samples),
+            rows=rows,
             normalisations=token_batch.normalisations,
-            statistics=tuple(
-                own if of_batch is None else of_batch.statistics_beside(own)
-                for own, of_batch in zip(token_batch.normalisations, given, strict=True)
+            scales=tuple(
+                within(scales_of(normalisation), row.inputs, config.fields, config.scales)
+                for normalisation, row in zip(inputs, rows, strict=True)
             ),
             parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
             frames=token_batch.frames,

@@ -35,6 +35,7 @@ from matey.train.memory import group_size
 from matey.train.network import check_attention
 from matey.train.resume import RunError
 from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
+from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate
 
@@ -93,6 +94,8 @@ def _train_in(
 ) -> bool:
     """Train in a folder that is this run's alone; return whether training is done."""
     windows, scales = validation_windows(run, data), loss_scales(run, data)
+    if model.config.statistics:
+        model.config.scales = seen_scales(run, data, model.config.scales)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 

@@ -130,6 +130,7 @@ def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(ru
     from matey.config import load_config
     from matey.metrics import nrmse
     from matey.train.run_data import loss_scales, open_data, sample_of
+    from matey.train.seen_scales import seen_scales
 
     config = run_yaml(
         tokens={"values": "raw"},
@@ -139,9 +140,11 @@ def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(ru
     result = succeed(pretrain(config, launcher=(sys.executable, "-m", "tests.launch.counting_blocks")))
     assert "calls of blocks in training: 24" in result.stdout  # of 4 blocks, 3 steps, forward and backward
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000003"]
-    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["tokens"]["values"] == "raw"
+    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert written["tokens"]["values"] == "raw"
     run = load_config(config)
     data = open_data(run)
+    assert written["scales"] == seen_scales(run, data, None)
     # The first step is taken by a model that is persistence.
     scale = loss_scales(run, data)["shallow_water"]
     errors = torch.cat(

@@ -1,0 +1,76 @@
+"""The scales that the normalisation takes out of a sample, as the network is told them, and their ranges in training.
+
+A network that is told of a scale that it never saw makes of it what it will: fields in other units would have forecasts of any
+size. So a scale beyond the range that a field had in training is told as the nearest within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from matey.tokens.normalisation import Normalisation
+
+NUM_SCALES = 3
+# Natural logarithms of deviations beyond this tell of rounding, not of physics.
+LARGEST_LOG = 16.0
+
+Ranges: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
+"""Smallest and largest values of the three scales of each field by its name, ``[[low] * 3, [high] * 3]``."""
+
+
+def scales_of(normalisation: Normalisation) -> Tensor:
+    """Return the scales ``(b, f, 3)`` of each sample and field.
+
+    Its mean over its deviation (inverse hyperbolic sine), its deviation, and its last change over its deviation (logarithms).
+    """
+    mean, std, change = normalisation.mean, normalisation.std, normalisation.change
+    log = std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+    return torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1)
+
+
+def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges | None) -> Tensor:
+    """Return scales ``(b, f, 3)`` within the ranges of their fields; fields without a range keep theirs.
+
+    Args:
+        scales: the scales of the samples of a batch.
+        rows: ``(f,)``, the rows of its fields in the vocabulary.
+        fields: the vocabulary.
+        ranges: the ranges; None: there are none.
+    """
+    if not ranges:
+        return scales
+    everything = [[-torch.inf] * NUM_SCALES, [torch.inf] * NUM_SCALES]
+    bounds = scales.new_tensor([ranges.get(name, everything) for name in fields])[rows]  # (f, 2, 3)
+    return torch.minimum(torch.maximum(scales, bounds[:, 0]), bounds[:, 1])
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Raise ValueError unless ranges are, for each field, three finite numbers and three that are not smaller."""
+    for name, bounds in ranges.items():
+        try:
+            low, high = torch.tensor(bounds, dtype=torch.float64).view(2, NUM_SCALES)
+            is_range = bool(low.isfinite().all() and high.isfinite().all() and (low <= high).all())
+        except (TypeError, ValueError, RuntimeError):
+            is_range = False
+        if not is_range:
+            raise ValueError(f"scales of {name!r} must be [[low, low, low], [high, high, high]], got {bounds!r}.")
+
+
+def ranges_of(scales: Tensor, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Return the ranges of scales ``(b, f, 3)`` of some fields."""
+    low, high = scales.amin(dim=0).tolist(), scales.amax(dim=0).tolist()
+    return {name: [low[number], high[number]] for number, name in enumerate(names)}
+
+
+def united(found: Iterable[Ranges]) -> dict[str, list[list[float]]]:
+    """Return ranges that hold all of some."""
+    total: dict[str, list[list[float]]] = {}
+    for ranges in found:
+        for name, (low, high) in ranges.items():
+            lows, highs = total.get(name, [low, high])
+            total[name] = [[*map(min, lows, low)], [*map(max, highs, high)]]
+    return total
