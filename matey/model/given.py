@@ -54,12 +54,6 @@ class Given:
         values = self.normalisation.apply(self.values)
         return torch.cat([normalised, values.expand(-1, normalised.shape[1], -1, -1, -1, -1)], dim=2)
 
-    def statistics_beside(self, other: Normalisation) -> Normalisation:
-        """Return the statistics of the fields of a history and of these."""
-        own = self.normalisation
-        pairs = ((other.mean, own.mean), (other.std, own.std), (other.change, own.change))
-        return Normalisation(*(torch.cat(pair, dim=1) for pair in pairs))
-
 
 def rows_of(batch: Samples, config: MateyConfig, device: torch.device) -> Rows:
     """Find the rows of the fields of a batch.
@@ -101,6 +95,15 @@ def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
     if values.shape[1] < batch.num_frames:  # as those of as many frames would be
         statistics = replace(statistics, change=SMALLEST_CHANGE * statistics.std)
     return Given(values, statistics)
+
+
+def with_given(of_history: Normalisation, given: Given | None) -> Normalisation:
+    """Return the statistics of the fields of a history, then of those that are given."""
+    if given is None:
+        return of_history
+    one, other = of_history, given.normalisation
+    pairs = ((one.mean, other.mean), (one.std, other.std), (one.change, other.change))
+    return Normalisation(*(torch.cat(pair, dim=1) for pair in pairs))
 
 
 def parameters_of(batch: Samples, names: Sequence[str], device: torch.device) -> Tensor:

@@ -22,9 +22,9 @@ from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
-from matey.model.given import Given, Rows, given_of, parameters_of, rows_of
+from matey.model.given import Given, Rows, given_of, parameters_of, rows_of, with_given
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
-from matey.model.scales import scales_of, within
+from matey.model.scales import told
 from matey.model.seen import Seen, see
 from matey.model.sequence_group import HandOver, Plan, RankGroup
 from matey.nested import with_tensors
@@ -83,8 +83,7 @@ class Prepared:
         samples: description of the samples of each batch.
         rows: the rows of each batch's fields in the vocabulary.
         normalisations: the statistics of each batch.
-        scales: ``(b, f, 3)``, the scales of all inputs of each batch, within their ranges: of its history, then of what is
-            given.
+        scales: ``(b, f, 3)``, scales of all inputs of each batch within their ranges: of its history, then of what is given.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
         frames: the frames of each batch.
         seen: part of the fields of each batch that this rank sees.
@@ -180,18 +179,12 @@ class StepPlan:
         """Return the micro-batch with what the rank sees of it, and the given fields of each batch if there are any."""
         device, names = token_batch.layout.row.device, config.parameters
         rows = tuple(rows_of(batch, config, device) for batch in samples)
-        inputs = (
-            own if of_batch is None else of_batch.statistics_beside(own)
-            for own, of_batch in zip(token_batch.normalisations, given, strict=True)
-        )
+        inputs = map(with_given, token_batch.normalisations, given)
         return Prepared(
             samples=tuple(samples),
             rows=rows,
             normalisations=token_batch.normalisations,
-            scales=tuple(
-                within(scales_of(normalisation), row.inputs, config.fields, config.scales)
-                for normalisation, row in zip(inputs, rows, strict=True)
-            ),
+            scales=told(inputs, [row.inputs for row in rows], config.fields, config.scales),
             parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
             frames=token_batch.frames,
             seen=tuple(seen),

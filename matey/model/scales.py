@@ -32,6 +32,14 @@ def scales_of(normalisation: Normalisation) -> Tensor:
     return torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1)
 
 
+def told(
+    normalisations: Iterable[Normalisation], rows: Sequence[Tensor], fields: Sequence[str], ranges: Ranges | None
+) -> tuple[Tensor, ...]:
+    """Return the scales of every batch as the network is told them, see `within`."""
+    each = zip(normalisations, rows, strict=True)
+    return tuple(within(scales_of(normalisation), row, fields, ranges) for normalisation, row in each)
+
+
 def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges | None) -> Tensor:
     """Return scales ``(b, f, 3)`` within the ranges of their fields; fields without a range keep theirs.
 

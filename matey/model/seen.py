@@ -20,7 +20,7 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
-from matey.model.given import Given
+from matey.model.given import Given, with_given
 from matey.model.ladder import ENDS, Ladder, wide_inputs
 from matey.model.local import local_inputs
 from matey.tokens.boxes import TilesInBoxes
@@ -95,9 +95,9 @@ def see(
         tiles: tiles that hold own cells.
         config: the configuration of the model.
     """
-    normalised, statistics = normalisation.apply(batch.history), normalisation
+    normalised, statistics = normalisation.apply(batch.history), with_given(normalisation, given)
     if given is not None:
-        normalised, statistics = given.beside(normalised), given.statistics_beside(normalisation)
+        normalised = given.beside(normalised)
     extended = extend(normalised, frames.covered, frames.periodic)
     recent = Region.whole(normalised[:, -2:], frames.periodic)
     return Seen(
