@@ -82,3 +82,14 @@ def united(found: Iterable[Ranges]) -> dict[str, list[list[float]]]:
             lows, highs = total.get(name, [low, high])
             total[name] = [[*map(min, lows, low)], [*map(max, highs, high)]]
     return total
+
+
+def widened(ranges: Ranges, margin: float) -> dict[str, list[list[float]]]:
+    """Return ranges that reach further on each side, by a part ``margin`` of what they span."""
+    return {
+        name: [
+            [a - margin * (b - a) for a, b in zip(low, high, strict=True)],
+            [b + margin * (b - a) for a, b in zip(low, high, strict=True)],
+        ]
+        for name, (low, high) in ranges.items()
+    }

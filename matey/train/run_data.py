@@ -113,11 +113,6 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
     return _windows_of(run, data.all_sets, held_back)
 
 
-def training_windows(run: RunConfig, data: RunData) -> list[Window]:
-    """Return windows of ``data.sets`` that are spread over what is trained on."""
-    return _windows_of(run, data.sets, [split.train for split in data.splits])
-
-
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     """Return the error that counts as a loss of 1 for each system, as ``train.loss`` asks for.
 
@@ -126,7 +121,7 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     """
     loss: Loss = LOSSES[run.train.loss]
     if loss.balanced:
-        windows = training_windows(run, data)
+        windows = _windows_of(run, data.sets, [split.train for split in data.splits])
         errors = persistence_by_system(data.sets, windows, run.data.history, loss)
         if still := [system for system, of_leads in errors.items() if 0 in of_leads.values()]:
             raise ConfigError(

@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import torch
 
 from matey.config import RunConfig
-from matey.data.reading import read_windows
+from matey.data.reading import read_windows, sound_windows
 from matey.data.trajectories import TrajectorySet
-from matey.data.windows import Window
-from matey.model.scales import Ranges, ranges_of, scales_of, united
+from matey.data.windows import Window, spread_windows
+from matey.model.scales import Ranges, ranges_of, scales_of, united, widened
 from matey.parallel.collectives import shared_out
 from matey.tokens.normalisation import normalisation_of
-from matey.train.run_data import RunData, training_windows
+from matey.train.run_data import RunData
 
-LARGEST_FRAME = 2**28
-"""Cells of a frame beyond which a set is not looked at, and its fields have no range: one rank would hold whole frames."""
+MOST_WINDOWS, FEWEST_WINDOWS = 1000, 200
+"""Numbers of windows of a set: few would miss first frames of trajectories, where fields often change most."""
+MOST_VALUES = 2**30
+"""Values of a set that are read. Where that is less than the fewest windows hold, its fields have no range."""
+MARGIN = 0.1
+"""Part of a range by which it is wider on each side than what was found."""
 
 
 def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[str, list[list[float]]]:
     """Return the ranges of scales in the training data, together with those ``before``, which a pretrained model has.
 
-    Those of the windows that the loss is balanced by, of the last two frames of each history; fields that are given have none.
-    The ranks share the reading; all must call.
+    Of the last two frames of histories that are spread over what is trained on; fields that are given have none. The ranks
+    share the reading; all must call.
     """
-    num_frames = min(run.data.history, 2)
-    windows = [
-        replace(window, start=window.start + run.data.history - num_frames)
-        for window in training_windows(run, data)
-        if math.prod(data.sets[window.set_index].trajectories[window.trajectory].grid) <= LARGEST_FRAME
-    ]
+    num_frames, windows = min(run.data.history, 2), list[Window]()
+    for index, (source, split) in enumerate(zip(data.sets, data.splits, strict=True)):
+        largest = max(math.prod(source.trajectories[trajectory].grid) for trajectory in split.train)
+        count = min(MOST_WINDOWS, MOST_VALUES // ((num_frames + 1) * len(source.fields) * largest))
+        if count >= FEWEST_WINDOWS:
+            windows += spread_windows(source, split.train, num_frames, 1, count, set_index=index)
+    if run.data.bad_values == "skip":
+        windows = sound_windows(data.sets, windows, num_frames, shared_out)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
     try:
         found = shared_out(partial(_ranges, data.sets, num_frames), windows)
     finally:
         torch.set_num_threads(threads)
-    return united([before or {}, *found])
+    return united([before or {}, widened(united(found), MARGIN)])
 
 
 def _ranges(sets: Sequence[TrajectorySet], num_frames: int, window: Window) -> Ranges:
