@@ -19,7 +19,7 @@ from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
 from matey.entry_point import entry_point
 from matey.evaluate.forecasts.formats import check_path
-from matey.likely_place import likely_place
+from matey.likely_place import looks_for_all
 from matey.report.film_formats import film_problem
 
 
@@ -29,7 +29,7 @@ def main() -> int:
     args = parse_arguments()
     check_device(args.device)
     is_run(args.checkpoint)  # raises where it holds nothing that could forecast
-    if likely_place()[0] == 0:  # one looks for all
+    if looks_for_all():
         check_found(args.data)
     check_path(args.out, overwrite=args.overwrite)
     if args.animate is not None and (problem := film_problem(args.animate)):

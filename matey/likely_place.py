@@ -31,6 +31,15 @@ def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
+def looks_for_all(variables: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process looks at disks for all ranks before they meet: alone, or first of those that end together.
+
+    Tasks of srun end together only if it is told so. They look once they have met, so that none waits for one that has ended.
+    """
+    rank, world_size = likely_place(variables)
+    return rank == 0 and (world_size == 1 or not is_task(variables))
+
+
 def is_task(variables: Mapping[str, str]) -> bool:
     """Whether srun started this process: not a shell, and not a launcher that srun, or such a shell, had started."""
     if any(name in variables for name in STARTERS):

@@ -1,6 +1,6 @@
 """What a run cannot do without, found before PyTorch is imported: a model to start from, data, a folder that can be written.
 
-Settings are the same for all ranks. At what lies on disks the first one looks for all.
+Settings are the same for all ranks. At what lies on disks the first one looks for all, tasks of srun once they have met.
 """
 
 from __future__ import annotations

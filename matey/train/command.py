@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.ending import end_with_error
-from matey.likely_place import likely_place
+from matey.likely_place import likely_place, looks_for_all
 from matey.mistakes import Mistake
 from matey.train.beforehand import check_disks
 
@@ -53,7 +53,7 @@ def read_settings(
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check_monitors(deepspeed_config, args.deepspeed_config)
         check(run)
-        if likely_place()[0] == 0:
+        if looks_for_all():
             check_disks(run, only_describe=args.describe)
     except Mistake as error:
         sys.exit(end_with_error(*likely_place(), f"error: {error}"))
