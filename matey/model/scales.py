@@ -58,13 +58,14 @@ def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges |
 
 def check_ranges(ranges: Ranges) -> None:
     """Raise ValueError unless ranges are, for each field, three finite numbers and three that are not smaller."""
+    if not isinstance(ranges, Mapping):
+        raise ValueError(f"scales must name fields, each with [[low, low, low], [high, high, high]], got {ranges!r}.")
     for name, bounds in ranges.items():
         try:
-            low, high = torch.tensor(bounds, dtype=torch.float64).view(2, NUM_SCALES)
-            is_range = bool(low.isfinite().all() and high.isfinite().all() and (low <= high).all())
-        except (TypeError, ValueError, RuntimeError):
-            is_range = False
-        if not is_range:
+            found = torch.tensor(bounds, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            found = torch.empty(0)
+        if found.shape != (2, NUM_SCALES) or not found.isfinite().all() or (found[0] > found[1]).any():
             raise ValueError(f"scales of {name!r} must be [[low, low, low], [high, high, high]], got {bounds!r}.")
 
 

@@ -28,26 +28,26 @@ MARGIN = 0.1
 def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[str, list[list[float]]]:
     """Return the ranges of scales in the training data, together with those ``before``, which a pretrained model has.
 
-    Of the last two frames of histories that are spread over what is trained on; fields that are given have none. The ranks
-    share the reading; all must call.
+    Those of histories that are spread over what is trained on; fields that are given have none. The ranks share the reading;
+    all must call.
     """
-    num_frames, windows = min(run.data.history, 2), list[Window]()
+    history, windows = run.data.history, list[Window]()
     for index, (source, split) in enumerate(zip(data.sets, data.splits, strict=True)):
         largest = max(math.prod(source.trajectories[trajectory].grid) for trajectory in split.train)
-        count = min(MOST_WINDOWS, MOST_VALUES // ((num_frames + 1) * len(source.fields) * largest))
+        count = min(MOST_WINDOWS, MOST_VALUES // ((history + 1) * len(source.fields) * largest))
         if count >= FEWEST_WINDOWS:
-            windows += spread_windows(source, split.train, num_frames, 1, count, set_index=index)
+            windows += spread_windows(source, split.train, history, 1, count, set_index=index)
     if run.data.bad_values == "skip":
-        windows = sound_windows(data.sets, windows, num_frames, shared_out)
+        windows = sound_windows(data.sets, windows, history, shared_out)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
     try:
-        found = shared_out(partial(_ranges, data.sets, num_frames), windows)
+        found = shared_out(partial(_ranges, data.sets, history), windows)
     finally:
         torch.set_num_threads(threads)
     return united([before or {}, widened(united(found), MARGIN)])
 
 
-def _ranges(sets: Sequence[TrajectorySet], num_frames: int, window: Window) -> Ranges:
-    (batch,) = read_windows(sets, [window], num_frames)
+def _ranges(sets: Sequence[TrajectorySet], history: int, window: Window) -> Ranges:
+    (batch,) = read_windows(sets, [window], history)
     return ranges_of(scales_of(normalisation_of(batch.history)), batch.fields)

@@ -55,7 +55,16 @@ def test_ranges_of_several_batches_hold_all_of_them(batch):
 
 
 @pytest.mark.parametrize(
-    "bounds", [[[0, 0], [1, 1]], [[1, 0, 0], [0, 0, 0]], [[0, 0, 0], [1, 1, float("inf")]], "all", 3]
+    "bounds",
+    [
+        [[0, 0], [1, 1]],
+        [[1, 0, 0], [0, 0, 0]],
+        [[0, 0, 0], [1, 1, float("inf")]],
+        "all",
+        3,
+        [0, 0, 0, 1, 1, 1],
+        [[0, 0, 0], [10**400, 1, 1]],
+    ],
 )
 def test_ranges_that_are_none_are_refused_with_what_they_should_be(bounds):
     with pytest.raises(
@@ -68,3 +77,9 @@ def test_a_saved_model_keeps_its_ranges(tmp_path, batch):
     model = model_with(ranges_in(batch))
     model.save_pretrained(tmp_path)
     assert MateyConfig.from_pretrained(tmp_path).scales == model.config.scales
+
+
+@pytest.mark.parametrize("ranges", [3, "all", [[0, 0, 0], [1, 1, 1]]])
+def test_ranges_without_names_of_fields_are_refused(ranges):
+    with pytest.raises(ValueError, match="scales must name fields, each with .*, got"):
+        MateyConfig(fields=["density"], scales=ranges)

@@ -10,15 +10,17 @@ from matey.train.seen_scales import seen_scales
 
 
 def ranges_by_hand(path, trajectories, history):
-    """Smallest and largest scales of all pairs of frames that have a target, and a margin, read from the file itself."""
+    """Smallest and largest scales of all histories that have a target, and a margin, read from the file itself."""
     found = []
     with h5py.File(path) as file:
         for trajectory in trajectories:
             frames = file[f"{trajectory:04d}/data"][..., 0].astype(np.float64)
-            for last in range(min(history, 2) - 1, len(frames) - 1):
-                pair = frames[last - 1 : last + 1]
-                change = np.sqrt(np.mean((pair[1] - pair[0]) ** 2))
-                found.append([np.arcsinh(pair.mean() / pair.std()), np.log(pair.std()), np.log(change / pair.std())])
+            for last in range(history - 1, len(frames) - 1):
+                known = frames[last + 1 - history : last + 1]
+                change = np.sqrt(np.mean((known[-1] - known[-2]) ** 2))
+                found.append(
+                    [np.arcsinh(known.mean() / known.std()), np.log(known.std()), np.log(change / known.std())]
+                )
     low, high = np.min(found, axis=0), np.max(found, axis=0)
     return [low - 0.1 * (high - low), high + 0.1 * (high - low)]
 

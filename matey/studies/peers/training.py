@@ -82,9 +82,8 @@ def train_network(
         now: the clock, which is read at the start and after every step; by default `clock` of the network's device.
     """
     weights = list(peer.network.parameters())
-    is_real = all(
-        weight.is_floating_point() for weight in weights
-    )  # an FNO's are complex, for which there is no such kernel
+    # An FNO's weights are complex, for which there is no such kernel.
+    is_real = all(weight.is_floating_point() for weight in weights)
     optimizer = torch.optim.AdamW(
         weights, settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real
     )
