@@ -47,7 +47,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "torch_adam": not is_compiled,
     }
     if not is_compiled:
-        adam["fused"] = True  # all moments of a parameter in one pass: a tenth of a small model's step
+        adam["fused"] = True  # all of a parameter in one pass: a third of the time that it takes operation by operation
     config = {
         **deepspeed_config,
         "train_micro_batch_size_per_gpu": train.micro_batch,
