@@ -34,6 +34,8 @@ def main() -> int:
     args.rollout_lead = parse_rollout_lead(args.rollout_lead, at_least(0, "--rollout", args.rollout))
     at_least(1, "--max-windows", args.max_windows)
     at_least(1, "--batch", args.batch)
+    at_least(1, "--every", args.every)
+    at_least(1, "--means", args.means)
     check_device(args.device)
     check_found_data(args)
     from matey.commands.evaluate import main as evaluate
@@ -98,6 +100,20 @@ def parse_arguments() -> argparse.Namespace:
         default="refuse",
         help="trajectories of --data that the run trained on, known by their first frames: refused, left out, or scored all "
         "the same (%(default)s)",
+    )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="score on every N-th frame of the data, which becomes a snapshot (1)",
+    )
+    parser.add_argument(
+        "--means",
+        type=int,
+        default=1,
+        metavar="N",
+        help="score on means of N cells along each axis, a coarser grid (1)",
     )
     parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")

@@ -18,6 +18,7 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
+from matey.data.coarsened import CoarsenedTrajectories
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
 from matey.evaluate.evaluation import Evaluation, Protocol
@@ -47,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
         Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder), facts_of(trained))
         for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
     ]
+    data = coarsened(args, data)
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
@@ -82,6 +84,14 @@ def main(args: argparse.Namespace) -> int:
     )
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
     return 0
+
+
+def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
+    """Return the selection as the command line asks to see it: every so-many-th frame, means of cells."""
+    if args.every == args.means == 1:
+        return data
+    views = [CoarsenedTrajectories(each, args.every, args.means) for each in data.sets]
+    return replace(data, sets=tuple(views), notes=(*data.notes, f"The data is seen coarser: {views[0].view}."))
 
 
 def alone_text(evaluation: Evaluation, label: str) -> str:

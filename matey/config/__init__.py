@@ -15,6 +15,7 @@ from matey.config.loading import (
 from matey.config.network_sections import ModelSection, TokenSet, TokensSection
 from matey.config.schema import (
     CheckpointBlocks,
+    CoarsenedSection,
     DataSection,
     DataSet,
     FinetuneSection,
@@ -27,6 +28,7 @@ from matey.config.schema import (
 
 __all__ = [
     "CheckpointBlocks",
+    "CoarsenedSection",
     "ConfigError",
     "DataDescription",
     "DataSection",

@@ -32,6 +32,20 @@ class DataSet(Section):
     )
 
 
+class CoarsenedSection(Section):
+    """The training data once more, coarser in time or space."""
+
+    frames: int = Field(1, ge=1, le=1024, description="frames of the data from one to the next: 2 takes every other")
+    cells: int = Field(1, ge=1, le=1024, description="cells along each axis that are averaged to one")
+    weight: float = Field(gt=0, le=1e9, description="factor of its share of the samples, beside 1 of the data as it is")
+
+    @model_validator(mode="after")
+    def _coarser(self) -> CoarsenedSection:
+        if self.frames == self.cells == 1:
+            raise ValueError("frames and cells are 1, which leaves the data as it is; set one of them to 2 or more")
+        return self
+
+
 class DataSection(Section):
     """The training data."""
 
@@ -51,6 +65,9 @@ class DataSection(Section):
     changed: Literal["refuse", "keep"] = Field(
         "refuse",
         description="rule on --resume for files that came, went or changed: refuse, or keep what was held out and train on new",
+    )
+    coarsened: tuple[CoarsenedSection, ...] = Field(
+        (), description="coarser views of every data set to train on as well, for other grids and time steps"
     )
     temperature: float = Field(
         0.0,

@@ -30,7 +30,14 @@ ORDER = 2
 
 
 class Mixture:
-    """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size."""
+    """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size.
+
+    Attributes:
+        sets: the data sets.
+        train: indices of the trajectories of each set that are drawn from.
+        num_frames: frames of history, ``T``.
+        shares: share of the samples that each set has.
+    """
 
     def __init__(
         self,
@@ -73,7 +80,7 @@ class Mixture:
         assert lead_max >= 1, f"lead_max is {lead_max}"
         self.sets = tuple(sets)
         self.num_frames = num_frames
-        self._train = tuple(tuple(trajectories) for trajectories in train_trajectories)
+        self.train = tuple(tuple(trajectories) for trajectories in train_trajectories)
         # Over the largest size, whose power would overflow by itself.
         shares = np.asarray(weights) * (np.asarray(sizes) / max(sizes)) ** temperature
         self.shares = tuple((shares / shares.sum()).tolist())
@@ -141,7 +148,7 @@ class Mixture:
     def _draw(self, step: int, slot: int, attempt: int, set_index: int, draw: int) -> Window:
         # Slots from 1 on: NumPy takes [seed, step], from which the step draws, and [seed, step, 0, 0] for the same.
         random = np.random.default_rng([self._seed, step, slot + 1, attempt])
-        trajectory = self._train[set_index][random.integers(len(self._train[set_index]))]
+        trajectory = self.train[set_index][random.integers(len(self.train[set_index]))]
         about = self.sets[set_index].trajectories[trajectory]
         lead = int(random.integers(1, min(self._lead_max, about.num_frames - self.num_frames), endpoint=True))
         start = int(random.integers(num_starts(about, self.num_frames, follow=lead)))

@@ -86,7 +86,7 @@ def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[S
     config = model_config(run)
     check_fit(config, data.all_sets)
     start = time.perf_counter()
-    batches = read_windows(data.sets, data.mixture.global_batch(0, num_samples), run.data.history)
+    batches = read_windows(data.mixture.sets, data.mixture.global_batch(0, num_samples), run.data.history)
     rate = sum(batch.history.nbytes + batch.known_target.nbytes for batch in batches) / (time.perf_counter() - start)
     return config, _spread([sample for batch in batches for sample in samples_of(batch, config)]), rate
 
@@ -97,9 +97,12 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
     network = config = model_config(run)
     if config.tokens.rule == "threshold":
         config = _with_share(config, assumed.refined)
-    last = len(assumed.grids) - 1
-    windows = [(run.data.history, *assumed.grids[min(number, last)]) for number in range(len(run.data.sets))]
-    for window, data in zip(windows, run.data.sets, strict=True):
+    last, count = len(assumed.grids) - 1, len(run.data.sets)
+    of_sets = list(zip(run.data.sets, (assumed.grids[min(number, last)] for number in range(count)), strict=True))
+    views = [(1, 1.0), *((view.cells, view.weight) for view in run.data.coarsened)]
+    drawn = [(data, _coarser(grid, cells), data.weight * weight) for cells, weight in views for data, grid in of_sets]
+    windows = [(run.data.history, *grid) for _, grid, _ in drawn]
+    for window, (data, *_) in zip(windows, drawn, strict=True):
         try:
             check_window(window, config.patches, config.refinement)
         except ValueError as error:
@@ -108,13 +111,19 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
     most = max(math.prod(patch_grid(cover(window, finest), finest)) for window in windows)
     num_samples = min(num_samples, max(MOST_PATCHES // most, 1 if len(windows) == 1 else 4 * len(windows)))
     random = torch.Generator().manual_seed(0)
-    weights = torch.tensor([data.weight for data in run.data.sets])
+    weights = torch.tensor([weight for *_, weight in drawn])
     points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
     samples = []
     for index in torch.searchsorted(weights.cumsum(0), points).tolist():
         layout = _layout_by_chance(windows[index], config, random)
-        samples.append(Sample(run.data.sets[index].path, windows[index], assumed.num_fields, layout))
+        samples.append(Sample(drawn[index][0].path, windows[index], assumed.num_fields, layout))
     return network, _spread(samples)
+
+
+def _coarser(grid: tuple[int, int, int], cells: int) -> tuple[int, int, int]:
+    """Return the grid of means of so many cells along each axis that has several."""
+    z, y, x = (-(-size // cells) if size > 1 else 1 for size in grid)
+    return z, y, x
 
 
 def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, random: torch.Generator) -> TokenLayout:

@@ -18,10 +18,13 @@ from matey.train.run_data import RunData
 def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Topology, first_step: int) -> str:
     """Return the lines that open a run: data, model, batch."""
     lines = []
-    sets, shares = run_data.sets, run_data.mixture.shares
+    sets, mixture = run_data.sets, run_data.mixture
+    shares = mixture.shares[: len(sets)]
     for data, split, share, section in zip(sets, run_data.splits, shares, run.data.sets, strict=True):
         counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
+    for data, share in list(zip(mixture.sets, mixture.shares, strict=True))[len(sets) :]:
+        lines.append(f"{data.system}: {share:.1%} of the samples")
     learnt = {name for data in sets for name in data.fields}
     for data, path in zip(run_data.others, run.data.validate_on, strict=True):
         names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matey.checkpoints.run_files import INDEX
-from matey.config import ConfigError, RunConfig
+from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset
+from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.index import Index
 from matey.data.mixture import Mixture
 from matey.data.reading import read_windows, sound_windows
@@ -35,7 +36,7 @@ class RunData:
         sets: the data sets that are trained on.
         splits: the split of the trajectories of each of these sets.
         others: the data sets that are only validated on.
-        mixture: the stream of samples.
+        mixture: the stream of samples: of those sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
         index: descriptions of the files, kept in the run's folder.
         notes: sentences about the source of the splits, if there is anything to say.
@@ -80,10 +81,11 @@ def open_data(run: RunConfig) -> RunData:
     if others:
         done_by_rank_zero(lambda: _check_others(run, sets, others))
     splits, record, notes = split_run(run, sets)
+    views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
     mixture = Mixture(
-        sets,
-        [split.train for split in splits],
-        [data.weight for data in run.data.sets],
+        [data for data, _, _ in views],
+        [train for _, train, _ in views],
+        [weight for _, _, weight in views],
         run.data.history,
         run.data.lead_max,
         run.train.seed,
@@ -94,7 +96,7 @@ def open_data(run: RunConfig) -> RunData:
 
 def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
     """Read a micro-batch of a step, the same on every rank."""
-    return read_windows(data.sets, data.mixture.global_batch(step, run.train.micro_batch), run.data.history)
+    return read_windows(data.mixture.sets, data.mixture.global_batch(step, run.train.micro_batch), run.data.history)
 
 
 def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
@@ -121,15 +123,29 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     """
     loss: Loss = LOSSES[run.train.loss]
     if loss.balanced:
-        windows = _windows_of(run, data.sets, [split.train for split in data.splits])
-        errors = persistence_by_system(data.sets, windows, run.data.history, loss)
+        windows = _windows_of(run, data.mixture.sets, data.mixture.train)
+        errors = persistence_by_system(data.mixture.sets, windows, run.data.history, loss)
         if still := [system for system, of_leads in errors.items() if 0 in of_leads.values()]:
             raise ConfigError(
                 f"train.loss is {run.train.loss!r} and divides by the error of persistence, but {still[0]} does not change; "
                 "leave its data out, or set train.loss to 'nrmse'."
             )
         return {system: LossScale.through(of_leads) for system, of_leads in errors.items()}
-    return dict.fromkeys((source.system for source in data.sets), LossScale())
+    return dict.fromkeys((source.system for source in data.mixture.sets), LossScale())
+
+
+def _views(
+    run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], view: CoarsenedSection | None
+) -> Iterator[tuple[TrajectorySet, tuple[int, ...], float]]:
+    """Yield each data set in a coarser view, or as it is; the trajectories of it to train on; and its weight."""
+    for data, split, section in zip(sets, splits, run.data.sets, strict=True):
+        if view is None:
+            yield data, split.train, section.weight
+        else:
+            coarser = CoarsenedTrajectories(data, view.frames, view.cells)
+            # A step changes more or less there: the loss has a scale of its own.
+            coarser.system = f"{data.system}, {coarser.view}"
+            yield coarser, split.train, section.weight * view.weight
 
 
 def _check_others(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequence[TrajectorySet]) -> None:

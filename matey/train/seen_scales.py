@@ -31,18 +31,18 @@ def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[st
     Those of histories that are spread over what is trained on; fields that are given have none. The ranks share the reading;
     all must call.
     """
-    history, windows = run.data.history, list[Window]()
-    for index, (source, split) in enumerate(zip(data.sets, data.splits, strict=True)):
-        largest = max(math.prod(source.trajectories[trajectory].grid) for trajectory in split.train)
+    history, windows, sets = run.data.history, list[Window](), data.mixture.sets
+    for index, (source, train) in enumerate(zip(sets, data.mixture.train, strict=True)):
+        largest = max(math.prod(source.trajectories[trajectory].grid) for trajectory in train)
         count = min(MOST_WINDOWS, MOST_VALUES // ((history + 1) * len(source.fields) * largest))
         if count >= FEWEST_WINDOWS:
-            windows += spread_windows(source, split.train, history, 1, count, set_index=index)
+            windows += spread_windows(source, train, history, 1, count, set_index=index)
     if run.data.bad_values == "skip":
-        windows = sound_windows(data.sets, windows, history, shared_out)
+        windows = sound_windows(sets, windows, history, shared_out)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
     try:
-        found = shared_out(partial(_ranges, data.sets, history), windows)
+        found = shared_out(partial(_ranges, sets, history), windows)
     finally:
         torch.set_num_threads(threads)
     return united([before or {}, widened(united(found), MARGIN)])

@@ -6,6 +6,8 @@ import shutil
 import sys
 from argparse import Namespace
 
+import h5py
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -117,6 +119,24 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
     assert [(r["field"], r["kind"], r["lead"]) for r in records] == [("water_height", "lead", 2), ("all", "lead", 2)]
     assert records[0]["num_windows"] == 5 * (NUM_FRAMES - 2 - 2 + 1)
     assert "diffusion_reaction" not in out
+
+
+def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate):
+    status, out, error = evaluate(
+        *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
+        *("--leads", "1", "--rollout", "0", "--every", "3", "--means", "2"),
+    )
+    assert status == 0 and "seen coarser: every 3 frames, means of 2 cells along each axis." in out, error
+    with h5py.File(folder / "shallow_water" / "2D_rdb_NA_NA.h5") as file:
+        frames = np.stack(
+            [file[f"{number:04d}/data"][::3, ..., 0] for number in range(5)]
+        )  # 4 frames: 2 windows of 2 and 1
+    frames = frames.reshape(5, 4, 8, 2, 8, 2).mean(axis=(3, 5))
+    change, size = (np.sqrt((each**2).mean(axis=(2, 3))) for each in (frames[:, 2:] - frames[:, 1:-1], frames[:, 2:]))
+    record = json.loads((tmp_path / "metrics.json").read_text())[0]
+    assert record["num_windows"] == 10 and record["persistence_nrmse"] == pytest.approx(
+        (change / size).mean(), rel=1e-4
+    )
 
 
 def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, tmp_path, evaluate):

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from matey.config import ConfigError, load_config
+from matey.data.reading import read_windows
 from matey.data.trajectories import DataError
 from matey.train.loss import LossScale
 from matey.train.pretrain import pretrain
 from matey.train.run_data import loss_scales, open_data, validation_windows
+from tests.support.runs import metrics, succeed
+from tests.support.runs import pretrain as start_run
 from tests.support.small_files import write_swe, write_waves
 
 
@@ -22,12 +25,12 @@ def still(path, trajectories=slice(None)):
             group["data"][:] = group["data"][:1]
 
 
-def persistence(path, trajectories, history, lead):
+def persistence(path, trajectories, history, lead, every=1):
     """Mean over all windows of a lead of how far the target is from the last frame, both read from the file itself."""
     errors = []
     with h5py.File(path) as file:
         for trajectory in trajectories:
-            frames = file[f"{trajectory:04d}/data"][..., 0].astype(np.float64)
+            frames = file[f"{trajectory:04d}/data"][::every, ..., 0].astype(np.float64)
             for last in range(history - 1, len(frames) - lead):
                 error = np.linalg.norm(frames[last + lead] - frames[last])
                 errors.append(error / np.linalg.norm(frames[last + lead]))
@@ -44,6 +47,40 @@ def test_a_balanced_loss_is_in_units_of_persistence_on_the_training_windows(run_
     assert list(scales) == ["shallow_water"]
     assert scales["shallow_water"].at(torch.tensor([1.0, 2.0])).tolist() == pytest.approx(expected, rel=1e-5)
     assert loss_scales(load_config(run_yaml(train={"loss": "nrmse"})), data) == {"shallow_water": LossScale()}
+
+
+def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own(run_yaml, tmp_path):
+    coarsened = [{"frames": 2, "weight": 0.5}, {"cells": 4, "weight": 0.25}]
+    run = load_config(run_yaml(data={"coarsened": coarsened}, train={"loss": "balanced", "validation_windows": 1000}))
+    data = open_data(run)
+    assert data.mixture.shares == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert [each.system for each in data.sets] == ["shallow_water"] and data.mixture.train == (
+        data.splits[0].train,
+    ) * 3
+    windows = data.mixture.global_batch(0, 70)
+    batches = read_windows(data.mixture.sets, windows, 2)
+    assert sorted((batch.num_samples, batch.grid[1:]) for batch in batches) == [
+        (10, (4, 4)),
+        (20, (16, 16)),
+        (40, (16, 16)),
+    ]
+    scales = loss_scales(run, data)
+    assert list(scales) == [source.system for source in data.mixture.sets] and len(scales) == 3
+    path = tmp_path / "swe" / "2D_rdb_NA_NA.h5"
+    expected = [persistence(path, data.splits[0].train, history=2, lead=1, every=every) for every in (1, 2)]
+    assert [scale.at(torch.ones(1)).item() for scale in scales.values()][:2] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_run_with_coarser_views_says_so_and_is_validated_on_the_data_as_it_is(run_yaml, tmp_path):
+    data = {"coarsened": [{"frames": 2, "cells": 2, "weight": 1}]}
+    result = succeed(start_run(run_yaml(data=data, train={"loss": "balanced"})))
+    assert "shallow_water, every 2 frames, means of 2 cells along each axis: 50.0% of the samples" in result.stdout
+    assert metrics(tmp_path / "run", "valid_nrmse_by_system")[4].keys() == {"shallow_water"}
+
+
+def test_a_view_that_is_not_coarser_is_refused(run_yaml):
+    with pytest.raises(ConfigError, match=r"data.coarsened.0.*frames and cells are 1"):
+        load_config(run_yaml(data={"coarsened": [{"weight": 1}]}))
 
 
 def test_a_balanced_loss_of_a_system_that_stands_still_is_refused(run_yaml, tmp_path):

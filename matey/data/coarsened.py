@@ -1,0 +1,83 @@
+"""A data set seen more coarsely: every so-many-th frame, means of cells.
+
+A model that meets one grid and one time step in training fails on others without a word; the same data, coarser, is what there
+is more of without another simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from matey.data.trajectories import Cells, DataError, Trajectory, TrajectorySet
+
+
+class CoarsenedTrajectories(TrajectorySet):
+    """Every so-many-th frame of the trajectories of a set, and means over blocks of its cells.
+
+    Attributes:
+        view: what was done, in words.
+    """
+
+    def __init__(self, source: TrajectorySet, frames: int = 1, cells: int = 1) -> None:
+        """Coarsen ``source``.
+
+        Args:
+            source: the set.
+            frames: its frames from one to the next; the first of a trajectory stays the first.
+            cells: its cells along each axis, of those that have several, that a mean is taken of.
+
+        Raises:
+            DataError: a grid does not divide into such blocks.
+        """
+        words = [f"every {frames} frames"] * (frames > 1) + [f"means of {cells} cells along each axis"] * (cells > 1)
+        self.view = ", ".join(words) or "as it is"
+        self.system, self.fields, self.units = source.system, source.fields, source.units
+        self.length_unit, self.time_unit = source.length_unit, source.time_unit
+        self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
+        self._source, self._frames, self._cells = source, frames, cells
+        self.trajectories = tuple(self._coarser(about) for about in source.trajectories)
+
+    def _coarser(self, about: Trajectory) -> Trajectory:
+        z, y, x = (self._block(size) for size in about.grid)
+        if any(size % block for size, block in zip(about.grid, (z, y, x), strict=True)):
+            raise DataError(
+                f"{about.label}: expected a grid that divides into blocks of {self._cells} cells along each axis, got "
+                f"{' x '.join(map(str, about.grid))}; choose another number of cells."
+            )
+        step_z, step_y, step_x = about.spacing
+        return replace(
+            about,
+            num_frames=(about.num_frames - 1) // self._frames + 1,
+            grid=(about.grid[0] // z, about.grid[1] // y, about.grid[2] // x),
+            spacing=(step_z * z, step_y * y, step_x * x),
+            time_step=about.time_step * self._frames,
+        )
+
+    def _block(self, size: int) -> int:
+        return self._cells if size > 1 else 1
+
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        of_source = self._source.trajectories[trajectory].grid
+        z, y, x = (
+            slice(side.start * self._block(size), side.stop * self._block(size))
+            for side, size in zip(cells, of_source, strict=True)
+        )
+        first, last = start * self._frames, (stop - 1) * self._frames
+        frames = self._source._read_frames(trajectory, first, last + 1, (z, y, x))[:: self._frames]
+        return self._means(frames, of_source)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+        about = self._source.trajectories[trajectory]
+        first, last = start * self._frames, (stop - 1) * self._frames
+        values = self._source._read_given(trajectory, name, first, last + 1)[:: self._frames]
+        return self._means(np.broadcast_to(values, (len(values), *about.grid)), about.grid)
+
+    def _means(self, values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+        """Return the means of blocks along the last three axes."""
+        z, y, x = (self._block(size) for size in grid)
+        *others, num_z, num_y, num_x = values.shape
+        blocks = np.asarray(values, np.float32).reshape(*others, num_z // z, z, num_y // y, y, num_x // x, x)
+        return blocks.mean(axis=(-5, -3, -1))
