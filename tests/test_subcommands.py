@@ -83,7 +83,7 @@ def test_a_wheel_in_a_new_environment_simulates_trains_and_forecasts(tmp_path):
     build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run([sys.executable, "-m", *build], check=True)
     (wheel,) = tmp_path.glob("matey_pde-*.whl")
-    assert wheel.stat().st_size < 4_000_000
+    assert wheel.stat().st_size < 4_500_000  # of which the model takes 3.3
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
     (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     install = ["pip", "--python", tmp_path / "env/bin/python", "install", "--quiet", "--no-deps", wheel]

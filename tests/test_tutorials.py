@@ -1,5 +1,8 @@
 """The notebooks of examples/ run as they stand, and what they claim holds."""
 
+import ast
+import importlib
+import json
 import re
 import shutil
 
@@ -31,6 +34,17 @@ def executed(tmp_path_factory):
         return "".join(output.get("text", "") for output in outputs), [each.get("data", {}) for each in outputs]
 
     return run
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_imports_is_there(name):
+    cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        for alias in node.names:
+            assert hasattr(importlib.import_module(node.module), alias.name), f"{node.module} has no {alias.name}"
 
 
 @pytest.mark.slow

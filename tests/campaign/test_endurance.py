@@ -44,7 +44,9 @@ def test_memory_descriptors_and_threads_are_level_after_the_first_steps(tmp_path
     late = [usage for step, usage in seen if step > first]
     assert early and late, f"too few looks: {len(early)} and {len(late)}"
     memory, descriptors, threads = map(max, zip(*early, strict=True))
-    most, most_descriptors, most_threads = map(max, zip(*late, strict=True))
+    most = max(usage[0] for usage in late)
     assert most <= memory + SLACK_BYTES, f"{memory:,} bytes grew to {most:,}"
-    assert most_descriptors <= descriptors and most_threads <= threads, (descriptors, threads, late[-1])
+    # A look falls into a save now and then, when more is open. What leaks with each of the 80 saves stays open between them.
+    kept = [min(usage[which] for usage in late[-len(late) // 4 :]) for which in (1, 2)]
+    assert kept[0] <= descriptors and kept[1] <= threads, (descriptors, threads, kept)
     held[f"{(most - memory) / 2**20:+.1f} MiB after the first {first}"] += num_steps

@@ -79,7 +79,8 @@ def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
         root = tmp_path / str(num_ranks)
         saved = run_cases(num_ranks, [["save", kind] for kind in others], root)
         hold_saved(saved)
-        for new_ranks, sizes in ((1, [1]), (2, [1, 2]), (4, [2, 4])):
+        # One rank's checkpoints go on in the smaller groups of new ranks, those of two ranks in the larger.
+        for new_ranks, sizes in ((1, [1]), (2, [num_ranks]), (4, [2 * num_ranks])):
             cases = [
                 ["resume", kind, f"{source}_universal", size]
                 for source, targets in others.items()
