@@ -18,7 +18,7 @@ class CoarsenedTrajectories(TrajectorySet):
     """Every so-many-th frame of the trajectories of a set, and means over blocks of its cells.
 
     Attributes:
-        view: what was done, in words.
+        view: frames and cells that are left, in words.
     """
 
     def __init__(self, source: TrajectorySet, frames: int = 1, cells: int = 1) -> None:

@@ -33,9 +33,7 @@ class Mixture:
     """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size.
 
     Attributes:
-        sets: the data sets.
         train: indices of the trajectories of each set that are drawn from.
-        num_frames: frames of history, ``T``.
         shares: share of the samples that each set has.
     """
 
@@ -75,7 +73,6 @@ class Mixture:
                 raise DataError(f"The weight of {source.system} must be positive, got {weight}; or leave the set out.")
             if len(trajectories) == 0:
                 raise DataError(f"No trajectory of {source.system} is left for training; raise its train fraction.")
-            # Raises where a trajectory is too short for a window.
             sizes.append(sum(num_starts(source.trajectories[t], num_frames, follow=1) for t in trajectories))
         assert lead_max >= 1, f"lead_max is {lead_max}"
         self.sets = tuple(sets)
