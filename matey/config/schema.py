@@ -192,8 +192,8 @@ class FinetuneSection(Section):
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
     local: Literal["pretrained", "features", "new"] | None = Field(
         None,
-        description="weights of the local operator: as pretrained; features, all but those that make changes of fields, which "
-        "start at zero; or new. By default features where a predicted field is new, else as pretrained",
+        description="weights of the local operator: as pretrained; features, those that find what changes may depend on, while "
+        "what makes changes of it starts at zero; or new. By default features where a predicted field is new, else as pretrained",
     )
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(

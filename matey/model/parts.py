@@ -14,7 +14,7 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
 }
 """Parameters with a row for each field name, by where they lie."""
 
-LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out")
+LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
 """Those of the local operator that make changes of fields; the others find what changes may depend on."""
 
 PARTS: dict[Part, str] = {

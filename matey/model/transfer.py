@@ -14,6 +14,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
 from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS
+from matey.model.stage import Stage
 from matey.tokens.patches import Patch
 
 
@@ -70,8 +71,10 @@ def transfer(
         sentences.append(
             "The local operator predicts no change at first; what it finds in the fields is as pretrained."
         )
+        # What a network makes of scales and lead times misleads where these are others.
+        told = {f"{name}.modulate.weight" for name, module in target.named_modules() if isinstance(module, Stage)}
         for name, parameter in target.named_parameters():
-            if name.startswith("local.") and name.split(".")[-1] in LOCAL_OUTPUTS:
+            if name in told or (name.startswith("local.") and name.split(".")[-1] in LOCAL_OUTPUTS):
                 parameter.zero_()
                 del reused[name]
     sentences += _copy_told(source, target, reused)
