@@ -193,7 +193,7 @@ class FinetuneSection(Section):
     local: Literal["pretrained", "features", "new"] | None = Field(
         None,
         description="weights of the local operator: as pretrained; features, those that find what changes may depend on, while "
-        "what makes changes of it starts at zero; or new. By default features where a predicted field is new, else as pretrained",
+        "what makes changes of it starts at zero; or new. By default features where a predicted field is new, else pretrained",
     )
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(
