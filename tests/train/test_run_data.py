@@ -71,6 +71,7 @@ def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own
     assert [scale.at(torch.ones(1)).item() for scale in scales.values()][:2] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_with_coarser_views_says_so_and_is_validated_on_the_data_as_it_is(run_yaml, tmp_path):
     data = {"coarsened": [{"frames": 2, "cells": 2, "weight": 1}]}
     result = succeed(start_run(run_yaml(data=data, train={"loss": "balanced"})))
