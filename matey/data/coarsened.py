@@ -50,6 +50,7 @@ class CoarsenedTrajectories(TrajectorySet):
         step_z, step_y, step_x = about.spacing
         return replace(
             about,
+            name=f"{about.name} ({self.view})",
             num_frames=(about.num_frames - 1) // self._frames + 1,
             grid=(about.grid[0] // z, about.grid[1] // y, about.grid[2] // x),
             spacing=(step_z * z, step_y * y, step_x * x),

@@ -28,7 +28,8 @@ def test_frames_and_means_are_those_of_the_data():
     np.testing.assert_allclose(coarse.read(1, 0, 3)[:, 0, 0], expected, rtol=1e-5, atol=1e-7)
     cells = (slice(0, 1), slice(1, 3), slice(4, 6))
     np.testing.assert_array_equal(coarse.read(1, 1, 3, cells), coarse.read(1, 0, 3)[1:, :, *cells])
-    assert coarse.view == "every 3 frames, means of 2 cells along each axis" and coarse.fields == ("a",)
+    assert about.label == "memory, trajectory 1 (every 3 frames, means of 2 cells along each axis)"
+    assert coarse.fields == ("a",)
 
 
 @pytest.mark.parametrize(("shape", "grid"), [((1, 3, 6), (1, 1, 3)), ((1, 3, 4, 6, 8), (2, 3, 4))])
