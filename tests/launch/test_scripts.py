@@ -86,7 +86,8 @@ def instead_of_python(site, code):
     program.chmod(0o755)
 
 
-@pytest.mark.parametrize("script", [pytest.param(SCRIPTS[1], marks=pytest.mark.slow), SCRIPTS[2]])
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_job_asked_to_leave_submits_the_next_one_which_finishes_the_run(site, tmp_path, script):
     with in_background(["bash", script], site, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
         deadline = time.monotonic() + 120

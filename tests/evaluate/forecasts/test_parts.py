@@ -6,7 +6,7 @@ from tests.evaluate.forecasts.parts_cases import CASES
 from tests.support.programs import cases_of, start_ranks
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_that_hold_parts_write_the_file_of_one_process(num_ranks, tmp_path):
     cases = cases_of(start_ranks(num_ranks, "-m", "tests.evaluate.forecasts.parts_cases", tmp_path, timeout=600))
     assert [name for name, *_ in cases] == [*CASES]
