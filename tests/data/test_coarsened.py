@@ -47,7 +47,6 @@ def test_what_is_given_is_coarsened_likewise():
     _, source = noise(given={"depth": constant, "wind": varying})
     coarse = CoarsenedTrajectories(source, frames=2, cells=4)
     (batch,) = read_windows([coarse], [Window(0, 1, 1, 1)], num_frames=2)
-    _, known = noise((1, 7, 8, 12))
     blocks = varying[1].reshape(7, 2, 4, 3, 4).mean(axis=(2, 4))
     np.testing.assert_allclose(batch.given[0, :, 1, 0], blocks[[2, 4, 6]], rtol=1e-5, atol=1e-6)
     depth = constant[1].reshape(2, 4, 3, 4).mean(axis=(1, 3))
