@@ -36,11 +36,12 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
     compare(num_ranks, heads, "float64", every)
 
 
+# What is exact is shown in float64, by every case; a third of them (each kind, with one of the heads) show it in float32.
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("dtype", "every"), [("float64", 1), ("float32", 3)])
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
-def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype):
-    compare(num_ranks, "3,6,12", dtype)
+def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype, every):
+    compare(num_ranks, "3,6,12", dtype, every)
 
 
 @pytest.mark.slow
