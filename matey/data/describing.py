@@ -7,7 +7,6 @@ all of them are answered.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +19,14 @@ from matey.config.description import TODO
 from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, may_vary, suggested
+from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, suggested
+from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
+from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
 from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, snapshot_axes
 from matey.data.trajectories import DataError
 from matey.mistakes import listed
 
-_FIELD_NAMES = {
-    **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),
-    **dict.fromkeys("v vy vwnd velocity_y vel_y y_velocity yvel".split(), "velocity_y"),
-    **dict.fromkeys("w vz wwnd velocity_z vel_z z_velocity zvel".split(), "velocity_z"),
-    **dict.fromkeys("p pres press pressure".split(), "pressure"),
-    **dict.fromkeys("rho dens density".split(), "density"),
-    **dict.fromkeys("temp temperature".split(), "temperature"),
-    **dict.fromkeys("theta potential_temperature".split(), "potential_temperature"),
-}
-_VECTORS = {"velocity": "velocity", "vel": "velocity", "momentum": "momentum", "magnetic": "magnetic", "b": "magnetic"}
-_FEW = 5  # components of a vector or tensor at the most
 _MAX_CELLS = 2**24  # of a frame that is read to look at its ends
 
 
@@ -83,7 +73,12 @@ class Guess:
         if TODO in (self.tree["axes"], self.tree["spacing"]):
             return None
         answers = {"system": "unnamed", "time_step": 1.0}
-        filled = {key: answers[key] if value == TODO else value for key, value in self.tree.items() if key != "files"}
+        filled: dict[str, Any] = {
+            key: answers[key] if value == TODO else value for key, value in self.tree.items() if key != "files"
+        }
+        filled["fields"] = {
+            name: of for name, of in filled["fields"].items() if "file" not in of or isinstance(of, str)
+        }
         filled["spacing"] = {axis: 1.0 if step == TODO else step for axis, step in self.tree["spacing"].items()}
         return filled | {"boundary": dict.fromkeys(self.tree["boundary"], "open")}
 
@@ -108,7 +103,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
     patterns = in_groups(arrays)
     members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
-    fields = _fields(members) or _fields(members, is_timed=False)
+    fields = likely_fields(members)
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
@@ -121,7 +116,9 @@ def guess_description(path: Path, beside: Path) -> Guess:
         axes = {name: snapshot_axes(stored, coordinates) for name, stored in fields.items()}
     first = _besides_components(next(iter(axes.values())))
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
-    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots).guess()
+    is_alone = len(fields) == 1 and "component" not in (next(iter(axes.values())) or [])
+    others = OtherFiles.beside(path, kind, next(iter(fields.values())).shape) if is_alone else OtherFiles()
+    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots, others).guess()
 
 
 @dataclass(frozen=True)
@@ -134,6 +131,7 @@ class _Guesser:
     axes: Mapping[str, list[Axis] | None]
     patterns: Mapping[str, list[str]]
     snapshots: Snapshots
+    others: OtherFiles
 
     def guess(self) -> Guess:
         first, own = next(iter(self.fields)), [*self.axes.values()]
@@ -161,13 +159,14 @@ class _Guesser:
             comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis, known)}"
             if spacing[axis] == TODO:
                 comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
+        files = self.snapshots.files if apart else self.snapshots.file
         comments["time_step"] = "time between snapshots, or the array of times"
         tree: dict[str, Any] = {
             "system": TODO,
-            "files": self.snapshots.files if apart else self.snapshots.file,
+            "files": files,
             "axes": known or TODO,
             **({"concat": "time"} if apart and known and "time" in known else {}),
-            "fields": dict(self._sources(known)),
+            "fields": self._sources(known, files),
             "spacing": spacing,
             "time_step": time or TODO,
             "boundary": boundary,
@@ -195,25 +194,22 @@ class _Guesser:
                  if ROLES[n.rpartition("/")[2].lower()] == axis and size == stored.shape[position]]  # fmt: skip
         return next((n for n in (*names, *alike) if n in self.arrays and len(self.arrays[n].shape) == 1), None)
 
-    def _sources(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
-        used: set[str] = set()
-        for name, stored in self.fields.items():
-            own, plain = self.axes[name], _plain(name)
-            extra = {} if own == known or own is None else {"axes": own}
-            if own is None or "component" not in own:
-                label = _unused(_FIELD_NAMES.get(plain.lower(), plain), used)
-                yield label, {"array": name, **extra} if extra else name
-                continue
-            count, vector = stored.shape[own.index("component")], _VECTORS.get(plain.lower())
-            for number in range(count):
-                ending = "xyz"[number] if vector and count <= 3 else str(number)
-                yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
+    def _sources(self, known: list[Axis] | None, files: str) -> dict[str, Any]:
+        own = dict(sources(self.fields, self.axes, known))
+        if not self.others.arrays:
+            return own
+        (source,) = own.values()
+        found = {field_name(self.others.word): source}
+        for word, array in self.others.arrays.items():
+            name = word if field_name(word) in found else field_name(word)
+            found[name] = {"file": self.others.file_of(word, files), "array": array}
+        return found
 
     def _given(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
         if known is not None:
             others = {*self.fields, *(name for name, stored in self.arrays.items() if _is_coordinate(name, stored))}
             for name, axes in constant_arrays(self.arrays, next(iter(self.fields.values())), known, others):
-                yield _FIELD_NAMES.get(_plain(name).lower(), _plain(name)), {"array": name, "axes": axes}
+                yield field_name(name), {"array": name, "axes": axes}
 
     def _parameters(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
         stored = next(iter(self.fields.values()))
@@ -250,27 +246,9 @@ class _Guesser:
                     if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
         notes += [apart] if apart else []
-        notes += [NUMBERED] if sum(_plain(name).isdigit() for name in self.fields) > 1 else []
+        notes += [self.others.said] if self.others.arrays else []
+        notes += [NUMBERED] if sum(plain_name(name).isdigit() for name in self.fields) > 1 else []
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
-
-
-def _fields(arrays: Mapping[str, StoredArray], *, is_timed: bool = True) -> dict[str, StoredArray]:
-    """The arrays that may be fields: those of the largest shape, components left out of account."""
-    candidates = {
-        name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
-    }
-    largest = max(
-        (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
-    )
-    return {
-        name: stored
-        for name, stored in candidates.items()
-        if _long_axes(stored.shape) == _long_axes(largest) and abs(len(stored.shape) - len(largest)) <= 1
-    }
-
-
-def _long_axes(shape: tuple[int, ...]) -> list[int]:
-    return sorted(size for size in shape if size > _FEW)
 
 
 def _besides_components(axes: list[Axis] | None) -> set[Axis]:
@@ -279,20 +257,6 @@ def _besides_components(axes: list[Axis] | None) -> set[Axis]:
 
 def _is_coordinate(name: str, stored: StoredArray) -> bool:
     return len(stored.shape) == 1 and name.rpartition("/")[2].lower() in ROLES
-
-
-def _plain(name: str) -> str:
-    """An array's name as one for a field."""
-    parts = [re.sub(r"\W+", "_", part).strip("_") for part in name.split("/")]
-    return next(filter(None, reversed(parts)), "field")
-
-
-def _unused(name: str, used: set[str]) -> str:
-    number = 2
-    while name in used:
-        name, number = f"{name.rstrip('0123456789_')}_{number}", number + 1
-    used.add(name)
-    return name
 
 
 def _flow(value: object) -> str:

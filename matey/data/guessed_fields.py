@@ -1,0 +1,95 @@
+"""Guesses which arrays of a file are fields, and what these are called."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matey.config.places import Axis
+from matey.data.arrays.stored import StoredArray
+from matey.data.guessed_axes import may_vary
+
+_NAMES = {
+    **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),
+    **dict.fromkeys("v vy vwnd velocity_y vel_y y_velocity yvel".split(), "velocity_y"),
+    **dict.fromkeys("w vz wwnd velocity_z vel_z z_velocity zvel".split(), "velocity_z"),
+    **dict.fromkeys("p pres press pressure".split(), "pressure"),
+    **dict.fromkeys("rho dens density".split(), "density"),
+    **dict.fromkeys("temp temperature".split(), "temperature"),
+    **dict.fromkeys("theta potential_temperature".split(), "potential_temperature"),
+}
+_VECTORS = {"velocity": "velocity", "vel": "velocity", "momentum": "momentum", "magnetic": "magnetic", "b": "magnetic"}
+_FEW = 5  # components of a vector or tensor at the most
+
+
+def likely_fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    """Return the arrays that may be fields: those of the largest shape, components left out of account."""
+    return _largest(arrays, is_timed=True) or _largest(arrays, is_timed=False)
+
+
+def _largest(arrays: Mapping[str, StoredArray], *, is_timed: bool) -> dict[str, StoredArray]:
+    """Return those that have times, or those of single snapshots."""
+    candidates = {
+        name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
+    }
+    largest = max(
+        (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
+    )
+    return {
+        name: stored
+        for name, stored in candidates.items()
+        if _long_axes(stored.shape) == _long_axes(largest) and abs(len(stored.shape) - len(largest)) <= 1
+    }
+
+
+def _long_axes(shape: tuple[int, ...]) -> list[int]:
+    return sorted(size for size in shape if size > _FEW)
+
+
+def sources(
+    fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis] | None
+) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each field or component, and where it lies as a description says it.
+
+    Args:
+        fields: the arrays.
+        axes: those of each.
+        known: those that the description gives for all.
+    """
+    used: set[str] = set()
+    for name, stored in fields.items():
+        own, plain = axes[name], plain_name(name)
+        extra = {} if own == known or own is None else {"axes": own}
+        if own is None or "component" not in own:
+            yield _unused(field_name(name), used), {"array": name, **extra} if extra else name
+            continue
+        count, vector = stored.shape[own.index("component")], _VECTORS.get(plain.lower())
+        for number in range(count):
+            ending = "xyz"[number] if vector and count <= 3 else str(number)
+            yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
+
+
+def is_name_of_field(word: str) -> bool:
+    """Whether fields are often called so."""
+    return word.lower() in _NAMES
+
+
+def field_name(name: str) -> str:
+    """Return the name in the vocabulary of a field that an array, or a word in the name of its file, is called after."""
+    return _NAMES.get(plain_name(name).lower(), plain_name(name))
+
+
+def plain_name(name: str) -> str:
+    """Return an array's name as one for a field."""
+    parts = [re.sub(r"\W+", "_", part).strip("_") for part in name.split("/")]
+    return next(filter(None, reversed(parts)), "field")
+
+
+def _unused(name: str, used: set[str]) -> str:
+    number = 2
+    while name in used:
+        name, number = f"{name.rstrip('0123456789_')}_{number}", number + 1
+    used.add(name)
+    return name

@@ -1,0 +1,93 @@
+"""Guesses which files beside one hold its other fields: ``v_0010.npy`` beside ``u_0010.npy``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, islice
+from pathlib import Path
+
+from matey.data.arrays.stored import FileKind
+from matey.data.guessed_fields import is_name_of_field, likely_fields
+from matey.data.remote.paths import RemotePath
+from matey.data.trajectories import DataError
+from matey.mistakes import listed
+
+_MOST = 20  # files that are opened to look at their shapes
+_WORD = "[A-Za-z]+(?:_[A-Za-z]+)*"
+_PARTS = {"train", "training", "valid", "validation", "val", "test", "testing"}
+
+
+@dataclass(frozen=True)
+class OtherFiles:
+    """Files beside one that differ from it in one word, the name of a field, and hold an array of its shape.
+
+    Attributes:
+        word: this word in the name of the file itself; empty where there are no such files.
+        arrays: the array in each of the others, by the word in its name.
+    """
+
+    word: str = ""
+    arrays: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, path: Path, kind: FileKind, shape: tuple[int, ...]) -> OtherFiles:
+        """Look in the folder of a file, if it is one on this machine.
+
+        Args:
+            path: the file.
+            kind: its kind, which the others must have too.
+            shape: shape of its only field.
+        """
+        if isinstance(path, RemotePath):
+            return cls()
+        listing = sorted(file for file in path.parent.iterdir() if file.suffix == path.suffix and file != path)
+        for start, end in _words(path.stem):
+            word, pattern = path.stem[start:end], f"{re.escape(path.stem[:start])}({_WORD}){re.escape(path.stem[end:])}"
+            alike = ((match[1], file) for file in listing if (match := re.fullmatch(pattern, file.stem)))
+            no_parts = ((other, file) for other, file in alike if other.lower() not in _PARTS)
+            found = {other: _field_of_shape(file, kind, shape) for other, file in islice(no_parts, _MOST)}
+            arrays = {other: array for other, array in found.items() if array}
+            if arrays and any(map(is_name_of_field, (word, *arrays))):
+                return cls(word, arrays)
+        return cls()
+
+    @property
+    def said(self) -> str:
+        """Sentence on what they are taken for."""
+        return (
+            f"Files beside it that have {listed(self.arrays)} for {self.word} in their names, and arrays of its shape, are "
+            "taken for its other fields; remove what is none."
+        )
+
+    def file_of(self, other: str, files: str) -> str:
+        """Return the path or glob of another field's files.
+
+        Args:
+            other: the word in their names.
+            files: path or glob of the files of this field.
+        """
+        folder, slash, name = files.rpartition("/")
+        return folder + slash + re.sub(rf"(?<![A-Za-z]){self.word}(?![A-Za-z])", other, name, count=1)
+
+
+def _words(stem: str) -> Iterator[tuple[int, int]]:
+    """Yield where words start and end that may be the name of a field; the likeliest, then the longest first."""
+    ends = [match.span() for match in re.finditer("[A-Za-z]+", stem)]
+    spans = {(ends[first][0], ends[last - 1][1]) for first, last in combinations(range(len(ends) + 1), 2)}
+    words = {span: word for span in spans if re.fullmatch(_WORD, word := stem[slice(*span)])}
+    yield from sorted(
+        (span for span, word in words.items() if word.lower() not in _PARTS),
+        key=lambda span: (not is_name_of_field(words[span]), span[0] - span[1], span),
+    )
+
+
+def _field_of_shape(path: Path, kind: FileKind, shape: tuple[int, ...]) -> str | None:
+    """Return the name of the only array in a file that may be a field, if it has this shape."""
+    try:
+        arrays = {name: stored for name, stored in kind.arrays(path).items() if stored.dtype.kind in "fiu"}
+    except DataError:  # damaged, or of another kind
+        return None
+    fields = likely_fields(arrays)
+    return next(iter(fields)) if [stored.shape for stored in fields.values()] == [shape] else None

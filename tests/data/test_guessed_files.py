@@ -1,0 +1,68 @@
+"""Files beside one that hold its other fields are found by their names and shapes."""
+
+import numpy as np
+import pytest
+import yaml
+
+from matey.data import open_dataset
+from matey.data.describing import guess_description
+from tests.support.described_files import write
+
+ANSWERS = {
+    "system": "flow",
+    "axes": ["y", "x"],
+    "spacing": {"y": 0.1, "x": 0.1},
+    "time_step": 0.5,
+    "boundary": {"y": "wall", "x": "wall"},
+}
+
+
+def write_fields(folder, *names, shape=(8, 12)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        np.save(folder / f"{name}.npy", np.full(shape, number, "f4"))
+
+
+def fields_of(path, beside=None):
+    return yaml.safe_load(guess_description(path, beside or path.parent).text)["fields"]
+
+
+def test_snapshots_of_fields_in_files_of_their_own_are_read_by_the_guess(tmp_path):
+    for run in range(2):
+        write_fields(tmp_path / f"run_{run}", *(f"{field}_{number:04d}" for field in "uvp" for number in range(3)))
+    guess = yaml.safe_load(guess_description(tmp_path / "run_0" / "u_0001.npy", tmp_path).text)
+    assert guess["fields"] == {
+        "velocity_x": "array",
+        "pressure": {"file": "run_*/p_*.npy", "array": "array"},
+        "velocity_y": {"file": "run_*/v_*.npy", "array": "array"},
+    }
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump({**guess, **ANSWERS}, sort_keys=False))
+    data = open_dataset(tmp_path)
+    assert [about.num_frames for about in data.trajectories] == [3, 3]
+    assert data.read(0, 1, 2)[0, :, 0, 0, 0].tolist() == [1, 7, 4]  # what each file was filled with
+
+
+@pytest.mark.parametrize("name", ["sim_tracer", "sim_velocity_x"])
+def test_one_of_the_names_is_enough_if_it_is_that_of_a_field(tmp_path, name):
+    write_fields(tmp_path, "sim_tracer", "sim_velocity_x", shape=(3, 6, 8, 12))
+    assert set(fields_of(tmp_path / f"{name}.npy")) == {"tracer", "velocity_x"}
+
+
+@pytest.mark.parametrize("other", ["rho_test", "other", "run_rho", "rho_0002"])
+def test_files_of_other_parts_or_names_are_not_taken_for_fields(tmp_path, other):
+    write_fields(tmp_path, "rho_train", other, shape=(3, 6, 8, 12))
+    assert fields_of(tmp_path / "rho_train.npy") == {"array": "array"}
+
+
+def test_files_of_other_shapes_and_damaged_ones_are_left_out(tmp_path):
+    write_fields(tmp_path, "u", "v", shape=(6, 8, 12))
+    write_fields(tmp_path, "depth")
+    (tmp_path / "p.npy").write_bytes(b"no array")
+    assert set(fields_of(tmp_path / "u.npy")) == {"velocity_x", "velocity_y"}
+
+
+def test_a_file_with_several_fields_is_taken_to_have_all_of_them(tmp_path):
+    write(tmp_path)
+    (tmp_path / "a.nc").rename(tmp_path / "u.nc")
+    (tmp_path / "v.nc").write_bytes((tmp_path / "u.nc").read_bytes())
+    assert not any("file" in source for source in fields_of(tmp_path / "u.nc").values() if isinstance(source, dict))
