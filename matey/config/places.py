@@ -18,6 +18,19 @@ ArrayPath = Annotated[BoundedText, AfterValidator(lambda path: path.strip("/"))]
 Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
 Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
 Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
+DATE_DIGITS = {"%Y": 4, "%m": 2, "%d": 2, "%j": 3, "%H": 2, "%M": 2, "%S": 2}
+"""Parts that the form of a date may have, written as `datetime.strptime` reads them, and their numbers of digits."""
+
+
+def _check_date_form(form: str) -> str:
+    parts = re.findall("%.?", form)
+    if "%Y" not in parts or len({*parts}) < len(parts) or not DATE_DIGITS.keys() >= {*parts}:
+        raise ValueError(f"expected a year and what is needed of {' '.join(DATE_DIGITS)}, each once, got {form!r}")
+    return form
+
+
+DateForm = Annotated[BoundedText, AfterValidator(_check_date_form)]
+"""Form of a date, as `datetime.strptime` reads it."""
 
 WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 """A part of a path or glob that stands for what differs between files."""
@@ -57,11 +70,15 @@ class TimeSource(Section):
     number_in_name: Length | None = Field(
         None, description="unit of the number that tells the snapshot's file, or array, from the others"
     )
+    date_in_name: DateForm | None = Field(
+        None,
+        description="form of the date in the name of its file, or array, such as '%Y-%m-%d_%H:%M:%S'; times are seconds",
+    )
 
     @model_validator(mode="after")
     def _either(self) -> TimeSource:
-        if (self.attribute is None) == (self.number_in_name is None):
-            raise ValueError("expected either 'attribute' or 'number_in_name'")
+        if [self.attribute, self.number_in_name, self.date_in_name].count(None) != 2:
+            raise ValueError("expected one of 'attribute', 'number_in_name' and 'date_in_name'")
         return self
 
 

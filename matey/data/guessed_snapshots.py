@@ -1,4 +1,4 @@
-"""Guesses whether a file, or an array in it, is a snapshot: others are named alike but for a number, and time is no axis."""
+"""Guesses whether a file, or an array in it, is a snapshot: others differ in a number or date in their names, and lack time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ from pathlib import Path
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
+from matey.data.numbered import date_pattern
 from matey.data.remote.paths import matches, seen_from, within
 from matey.data.trajectories import DataError
 
 _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
+_CLOCKS = (
+    "_%H:%M:%S",
+    "_%H-%M-%S",
+    "_%H_%M_%S",
+    "T%H:%M:%S",
+    "T%H%M%S",
+    "_%H%M%S",
+    "_%H:%M",
+    "_%H-%M",
+    "_%H%M",
+    "_%H",
+    "T%H",
+)
+_DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d")]
 _TIMES = ("time", "times", "t")
 _LEAST = 3  # files or arrays that may be snapshots
 
@@ -24,7 +39,7 @@ class Snapshots:
 
     Attributes:
         file: the file that is looked at, as the description names it.
-        files: glob of all files whose names differ from its own in their last number, of those in folders beside its own too.
+        files: glob of all files whose names differ from its own in their last number or date, in folders beside its own too.
         count: number of these files, or of arrays in the file, where there are several.
         what: name of what is counted, for a message.
     """
@@ -58,8 +73,8 @@ class Snapshots:
         ):
             return ""
         if known is None:
-            return f"{self.count} {self.what} differ in a number: where each is one snapshot, leave time out of axes."
-        return f"{self.count} {self.what} differ in a number: each is taken for one snapshot."
+            return f"{self.count} {self.what} differ in a number or date: where each is one snapshot, leave time out of axes."
+        return f"{self.count} {self.what} differ in a number or date: each is taken for one snapshot."
 
     def time(self, kind: FileKind, path: Path, arrays: Mapping[str, StoredArray], field: str, name: str) -> object:
         """Return where times of snapshots are, as a description says it; None where that is not found.
@@ -77,7 +92,9 @@ class Snapshots:
         depth = next((number for number, part in enumerate(field.split("/"), start=1) if "*" in part), 0)
         group = "/".join(name.split("/")[:depth])
         attributes = kind.attributes(path, "") | (kind.attributes(path, group) if group else {})
-        return next(({"attribute": key} for key in attributes if key.lower() in _TIMES), None)
+        held = next(({"attribute": key} for key in attributes if key.lower() in _TIMES), None)
+        form = date_form(path.stem) if self.files != self.file else None
+        return held or (form and {"date_in_name": form})
 
 
 def _num_matches(pattern: Path) -> int:
@@ -88,8 +105,18 @@ def _num_matches(pattern: Path) -> int:
 
 
 def glob_of(name: str) -> str:
-    """Return a name with ``*`` for its last number."""
-    return _LAST_NUMBER.sub("*", name)
+    """Return a name with ``*`` for its last number, or for a date at its end."""
+    form = date_form(name)
+    return re.sub(rf"{date_pattern(form)}(?=\D*$)", "*", name) if form else _LAST_NUMBER.sub("*", name)
+
+
+def date_form(name: str) -> str | None:
+    """Return the form of the date at the end of a name, None where there is none.
+
+    >>> date_form("out_d01_2020-01-31_18:00")
+    '%Y-%m-%d_%H:%M'
+    """
+    return next((form for form in _DATE_FORMS if re.search(rf"{date_pattern(form)}(?=\D*$)", name)), None)
 
 
 def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from os.path import commonprefix
+
+from matey.config.places import DATE_DIGITS
 
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 
@@ -31,3 +34,28 @@ def numbers_of(names: Sequence[str]) -> list[float] | None:
     tail = re.sub(r"^[\d.]*", "", commonprefix([name[::-1] for name in names])[::-1])
     rest = [name[len(head) : len(name) - len(tail)].rstrip(".") for name in names]
     return [float(text) for text in rest] if all(map(_NUMBER.fullmatch, rest)) else None
+
+
+def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
+    """Return the seconds from the date in the first name to that in each; None where one has no date, or one that is none.
+
+    Args:
+        names: the names, in which a date is looked for from the right.
+        form: form of the dates, as `datetime.strptime` reads them.
+
+    >>> seconds_of(["out_2020-02-28_12.nc", "out_2020-03-01_00.nc"], "%Y-%m-%d_%H")
+    [0.0, 129600.0]
+    """
+    found = [re.findall(date_pattern(form), name) for name in names]
+    try:
+        dates = [datetime.strptime(each[-1], form).replace(tzinfo=UTC) for each in found]
+    except (IndexError, ValueError):
+        return None
+    return [(date - dates[0]).total_seconds() for date in dates]
+
+
+def date_pattern(form: str) -> str:
+    """Return the regular expression of dates of a form."""
+    parts = re.split("(%.)", form)
+    digits = (rf"\d{{{DATE_DIGITS[part]}}}" if number % 2 else re.escape(part) for number, part in enumerate(parts))
+    return rf"(?<!\d){''.join(digits)}(?!\d)"

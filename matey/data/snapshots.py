@@ -19,7 +19,7 @@ from matey.config.places import WILDCARD, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.described_file import check_frames
 from matey.data.located import Located
-from matey.data.numbered import numbers_of
+from matey.data.numbered import numbers_of, seconds_of
 from matey.data.remote.paths import place
 from matey.data.trajectories import DataError
 
@@ -92,6 +92,8 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
     step = description.time_step
     if isinstance(step, TimeSource) and step.number_in_name is not None:
         times = tuple(number * step.number_in_name for number in _numbers(pieces))
+    elif isinstance(step, TimeSource) and step.date_in_name is not None:
+        times = tuple(_seconds(pieces, step.date_in_name))
     else:
         times = tuple(time for piece in pieces for time in piece.times)
     whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
@@ -156,6 +158,20 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
             "such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )
     return numbers
+
+
+def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
+    """Return the seconds from the date in the name of the first piece to that of each.
+
+    Raises:
+        DataError: a name has no date of this form.
+    """
+    labels = [_label(piece) for piece in pieces]
+    seconds = seconds_of(labels, form)
+    if seconds is None:
+        wrong = next(label for label in labels if seconds_of([label], form) is None)
+        raise DataError(f"{wrong}: expected a date of the form {form} in its name; mend date_in_name of time_step.")
+    return seconds
 
 
 def _check_numbers(pieces: Sequence[Located]) -> None:

@@ -1,5 +1,7 @@
 """What is guessed of a file that is one snapshot, and of arrays that are one each."""
 
+from datetime import UTC, datetime, timedelta
+
 import h5py
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
     write_hdf5(tmp_path)
     guess = guess_description(tmp_path / "run_0" / "plt_0.h5", tmp_path)
     assert (
-        "# 24 files run_*/plt_*.h5 differ in a number: where each is one snapshot, leave time out of axes."
+        "# 24 files run_*/plt_*.h5 differ in a number or date: where each is one snapshot, leave time out of axes."
         in guess.text
     )
     assert "such as [time, x], or of one snapshot [y, x], in the order" in guess.text
@@ -76,3 +78,16 @@ def test_axes_of_a_snapshot_are_known_by_their_names(tmp_path):
         xarray.Dataset(values).to_netcdf(tmp_path / f"a{step}.nc", engine="netcdf4")
     tree = guess_description(tmp_path / "a0.nc", tmp_path).tree
     assert (tree["axes"], tree["time_step"], tree["files"]) == (["y", "x", "component"], "t", "a*.nc")
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d_%H:%M:%S", "%Y-%m-%dT%H%M%S", "%Y_%m_%d_%H"])
+def test_dates_in_names_are_guessed_as_times(tmp_path, form):
+    for step in range(4):
+        date = datetime(2020, 2, 28, tzinfo=UTC) + step * timedelta(hours=12)
+        np.save(tmp_path / f"out_d01_{date.strftime(form)}.npy", VALUES[0, step, 0])
+    guess = yaml.safe_load(guess_description(min(tmp_path.iterdir()), tmp_path).text)
+    assert (guess["files"], guess["time_step"]) == ("out_d01_*.npy", {"date_in_name": form})
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(guess | ANSWERS | {"axes": ["y", "x"]}))
+    data = open_dataset(tmp_path)
+    assert data.trajectories[0].time_step == 12 * 3600
+    np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])

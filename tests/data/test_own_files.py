@@ -122,6 +122,23 @@ def test_steps_in_names_give_each_trajectory_its_own_time_step(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path):
+    names = ("2020-02-28_12", "2020-02-29_00", "2020-02-29_12", "2020-03-01_00")
+    for step, name in enumerate(names):
+        np.save(tmp_path / f"d01_{name}.npy", VALUES[0, step, 0])
+    dates = {"files": "d01_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%Y-%m-%d_%H"}}
+    data = open_dataset(describe(tmp_path, COMMON | dates))
+    (about,) = data.trajectories
+    assert (about.num_frames, about.time_step) == (4, 43200)
+    np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
+    (tmp_path / "d01_2020-02-29_00.npy").unlink()
+    with pytest.raises(DataError, match="missing between .*d01_2020-02-28_12.npy and .*d01_2020-02-29_12.npy"):
+        open_dataset(tmp_path)
+    (tmp_path / "d01_2020-02-30_00.npy").write_bytes((tmp_path / f"d01_{names[0]}.npy").read_bytes())
+    with pytest.raises(DataError, match="d01_2020-02-30_00.npy: expected a date of the form %Y-%m-%d_%H in its name"):
+        open_dataset(tmp_path)
+
+
 OWN = {"file": "run_*/q_*.npy"}
 WRONG = {
     "gone": ({}, r"run_1/q_11.npy .* empty|run_1/q_11.npy does not exist"),
@@ -134,7 +151,9 @@ WRONG = {
         {"files": {"valid": "run_*/h_*.npy"}, "fields": {"height": None, "tracer": {"file": {"train": "run_*/q_*.npy"}}}},
         "the 'file' of 'tracer' names none for the part valid",
     ),
-    "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected either 'attribute' or 'number_in_name'"),
+    "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected one of 'attribute', 'number_in_name' and"),
+    "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "expected a year and what is needed of %Y %m"),
+    "a date of words": ({"time_step": {"date_in_name": "%Y%b"}}, "expected a year and what is needed of .*, got '%Y%b'"),
     "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name has the time of a single snap"),
 }  # fmt: skip
 
