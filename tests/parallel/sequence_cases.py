@@ -113,20 +113,26 @@ def off(ours, expected):
     return (ours - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
 
 
-def cases(heads):
+def kinds():
+    """All kinds of cases: dimensions, scheme, name and what this stands for."""
     for dimensions, sets in ((2, SETS), (3, SETS_3D)):
-        for head, scheme, name in itertools.product(heads, ("vit", "svit", "avit"), sets):
-            yield dimensions, head, scheme, name, *sets[name], {}
-    for head, name in itertools.product(heads, OTHERS):
-        scheme, *how = OTHERS[name]
-        yield 2, head, scheme, name, *how
+        for scheme, name in itertools.product(("vit", "svit", "avit"), sets):
+            yield dimensions, scheme, name, *sets[name], {}
+    for name, (scheme, *how) in OTHERS.items():
+        yield 2, scheme, name, *how
+
+
+def cases(heads, every, first):
+    """Of so many heads every so many of the kinds, beginning elsewhere for each, so that they have all of them between them."""
+    for number, head in enumerate(heads):
+        yield from ((head, *kind) for at, kind in enumerate(kinds()) if (at + number + first) % every == 0)
 
 
 def main(heads, dtype, every=1):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     sequence_groups = {head: DistributedSequenceGroup(Topology(rank, size, size, head)) for head in heads}
-    for dimensions, head, scheme, name, token_set, patches, how in itertools.islice(cases(heads), 0, None, every):
+    for head, dimensions, scheme, name, token_set, patches, how in cases(heads, every, first=size):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
