@@ -98,10 +98,15 @@ VRMSE = Metric(
 CORRELATION = Metric(
     "correlation", "Of the values of the cells with the true ones: 1 is the same pattern.", correlation
 )
+COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
+           "worst_trajectory", "worst", "physics", "errors", "persistence")  # fmt: skip
+"""What else an evaluation's rows have beside the metrics, see `matey.evaluate.records.Record`: no metric may be called so."""
+
 METRICS: Registry[Metric] = Registry(
     "metric",
     "matey.metrics",
     {"nrmse": "matey.metrics:NRMSE", "vrmse": "matey.metrics:VRMSE", "correlation": "matey.metrics:CORRELATION"},
     type="matey.metrics:Metric",
+    reserved=COLUMNS,
 )
 """All measures that are reported, in this order; the first is the one that ratios and rankings go by."""

@@ -7,7 +7,7 @@ that only it can have, or all things of a kind are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -31,10 +31,18 @@ class Registry(Generic[Thing]):
         group: group of entry points by which packages add to it, such as ``matey.readers``.
         own: the place of each of MATEY's own by its name, written as an entry point writes it (``package.module:NAME``).
         type: the type that they have, written likewise; by default all that can be called.
+        reserved: names that stand for something else where such things are used.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, str], type: str = "collections.abc:Callable") -> None:
-        self.kind, self.group, self.own, self.type = kind, group, dict(own), type
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        own: Mapping[str, str],
+        type: str = "collections.abc:Callable",
+        reserved: Collection[str] = (),
+    ) -> None:
+        self.kind, self.group, self.own, self.type, self.reserved = kind, group, dict(own), type, reserved
         self._loaded: dict[str, Thing] = {}
 
     def __getitem__(self, name: str) -> Thing:
@@ -83,6 +91,8 @@ class Registry(Generic[Thing]):
         """
 
         def decorate(thing: Decorated) -> Decorated:
+            if name in self.reserved:
+                raise RegistryError(f"The name {name!r} stands for something else; give the {self.kind} another.")
             if name in self.own or _differs(self._loaded.get(name), thing):
                 raise RegistryError(f"There is a {self.kind} {name!r} already; register another name.")
             self._loaded[name] = self._typed(thing, f"The {self.kind} {name!r}")
@@ -113,6 +123,8 @@ class Registry(Generic[Thing]):
         """The entry points of installed packages by name; one that has the name of another refuses all."""
         found: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+            if point.name in self.reserved:
+                raise RegistryError(f"{self._about(point)} has a name that stands for something else; rename it.")
             if point.name in self.own or found.setdefault(point.name, point) != point:
                 first = self._about(found[point.name]) if point.name in found else f"MATEY's own {self.kind}"
                 raise RegistryError(f"{self._about(point)} has the same name as {first}; rename or uninstall one.")

@@ -110,3 +110,14 @@ def test_a_package_may_name_what_its_decorator_has_registered(rounding, install,
     monkeypatch.setitem(sys.modules, "reg", type(sys)("reg"))
     sys.modules["reg"].ROUNDINGS = rounding
     assert rounding["tens"](1.5) == 1 and list(rounding) == ["floor", "ceil", "tens"]
+
+
+def test_a_reserved_name_is_refused_from_scripts_and_packages(install):
+    reserving = Registry("rounding", "matey.roundings", OWN, reserved=("result",))
+    with pytest.raises(RegistryError, match="The name 'result' stands for something else; give the rounding another"):
+        reserving.register("result")(round)
+    install("coarse", "def tens(x): return round(x, -1)", "result = coarse:tens")
+    with pytest.raises(
+        RegistryError, match="rounding 'result' of the package coarse .* has a name that stands for something"
+    ):
+        list(reserving)

@@ -132,15 +132,15 @@ class ErrorSums:
             for before, frame in frames.items()
             for name, metric in self._metrics.items()
         }
-        errors["extrapolation_nrmse"] = nrmse(extrapolation(batch, lead), target)
+        extrapolated = nrmse(extrapolation(batch, lead), target)
         if patch_of_cell is None:
-            errors["across"] = errors["inside"] = torch.full_like(errors["nrmse"], math.nan)
+            across = inside = torch.full_like(extrapolated, math.nan)
         else:
             # In units of the target's size, so that they can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
-            errors["across"], errors["inside"] = jumps(prediction - target, patch_of_cell) / size
+            across, inside = jumps(prediction - target, patch_of_cell) / size
         self._names = list(errors)
-        of_fields = torch.stack(list(errors.values())).double()
+        of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
         for row, name in enumerate(batch.fields):
             self._add((batch.system, name, kind, lead), of_fields[:, :, row], trajectories)
         overall = batch.system, ALL_FIELDS, kind, lead
@@ -152,7 +152,8 @@ class ErrorSums:
         records = []
         for key, (sums, num_windows) in self._sums.items():
             system, name, kind, lead = key
-            means = dict(zip(self._names, (sums / num_windows).tolist(), strict=True))
+            *of_metrics, extrapolated, across, inside = (sums / num_windows).tolist()
+            means = dict(zip(self._names, of_metrics, strict=True))
             records.append(
                 Record(
                     system=system,
@@ -162,8 +163,8 @@ class ErrorSums:
                     errors={name: means[name] for name in self._metrics},
                     persistence={name: means[PERSISTENCE + name] for name in self._metrics},
                     num_windows=num_windows,
-                    seams=means["across"] / means["inside"] if means["inside"] else math.nan,
-                    extrapolation_nrmse=means["extrapolation_nrmse"],
+                    seams=across / inside if inside else math.nan,
+                    extrapolation_nrmse=extrapolated,
                     **_spread(self._of_trajectories.get(key, {})),
                     physics=self._physics.means(key),
                 )

@@ -1,11 +1,13 @@
 import json
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
 from matey import FieldBatch
 from matey.evaluate.records import ErrorSums, Record, read_records, rollout_kind, write_records
+from matey.metrics import METRICS, Metric
 
 KEYS = [
     "system",
@@ -125,3 +127,17 @@ def test_the_best_and_the_worst_trajectory_are_found_by_the_means_over_their_win
     record = by_field(sums.records())["all"]
     assert record.best_trajectory == pytest.approx(0.2) and record.worst == "d"
     assert math.isnan(record.worst_trajectory)
+
+
+def test_metrics_cannot_be_called_what_other_columns_are_called():
+    assert {each.name for each in fields(Record)} == set(METRICS.reserved)
+
+
+@pytest.mark.parametrize("name", ["inside", "across"])
+def test_a_metric_of_any_other_name_keeps_its_own_number(monkeypatch, name):
+    always = Metric("always", "Seven.", lambda prediction, target: torch.full(prediction.shape[:2], 7.0))
+    monkeypatch.setitem(METRICS._loaded, name, always)
+    sums, target = ErrorSums(), torch.rand(2, 2, 1, 8, 8)
+    batch = FieldBatch("gas", ("density", "pressure"), torch.rand(2, 1, 2, 1, 8, 8), torch.ones(2))
+    sums.add(batch, "lead", 1, target + 1, target, torch.arange(8).expand(2, 1, 8, 8) // 4)
+    assert all(record.errors[name] == 7 and 0 < record.seams for record in sums.records())
