@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -22,6 +22,11 @@ def add_adapters(model: MateyModel, rank: int, alpha: float) -> None:
 def is_adapter(name: str) -> bool:
     """Return whether a parameter is an adapter's."""
     return ".lora_" in name
+
+
+def plain_names(names: Iterable[str]) -> set[str]:
+    """Return what the weights of these names are called in a model without adapters."""
+    return {name.replace(".base_layer.", ".") for name in names if not is_adapter(name)}
 
 
 def plain_weights(model: MateyModel, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -44,7 +49,7 @@ def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> di
     for name, value in weights.items():
         if is_adapter(name):
             continue
-        plain = name.replace(".base_layer.", ".")
+        (plain,) = plain_names([name])
         if plain != name and name.endswith("weight"):
             down, up = (weights[plain.replace("weight", f"lora_{side}.default.weight")] for side in "AB")
             value = (value.float() + alpha / rank * (up.float() @ down.float())).to(value.dtype)

@@ -1,4 +1,4 @@
-"""What fine-tuning trains: each mode is a function that freezes parameters of the model, and may put adapters beside them.
+"""What fine-tuning trains: each mode freezes parameters of the model, and may put adapters of low rank beside them.
 
 A parameter is known by its name, and by the part of the network that it belongs to (`matey.model.parts`).
 """

@@ -110,6 +110,17 @@ def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(described, overrides
         described(*overrides)
 
 
+def test_a_mode_of_a_package_that_adds_what_cannot_be_saved_is_refused(described, monkeypatch):
+    def with_a_gain(model, settings):
+        model.gain = torch.nn.Parameter(torch.ones(()))
+
+    monkeypatch.setitem(FINETUNE_MODES._loaded, "gain", with_a_gain)
+    with pytest.raises(
+        ConfigError, match=r"finetune.train: the mode 'gain' adds, renames or removes parameters \(gain\), and"
+    ):
+        described("finetune.train=gain")
+
+
 def test_a_model_of_no_named_size_is_refused(described, tmp_path):
     make_model().save_pretrained(tmp_path / "odd")
     with pytest.raises(ConfigError, match="3 heads, width 24 and 2 blocks, which is none of the sizes micro"):
