@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,8 @@ class MateyModel(PreTrainedModel):
 
     config_class = MateyConfig
     base_model_prefix = "matey"
+    if TYPE_CHECKING:
+        config: MateyConfig
 
     def __init__(self, config: MateyConfig) -> None:
         super().__init__(config)

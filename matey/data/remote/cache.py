@@ -109,7 +109,7 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
     marks = (about(f"{root}/{name}") for name in (*ZARR_MARKS, ".zmetadata"))
     folder = cache_folder() / name_of(root, *(mark.version for mark in marks if mark))
 
-    class Chunks(AbstractFileSystem):
+    class Chunks(AbstractFileSystem):  # type: ignore[misc]  # untyped
         """The store's folder; what has been read of it is kept."""
 
         cachable = False
