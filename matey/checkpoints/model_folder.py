@@ -14,11 +14,11 @@ from matey.checkpoints.run_files import MODEL_CONFIG
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
-from matey.config.network_sections import Layers, Scales, TokensSection
+from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.config.schema import Count
 from matey.config.section import FieldName
-from matey.model.configuration import in_names_of_today
+from matey.model.configuration import BEFORE, in_names_of_today
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -27,14 +27,19 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers_weights")
 
 
-class _ModelJson(BaseModel):
-    """Legal contents of ``config.json``, see `matey.model.configuration.MateyConfig`; other keys are Hugging Face's."""
+class _ModelJson(ModelSection):
+    """Legal contents of ``config.json``: what a run YAML says of a network, with its bounds, and what else `MateyConfig` takes.
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+    Other keys are Hugging Face's.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
+    given: tuple[FieldName, ...] = Field((), max_length=10_000)
+    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
+    attention: str = "auto"  # what another machine had
     tokens: TokensSection = TokensSection()
-    scheme: str = "vit"
     normalisation: str = "sample"
     history: Count = 1
     num_heads: int = Field(3, ge=1, le=1024)
@@ -43,18 +48,9 @@ class _ModelJson(BaseModel):
     mlp_ratio: float = Field(4.0, gt=0, le=64)
     halo: int = Field(2, ge=0, le=64)
     overlap: int = Field(2, ge=0, le=64)
-    attention: str = "auto"
-    local: int = Field(0, ge=0, le=1024)
-    local_scales: Scales = [1]
-    local_cascade: bool = False
-    local_layers: Layers = []
-    statistics: bool = False
-    predict: str = "change"
-    drop_path: float = Field(0.0, ge=0, lt=1)
+    scales: Any = None  # see `matey.model.scales.check_ranges`
     num_wavelengths: int = Field(16, ge=1, le=1024)
     longest_lead: float = Field(256.0, gt=0, le=1e9)
-    given: tuple[FieldName, ...] = Field((), max_length=10_000)
-    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
     dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
 
 
@@ -108,7 +104,7 @@ def _read_config(folder: Path) -> _ModelJson:
     for key in _REFUSED:
         if tree.get(key) is not None:
             raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which is not read here; take a plain model.")
-    return validated(_ModelJson, in_names_of_today(tree), folder / MODEL_CONFIG)
+    return validated(_ModelJson, BEFORE | in_names_of_today(tree), folder / MODEL_CONFIG)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -1,9 +1,12 @@
+import inspect
 import json
 
 import pytest
 import torch
 import yaml
 
+from matey import MateyConfig
+from matey.checkpoints.model_folder import _ModelJson
 from matey.checkpoints.trained import CheckpointError, load_trained, read_log
 
 RUN = {
@@ -193,3 +196,8 @@ def test_scales_of_a_model_that_no_run_has_are_a_sentence(scales, run_folder):
 def edit_model_config(run_folder, **change):
     path = run_folder / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_whatever_a_configuration_takes_is_checked_when_a_model_is_loaded():
+    checked = set(_ModelJson.model_fields) - {"size", "dtype"}
+    assert checked == set(inspect.signature(MateyConfig).parameters) - {"kwargs"}
