@@ -28,12 +28,15 @@ CHECKPOINTS = "checkpoints"
 LATEST = "latest"
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
+MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # while the best weights are replaced
 MODEL_CONFIG = "config.json"
 # What a conversion takes along.
 RUN_FILES = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
 
 PEER = "peer.json"  # its kind, system, fields and history
 PEER_WEIGHTS = "peer.safetensors"
+
+LOCK = "matey.lock"  # names the run at work in the folder, see `matey.train.lock`
 
 RECORDS = "metrics.json"
 REPORT = "report.html"

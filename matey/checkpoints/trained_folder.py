@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_CONFIG, PEER
+from matey.checkpoints.run_files import CONFIG, MODEL, MODEL_BEFORE, MODEL_CONFIG, PEER
 from matey.config import shipped
 from matey.config.flags import started_as
 from matey.mistakes import Mistake
@@ -30,9 +30,10 @@ def is_run(folder: Path) -> bool:
         raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
     if (folder / CONFIG).is_file():
         if not (folder / MODEL).is_dir():
-            if (folder / f"{MODEL}.old").is_dir():
+            if (folder / MODEL_BEFORE).is_dir():
                 raise CheckpointError(
-                    f"The run {folder} was ended while it replaced its model/: --resume mends it, or rename model.old to model."
+                    f"The run {folder} was ended while it replaced its {MODEL}/: --resume mends it, or rename "
+                    f"{MODEL_BEFORE} to {MODEL}."
                 )
             raise CheckpointError(
                 f"The run {folder} has no model/ yet, which training writes at its validations; train it further."

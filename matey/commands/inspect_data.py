@@ -13,6 +13,7 @@ from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
+from matey.data.splits import PARTS
 
 VALUES_AT_ONCE = 2**24
 
@@ -145,7 +146,7 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
         rows.append(("given", ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)))
     parts = [about.split for about in data.trajectories]
     if any(parts):
-        own = ", ".join(f"{parts.count(part)} {part}" for part in ("train", "valid", "test"))
+        own = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
         rows.append(("own split", own))
     rows.append(("all frames", "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"))
     width = max(len(name) for name, _ in rows) + 2

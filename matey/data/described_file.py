@@ -15,12 +15,12 @@ from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.located import Located, filled_in
 from matey.data.numbered import in_order
 from matey.data.opened_file import OpenedFile
-from matey.data.trajectories import Boundary, DataError, Part, Trajectory
+from matey.data.trajectories import DataError, Part, Trajectory
+from matey.data.trajectory import NO_AXIS
 from matey.mistakes import listed
 
 MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
 GRID: tuple[GridAxis, ...] = ("z", "y", "x")
-NO_AXIS: Boundary = "none"
 
 
 def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:

@@ -232,10 +232,8 @@ def read_record(path: Path) -> SplitRecord | None:
 
 
 def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
-    parts = ["unused"] * data.num_trajectories
-    for part in PARTS:
-        for number in getattr(split, part):
-            parts[number] = part
+    part_of = {number: part for part in PARTS for number in getattr(split, part)}
+    parts = [part_of.get(number, "unused") for number in range(data.num_trajectories)]
     named: dict[Path, dict[str, str]] = {}
     for trajectory, part in zip(data.trajectories, parts, strict=True):
         named.setdefault(trajectory.source, {})[trajectory.name] = part

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
+from typing import get_args
 
 import numpy as np
 
 from matey.data.fingerprints import fingerprints
 from matey.data.share import Share, alone
 from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.trajectory import Part
 
-PARTS = ("train", "valid", "test")
+PARTS: tuple[Part, ...] = get_args(Part)
 _ORDER_OF_TRAINING = 1  # beside the seed, so that this permutation is not the one behind the split
 
 

@@ -26,10 +26,10 @@ from einops import rearrange
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
+from matey.data.trajectory import NO_AXIS
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
-_NO_AXIS: Boundary = "none"
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _describe(
 ) -> Iterator[Trajectory]:
     along = [axes[ours.index(axis)] if axis in ours else None for axis in "zyx"]  # None where the file has no such axis
     grid_z, grid_y, grid_x = (1 if axis is None else _size(file, axis) for axis in along)
-    boundary_z, boundary_y, boundary_x = (_NO_AXIS if axis is None else _boundary(file, axis) for axis in along)
+    boundary_z, boundary_y, boundary_x = (NO_AXIS if axis is None else _boundary(file, axis) for axis in along)
     for index in range(num_trajectories):
         step_z, step_y, step_x = (1.0 if axis is None else _step(file, axis, index) for axis in along)
         yield Trajectory(

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 
 from matey.data.trajectory import (
+    NO_AXIS,
     BadValuesError,
     Boundary,
     Coordinates,
@@ -32,7 +33,6 @@ from matey.data.trajectory import (
 
 __all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
-_NO_AXIS: Boundary = "none"
 
 # Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
 _reading = threading.Lock()
@@ -233,7 +233,7 @@ class _InMemory(TrajectorySet):
         missing = 3 - num_axes
         grid_z, grid_y, grid_x = (1,) * missing + shape[2:]
         step_z, step_y, step_x = (1.0,) * missing + tuple(float(step) for step in spacing)
-        end_z, end_y, end_x = (_NO_AXIS,) * missing + tuple(boundary)
+        end_z, end_y, end_x = (NO_AXIS,) * missing + tuple(boundary)
         self.trajectories = tuple(
             Trajectory(
                 source=Path("memory"),

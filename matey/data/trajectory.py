@@ -10,12 +10,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from matey.config.places import PartName
 from matey.mistakes import Mistake
 
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
 """Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
 
-Part = Literal["train", "valid", "test"]
+NO_AXIS: Boundary = "none"
+
+Part = PartName
 """Use of a trajectory."""
 
 

@@ -17,21 +17,6 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
 LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
 """Those of the local operator that make changes of fields; the others find what changes may depend on."""
 
-PARTS: dict[Part, str] = {
-    "embedding": "stages of the patch embeddings",
-    "embedding_fields": "rows of the fields in them",
-    "position": "map of places and sizes",
-    "lead_time": "map of lead times",
-    "condition": "map of the scales of samples",
-    "condition_fields": "rows of the fields in it",
-    "parameters": "map of numbers such as a viscosity",
-    "blocks": "attention and perceptrons",
-    "decoder": "last norm and stages of the decoders",
-    "decoder_fields": "rows of the fields in them",
-    "local": "the local operator",
-    "local_fields": "rows of the fields in it",
-}
-
 OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
 """Parts after the blocks."""
 

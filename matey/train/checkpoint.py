@@ -29,6 +29,7 @@ from matey.checkpoints.run_files import (
     LATEST,
     METRICS,
     MODEL,
+    MODEL_BEFORE,
     STEP,
     step_name,
 )
@@ -61,7 +62,7 @@ class RunFolder:
         self.checkpoints = self.path / CHECKPOINTS
         self.metrics = self.path / METRICS
         self.model = self.path / MODEL
-        self._old_model = self.path / f"{MODEL}.old"
+        self._old_model = self.path / MODEL_BEFORE
         self._lock = FolderLock(self.path)
         self._stuck: set[Path] = set()  # what could not be removed, of which was told
 

@@ -28,9 +28,9 @@ from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
 
+from matey.checkpoints.run_files import LOCK
 from matey.mistakes import Mistake
 
-LOCK = "matey.lock"  # in a run's folder
 BEAT = 5.0  # seconds between two touches
 SILENCE = 30.0  # seconds without a touch after which a holder on another node has ended
 LEASE = 120.0  # seconds after which NFS and Lustre have let go of the locks of a node that died

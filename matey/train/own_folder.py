@@ -9,13 +9,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, DS_CONFIG, MODEL, MODEL_CONFIG, RUN_FILES, STEP
+from matey.checkpoints.run_files import (
+    CHECKPOINTS,
+    CONFIG,
+    DS_CONFIG,
+    LOCK,
+    MODEL,
+    MODEL_AFTER,
+    MODEL_BEFORE,
+    MODEL_CONFIG,
+    RUN_FILES,
+    STEP,
+)
 from matey.config import ConfigError
-from matey.train.lock import LOCK
 
 # DeepSpeed looks for a checkpoint's files by `glob`, in which these are no letters.
 PATTERN_LETTERS = "*?["
-FOLDERS = (CHECKPOINTS, MODEL, f"{MODEL}.old", f"{MODEL}.new")
+FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
 
 
 def check_folder(path: Path) -> None:
