@@ -11,6 +11,8 @@ import pytest
 
 from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
+from matey.data.registry import READERS
+from matey.data.trajectories import Reader
 from tests.support.nobody import said_to_nobody
 from tests.support.seed_group_files import write_seed_groups
 from tests.support.small_files import write_swe
@@ -92,6 +94,16 @@ def test_a_file_that_is_not_hdf5_is_called_so(tmp_path, content, said):
     (tmp_path / "a.h5").write_bytes(content)
     with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5, classic netCDF or NumPy file: it {said}"):
         open_dataset(tmp_path / "a.h5")
+
+
+def test_a_file_that_the_reader_of_a_package_refuses_names_its_layout(tmp_path, monkeypatch):
+    reader = Reader(layout="plates in .npz", suffixes=(".npz",), recognises=lambda path: False, open=open_dataset)
+    monkeypatch.setitem(READERS._loaded, "plates", reader)
+    np.savez(tmp_path / "a.npz", hot=np.zeros(3))
+    with pytest.raises(
+        DataError, match=r"is not an HDF5, classic netCDF or NumPy file, nor plates in \.npz: it begins with"
+    ):
+        open_dataset(tmp_path / "a.npz")
 
 
 def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
