@@ -101,7 +101,7 @@ def test_a_file_that_the_reader_of_a_package_refuses_names_its_layout(tmp_path, 
     monkeypatch.setitem(READERS._loaded, "plates", reader)
     np.savez(tmp_path / "a.npz", hot=np.zeros(3))
     with pytest.raises(
-        DataError, match=r"is not an HDF5, classic netCDF or NumPy file, nor plates in \.npz: it begins with"
+        DataError, match=r"is not an HDF5, classic netCDF or NumPy file, nor plates in \.npz: it is a zip"
     ):
         open_dataset(tmp_path / "a.npz")
 
