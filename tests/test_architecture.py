@@ -60,6 +60,15 @@ def test_parallel_alone_uses_torch_distributed():
     assert users == {"parallel"}
 
 
+def test_modules_that_are_named_in_text_lie_beside_the_text_but_for_the_choices_of_the_run_yaml():
+    """What is imported by its name, as registries do, import-linter does not see."""
+    place, upward = re.compile(r"[\"']matey\.(\w+)[\w.]*:"), set()
+    for path in (ROOT / "matey").rglob("*.py"):
+        room, *_ = path.relative_to(ROOT / "matey").with_suffix("").parts
+        upward |= {path.name for other in place.findall(path.read_text()) if other != room}
+    assert upward == {"choices.py"}
+
+
 def test_no_module_of_tests_is_imported_by_another_nor_from_another_folder():
     tests = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
     folders = re.compile(r"^\s*(?:from|import) tests\.(\w+)\.", re.MULTILINE)
