@@ -100,7 +100,7 @@ CORRELATION = Metric(
 )
 COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
            "worst_trajectory", "worst", "physics", "errors", "persistence")  # fmt: skip
-"""What else an evaluation's rows have beside the metrics, see `matey.evaluate.records.Record`: no metric may be called so."""
+"""Names of the other columns of an evaluation, see `matey.evaluate.records.Record`: no metric may be called so."""
 
 METRICS: Registry[Metric] = Registry(
     "metric",

@@ -60,7 +60,7 @@ def test_parallel_alone_uses_torch_distributed():
     assert users == {"parallel"}
 
 
-def test_modules_that_are_named_in_text_lie_beside_the_text_but_for_the_choices_of_the_run_yaml():
+def test_text_names_modules_of_other_rooms_for_the_choices_of_the_run_yaml_alone():
     """What is imported by its name, as registries do, import-linter does not see."""
     place, upward = re.compile(r"[\"']matey\.(\w+)[\w.]*:"), set()
     for path in (ROOT / "matey").rglob("*.py"):

@@ -10,7 +10,7 @@ SECTIONS = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 # An entry says what a thing is. One that begins with these needs the name before it to become a sentence.
 FRAGMENTS = frozenset(
     "of in to by for from with without at as on per along over after before between inside into under within through beside "
-    "what which that where when how who whose whom".split()
+    "what which that where when how who whose whom its their those".split()
 )
 # So does the summary of a class or a function; a module may be headed as a question: "What a run costs".
 QUESTIONS = re.compile(r"(what|which|how|where|who|whose|when)\b|return what (reads|tells|sets)\b", re.IGNORECASE)
@@ -52,6 +52,7 @@ def test_a_fragment_is_told_from_a_phrase():
         "``(k, z)`` of bool",
         "whose runs they are",
         "per group, the rows",
+        "its shape",
     )
     phrases = (
         "mask ``(k, z)`` of the cells",

@@ -53,7 +53,7 @@ class Trained:
         """Return the frames of history that the model was trained with.
 
         Raises:
-            CheckpointError: their number is not known.
+            CheckpointError: the number of frames is not known.
         """
         if self.num_frames is None:
             raise CheckpointError(f"{self.name} does not say how many frames of history it takes; say how many.")

@@ -26,8 +26,8 @@ class CoarsenedTrajectories(TrajectorySet):
 
         Args:
             source: the set.
-            frames: its frames from one to the next; the first of a trajectory stays the first.
-            cells: its cells along each axis, of those that have several, that a mean is taken of.
+            frames: frames of the set from one to the next; the first of a trajectory stays the first.
+            cells: cells of the set along each axis that has several, of which a mean is taken.
 
         Raises:
             DataError: a grid does not divide into such blocks.

@@ -23,7 +23,7 @@ class DataFile:
     """A file of a data set.
 
     Attributes:
-        path: its path.
+        path: path of the file.
         description: description by which it is read; None where a reader has to know it by its content.
         part: the part that its description means it for.
         later: the files that follow it in time, where the snapshots of a trajectory lie in several.

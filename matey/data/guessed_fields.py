@@ -55,8 +55,8 @@ def sources(
 
     Args:
         fields: the arrays.
-        axes: those of each.
-        known: those that the description gives for all.
+        axes: axes of each array.
+        known: axes that the description gives for all.
     """
     used: set[str] = set()
     for name, stored in fields.items():

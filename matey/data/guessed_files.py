@@ -37,7 +37,7 @@ class OtherFiles:
 
         Args:
             path: the file.
-            kind: its kind, which the others must have too.
+            kind: kind of the file, which the others must have too.
             shape: shape of its only field.
         """
         if isinstance(path, RemotePath):

@@ -20,7 +20,7 @@ def constant_arrays(
     Args:
         arrays: all arrays of the file.
         field: one of the fields.
-        known: its axes.
+        known: axes of that field.
         left_out: names of arrays that are something else.
     """
     for name, stored in arrays.items():

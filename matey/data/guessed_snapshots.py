@@ -82,7 +82,7 @@ class Snapshots:
         Args:
             kind: kind of the file.
             path: the file.
-            arrays: its arrays.
+            arrays: arrays of the file.
             field: path of the array of a field, with ``*`` for the snapshot where there are several in the file.
             name: path of one of these.
         """

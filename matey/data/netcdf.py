@@ -27,7 +27,7 @@ class Variable:
 
     Attributes:
         axes: names of its dimensions in the order of the file.
-        shape: their lengths.
+        shape: lengths of the axes.
     """
 
     axes: tuple[str, ...]

@@ -24,9 +24,9 @@ class OpenedFile:
 
     Attributes:
         path: the file.
-        kind: its kind.
+        kind: kind of the file.
         description: the description of the files.
-        arrays: its arrays by their names.
+        arrays: arrays of the file by their names.
         own: files of fields that have their own, by the name of the field.
         known: values of small arrays that were read.
     """

@@ -30,7 +30,7 @@ class SeedGroupLayout:
     Attributes:
         system: name of the PDE system.
         fields: the channels in the order of the file.
-        units: their units.
+        units: units of the fields.
         disk_axes: axes of ``data`` in the order of the file.
         boundary: kind of boundary at the ends of ``z, y, x``.
         mark: an entry of the YAML that only this system has.

@@ -29,7 +29,7 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
 
     Args:
         description: the contents of the files.
-        pieces: those of one trajectory, or of all that lie beside each other in the same files.
+        pieces: pieces of one trajectory, or of all that lie beside each other in the same files.
 
     Raises:
         DataError: one does not fit the others, or one is missing between them.

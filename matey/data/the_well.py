@@ -37,7 +37,7 @@ class StoredField:
     """A scalar, vector or tensor as it lies on disk.
 
     Attributes:
-        dataset: its name in the file.
+        dataset: name of the dataset in the file.
         names: names of its components, flattened.
         per_trajectory: whether its first axis counts trajectories; where not, all trajectories share the same values.
         varies: whether it varies along each grid axis of the file; where not, the axis is left out.

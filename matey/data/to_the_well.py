@@ -34,10 +34,10 @@ class WellField:
     """A field of The Well, of one of our fields or of several.
 
     Attributes:
-        name: its name there.
+        name: name of the field there.
         order: 0 for a scalar, 1 for a vector, 2 for a tensor.
         members: numbers of our fields that are its components, in the order of the file.
-        statistics: its statistics in the training part.
+        statistics: statistics of the field in the training part.
     """
 
     name: str

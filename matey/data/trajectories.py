@@ -57,7 +57,7 @@ class TrajectorySet(ABC):
         length_unit: unit of coordinates and spacing; ``1`` and ``?`` as in ``units``.
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
         given: names of fields that are known and not to be predicted, such as coefficients, geometry or forcing.
-        given_in_time: those of them that vary in time.
+        given_in_time: given fields that vary in time.
         left_out: names of given fields that are not read, see `with_given`.
     """
 

@@ -36,7 +36,7 @@ class Trajectory:
 
     Attributes:
         source: the file it lies in.
-        name: its name inside that file, such as ``0023``.
+        name: name inside that file, such as ``0023``.
         num_frames: number of snapshots.
         grid: number of cells along ``z, y, x``.
         spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).

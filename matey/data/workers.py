@@ -28,7 +28,7 @@ def check_temporary_folder() -> None:
     They would say so in a traceback, and who waits for the tensors would wait for ever.
 
     Raises:
-        DataError: its path is too long.
+        DataError: the path is too long.
     """
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) + ADDED > LONGEST_SOCKET:

@@ -26,7 +26,7 @@ class Drift:
 
     Attributes:
         system: name of the PDE system.
-        quantity: its name.
+        quantity: name of the quantity.
         truth: value of the truth at its end.
         at_end_of_truth: value of the forecast there.
         at_end: value of the forecast at the end of the rollout.

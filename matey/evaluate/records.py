@@ -40,7 +40,7 @@ class Record:
             of ``N`` snapshots, with the frames in between predicted from the same histories.
         lead: number of snapshots from the last frame of the history to the target.
         errors: the model's error in each of `matey.metrics.METRICS`, by its name.
-        persistence: those of persistence, which predicts the last frame again.
+        persistence: the same errors of persistence, which predicts the last frame again.
         num_windows: number of windows that the means are taken over.
         seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
             number for rollouts, and where there are no borders or no errors.

@@ -93,7 +93,7 @@ def largest_of(changes: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     Args:
         changes: the largest change ``(b, f)`` in the history; infinite for a single frame, which shows none.
         mean: mean ``(b, f)`` of the fields.
-        deviation: their standard deviation ``(b, f)``.
+        deviation: standard deviation of the fields ``(b, f)``.
     """
     varies = deviation > 0
     of_constant = LEAST_SHARE * mean.abs().where(varies.any(dim=1, keepdim=True), 0)

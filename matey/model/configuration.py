@@ -76,7 +76,7 @@ class MateyConfig(PretrainedConfig):
             first block.
         num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
-        given: those names of the vocabulary that it takes where they are given and not predicted, such as a forcing.
+        given: names of the vocabulary that it takes where they are given and not predicted, such as a forcing.
         parameters: names of the numbers that it takes, such as a viscosity; those that a sample lacks may be missing.
     """
 

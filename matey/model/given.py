@@ -43,7 +43,7 @@ class Given:
 
     Attributes:
         values: ``(b, t, f, z, y, x)``, frames in physical units, as many as the history has or a single one.
-        normalisation: their statistics.
+        normalisation: statistics of the samples.
     """
 
     values: Tensor

@@ -15,7 +15,7 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
 """Parameters with a row for each field name, by where they lie."""
 
 LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
-"""Those of the local operator that make changes of fields; the others find what changes may depend on."""
+"""Parameters of the local operator that make changes of fields; its others find what changes may depend on."""
 
 OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
 """Parts after the blocks."""

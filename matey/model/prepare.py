@@ -44,7 +44,7 @@ class LevelToDecode:
     """The tokens of one level whose patches this rank decodes.
 
     Attributes:
-        tokens: ``(m,)``, their places among this rank's tokens, box after box.
+        tokens: ``(m,)``, places of these tokens among this rank's tokens, box after box.
         blocks: places of the blocks that they are decoded to, for each batch and each box of own patches.
     """
 

@@ -86,9 +86,9 @@ def see(
 
     Args:
         batch: the fields.
-        normalisation: their statistics.
+        normalisation: statistics of the samples.
         given: given fields, if there are any that the model knows.
-        frames: their frames.
+        frames: frames of the batches.
         bricks: ``(k,)``, the coarsest patches of own tokens, numbered along ``b Z Y X``; None where all samples are.
         blocks: places of the blocks that are decoded, for each box and level.
         local: tiles in the boxes of the local operator.
@@ -115,7 +115,7 @@ def last_around(recent: Region, blocks: Sequence[Places], config: MateyConfig) -
     """Cut the last frame around a box of blocks, of each level, out of the last normalised frames ``(b, t, f, z, y, x)``.
 
     Returns:
-        Its values ``(b, f, z, y, x)``, and the sample and the cell ``z, y, x`` at which they begin.
+        The values ``(b, f, z, y, x)``, and the sample and the cell ``z, y, x`` at which they begin.
     """
     samples, begin, end = window_box(blocks, config)
     return replace(recent, values=recent.values[:, -1]).around(samples, begin, end), (samples.start, *begin)

@@ -30,7 +30,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     """Wrap the model in a DeepSpeed engine with AdamW.
 
     Args:
-        model: its parameters train where ``requires_grad`` is set.
+        model: network; parameters train where ``requires_grad`` is set.
         train: owns batch, learning rate, weight decay and clipping.
         deepspeed_config: owns ZeRO, precision, offload, communication and monitors.
 

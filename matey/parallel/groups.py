@@ -21,8 +21,8 @@ class SequenceGroups:
 
     Attributes:
         sequence: the ranks that share its samples.
-        heads: those with which it exchanges tokens for heads.
-        queries: those that hold the same heads.
+        heads: ranks with which it exchanges tokens for heads.
+        queries: ranks that hold the same heads.
     """
 
     sequence: Group | None

@@ -32,7 +32,7 @@ class Progress:
         name: name of the folder.
         num_steps: steps that it is to take, or None where that cannot be read.
         steps: the lines of ``metrics.jsonl`` that hold a loss.
-        validations: those that hold a validation.
+        validations: entries that hold a validation.
     """
 
     name: str

@@ -54,7 +54,7 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
     Args:
         initial: density, pressure and velocity in units of which the square is one wide, ``(b, f, x, y)``.
         times: ``(t)``, increasing.
-        gas: its properties.
+        gas: properties of the gas.
 
     Returns:
         The same fields at each of the times, ``(b, t, f, x, y)``, float64.

@@ -18,7 +18,7 @@ class SineTransform:
     Attributes:
         num_nodes: interior nodes along each axis.
         spacing: distance between nodes; walls are one spacing beyond the outermost ones.
-        modes: ``(node, mode)``, its own inverse.
+        modes: ``(node, mode)``, an involution.
         decay: minus the Laplacian's eigenvalues, ``(mode along y, mode along x)``.
     """
 

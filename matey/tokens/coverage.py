@@ -170,7 +170,7 @@ def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tenso
         reach: number of cells along ``z, y, x``.
 
     Returns:
-        ``(3, r)``, its columns in ascending order: the rank that is near, the rank that holds, the row of the holder's tile.
+        Table ``(3, r)``, columns in ascending order: the rank that is near, the rank that holds, the row of the holder's tile.
     """
     bricks, held, size = holder.bricks, holder.rank[:, None], holder.rank.shape[1:]
     radius = _radius(reach, holder.rank, bricks)

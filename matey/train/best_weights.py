@@ -22,7 +22,7 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
         folder: the model's folder.
         old: name of the weights before, for the moment in which the new ones get their name.
         module: the network that is trained, as this rank holds it.
-        weights: its whole parameters by name.
+        weights: whole parameters of the network by name.
 
     Raises:
         OSError, RuntimeError, SafetensorError: they cannot be written.

@@ -96,7 +96,7 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
     """Copy the weights of the pretrained model that fit.
 
     Raises:
-        ConfigError: its blocks do not fit, or initial rows are asked for that cannot be.
+        ConfigError: the blocks do not fit, or initial rows are asked for that cannot be.
     """
     new = [name for name in model.config.fields if name not in source.config.fields]
     for name in settings.new_rows_of:

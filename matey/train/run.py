@@ -57,8 +57,8 @@ def train_run(
 
     Args:
         run: the run, resolved.
-        data: its data.
-        model: its network; what requires a gradient is trained.
+        data: data of the run.
+        model: network of the run; what requires a gradient is trained.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
         only_describe: whether to say only what would be done, and not to train.

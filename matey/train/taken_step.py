@@ -26,7 +26,7 @@ class TakenStep:
 
     Attributes:
         step: the step.
-        learning_rate: its learning rate.
+        learning_rate: learning rate of the step.
         totals: sums over the micro-batches of all ranks.
         grad_norm: the norm of the gradient.
         seconds: seconds that this rank's host took for it.

@@ -21,7 +21,7 @@ class StoredArray:
     """An array's description in its file.
 
     Attributes:
-        shape: its shape.
+        shape: shape of the array.
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none.
         unit: unit as the file gives it, empty where it gives none.
@@ -68,7 +68,7 @@ class FileKind:
     """A kind of file that holds arrays.
 
     Attributes:
-        name: its name in messages.
+        name: name of the array in messages.
         suffixes: endings of the files to look at when a folder is searched.
         recognises: whether a file, or a folder that is a store, is of this kind.
         arrays: describes all arrays of a file by their paths in it.

@@ -27,8 +27,8 @@ class Variable:
 
     Attributes:
         dims: names of its dimensions.
-        values: its values; None of a field.
-        attributes: its attributes.
+        values: values of the variable; None of a field.
+        attributes: attributes of the variable.
     """
 
     dims: tuple[str, ...]

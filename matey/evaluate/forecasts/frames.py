@@ -34,7 +34,7 @@ class ForecastFrame:
 
     Attributes:
         first: place of the first of the trajectories among those of the request; the others follow it.
-        trajectories: their numbers in the data set.
+        trajectories: numbers of the trajectories in the data set.
         step: snapshots after the last known frame, from 1 on.
         time: time since the trajectories began, in the units of the data set.
         values: predicted fields ``(b, f, z, y, x)`` in physical units, on the model's device.

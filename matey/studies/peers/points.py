@@ -59,7 +59,7 @@ class Result:
         parameters: number of trained parameters.
         samples_per_second: number of samples taken in in a second of training.
         forecast_seconds: see `matey.studies.speed.Speed`; like the one above, not a number in files of earlier versions.
-        batch_seconds: see there.
+        batch_seconds: see `matey.studies.speed.Speed`.
     """
 
     seconds: float

@@ -37,7 +37,7 @@ class Case:
 
     Attributes:
         series: the line of the plot that it belongs to.
-        label: its name among the others of the line.
+        label: name among the others of the line.
         settings: overrides of the study's YAML.
         data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
     """

@@ -54,7 +54,7 @@ def measure(folder: Path) -> Costs:
 
     Raises:
         CheckpointError: the run has no model.
-        DataError: its data cannot be read.
+        DataError: the data cannot be read.
     """
     trained = load_trained(folder)
     run = trained.run
