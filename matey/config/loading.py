@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,15 @@ OWNED_BY_RUN = {
 BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False}}
 
 _MAX_NAMED = 5
-_IN_YAML = {"tuple_type": "expected a list, such as [a, b]", "dict_type": "expected keys with values, such as {a: 1}"}
+_IN_YAML = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "dict_type": "expected keys with values, such as {a: 1}",
+    "model_type": "expected keys with values, such as {a: 1}",
+}
+# How pydantic calls the forms that a value may have, among the keys that lead to it.
+_FORM = re.compile(
+    r"(function-\w+|constrained-\w+|nullable|tuple|list|dict|literal)(\[.*\])?|[a-z]+\[.*\]|int|float|str|bool"
+)
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -154,7 +164,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def sentences(error: ValidationError, section: type[Section] = RunConfig) -> str:
     """Return the mistakes in a tree of values for a section, a clause for each of the first few."""
-    clauses = [_sentence(each, section) for each in error.errors(include_url=False)]
+    clauses = [_sentence(each, section) for each in _of_likeliest_forms(error.errors(include_url=False))]
     more = f"; and {len(clauses) - _MAX_NAMED} more" if len(clauses) > _MAX_NAMED else ""
     return "; ".join(clauses[:_MAX_NAMED]) + more
 
@@ -162,6 +172,30 @@ def sentences(error: ValidationError, section: type[Section] = RunConfig) -> str
 def shortened(value: object) -> str:
     """Return a value as a message cites it: an item that is large beyond reading, or whose text is, is cut."""
     return _SHORT.repr(value)
+
+
+def _of_likeliest_forms(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Of a value that may have one of several forms, keep what is wrong with the one that it is nearest to.
+
+    A list that is too short since none of its items is right is not told beside these.
+    """
+    found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    inside = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    for error in errors:
+        if error["type"] == "too_short" and error["loc"] in inside:
+            continue
+        keys = tuple(takewhile(lambda part: not _FORM.fullmatch(str(part)), error["loc"]))
+        found.setdefault(keys, []).append(error)
+    kept = []
+    for keys, alike in found.items():
+        if all(error["loc"] == keys for error in alike):
+            kept += alike
+            continue
+        deepest = max(len(error["loc"]) for error in alike)
+        near = [error for error in alike if len(error["loc"]) == deepest]
+        told = [error for error in near if not error["type"].endswith("_type")] or near
+        kept += [{**error, "loc": tuple(p for p in error["loc"] if not _FORM.fullmatch(str(p)))} for error in told]
+    return kept
 
 
 def _sentence(error: ErrorDetails, root: type[Section]) -> str:

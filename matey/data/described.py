@@ -30,7 +30,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.places import Axis, GridAxis
+from matey.config.places import Axis, GridAxis, TimeSource
 from matey.data.arrays.kinds import KINDS
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
@@ -113,6 +113,8 @@ class DescribedFiles(TrajectorySet):
         """Return the times of the snapshots that are taken of a trajectory in several pieces."""
         stored = located.stored.get(located.along.get("time", ""))
         values = np.array(located.times)[self._times(0, located.about.num_frames)]
+        if isinstance(step := self.description.time_step, TimeSource) and step.date_in_name:
+            return Coordinates(values, "seconds since 1970-01-01", "proleptic_gregorian")
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.guessed_axes import axes_by_name
 from matey.data.located import Located, filled_in
 from matey.data.numbered import in_order
 from matey.data.opened_file import OpenedFile
@@ -67,6 +68,8 @@ def _trajectories(
         _note_sizes(file, field, source, group, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
     along = {str(axis): filled_in(name, group) for axis, name in of_axes if isinstance(name, str)}
+    for field, source in (*description.fields.items(), *description.given.items()):
+        _check_names(file, field, source, group, along)
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
     stored = {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
     elsewhere: dict[str, tuple[Path, str]] = {}
@@ -154,6 +157,36 @@ def _note_sizes(
             f"{file.path}, {name}: {field!r} is to be component {source.index}, and there are {own['component']}, "
             "counted from 0; mend the description."
         )
+
+
+def _check_names(
+    file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], along: Mapping[str, str]
+) -> None:
+    """Refuse an array whose axes are called otherwise than described, and a file of its own with other coordinates.
+
+    ``along`` names the arrays of coordinates in the file that leads.
+    """
+    holder, name = file.array_of(field, source, group)
+    axes, names = file.description.axes_of(source), holder.find(name).axes
+    if names and (told := axes_by_name(names, axes)):
+        raise DataError(
+            f"{holder.path}, {name}: its axes are called {', '.join(names)}, and the description has "
+            f"{', '.join(axes)}; write axes: [{', '.join(told)}] for {field!r}."
+        )
+    for axis, coordinates in along.items() if holder is not file else ():
+        if axis not in axes or coordinates not in holder.arrays:
+            continue
+        ours, theirs = file.values(coordinates, ""), holder.values(coordinates, "")
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=UNEVEN_SPACE * _extent(ours)):
+            raise DataError(
+                f"{holder.path}, {coordinates}: expected the same coordinates along {axis} for {field!r} as in {file.path}; "
+                "all fields of a trajectory need one grid and the same times: interpolate them to these."
+            )
+
+
+def _extent(places: np.ndarray) -> float:
+    """Return the mean distance between coordinates."""
+    return float(np.ptp(places)) / max(1, places.size - 1)
 
 
 def _spacing(file: OpenedFile, axis: GridAxis, size: int, group: tuple[str, ...]) -> float:

@@ -19,7 +19,7 @@ from matey.config.description import TODO
 from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.guessed_axes import GRID, NUMBERED, ROLES, guess_axes, suggested
+from matey.data.guessed_axes import GRID, NUMBERED, ROLES, axes_by_name, guess_axes, suggested
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
@@ -161,6 +161,8 @@ class _Guesser:
                 comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
         files = self.snapshots.files if apart else self.snapshots.file
         comments["time_step"] = "time between snapshots, or the array of times"
+        if apart and files != self.snapshots.file:
+            comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
         tree: dict[str, Any] = {
             "system": TODO,
             "files": files,
@@ -200,9 +202,11 @@ class _Guesser:
             return own
         (source,) = own.values()
         found = {field_name(self.others.word): source}
-        for word, array in self.others.arrays.items():
+        for word, (array, names) in self.others.arrays.items():
             name = word if field_name(word) in found else field_name(word)
-            found[name] = {"file": self.others.file_of(word, files), "array": array}
+            turned = names and known and axes_by_name(names, known)
+            extra = {"axes": turned} if turned else {}
+            found[name] = {"file": self.others.file_of(word, files), "array": array, **extra}
         return found
 
     def _given(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:

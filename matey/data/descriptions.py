@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ from pydantic import ValidationError
 
 from matey.config import DataDescription
 from matey.config.loading import sentences
-from matey.config.places import patterns_in
+from matey.config.places import TimeSource, patterns_in
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
 from matey.data.located import Together
-from matey.data.numbered import in_order
+from matey.data.numbered import date_pattern, in_order
 from matey.data.remote.paths import place, within, would_match
 from matey.data.snapshots import own_file, trajectory_of
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
@@ -75,7 +76,7 @@ def read_description(path: Path) -> DataDescription:
         return DataDescription.model_validate(tree)
     except ValidationError as error:
         found = sentences(error, DataDescription)
-        raise DataError(f"{path}: {found}{'' if found.endswith('?') else '.'}") from None
+        raise DataError(f"{path}: {found}{'' if found.endswith(('?', '.')) else '.'}") from None
 
 
 def described_files(path: Path, description: DataDescription) -> list[Together]:
@@ -134,13 +135,16 @@ def _all_of(
     if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
     listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns
+    step = description.time_step
+    dates = step.date_in_name if isinstance(step, TimeSource) else None
     known: dict[Path, Path] = {}  # the pattern of each file
     together: dict[str, list[Path]] = {}
     for pattern in listed:
         for file in _matches(path, pattern):
             of_files = description.snapshots == "files"
             whole = within(path.parent, pattern)
-            key = trajectory_of(file, whole) if of_files else str(file)
+            apart = re.sub(date_pattern(dates), "*", str(file)) if dates else trajectory_of(file, whole)
+            key = apart if of_files else str(file)
             if file not in known:
                 together.setdefault(key, []).append(file)
             known.setdefault(file, whole)
@@ -152,7 +156,7 @@ def _all_of(
     if missing := [name for name, file in own.items() if not file]:
         raise DataError(f"{path}: the 'file' of {missing[0]!r} names none for the part {part}; add it.")
     for files in together.values():
-        ordered = tuple(map(place, in_order([*map(str, files)])))
+        ordered = tuple(map(place, in_order([*map(str, files)], dates)))
         of_each = (
             {name: own_file(file, known[file], within(path.parent, named)) for name, named in own.items()}
             for file in ordered

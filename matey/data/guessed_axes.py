@@ -17,6 +17,7 @@ _NAMES: dict[Axis, str] = {
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
 GRID: tuple[Axis, ...] = ("z", "y", "x")
+_OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # as names of axes
 MOST_COMPONENTS = 9  # of a tensor
 SUGGESTED = {
     2: ["time", "x"],
@@ -46,6 +47,18 @@ def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis
     if len(known) < len(roles) or len(set(known)) < len(known) or "time" not in known:
         return None
     return _on_our_grid(known)
+
+
+def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | None:
+    """Return axes in the order that their names tell, if that is another one than a description gives.
+
+    Args:
+        names: names of an array's axes in its file.
+        axes: those axes as described.
+    """
+    roles = {name: ROLES.get(name.lower()) for name in names if name.lower() not in _OF_MANY_USES}
+    told = [roles.get(name) or axis for name, axis in zip(names, axes, strict=True)]
+    return told if told != list(axes) and sorted(told) == sorted(axes) else None
 
 
 def suggested(shape: Sequence[int], *, in_groups: bool) -> str:

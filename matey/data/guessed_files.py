@@ -25,11 +25,11 @@ class OtherFiles:
 
     Attributes:
         word: this word in the name of the file itself; empty where there are no such files.
-        arrays: the array in each of the others, by the word in its name.
+        arrays: the array in each of the others, and names of its axes, by the word in the name of the file.
     """
 
     word: str = ""
-    arrays: Mapping[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
 
     @classmethod
     def beside(cls, path: Path, kind: FileKind, shape: tuple[int, ...]) -> OtherFiles:
@@ -83,11 +83,14 @@ def _words(stem: str) -> Iterator[tuple[int, int]]:
     )
 
 
-def _field_of_shape(path: Path, kind: FileKind, shape: tuple[int, ...]) -> str | None:
-    """Return the name of the only array in a file that may be a field, if it has this shape."""
+def _field_of_shape(path: Path, kind: FileKind, shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]] | None:
+    """Return the only array in a file that may be a field, and names of its axes, if it has this shape, maybe turned."""
     try:
         arrays = {name: stored for name, stored in kind.arrays(path).items() if stored.dtype.kind in "fiu"}
     except DataError:  # damaged, or of another kind
         return None
     fields = likely_fields(arrays)
-    return next(iter(fields)) if [stored.shape for stored in fields.values()] == [shape] else None
+    if [sorted(stored.shape) for stored in fields.values()] != [sorted(shape)]:
+        return None
+    ((name, stored),) = fields.items()
+    return (name, stored.axes) if stored.axes or stored.shape == shape else None

@@ -10,25 +10,15 @@ from pathlib import Path
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
-from matey.data.numbered import date_pattern
+from matey.data.numbered import date_pattern, seconds_of
 from matey.data.remote.paths import matches, seen_from, within
 from matey.data.trajectories import DataError
 
 _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
 _CLOCKS = (
-    "_%H:%M:%S",
-    "_%H-%M-%S",
-    "_%H_%M_%S",
-    "T%H:%M:%S",
-    "T%H%M%S",
-    "_%H%M%S",
-    "_%H:%M",
-    "_%H-%M",
-    "_%H%M",
-    "_%H",
-    "T%H",
+    "_%H:%M:%S _%H-%M-%S _%H_%M_%S T%H:%M:%S T%H%M%SZ T%H%M%S _%H%M%S _%H:%M _%H-%M _%H%M _%H T%H %H%M%S %H".split()
 )
-_DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d")]
+_DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d", "%Y%m%d")]
 _TIMES = ("time", "times", "t")
 _LEAST = 3  # files or arrays that may be snapshots
 
@@ -116,7 +106,9 @@ def date_form(name: str) -> str | None:
     >>> date_form("out_d01_2020-01-31_18:00")
     '%Y-%m-%d_%H:%M'
     """
-    return next((form for form in _DATE_FORMS if re.search(rf"{date_pattern(form)}(?=\D*$)", name)), None)
+    found = ((form, re.search(rf"{date_pattern(form)}(?=\D*$)", name)) for form in _DATE_FORMS)
+    dates = (form for form, match in found if match and match[0][:2] in ("19", "20") and seconds_of([match[0]], form))
+    return next(dates, None)
 
 
 def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:

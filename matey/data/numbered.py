@@ -12,8 +12,13 @@ from matey.config.places import DATE_DIGITS
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 
 
-def in_order(names: Sequence[str]) -> list[str]:
-    """Return names by the numbers that tell them apart; where more than one does, by each of them from left to right."""
+def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:
+    """Return names by the numbers that tell them apart; where more than one does, by each of them from left to right.
+
+    With the form of ``dates`` that all have, by these.
+    """
+    if dates and (seconds := seconds_of(names, dates)) is not None:
+        return [name for _, name in sorted(zip(seconds, names, strict=True))]
     numbers = numbers_of(names)
     if numbers is not None:
         return [name for _, name in sorted(zip(numbers, names, strict=True))]
@@ -32,26 +37,26 @@ def numbers_of(names: Sequence[str]) -> list[float] | None:
         return [0.0] * len(names)
     head = re.sub(r"(\d[\d.]*[eE][+-]?)?[\d.]*$", "", commonprefix(list(names)))
     tail = re.sub(r"^[\d.]*", "", commonprefix([name[::-1] for name in names])[::-1])
-    rest = [name[len(head) : len(name) - len(tail)].rstrip(".") for name in names]
+    rest = [name[len(head) : len(name) - len(tail)].strip(".") for name in names]
     return [float(text) for text in rest] if all(map(_NUMBER.fullmatch, rest)) else None
 
 
 def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
-    """Return the seconds from the date in the first name to that in each; None where one has no date, or one that is none.
+    """Return the seconds from 1970 to the date in each name; None where one has no date, or one that is none.
 
     Args:
         names: the names, in which a date is looked for from the right.
         form: form of the dates, as `datetime.strptime` reads them.
 
     >>> seconds_of(["out_2020-02-28_12.nc", "out_2020-03-01_00.nc"], "%Y-%m-%d_%H")
-    [0.0, 129600.0]
+    [1582891200.0, 1583020800.0]
     """
     found = [re.findall(date_pattern(form), name) for name in names]
     try:
         dates = [datetime.strptime(each[-1], form).replace(tzinfo=UTC) for each in found]
     except (IndexError, ValueError):
         return None
-    return [(date - dates[0]).total_seconds() for date in dates]
+    return [date.timestamp() for date in dates]
 
 
 def date_pattern(form: str) -> str:

@@ -161,7 +161,7 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
 
 
 def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
-    """Return the seconds from the date in the name of the first piece to that of each.
+    """Return the seconds from 1970 to the date in the name of each piece.
 
     Raises:
         DataError: a name has no date of this form.
@@ -182,8 +182,8 @@ def _check_numbers(pieces: Sequence[Located]) -> None:
     for number, gap in enumerate(gaps):
         if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
             raise DataError(
-                f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:g} after {numbers[number]:g}, "
-                f"{usual:g} on as of others, got {numbers[number + 1]:g}; a snapshot is missing, which has to be put there; "
+                f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:.12g} after {numbers[number]:.12g}, "
+                f"{usual:g} on as of others, got {numbers[number + 1]:.12g}; a snapshot is missing, which has to be put there; "
                 "or name the times that the files hold in time_step."
             )
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import xarray
 import yaml
 
-from matey.data import open_dataset
+from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
 from tests.support.described_files import write
 
@@ -66,3 +67,41 @@ def test_a_file_with_several_fields_is_taken_to_have_all_of_them(tmp_path):
     (tmp_path / "a.nc").rename(tmp_path / "u.nc")
     (tmp_path / "v.nc").write_bytes((tmp_path / "u.nc").read_bytes())
     assert not any("file" in source for source in fields_of(tmp_path / "u.nc").values() if isinstance(source, dict))
+
+
+def write_netcdf_fields(folder, **changes):
+    """A file for u, and one for v that differs from it."""
+    places = {"time": np.arange(3.0), "y": np.arange(8.0), "x": np.arange(8.0)}
+    for name, own in (("u", {}), ("v", changes)):
+        values = xarray.DataArray(np.random.default_rng(len(name)).random((3, 8, 8)), places | own, ("time", "y", "x"))
+        (values if name == "u" else values.transpose("time", "x", "y")).to_dataset(name=name).to_netcdf(
+            folder / f"{name}.nc"
+        )
+    guess = yaml.safe_load(guess_description(folder / "u.nc", folder).text)
+    (folder / "matey.yaml").write_text(
+        yaml.safe_dump(guess | {"system": "s", "boundary": ANSWERS["boundary"]}, sort_keys=False)
+    )
+    return guess["fields"]
+
+
+def test_axes_of_another_order_are_guessed_by_their_names_and_refused_if_not_described(tmp_path):
+    fields = write_netcdf_fields(tmp_path)
+    assert fields["velocity_y"] == {"file": "v.nc", "array": "v", "axes": ["time", "x", "y"]}
+    data = open_dataset(tmp_path)
+    np.testing.assert_array_equal(*data.read(0, 1, 2)[0])  # both were drawn alike, and one of them was turned
+    text = (tmp_path / "matey.yaml").read_text()
+    (tmp_path / "matey.yaml").write_text(text.replace("    axes:\n    - time\n    - x\n    - y\n", ""))
+    with pytest.raises(
+        DataError, match=r"v.nc, v: its axes are called time, x, y, .* as time, y, x; write axes: \[time, x, y\]"
+    ):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("changed", [{"x": 2.0 * np.arange(8)}, {"time": 5.0 + np.arange(3)}])
+def test_fields_on_other_grids_or_at_other_times_are_refused(tmp_path, changed):
+    write_netcdf_fields(tmp_path, **changed)
+    (axis,) = changed
+    with pytest.raises(
+        DataError, match=rf"v.nc, {axis}: expected the same coordinates along {axis} for 'velocity_y' as in .*u"
+    ):
+        open_dataset(tmp_path)

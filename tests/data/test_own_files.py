@@ -129,7 +129,11 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
     dates = {"files": "d01_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%Y-%m-%d_%H"}}
     data = open_dataset(describe(tmp_path, COMMON | dates))
     (about,) = data.trajectories
-    assert (about.num_frames, about.time_step) == (4, 43200)
+    assert (about.num_frames, about.time_step, data.coordinates("time", [0]).unit) == (
+        4,
+        43200,
+        "seconds since 1970-01-01",
+    )
     np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
     (tmp_path / "d01_2020-02-29_00.npy").unlink()
     with pytest.raises(DataError, match="missing between .*d01_2020-02-28_12.npy and .*d01_2020-02-29_12.npy"):
@@ -137,6 +141,26 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
     (tmp_path / "d01_2020-02-30_00.npy").write_bytes((tmp_path / f"d01_{names[0]}.npy").read_bytes())
     with pytest.raises(DataError, match="d01_2020-02-30_00.npy: expected a date of the form %Y-%m-%d_%H in its name"):
         open_dataset(tmp_path)
+
+
+def test_trajectories_named_by_dates_are_what_is_left_of_a_name_in_the_order_of_the_dates(tmp_path):
+    for domain in (1, 2):
+        for step, day in enumerate(("30-12-2019", "31-12-2019", "01-01-2020")):
+            np.save(tmp_path / f"d{domain:02d}_{day}.npy", VALUES[domain - 1, step, 0])
+    dates = {"files": "d*_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%d-%m-%Y"}}
+    data = open_dataset(describe(tmp_path, COMMON | dates))
+    assert [about.num_frames for about in data.trajectories] == [3, 3]
+    for number in range(2):
+        np.testing.assert_array_equal(data.read(number, 0, 3)[:, 0, 0], VALUES[number, :3, 0])
+
+
+@pytest.mark.parametrize("name", ["u.{:04d}.npy", "u_{}.npy", "{:03d}.npy"])
+def test_numbers_in_names_may_follow_a_dot(tmp_path, name):
+    for step in range(4):
+        np.save(tmp_path / name.format(step), VALUES[0, step, 0])
+    files = {"files": "*.npy", "fields": {"height": None}, "time_step": {"number_in_name": 0.5}}
+    (about,) = open_dataset(describe(tmp_path, COMMON | files)).trajectories
+    assert (about.num_frames, about.time_step) == (4, 0.5)
 
 
 OWN = {"file": "run_*/q_*.npy"}
