@@ -171,17 +171,17 @@ def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
 
 def test_a_section_of_an_older_run_that_is_no_mapping_is_a_sentence(path):
     path.write_text(yaml.safe_dump(MINIMAL | {"model": [1]}))
-    with pytest.raises(ConfigError, match="model: Input should be .*dictionary"):
+    with pytest.raises(ConfigError, match="model: expected keys with values"):
         load_resolved(path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"bf16": true}', "bf16: Input should be .*dictionary"),
-        ('{"fp16": []}', "fp16: Input should be .*dictionary"),
+        ('{"bf16": true}', "bf16: expected keys with values"),
+        ('{"fp16": []}', "fp16: expected keys with values"),
         ('{"bf16": {"enabled": "yes"}}', "bf16.enabled: .* boolean"),
-        ('{"zero_optimization": [1]}', "zero_optimization: .*dictionary"),
+        ('{"zero_optimization": [1]}', "zero_optimization: expected keys"),
         ('{"zero_optimization": {"stage": true}}', "zero_optimization.stage: .* integer"),
         ('{"zero_optimization": {"stage": 4}}', "zero_optimization.stage: .* less than or equal to 3"),
         (
@@ -189,7 +189,7 @@ def test_a_section_of_an_older_run_that_is_no_mapping_is_a_sentence(path):
             "reduce_bucket_size: .* less than or equal",
         ),
         ('{"zero_optimization": {"reduce_bucket_size": 1e999}}', "reduce_bucket_size: .* integer|finite"),
-        ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: .*dictionary"),
+        ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: expected keys"),
         ('{"aio": {"queue_depth": 1000000000}}', "aio.queue_depth: .* less than or equal to 1024"),
         ('{"data_types": {"grad_accum_dtype": 32}}', "grad_accum_dtype: .* 'fp32'"),
         ("[" * 100_000, "is nested deeper than 32 levels"),

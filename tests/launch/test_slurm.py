@@ -85,7 +85,7 @@ def test_a_wrong_path_ends_all_tasks_of_a_plain_srun_with_code_2(cluster):
         "data.sets=[{path: nowhere}]",
     ]
     command = [f"{cluster.variables['VENV']}/bin/python", "launch/pretrain.py", *files]
-    result = cluster.run("srun", "--nodes=2", "--ntasks=2", *command, MASTER_ADDR="")
+    result = cluster.run("srun", "--nodes=2", "--ntasks=2", *command)
     assert result.returncode == 2 and result.stderr.count("nowhere does not exist") == 1, result.stderr
 
 
