@@ -54,7 +54,7 @@ def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | Non
 
     Args:
         names: names of an array's axes in its file.
-        axes: those axes as described.
+        axes: kinds of these axes as described.
     """
     roles = {name: ROLES.get(name.lower()) for name in names if name.lower() not in _OF_MANY_USES}
     told = [roles.get(name) or axis for name, axis in zip(names, axes, strict=True)]

@@ -84,7 +84,7 @@ def write_netcdf_fields(folder, **changes):
     return guess["fields"]
 
 
-def test_axes_of_another_order_are_guessed_by_their_names_and_refused_if_not_described(tmp_path):
+def test_axes_of_another_order_are_guessed_by_their_names_or_else_refused(tmp_path):
     fields = write_netcdf_fields(tmp_path)
     assert fields["velocity_y"] == {"file": "v.nc", "array": "v", "axes": ["time", "x", "y"]}
     data = open_dataset(tmp_path)
@@ -92,7 +92,7 @@ def test_axes_of_another_order_are_guessed_by_their_names_and_refused_if_not_des
     text = (tmp_path / "matey.yaml").read_text()
     (tmp_path / "matey.yaml").write_text(text.replace("    axes:\n    - time\n    - x\n    - y\n", ""))
     with pytest.raises(
-        DataError, match=r"v.nc, v: its axes are called time, x, y, .* as time, y, x; write axes: \[time, x, y\]"
+        DataError, match=r"v.nc, v: its axes are called time, x, y, .* has time, y, x; write axes: \[time, x, y\]"
     ):
         open_dataset(tmp_path)
 

@@ -143,7 +143,7 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
         open_dataset(tmp_path)
 
 
-def test_trajectories_named_by_dates_are_what_is_left_of_a_name_in_the_order_of_the_dates(tmp_path):
+def test_names_without_their_dates_tell_trajectories_apart_and_dates_order_them(tmp_path):
     for domain in (1, 2):
         for step, day in enumerate(("30-12-2019", "31-12-2019", "01-01-2020")):
             np.save(tmp_path / f"d{domain:02d}_{day}.npy", VALUES[domain - 1, step, 0])
