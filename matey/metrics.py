@@ -86,6 +86,15 @@ def correlation(prediction: Tensor, target: Tensor) -> Tensor:
     return ((ours * true).mean(dim=CELLS) + NRMSE_EPSILON**2) / sizes.sqrt()
 
 
+def error_text(error: float) -> str:
+    """Format an error with four digits after the point, or two digits where these would all be zero.
+
+    >>> error_text(0.12345), error_text(4.5e-7)
+    ('0.1235', '4.5e-07')
+    """
+    return f"{error:.1e}" if 0 < error < 5e-5 else f"{error:.4f}" if error < 1000 else f"{error:.3g}"
+
+
 def _root_mean_square(field: Tensor) -> Tensor:
     num_cells = field.shape[-3:].numel()
     return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5

@@ -13,6 +13,7 @@ from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.shown_rollouts import show_rollout
+from matey.metrics import error_text
 from matey.mistakes import writing
 from matey.report.png import write_png
 from matey.report.snapshot_plots import errors, snapshots_figure
@@ -54,5 +55,5 @@ def draw(args: argparse.Namespace) -> None:
     write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
         assert view.layout is not None  # a run or a model has tokens
-        found = f"NRMSE {error:.4f}, persistence {persistence:.4f}" if view.step else "known"
+        found = f"NRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
         print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from matey import metrics
 from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import ALL_FIELDS, Record
@@ -27,10 +28,8 @@ def forecast_text(record: Record) -> str:
 
 
 def error_text(error: float) -> str:
-    """Format an error with four digits; one that is not finite is that of a forecast that blew up."""
-    if not math.isfinite(error):
-        return "diverged"
-    return f"{error:.4f}" if error < 1000 else f"{error:.3g}"
+    """Format an error, see `matey.metrics.error_text`; one that is not finite is that of a forecast that blew up."""
+    return metrics.error_text(error) if math.isfinite(error) else "diverged"
 
 
 def known_text(error: float) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matey.checkpoints.run_files import METRICS, MODEL
 from matey.config.flags import started_as
+from matey.metrics import error_text
 
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
@@ -21,11 +22,11 @@ def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool)
     """
     persistence = numbers["valid_persistence_by_system"]
     of_systems = [
-        f"{system} {error:.4f} ({_ratio(error, persistence[system])} of persistence)"
+        f"{system} {error_text(error)} ({_ratio(error, persistence[system])} of persistence)"
         for system, error in numbers["valid_nrmse_by_system"].items()
     ]
     best = ", the best so far" if is_best else ""
-    return f"Step {step}: validation NRMSE {numbers['valid_nrmse']:.4f}{best}; {', '.join(of_systems)}"
+    return f"Step {step}: validation NRMSE {error_text(numbers['valid_nrmse'])}{best}; {', '.join(of_systems)}"
 
 
 def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
@@ -47,7 +48,7 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
         for system, error in best["valid_nrmse_by_system"].items():
             of_persistence = persistence[system]
             lines.append(
-                f"{system:{max(width, 17)}}{error:>9.4f}{of_persistence:>13.4f}{_ratio(error, of_persistence):>8}"
+                f"{system:{max(width, 17)}}{error_text(error):>9}{error_text(of_persistence):>13}{_ratio(error, of_persistence):>8}"
             )
         lines.append("")
     flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])

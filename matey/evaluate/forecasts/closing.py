@@ -10,7 +10,7 @@ import numpy as np
 from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.metrics import NRMSE_EPSILON
+from matey.metrics import NRMSE_EPSILON, error_text
 
 AT_ONCE = 2**21
 """Cells that are read at once, where a layer has no more."""
@@ -50,7 +50,7 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     rows = [["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)]]
     for index, name in enumerate(request.data.fields):
         before, after, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
-        error = [f"{np.mean(errors, axis=0)[index]:.4f}"] if errors else []
+        error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
         rows.append([name, f"{before:.5g}", f"{after:.5g}", f"{drift:+.2%}", *error])
     return _aligned(rows)
 
