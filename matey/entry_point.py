@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -18,6 +20,7 @@ Arguments = ParamSpec("Arguments")
 def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Decorate a command, which returns its exit code: a mistake ends it with its sentence and code 2, ctrl-C with a word.
 
+    A reader of its output that has had enough, such as ``head``, ends it without a word.
     What has to be set before PyTorch is imported is set here; several ranks say a mistake once.
     """
 
@@ -25,15 +28,31 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
         let_waiting_threads_sleep()
         try:
-            return command(*args, **kwargs)
+            code = command(*args, **kwargs)
+            sys.stdout.flush()
+            return code
         except Mistake as error:
             rank, world_size = likely_place()
             if world_size > 1:
                 return end_with_error(rank, world_size, f"error: {error}")
             sys.stderr.write(f"error: {error}\n")
             return 2
+        except BrokenPipeError:
+            if not _stop_saying():
+                raise
+            return 0
         except KeyboardInterrupt:
             sys.stderr.write("Interrupted.\n")
             return 130  # as shells have it for SIGINT
 
     return run
+
+
+def _stop_saying() -> bool:
+    """Send output nowhere if its reader has gone, such as ``head``, which has had enough; return whether it had."""
+    output = sys.stdout.fileno()
+    reader = select.poll()
+    reader.register(output, 0)
+    if has_gone := any(event & select.POLLERR for _, event in reader.poll(0)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return has_gone

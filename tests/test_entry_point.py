@@ -1,5 +1,8 @@
 """How commands begin and end."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.paths import ROOT
@@ -17,3 +20,10 @@ def test_every_command_lets_waiting_threads_sleep(path):
 def test_several_ranks_say_a_mistake_once():
     result = start_ranks(2, "launch/predict.py", "--checkpoint", "nowhere", "--data", "x", "--out", "x.nc")
     assert result.returncode == 2 and result.stderr.count("error: There is no folder nowhere") == 1
+
+
+def test_a_reader_that_has_had_enough_ends_a_command_without_a_word():
+    command = [sys.executable, "tools/configs.py", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(60)) == ("", 0)

@@ -47,9 +47,8 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
         lines += ["", head, "-" * len(head)]
         for system, error in best["valid_nrmse_by_system"].items():
             of_persistence = persistence[system]
-            lines.append(
-                f"{system:{max(width, 17)}}{error_text(error):>9}{error_text(of_persistence):>13}{_ratio(error, of_persistence):>8}"
-            )
+            texts = error_text(error), error_text(of_persistence), _ratio(error, of_persistence)
+            lines.append(f"{system:{max(width, 17)}}{texts[0]:>9}{texts[1]:>13}{texts[2]:>8}")
         lines.append("")
     flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])
     command = f"{started_as('launch/evaluate.py', 'evaluate')} {flags}"
