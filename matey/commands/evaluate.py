@@ -22,7 +22,7 @@ from matey.data.coarsened import CoarsenedTrajectories
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
 from matey.evaluate.evaluation import Evaluation, Protocol
-from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
+from matey.evaluate.held_out import HeldOut, Part, hold_out, lacking_note, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
 from matey.mistakes import writing
 from matey.model.convolution import keep_all_bits
@@ -52,6 +52,9 @@ def main(args: argparse.Namespace) -> int:
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
+        data = replace(data, notes=(*data.notes, note))
+    takes = dict.fromkeys(name for each in models if isinstance(each, Trained) for name in each.model.config.parameters)
+    if note := lacking_note([*takes], data.sets):
         data = replace(data, notes=(*data.notes, note))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)

@@ -18,6 +18,7 @@ from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
+from matey.evaluate.held_out import lacking_note
 from matey.likely_place import likely_place
 from matey.mistakes import Mistake, writing
 from matey.model.matey import quiet
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
     if not is_first:
         return
+    if note := lacking_note(forecasts.model.config.parameters, [request.data]):
+        print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []

@@ -10,6 +10,7 @@ from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
 from matey.data.seen import trained_on, twins_note
 from matey.data.split_record import RecordedParts, SplitRecord
+from matey.mistakes import listed
 
 Part = Literal["all", "train", "valid", "test"]
 Seen = Literal["refuse", "leave_out", "score"]
@@ -147,3 +148,11 @@ def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None
             )
         chosen.append(tuple(number for number in numbers if rule == "score" or number not in known))
     return replace(data, trajectories=tuple(chosen), notes=(*data.notes, *notes))
+
+
+def lacking_note(names: Sequence[str], sets: Sequence[TrajectorySet]) -> str:
+    """Return a sentence on parameters that a model takes and trajectories lack, such as a viscosity; empty where none does."""
+    lacking = {name for data in sets for about in data.trajectories for name in names if name not in about.parameters}
+    if not lacking:
+        return ""
+    return f"The model takes {listed(sorted(lacking))}, which trajectories lack: it is told that they are not known."
