@@ -145,6 +145,11 @@ class DataDescription(Section):
                     f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
                 )
         self._check_wildcards()
+        places: dict[object, str] = {}
+        for name, source in self.fields.items():
+            first = places.setdefault((repr(source.file or self.files), source.array, source.index), name)
+            if first != name:
+                raise ValueError(f"fields: {first} and {name} are one and the same array; give each its own")
         return self
 
     def _check_wildcards(self) -> None:

@@ -176,6 +176,7 @@ WRONG = {
         "the 'file' of 'tracer' names none for the part valid",
     ),
     "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected one of 'attribute', 'number_in_name' and"),
+    "twice": ({"fields": {"height": None, "tracer": {"file": "run_*/h_*.npy"}}}, "height and tracer are one and the same"),
     "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "expected a year and what is needed of %Y %m"),
     "a date of words": ({"time_step": {"date_in_name": "%Y%b"}}, "expected a year and what is needed of .*, got '%Y%b'"),
     "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name has the time of a single snap"),
