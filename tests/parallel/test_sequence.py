@@ -14,7 +14,7 @@ from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
 
-TOLERANCE = {"float64": 1e-10, "float32": 2e-5}
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
 def compare(num_ranks, heads, dtype, every=1):
