@@ -102,7 +102,9 @@ class Film:
         if view.layout is not None:
             self._images[MESH].set_data(forecast)
             self._draw_mesh(view.layout)
-        self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.4g}", fontsize=11)
+        self.figure.suptitle(
+            f"{view.step} snapshots ahead, time {view.time:.4g} since the trajectory began", fontsize=11
+        )
         if self._now is not None:
             self._now.set_xdata([view.time, view.time])
 
@@ -175,7 +177,7 @@ def _draw_series(axes: Axes, probes: Sequence[ProbeSeries], field: str, index: i
         name = f"trajectory {series.trajectory}, cell {cell}"
         axes.plot(series.times, series.forecast[:, index], color=colour, label=name)
         axes.plot(series.times, series.truth[:, index], "--", color=colour, linewidth=1)
-    axes.set(xlabel="time (dashed: known and truth)", ylabel=words(field))
+    axes.set(xlabel="time since the trajectory began (dashed: known and truth)", ylabel=words(field))
     if len(probes) <= MOST_NAMED:
         axes.legend(fontsize=8, ncols=2)
     return axes.axvline(probes[0].times[0], color="#666666", linewidth=1)

@@ -127,13 +127,10 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
     steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
     frames, unit = request.last_known + steps, request.data.time_unit
     if own is not None:
-        beyond = np.maximum(0, frames - (len(own.values) - 1))  # snapshots after the last that the data has
-        times: np.ndarray = own.values[frames - beyond] + beyond * request.first.time_step
         unit, since, _ = own.unit.partition(" since ")
         of_time = {"long_name": "time as in the data", **_units(own.unit)}
         of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"} if since else {}
     else:
-        times = frames * request.first.time_step
         of_time = {"long_name": "time since the trajectory began", **_units(unit)}
         if unit == "s":
             of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
@@ -143,7 +140,7 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
     if unit == "s":
         period["standard_name"] = "forecast_period"
     return {
-        "time": Variable(dims, times, of_time),
+        "time": Variable(dims, request.times(frames), of_time),
         "forecast_period": Variable(dims, steps * request.first.time_step, period),
         "step": Variable(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
     }

@@ -66,6 +66,15 @@ class ForecastRequest:
         """Return what is known of the histories of some trajectories, by their places, before they are read."""
         return samples_of(self.data, self.trajectories[first:end], self.num_frames)
 
+    def times(self, frames: np.ndarray) -> np.ndarray:
+        """Return the times of frames: as in the data and on from there, or else since the trajectories began."""
+        own = self.data.coordinates("time", self.trajectories)
+        if own is None:
+            return frames * self.first.time_step
+        beyond = np.maximum(0, frames - (len(own.values) - 1))  # snapshots after the last that the data has
+        times: np.ndarray = own.values[frames - beyond] + beyond * self.first.time_step
+        return times
+
     def num_true(self, trajectory: int) -> int:
         """Return how many of the forecast snapshots the trajectory itself has."""
         return min(self.num_steps, self.data.trajectories[trajectory].num_frames - 1 - self.last_known)

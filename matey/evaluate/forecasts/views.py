@@ -124,10 +124,11 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
         table = csv.writer(file)
         table.writerow(["trajectory", "z", "y", "x", "step", "time", *fields])
         for one in series:
+            times = request.times(request.last_known + one.steps)  # as in the forecast's own file
             for row, step in enumerate(one.steps.tolist()):
                 pairs = zip(one.forecast[row].tolist(), one.truth[row].tolist(), strict=True)
                 values = ["" if np.isnan(value) else f"{value:.9g}" for pair in pairs for value in pair]
-                table.writerow([one.trajectory, *one.cell, step, f"{one.times[row]:.9g}", *values])
+                table.writerow([one.trajectory, *one.cell, step, float(times[row]), *values])
 
 
 def _box(cell: Cell) -> Cells:
