@@ -23,7 +23,7 @@ from matey.data.guessed_axes import GRID, NUMBERED, ROLES, axes_by_name, guess_a
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
-from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, snapshot_axes
+from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, said_of_others, snapshot_axes
 from matey.data.trajectories import DataError
 from matey.mistakes import listed
 
@@ -118,7 +118,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
     is_alone = len(fields) == 1 and "component" not in (next(iter(axes.values())) or [])
     others = OtherFiles.beside(path, kind, next(iter(fields.values())).shape) if is_alone else OtherFiles()
-    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots, others).guess()
+    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots, others, beside).guess()
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,7 @@ class _Guesser:
     patterns: Mapping[str, list[str]]
     snapshots: Snapshots
     others: OtherFiles
+    beside: Path
 
     def guess(self) -> Guess:
         first, own = next(iter(self.fields)), [*self.axes.values()]
@@ -182,7 +183,7 @@ class _Guesser:
         return Guess(
             tree,
             {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([source["array"] for source in given.values()], apart),
+            self._notes([source["array"] for source in given.values()], apart, files),
         )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
@@ -245,11 +246,11 @@ class _Guesser:
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
         return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self, given: Collection[str], apart: str) -> list[str]:
+    def _notes(self, given: Collection[str], apart: str, files: str) -> list[str]:
         constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
                     if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
-        notes += [apart] if apart else []
+        notes += filter(None, (apart, said_of_others(self.snapshots.file, files, self.beside)))
         notes += [self.others.said] if self.others.arrays else []
         notes += [NUMBERED] if sum(plain_name(name).isdigit() for name in self.fields) > 1 else []
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])

@@ -87,6 +87,18 @@ class Snapshots:
         return held or (form and {"date_in_name": form})
 
 
+def said_of_others(file: str, files: str, beside: Path) -> str:
+    """Return a note on files that differ from one in any numbers in their paths, if ``files`` leaves out some of them."""
+    alike = re.sub(r"\d+(?:\.\d+)*", "*", file)
+    num_alike, num_taken = _num_matches(within(beside, alike)), _num_matches(within(beside, files))
+    if num_alike <= max(1, num_taken):
+        return ""
+    return (
+        f"{num_alike} files are named like this one but for numbers, and files takes {num_taken} of them: write {alike} there "
+        "to take all. Each is a trajectory then; where they follow each other in time, add concat: time."
+    )
+
+
 def _num_matches(pattern: Path) -> int:
     try:
         return len(matches(pattern))

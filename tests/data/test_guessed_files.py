@@ -1,5 +1,7 @@
 """Files beside one that hold its other fields are found by their names and shapes."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray
@@ -105,3 +107,20 @@ def test_fields_on_other_grids_or_at_other_times_are_refused(tmp_path, changed):
         DataError, match=rf"v.nc, {axis}: expected the same coordinates along {axis} for 'velocity_y' as in .*u"
     ):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["run0/rho", "run1/rho", "run2/rho"],
+            "3 files are named .* and files takes 1 of them: write run\\*/rho.npy there",
+        ),
+        (["a0_rho", "a1_rho", "b0_rho"], "2 files are named like this one .*: write a\\*_rho.npy there"),
+    ],
+)
+def test_files_that_a_guess_leaves_out_are_said(tmp_path, names, said):
+    for name in names:
+        write_fields((tmp_path / name).parent, name.split("/")[-1], shape=(3, 8, 12))
+    assert re.search(said, guess_description(tmp_path / f"{names[0]}.npy", tmp_path).text)
+    assert "named like" not in guess_description(tmp_path / f"{names[-1]}.npy", (tmp_path / names[-1]).parent).text
