@@ -23,7 +23,7 @@ Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,9 @@ from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
 from matey.data.located import Located, Together
 from matey.data.opened_file import OpenedFile
+from matey.data.remote.paths import RemotePath
 from matey.data.snapshots import put_together
-from matey.data.trajectories import BadValuesError, Cells, Coordinates, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
 
 class DescribedFiles(TrajectorySet):
@@ -55,6 +56,7 @@ class DescribedFiles(TrajectorySet):
             pieces = []
             shared: dict[Path, OpenedFile] = {}  # of fields with files of their own, which may be the same for all
             for path in together.files:
+                _check_partners(path, together.own.get(path, {}))
                 with opened_once(path):
                     own = {
                         field: shared.get(other) or shared.setdefault(other, OpenedFile.opened(other, description, {}))
@@ -206,3 +208,12 @@ class DescribedFiles(TrajectorySet):
         given = [source.unit for source in self.description.fields.values()]
         of_file = [first.stored[name].unit for name in first.arrays]
         return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
+
+
+def _check_partners(path: Path, own: Mapping[str, Path]) -> None:
+    """Raise DataError if one of the files of a file's fields is missing here."""
+    for field, other in own.items():
+        if not isinstance(other, RemotePath) and not other.exists():
+            raise DataError(
+                f"{other} does not exist, where the field {field!r} of {path} is to lie; put it there, or mend its 'file'."
+            )

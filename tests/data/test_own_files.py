@@ -165,7 +165,7 @@ def test_numbers_in_names_may_follow_a_dot(tmp_path, name):
 
 OWN = {"file": "run_*/q_*.npy"}
 WRONG = {
-    "gone": ({}, r"run_1/q_11.npy .* empty|run_1/q_11.npy does not exist"),
+    "gone": ({}, r"run_1/q_11.npy does not exist, where the field 'tracer' of .*h_11.npy is to lie"),
     "same for all": ({"fields": {"height": None, "tracer": {"file": "run_*/q_0.npy"}}}, "tracer: expected as many wildcards"),
     "too many": ({"fields": {"height": None, "tracer": {"file": "run_*/*_*.npy"}}}, "one of .*h_.*npy; write a . into 'files'"),
     "no files": ({"files": None}, "tracer: 'file' goes with 'files'"),
