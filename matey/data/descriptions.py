@@ -143,7 +143,7 @@ def _all_of(
         for file in _matches(path, pattern):
             of_files = description.snapshots == "files"
             whole = within(path.parent, pattern)
-            apart = re.sub(date_pattern(dates), "*", str(file)) if dates else trajectory_of(file, whole)
+            apart = re.sub(f"(.*){date_pattern(dates)}", r"\1*", str(file)) if dates else trajectory_of(file, whole)
             key = apart if of_files else str(file)
             if file not in known:
                 together.setdefault(key, []).append(file)

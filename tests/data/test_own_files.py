@@ -144,10 +144,11 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
 
 
 def test_names_without_their_dates_tell_trajectories_apart_and_dates_order_them(tmp_path):
-    for domain in (1, 2):
+    for number, started in enumerate(("01-12-2019", "02-12-2019")):
+        (tmp_path / f"run_{started}").mkdir()
         for step, day in enumerate(("30-12-2019", "31-12-2019", "01-01-2020")):
-            np.save(tmp_path / f"d{domain:02d}_{day}.npy", VALUES[domain - 1, step, 0])
-    dates = {"files": "d*_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%d-%m-%Y"}}
+            np.save(tmp_path / f"run_{started}" / f"d01_{day}.npy", VALUES[number, step, 0])
+    dates = {"files": "run_*/d*_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%d-%m-%Y"}}
     data = open_dataset(describe(tmp_path, COMMON | dates))
     assert [about.num_frames for about in data.trajectories] == [3, 3]
     for number in range(2):
