@@ -29,7 +29,8 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
         let_waiting_threads_sleep()
         try:
             code = command(*args, **kwargs)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where a launcher has closed it
+                sys.stdout.flush()
             return code
         except Mistake as error:
             rank, world_size = likely_place()

@@ -27,3 +27,10 @@ def test_a_reader_that_has_had_enough_ends_a_command_without_a_word():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait(60)) == ("", 0)
+
+
+def test_a_command_whose_output_is_closed_from_the_start_does_its_work():
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$0" tools/configs.py list >&-', sys.executable], cwd=ROOT, capture_output=True
+    )
+    assert (result.returncode, result.stderr) == (0, b"")

@@ -177,14 +177,14 @@ def _check_names(
         if axis not in axes or coordinates not in holder.arrays:
             continue
         ours, theirs = file.values(coordinates, ""), holder.values(coordinates, "")
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=UNEVEN_SPACE * _extent(ours)):
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=UNEVEN_SPACE * _distance(ours)):
             raise DataError(
                 f"{holder.path}, {coordinates}: expected the same coordinates along {axis} for {field!r} as in {file.path}; "
                 "all fields of a trajectory need one grid and the same times: interpolate them to these."
             )
 
 
-def _extent(places: np.ndarray) -> float:
+def _distance(places: np.ndarray) -> float:
     """Return the mean distance between coordinates."""
     return float(np.ptp(places)) / max(1, places.size - 1)
 

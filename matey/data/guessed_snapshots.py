@@ -11,7 +11,7 @@ from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
 from matey.data.numbered import date_pattern, seconds_of
-from matey.data.remote.paths import matches, seen_from, within
+from matey.data.remote.paths import RemotePath, matches, place, seen_from, within
 from matey.data.trajectories import DataError
 
 _LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
@@ -88,7 +88,9 @@ class Snapshots:
 
 
 def said_of_others(file: str, files: str, beside: Path) -> str:
-    """Return a note on files that differ from one in any numbers in their paths, if ``files`` leaves out some of them."""
+    """Return a note on files here that differ from one in any numbers in their paths, if ``files`` leaves out some of them."""
+    if isinstance(place(file), RemotePath):  # numbers are those of hosts and ports, too
+        return ""
     alike = re.sub(r"\d+(?:\.\d+)*", "*", file)
     num_alike, num_taken = _num_matches(within(beside, alike)), _num_matches(within(beside, files))
     if num_alike <= max(1, num_taken):

@@ -123,8 +123,8 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["trajectory", "z", "y", "x", "step", "time", *fields])
+        times = request.times(request.last_known + series[0].steps)  # those of all, as in the forecast's own file
         for one in series:
-            times = request.times(request.last_known + one.steps)  # as in the forecast's own file
             for row, step in enumerate(one.steps.tolist()):
                 pairs = zip(one.forecast[row].tolist(), one.truth[row].tolist(), strict=True)
                 values = ["" if np.isnan(value) else f"{value:.9g}" for pair in pairs for value in pair]
