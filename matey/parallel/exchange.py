@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.distributed import get_backend
+from torch.distributed import ProcessGroup, get_backend
 
 from matey.parallel.package import deepspeed
 
-Group = Any  # a process group of torch.distributed
+Group = ProcessGroup | None  # None: all ranks
 
 
 def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: Group) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch.distributed as dist
+from torch.distributed import ProcessGroup
 
 from matey.parallel.topology import Topology
 
-Group = Any  # a process group of torch.distributed
 Partition = Sequence[Sequence[int]]
 """All ranks, in groups."""
 
@@ -25,14 +24,14 @@ class SequenceGroups:
         queries: ranks that hold the same heads.
     """
 
-    sequence: Group | None
-    heads: Group | None
-    queries: Group | None
+    sequence: ProcessGroup | None
+    heads: ProcessGroup | None
+    queries: ProcessGroup | None
 
 
 def make_groups(topology: Topology) -> SequenceGroups:
     """Make the groups of this rank; all ranks must call."""
-    made: list[tuple[Partition, Group | None]] = []
+    made: list[tuple[Partition, ProcessGroup | None]] = []
     chosen = []
     for partition in (topology.sequence_groups(), topology.head_groups(), topology.query_groups()):
         group = next((group for same, group in made if same == partition), None) or _own_of(partition)
@@ -41,7 +40,7 @@ def make_groups(topology: Topology) -> SequenceGroups:
     return SequenceGroups(*chosen)
 
 
-def _own_of(partition: Partition) -> Group | None:
+def _own_of(partition: Partition) -> ProcessGroup | None:
     """Make this rank's group of a partition whose groups are all of one size."""
     if len(partition[0]) == 1:
         return None
