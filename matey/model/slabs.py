@@ -24,7 +24,7 @@ def kept_by_scheme(inputs: int, channels: int, num_fields: int) -> int:
 
 def kept_by_stage(inputs: int, channels: int, num_layers: int) -> int:
     """Return the values that `matey.model.stage` keeps for the backward pass in a cell: inputs, window, and layers."""
-    return inputs + channels * (2 + 6 * num_layers)
+    return inputs + channels * (2 + 4 * num_layers) + num_layers
 
 
 def in_slabs(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from matey.model.convolution import convolve, inner
 from matey.model.given import Rows
 from matey.model.ladder import Ladder
+from matey.model.layer import add_products, bounded
 from matey.model.one_tensor import joined, packed
 from matey.model.slabs import grid_of, in_slabs, is_large, kept_by_stage
 from matey.model.stencil import NUM_INPUTS
@@ -131,15 +132,14 @@ class Stage(nn.Module):
         before, others = (others[0], others[1:]) if self.bring is not None else (None, others)
         told, window, factors, mixes, *last = others
         told, of_linear = told.tensor_split([2 * self.channels * (1 + len(mixes))], dim=1)
-        scales = told[..., None, None, None].unflatten(1, (2 * (1 + len(mixes)), self.channels)).unbind(1)
+        scale, offset, *scales = told.unflatten(1, (2 * (1 + len(mixes)), self.channels)).unbind(1)
         values, linear = convolve(wide, window).tensor_split([self.channels], dim=1)
         if before is not None:
             values = values + _mixed(before, last[0])
-        values = values * (1 + scales[0]) + scales[1]
-        for number, (factor, mix) in enumerate(zip(factors, mixes, strict=True), start=1):
-            p, q = convolve(_bounded(values), factor).chunk(2, dim=1)
-            products = p * (q * (1 + scales[2 * number]) + (1 + scales[2 * number + 1]))
-            values = inner(values, self.step) + _mixed(products, mix)
+        values = torch.addcmul(offset[..., None, None, None], values, 1 + scale[..., None, None, None])
+        for factor, mix, scale, offset in zip(factors, mixes, scales[::2], scales[1::2], strict=True):
+            seen, values = bounded(values, self.step)
+            values = add_products(values, convolve(seen, factor), 1 + scale, 1 + offset, mix)
         if self.field_out is None:
             return values
         return convolve(values, last[-1]) + inner(linear, self.beyond) * (1 + of_linear[..., None, None, None])
@@ -148,16 +148,6 @@ class Stage(nn.Module):
 def _sides(halo: Sequence[int]) -> list[int]:
     """Return the sides ``z, y, x`` of the window of a halo."""
     return [2 * reach + 1 for reach in halo]
-
-
-def _bounded(values: Tensor) -> Tensor:
-    """Scale the channels ``(b, c, z, y, x)`` of each cell to a mean square below one; small ones stay nearly as they are.
-
-    Products of products of what is far from all that was trained on would grow without end.
-    """
-    channels = values.movedim(1, -1)
-    square = torch.linalg.vecdot(channels, channels).unsqueeze(-1) / channels.shape[-1]
-    return (channels * (1 + square).rsqrt()).movedim(-1, 1)
 
 
 def _mixed(values: Tensor, weight: Tensor) -> Tensor:
