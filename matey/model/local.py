@@ -174,7 +174,8 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
     As a dense matrix, which is many times as fast as to gather neighbours, and has the same gradient on every run.
     """
     if coarse == fine:
-        return values.narrow(axis, to.start - box.start, to.stop - to.start)
+        # A part that is all of it would cost the backward pass a copy.
+        return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
     means = torch.arange(to.start, to.stop, dtype=values.dtype, device=values.device)
     place = (means + 0.5) * (fine / coarse) - 0.5 - box.start
     number = torch.arange(values.shape[axis], dtype=values.dtype, device=values.device)

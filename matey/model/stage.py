@@ -131,9 +131,12 @@ class Stage(nn.Module):
         """
         before, others = (others[0], others[1:]) if self.bring is not None else (None, others)
         told, window, factors, mixes, *last = others
-        told, of_linear = told.tensor_split([2 * self.channels * (1 + len(mixes))], dim=1)
+        of_layers = 2 * self.channels * (1 + len(mixes))
+        told, of_linear = told.split([of_layers, told.shape[1] - of_layers], dim=1)
         scale, offset, *scales = told.unflatten(1, (2 * (1 + len(mixes)), self.channels)).unbind(1)
-        values, linear = convolve(wide, window).tensor_split([self.channels], dim=1)
+        values = found = convolve(wide, window)
+        if self.field_out is not None:
+            values, linear = found.split([self.channels, found.shape[1] - self.channels], dim=1)
         if before is not None:
             values = values + _mixed(before, last[0])
         values = torch.addcmul(offset[..., None, None, None], values, 1 + scale[..., None, None, None])
