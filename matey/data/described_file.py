@@ -14,7 +14,7 @@ from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.guessed_axes import axes_by_name
 from matey.data.located import Located, filled_in
-from matey.data.numbered import in_order
+from matey.data.numbered import in_order, number_in
 from matey.data.opened_file import TIMES, OpenedFile
 from matey.data.staggered import remedy_between
 from matey.data.trajectories import DataError, Part, Trajectory
@@ -259,6 +259,14 @@ def _parameters(file: OpenedFile, group: tuple[str, ...], sample: int, count: in
             found = _attributes(file, group)
             if given.attribute in found:
                 yield name, found[given.attribute]
+        elif given.in_name is not None:
+            where = f"{file.path}/{filled_in(file.first_array, group)}" if group else str(file.path)
+            if (number := number_in(where, given.in_name)) is None:
+                raise DataError(
+                    f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; mend "
+                    "in_name, or name the files so."
+                )
+            yield name, number
         elif given.array is not None:
             array = filled_in(given.array, group)
             values = file.values(array, f" of the parameter {name!r}").reshape(-1)
