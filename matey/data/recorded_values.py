@@ -51,14 +51,15 @@ def with_values(
 def _read(
     record: SplitRecord, data: TrajectorySet, index: int, before: SplitRecord | None, share: Share
 ) -> dict[int, str]:
-    """Return the fingerprints of trajectories whose files are not as they were, of recorded files those that the record has."""
+    """Return the fingerprints of recorded trajectories whose files are not as they were, and of those in new files."""
     unchanged, labels = _unchanged(record, index, before), labels_of(data)
     earlier = _earlier(record, index, before)
+    has_some = any(file.prints for file in earlier.values())  # the record of an older version has none
     numbers = []
     for number, about in enumerate(data.trajectories):
         label = labels[about.source]
-        recorded = earlier[label].prints if label in earlier else {}
-        if label not in unchanged and (not recorded or about.name in recorded):
+        is_asked = about.name in earlier[label].prints if label in earlier and has_some else True
+        if is_asked and label not in unchanged:
             numbers.append(number)
     return fingerprints(data, numbers, share)
 
