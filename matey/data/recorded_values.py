@@ -48,6 +48,16 @@ def with_values(
     return replace(record, sets=tuple(filled))
 
 
+def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[dict[int, str]]:
+    """Return the fingerprints that a record has of the trajectories of each of its sets, by their numbers."""
+    found = []
+    for files, data in zip(record.sets, sets, strict=True):
+        labels = labels_of(data)
+        of_each = (files[labels[about.source]].prints.get(about.name) for about in data.trajectories)
+        found.append({number: text for number, text in enumerate(of_each) if text})
+    return found
+
+
 def _read(
     record: SplitRecord, data: TrajectorySet, index: int, before: SplitRecord | None, share: Share
 ) -> dict[int, str]:
