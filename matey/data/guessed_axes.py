@@ -9,10 +9,10 @@ from matey.data.arrays.stored import StoredArray
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
-    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime",
-    "z": "z zc z-coordinate lev level height depth plev altitude k nz bottom_top",
-    "y": "y yc y-coordinate lat latitude j ny south_north rlat",
-    "x": "x xc x-coordinate lon longitude i nx west_east rlon",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho",
+    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho",
     "component": "component components comp channel channels c vector dim variable",
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}

@@ -119,6 +119,35 @@ def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):
     assert "to the cells first, in NumPy: (u[:, :, 1:] + u[:, :, :-1]) / 2\n" in guess.text
 
 
+@pytest.mark.parametrize("with_names", [True, False])
+def test_of_winds_one_shorter_than_the_cells_the_fields_on_the_cells_are_kept(tmp_path, with_names):
+    """As the ocean model ROMS has them, which writes the faces inside the domain alone."""
+    axes = {"zeta": ("eta_rho", "xi_rho"), "u": ("eta_rho", "xi_u"), "v": ("eta_v", "xi_rho")}
+    arrays = {name: (("ocean_time", *of), np.zeros((5, 8 - (of[0] == "eta_v"), 12 - (of[1] == "xi_u")), "f4"))
+              for name, of in axes.items()}  # fmt: skip
+    if with_names:
+        xarray.Dataset(arrays, {"ocean_time": np.arange(5.0)}).to_netcdf(tmp_path / "a.nc")
+    else:
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            for name, (_, values) in arrays.items():
+                file[name] = values
+            file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
+    guess = guessed(tmp_path / "a.nc")
+    assert guess.tree["fields"] == {"zeta": "zeta"} and guess.tree["axes"] == ["time", "y", "x"]
+    assert (
+        "u (5, 8, 11), v (5, 7, 12). To have them, average them to the cells first; they have no value bey"
+        in guess.text
+    )
+
+
+def test_one_wind_beside_one_field_is_what_lies_between(tmp_path):
+    for more in (-1, 1):
+        with h5py.File(tmp_path / f"{more}.h5", "w") as file:
+            file["u"], file["p"] = np.zeros((5, 8, 12 + more), "f4"), np.zeros((5, 8, 12), "f4")
+            file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
+        assert guessed(tmp_path / f"{more}.h5").tree["fields"] == {"pressure": "p"}
+
+
 def test_components_one_more_than_others_are_no_staggered_grid(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["velocity"], file["b"] = np.zeros((5, 8, 12, 3), "f4"), np.zeros((5, 8, 12, 2), "f4")
