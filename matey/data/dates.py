@@ -21,7 +21,10 @@ def is_text(stored: StoredArray) -> bool:
 
 def as_times(stored: StoredArray) -> StoredArray:
     """Return an array of texts as what it is read as."""
-    return replace(stored, unit=UNIT, calendar=CALENDAR) if is_text(stored) else stored
+    if not is_text(stored):
+        return stored
+    plain = np.dtype(stored.dtype.str)  # without what h5py notes in it, which is no part of a description in an index
+    return replace(stored, dtype=plain, unit=UNIT, calendar=CALENDAR)
 
 
 def numbers_of(stored: StoredArray, raw: np.ndarray, label: str) -> np.ndarray:

@@ -8,6 +8,7 @@ import yaml
 
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
+from matey.data.index import Index
 from tests.support.paths import ROOT
 from tests.support.wrf_files import NUM_X, NUM_Y, NUM_Z, name_of, write_wrf
 
@@ -103,6 +104,9 @@ def test_dates_as_texts_are_times_and_what_is_no_date_is_refused(tmp_path, texts
     assert guessed(tmp_path / "a.h5").tree["files"] == "a.h5"
     data = opened(tmp_path / "a.h5", time_step="times", **changes)
     assert data.trajectories[0].time_step == 3600
+    index = Index("code")
+    open_dataset(tmp_path / "matey.yaml", index=index)
+    assert len(Index("code", index.text())._earlier) == 1, "a run that goes on describes the file anew"
     assert data.coordinates("time", [0]).values[1] == 1582934400
     with pytest.raises(
         DataError, match="b.h5, times: expected dates such as .*, got 'eleven'; give time_step as a number"
