@@ -11,7 +11,8 @@ from matey.config import DataDescription
 from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
-from matey.data.describing import Guess, guess_description
+from matey.data.describing import guess_description
+from matey.data.guess import Guess
 from matey.data.remote.paths import place
 from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.png import write_png

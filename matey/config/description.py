@@ -62,7 +62,8 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
     for name, number in entries.items() if key == "parameters" else ():
         if not isinstance(number, int | float | dict | ParameterSource):
             raise ValueError(
-                f"parameters.{name}: expected a number, {{array: NAME}} or {{attribute: NAME}}, got {number!r}"
+                f"parameters.{name}: expected a number, {{array: NAME}}, {{attribute: NAME}} or {{in_name: 'Re{{}}'}}, got "
+                f"{number!r}"
             )
 
 

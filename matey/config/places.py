@@ -32,6 +32,17 @@ def _check_date_form(form: str) -> str:
 DateForm = Annotated[BoundedText, AfterValidator(_check_date_form)]
 """Form of a date, as `datetime.strptime` reads it."""
 
+
+def _check_number_form(form: str) -> str:
+    if form.count(NUMBER) != 1 or form == NUMBER or re.search(r"[*/]", form):
+        raise ValueError(f"expected a text with one {NUMBER} for the number, such as 'Re{NUMBER}', got {form!r}")
+    return form
+
+
+NUMBER = "{}"
+NumberForm = Annotated[BoundedText, AfterValidator(_check_number_form)]
+"""Text around a number in the name of a file, a folder or a group, with `NUMBER` in its place."""
+
 WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 """A part of a path or glob that stands for what differs between files."""
 
@@ -55,11 +66,14 @@ class ParameterSource(Section):
 
     array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
     attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
+    in_name: NumberForm | None = Field(
+        None, description="text around it in the name of its file, folder or group, with '{}' for the number: 'Re{}'"
+    )
 
     @model_validator(mode="after")
     def _either(self) -> ParameterSource:
-        if (self.array is None) == (self.attribute is None):
-            raise ValueError("expected either 'array' or 'attribute'")
+        if [self.array, self.attribute, self.in_name].count(None) != 2:
+            raise ValueError("expected one of 'array', 'attribute' and 'in_name'")
         return self
 
 

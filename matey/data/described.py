@@ -32,6 +32,7 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.places import Axis, GridAxis, TimeSource
 from matey.data.arrays.kinds import KINDS
+from matey.data.dates import CALENDAR, UNIT, numbers_of
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
 from matey.data.located import Located, Together
@@ -104,8 +105,9 @@ class DescribedFiles(TrajectorySet):
             stored, file = located.stored[name], located.about.source
             if (file, name) not in arrays:
                 raw = KINDS[self._kinds[file]].read(file, name, (slice(None),) * len(stored.shape))
-                arrays[file, name] = stored.packing.unpacked(raw).astype(np.float64)
-            values = arrays[file, name][located.sample] if len(stored.shape) > 1 else arrays[file, name]
+                arrays[file, name] = numbers_of(stored, raw, f"{file}, {name}")
+            values = arrays[file, name]
+            values = values[located.sample] if values.ndim > 1 else values
             if axis == "time":
                 values = values[self._times(0, located.about.num_frames)]
             values = values[::-1] if axis in located.turned else values
@@ -116,7 +118,7 @@ class DescribedFiles(TrajectorySet):
         stored = located.stored.get(located.along.get("time", ""))
         values = np.array(located.times)[self._times(0, located.about.num_frames)]
         if isinstance(step := self.description.time_step, TimeSource) and step.date_in_name:
-            return Coordinates(values, "seconds since 1970-01-01", "proleptic_gregorian")
+            return Coordinates(values, UNIT, CALENDAR)
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:

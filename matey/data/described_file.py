@@ -14,8 +14,9 @@ from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.guessed_axes import axes_by_name
 from matey.data.located import Located, filled_in
-from matey.data.numbered import in_order
-from matey.data.opened_file import OpenedFile
+from matey.data.numbered import in_order, number_in
+from matey.data.opened_file import TIMES, OpenedFile
+from matey.data.staggered import remedy_between
 from matey.data.trajectories import DataError, Part, Trajectory
 from matey.data.trajectory import NO_AXIS
 from matey.mistakes import listed
@@ -71,7 +72,7 @@ def _trajectories(
     for field, source in (*description.fields.items(), *description.given.items()):
         _check_names(file, field, source, group, along)
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    stored = {name: file.find(name, " of the times" if axis == "time" else "") for axis, name in along.items()}
+    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()}
     elsewhere: dict[str, tuple[Path, str]] = {}
     keys: dict[str, str] = {}
     for field, source in (*description.fields.items(), *description.given.items()):
@@ -147,10 +148,13 @@ def _note_sizes(
     fits = len(axes) == len(stored.shape) and 0 not in stored.shape
     if not fits or any(sizes.setdefault(axis, size) != size for axis, size in shared.items()):
         expected = ", ".join(f"{axis} {sizes.get(axis, '')}".strip() for axis in axes)
+        without_time = (
+            "" if "time" in file.description.all_axes else ", which without time are those of a single snapshot"
+        )
+        remedy = (fits and remedy_between(shared, sizes)) or f"mend the axes of the description{without_time}"
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
-            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; mend the axes of the description"
-            f"{'' if 'time' in file.description.all_axes else ', which without time are those of a single snapshot'}."
+            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; {remedy}."
         )
     if source.index is not None and source.index >= own["component"]:
         raise DataError(
@@ -176,7 +180,8 @@ def _check_names(
     for axis, coordinates in along.items() if holder is not file else ():
         if axis not in axes or coordinates not in holder.arrays:
             continue
-        ours, theirs = file.values(coordinates, ""), holder.values(coordinates, "")
+        use = TIMES if axis == "time" else ""
+        ours, theirs = file.values(coordinates, use), holder.values(coordinates, use)
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=UNEVEN_SPACE * _distance(ours)):
             raise DataError(
                 f"{holder.path}, {coordinates}: expected the same coordinates along {axis} for {field!r} as in {file.path}; "
@@ -221,7 +226,7 @@ def _times(
             )
         return np.array([found[source.attribute]])
     name = filled_in(source, group)
-    times = file.values(name, " of the times")
+    times = file.values(name, TIMES)
     number, num_pieces = place
     if num_pieces > 1 and times.shape == (num_pieces,) and name == source:
         times = times[number : number + 1]  # one array of the times of all snapshots that have an array each
@@ -254,6 +259,14 @@ def _parameters(file: OpenedFile, group: tuple[str, ...], sample: int, count: in
             found = _attributes(file, group)
             if given.attribute in found:
                 yield name, found[given.attribute]
+        elif given.in_name is not None:
+            where = f"{file.path}/{filled_in(file.first_array, group)}" if group else str(file.path)
+            if (number := number_in(where, given.in_name)) is None:
+                raise DataError(
+                    f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; mend "
+                    "in_name, or name the files so."
+                )
+            yield name, number
         elif given.array is not None:
             array = filled_in(given.array, group)
             values = file.values(array, f" of the parameter {name!r}").reshape(-1)

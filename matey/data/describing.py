@@ -13,77 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from matey.config.description import TODO
 from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.guessed_axes import GRID, NUMBERED, ROLES, axes_by_name, guess_axes, suggested
+from matey.data.dates import is_text
+from matey.data.guess import Guess
+from matey.data.guessed_axes import GRID, NUMBERED, ROLES, axes_by_name, guess_axes, role_of, suggested
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
 from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, said_of_others, snapshot_axes
+from matey.data.staggered import said_of_between
 from matey.data.trajectories import DataError
 from matey.mistakes import listed
 
 _MAX_CELLS = 2**24  # of a frame that is read to look at its ends
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A description as far as it can be guessed.
-
-    Attributes:
-        tree: the description, with TODO for what is left open.
-        comments: notes to write beside a key, by the key's path, such as ``boundary.x``.
-        notes: notes on the file as a whole.
-    """
-
-    tree: dict[str, Any]
-    comments: dict[str, str]
-    notes: list[str]
-
-    @property
-    def questions(self) -> list[str]:
-        """Paths of the keys that are left open."""
-        flat = ((key, value) for key, value in self.tree.items())
-        nested = [(f"{key}.{name}", item) for key, value in self.tree.items() if isinstance(value, dict)
-                  for name, item in value.items()]  # fmt: skip
-        return [key for key, value in (*flat, *nested) if value == TODO]
-
-    @property
-    def text(self) -> str:
-        """The YAML."""
-        lines = [f"# {note}" for note in self.notes]
-        for key, value in self.tree.items():
-            comment = self._comment(key)
-            if isinstance(value, dict) and value:
-                lines.append(f"{key}:{comment}")
-                lines += [
-                    f"  {_flow(name)}: {_flow(item)}{self._comment(f'{key}.{name}')}" for name, item in value.items()
-                ]
-            else:
-                lines.append(f"{key}: {_flow(value)}{comment}")
-        return "\n".join(lines) + "\n"
-
-    @property
-    def provisional(self) -> dict[str, Any] | None:
-        """The description with neutral answers, good enough to draw the fields; None where the axes are not known."""
-        if TODO in (self.tree["axes"], self.tree["spacing"]):
-            return None
-        answers = {"system": "unnamed", "time_step": 1.0}
-        filled: dict[str, Any] = {
-            key: answers[key] if value == TODO else value for key, value in self.tree.items() if key != "files"
-        }
-        filled["fields"] = {
-            name: of for name, of in filled["fields"].items() if "file" not in of or isinstance(of, str)
-        }
-        filled["spacing"] = {axis: 1.0 if step == TODO else step for axis, step in self.tree["spacing"].items()}
-        return filled | {"boundary": dict.fromkeys(self.tree["boundary"], "open")}
-
-    def _comment(self, key: str) -> str:
-        return f"  # {self.comments[key]}" if key in self.comments else ""
+_MOST_ATTRIBUTES = 12  # taken for parameters
 
 
 def guess_description(path: Path, beside: Path) -> Guess:
@@ -98,7 +45,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     """
     kind = kind_of(path)
     held = kind.arrays(path)
-    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiu"}
+    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiu" or _has_dates(name, stored)}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
     patterns = in_groups(arrays)
@@ -143,12 +90,16 @@ class _Guesser:
             "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
         }
-        spacing: Any = {axis: self._coordinate(axis, known) or TODO for axis in grid} or TODO
+        sizes = {axis: found for axis in grid if (found := self._cell_size(axis, known))}
+        spacing: Any = {
+            axis: self._coordinate(axis, known) or (sizes[axis][1] if axis in sizes else TODO) for axis in grid
+        } or TODO
         apart = self.snapshots.said_of(known, self.fields[first])
         in_each = (
             self.snapshots.time(self.kind, self.path, self.arrays, first, self.patterns[first][0]) if apart else None
         )
-        time = self._coordinate("time", known) or in_each
+        concat = {"concat": "time"} if apart and known and "time" in known else {}
+        time = self._coordinate("time", known) or (in_each if isinstance(in_each, str) or not concat else None)
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
         if known is None:
             shape = self.fields[first].shape
@@ -158,17 +109,19 @@ class _Guesser:
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
             comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis, known)}"
+            if axis in sizes and spacing[axis] == sizes[axis][1]:
+                comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
             if spacing[axis] == TODO:
                 comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
         files = self.snapshots.files if apart else self.snapshots.file
         comments["time_step"] = "time between snapshots, or the array of times"
-        if apart and files != self.snapshots.file:
+        if apart and files != self.snapshots.file and not concat:
             comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
         tree: dict[str, Any] = {
             "system": TODO,
             "files": files,
             "axes": known or TODO,
-            **({"concat": "time"} if apart and known and "time" in known else {}),
+            **concat,
             "fields": self._sources(known, files),
             "spacing": spacing,
             "time_step": time or TODO,
@@ -183,7 +136,7 @@ class _Guesser:
         return Guess(
             tree,
             {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([source["array"] for source in given.values()], apart, files),
+            self._notes([source["array"] for source in given.values()], apart, files, known),
         )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
@@ -193,9 +146,23 @@ class _Guesser:
         stored = next(iter(self.fields.values()))
         position = known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        alike = [n for n, size in self.coordinates.items()
-                 if ROLES[n.rpartition("/")[2].lower()] == axis and size == stored.shape[position]]  # fmt: skip
-        return next((n for n in (*names, *alike) if n in self.arrays and len(self.arrays[n].shape) == 1), None)
+        size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == axis]
+        alike = [name for name in of_axis if self.coordinates.get(name) == size]
+        dates = [name for name in of_axis if is_text(self.arrays[name]) and self.arrays[name].shape[:1] == (size,)]
+        named = [name for name in names if name in self.coordinates or len(self._shape_of(name)) == 1]
+        return next(iter((*named, *alike, *dates)), None)
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        return self.arrays[name].shape if name in self.arrays else ()
+
+    def _cell_size(self, axis: Axis, known: list[Axis] | None) -> tuple[str, float] | None:
+        """An attribute of the file such as DX that has the size of a cell along an axis, and its value."""
+        if known is None:
+            return None
+        names = next(iter(self.fields.values())).axes
+        theirs = f"d{(names and role_of(names[known.index(axis)])) or axis}"
+        found = self.kind.attributes(self.path, "").items()
+        return next(((name, float(f"{size:.7g}")) for name, size in found if name.lower() == theirs and size > 0), None)
 
     def _sources(self, known: list[Axis] | None, files: str) -> dict[str, Any]:
         own = dict(sources(self.fields, self.axes, known))
@@ -221,11 +188,21 @@ class _Guesser:
         count = stored.shape[known.index("trajectory")] if known and "trajectory" in known else 1
         for name, other in self.arrays.items():
             is_one = other.shape in ((), (1,)) or (count > 1 and other.shape == (count,))
-            if is_one and not _is_coordinate(name, other):
+            if is_one and not _is_coordinate(name, other) and [*map(role_of, other.axes)] != ["time"]:
                 yield name.rpartition("/")[2], {"array": name}
-        for name in self.kind.attributes(self.path, ""):
-            if not name.startswith("_"):
-                yield name, {"attribute": name}
+        attributes = self._attributes(known)
+        if len(attributes) <= _MOST_ATTRIBUTES:
+            yield from ((name, {"attribute": name}) for name in attributes)
+
+    def _attributes(self, known: list[Axis] | None) -> list[str]:
+        """Names of the file's attributes that are numbers, but for sizes of cells."""
+        sizes = [self._cell_size(axis, known) for axis in known or [] if axis in GRID]
+        left_out = {found[0] for found in sizes if found}
+        return [
+            name
+            for name in self.kind.attributes(self.path, "")
+            if not name.startswith("_") and name not in left_out and role_of(name) != "time"
+        ]
 
     def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
         """Guess the ends from a snapshot in the middle: compare the jump across them with those between neighbours."""
@@ -246,13 +223,23 @@ class _Guesser:
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
         return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self, given: Collection[str], apart: str, files: str) -> list[str]:
-        constant = [f"{name} {stored.shape}" for name, stored in self.arrays.items()
-                    if name not in (*self.fields, *given) and len(stored.shape) > 1]  # fmt: skip
+    def _notes(self, given: Collection[str], apart: str, files: str, known: list[Axis] | None) -> list[str]:
+        field = next(iter(self.fields.values()))
+        others = {name: stored for name, stored in self.arrays.items() if name not in (*self.fields, *given)}
+        constant = [
+            f"{name} {stored.shape}"
+            for name, stored in others.items()
+            if len(stored.shape) > 1 and not is_text(stored) and not said_of_between({name: stored}, field)
+        ]
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
         notes += filter(None, (apart, said_of_others(self.snapshots.file, files, self.beside)))
         notes += [self.others.said] if self.others.arrays else []
         notes += [NUMBERED] if sum(plain_name(name).isdigit() for name in self.fields) > 1 else []
+        if len(attributes := self._attributes(known)) > _MOST_ATTRIBUTES:
+            notes.append(
+                f"Attributes that set trajectories apart belong into parameters; there are {listed(attributes)}."
+            )
+        notes += filter(None, [said_of_between(others, field)])
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
 
 
@@ -260,10 +247,9 @@ def _besides_components(axes: list[Axis] | None) -> set[Axis]:
     return {axis for axis in axes or [] if axis != "component"}
 
 
+def _has_dates(name: str, stored: StoredArray) -> bool:
+    return is_text(stored) and role_of(name) == "time"
+
+
 def _is_coordinate(name: str, stored: StoredArray) -> bool:
     return len(stored.shape) == 1 and name.rpartition("/")[2].lower() in ROLES
-
-
-def _flow(value: object) -> str:
-    """A value in one line of YAML."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("\n...\n").strip()

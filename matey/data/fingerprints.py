@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,9 @@ MOST_TRAJECTORIES = 1000
 MOST_BYTES = 2**31
 
 
-def fingerprints(data: TrajectorySet, numbers: Sequence[int], share: Share = alone) -> dict[int, str]:
+def fingerprints(
+    data: TrajectorySet, numbers: Sequence[int], share: Share = alone, known: Mapping[int, str] | None = None
+) -> dict[int, str]:
     """Return the fingerprints of trajectories of a set by their numbers; where there are very many, of an even spread of them.
 
     A trajectory whose first frames hold NaN or infinity has none.
@@ -30,12 +32,15 @@ def fingerprints(data: TrajectorySet, numbers: Sequence[int], share: Share = alo
         data: the set.
         numbers: numbers of the trajectories.
         share: function that shares the reading out over ranks, each of which then calls this.
+        known: fingerprints of trajectories by their numbers that need not be read again.
 
     Raises:
         DataError: a file has gone or is corrupt.
     """
-    chosen = _spread(data, numbers)
-    found = zip(chosen, share(partial(_fingerprint_of, data), chosen), strict=True)
+    known = known or {}
+    chosen = _spread(data, [number for number in numbers if number not in known])
+    read = dict(zip(chosen, share(partial(_fingerprint_of, data), chosen), strict=True))
+    found = ((number, known.get(number) or read.get(number)) for number in numbers)
     return {number: text for number, text in found if text is not None}
 
 

@@ -9,14 +9,16 @@ from matey.data.arrays.stored import StoredArray
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
-    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames",
-    "z": "z zc z-coordinate lev level height depth plev altitude k nz bottom_top",
-    "y": "y yc y-coordinate lat latitude j ny south_north rlat",
-    "x": "x xc x-coordinate lon longitude i nx west_east rlon",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho",
+    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho",
     "component": "component components comp channel channels c vector dim variable",
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
 GRID: tuple[Axis, ...] = ("z", "y", "x")
+MARK_BETWEEN = "_stag"
+"""End of the name of an axis that counts places between cells, as WRF has it."""
 _OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # as names of axes
 MOST_COMPONENTS = 9  # of a tensor
 SUGGESTED = {
@@ -32,6 +34,11 @@ NUMBERED = (
 )
 
 
+def role_of(name: str) -> Axis | None:
+    """Return the kind of an axis, or of the array of its coordinates, by its name; None where that does not tell."""
+    return ROLES.get(name.rpartition("/")[2].lower().removesuffix(MARK_BETWEEN))
+
+
 def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
     """Return the kind of each axis of an array, None where it cannot be told.
 
@@ -39,7 +46,7 @@ def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis
         stored: the array.
         coordinates: names of one-dimensional arrays in the file that are named as axes are, and their lengths.
     """
-    roles = [ROLES.get(name.lower()) for name in stored.axes] if stored.axes else _by_length(stored.shape, coordinates)
+    roles = [*map(role_of, stored.axes)] if stored.axes else _by_length(stored.shape, coordinates)
     left = [position for position, role in enumerate(roles) if role is None]
     if len(left) == 1 and left[0] > 0 and stored.shape[left[0]] <= MOST_COMPONENTS and "component" not in roles:
         roles[left[0]] = "component"
@@ -56,7 +63,7 @@ def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | Non
         names: names of an array's axes in its file.
         axes: kinds of these axes as described.
     """
-    roles = {name: ROLES.get(name.lower()) for name in names if name.lower() not in _OF_MANY_USES}
+    roles = {name: role_of(name) for name in names if name.lower() not in _OF_MANY_USES}
     told = [roles.get(name) or axis for name, axis in zip(names, axes, strict=True)]
     return told if told != list(axes) and sorted(told) == sorted(axes) else None
 
@@ -75,7 +82,7 @@ def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axi
     for name, size in coordinates.items():
         places = [position for position, length in enumerate(shape) if length == size]
         if len(places) == 1 and list(coordinates.values()).count(size) == 1:
-            roles[places[0]] = ROLES[name.rpartition("/")[2].lower()]
+            roles[places[0]] = role_of(name)
     is_first_left = roles[:1] == [None] and len(shape) > 1 and all(roles[1:])
     if is_first_left and "trajectory" not in roles:
         roles[0] = "trajectory"
@@ -91,5 +98,5 @@ def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
 
 def may_vary(stored: StoredArray, is_timed: bool) -> bool:
     """Whether values are real or packed numbers and, if it is asked for, an axis may be time by its name."""
-    roles = [ROLES.get(name.lower()) for name in stored.axes] or [None]
+    roles = [*map(role_of, stored.axes)] or [None]
     return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not is_timed or bool({"time", None} & {*roles}))

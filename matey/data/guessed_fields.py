@@ -10,6 +10,7 @@ from typing import Any
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
 from matey.data.guessed_axes import may_vary
+from matey.data.staggered import between_cells
 
 _NAMES = {
     **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),
@@ -25,7 +26,7 @@ _FEW = 5  # components of a vector or tensor at the most
 
 
 def likely_fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """Return the arrays that may be fields: those of the largest shape, components left out of account."""
+    """Return the arrays that may be fields: those of the largest shape, components and what lies between cells left out."""
     return _largest(arrays, is_timed=True) or _largest(arrays, is_timed=False)
 
 
@@ -34,6 +35,8 @@ def _largest(arrays: Mapping[str, StoredArray], *, is_timed: bool) -> dict[str, 
     candidates = {
         name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
     }
+    between = between_cells(candidates)
+    candidates = {name: stored for name, stored in candidates.items() if name not in between}
     largest = max(
         (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.guessed_axes import GRID, MOST_COMPONENTS, ROLES
+from matey.data.guessed_axes import GRID, MOST_COMPONENTS, role_of
 from matey.data.numbered import date_pattern, seconds_of
 from matey.data.remote.paths import RemotePath, matches, place, seen_from, within
 from matey.data.trajectories import DataError
@@ -149,8 +149,7 @@ def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[A
     names = (
         {size: name for name, size in coordinates.items()} if len({*coordinates.values()}) == len(coordinates) else {}
     )
-    roles = [ROLES.get((name or "").rpartition("/")[2].lower())
-             for name in (stored.axes or [names.get(size) for size in stored.shape])]  # fmt: skip
+    roles = [role_of(name or "") for name in (stored.axes or [names.get(size) for size in stored.shape])]
     theirs = [axis for axis in GRID if axis in roles]
     ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
     known = [ours.get(role, role) for role in roles if role is not None]

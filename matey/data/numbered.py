@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from os.path import commonprefix
 
-from matey.config.places import DATE_DIGITS
+from matey.config.places import DATE_DIGITS, NUMBER
 
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 
@@ -57,6 +57,23 @@ def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
     except (IndexError, ValueError):
         return None
     return [date.timestamp() for date in dates]
+
+
+def number_in(name: str, form: str) -> float | None:
+    """Return the number in a name or path, None where there is none.
+
+    Args:
+        name: the name, in which the number is looked for from the right.
+        form: text around it, see `matey.config.places.NumberForm`; letters of the name do not go on before or after it.
+
+    >>> [number_in("flow/Re1e3_nu_0.01.h5", form) for form in ("Re{}", "nu_{}")]
+    [1000.0, 0.01]
+    """
+    before, after = map(re.escape, form.split(NUMBER))
+    start = r"(?<![A-Za-z])" if before[:1].isalpha() else "" if before else r"(?<![\d.])"
+    end = r"(?![A-Za-z])" if after[-1:].isalpha() else ""
+    found = re.findall(rf"{start}{before}([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?){after}{end}", name)
+    return float(found[-1]) if found else None
 
 
 def date_pattern(form: str) -> str:

@@ -13,9 +13,13 @@ from matey.config import DataDescription
 from matey.config.places import FieldSource
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.dates import as_times, is_text, numbers_of
 from matey.data.located import filled_in
 from matey.data.trajectories import DataError
 from matey.mistakes import listed, nearest_name
+
+TIMES = " of the times"
+"""Use of an array: it may hold dates as texts."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +84,11 @@ class OpenedFile:
         if name not in self.known:
             stored = self.find(name, use)
             raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
-            self.known[name] = stored.packing.unpacked(raw).astype(np.float64)
+            self.known[name] = numbers_of(stored, raw, f"{self.path}, {name}")
         return self.known[name]
 
     def find(self, name: str, use: str = "") -> StoredArray:
-        """Return the description of an array of numbers.
+        """Return the description of an array of numbers or, where it is to hold times, of their dates as texts.
 
         Raises:
             DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
@@ -98,10 +102,10 @@ class OpenedFile:
         stored = self.arrays[name]
         if stored.is_link:
             stored.check_readable(f"{self.path}, {name}")
-        if stored.dtype.kind not in "fiu":
-            mend = "give time_step as a number" if "times" in use else "write them as such"
+        if stored.dtype.kind not in "fiu" and not (TIMES in use and is_text(stored)):
+            mend = "give time_step as a number" if TIMES in use else "write them as such"
             raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
         held = self.path.stat().st_size if self.path.is_file() else stored.limit
         stored.check_claim(f"{self.path}, {name}", held)
         stored.check_readable(f"{self.path}, {name}")
-        return stored
+        return as_times(stored) if TIMES in use else stored

@@ -5,7 +5,8 @@ A run keeps a fingerprint of each trajectory that it trains on, of a set with ve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
@@ -50,19 +51,39 @@ def read_seen(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def seen_text(sets: Iterable[TrajectorySet], trained: Iterable[Sequence[int]], share: Share = alone) -> str:
-    """Return what `read_seen` reads, for the trajectories of each set that are trained on; ``share`` as in `fingerprints`."""
-    known = (fingerprints(data, numbers, share) for data, numbers in zip(sets, trained, strict=True))
-    prints = {text for of_set in known for text in of_set.values()}
+def seen_text(
+    sets: Iterable[TrajectorySet],
+    trained: Iterable[Sequence[int]],
+    share: Share = alone,
+    known: Iterable[Mapping[int, str]] | None = None,
+) -> str:
+    """Return what `read_seen` reads, for the trajectories of each set that are trained on.
+
+    Args:
+        sets: the sets.
+        trained: numbers of these trajectories for each of the sets.
+        share: see `fingerprints`.
+        known: fingerprints of each set that need not be read again.
+    """
+    known = repeat({}) if known is None else known
+    found = (fingerprints(data, numbers, share, of) for data, numbers, of in zip(sets, trained, known, strict=False))
+    prints = {text for of_set in found for text in of_set.values()}
     return "".join(f"{text}\n" for text in sorted(prints))
 
 
-def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str], share: Share = alone) -> str:
+def twins_note(
+    data: TrajectorySet,
+    held_out: Sequence[int],
+    seen: frozenset[str],
+    share: Share = alone,
+    known: Mapping[int, str] | None = None,
+) -> str:
     """Say how many trajectories that are held out begin as trained ones do or as each other; empty where none does.
 
     Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
+    What is `known` need not be read again, see `fingerprints`.
     """
-    found = list(fingerprints(data, held_out, share).values())
+    found = list(fingerprints(data, held_out, share, known).values())
     said = []
     if same := sum(print_ in seen for print_ in found):
         said.append(

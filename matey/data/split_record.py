@@ -5,8 +5,8 @@ is text, one JSON object a line: first the settings of the split and the folder 
 of its trajectories by part.
 
 A file is known again by its path; where a data set was moved as a whole, by its path inside the set's folder. It counts as
-changed if its size is another, or the names, shapes or time steps of its trajectories are. Values are not read: a file that was
-computed again in the same size passes for the same.
+changed if its size is another, or the names, shapes or time steps of its trajectories, or the fingerprints of their values
+(`matey.data.recorded_values`) are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from matey.data.recorded_file import FileParts
 from matey.data.remote.paths import RemotePath
 from matey.data.splits import PARTS, Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
@@ -48,30 +49,13 @@ class _Line(BaseModel):
     set: int
     file: str
     bytes: int
+    changed: int = 0
     content: str
+    prints: dict[str, str] = {}
     train: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class FileParts:
-    """A file and the part of each of its trajectories.
-
-    Attributes:
-        num_bytes: size of the file.
-        content: hash of the names, shapes and time steps of its trajectories.
-        parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
-    """
-
-    num_bytes: int
-    content: str
-    parts: dict[str, str]
-
-    def is_as(self, other: FileParts) -> bool:
-        """Return whether both describe the same trajectories, whatever their parts."""
-        return (self.num_bytes, self.content) == (other.num_bytes, other.content)
 
 
 @dataclass(frozen=True)
@@ -94,8 +78,8 @@ class SplitRecord:
                 named: dict[str, list[str]] = {}
                 for name, part in file.parts.items():
                     named.setdefault(part, []).append(name)
-                about = {"set": index, "file": label, "bytes": file.num_bytes, "content": file.content}
-                lines.append(json.dumps(about | named))
+                about = {"set": index, "file": label, "bytes": file.num_bytes, "changed": file.changed}
+                lines.append(json.dumps(about | {"content": file.content, "prints": file.prints} | named))
         return "\n".join(lines) + "\n"
 
     def by_path(self, index: int) -> dict[str, FileParts]:
@@ -107,12 +91,14 @@ class SplitRecord:
         """Say which files came, went and changed; empty where the data is the same."""
         said = []
         for index in range(max(len(self.sets), len(now.sets))):
-            before, after = _by_common_name(self, now, index)
+            before, after = with_common_names(self, now, index)
             there = {name for name, file in before.items() if file.content != _GONE}
+            alike = {name for name in there & after.keys() if before[name].is_as(after[name])}
             kinds = {
                 "came": after.keys() - there,
                 "gone": there - after.keys(),
-                "changed": {name for name in there & after.keys() if not before[name].is_as(after[name])},
+                "changed": (there & after.keys()) - alike,
+                "with other values": {name for name in alike if not before[name].has_values_of(after[name])},
             }
             found = [f"{kind}: {listed(sorted(names), _MAX_NAMED)}" for kind, names in kinds.items() if names]
             if found:
@@ -134,7 +120,7 @@ class SplitRecord:
         )
         wrong = []
         for index in range(len(self.sets)):
-            before, after = _by_common_name(then, now, index)
+            before, after = with_common_names(then, now, index)
             wrong += [name for name, file in before.items() if name not in after or not file.is_as(after[name])]
         return f"gone or changed: {listed(sorted(wrong), _MAX_NAMED)}" if wrong else ""
 
@@ -142,7 +128,7 @@ class SplitRecord:
         """Return this record with the files that only an earlier one names, so that they keep their part if they come back."""
         sets = [dict(files) for files in self.sets]
         for index in range(min(len(sets), len(before.sets))):
-            known, present = _by_common_name(before, self, index)
+            known, present = with_common_names(before, self, index)
             for name, file in known.items():
                 label = os.path.relpath(name, self.settings.folders[index]) if os.path.isabs(name) else name
                 now = present.get(name, replace(file, content=_GONE))
@@ -187,7 +173,7 @@ class RecordedParts:
 def record_split(
     sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
 ) -> SplitRecord:
-    """Return the files and trajectories in each part of some data sets; no file is read, its size alone is asked for."""
+    """Return the files and trajectories in each part of some data sets; no file is read, its size and time are asked for."""
     settings = SplitSettings(
         split=tuple(fractions),
         split_seed=seed,
@@ -218,7 +204,7 @@ def read_record(path: Path) -> SplitRecord | None:
         for text in lines:
             line = _Line.model_validate_json(text)
             parts = {name: part for part in (*PARTS, "unused") for name in getattr(line, part)}
-            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts)
+            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts, line.changed, line.prints)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -253,8 +239,9 @@ def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
         for about in trajectories:
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
-            size = 0 if source.is_dir() else source.stat().st_size  # of a Zarr store, the folder's own says nothing
-            yield source, FileParts(size, digest.hexdigest()[:16], {})
+            stat = None if source.is_dir() else source.stat()  # of a Zarr store, the folder's own says nothing
+            size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
+            yield source, FileParts(size, digest.hexdigest()[:16], {}, changed)
         except OSError as error:
             raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
 
@@ -271,6 +258,11 @@ def _labels(data: TrajectorySet) -> list[str]:
     return [os.path.normpath(source)[start:] for source in _first_files(data)]
 
 
+def labels_of(data: TrajectorySet) -> dict[Path, str]:
+    """Return the label of each file in a record of its set."""
+    return dict(zip(_first_files(data), _labels(data), strict=True))
+
+
 def _common(data: TrajectorySet) -> str:
     return os.path.commonpath([os.path.dirname(source) for source in _first_files(data)])
 
@@ -279,7 +271,7 @@ def _first_files(data: TrajectorySet) -> list[Path]:
     return list(dict.fromkeys(trajectory.source for trajectory in data.trajectories))
 
 
-def _by_common_name(
+def with_common_names(
     before: SplitRecord, now: SplitRecord, index: int
 ) -> tuple[dict[str, FileParts], dict[str, FileParts]]:
     """Return the files of a data set in two records, by whole paths or, if none is in both, by those inside its folder."""

@@ -36,6 +36,7 @@ def split_set(
     seed: int,
     num_train: int | None = None,
     share: Share = alone,
+    prints: Mapping[int, str] | None = None,
 ) -> Split:
     """Split a set as its files say or, where they leave that open, by a permutation that keeps together what begins alike.
 
@@ -48,6 +49,7 @@ def split_set(
             smaller number gives a subset of a larger one; those that begin as an earlier one come after all others.
             Validation and test stay the same.
         share: see `fingerprints`.
+        prints: the fingerprints of the trajectories, where they are known; else they are read.
 
     Raises:
         DataError: the fractions or the number of trajectories do not fit, see `split_groups`; or the files say the split of
@@ -55,7 +57,8 @@ def split_set(
             the first frames cannot be read.
     """
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
-    prints = fingerprints(trajectory_set, range(len(own)), share) if num_train is not None or not any(own) else {}
+    if prints is None:
+        prints = fingerprints(trajectory_set, range(len(own)), share) if num_train is not None or not any(own) else {}
     split = (
         _split_as_files_say(trajectory_set, fractions)
         if any(own)

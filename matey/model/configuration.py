@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from matey.config.loading import BEFORE_THE_KEY, sentences
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
+from matey.model.place import check_place
 from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
@@ -146,6 +147,16 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"There is no model size {size!r}; choose one of {', '.join(SIZES)}.")
         heads, width, blocks = SIZES[size]
         return cls(num_heads=heads, width=width, num_blocks=blocks, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Read a model's ``config.json``; a name that leads nowhere is refused at once.
+
+        Raises:
+            OSError: there is none.
+        """
+        check_place(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401

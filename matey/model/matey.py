@@ -26,6 +26,7 @@ from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
+from matey.model.place import check_place
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
@@ -125,6 +126,17 @@ class MateyModel(PreTrainedModel):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Load a model, see `transformers.PreTrainedModel.from_pretrained`; a name that leads nowhere is refused at once.
+
+        Raises:
+            OSError: there is no model.
+        """
+        if pretrained_model_name_or_path is not None:
+            check_place(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.

@@ -84,7 +84,7 @@ def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[S
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
-    check_fit(config, data.all_sets)
+    check_fit(config, data.sets_and_views)
     start = time.perf_counter()
     batches = read_windows(data.mixture.sets, data.mixture.global_batch(0, num_samples), run.data.history)
     rate = sum(batch.history.nbytes + batch.known_target.nbytes for batch in batches) / (time.perf_counter() - start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matey.config import RunConfig
 from matey.fields import FieldBatch
@@ -29,10 +29,7 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     for data, path in zip(run_data.others, run.data.validate_on, strict=True):
         names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
         lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
-    for data in run_data.all_sets:
-        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
-            if note := padding_note(grid, run.tokens.patches[0]):
-                lines.append(f"{data.system}: {note}")
+    lines += _padding_notes(run, run_data)
     num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     lines.append(
@@ -47,6 +44,17 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     if first_step:
         lines.append(f"Going on after step {first_step}.")
     return "\n".join(lines)
+
+
+def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
+    """Yield how the grids of each data set are padded, and those of coarser views that are no set's own."""
+    own = {trajectory.grid for data in run_data.all_sets for trajectory in data.trajectories}
+    for number, data in enumerate(run_data.sets_and_views):
+        is_view = number >= len(run_data.all_sets)
+        grids = dict.fromkeys(trajectory.grid for trajectory in data.trajectories)
+        for grid in grids:
+            if (note := padding_note(grid, run.tokens.patches[0])) and not (is_view and grid in own):
+                yield f"{data.system}: {note}"
 
 
 def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, batches: Sequence[FieldBatch]) -> str:

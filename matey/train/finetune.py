@@ -52,7 +52,7 @@ def finetune(
     pretrained = None if source is None else source.config
     run = with_vocabulary(run, data.all_sets, pretrained)
     config = model_config(run, pretrained)
-    check_fit(config, data.all_sets)
+    check_fit(config, data.sets_and_views)
     torch.manual_seed(run.train.seed)
     model = MateyModel(config)
     moved = None if source is None else move_weights(source, model, settings)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import torch
 
 from matey.config import ConfigError, RunConfig
+from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.trajectories import TrajectorySet
 from matey.mistakes import nearest_name
 from matey.model.configuration import MateyConfig
@@ -58,17 +59,19 @@ def _check_told(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: Matey
 def check_fit(config: MateyConfig, sets: Sequence[TrajectorySet]) -> None:
     """Raise ConfigError if the histories cannot be cut into tokens as the network asks."""
     for data in sets:
+        view = f", {data.view}" if isinstance(data, CoarsenedTrajectories) else ""
         for trajectory in data.trajectories:
+            where = f"{trajectory.source}{view}"
             for axis, cells, size in zip("zyx", config.patches[0][1:], trajectory.grid, strict=True):
                 if cells > 2 * size:
                     raise ConfigError(
-                        f"{trajectory.source}: a patch of {cells} cells along {axis} is mostly padding on a grid of {size}; "
+                        f"{where}: a patch of {cells} cells along {axis} is mostly padding on a grid of {size}; "
                         f"lower tokens.patches, which are {[list(patch) for patch in config.patches]}."
                     )
             try:
                 check_window((config.history, *trajectory.grid), config.patches, config.refinement)
             except ValueError as error:
-                raise ConfigError(f"{trajectory.source}: {error}") from None
+                raise ConfigError(f"{where}: {error}") from None
 
 
 def check_attention(backend: str, is_bf16: bool) -> None:

@@ -33,6 +33,6 @@ def pretrain(
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
-    check_fit(config, data.all_sets)
+    check_fit(config, data.sets_and_views)
     torch.manual_seed(run.train.seed)
     return train_run(run, data, MateyModel(config), deepspeed_config, say, only_describe=only_describe)

@@ -13,6 +13,7 @@ from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.mixture import ORDER, micro_batches
+from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
@@ -187,9 +188,10 @@ def _start_or_resume(
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     """Keep what each part of the data holds, so that it stays so and is known again; return what is odd about it."""
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
+    recorded = recorded_prints(data.record, data.sets)
     prints = None
     if not from_rank_zero(seen.is_file() and _holds(path, text)):
-        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out)
+        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out, recorded)
     refusal = None
     if rank() == 0:
         try:
@@ -202,9 +204,10 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     if refusal := from_rank_zero(refusal):
         raise refusal
     known = from_rank_zero(read_seen(seen))
-    parts = [(source, (*split.valid, *split.test)) for source, split in zip(data.sets, data.splits, strict=True)]
-    parts += [(source, tuple(range(source.num_trajectories))) for source in data.all_sets[len(data.sets) :]]
-    notes = (twins_note(source, held_out, known, shared_out) for source, held_out in parts)
+    held_out = [(*split.valid, *split.test) for split in data.splits]
+    held_out += [tuple(range(source.num_trajectories)) for source in data.others]
+    parts = zip(data.all_sets, held_out, [*recorded, *({} for _ in data.others)], strict=True)
+    notes = [twins_note(source, numbers, known, shared_out, prints) for source, numbers, prints in parts]
     return [note for note in notes if note]
 
 

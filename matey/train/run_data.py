@@ -56,6 +56,11 @@ class RunData:
         return (*self.sets, *self.others)
 
     @property
+    def sets_and_views(self) -> tuple[TrajectorySet, ...]:
+        """The data sets, for training, then for validation only, and the coarser views."""
+        return (*self.all_sets, *self.mixture.sets[len(self.sets) :])
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Every field once, in the order of the sets."""
         return tuple(dict.fromkeys(name for data in self.all_sets for name in data.fields))

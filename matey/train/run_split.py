@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, SPLIT
 from matey.config import ConfigError, RunConfig
+from matey.data.fingerprints import fingerprints
+from matey.data.recorded_values import with_values
 from matey.data.seen import trained_on
 from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
 from matey.data.splits import Split, split_set
@@ -31,12 +33,16 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     goes_on = run.output.resume == "auto"
     before = done_by_rank_zero(lambda: read_record(path)) if goes_on else None
     if before is not None:
-        return done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
-    splits = tuple(_split(data, run) for data in sets)
+        splits, now = done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
+        now = with_values(now, sets, before, shared_out)
+        changes = done_by_rank_zero(lambda: _changes(run, before, now, path))
+        return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
+    prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
+    splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
     record, is_older = done_by_rank_zero(
         lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
     )
-    return splits, record, (_not_recorded(path),) if is_older else ()
+    return splits, with_values(record, sets, None, shared_out, prints), (_not_recorded(path),) if is_older else ()
 
 
 def check_unseen(
@@ -72,19 +78,23 @@ def check_unseen(
 
 def _split_as_before(
     run: RunConfig, sets: Sequence[TrajectorySet], before: SplitRecord, path: Path
-) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
-    """Split as a record says, if the files still are those of the record or may have changed."""
+) -> tuple[Splits, SplitRecord]:
+    """Split as a record says, and record what there is now."""
     _check_settings(run, before, path)
     parts = RecordedParts(before)
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
-    now = _record(run, sets, splits)
+    return splits, _record(run, sets, splits)
+
+
+def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
+    """Say which files are not those of a record, if they may have changed."""
     changes = before.changes(now)
     if changes and run.data.changed == "refuse":
         raise ConfigError(
             f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
             "what was held out stays held out, and new files are trained on."
         )
-    return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
+    return changes
 
 
 def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
@@ -108,9 +118,9 @@ def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Spli
     return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
 
 
-def _split(data: TrajectorySet, run: RunConfig) -> Split:
+def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Split:
     """Split the trajectories of a data set; an error says whose they are."""
     try:
-        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, shared_out)
+        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, prints=prints)
     except DataError as error:
         raise DataError(f"{data.sources[0]}: {error}") from None

@@ -13,8 +13,9 @@ import h5py
 import torch
 import torch.distributed as dist
 
-from matey.checkpoints.run_files import INDEX
+from matey.checkpoints.run_files import INDEX, SPLIT
 from matey.config import load_config
+from matey.data.recorded_values import recorded_prints
 from matey.data.seen import seen_text
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
 from matey.parallel.groups import make_groups
@@ -65,16 +66,19 @@ def main():
     data = open_data(run)
     found["described"] = opens()
     found["trajectories"] = repr([each.trajectories for each in data.all_sets])
-    found["seen"] = seen_text(data.sets, [split.train for split in data.splits], shared_out)
+    known = recorded_prints(data.record, data.sets)
+    found["seen"] = seen_text(data.sets, [split.train for split in data.splits], shared_out, known)
     found["read for seen"] = opens()
     found["scales"] = repr(loss_scales(run, data))
     found["is everywhere"] = len(set(from_all_ranks(json.dumps([found, data.record.text()])))) == 1
     if rank() == 0:
         Path(run.output.dir).mkdir(parents=True)
         (Path(run.output.dir) / INDEX).write_bytes(data.index.text())
+        (Path(run.output.dir) / SPLIT).write_text(data.record.text())
     barrier()
     opens()
-    assert open_data(run).record == data.record
+    again = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
+    assert open_data(again).record == data.record
     found["described again"] = opens()
     found["groups"] = [made_for(num_heads) for num_heads in (world_size(), world_size() // 2 or 1, 1)]
     if rank() == 0:

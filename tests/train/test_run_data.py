@@ -10,7 +10,12 @@ import torch
 from matey.config import ConfigError, load_config
 from matey.data.reading import read_windows
 from matey.data.trajectories import DataError
+from matey.model.from_run import model_config
+from matey.model.matey import MateyModel
+from matey.parallel.topology import Topology
+from matey.train.describe import describe
 from matey.train.loss import LossScale
+from matey.train.network import check_fit, with_vocabulary
 from matey.train.pretrain import pretrain
 from matey.train.run_data import loss_scales, open_data, validation_windows
 from tests.support.runs import metrics, succeed
@@ -69,6 +74,21 @@ def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own
     path = tmp_path / "swe" / "2D_rdb_NA_NA.h5"
     expected = [persistence(path, data.splits[0].train, history=2, lead=1, every=every) for every in (1, 2)]
     assert [scale.at(torch.ones(1)).item() for scale in scales.values()][:2] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_coarser_view_whose_grid_is_padded_says_so_and_is_refused_as_others_are(run_yaml):
+    views = {"coarsened": [{"frames": 2, "weight": 1}, {"cells": 4, "weight": 1}]}
+    for patch, words in ((6, "grid 1x4x4 (z y x) is padded to 1x6x6"), (12, "mostly padding on a grid of 4; lower")):
+        run = load_config(run_yaml(data=views, tokens={"set": "uniform", "patches": [[1, 1, patch, patch]]}))
+        data = open_data(run)
+        config = model_config(with_vocabulary(run, data.all_sets))
+        if patch == 6:
+            check_fit(config, data.sets_and_views)
+            said = describe(run, data, MateyModel(config), Topology(0, 1, 1, config.num_heads), 0)
+            assert f"shallow_water, means of 4 cells along each axis: {words}" in said and said.count("padded") == 2
+        else:
+            with pytest.raises(ConfigError, match=f"2D_rdb_NA_NA.h5, means of 4 cells along each axis: .*{words}"):
+                check_fit(config, data.sets_and_views)
 
 
 @pytest.mark.slow

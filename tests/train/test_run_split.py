@@ -1,5 +1,6 @@
 """What a run holds out stays held out: when it goes on, when it is evaluated, and when it is fine-tuned."""
 
+import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,8 @@ import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import DataError, open_dataset
+from matey.data.fingerprints import fingerprints
+from matey.data.hdf5 import _handles
 from matey.evaluate.held_out import hold_out
 from matey.train.run_data import open_data, validation_windows
 from matey.train.run_split import check_unseen
@@ -59,6 +62,43 @@ def test_a_file_that_came_is_refused_by_name_with_the_key_that_accepts_it(starte
 def test_the_same_files_go_on_without_a_word(started):
     data = started.go_on()
     assert data.splits == started.data.splits and data.record == started.data.record and data.notes == ()
+
+
+def test_values_that_changed_in_a_file_of_the_same_size_are_noticed(started):
+    size = (started.swe / "c.h5").stat().st_size
+    _handles._close_all()  # as in a process of its own
+    write_swe(started.swe / "c.h5", 1, seed=99)
+    assert (started.swe / "c.h5").stat().st_size == size
+    with pytest.raises(ConfigError, match=r"data set 1 .* with other values: .*/c.h5\. Restore .* 'keep'"):
+        started.go_on()
+    data = started.go_on(changed="keep")
+    assert data.splits == started.data.splits and "with other values: " in data.notes[0]
+    started.record.write_text(data.record.text())
+    assert started.go_on().notes == ()
+
+
+def test_only_files_of_another_time_of_change_are_read_again(started, monkeypatch):
+    asked = []
+
+    def reading(data, numbers, share):
+        asked.extend(data.trajectories[number].source.name for number in numbers)
+        return fingerprints(data, numbers, share)
+
+    monkeypatch.setattr("matey.data.recorded_values.fingerprints", reading)
+    started.go_on()
+    assert asked == []
+    os.utime(started.swe / "d.h5", (1, 1))
+    data = started.go_on()
+    assert asked == ["d.h5"] and data.notes == ()
+    assert [*data.record.sets[0]["d.h5"].prints] == [*started.data.record.sets[0]["d.h5"].prints] != []
+
+
+def test_a_record_without_fingerprints_gets_some_when_the_run_goes_on(started):
+    lines = [json.loads(line) for line in started.record.read_text().splitlines()]
+    older = [{key: value for key, value in line.items() if key not in ("changed", "prints")} for line in lines]
+    started.record.write_text("".join(f"{json.dumps(line)}\n" for line in older))
+    data = started.go_on()
+    assert data.record == started.data.record and data.notes == ()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,32 @@
+"""A file as the record of a run's split has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class FileParts:
+    """A file and the part of each of its trajectories.
+
+    Attributes:
+        num_bytes: size of the file.
+        content: hash of the names, shapes and time steps of its trajectories.
+        parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
+        changed: time of its last change in nanoseconds; 0 of what has none.
+        prints: fingerprints of its trajectories by their names, of all or of some of them.
+    """
+
+    num_bytes: int
+    content: str
+    parts: dict[str, str]
+    changed: int = 0
+    prints: dict[str, str] = field(default_factory=dict)
+
+    def is_as(self, other: FileParts) -> bool:
+        """Return whether both describe the same trajectories, whatever their parts and values."""
+        return (self.num_bytes, self.content) == (other.num_bytes, other.content)
+
+    def has_values_of(self, other: FileParts) -> bool:
+        """Return whether the fingerprints of both are the same, as far as both have some."""
+        return all(self.prints[name] == other.prints[name] for name in self.prints.keys() & other.prints.keys())

@@ -1,0 +1,92 @@
+"""Fingerprints of the values of recorded files, so that values that changed in a file of the same size are noticed.
+
+Those of `matey.data.fingerprints`: of the first two frames of a trajectory, at most 1000 trajectories or 2 GiB of a set. When a
+run goes on, only files whose time of change is another than recorded are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from matey.data.fingerprints import fingerprints
+from matey.data.recorded_file import FileParts
+from matey.data.share import Share
+from matey.data.split_record import SplitRecord, labels_of, with_common_names
+from matey.data.trajectories import TrajectorySet
+
+
+def with_values(
+    record: SplitRecord,
+    sets: Sequence[TrajectorySet],
+    before: SplitRecord | None,
+    share: Share,
+    known: Sequence[Mapping[int, str]] = (),
+) -> SplitRecord:
+    """Return a record with the fingerprints of what it records.
+
+    Args:
+        record: the record of these sets.
+        sets: the data sets.
+        before: an earlier record, which has those of the files that are as they were.
+        share: see `fingerprints`.
+        known: fingerprints of trajectories by their numbers for each set, where there are some already.
+
+    Raises:
+        DataError: a file has gone or is corrupt.
+    """
+    found = list(known) or [_read(record, data, index, before, share) for index, data in enumerate(sets)]
+    filled = []
+    for index, data in enumerate(sets):
+        earlier = _unchanged(record, index, before)
+        files = {label: replace(file, prints=earlier.get(label, {})) for label, file in record.sets[index].items()}
+        labels = labels_of(data)
+        for number, text in found[index].items():
+            about = data.trajectories[number]
+            files[labels[about.source]].prints[about.name] = text
+        filled.append(files)
+    return replace(record, sets=tuple(filled))
+
+
+def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[dict[int, str]]:
+    """Return the fingerprints that a record has of the trajectories of each of its sets, by their numbers."""
+    found = []
+    for files, data in zip(record.sets, sets, strict=True):
+        labels = labels_of(data)
+        of_each = (files[labels[about.source]].prints.get(about.name) for about in data.trajectories)
+        found.append({number: text for number, text in enumerate(of_each) if text})
+    return found
+
+
+def _read(
+    record: SplitRecord, data: TrajectorySet, index: int, before: SplitRecord | None, share: Share
+) -> dict[int, str]:
+    """Return the fingerprints of recorded trajectories whose files are not as they were, and of those in new files."""
+    unchanged, labels = _unchanged(record, index, before), labels_of(data)
+    earlier = _earlier(record, index, before)
+    has_some = any(file.prints for file in earlier.values())  # the record of an older version has none
+    numbers = []
+    for number, about in enumerate(data.trajectories):
+        label = labels[about.source]
+        is_asked = about.name in earlier[label].prints if label in earlier and has_some else True
+        if is_asked and label not in unchanged:
+            numbers.append(number)
+    return fingerprints(data, numbers, share)
+
+
+def _unchanged(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, dict[str, str]]:
+    """Return the recorded fingerprints of the files that have the size and time of change that they had."""
+    now, earlier = record.sets[index], _earlier(record, index, before)
+    return {
+        label: dict(file.prints)
+        for label, file in earlier.items()
+        if file.prints and file.is_as(now[label]) and file.changed == now[label].changed != 0
+    }
+
+
+def _earlier(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, FileParts]:
+    """Return what an earlier record has of the files of a set, by their names in this one."""
+    if before is None:
+        return {}
+    there, present = with_common_names(before, record, index)
+    return {label: there[name] for label, name in zip(record.sets[index], present, strict=True) if name in there}

@@ -1,0 +1,82 @@
+"""Parameters of trajectories that stand in the names of files, folders and groups."""
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+
+from matey.data import DataError, open_dataset
+from matey.data.numbered import number_in
+
+FLOW = {
+    "system": "flow",
+    "axes": ["time", "y", "x"],
+    "spacing": {"y": 1, "x": 1},
+    "time_step": 1,
+    "boundary": {"y": "wall", "x": "wall"},
+}
+
+
+def described(folder, **keys):
+    (folder / "matey.yaml").write_text(yaml.safe_dump(FLOW | keys))
+    return [about.parameters for about in open_dataset(folder).trajectories]
+
+
+def write(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.zeros((4, 8, 8), "f4"))
+
+
+def test_numbers_are_read_from_the_names_of_folders_and_files(tmp_path):
+    for name in ("Re100/u_nu0.01.npy", "Re100/u_nu1e-3.npy", "Re2.5e+3/u_nu-1.npy"):
+        write(tmp_path / name)
+    parameters = {"Re": {"in_name": "Re{}"}, "nu": {"in_name": "nu{}"}}
+    found = described(tmp_path, files="Re*/u_*.npy", fields={"u": {}}, parameters=parameters)
+    assert found == [{"Re": 100, "nu": 0.01}, {"Re": 100, "nu": 0.001}, {"Re": 2500, "nu": -1}]
+
+
+def test_numbers_are_read_from_the_names_of_groups_and_of_the_first_snapshot(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["Re_10/u"], file["Re_20/u"] = np.zeros((4, 8, 8), "f4"), np.ones((4, 8, 8), "f4")
+    parameters = {"Re": {"in_name": "Re_{}"}}
+    assert described(tmp_path, fields={"u": "*/u"}, parameters=parameters) == [{"Re": 10}, {"Re": 20}]
+    (tmp_path / "a.h5").unlink()
+    for number in range(3):
+        path = tmp_path / "Re_30" / f"{number:04d}.npy"
+        write(path)
+        np.save(path, np.zeros((8, 8), "f4"))
+    snapshots = {"files": "Re_*/*.npy", "axes": ["y", "x"], "fields": {"u": {}}}
+    assert described(tmp_path, **snapshots, parameters=parameters) == [{"Re": 30}]
+
+
+def test_a_name_without_the_number_is_refused(tmp_path):
+    write(tmp_path / "Re100.npy")
+    with pytest.raises(
+        DataError, match=r"Re100.npy: expected the parameter 'nu' in its name as 'nu_\{\}', \{\} for the"
+    ):
+        described(tmp_path, fields={"u": {}}, parameters={"nu": {"in_name": "nu_{}"}})
+
+
+@pytest.mark.parametrize("form", ["Re", "{}", "Re{}_{}", "Re*{}", "a/Re{}", ""])
+def test_a_form_without_one_place_for_the_number_is_refused(tmp_path, form):
+    write(tmp_path / "Re100.npy")
+    with pytest.raises(DataError, match=r"parameters.Re.*in_name.*(with one \{\} for the number|at least 1 char)"):
+        described(tmp_path, fields={"u": {}}, parameters={"Re": {"in_name": form}})
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "number"),
+    [
+        ("/data/Re7/Re100/u.h5", "Re{}", 100),
+        ("PreRe7_Re8", "Re{}", 8),
+        ("PreRe7", "Re{}", None),
+        ("nu0.01Re100.h5", "Re{}", 100),
+        ("nu0.01Re100.h5", "nu{}", 0.01),
+        ("nu_1.h5", "nu_{}", 1),
+        ("100K_run", "{}K", 100),
+        ("100Kelvin", "{}K", None),
+        ("3.100K", "{}K", 3.1),
+    ],
+)
+def test_the_number_is_the_last_one_in_that_text(name, form, number):
+    assert number_in(name, form) == number

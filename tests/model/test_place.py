@@ -1,0 +1,23 @@
+"""Names of models that lead nowhere are refused before anyone is asked for them."""
+
+import pytest
+
+from matey import MateyConfig, MateyModel
+from matey.model.place import check_place
+
+
+@pytest.mark.parametrize("kind", [MateyConfig, MateyModel])
+@pytest.mark.parametrize("name", ["nope", "runs/demo/model", "models/matey-micr", "./run", "../run", "a b/c", ""])
+def test_what_is_no_folder_and_no_name_on_the_hub_is_refused_at_once(kind, name, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a server was asked"))
+    with pytest.raises(
+        FileNotFoundError, match="There is no folder .* here, and it is no owner/name of a model on the"
+    ):
+        kind.from_pretrained(name)
+
+
+def test_a_name_on_the_hub_and_a_folder_are_left_to_hugging_face(tmp_path):
+    check_place("ornl/matey-1.5")
+    check_place(tmp_path)
+    with pytest.raises(OSError, match="^(?!There is no folder)"):
+        MateyModel.from_pretrained("ornl/matey", local_files_only=True)
