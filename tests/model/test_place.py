@@ -7,7 +7,7 @@ from matey.model.place import check_place
 
 
 @pytest.mark.parametrize("kind", [MateyConfig, MateyModel])
-@pytest.mark.parametrize("name", ["nope", "runs/demo/model", "models/matey-micr", "./run", "../run", "a b/c", ""])
+@pytest.mark.parametrize("name", ["nope", "runs/never_made/model", "models/matey-micr", "./run", "../run", "a b/c", ""])
 def test_what_is_no_folder_and_no_name_on_the_hub_is_refused_at_once(kind, name, monkeypatch):
     monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a server was asked"))
     with pytest.raises(
