@@ -27,6 +27,20 @@ asked_again() {
     return 1
 }
 
+# Runs a command such as srun; its exit code is then in `code`. SIGUSR1 to the script alone (--signal=B:USR1@600, scancel --batch)
+# goes on to it, and so to all tasks; with the signal to all, they get it twice, which changes nothing. `scancel` sends SIGTERM, which
+# ends script and chain.
+run_with_signals() {
+    "$@" &
+    local run=$! signalled
+    trap 'signalled=1; kill -USR1 "$run" 2> /dev/null || true' USR1
+    while :; do
+        signalled='' code=0
+        wait "$run" || code=$?
+        [[ -n "$signalled" ]] || break # else the signal ended the waiting alone
+    done
+}
+
 end_job() {
     local code="$1"
     shift
@@ -42,10 +56,12 @@ end_job() {
         echo "This job was asked to leave $((now - start)) s after its start, of the $((end - start)) s it had: if nobody else did," \
             "its notice (--signal) is longer than a job should spend on it; give it more time (--time)."
     fi
-    local limit features shared excluded gres script signal
+    # A task of an array goes on by itself.
+    local limit features shared excluded gres script signal job="$SLURM_JOB_ID"
+    [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]] || job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     # By tabs: the bar stands for "or" among features. Two tabs in a row would count as one.
     IFS=$'\t' read -r limit features shared excluded gres script <<< \
-        "$(asked_again squeue --noheader --job="$SLURM_JOB_ID" --format=$'%l\t%f\t%h\t%x.\t%b\t%o')"
+        "$(asked_again squeue --noheader --job="$job" --format=$'%l\t%f\t%h\t%x.\t%b\t%o')"
     # What --gpus-per-node asked for stands before what --gres did, as in gres/gpu:8,gres/nvme:1; it was gres:gpu:8 once.
     gres="${gres//gres[\/:]/}"
     if [[ -n "${SLURM_GPUS_PER_NODE:-}" ]]; then
@@ -59,7 +75,7 @@ end_job() {
         grep --only-matching --max-count=1 -e '--signal[= ][^ ]*' || true)"
     # What this job was given, by options that went before those in the script. All variables go on to the next one, on a site
     # that otherwise sends none (SBATCH_EXPORT=NONE) too: they say what is run.
-    local options=(--export=ALL --dependency="afterany:$SLURM_JOB_ID" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
+    local options=(--export=ALL --dependency="afterany:$job" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
         --partition="$SLURM_JOB_PARTITION" --job-name="$SLURM_JOB_NAME"
         ${SLURM_JOB_ACCOUNT:+--account="$SLURM_JOB_ACCOUNT"} ${SLURM_JOB_QOS:+--qos="$SLURM_JOB_QOS"}
         ${SLURM_JOB_RESERVATION:+--reservation="$SLURM_JOB_RESERVATION"}
@@ -69,6 +85,7 @@ end_job() {
         ${SLURM_MEM_PER_NODE:+--mem="$SLURM_MEM_PER_NODE"} ${SLURM_MEM_PER_CPU:+--mem-per-cpu="$SLURM_MEM_PER_CPU"}
         ${SLURM_MEM_PER_GPU:+--mem-per-gpu="$SLURM_MEM_PER_GPU"}
         ${signal:+--signal="${signal#--signal?}"})
+    [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]] || options+=(--array="$SLURM_ARRAY_TASK_ID")
     [[ "${features:-(null)}" == "(null)" ]] || options+=(--constraint="$features")
     [[ "${gres:-N/A}" == "N/A" ]] || options+=(--gres="$gres")
     [[ -z "${excluded%.}" || "${excluded%.}" == "(null)" ]] || options+=(--exclude="${excluded%.}")

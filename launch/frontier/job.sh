@@ -45,13 +45,10 @@ run_job() {
 sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.flush(), os._exit(1))"
     if [[ "$LAUNCHER" == mpi ]]; then first="import mpi4py.MPI; $first"; fi
     first="from matey.held_signals import hold; hold(); $first" # which would kill the run while it imports
-    # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
-    trap : USR1
-    code=0
-    srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
+    run_with_signals srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
         python -u -c "$first
 runpy.run_path(sys.argv[0], run_name='__main__')" "$@" \
-        --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume || code=$?
+        --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume
     export CONFIG DEEPSPEED_CONFIG PACKED MODULES LAUNCHER DISK # for the next job
 }
 

@@ -24,11 +24,8 @@ run_job() {
 
     # The GPUs of a node are shown to all its tasks, and each takes that of its local rank: peers then reach each other's
     # memory directly, which they cannot where Slurm shows each task a single one (--gpus-per-task).
-    # Where Slurm signals the script as well, it has to outlive the run. `scancel` sends SIGTERM, which ends script and chain.
-    trap : USR1
-    code=0
-    srun --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$cores" \
-        python -u "$1" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume "${@:2}" || code=$?
+    run_with_signals srun --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$cores" \
+        python -u "$1" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume "${@:2}"
     export CONFIG DEEPSPEED_CONFIG VENV MODULES # for the next job
 }
 

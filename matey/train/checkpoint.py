@@ -38,12 +38,12 @@ from matey.config.flags import command_line
 from matey.data.mixture import ORDER
 from matey.data.workers import ends_of_workers_heard_later
 from matey.mistakes import one_line
-from matey.parallel.collectives import barrier, from_rank_zero, rank, world_size
+from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
 from matey.parallel.engine import Engine, whole_parameters
 from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
-from matey.train.lock import FolderLock, LockedError
+from matey.train.lock import FolderLock, LockedError, not_shared
 from matey.train.own_folder import cannot_write, check_folder, is_folder
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
@@ -71,10 +71,11 @@ class RunFolder:
         """Keep other runs out of the folder, which is made if it is not there. All ranks must enter.
 
         Raises:
-            ConfigError: another run is in it, or it must not be a run's.
+            ConfigError: another run is in it, it must not be a run's, or ranks do not share it.
         """
-        refusal = from_rank_zero(self._enter() if rank() == 0 else None)
-        if refusal:
+        refusal, holder = from_rank_zero((self._enter(), self._lock.holder) if rank() == 0 else (None, {}))
+        unseen = None if refusal or rank() == 0 else not_shared(self.path, holder)
+        if refusal := refusal or next(filter(None, from_all_ranks(unseen)), None):
             self._lock.release()
             raise ConfigError(refusal)
         try:

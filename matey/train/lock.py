@@ -34,6 +34,7 @@ from matey.mistakes import Mistake
 BEAT = 5.0  # seconds between two touches
 SILENCE = 30.0  # seconds without a touch after which a holder on another node has ended
 LEASE = 120.0  # seconds after which NFS and Lustre have let go of the locks of a node that died
+PATIENCE = 60.0  # seconds for which a node may believe what it knew of a folder before
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # said by a file system that has none
 
 
@@ -41,17 +42,23 @@ class LockedError(Mistake):
     """Another run holds the folder: one sentence that says who, and what to do."""
 
 
+Holder = dict[str, str | int]
+
+
 class FolderLock:
     """The lock of a folder, held from `take` until `release` or the end of this process.
 
     Meanwhile no other code of this process may open the file: the kernel lets go when any descriptor of it is closed.
+
+    Attributes:
+        holder: what the file says of this process, once the lock is taken.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
         self._made_folder = False
         self._file: int | None = None
-        self._holder: dict[str, str | int] = {}
+        self.holder: Holder = {}
         self._ended = Event()
         self._heart = Thread(target=self._beat, daemon=True)
 
@@ -79,7 +86,7 @@ class FolderLock:
                     raise LockedError(self._refusal(holder, touch))
                 time.sleep(1)
         job = os.environ.get("SLURM_JOB_ID")
-        about: dict[str, str | int] = {
+        about: Holder = {
             "node": node,
             "process": os.getpid(),
             "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -88,7 +95,7 @@ class FolderLock:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(about).encode(), 0)
         os.fsync(self._file)
-        self._holder = about
+        self.holder = about
         self._heart.start()
 
     def release(self) -> None:
@@ -113,11 +120,11 @@ class FolderLock:
 
     def loss(self) -> str | None:
         """Return a sentence if the lock is no longer ours: the folder was moved, or the file was removed or taken over."""
-        is_there, holder = True, self._holder
+        is_there, holder = True, self.holder
         with suppress(OSError):  # of a file server that is away for a moment
             if self._file is not None:
                 is_there, holder = self._is_there(self._file), _read(self._file)
-        if is_there and holder == self._holder:
+        if is_there and holder == self.holder:
             return None
         if is_there:
             what = f"{self.path} names another process, {json.dumps(holder)}, which took this one for ended"
@@ -155,7 +162,7 @@ class FolderLock:
             with suppress(OSError):  # of a file server that is away for a moment
                 os.utime(self._file)
 
-    def _refusal(self, holder: dict[str, str | int], touch: int) -> str:
+    def _refusal(self, holder: Holder, touch: int) -> str:
         node, process, job = (holder.get(name) for name in ("node", "process", "job"))
         who = f"process {process} on {node}" + (f", job {job}," if job else "") if holder else "another process"
         since = f" since {holder['since']}" if "since" in holder else ""
@@ -167,7 +174,34 @@ class FolderLock:
         )
 
 
-def _read(file: int) -> dict[str, str | int]:
+def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str | None:
+    """Return a sentence if another process's folder is not the one here, of the same name; None where its lock is seen.
+
+    Args:
+        folder: the folder here.
+        holder: what its lock file should say, see `FolderLock.holder`.
+        patience: seconds in which the file may appear.
+    """
+    until = time.monotonic() + patience
+    while True:
+        with suppress(OSError):
+            os.listdir(folder.parent)  # so that a network file system looks again
+            file = os.open(folder / LOCK, os.O_RDONLY)
+            try:
+                if _read(file) == holder:
+                    return None
+            finally:
+                os.close(file)
+        if time.monotonic() > until:
+            return (
+                f"output.dir is {folder}, and {socket.gethostname()} does not see there what rank 0 has written on "
+                f"{holder['node']}: each seems to have a folder of its own of that name, and no checkpoint would be whole. "
+                "Choose an output.dir on a file system that all nodes share."
+            )
+        time.sleep(0.5)
+
+
+def _read(file: int) -> Holder:
     """Return who holds the lock as the file says; empty if it says nobody, or something else."""
     try:
         holder = json.loads(os.pread(file, 4096, 0))

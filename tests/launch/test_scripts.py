@@ -183,6 +183,15 @@ def test_the_next_fine_tuning_job_has_the_same_model_and_trains_the_same_parts(s
     assert {*given, "DEEPSPEED_CONFIG=ds_configs/frontier_zero1.json"} <= set(submitted)
 
 
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_a_task_of_an_array_goes_on_as_that_task_alone(site, script):
+    site |= {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}
+    instead_of_python(site, 75)
+    output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
+    assert {"--array=2", "--dependency=afterany:77_2"} <= set(submitted.split()), submitted
+
+
 def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
     for steps, words in ((2, "Weights:"), (4, "Going on after step 2")):

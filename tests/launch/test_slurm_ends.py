@@ -106,7 +106,7 @@ def test_a_chain_whose_jobs_are_used_up_says_so(cluster):
     config, folder = run_in(cluster, "used_up", 2)
     job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, CONFIG=str(config), MAX_JOBS="1")
     wait_for_step(folder, 3, cluster, job)
-    cluster.run("scancel", "--signal=USR1", job)
+    cluster.run("scancel", "--batch", "--signal=USR1", job)  # to the script alone
     state, output = cluster.wait(job)
     assert state == "FAILED 75:0" and "no job is left in the chain (MAX_JOBS)" in output, output
     assert cluster.jobs("used_up") == [job]

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from matey.train import lock
-from matey.train.lock import LOCK, FolderLock, LockedError
+from matey.train.lock import LOCK, FolderLock, LockedError, not_shared
 from tests.support.paths import ROOT
 
 HOLDER = """
@@ -170,3 +170,16 @@ def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_p
     own.release()
     assert loss != "another's file" or (folder / LOCK).read_text() == "theirs"
     assert loss != "taken over" or json.loads((folder / LOCK).read_text())["node"] == "another node"
+
+
+def test_a_folder_in_which_another_process_has_the_lock_is_shared_and_one_of_the_same_name_is_not(tmp_path):
+    with holder(tmp_path / "run"):
+        seen = json.loads((tmp_path / "run" / LOCK).read_text())
+        assert not_shared(tmp_path / "run", seen, patience=0) is None
+        for there in ({**seen, "node": "n7"}, {**seen, "process": 1}):
+            assert "does not see there what rank 0 has written on" in not_shared(tmp_path / "run", there, patience=0)
+        assert "all nodes share" in not_shared(tmp_path / "elsewhere", seen, patience=0)
+        later = threading.Timer(0.2, os.symlink, [tmp_path / "run", tmp_path / "late"])
+        later.start()
+        assert not_shared(tmp_path / "late", seen, patience=30) is None
+        later.join()

@@ -1,6 +1,8 @@
 """Which folders a run may use, and what in them it leaves alone."""
 
+import os
 import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -11,6 +13,7 @@ from matey.train.checkpoint import RunFolder
 from matey.train.lock import LOCK
 from matey.train.own_folder import check_folder
 from matey.train.resume import RunError
+from tests.support.paths import ROOT
 
 
 def refuse(path, words):
@@ -26,6 +29,16 @@ def refuse(path, words):
 @pytest.mark.parametrize("name", ["lr[1e-3]", "run?", "a*b"])
 def test_a_name_that_deepspeed_would_take_for_a_pattern_is_refused(tmp_path, name):
     refuse(tmp_path / name, "takes .* for parts of a pattern")
+
+
+def test_a_name_that_the_locale_cannot_write_is_refused(tmp_path):
+    code = "from pathlib import Path; from matey.train.own_folder import check_folder; check_folder(Path('r\\xfcn'))"
+    plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
+    assert result.stderr.splitlines()[-1].endswith(
+        r"ConfigError: output.dir is 'r\xfcn', whose letters this locale (ascii) cannot write; choose a name without such, "
+        "or set PYTHONUTF8=1."
+    ), result.stderr
 
 
 def test_the_working_folder_and_those_above_it_are_refused(tmp_path, monkeypatch):
