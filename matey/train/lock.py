@@ -51,7 +51,7 @@ class FolderLock:
     Meanwhile no other code of this process may open the file: the kernel lets go when any descriptor of it is closed.
 
     Attributes:
-        holder: what the file says of this process, once the lock is taken.
+        holder: node, process and time that the file names once the lock is taken.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -179,7 +179,7 @@ def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str 
 
     Args:
         folder: the folder here.
-        holder: what its lock file should say, see `FolderLock.holder`.
+        holder: contents of its lock file, see `FolderLock.holder`.
         patience: seconds in which the file may appear.
     """
     until = time.monotonic() + patience

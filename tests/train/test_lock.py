@@ -172,7 +172,7 @@ def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_p
     assert loss != "taken over" or json.loads((folder / LOCK).read_text())["node"] == "another node"
 
 
-def test_a_folder_in_which_another_process_has_the_lock_is_shared_and_one_of_the_same_name_is_not(tmp_path):
+def test_a_folder_with_the_lock_of_another_process_is_shared(tmp_path):
     with holder(tmp_path / "run"):
         seen = json.loads((tmp_path / "run" / LOCK).read_text())
         assert not_shared(tmp_path / "run", seen, patience=0) is None
