@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
+from torch.distributed import DistNetworkError
 
 from matey.config import ConfigError
 from matey.ending import end_process
@@ -124,7 +125,8 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     check_address(environment.address)
     check_interface(os.environ)
     # torchrun listens itself, on behalf of rank 0.
-    if environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    listens = environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if listens:
         check_port_is_free(environment.port)
     package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -140,7 +142,12 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     package.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
     with meeting(environment.rank, environment.world_size):
-        package.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
+        try:
+            package.init_distributed(environment.backend, timeout=timedelta(seconds=timeout), verbose=False)
+        except DistNetworkError:
+            if listens:  # another job may have taken the port since, where two start at the same time
+                check_port_is_free(environment.port)
+            raise
     name_failures(environment.rank, environment.world_size)
     look_out()
     cores = cores_of_rank()

@@ -1,11 +1,14 @@
 """The first contact of the ranks: an address and a port that cannot work are named before anybody waits."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from matey.config import ConfigError
 from matey.parallel.contact import INTERFACE, check_address, check_interface, check_port_is_free
+from tests.support.paths import ROOT
 from tests.support.programs import clean_environment
 from tests.support.runs import pretrain
 
@@ -21,6 +24,25 @@ def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
         with pytest.raises(ConfigError, match=f"Port {port} of .* is in use by another program; set MASTER_PORT"):
             check_port_is_free(port)
     check_port_is_free(port)
+
+
+TAKEN_AFTER_THE_LOOK = """
+import socket
+from matey.parallel import environment
+look, others = environment.check_port_is_free, []
+def look_and_lose(port):
+    look(port)
+    others.append(socket.create_server(("", port)))
+environment.check_port_is_free = lambda port: look(port) if others else look_and_lose(port)
+environment.start_processes(environment.find_environment(), 60)
+"""
+
+
+@pytest.mark.processes
+def test_a_port_that_another_job_took_since_it_was_looked_at_is_named():
+    command = [sys.executable, "-c", TAKEN_AFTER_THE_LOOK]
+    result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    assert "is in use by another program; set MASTER_PORT" in result.stderr.splitlines()[-1], result.stderr
 
 
 @pytest.mark.slow
