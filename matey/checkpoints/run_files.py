@@ -26,6 +26,7 @@ SEEN = "seen.txt"  # fingerprints of the trajectories that it was trained on, se
 INDEX = "files.index"  # what was found in the data files, see `matey.data.index`
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
+OWNER = "run.txt"  # in checkpoints that a link leads to: the run's folder, see `matey.train.own_folder`
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
 MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # while the best weights are replaced

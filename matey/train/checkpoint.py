@@ -44,7 +44,7 @@ from matey.parallel.master import trained_names
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
-from matey.train.own_folder import cannot_write, check_folder, is_folder
+from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
@@ -244,6 +244,7 @@ class RunFolder:
             check_folder(self.path)
             self._lock.take()
             check_folder(self.path)  # as it is now that nobody else is in it
+            claim_linked_checkpoints(self.path)
         except (ConfigError, LockedError) as error:
             return str(error)
         except OSError as error:

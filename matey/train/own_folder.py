@@ -7,8 +7,10 @@ things itself.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import (
     CHECKPOINTS,
     CONFIG,
@@ -18,6 +20,7 @@ from matey.checkpoints.run_files import (
     MODEL_AFTER,
     MODEL_BEFORE,
     MODEL_CONFIG,
+    OWNER,
     RUN_FILES,
     STEP,
 )
@@ -58,6 +61,31 @@ def check_folder(path: Path) -> None:
             "made by a run; choose a new or an empty folder."
         )
     _check_entries(path)
+
+
+def claim_linked_checkpoints(path: Path) -> None:
+    """Note in the folder that a link `checkpoints` leads to whose it is; two runs there would remove each other's.
+
+    Args:
+        path: the run's folder, which is locked.
+
+    Raises:
+        ConfigError: the folder is that of another run, which is still there and has a link to it.
+        OSError: it cannot be written.
+    """
+    checkpoints = path / CHECKPOINTS
+    if not checkpoints.is_symlink():
+        return
+    owner, is_shared, other = checkpoints / OWNER, False, Path()
+    with suppress(OSError, ValueError):  # there is none yet, or the run that it names has gone
+        other = Path(owner.read_text(encoding="utf-8").strip())
+        is_shared = not other.samefile(path) and (other / CHECKPOINTS).samefile(checkpoints)
+    if is_shared:
+        raise ConfigError(
+            f"{checkpoints} is a link to {checkpoints.resolve()}, where {other} keeps its checkpoints too, and each of the two "
+            "runs would remove the other's; give this one a folder of its own (cp -aL copies what a link leads to)."
+        )
+    replace_text(owner, f"{path.resolve()}\n")
 
 
 def is_of_a_run(path: Path) -> bool:

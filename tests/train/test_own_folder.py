@@ -144,6 +144,27 @@ def test_a_run_behind_a_link_is_moved_aside_in_its_place_and_the_link_stays(tmp_
         assert (tmp_path / "scratch" / LOCK).read_text() and not (tmp_path / "scratch.1" / LOCK).read_text()
 
 
+def test_two_runs_whose_checkpoints_are_links_to_one_folder_are_refused(tmp_path):
+    scratch, run, copy = (tmp_path / name for name in ("scratch", "run", "copy"))
+    (scratch / "step_000002").mkdir(parents=True)
+    for folder in (run, copy):
+        folder.mkdir()
+        (folder / LOCK).touch()
+        (folder / "checkpoints").symlink_to(scratch)
+    for _ in range(2):  # its own again
+        with RunFolder(run).in_use():
+            assert (scratch / "run.txt").read_text() == f"{run}\n"
+    with pytest.raises(ConfigError, match=f"where {run} keeps its checkpoints too"), RunFolder(copy).in_use():
+        pass
+    # Under another name it is the same run, and what it had before belongs to nobody.
+    run.rename(tmp_path / "moved")
+    with RunFolder(tmp_path / "moved").in_use():
+        assert (scratch / "run.txt").read_text() == f"{tmp_path / 'moved'}\n"
+    (tmp_path / "moved" / "checkpoints").unlink()
+    with RunFolder(copy).in_use():
+        assert (scratch / "run.txt").read_text() == f"{copy}\n" and (scratch / "step_000002").is_dir()
+
+
 def test_a_folder_beside_which_a_run_is_refused_is_the_next_ones_once_that_has_ended(tmp_path):
     with RunFolder(tmp_path / "run").in_use():
         (tmp_path / "run" / "config.yaml").touch()
