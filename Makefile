@@ -25,7 +25,7 @@ data/demo: .venv/installed
 demo: data/demo
 	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/pretrain.py \
 		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml
-	$(BIN)/python launch/evaluate.py --checkpoint runs/demo --out runs/demo
+	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/evaluate.py --checkpoint runs/demo --out runs/demo
 
 lint: .venv/installed
 	$(BIN)/ruff check .

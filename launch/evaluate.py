@@ -11,6 +11,8 @@ sets several models side by side in one table and one page, each on the same win
 Peers that `tools/reproduce.py peers` trained may be among them:
 
     python launch/evaluate.py --checkpoint runs/demo runs/peers/points/unet-shallow_water-110-0 --out runs/compared
+
+Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from matey.config import flags, load_resolved, shipped
 from matey.config.flags import FlagError, at_least, check_device
 from matey.data.registry import check_found
 from matey.entry_point import entry_point
+from matey.likely_place import looks_for_all
 
 
 @entry_point
@@ -37,7 +40,8 @@ def main() -> int:
     at_least(1, "--every", args.every)
     at_least(1, "--means", args.means)
     check_device(args.device)
-    check_found_data(args)
+    if looks_for_all():
+        check_found_data(args)
     from matey.commands.evaluate import main as evaluate
 
     return evaluate(args)
@@ -117,8 +121,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
-    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:1 (auto)")
+    parser.add_argument("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
     parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
+    flags.take_local_rank(parser)
     return parser.parse_args()
 
 

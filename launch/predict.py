@@ -78,9 +78,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--batch", type=flags.whole(1), default=16, metavar="N", help="trajectories forecast together (16)"
     )
-    parser.add_argument("--device", default="auto", help="device: auto, cpu, cuda or cuda:1 (auto)")
+    parser.add_argument("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
     parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    flags.take_local_rank(parser)
     return parser.parse_args()
 
 

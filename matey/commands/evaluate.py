@@ -16,16 +16,19 @@ from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
+from matey.commands.on_ranks import run_on_ranks
 from matey.config.flags import FlagError, at_least, command_line
 from matey.data import DataError, open_dataset
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
-from matey.evaluate.evaluation import Evaluation, Protocol
+from matey.evaluate.evaluation import Evaluation, Protocol, chunks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, lacking_note, with_twins_noted, without_seen
 from matey.evaluate.records import write_records
+from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.convolution import keep_all_bits
+from matey.parallel.collectives import dealt, rank
 from matey.peers.kinds import PeerFacts
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -36,12 +39,19 @@ from matey.report.summary import READING, summary_text
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    if likely_place()[1] > 1:
+        return run_on_ranks(lambda environment: run(args, environment.device), args.threads)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    run(args, find_device(args.device))
+    return 0
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    """Evaluate as the command line says; of several ranks the first writes and prints what all have found."""
     # Hugging Face's bars and its own report on weights; what is wrong with them is said in our words.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    device = find_device(args.device)
     models = [load(folder) for folder in args.checkpoint]
     data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
@@ -60,8 +70,11 @@ def main(args: argparse.Namespace) -> int:
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=sum(t.num_forecasts for plan in plans for t in plan), desc="evaluate", unit=" forecasts") as bar:
+    own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol)))
+    with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
         evaluations = compare(candidates, data, protocol, plans, bar.update)
+    if rank() > 0:
+        return
     if protocol.rollout_steps < args.rollout:
         evaluations = [
             replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout))
@@ -86,7 +99,6 @@ def main(args: argparse.Namespace) -> int:
         [alone_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
     )
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
-    return 0
 
 
 def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
@@ -121,7 +133,7 @@ def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int) -
 def load(folder: Path) -> Trained | TrainedPeer:
     """Load a run, a model or a peer, and say what could not be read in its folder."""
     trained = load_peer(folder) if is_peer(folder) else load_trained(folder)
-    if trained.note:
+    if trained.note and rank() == 0:
         print(trained.note)
     return trained
 

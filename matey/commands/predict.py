@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +13,43 @@ from tqdm import tqdm
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.commands.evaluate import find_device
+from matey.commands.on_ranks import run_on_ranks
 from matey.config.flags import FlagError, command_line
-from matey.ending import end_with_error
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
 from matey.evaluate.held_out import lacking_note
 from matey.likely_place import likely_place
-from matey.mistakes import Mistake, writing
+from matey.mistakes import writing
 from matey.model.matey import quiet
-from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.environment import Environment
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
-TIMEOUT = 3600.0  # seconds that the other ranks wait for rank 0 to read or write between two predictions
 MOST_PICTURES = 250  # of a film; of a longer forecast it shows every second, third ... snapshot
 
 
 def main(args: argparse.Namespace) -> int:
     """Forecast; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    rank, world_size = likely_place()
-    if world_size > 1:
-        return run_on_ranks(args, rank, world_size)
+    if likely_place()[1] > 1:
+        return run_on_ranks(partial(share, args), args.threads)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     run(args, args.checkpoint, find_device(args.device))
     return 0
 
 
-def run_on_ranks(args: argparse.Namespace, rank: int, world_size: int) -> int:
+def share(args: argparse.Namespace, environment: Environment) -> None:
     """Forecast with the ranks that a launcher has started, which share the samples; each holds its part of the fields."""
-    try:
-        environment = find_environment()
-        start_processes(environment, TIMEOUT, args.threads)
-        with quiet():
-            trained = load_trained(args.checkpoint)
-        size = environment.world_size
-        topology = Topology(environment.rank, size, size, trained.model.config.num_heads)
-        trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
-        run(args, trained, environment.device)
-    except Mistake as error:
-        return end_with_error(rank, world_size, f"error: {error}")
-    return stop_processes()
+    with quiet():
+        trained = load_trained(args.checkpoint)
+    size = environment.world_size
+    topology = Topology(environment.rank, size, size, trained.model.config.num_heads)
+    trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
+    run(args, trained, environment.device)
 
 
 def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:

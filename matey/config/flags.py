@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +66,11 @@ def command_line() -> str:
 def started_as(script: str, subcommand: str) -> str:
     """Return how to start one of our scripts: as a subcommand where this process is one, since there may be no checkout."""
     return f"matey {subcommand}" if sys.argv[0].startswith("matey ") else f"python {script}"
+
+
+def take_local_rank(parser: ArgumentParser) -> None:
+    """Let a command that several ranks may run be started by the deepspeed launcher, which gives each this flag."""
+    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
 
 
 def check_device(name: str) -> None:

@@ -21,6 +21,7 @@ from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
+from matey.parallel.collectives import dealt_out, rank
 from matey.tokens.refinement import check_window
 
 
@@ -70,10 +71,19 @@ class Task:
         """Number of frames that the model predicts."""
         return len(self.windows) * self.forecasts_per_window
 
-    def chunks(self, size: int) -> Iterator[tuple[Window, ...]]:
-        """Yield the windows ``size`` at a time."""
+    def chunks(self, size: int) -> Iterator[Task]:
+        """Yield the forecasts from ``size`` windows at a time."""
         for start in range(0, len(self.windows), size):
-            yield self.windows[start : start + size]
+            yield replace(self, windows=self.windows[start : start + size])
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums of one chunk of forecasts: added up in the order of the chunks, they are the same for any number of ranks."""
+
+    errors: ErrorSums = field(default_factory=ErrorSums)
+    spectra: SpectraSums = field(default_factory=SpectraSums)
+    costs: list[BatchCost] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,11 @@ def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
     return tasks
 
 
+def chunks(tasks: Sequence[Task], protocol: Protocol) -> list[Task]:
+    """Cut forecasts into those that are made together: each is one rank's, see `matey.parallel.collectives.dealt`."""
+    return [chunk for task in tasks for chunk in task.chunks(protocol.batch_size)]
+
+
 def check_fit(model: MateyModel, data: HeldOut) -> None:
     """Raise DataError where the model cannot take the data."""
     for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
@@ -147,15 +162,22 @@ def score(
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Scores:
     """Return the numbers alone of what `evaluate` does, for any model that predicts frames."""
-    sums, spectra, costs = ErrorSums(), SpectraSums(), []
-    for task in tasks:
-        for windows in task.chunks(protocol.batch_size):
-            if task.kind == "lead":
-                costs += _score_lead(model, data, task, windows, sums)
-            else:
-                score_rollout(model, data, task, windows, sums, spectra)
-            on_forecasts(len(windows) * task.forecasts_per_window)
-    return Scores(sums.records(), mean_costs(costs), spectra.spectra())
+
+    def of_chunk(task: Task) -> _Sums:
+        sums = _Sums()
+        if task.kind == "lead":
+            sums.costs.extend(_score_lead(model, data, task, sums.errors))
+        else:
+            score_rollout(model, data, task, sums.errors, sums.spectra)
+        on_forecasts(task.num_forecasts)
+        return sums
+
+    total = _Sums()
+    for sums in dealt_out(of_chunk, chunks(tasks, protocol)):
+        total.errors.merge(sums.errors)
+        total.spectra.merge(sums.spectra)
+        total.costs.extend(sums.costs)
+    return Scores(total.errors.records(), mean_costs(total.costs), total.spectra.spectra())
 
 
 def evaluate(
@@ -165,14 +187,16 @@ def evaluate(
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Evaluation:
-    """Run the tasks of `tasks_of` on the model's device.
+    """Run the tasks of `tasks_of` on the model's device; of several ranks, each makes a part of the forecasts.
+
+    All ranks know the numbers; the first alone has examples, the worst and rollouts to show.
 
     Args:
         model: the trained model, which can take the data.
         data: the trajectories that the windows of ``tasks`` lie in.
         protocol: the protocol, which gives the size of the batches and the lead of the examples.
         tasks: the forecasts to make.
-        on_forecasts: function called with the number of forecasts just made, for a progress bar.
+        on_forecasts: function called with the number of forecasts that this rank has just made, for a progress bar.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -180,6 +204,8 @@ def evaluate(
     given = model.config.given if isinstance(model, MateyModel) else ()
     data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))
     scores = score(model, data, protocol, tasks, on_forecasts)
+    if rank() > 0:
+        return Evaluation(scores.records, scores.costs, [], scores.spectra)
     lead = max(protocol.leads)
     worst = [r.worst for r in scores.records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
     steps = protocol.rollout_steps
@@ -193,11 +219,9 @@ def evaluate(
     )
 
 
-def score_rollout(
-    model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums, spectra: SpectraSums
-) -> None:
-    """Roll out from some windows of a task, and add errors and spectra to the sums."""
-    for together in alike(data.sets, windows):
+def score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums, spectra: SpectraSums) -> None:
+    """Roll out from the windows of a task, and add errors and spectra to the sums."""
+    for together in alike(data.sets, task.windows):
         (known,) = read_rollouts(data.sets, together, data.num_frames, task.lead)
         names = [_trajectory_of(data, window).label for window in together]
         for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
@@ -236,11 +260,9 @@ def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: 
     )
 
 
-def _score_lead(
-    model: Forecaster, data: HeldOut, task: Task, windows: Sequence[Window], sums: ErrorSums
-) -> list[BatchCost]:
+def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -> list[BatchCost]:
     costs = []
-    for together in alike(data.sets, windows):
+    for together in alike(data.sets, task.windows):
         (batch,) = read_windows(data.sets, together, data.num_frames)
         names = [_trajectory_of(data, window).label for window in together]
         start = time.perf_counter()

@@ -18,6 +18,9 @@ LEAST_CORRELATION = 0.8
 
 CORRELATION_TIME = "correlation_time"
 
+Totals = dict[str, tuple[float, int]]
+"""Sums by name, and of how many numbers they are."""
+
 
 class PhysicsSums:
     """Sums the measures of `matey.physics` batch by batch, those of forecasts and those of the truth.
@@ -28,21 +31,32 @@ class PhysicsSums:
 
     def __init__(self) -> None:
         """Start with no windows."""
-        self._measures = dict(MEASURES.items())
-        self._sums: dict[Hashable, dict[str, tuple[float, int]]] = {}
+        dict(MEASURES.items())  # imported here, not after the first forecasts
+        self._sums: dict[Hashable, Totals] = {}
 
     def add(self, key: Hashable, batch: FieldBatch, prediction: Tensor, target: Tensor) -> None:
         """Add those of frames ``(b, f, z, y, x)`` in physical units to the sums of a record."""
         sums = self._sums.setdefault(key, {})
-        for name, measure in self._measures.items():
+        for name, measure in MEASURES.items():
             for before, frame in (("", prediction), (TRUTH, target)):
                 if (values := measure.number(frame, batch)) is not None:
-                    total, count = sums.get(before + name, (0.0, 0))
-                    sums[before + name] = total + values.sum().item(), count + len(values)
+                    add_up(sums, {before + name: (values.sum().item(), len(values))})
+
+    def merge(self, later: PhysicsSums) -> None:
+        """Add the sums of windows that come after these."""
+        for key, totals in later._sums.items():
+            add_up(self._sums.setdefault(key, {}), totals)
 
     def means(self, key: Hashable) -> dict[str, float]:
         """Return the means over the windows of a record by name; nothing of what its system does not have."""
         return {name: total / count for name, (total, count) in self._sums.get(key, {}).items()}
+
+
+def add_up(totals: Totals, more: Totals) -> None:
+    """Add to the totals what is in others."""
+    for name, (total, count) in more.items():
+        before, number = totals.get(name, (0.0, 0))
+        totals[name] = before + total, number + count
 
 
 def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:

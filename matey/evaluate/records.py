@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matey.evaluate.baselines import extrapolation, persistence
-from matey.evaluate.physics import CORRELATION_TIME, PhysicsSums, correlation_time
+from matey.evaluate.physics import CORRELATION_TIME, PhysicsSums, add_up, correlation_time
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
@@ -106,7 +106,8 @@ class ErrorSums:
         Raises:
             RegistryError: a package's metric cannot be used.
         """
-        self._metrics = dict(METRICS.items())
+        self._metrics = [name for name, _ in METRICS.items()]
+        self._names = [before + name for before in ("", PERSISTENCE) for name in self._metrics]
         self._physics = PhysicsSums()
         self._sums: dict[Key, tuple[Tensor, int]] = {}
         self._of_trajectories: dict[Key, dict[str, tuple[float, int]]] = {}
@@ -130,7 +131,7 @@ class ErrorSums:
         errors = {
             before + name: metric.value(frame, target)
             for before, frame in frames.items()
-            for name, metric in self._metrics.items()
+            for name, metric in METRICS.items()
         }
         extrapolated = nrmse(extrapolation(batch, lead), target)
         if patch_of_cell is None:
@@ -139,13 +140,21 @@ class ErrorSums:
             # In units of the target's size, so that they can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
             across, inside = jumps(prediction - target, patch_of_cell) / size
-        self._names = list(errors)
         of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
         for row, name in enumerate(batch.fields):
             self._add((batch.system, name, kind, lead), of_fields[:, :, row], trajectories)
         overall = batch.system, ALL_FIELDS, kind, lead
         self._add(overall, of_fields.mean(dim=2), trajectories)
         self._physics.add(overall, batch, prediction, target)
+
+    def merge(self, later: ErrorSums) -> None:
+        """Add the sums of windows that come after these."""
+        self._physics.merge(later._physics)
+        for key, (sums, num_windows) in later._sums.items():
+            before, count = self._sums.get(key, (torch.zeros_like(sums), 0))
+            self._sums[key] = before + sums, count + num_windows
+        for key, trajectories in later._of_trajectories.items():
+            add_up(self._of_trajectories.setdefault(key, {}), trajectories)
 
     def records(self) -> list[Record]:
         """Return the means, in the order in which their first windows came."""
@@ -175,8 +184,7 @@ class ErrorSums:
         """Add errors ``(m, b)`` to the sums of a record, the model's NRMSE to the sums of their trajectories too."""
         of_trajectories = self._of_trajectories.setdefault(key, {})
         for name, error in zip(trajectories, errors[self._names.index("nrmse")].tolist(), strict=False):
-            total, count = of_trajectories.get(name, (0.0, 0))
-            of_trajectories[name] = (total + error, count + 1)
+            add_up(of_trajectories, {name: (error, 1)})
         sums, num_windows = self._sums.get(key, (torch.zeros(len(errors), dtype=torch.float64), 0))
         self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
 

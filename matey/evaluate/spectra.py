@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,14 +52,25 @@ class SpectraSums:
         for frames in (truth, forecast, forecast - truth):
             wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
             spectra.append(power.sum(dim=0))
-        key = batch.system, kind
-        before, num_windows = self._sums.get(key, (None, 0))
+        self._add(Spectra(batch.system, batch.fields, kind, lead, wavenumbers, *spectra), batch.num_samples)
+
+    def merge(self, later: SpectraSums) -> None:
+        """Add the sums of windows that come after these."""
+        for summed, num_windows in later._sums.values():
+            self._add(summed, num_windows)
+
+    def _add(self, more: Spectra, num_windows: int) -> None:
+        before, count = self._sums.get((more.system, more.kind), (None, 0))
         if before is not None:
-            if not torch.equal(before.wavenumbers, wavenumbers):
+            if not torch.equal(before.wavenumbers, more.wavenumbers):
                 return
-            spectra = [a + b for a, b in zip(spectra, (before.truth, before.forecast, before.error), strict=True)]
-        summed = Spectra(batch.system, batch.fields, kind, lead, wavenumbers, *spectra)
-        self._sums[key] = summed, num_windows + batch.num_samples
+            more = replace(
+                more,
+                truth=before.truth + more.truth,
+                forecast=before.forecast + more.forecast,
+                error=before.error + more.error,
+            )
+        self._sums[more.system, more.kind] = more, count + num_windows
 
     def spectra(self) -> list[Spectra]:
         """Return the means, in the order in which their first windows came."""

@@ -79,7 +79,24 @@ def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[
     # What follows each other is often of one file, which one rank then opens.
     first, stop = (-(-each * len(items) // world_size()) for each in (rank(), rank() + 1))
     of_ranks = _from_all_packed([_outcome(work, item) for item in items[first:stop]])
-    outcomes = [outcome for of_rank in of_ranks for outcome in of_rank]
+    return _without_mistakes([outcome for of_rank in of_ranks for outcome in of_rank])
+
+
+def dealt(items: Sequence[Item]) -> Sequence[Item]:
+    """Return this rank's part of some items that are dealt out like cards: what follows each other often takes as long."""
+    return items[rank() :: world_size()]
+
+
+def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
+    """Do as `shared_out` does, each rank for its part of `dealt`."""
+    if world_size() == 1:
+        return [work(item) for item in items]
+    of_ranks = _from_all_packed([_outcome(work, item) for item in dealt(items)])
+    return _without_mistakes([of_ranks[number % world_size()][number // world_size()] for number in range(len(items))])
+
+
+def _without_mistakes(outcomes: list[Any]) -> list[Any]:
+    """Return the values that work came to; raise the first mistake among them."""
     for outcome in outcomes:
         if isinstance(outcome, Mistake):
             raise outcome

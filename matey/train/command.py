@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
+from matey.config.flags import take_local_rank
 from matey.ending import end_with_error
 from matey.likely_place import likely_place, looks_for_all
 from matey.mistakes import Mistake
@@ -33,7 +34,7 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output.dir")
     parser.add_argument("--describe", action="store_true", help="say what would be done, and stop")
-    parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
+    take_local_rank(parser)
     return parser
 
 

@@ -20,7 +20,7 @@ from matey.evaluate.evaluation import tasks_of
 from matey.evaluate.held_out import HeldOut
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
-from tests.support.programs import start
+from tests.support.programs import start, start_ranks
 from tests.support.small_files import write_waves
 
 NUM_FRAMES = 12
@@ -107,6 +107,23 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     )
     row = f"{chosen['nrmse']:.4f} {chosen['persistence_nrmse']:.4f} {chosen['extrapolation_nrmse']:.4f}"
     assert row in " ".join(result.stdout.split())
+
+
+def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, tmp_path, evaluate):
+    command = ["--checkpoint", folder / "waves", "--rollout", "12", "--batch", "3", "--threads", "1"]
+    assert evaluate(*command, "--out", tmp_path / "one")[0] == 0
+    two = start_ranks(2, ROOT / "launch/evaluate.py", "--local_rank=0", *command, "--out", tmp_path / "two")
+    assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr
+    one = (tmp_path / "one" / "metrics.json").read_text()
+    assert (tmp_path / "two" / "metrics.json").read_text() == one and one.count('"rollout by 3"') > 0
+    assert "Beyond the truth" in (tmp_path / "two" / "report.html").read_text()
+    # What one rank alone meets, in the middle of the forecasts, ends all with one sentence.
+    data = write_waves(tmp_path, "shallow_water")
+    with h5py.File(data, "r+") as file:
+        file["0002/data"][5] = np.nan
+    wrong = ("--data", data, "--leads", "1", "--rollout", "0", "--max-windows", "4", "--out", tmp_path / "wrong")
+    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command[:2], *wrong, "--batch", "1")
+    assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 
 def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate):

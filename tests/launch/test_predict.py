@@ -56,7 +56,8 @@ def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder
     command = ["launch/predict.py", "--checkpoint", model_folder, "--data", data, "--steps", "6", "--lead", "3"]
     one = start([sys.executable, *command, "--out", tmp_path / "one.nc"])
     film = ["--animate", tmp_path / "two.gif"]
-    two = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc", "--threads", "1", *film)
+    given = ["--local_rank=0", "--threads", "1"]  # the first as by the deepspeed launcher
+    two = start_ranks(2, ROOT / command[0], *given, *command[1:], "--out", tmp_path / "two.nc", *film)
     assert (one.returncode, two.returncode) == (0, 0), two.stderr
     assert two.stdout.count("Wrote") == 2
     with xarray.open_dataset(tmp_path / "one.nc") as expected, xarray.open_dataset(tmp_path / "two.nc") as found:
