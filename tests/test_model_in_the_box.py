@@ -26,16 +26,24 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
     return open_dataset(folder)
 
 
-@pytest.mark.parametrize(("system", "at_most", "seed"), [("shallow_water", 0.1, 0), ("diffusion_reaction", 0.1, 12345)])
-def test_it_forecasts_a_new_trajectory_far_better_than_persistence(system, at_most, seed, tmp_path):
+@pytest.mark.parametrize(
+    ("system", "seed", "at_leads", "in_rollouts"),
+    [  # a third above what was measured: 0.034 0.046, 0.028 0.118, 0.090 0.326
+        ("shallow_water", 0, 0.045, 0.06),
+        ("diffusion_reaction", 12345, 0.037, 0.16),
+        ("incompressible", 12345, 0.12, 0.44),
+    ],
+)
+def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(system, seed, at_leads, in_rollouts, tmp_path):
     simulate(tmp_path / system, system, seed, num_trajectories=1, num_frames=31)
     command = [sys.executable, "launch/evaluate.py", "--checkpoint", MODEL, "--data", tmp_path / system]
-    command += ["--out", tmp_path / "report", "--max-windows", "16", "--rollout", "0"]
+    command += ["--out", tmp_path / "report", "--max-windows", "8", "--rollout", "29"]
     result = start(command)
     assert result.returncode == 0, result.stderr
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    ratios = [record["nrmse"] / record["persistence_nrmse"] for record in records if record["field"] == "all"]
-    assert len(ratios) == 2 and max(ratios) < at_most
+    ratios = {(r["kind"], r["lead"]): r["nrmse"] / r["persistence_nrmse"] for r in records if r["field"] == "all"}
+    assert max(ratios["lead", lead] for lead in (1, 5)) < at_leads
+    assert max(ratios[kind, 29] for kind in ("rollout", "rollout by 5")) < in_rollouts
 
 
 def test_the_published_dam_breaks_are_new_to_it_and_others_are_known_again(tmp_path):

@@ -133,6 +133,12 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
         default="none",
         help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
     )
+    parser.add_argument(
+        "--local",
+        choices=("none", "scales", "network"),
+        default="scales",
+        help="local operator: none, that of the default settings, or that of the demo (scales)",
+    )
     parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
     parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
     parser.add_argument(

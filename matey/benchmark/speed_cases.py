@@ -11,6 +11,13 @@ from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 
+LOCAL: dict[str, dict[str, Any]] = {
+    "none": {"local": 0},
+    "scales": {},
+    "network": {"local_scales": (1, 1, 2, 4, 8), "local_cascade": True, "local_layers": (1, 1, 1, 1, 1)},
+}
+"""The local operators that a case may have: none, that of a `MateyConfig` as it comes, and that of `launch/runs/demo.yaml`."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -30,6 +37,7 @@ class Case:
         device: the device that the step runs on.
         patch_frames: frames of a patch, on every level.
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
+        local: name of the local operator in `LOCAL`.
     """
 
     model: str = "Ti"
@@ -45,6 +53,7 @@ class Case:
     device: str = "cpu"
     patch_frames: int = 1
     checkpoint_blocks: str = "none"
+    local: str = "scales"
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
@@ -61,9 +70,8 @@ class Case:
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
         patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
         tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}
-        return MateyConfig.from_size(
-            self.model, fields=self._names(), tokens=tokens, scheme=self.scheme, history=self.frames
-        )
+        names = {"fields": self._names(), "scheme": self.scheme, "history": self.frames}
+        return MateyConfig.from_size(self.model, tokens=tokens, **names, **LOCAL[self.local])
 
     def make_model(self) -> MateyModel:
         """Return a model with random weights."""
