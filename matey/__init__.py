@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from matey.data import open_dataset
+    from matey.data import from_xarray, open_dataset
     from matey.evaluate.forecasts.series import forecast
     from matey.evaluate.rollout import rollout
     from matey.fields import FieldBatch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matey.model.matey import MateyModel
 
 __version__ = "0.1.0"
-__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "open_dataset", "rollout"]
+__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "from_xarray", "open_dataset", "rollout"]
 
 # Imported on first use: the network brings transformers along, whose import takes longer than a small simulation.
 _HOME = {
@@ -22,6 +22,7 @@ _HOME = {
     "MateyConfig": "matey.model.configuration",
     "MateyModel": "matey.model.matey",
     "forecast": "matey.evaluate.forecasts.series",
+    "from_xarray": "matey.data",
     "open_dataset": "matey.data",
     "rollout": "matey.evaluate.rollout",
 }

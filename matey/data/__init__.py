@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset
 from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
@@ -22,6 +23,7 @@ __all__ = [
     "Trajectory",
     "TrajectorySet",
     "Window",
+    "from_xarray",
     "micro_batches",
     "open_dataset",
     "read_rollouts",

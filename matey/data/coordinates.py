@@ -46,6 +46,30 @@ def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False)
     return mean_step(coordinates[:size], f"{file.filename}, {name}")
 
 
+def line_of(places: np.ndarray, size: int) -> tuple[np.ndarray, int] | None:
+    """Return coordinates of ``size`` cells as a line, and the axis of the array along which they change.
+
+    MATLAB writes vectors with two axes, and mesh grids have the coordinates of each cell. None where they change along other
+    axes too, as on curvilinear grids, or there are not so many.
+    """
+    for axis in (axis for axis, length in enumerate(places.shape) if length == size):
+        lines = np.moveaxis(places, axis, 0).reshape(size, -1)
+        distance = abs(lines[-1, 0] - lines[0, 0]) / max(1, size - 1)
+        if (
+            not np.ptp(lines, axis=1).max() > UNEVEN_SPACE * distance
+        ):  # what is not finite is refused where steps are looked at
+            return lines[:, 0], axis
+    return None
+
+
+def remedy_of_other(places: np.ndarray, size: int, axis: str) -> str:
+    """Return what to do about an array that does not hold the coordinates of ``size`` cells along an axis."""
+    if places.size == size + 1 == max(places.shape):
+        step = (places.max() - places.min()) / size
+        return f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
+    return "curvilinear grids are not supported" if places.ndim > 1 else "mend the order of the axes"
+
+
 def mean_step(coordinates: np.ndarray, label: str) -> float:
     """Return the mean distance of ``coordinates``, 1 for a single one; ``label`` names them in errors.
 

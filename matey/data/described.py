@@ -32,6 +32,7 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.places import Axis, GridAxis, TimeSource
 from matey.data.arrays.kinds import KINDS
+from matey.data.coordinates import line_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
@@ -107,11 +108,19 @@ class DescribedFiles(TrajectorySet):
                 raw = KINDS[self._kinds[file]].read(file, name, (slice(None),) * len(stored.shape))
                 arrays[file, name] = numbers_of(stored, raw, f"{file}, {name}")
             values = arrays[file, name]
-            values = values[located.sample] if values.ndim > 1 else values
             if axis == "time":
+                of_all = values.size == self._num_stored(located)
+                values = values.reshape(-1) if of_all else values[located.sample] if values.ndim > 1 else values
                 values = values[self._times(0, located.about.num_frames)]
+            elif line := line_of(values, located.about.grid["zyx".index(axis)]):
+                values, _ = line
             values = values[::-1] if axis in located.turned else values
             yield Coordinates(values, stored.unit or "?", stored.calendar)
+
+    def _num_stored(self, located: Located) -> int:
+        """Return how many snapshots the arrays of a trajectory have, whether they are taken or not."""
+        axes = self.description.axes_of(next(iter(self.description.fields.values())))
+        return located.stored[located.arrays[0]].shape[axes.index("time")] if "time" in axes else 1
 
     def _joined_times(self, located: Located) -> Coordinates:
         """Return the times of the snapshots that are taken of a trajectory in several pieces."""
@@ -189,9 +198,13 @@ class DescribedFiles(TrajectorySet):
         raw = KINDS[self._kinds[path]].read(path, own_name, index)
         values = stored.packing.unpacked(raw)
         if stored.packing.may_miss and not np.isfinite(values).all():
+            frames = f"in frames {times.start} to {times.stop - 1} of the file"
             raise BadValuesError(
-                f"{about.label}: {name} has values in frames {times.start} to {times.stop - 1} of the file that it marks as "
-                "missing; cells that are left out (masks) are not supported: cut a box that has none, or fill them."
+                f"{about.label}: {name} has values that are not finite {frames}; training can go on without such windows "
+                "(data.bad_values: skip), unless cells lack values in all frames (a mask): cut a box without any, or fill them."
+                if stored.packing.marks_by_nan
+                else f"{about.label}: {name} has values {frames} that it marks as missing; cells that are left out (masks) are "
+                "not supported: cut a box that has none, or fill them."
             )
         left = [axis for axis in axes if axis != "trajectory"]
         sizes = {axis: 1 for axis in ("component", "time", "z", "y", "x") if axis not in left}

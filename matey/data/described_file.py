@@ -11,7 +11,7 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
-from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
 from matey.data.guessed_axes import axes_by_name
 from matey.data.located import Located, filled_in
 from matey.data.numbered import in_order, number_in
@@ -61,7 +61,7 @@ def _trajectories(
     count = sizes.get("trajectory", 1)
     if count > MAX_TRAJECTORIES:
         raise DataError(f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; mend the axes.")
-    steps = {axis: _spacing(file, axis, sizes[axis], group) for axis in description.grid}
+    steps = {axis: _spacing(file, axis, sizes, group) for axis in description.grid}
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
     boundary_z, boundary_y, boundary_x = (description.boundary.get(axis, NO_AXIS) for axis in GRID)
@@ -142,7 +142,8 @@ def _note_sizes(
 ) -> None:
     """Add the lengths of the axes of a field's array to those that are known, which they must agree with."""
     file, name = file.array_of(field, source, group)
-    stored, axes = file.find(name, f" for the field {field!r}"), file.description.axes_of(source)
+    stored = file.find(name, f" for the field {field!r}", may_be_mask=field in file.description.given)
+    axes = file.description.axes_of(source)
     own: dict[Axis, int] = dict(zip(axes, stored.shape, strict=False))
     shared = {axis: size for axis, size in own.items() if axis != "component"}
     fits = len(axes) == len(stored.shape) and 0 not in stored.shape
@@ -171,7 +172,7 @@ def _check_names(
     ``along`` names the arrays of coordinates in the file that leads.
     """
     holder, name = file.array_of(field, source, group)
-    axes, names = file.description.axes_of(source), holder.find(name).axes
+    axes, names = file.description.axes_of(source), holder.arrays[name].axes
     if names and (told := axes_by_name(names, axes)):
         raise DataError(
             f"{holder.path}, {name}: its axes are called {', '.join(names)}, and the description has "
@@ -194,17 +195,23 @@ def _distance(places: np.ndarray) -> float:
     return float(np.ptp(places)) / max(1, places.size - 1)
 
 
-def _spacing(file: OpenedFile, axis: GridAxis, size: int, group: tuple[str, ...]) -> float:
-    """Return the distance of the cells along an axis, negative where coordinates decrease."""
+def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: tuple[str, ...]) -> float:
+    """Return the distance of the cells along an axis, negative where coordinates decrease; ``sizes`` are those of all axes."""
     given = file.description.spacing[axis]
     if isinstance(given, float):
         return given
     name, use = filled_in(given, group), f" for the coordinates of {axis}"
-    places = file.values(name, use)
-    if places.shape != (size,):
-        what = "curvilinear grids are not supported" if places.ndim > 1 else "mend the order of the axes"
+    stored, size = file.values(name, use), sizes[axis]
+    found = line_of(stored, size)
+    if found is None:
+        what = f"expected {size} coordinates of {axis}, got the shape {stored.shape}"
+        raise DataError(f"{file.path}, {name}: {what}; {remedy_of_other(stored, size, axis)}.")
+    places, along = found
+    order = [each for each in file.description.axes_of(next(iter(file.description.fields.values()))) if each in GRID]
+    if stored.shape == tuple(sizes[each] for each in order) and order[along] != axis:
         raise DataError(
-            f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; {what}."
+            f"{file.path}, {name}: expected coordinates of {axis} that change along {axis}, got some of each cell that change "
+            f"along {order[along]}; mend the order of the axes, or write the size of a cell instead."
         )
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")

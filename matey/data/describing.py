@@ -18,9 +18,11 @@ from matey.config.description import TODO
 from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, role_of
+from matey.data.coordinates import line_of
 from matey.data.dates import is_text
 from matey.data.guess import Guess
-from matey.data.guessed_axes import GRID, NUMBERED, ROLES, axes_by_name, guess_axes, role_of, suggested
+from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
@@ -45,7 +47,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     """
     kind = kind_of(path)
     held = kind.arrays(path)
-    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiu" or _has_dates(name, stored)}
+    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub" or _has_dates(name, stored)}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
     patterns = in_groups(arrays)
@@ -56,7 +58,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
             f"{listed(f'{name} {stored.outline}' for name, stored in held.items())}."
         )
-    coordinates = {name: stored.shape[0] for name, stored in members.items() if _is_coordinate(name, stored)}
+    coordinates = {name: max(stored.shape) for name, stored in members.items() if _is_coordinate(name, stored)}
     axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
     snapshots = Snapshots.around(path, beside, patterns[next(iter(fields))])
     if snapshots.count > 1 and not all(axes.values()):
@@ -127,7 +129,8 @@ class _Guesser:
             "time_step": time or TODO,
             "boundary": boundary,
         }
-        if given := dict(self._given(known)):
+        used = {*spacing.values()} if known else set()
+        if given := dict(self._given(known, used)):
             tree["given"] = given
             comments["given"] = "constant in time, so known beforehand and never predicted; remove what is neither"
         if parameters := {name: of for name, of in self._parameters(known) if ROLES.get(name.lower()) != "time"}:
@@ -136,21 +139,40 @@ class _Guesser:
         return Guess(
             tree,
             {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([source["array"] for source in given.values()], apart, files, known),
+            self._notes([*(source["array"] for source in given.values()), *used], apart, files, known),
         )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
-        """The array of coordinates of an axis: the one that the axis is named after, or one with such a name and length."""
+        """The array of coordinates of an axis: the one that the file ties to it, or else one with such a name and length."""
         if known is None or axis not in known:
             return None
         stored = next(iter(self.fields.values()))
         position = known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == axis]
+        theirs = [
+            role for role in GRID if role in map(role_of, self.coordinates)
+        ]  # x and z of data in the plane are our x and y
+        ours = [role for role in GRID if role in known]
+        role = dict(zip(ours, theirs, strict=True)).get(axis, axis) if len(ours) == len(theirs) else axis
+        size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
         alike = [name for name in of_axis if self.coordinates.get(name) == size]
         dates = [name for name in of_axis if is_text(self.arrays[name]) and self.arrays[name].shape[:1] == (size,)]
         named = [name for name in names if name in self.coordinates or len(self._shape_of(name)) == 1]
-        return next(iter((*named, *alike, *dates)), None)
+        first = next(iter(self.fields))
+        tied = [stored.scales[position]] if stored.scales and self.patterns[first] == [first] else []
+        meshes = [name for name in of_axis if axis in GRID and self._is_mesh(name, axis, known)]
+        found = [name for name in (*named, *tied, *alike, *dates, *meshes) if name and axis_name(name) not in NO_TIMES]
+        return next(iter(sorted(found, key=lambda name: axis_name(name) in COUNTERS)), None)
+
+    def _is_mesh(self, name: str, axis: Axis, known: list[Axis]) -> bool:
+        """Whether an array has a coordinate of each cell that changes along its axis alone."""
+        field, stored = next(iter(self.fields.values())), self.arrays[name]
+        grid = [(role, size) for role, size in zip(known, field.shape, strict=True) if role in GRID]
+        if stored.shape != tuple(size for _, size in grid) or math.prod(stored.shape) > _MAX_CELLS:
+            return False
+        raw = self.kind.read(self.path, self.patterns[name][0], (slice(None),) * len(stored.shape))
+        line = line_of(stored.packing.unpacked(raw).astype(np.float64), dict(grid)[axis])
+        return line is not None and grid[line[1]][0] == axis
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         return self.arrays[name].shape if name in self.arrays else ()
@@ -177,9 +199,10 @@ class _Guesser:
             found[name] = {"file": self.others.file_of(word, files), "array": array, **extra}
         return found
 
-    def _given(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
+    def _given(self, known: list[Axis] | None, used: Collection[object]) -> Iterator[tuple[str, Any]]:
+        """Yield what is constant in time and lies on the grid, but for the arrays of coordinates that are ``used``."""
         if known is not None:
-            others = {*self.fields, *(name for name, stored in self.arrays.items() if _is_coordinate(name, stored))}
+            others = {*self.fields, *map(str, used), *self.coordinates}
             for name, axes in constant_arrays(self.arrays, next(iter(self.fields.values())), known, others):
                 yield field_name(name), {"array": name, "axes": axes}
 
@@ -187,8 +210,9 @@ class _Guesser:
         stored = next(iter(self.fields.values()))
         count = stored.shape[known.index("trajectory")] if known and "trajectory" in known else 1
         for name, other in self.arrays.items():
-            is_one = other.shape in ((), (1,)) or (count > 1 and other.shape == (count,))
-            if is_one and not _is_coordinate(name, other) and [*map(role_of, other.axes)] != ["time"]:
+            is_one = math.prod(other.shape) == 1 or (count > 1 and other.shape == (count,))
+            is_number = is_one and other.dtype.kind != "b" and name not in self.coordinates
+            if is_number and [*map(role_of, other.axes)] != ["time"]:
                 yield name.rpartition("/")[2], {"array": name}
         attributes = self._attributes(known)
         if len(attributes) <= _MOST_ATTRIBUTES:
@@ -216,16 +240,20 @@ class _Guesser:
         frame = stored.packing.unpacked(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
         frame = np.moveaxis(frame, [role for role in known if role in GRID].index(axis), 0)
         if not np.isfinite(frame).all():
-            return "; cells are missing here, and masks are not supported"
+            return "; some values here are not finite, and masks are not supported"
         inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
         if inside == 0:
             return ""
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
         return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self, given: Collection[str], apart: str, files: str, known: list[Axis] | None) -> list[str]:
+    def _notes(self, left_in: Collection[object], apart: str, files: str, known: list[Axis] | None) -> list[str]:
         field = next(iter(self.fields.values()))
-        others = {name: stored for name, stored in self.arrays.items() if name not in (*self.fields, *given)}
+        others = {
+            name: stored
+            for name, stored in self.arrays.items()
+            if name not in (*self.fields, *self.coordinates, *left_in)
+        }
         constant = [
             f"{name} {stored.shape}"
             for name, stored in others.items()
@@ -252,4 +280,5 @@ def _has_dates(name: str, stored: StoredArray) -> bool:
 
 
 def _is_coordinate(name: str, stored: StoredArray) -> bool:
-    return len(stored.shape) == 1 and name.rpartition("/")[2].lower() in ROLES
+    is_vector = len(stored.shape) == 1 or (len(stored.shape) == 2 and 1 in stored.shape)  # as MATLAB writes one
+    return is_vector and axis_name(name) in ROLES

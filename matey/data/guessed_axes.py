@@ -6,21 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
+from matey.data.axis_names import GRID, MOST_COMPONENTS, role_of
 
-_NAMES: dict[Axis, str] = {
-    "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
-    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time",
-    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho",
-    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho",
-    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho",
-    "component": "component components comp channel channels c vector dim variable",
-}
-ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
-GRID: tuple[Axis, ...] = ("z", "y", "x")
-MARK_BETWEEN = "_stag"
-"""End of the name of an axis that counts places between cells, as WRF has it."""
 _OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # as names of axes
-MOST_COMPONENTS = 9  # of a tensor
 SUGGESTED = {
     2: ["time", "x"],
     3: ["time", "y", "x"],
@@ -32,11 +20,6 @@ NUMBERED = (
     "Arrays that numbers name may be trajectories or snapshots: name them once, with * for the number; where each is a "
     "snapshot, leave time out of axes."
 )
-
-
-def role_of(name: str) -> Axis | None:
-    """Return the kind of an axis, or of the array of its coordinates, by its name; None where that does not tell."""
-    return ROLES.get(name.rpartition("/")[2].lower().removesuffix(MARK_BETWEEN))
 
 
 def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:

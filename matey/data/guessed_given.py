@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
-from matey.data.guessed_axes import GRID
+from matey.data.axis_names import GRID
 
 Guessed = tuple[str, list[Axis]]
 """Name of an array, and its axes."""

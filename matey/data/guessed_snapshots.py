@@ -9,17 +9,16 @@ from pathlib import Path
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.guessed_axes import GRID, MOST_COMPONENTS, role_of
-from matey.data.numbered import date_pattern, seconds_of
+from matey.data.axis_names import GRID, MOST_COMPONENTS, role_of
+from matey.data.numbered import date_pattern, place_of_last, seconds_of
 from matey.data.remote.paths import RemotePath, matches, place, seen_from, within
 from matey.data.trajectories import DataError
 
-_LAST_NUMBER = re.compile(r"\d+(?:\.\d+)?(?=\D*$)")
 _CLOCKS = (
     "_%H:%M:%S _%H-%M-%S _%H_%M_%S T%H:%M:%S T%H%M%SZ T%H%M%S _%H%M%S _%H:%M _%H-%M _%H%M _%H T%H %H%M%S %H".split()
 )
 _DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d", "%Y%m%d")]
-_TIMES = ("time", "times", "t")
+_TIMES = ("time", "times", "t", "sim_time")
 _LEAST = 3  # files or arrays that may be snapshots
 
 
@@ -111,7 +110,10 @@ def _num_matches(pattern: Path) -> int:
 def glob_of(name: str) -> str:
     """Return a name with ``*`` for its last number, or for a date at its end."""
     form = date_form(name)
-    return re.sub(rf"{date_pattern(form)}(?=\D*$)", "*", name) if form else _LAST_NUMBER.sub("*", name)
+    if form:
+        return re.sub(rf"{date_pattern(form)}(?=\D*$)", "*", name)
+    start, end = place_of_last(name) or (len(name), len(name))
+    return f"{name[:start]}*{name[end:]}" if start < end else name
 
 
 def date_form(name: str) -> str | None:

@@ -71,9 +71,7 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:
         if not is_hdf5(path):
-            raise DataError(
-                f"{path} is not an HDF5 file: {beginning(path)}; give another or download it again."
-            ) from None
+            raise DataError(f"{path} is not an HDF5 file: {beginning(path)}.") from None
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
             raise DataError(

@@ -10,6 +10,9 @@ from os.path import commonprefix
 from matey.config.places import DATE_DIGITS, NUMBER
 
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
+_WORD_AND_NUMBER = re.compile(
+    r"(?<![A-Za-z])(?!(?i:t|time)\d)[A-Za-z]+[1-9]\d*"
+)  # such as out1, of which 0.5 is no part
 
 
 def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:
@@ -38,7 +41,41 @@ def numbers_of(names: Sequence[str]) -> list[float] | None:
     head = re.sub(r"(\d[\d.]*[eE][+-]?)?[\d.]*$", "", commonprefix(list(names)))
     tail = re.sub(r"^[\d.]*", "", commonprefix([name[::-1] for name in names])[::-1])
     rest = [name[len(head) : len(name) - len(tail)].strip(".") for name in names]
-    return [float(text) for text in rest] if all(map(_NUMBER.fullmatch, rest)) else None
+    if not all(map(_NUMBER.fullmatch, rest)):
+        return None
+    return [float(text) for text in _without_shared(rest, head)]
+
+
+def place_of_last(name: str) -> tuple[int, int] | None:
+    """Return where the last number of a name starts and ends, None where it has none.
+
+    A number such as the 00010 of ``Sod.out1.00010``, padded with zeros after a word and its number, counts and is no fraction.
+
+    >>> [name[slice(*place_of_last(name))] for name in ("Sod.out1.00010", "t_0.0050", "run_7_end")]
+    ['00010', '0.0050', '7']
+    """
+    if counting := re.search(rf"{_WORD_AND_NUMBER.pattern}\.(0\d{{3,}})(?=\D*$)", name):
+        return counting.span(1)
+    last = re.search(r"\d+(?:\.\d+)?(?=\D*$)", name)
+    return last and last.span()
+
+
+def _without_shared(numbers: list[str], head: str) -> list[str]:
+    """Return what follows the dot in numbers that share what is before it, if it counts; else the numbers as they are.
+
+    ``head`` is what comes before all of them.
+
+    It counts where some are padded with zeros to one width, after a word and its number (``out1.00010``), and where it is
+    written as whole numbers are, some of which end with a zero (``sim1.9``, ``sim1.10``), which fractions do not.
+    """
+    parts = [number.split(".") for number in numbers]
+    if len({part[0] for part in parts}) > 1 or not all(len(part) == 2 and part[1].isdecimal() for part in parts):
+        return numbers
+    counts = [part[1] for part in parts]
+    zeros_before, zeros_after = (any(len(count) > 1 and count[end] == "0" for count in counts) for end in (0, -1))
+    if len({*map(len, counts)}) > 1:
+        return counts if zeros_after and not zeros_before else numbers
+    return counts if zeros_before and re.search(rf"{_WORD_AND_NUMBER.pattern}$", head + parts[0][0]) else numbers
 
 
 def seconds_of(names: Sequence[str], form: str) -> list[float] | None:

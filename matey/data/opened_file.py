@@ -87,8 +87,10 @@ class OpenedFile:
             self.known[name] = numbers_of(stored, raw, f"{self.path}, {name}")
         return self.known[name]
 
-    def find(self, name: str, use: str = "") -> StoredArray:
+    def find(self, name: str, use: str = "", *, may_be_mask: bool = False) -> StoredArray:
         """Return the description of an array of numbers or, where it is to hold times, of their dates as texts.
+
+        Truth values, read as 0 and 1, are taken where it may be a mask.
 
         Raises:
             DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
@@ -102,7 +104,8 @@ class OpenedFile:
         stored = self.arrays[name]
         if stored.is_link:
             stored.check_readable(f"{self.path}, {name}")
-        if stored.dtype.kind not in "fiu" and not (TIMES in use and is_text(stored)):
+        is_mask = may_be_mask and stored.dtype.kind == "b"
+        if stored.dtype.kind not in "fiu" and not is_mask and not (TIMES in use and is_text(stored)):
             mend = "give time_step as a number" if TIMES in use else "write them as such"
             raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
         held = self.path.stat().st_size if self.path.is_file() else stored.limit

@@ -171,6 +171,4 @@ def _outline(file: Path) -> list[str]:
         return outline_hdf5(file)
     of_packages = [READERS[name] for name in READERS if name not in READERS.own]
     others = "".join(f", nor {reader.layout}" for reader in of_packages if file.suffix in reader.suffixes)
-    raise DataError(
-        f"{file} is not an HDF5, classic netCDF or NumPy file{others}: {beginning(file)}; give another or download it again."
-    )
+    raise DataError(f"{file} is not an HDF5, classic netCDF or NumPy file{others}: {beginning(file)}.")

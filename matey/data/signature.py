@@ -9,6 +9,33 @@ from pathlib import Path
 from matey.data.remote.paths import RemotePath
 from matey.data.trajectories import DataError
 
+_OF_VTK = (
+    "write each array as the grid has it, for point data of pyvista.read({0!r}) as mesh: "
+    "numpy.save('u.npy', mesh['u'].reshape(mesh.dimensions[::-1]))"
+)
+# How files of other formats begin, what they are, and the line that writes what is read.
+_OTHERS = (
+    (
+        b"PK\x03\x04",
+        "a zip archive, as .npz files and zipped Zarr stores are, which has to be unpacked",
+        "of an .npz: for name, array in numpy.load({0!r}).items(): numpy.save(name + '.npy', array)",
+    ),
+    (
+        b"MATLAB 5",
+        "a MATLAB file of version 5 to 7",
+        "save it with -v7.3, or each array: numpy.save('u.npy', scipy.io.loadmat({0!r})['u'])",
+    ),
+    (
+        b"GRIB",
+        "GRIB",
+        "convert it with cfgrib: xarray.open_dataset({0!r}, engine='cfgrib').to_netcdf('data.nc')",
+    ),
+    (b"# vtk Da", "a VTK file", _OF_VTK),
+    (b"<VTKFile", "a VTK file", _OF_VTK),
+    (b"<?xml ve", "XML, as VTK files are", _OF_VTK),
+    (b"\x0e\x03\x13\x01", "HDF4", "convert it with h4toh5, which The HDF Group offers"),
+)
+
 _remembered: dict[Path, bytes] = {}  # of the files that are being looked at
 
 
@@ -64,8 +91,10 @@ def _begins(path: Path, mark: bytes, what: str) -> bool:
 
 
 def beginning(path: Path) -> str:
-    """Say how a file begins, for a message."""
+    """Say what a file of no kind that is read seems to be and what to do about it, for the end of a message."""
     first = first_bytes(path)
-    if first.startswith(b"PK\x03\x04"):
-        return "it is a zip archive, as .npz files and zipped Zarr stores are, which has to be unpacked"
-    return f"it begins with {first!r}" if first else "it is empty"
+    for mark, what, remedy in _OTHERS:
+        if first.startswith(mark):
+            return f"it is {what}; {remedy.format(path.name)}"
+    begins = f"begins with {first!r}" if first else "is empty"
+    return f"it {begins}; give another or copy it again"

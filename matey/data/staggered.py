@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matey.data.arrays.stored import StoredArray
-from matey.data.guessed_axes import GRID, MARK_BETWEEN, role_of
+from matey.data.axis_names import GRID, MARK_BETWEEN, role_of
 from matey.mistakes import listed
 
 _FEWEST = 6  # cells along an axis whose name does not say what it is: fewer may be components

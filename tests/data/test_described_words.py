@@ -95,7 +95,9 @@ def test_uneven_coordinates_are_refused(tmp_path, name, values, words):
 
 def test_coordinates_in_two_dimensions_are_refused(tmp_path):
     path = write(tmp_path, spacing={"y": "place", "x": 1.0})
-    dataset().assign(place=(("lat", "lon"), np.zeros((NUM_Y, NUM_X)))).to_netcdf(tmp_path / "a.nc")
+    dataset().assign(place=(("lat", "lon"), np.add.outer(np.arange(NUM_Y), np.arange(NUM_X)))).to_netcdf(
+        tmp_path / "a.nc"
+    )
     with pytest.raises(DataError, match="place: expected 8 coordinates .* curvilinear grids are not supported"):
         open_dataset(path)
 

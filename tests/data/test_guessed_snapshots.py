@@ -91,3 +91,17 @@ def test_dates_in_names_are_guessed_as_times(tmp_path, form):
     data = open_dataset(tmp_path)
     assert data.trajectories[0].time_step == 12 * 3600
     np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
+
+
+def test_numbers_after_a_dot_that_count_tell_snapshots_apart(tmp_path):
+    """As Athena++ names files: by the number of the output, and by that of the snapshot."""
+    for output in (1, 2):
+        for number in range(0, 40, 10):
+            with h5py.File(tmp_path / f"Sod.out{output}.{number:05d}.h5", "w") as file:
+                file["rho"] = np.full((4, 6), number, "f4")
+    tree = guess_description(tmp_path / "Sod.out1.00000.h5", tmp_path).tree
+    assert tree["files"] == "Sod.out1.*.h5"
+    answers = ANSWERS | {"axes": ["y", "x"], "time_step": {"number_in_name": 0.5}}
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(tree | answers))
+    data = open_dataset(tmp_path / "matey.yaml")
+    assert data.trajectories[0].time_step == 5 and data.read(0, 0, 4)[:, 0, 0, 0, 0].tolist() == [0, 10, 20, 30]

@@ -10,6 +10,7 @@ import numpy as np
 
 from matey.data.arrays.packing import READ, packing_of
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
+from matey.data.axis_names import MOST_COMPONENTS, role_of
 from matey.data.hdf5 import claim_of, described_hdf5, is_hdf5, read_part
 from matey.data.signature import first_bytes
 
@@ -30,14 +31,14 @@ def describe(path: Path) -> dict[str, StoredArray]:
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         attributes = {key: item.attrs[key] for key in READ if key in item.attrs}
-        label = item.attrs.get("NAME", b"")
-        if isinstance(label, bytes) and label.startswith(_NO_VARIABLE):
+        if _is_no_variable(item):
             return
         claimed, limit = claim_of(item)
         found[name] = StoredArray(
             shape=item.shape,
             dtype=np.dtype(item.dtype),
             axes=_axes(item),
+            scales=_scales(item),
             unit=as_text(item.attrs.get("units")),
             calendar=as_text(item.attrs.get("calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
@@ -96,12 +97,43 @@ def _where(link: object) -> str:
 
 
 def _axes(item: h5py.Dataset) -> tuple[str, ...]:
-    """Names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them."""
-    names = []
-    for dimension in item.dims:
-        name = dimension[0].name if len(dimension) else dimension.label
-        names.append(str(name or "").rpartition("/")[2])
-    return tuple(names) if all(names) else ()
+    """Names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them.
+
+    A label counts where the names of scales do not tell what axis it is: Dedalus labels ``x`` what has the scale ``x/1.0``. An
+    axis of components may have no name beside others that have.
+    """
+    names = [_name_of(dimension) for dimension in item.dims]
+    nameless = [number for number, name in enumerate(names) if not name]
+    is_component = len(nameless) == 1 and nameless[0] > 0 and item.shape[nameless[0]] <= MOST_COMPONENTS
+    return tuple(names) if not nameless or (is_component and len(names) > 2) else ()
 
 
-HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4"), _recognises, describe, attributes, _read)
+def _name_of(dimension: h5py.DimensionManager) -> str:
+    names = [
+        str(name or "").rpartition("/")[2] for name in (*(scale.name for scale in dimension.values()), dimension.label)
+    ]
+    return next(filter(role_of, names), next(filter(None, names), ""))
+
+
+def _scales(item: h5py.Dataset) -> tuple[str, ...]:
+    """Paths of the coordinates of a dataset's axes, empty where an axis has none that are numbers."""
+    return tuple(
+        next(
+            (
+                scale.name.strip("/")
+                for scale in sorted(dimension.values(), key=lambda scale: not role_of(scale.name))
+                if scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
+            ),
+            "",
+        )
+        for size, dimension in zip(item.shape, item.dims, strict=True)
+    )
+
+
+def _is_no_variable(item: h5py.Dataset) -> bool:
+    """Whether a dataset is the dimension of a netCDF file that has no coordinates."""
+    label = item.attrs.get("NAME", b"")
+    return isinstance(label, bytes) and label.startswith(_NO_VARIABLE)
+
+
+HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4", ".mat"), _recognises, describe, attributes, _read)

@@ -27,9 +27,10 @@ def kind_of(path: Path) -> FileKind:
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
-        what = f"it is a folder, and no {ZARR.name} store" if path.is_dir() else beginning(path)
+        is_other = f"it is a folder, and no {ZARR.name} store; give another or copy it again"
+        what = is_other if path.is_dir() else beginning(path)
         names = ", ".join(KINDS)
-        raise DataError(f"{path} is none of {names}: {what}; give another or copy it again.")
+        raise DataError(f"{path} is none of {names}: {what}.")
     return kind
 
 

@@ -62,6 +62,12 @@ class Packing:
         """Whether some values may be marked as missing."""
         return self.is_packed or bool(self.missing) or self.lowest > -np.inf or self.highest < np.inf
 
+    @property
+    def marks_by_nan(self) -> bool:
+        """Whether NaN alone marks missing values, as in all floats of xarray: a solver that diverged leaves it as well."""
+        has_bounds = self.lowest > -np.inf or self.highest < np.inf
+        return bool(self.missing) and all(map(np.isnan, self.missing)) and not self.is_packed and not has_bounds
+
     def unpacked(self, raw: np.ndarray) -> np.ndarray:
         """Return values as they are meant, NaN where one is marked as missing."""
         kind, lowest, highest = raw.dtype, self.lowest, self.highest
@@ -108,6 +114,8 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
 
 def _can_hold(kind: np.dtype, mark: float) -> bool:
     """Whether a type has that number, to the precision of the type."""
+    if kind.kind == "b":
+        return False
     if kind.kind == "f":
         return not abs(mark) > np.finfo(kind).max
     return bool(np.isfinite(mark)) and mark == round(mark) and np.iinfo(kind).min <= mark <= np.iinfo(kind).max

@@ -23,7 +23,8 @@ class StoredArray:
     Attributes:
         shape: shape of the array.
         dtype: type of the values on disk.
-        axes: name of each axis, empty where the file names none.
+        axes: name of each axis, empty where the file names none; that of an axis of components may be empty.
+        scales: path of the array of coordinates of each axis, empty where the file ties none to it.
         unit: unit as the file gives it, empty where it gives none.
         calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
@@ -35,6 +36,7 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: np.dtype
     axes: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
     unit: str = ""
     calendar: str = ""
     packing: Packing = field(default_factory=Packing)

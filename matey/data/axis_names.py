@@ -1,0 +1,33 @@
+"""What axes and their coordinates are often called, and what each is then."""
+
+from __future__ import annotations
+
+from matey.config.places import Axis
+
+_NAMES: dict[Axis, str] = {
+    "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time sim_time valid_time",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho",
+    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho",
+    "component": "component components comp channel channels c vector dim variable",
+}
+ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
+GRID: tuple[Axis, ...] = ("z", "y", "x")
+COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
+"""Names of arrays along time that count snapshots, and are times only where there are no others."""
+NO_TIMES = {"timestep"}
+"""Names that an axis of time may have; an array that is called so has the sizes of steps, or counts them."""
+MARK_BETWEEN = "_stag"
+"""End of the name of an axis that counts places between cells, as WRF has it."""
+MOST_COMPONENTS = 9  # of a tensor
+
+
+def role_of(name: str) -> Axis | None:
+    """Return the kind of an axis, or of the array of its coordinates, by its name; None where that does not tell."""
+    return ROLES.get(axis_name(name).removesuffix(MARK_BETWEEN))
+
+
+def axis_name(name: str) -> str:
+    """Return the name of an axis, or the last part of the path of its coordinates, in small letters."""
+    return name.rpartition("/")[2].lower()

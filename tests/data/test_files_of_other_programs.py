@@ -1,0 +1,223 @@
+"""What MATLAB, Dedalus and others write: vectors of two axes, mesh grids, labels and scales, counters and times, masks."""
+
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+import scipy.io
+import xarray
+import yaml
+
+from matey.config import DataDescription
+from matey.data import DataError, open_dataset
+from matey.data.describing import guess_description
+
+NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
+VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, NUM_Y, NUM_X)).astype("f4")
+T, Y, X = np.arange(NUM_FRAMES) * 0.5, np.arange(NUM_Y) * 0.25, np.arange(NUM_X) * 0.125
+ENDS = {"y": "wall", "x": "periodic"}
+DESCRIPTION = {
+    "system": "flow",
+    "axes": ["time", "y", "x"],
+    "fields": {"u": "u"},
+    "spacing": {"y": "y", "x": "x"},
+    "time_step": "t",
+    "boundary": ENDS,
+}
+
+
+def write(path, **arrays):
+    with h5py.File(path, "w", userblock_size=512 if path.suffix == ".mat" else 0) as file:
+        for name, array in ({"u": VALUES} | arrays).items():
+            file[name] = array
+    if path.suffix == ".mat":  # as MATLAB marks its files of version 7.3, which are HDF5 from byte 512 on
+        with path.open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file")
+    return path
+
+
+def opened(path, **changed):
+    return open_dataset(path, DataDescription.model_validate(DESCRIPTION | changed))
+
+
+def answered(path):
+    """Open a file by its guessed description with the questions answered."""
+    tree = yaml.safe_load(guess_description(path, path.parent).text) | {"system": "flow"}
+    return open_dataset(
+        path.parent, DataDescription.model_validate(tree | {"boundary": dict.fromkeys(tree["boundary"], "open")})
+    )
+
+
+def places(data):
+    return [data.coordinates(axis, [0]).values for axis in ("time", "y", "x")]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turned):
+    vectors = {name: each[None] if turned else each[:, None] for name, each in {"t": T, "y": Y, "x": X}.items()}
+    path = write(tmp_path / "run.mat", **vectors, nu=np.full((1, 1), 0.5))
+    guess = guess_description(path, tmp_path).tree
+    assert guess["spacing"] == {"y": "y", "x": "x"} and guess["time_step"] == "t"
+    assert (
+        guess["axes"] == ["time", "y", "x"] and guess["parameters"] == {"nu": {"array": "nu"}} and "given" not in guess
+    )
+    data = answered(path)
+    (about,) = data.trajectories
+    assert (about.spacing, about.time_step, about.parameters) == ((1, 0.25, 0.125), 0.5, {"nu": 0.5})
+    for found, expected in zip(places(data), (T, Y, X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(data.read(0, 1, 3)[:, 0, 0], VALUES[1:3])
+    assert opened(tmp_path).num_trajectories == 1, "files that end in .mat are found in a folder"
+
+
+def test_coordinates_of_a_vertical_plane_are_found(tmp_path):
+    path = write(tmp_path / "run.h5", t=T, z=Y, x=X)
+    assert guess_description(path, tmp_path).tree["spacing"] == {"y": "z", "x": "x"}
+    np.testing.assert_array_equal(answered(path).read(0, 0, 2)[:, 0, 0], VALUES[:2])
+
+
+def test_mesh_grids_that_change_along_one_axis_are_coordinates(tmp_path):
+    mesh_x, mesh_y = np.meshgrid(X, Y[::-1])
+    path = write(tmp_path / "run.h5", t=T, y=mesh_y, x=mesh_x)
+    data = opened(path)
+    assert data.trajectories[0].spacing == (1, 0.25, 0.125)
+    np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], VALUES[:2, ::-1])
+    for found, expected in zip(places(data), (T, Y, X), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_mesh_grids_are_guessed_and_not_given(tmp_path):
+    axes = ("time", "y", "x")
+    mesh_x, mesh_y = np.meshgrid(X, Y)
+    curved = mesh_x + 0.1 * mesh_y
+    fields = {"u": (axes, VALUES), "X": (axes[1:], mesh_x), "Y": (axes[1:], mesh_y), "lon": (axes[1:], curved)}
+    xarray.Dataset(fields, {"time": T}).to_netcdf(tmp_path / "run.nc")
+    guess = guess_description(tmp_path / "run.nc", tmp_path).tree
+    assert guess["spacing"] == {"y": "Y", "x": "X"} and [*guess["given"]] == ["lon"]
+
+
+def test_a_mesh_grid_that_changes_along_another_axis_than_described_is_refused(tmp_path):
+    square = np.zeros((NUM_FRAMES, NUM_X, NUM_X), "f4")
+    mesh_x, mesh_y = np.meshgrid(X, X)
+    path = write(tmp_path / "run.h5", u=square, t=T, y=mesh_y, x=mesh_x)
+    assert opened(path).trajectories[0].spacing == (1, 0.125, 0.125)
+    with pytest.raises(
+        DataError, match="expected coordinates of y that change along y, got .* along x; mend the order"
+    ):
+        opened(path, axes=["time", "x", "y"])
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        (
+            np.arange(NUM_X + 1) / 8,
+            r"expected 8 coordinates of x, got the shape \(9,\); .* the edges .* such as x: 0.125",
+        ),
+        (np.arange(NUM_X + 1)[None] / 8, r"got the shape \(1, 9\); these may be the edges of the cells"),
+        (X + 0.1 * Y[:, None], r"got the shape \(6, 8\); curvilinear grids are not supported"),
+        (np.arange(NUM_X + 2), r"got the shape \(10,\); mend the order of the axes"),
+        (np.where(X > 0.3, np.nan, X), r"x: expected increasing coordinates, got 0.0 to nan"),
+    ],
+)
+def test_other_coordinates_are_refused_with_what_they_may_be(tmp_path, places, words):
+    with pytest.raises(DataError, match=words):
+        opened(write(tmp_path / "run.h5", t=T, y=Y, x=places))
+
+
+def write_dedalus(path, version):
+    """Write tasks and scales as Dedalus does: each task has the labels of its axes, and scales of other names."""
+    with h5py.File(path, "w") as file:
+        names = {"x": "x/1.0", "z": "z/1.0"} if version == 2 else {"x": "x_hash_4c1f", "z": "z_hash_8a02"}
+        scales = {"sim_time": T, "timestep": np.full(NUM_FRAMES, 0.1), "iteration": np.arange(NUM_FRAMES) * 10}
+        for name, values in (scales | {names["x"]: Y, names["z"]: X}).items():
+            file[f"scales/{name}"] = values
+            file[f"scales/{name}"].make_scale()
+        for task, shape in {"b": VALUES.shape, "u": (NUM_FRAMES, 2, NUM_Y, NUM_X)}.items():
+            file[f"tasks/{task}"] = np.broadcast_to(VALUES if task == "b" else VALUES[:, None], shape)
+            dims = file[f"tasks/{task}"].dims
+            for name in ("timestep", "iteration", "sim_time"):
+                dims[0].attach_scale(file[f"scales/{name}"])
+            for axis, label in {0: "t", -2: "x", -1: "z"}.items():
+                dims[axis % len(shape)].label = label
+                if label != "t":
+                    dims[axis % len(shape)].attach_scale(file[f"scales/{names[label]}"])
+    return [f"scales/{name}" for name in names.values()]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path, version):
+    along_x, along_z = write_dedalus(tmp_path / "snapshots_s1.h5", version)
+    guess = guess_description(tmp_path / "snapshots_s1.h5", tmp_path).tree
+    assert guess["axes"] == ["time", "x", "y"], "z, the last axis of two, is our y"
+    assert guess["time_step"] == "scales/sim_time" and guess["spacing"] == {"y": along_z, "x": along_x}
+    assert guess["fields"]["u_1"] == {"array": "tasks/u", "axes": ["time", "component", "x", "y"], "index": 1}
+    data = answered(tmp_path / "snapshots_s1.h5")
+    assert data.trajectories[0].time_step == 0.5 and data.trajectories[0].spacing == (1, 0.125, 0.25)
+    np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], VALUES[:2].transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize("counter", ["step", "frame"])
+def test_a_counter_that_comes_before_the_times_is_not_taken_for_them(tmp_path, counter):
+    with netCDF4.Dataset(tmp_path / "run.nc", "w") as file:
+        for name, size in {counter: NUM_FRAMES, "y": NUM_Y, "x": NUM_X}.items():
+            file.createDimension(name, size)
+        for name, values in {counter: np.arange(NUM_FRAMES) * 100, "time": T}.items():
+            file.createVariable(name, "f8", (counter,))[:] = values
+        file.createVariable("u", "f4", (counter, "y", "x"))[:] = VALUES
+    assert guess_description(tmp_path / "run.nc", tmp_path).tree["time_step"] == "time"
+
+
+def test_truth_values_are_given_as_zeros_and_ones_and_never_predicted(tmp_path):
+    mask = VALUES[0] > 0
+    path = write(tmp_path / "run.h5", t=T, y=Y, x=X, solid=mask)
+    assert guess_description(path, tmp_path).tree["given"] == {"solid": {"array": "solid", "axes": ["y", "x"]}}
+    data = opened(path, given={"solid": {"array": "solid", "axes": ["y", "x"]}})
+    np.testing.assert_array_equal(data.read_given(0, 1, 3)[:, 0, 0], mask[None])
+    write(tmp_path / "all.h5", u=VALUES > 0, t=T, y=Y, x=X)
+    with pytest.raises(DataError, match="u: expected real numbers for the field 'u', got bool"):
+        opened(tmp_path / "all.h5")
+
+
+def test_nan_that_marks_what_is_missing_may_be_of_a_solver_that_diverged(tmp_path):
+    values = VALUES.copy()
+    values[3:] = np.nan
+    axes = ("time", "y", "x")
+    xarray.Dataset({"u": (axes, values)}, {"time": T, "y": Y, "x": X}).to_netcdf(tmp_path / "run.nc")
+    with netCDF4.Dataset(tmp_path / "run.nc") as file:
+        assert np.isnan(file["u"]._FillValue), "xarray writes it of itself"
+    data = opened(tmp_path / "run.nc", time_step="time")
+    with pytest.raises(
+        DataError, match=r"u has values that are not finite in frames 3 to 4 .*\(data.bad_values: skip\)"
+    ):
+        data.read(0, 3, 5)
+
+
+def write_matlab5(path):
+    scipy.io.savemat(path, {"u": VALUES})
+
+
+def write_text(text):
+    return lambda path: path.write_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("save", "words"),
+    [
+        (write_matlab5, r"MATLAB file of version 5 to 7; .*-v7.3, .*scipy.io.loadmat\('run.dat'\)\['u'\]"),
+        (
+            write_text(b"GRIB\0\0\0\2" + bytes(90)),
+            r"GRIB; .*xarray.open_dataset\('run.dat', engine='cfgrib'\).to_netcdf",
+        ),
+        (write_text(b"# vtk DataFile Version 3.0\n"), r"VTK file; .*pyvista.read\('run.dat'\) as mesh: numpy.save"),
+        (write_text(b"<VTKFile type='ImageData'>"), "it is a VTK file; write each array"),
+        (lambda path: np.savez(path.open("wb"), a=X), r"\.npz files .* array in numpy.load\('run.dat'\).items\(\)"),
+        (write_text(b"something else"), "it begins with b'somethin'; give another or copy it again"),
+        (write_text(b""), "it is empty; give another or copy it again"),
+    ],
+)
+def test_a_file_of_another_format_says_which_and_the_line_that_converts_it(tmp_path, save, words):
+    save(tmp_path / "run.dat")
+    for look in (open_dataset, opened, lambda path: guess_description(path, tmp_path)):
+        with pytest.raises(DataError, match=words):
+            look(tmp_path / "run.dat")
