@@ -70,6 +70,8 @@ def _data(settings: RunConfig, run: Path) -> str:
     data, about = settings.data, run / ABOUT
     shares = "/".join(f"{share:g}" for share in data.split)
     split = f"Split by trajectory, {shares} train/valid/test, with seed {data.split_seed}; data's own splits are kept."
+    if cut := [entry.path for entry in data.sets if entry.split_by == "time"]:
+        split += f" The frames of each trajectory of {', '.join(cut)} are cut in time: train, valid, test."
     if about.is_file():
         return f"```\n{about.read_text(encoding='utf-8').strip()}\n```\n\n{split}"
     return "".join(f"* `{entry.path}`\n" for entry in data.sets) + f"\n{split}"

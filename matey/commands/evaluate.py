@@ -18,7 +18,7 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
 from matey.commands.on_ranks import run_on_ranks
 from matey.config.flags import FlagError, at_least, command_line
-from matey.data import DataError, open_dataset
+from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
@@ -171,7 +171,7 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
         sets = [open_dataset(path) for path in args.data]
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
-        sets = [open_dataset(data.path, data.description) for data in of_the_run.sets]
+        sets = open_sets(of_the_run)
     num_frames = num_frames_of(args, trained, folder)
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)

@@ -82,7 +82,7 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
     if root is not RunConfig:
         nearest = _nearest(name, own, _HERE)
         return f" Did you mean {own[nearest]!r}?" if nearest else ""
-    others = {
+    others = {key: f"data.sets.{key}" for key in DataSet.model_fields} | {
         key: f"{section}.{key}" for section in RunConfig.model_fields for key in section_at([section]).model_fields
     }
     if meant := ALIASES.get(name.lower()) or others.get(name):

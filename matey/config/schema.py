@@ -30,6 +30,10 @@ class DataSet(Section):
     description: DataDescription | None = Field(
         None, description="contents of files that no reader knows, see the page on data"
     )
+    split_by: Literal["trajectory", "time"] = Field(
+        "trajectory",
+        description="whether data.split shares out whole trajectories, or cuts the frames of each: train, valid, test",
+    )
 
 
 class CoarsenedSection(Section):

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from matey.data.from_xarray import from_xarray
-from matey.data.registry import open_dataset
+from matey.data.registry import open_dataset, open_sets
 from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
@@ -26,6 +26,7 @@ __all__ = [
     "from_xarray",
     "micro_batches",
     "open_dataset",
+    "open_sets",
     "read_rollouts",
     "read_windows",
     "split_set",

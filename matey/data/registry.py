@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NoReturn
 
-from matey.config import DataDescription
+from matey.config import DataDescription, DataSection
 from matey.config.flags import started_as
 from matey.data import descriptions
 from matey.data.arrays.zarr import describe as describe_zarr
@@ -24,6 +24,7 @@ from matey.data.npy import outline_npy
 from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
 from matey.data.signature import beginning, is_classic_netcdf, is_npy
+from matey.data.time_blocks import TimeBlocks
 from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.mistakes import listed
 from matey.registry import Registry, RegistryError
@@ -76,6 +77,24 @@ def open_dataset(
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
         raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
     return _joined([part for part in parts if part is not None])
+
+
+def open_sets(section: DataSection, share: Share = alone, index: Index | None = None) -> list[TrajectorySet]:
+    """Open the data sets of a run; those with ``split_by: time`` are cut, see `TimeBlocks`.
+
+    Args:
+        section: the settings of the run's data.
+        share: see `open_dataset`.
+        index: see `open_dataset`.
+
+    Raises:
+        DataError: see `open_dataset`; or a trajectory is too short to be cut.
+    """
+    opened = [open_dataset(each.path, each.description, share, index) for each in section.sets]
+    return [
+        TimeBlocks(data, section.split) if each.split_by == "time" else data
+        for each, data in zip(section.sets, opened, strict=True)
+    ]
 
 
 def check_found(path: str | Path, description: DataDescription | None = None) -> None:

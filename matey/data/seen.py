@@ -10,8 +10,10 @@ from itertools import repeat
 from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
+from matey.data.recorded_parts import RecordedParts
 from matey.data.share import Share, alone
-from matey.data.split_record import RecordedParts, SplitRecord
+from matey.data.split_record import SplitRecord
+from matey.data.time_blocks import TimeBlocks
 from matey.data.trajectories import TrajectorySet
 
 
@@ -23,6 +25,9 @@ def trained_on(
     share: Share = alone,
 ) -> list[int]:
     """Return which trajectories of a set a run was trained on, as far as that is known.
+
+    Of a trajectory that is cut in time, these are the blocks with frames that the record has as trained on; where the record
+    does not know the trajectory, all of them.
 
     Args:
         data: the set.
@@ -37,10 +42,19 @@ def trained_on(
     """
     known = fingerprints(data, numbers, share) if seen else {}
     found = {number for number, text in known.items() if text in seen}
-    if record is not None and (found or not seen):
-        parts = RecordedParts(record).parts_of(data)
-        found |= {number for number in numbers if parts[number] == "train"}
-    return sorted(found)
+    begun = _begun(data, numbers, seen, share) if seen and isinstance(data, TimeBlocks) else []
+    recorded: list[bool | None] = [None] * data.num_trajectories
+    if record is not None and (found or begun or not seen):
+        recorded = RecordedParts(record).trained(data)
+    found |= {number for number in numbers if recorded[number]}
+    return sorted(found.union(number for number in begun if recorded[number] is None))
+
+
+def _begun(data: TimeBlocks, numbers: Sequence[int], seen: frozenset[str], share: Share) -> list[int]:
+    """Return the blocks of trajectories whose first frames were trained on; up to which frame, these do not tell."""
+    wholes = sorted({data.wholes[number] for number in numbers})
+    known = {whole for whole, text in fingerprints(data.whole, wholes, share).items() if text in seen}
+    return [number for number in numbers if data.wholes[number] in known]
 
 
 def read_seen(path: Path) -> frozenset[str]:

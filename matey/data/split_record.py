@@ -113,10 +113,10 @@ class SplitRecord:
             for files in self.sets
         ]
         then = replace(self, sets=tuple(held))
-        folders = tuple(_folder_of(data) for data in sets)
+        folders = tuple(folder_of(data) for data in sets)
         now = SplitRecord(
             self.settings.model_copy(update={"folders": folders}),
-            tuple(dict(zip(_labels(data), (file for _, file in _described(data)), strict=True)) for data in sets),
+            tuple(dict(zip(_labels(data), (file for _, file in described_files(data)), strict=True)) for data in sets),
         )
         wrong = []
         for index in range(len(self.sets)):
@@ -136,40 +136,6 @@ class SplitRecord:
         return replace(self, sets=tuple(sets))
 
 
-class RecordedParts:
-    """Looks up which part a trajectory was in."""
-
-    def __init__(self, record: SplitRecord) -> None:
-        self._by_path = [record.by_path(index) for index in range(len(record.sets))]
-        self._by_label = record.sets
-
-    def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
-        """Return the part of each trajectory of a data set, None for one that the record does not know.
-
-        Args:
-            data: the data set.
-            index: number of the recorded data set to look in before all others.
-        """
-        folder = _folder_of(data)
-        order = sorted(range(len(self._by_path)), key=lambda number: number != index)
-        files = {
-            source: self._find(folder, label, described, order)
-            for (source, described), label in zip(_described(data), _labels(data), strict=True)
-        }
-        found = ((files[trajectory.source], trajectory.name) for trajectory in data.trajectories)
-        return [None if file is None else file.parts.get(name) for file, name in found]
-
-    def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
-        for number in order:
-            if file := self._by_path[number].get(f"{folder}/{label}"):
-                return file
-        for number in order:
-            file = self._by_label[number].get(label)
-            if file is not None and file.is_as(described):
-                return file
-        return None
-
-
 def record_split(
     sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
 ) -> SplitRecord:
@@ -178,17 +144,9 @@ def record_split(
         split=tuple(fractions),
         split_seed=seed,
         trajectories=num_train,
-        folders=tuple(_folder_of(data) for data in sets),
+        folders=tuple(folder_of(data) for data in sets),
     )
     return SplitRecord(settings, tuple(_files_of(data, split) for data, split in zip(sets, splits, strict=True)))
-
-
-def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
-    """Split a data set as a record says; what it does not know goes where its files say, or is trained on."""
-    found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
-    for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
-        found[part or trajectory.split or "train"].append(number)
-    return Split(*(tuple(found[part]) for part in PARTS))
 
 
 def read_record(path: Path) -> SplitRecord | None:
@@ -225,11 +183,11 @@ def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
         named.setdefault(trajectory.source, {})[trajectory.name] = part
     return {
         label: replace(described, parts=named[source])
-        for (source, described), label in zip(_described(data), _labels(data), strict=True)
+        for (source, described), label in zip(described_files(data), _labels(data), strict=True)
     }
 
 
-def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
+def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
     """Yield each file of a set with its size and what it holds, without parts."""
     of_file: dict[Path, list[Trajectory]] = {}
     for trajectory in data.trajectories:
@@ -246,7 +204,7 @@ def _described(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
             raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
 
 
-def _folder_of(data: TrajectorySet) -> str:
+def folder_of(data: TrajectorySet) -> str:
     """Return the folder that holds all files of a set, links followed; one slash less of a remote one, as of all paths here."""
     common = _common(data)
     return common if isinstance(data.sources[0], RemotePath) else os.path.realpath(common)

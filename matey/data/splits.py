@@ -125,19 +125,17 @@ def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], se
     Raises:
         DataError: ``fractions`` is not three shares that sum to 1, or there are fewer groups than parts.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
-        raise DataError(
-            f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
-        )
+    check_fractions(fractions)
     least = [int(fraction > 0) for fraction in fractions]
     total = sum(map(len, groups))
     if len(groups) < sum(least):
         alike = "" if len(groups) == total else f", which begin in {len(groups)} different ways"
         raise DataError(
             f"Fractions {tuple(fractions)} need at least {sum(least)} trajectories, one for each part, "
-            f"got {total}{alike}; add data or set a fraction to 0."
+            f"got {total}{alike}; add data or set a fraction to 0; or cut the frames of each into these parts, by "
+            "split_by: time beside the path in data.sets."
         )
-    sizes = _sizes(total, fractions)
+    sizes = sizes_of(total, fractions)
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
     order.sort(key=lambda group: len(groups[group]) <= min(filter(None, sizes)))  # what fits no small part comes first
     ends = [0, *accumulate(len(groups[group]) for group in order)]
@@ -151,11 +149,19 @@ def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], se
     return Split(*(tuple(sorted(part)) for part in parts))
 
 
-def _sizes(num_trajectories: int, fractions: Sequence[float]) -> list[int]:
-    """Return the number of trajectories for each part, at least one of each that is asked for."""
-    wanted = [fraction * num_trajectories for fraction in fractions]
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Raise DataError unless fractions are shares of train, valid and test."""
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) < 1e-6:
+        raise DataError(
+            f"Expected fractions of train, valid and test, none negative and summing to 1, got {tuple(fractions)}."
+        )
+
+
+def sizes_of(num_items: int, fractions: Sequence[float]) -> list[int]:
+    """Return the number of items, no fewer than parts, for each part: at least one of each that is asked for."""
+    wanted = [fraction * num_items for fraction in fractions]
     sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
-    while (missing := num_trajectories - sum(sizes)) != 0:
+    while (missing := num_items - sum(sizes)) != 0:
         shortfall = [want - size for want, size in zip(wanted, sizes, strict=True)]
         if missing > 0:
             sizes[max((p for p in range(3) if wanted[p] > 0), key=shortfall.__getitem__)] += 1

@@ -43,7 +43,7 @@ class Trajectory:
         boundary: kind of boundary at the ends of ``z, y, x``.
         time_step: time between two snapshots in the units of the data set.
         parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
-        split: the part that its publisher meant it for; None where the files leave that open.
+        split: the part that its publisher, or a cut in time, meant it for; None where the files leave that open.
     """
 
     source: Path

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from matey.data.time_blocks import Span
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
 GOLDEN = (5**0.5 - 1) / 2
@@ -39,9 +40,12 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     starts = trajectory.num_frames - num_frames - follow + 1
     if starts < 1:
         of_one = " Files of one snapshot each are described as such by concat: time (docs/data.md)."
+        remedy = (
+            "give its part more of data.split" if Span.of(trajectory.name).is_block else "leave this trajectory out"
+        )
         raise DataError(
             f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
-            f"to predict, got {trajectory.num_frames}; ask for fewer or leave this trajectory out."
+            f"to predict, got {trajectory.num_frames}; ask for fewer or {remedy}."
             f"{of_one if trajectory.num_frames == 1 else ''}"
         )
     return starts

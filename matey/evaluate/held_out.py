@@ -8,8 +8,9 @@ from typing import Literal
 
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
+from matey.data.recorded_parts import RecordedParts
 from matey.data.seen import trained_on, twins_note
-from matey.data.split_record import RecordedParts, SplitRecord
+from matey.data.split_record import SplitRecord
 from matey.mistakes import listed
 
 Part = Literal["all", "train", "valid", "test"]
@@ -82,6 +83,7 @@ def hold_out(
         )
     chosen, notes = [], []
     recorded = None if record is None else RecordedParts(record)
+    sets = sets if recorded is None else [recorded.cut_as_then(data, split.split) for data in sets]
     for index, data in enumerate(sets):
         parts = [None] if recorded is None else recorded.parts_of(data, index)
         if any(parts):

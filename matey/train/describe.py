@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from matey.config import RunConfig
+from matey.data.time_blocks import Span, TimeBlocks
+from matey.data.trajectories import TrajectorySet
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.parallel.sequence import HeadsPlan, TokensPlan
@@ -21,7 +23,7 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     sets, mixture = run_data.sets, run_data.mixture
     shares = mixture.shares[: len(sets)]
     for data, split, share, section in zip(sets, run_data.splits, shares, run.data.sets, strict=True):
-        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test trajectories"
+        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test {_what(data)}"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
     for data, share in list(zip(mixture.sets, mixture.shares, strict=True))[len(sets) :]:
         lines.append(f"{data.system}: {share:.1%} of the samples")
@@ -44,6 +46,16 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     if first_step:
         lines.append(f"Going on after step {first_step}.")
     return "\n".join(lines)
+
+
+def _what(data: TrajectorySet) -> str:
+    """Return what is split of a data set, and how where that is in time."""
+    if not isinstance(data, TimeBlocks):
+        return "trajectories"
+    if data.whole.num_trajectories > 1:
+        return "blocks of trajectories cut in time"
+    spans = (Span.of(about.name) for about in data.trajectories)
+    return f"blocks of a trajectory cut in time, frames {', '.join(f'{span.first} to {span.last}' for span in spans)}"
 
 
 def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from matey.checkpoints.run_files import INDEX
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
-from matey.data import open_dataset
+from matey.data import open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.index import Index
 from matey.data.mixture import Mixture
@@ -76,10 +76,7 @@ def open_data(run: RunConfig) -> RunData:
         DataError: some of it cannot be used.
     """
     index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
-    sets = tuple(
-        open_dataset(data.path, data.description, shared_out, index).with_given(run.model.given)
-        for data in run.data.sets
-    )
+    sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
     others = tuple(
         open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
     )
@@ -114,7 +111,8 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
         if not split.valid:
             raise ConfigError(
                 f"data.split is {list(run.data.split)}, which leaves no trajectory of {source.system} to validate on and "
-                "choose the best weights by; give its second number a share, such as [0.9, 0.1, 0]."
+                "choose the best weights by; give its second number a share, such as [0.9, 0.1, 0]; where there are fewer "
+                "trajectories than parts, split_by: time of the set cuts the frames of each."
             )
     held_back = [*(split.valid for split in data.splits), *(range(other.num_trajectories) for other in data.others)]
     return _windows_of(run, data.all_sets, held_back)

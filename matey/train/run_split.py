@@ -8,9 +8,10 @@ from pathlib import Path
 from matey.checkpoints.run_files import CONFIG, SPLIT
 from matey.config import ConfigError, RunConfig
 from matey.data.fingerprints import fingerprints
+from matey.data.recorded_parts import RecordedParts, split_as_recorded
 from matey.data.recorded_values import with_values
 from matey.data.seen import trained_on
-from matey.data.split_record import RecordedParts, SplitRecord, read_record, record_split, split_as_recorded
+from matey.data.split_record import SplitRecord, read_record, record_split
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.parallel.collectives import done_by_rank_zero, shared_out
@@ -82,6 +83,13 @@ def _split_as_before(
     """Split as a record says, and record what there is now."""
     _check_settings(run, before, path)
     parts = RecordedParts(before)
+    for index, data in enumerate(sets):
+        if cut := parts.cut_otherwise(data, index):
+            raise ConfigError(
+                f"{cut[0].label}: expected {cut[1]!r}, as {path} has it, since a trajectory stays cut in time as it was, or "
+                "frames that were held out would be trained on; restore its frames and the set's split_by, or choose another "
+                "output.dir."
+            )
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     return splits, _record(run, sets, splits)
 

@@ -13,11 +13,12 @@ import pytest
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.index import Index
+from matey.data.recorded_parts import RecordedParts
 from matey.data.remote import cache
 from matey.data.remote.cache import BLOCK
 from matey.data.remote.paths import within
 from matey.data.remote.server import about
-from matey.data.split_record import RecordedParts, record_split
+from matey.data.split_record import record_split
 from matey.data.splits import split_set
 from tests.support import described_files
 from tests.support.paths import ROOT

@@ -10,7 +10,8 @@ from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.fingerprints import fingerprints
 from matey.data.index import Index
-from matey.data.split_record import RecordedParts, record_split
+from matey.data.recorded_parts import RecordedParts
+from matey.data.split_record import record_split
 from matey.data.windows import num_starts
 from matey.train.run_data import open_data
 from tests.support.described_files import describe

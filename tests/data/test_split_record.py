@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
+from matey.data.recorded_parts import RecordedParts, split_as_recorded
 from matey.data.recorded_values import with_values
 from matey.data.share import alone
-from matey.data.split_record import RecordedParts, read_record, record_split, split_as_recorded
+from matey.data.split_record import read_record, record_split
 from matey.data.trajectories import Trajectory, TrajectorySet
 from tests.support.small_files import write_swe
 

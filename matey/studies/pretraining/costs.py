@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from matey.checkpoints.trained import load_trained
-from matey.data import open_dataset
+from matey.data import open_sets
 from matey.evaluate.held_out import hold_out
 from matey.planning.workload import load_workload
 from matey.studies.speed import Speed, forecast_speed
@@ -63,8 +63,7 @@ def measure(folder: Path) -> Costs:
     steps = [line for line in trained.log if "cpu_seconds" in line]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seconds = "seconds" if device.type == "cuda" else "cpu_seconds"
-    sets = [open_dataset(data.path, data.description) for data in run.data.sets]
-    held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
+    held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)
     speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max)
     step_seconds = statistics.median(line[seconds] for line in steps)
     return Costs(

@@ -1,0 +1,106 @@
+"""Looks up in the record of a split which part each trajectory was in, and so what was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from matey.data.recorded_file import FileParts
+from matey.data.split_record import SplitRecord, described_files, folder_of, labels_of
+from matey.data.splits import PARTS, Split
+from matey.data.time_blocks import Span, TimeBlocks
+from matey.data.trajectories import Trajectory, TrajectorySet
+
+
+class RecordedParts:
+    """Looks up which part a trajectory was in."""
+
+    def __init__(self, record: SplitRecord) -> None:
+        self._by_path = [record.by_path(index) for index in range(len(record.sets))]
+        self._by_label = record.sets
+        self._has_blocks = any(
+            Span.of(name).is_block for files in record.sets for file in files.values() for name in file.parts
+        )
+        self._spans: dict[
+            int, dict[str, list[tuple[Span, str]]]
+        ] = {}  # of each file by its trajectories, once asked for
+
+    def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
+        """Return the part of each trajectory of a data set, None for one that the record does not know.
+
+        Args:
+            data: the data set.
+            index: number of the recorded data set to look in before all others.
+        """
+        return [None if file is None else file.parts.get(about.name) for about, file in self._files_of(data, index)]
+
+    def trained(self, data: TrajectorySet) -> list[bool | None]:
+        """Return whether frames of each trajectory or block were trained on, None where the record does not know its file."""
+        return [
+            None if file is None else any(part == "train" and span.meets(own) for span, part in self._of(own, file))
+            for about, file in self._files_of(data)
+            for own in [Span.of(about.name)]
+        ]
+
+    def cut_as_then(self, data: TrajectorySet, fractions: Sequence[float]) -> TrajectorySet:
+        """Return a data set cut in time, if the record has it so, else as it is.
+
+        Args:
+            data: the data set.
+            fractions: shares of train, valid and test of the run.
+        """
+        if not self._has_blocks or isinstance(data, TimeBlocks) or any(self.parts_of(data)):
+            return data
+        cuts = {about.name: self._blocks_of(about, file) for about, file in self._files_of(data)}
+        if not all(cuts.values()):
+            cuts = {}  # a file that was moved since is known again by blocks that are those of the record
+        cut = TimeBlocks(data, fractions, cuts)
+        return cut if any(self.parts_of(cut)) else data
+
+    def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
+        """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has lost some."""
+        blocks = [] if file is None else [span for span, _ in self._of(Span(about.name), file)]
+        are_there = all(span.is_block and span.last < about.num_frames for span in blocks)
+        return sorted(blocks, key=lambda span: span.first) if are_there else []
+
+    def cut_otherwise(self, data: TrajectorySet, index: int) -> tuple[Trajectory, str] | None:
+        """Return a trajectory or block that the record has cut otherwise, and the name of a block there; None if none is so."""
+        for about, file in self._files_of(data, index):
+            if file is not None and about.name not in file.parts:
+                for span, _ in self._of(Span.of(about.name), file):
+                    return about, span.name
+        return None
+
+    def _of(self, span: Span, file: FileParts) -> list[tuple[Span, str]]:
+        """Return what the record has of the trajectory of a span: frames and their part."""
+        if id(file) not in self._spans:
+            found = self._spans[id(file)] = {}
+            for name, part in file.parts.items():
+                found.setdefault((own := Span.of(name)).trajectory, []).append((own, part))
+        return self._spans[id(file)].get(span.trajectory, [])
+
+    def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
+        """Yield each trajectory of a data set with what the record has of its file."""
+        folder, labels = folder_of(data), labels_of(data)
+        order = sorted(range(len(self._by_path)), key=lambda number: number != index)
+        files = {
+            source: self._find(folder, labels[source], described, order) for source, described in described_files(data)
+        }
+        yield from ((about, files[about.source]) for about in data.trajectories)
+
+    def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
+        for number in order:
+            if file := self._by_path[number].get(f"{folder}/{label}"):
+                return file
+        for number in order:
+            file = self._by_label[number].get(label)
+            if file is not None and file.is_as(described):
+                return file
+        return None
+
+
+def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
+    """Split a data set as a record says; what it does not know goes where its files say, or is trained on."""
+    found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
+    for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
+        found[part or trajectory.split or "train"].append(number)
+    return Split(*(tuple(found[part]) for part in PARTS))

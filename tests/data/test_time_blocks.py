@@ -1,0 +1,191 @@
+"""A long trajectory cut in time: blocks hold its frames, no window reaches over a cut, and what was trained on is known."""
+
+import numpy as np
+import pytest
+
+from matey.config import DataDescription
+from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
+from matey.data.coarsened import CoarsenedTrajectories
+from matey.data.fingerprints import fingerprints
+from matey.data.recorded_parts import RecordedParts, split_as_recorded
+from matey.data.seen import seen_text, trained_on
+from matey.data.split_record import record_split
+from matey.data.time_blocks import Span, TimeBlocks
+from matey.data.trajectories import Coordinates
+
+SHARES = (0.7, 0.1, 0.2)
+CUTS = [(0, 13), (14, 15), (16, 19)]
+DESCRIPTION = DataDescription(
+    system="les",
+    axes=["time", "y", "x"],
+    fields={"a": {}},
+    spacing={"y": 1, "x": 1},
+    time_step=1,
+    boundary={"y": "wall", "x": "wall"},
+)
+
+
+def long_run(num_trajectories=1, num_frames=20, **more):
+    """Trajectories whose values tell their trajectory and frame, so that what was read shows where it came from."""
+    n, t, y, x = np.ogrid[:num_trajectories, :num_frames, :3, :4]
+    values = (1000 * n + t + 0.01 * y + 0.001 * x).astype("f4")
+    set_ = TrajectorySet.from_arrays("les", {"a": values}, spacing=(1, 1), boundary=("wall", "wall"), **more)
+    return values, set_
+
+
+def test_blocks_hold_the_frames_of_their_trajectory_in_order():
+    values, whole = long_run(2)
+    blocks = TimeBlocks(whole, SHARES)
+    assert [about.name for about in blocks.trajectories] == [
+        f"{n}, frames {first} to {last}" for n in (0, 1) for first, last in CUTS
+    ]
+    for number, about in enumerate(blocks.trajectories):
+        first, last = CUTS[number % 3]
+        assert about.num_frames == last - first + 1 and about.split == ("train", "valid", "test")[number % 3]
+        read = blocks.read(number, 0, about.num_frames, (slice(0, 1), slice(1, 3), slice(0, 2)))
+        np.testing.assert_array_equal(read[:, 0, 0], values[number // 3, first : last + 1, 1:3, 0:2])
+    assert blocks.sources == whole.sources and blocks.fields == ("a",)
+
+
+@pytest.mark.parametrize("num_frames", [3, 4, 10, 17, 1000, 1001])
+@pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)])
+def test_every_frame_is_in_one_block_and_every_part_asked_for_has_one(num_frames, shares):
+    _, whole = long_run(num_frames=num_frames)
+    spans = [Span.of(about.name) for about in TimeBlocks(whole, shares).trajectories]
+    assert len(spans) == sum(share > 0 for share in shares)
+    assert [frame for s in spans for frame in range(s.first, s.last + 1)] == list(range(num_frames))
+
+
+def test_no_window_for_training_reads_a_frame_that_is_held_out():
+    _, whole = long_run(2)
+    blocks = TimeBlocks(whole, SHARES)
+    split = split_set(blocks, SHARES, seed=0)
+    mixture = Mixture([blocks], [split.train], [1.0], num_frames=3, lead_max=4)
+    for window in mixture.global_batch(0, 500):
+        moved = mixture.further(window, 100)
+        end = window.start + 3 + moved.lead
+        assert blocks.read(window.trajectory, window.start, end)[:, 0].max() % 1000 < CUTS[0][1] + 0.1
+    test = spread_windows(blocks, split.test, 2, 2, 100)
+    assert {window.start for window in test} == {0}, "4 frames leave room for one window of 2 and a lead of 2"
+
+
+def test_a_given_field_and_times_are_cut_along():
+    wind = np.random.default_rng(0).normal(size=(1, 20, 3, 4))
+    depth = np.random.default_rng(1).normal(size=(1, 3, 4))
+    _, whole = long_run(given={"wind": wind, "depth": depth})
+    whole._read_coordinates = lambda axis, numbers: (Coordinates(np.arange(20.0), "s") for _ in numbers)
+    blocks = TimeBlocks(whole, SHARES)
+    np.testing.assert_allclose(blocks.read_given(2, 1, 3)[:, 0, 0], wind[0, 17:19], rtol=1e-6)
+    np.testing.assert_allclose(blocks.with_given(["depth"]).read_given(2, 1, 3)[:, 0, 0], depth, rtol=1e-6)
+    np.testing.assert_array_equal(blocks.coordinates("time", [2]).values, np.arange(16.0, 20.0))
+    np.testing.assert_array_equal(blocks.coordinates("x", [2]).values, np.arange(20.0))
+
+
+def test_a_coarser_view_of_a_block_stays_inside_it():
+    values, whole = long_run()
+    coarse = CoarsenedTrajectories(TimeBlocks(whole, SHARES), frames=3)
+    np.testing.assert_array_equal(coarse.read(2, 0, 2)[:, 0, 0], values[0, [16, 19]])
+
+
+def test_a_trajectory_whose_files_say_its_part_is_not_cut(tmp_path):
+    _, whole = long_run()
+    blocks = TimeBlocks(TimeBlocks(whole, SHARES), (0.5, 0.25, 0.25))
+    assert [Span.of(about.name).last for about in blocks.trajectories] == [13, 15, 19]
+
+
+def test_a_trajectory_shorter_than_the_parts_is_refused():
+    _, whole = long_run(num_frames=2)
+    with pytest.raises(DataError, match=r"memory, trajectory 0: expected at least 3 frames to cut in time, .* got 2;"):
+        TimeBlocks(whole, SHARES)
+    with pytest.raises(DataError, match="none negative and summing to 1"):
+        TimeBlocks(whole, (0.5, 0.1, 0.1))
+
+
+def test_a_block_too_short_for_a_window_says_which_share_to_raise():
+    _, whole = long_run()
+    with pytest.raises(DataError, match="frames 14 to 15: expected at least 5 .*; ask for fewer or give its part more"):
+        spread_windows(TimeBlocks(whole, SHARES), [1], 4, 1, 8)
+
+
+def test_names_and_frames_of_blocks_tell_each_other():
+    for span in (Span("a, frames 3 to 4 (x)"), Span("run_7", 0, 12), Span("a, frames 3 to 4 (x)", 5, 5)):
+        assert Span.of(span.name) == span
+    assert Span("a", 0, 5).meets(Span("a", 5, 9)) and Span("a").meets(Span("a", 7, 8))
+    assert not Span("a", 0, 5).meets(Span("a", 6, 9)) and not Span("a", 0, 5).meets(Span("b", 0, 5))
+
+
+@pytest.fixture
+def described(tmp_path):
+    """A function that writes a long run of so many frames, in the same place, and opens it."""
+
+    def write(folder="data", num_frames=20):
+        values = np.random.default_rng(0).normal(size=(num_frames, 3, 4)).astype("f4")
+        (tmp_path / folder).mkdir(exist_ok=True)
+        np.save(tmp_path / folder / "les.npy", values)
+        return open_dataset(tmp_path / folder / "les.npy", DESCRIPTION)
+
+    return write
+
+
+def record(data, shares=SHARES):
+    split = split_set(data, shares, 0)
+    prints = frozenset(seen_text([data], [split.train]).split())
+    return split, record_split([data], [split], shares, 0, None), prints
+
+
+def test_a_record_knows_blocks_again_and_how_to_cut(described):
+    whole = described()
+    blocks = TimeBlocks(whole, SHARES)
+    split, then, _ = record(blocks)
+    parts = RecordedParts(then)
+    assert split_as_recorded(parts, blocks, 0) == split and parts.cut_otherwise(blocks, 0) is None
+    for data in (whole, described("copy")):
+        again = parts.cut_as_then(data, SHARES)
+        assert parts.parts_of(again) == ["train", "valid", "test"]
+    assert RecordedParts(record(whole, (1.0, 0.0, 0.0))[1]).cut_as_then(whole, SHARES) is whole
+
+
+def test_a_record_cuts_a_simulation_that_has_got_longer_where_it_was_cut(described):
+    _, then, seen = record(TimeBlocks(described(), SHARES))
+    longer = RecordedParts(then).cut_as_then(described(num_frames=30), SHARES)
+    assert [about.name for about in longer.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
+    assert RecordedParts(then).parts_of(longer) == [about.split for about in longer.trajectories]
+    assert trained_on(longer, range(3), seen, then) == [0]
+    shorter = described(num_frames=18)
+    assert RecordedParts(then).cut_as_then(shorter, SHARES) is shorter
+
+
+def test_frames_that_were_trained_on_are_known_however_the_rest_is_cut(described):
+    whole = described()
+    _, then, seen = record(TimeBlocks(whole, SHARES))
+    for shares, trained in (
+        (SHARES, [0]),
+        ((0.5, 0.2, 0.3), [0, 1]),
+        ((0.5, 0.3, 0.2), [0, 1]),
+        ((0.9, 0.05, 0.05), [0]),
+    ):
+        blocks = TimeBlocks(whole, shares)
+        assert trained_on(blocks, range(3), seen, then) == trained, shares
+        assert trained_on(blocks, range(3), frozenset(), then) == trained, "by the record alone"
+        assert trained_on(blocks, range(3), seen, None) == [0, 1, 2], "nothing tells how far it was trained on"
+    assert trained_on(whole, [0], seen, then) == trained_on(whole, [0], seen, None) == [0]
+    _, of_all, seen = record(whole, (1.0, 0.0, 0.0))
+    assert trained_on(TimeBlocks(whole, SHARES), range(3), seen, of_all) == [0, 1, 2]
+
+
+def test_blocks_of_another_run_are_not_taken_for_what_was_trained_on(described):
+    _, then, seen = record(TimeBlocks(described(), SHARES))
+    _, other = long_run()
+    blocks = TimeBlocks(other, SHARES)
+    assert trained_on(blocks, range(3), seen, then) == []
+    assert len(set(fingerprints(blocks, range(3)).values())) == 3
+
+
+def test_a_trajectory_that_is_cut_at_other_frames_is_noticed(described):
+    whole = described()
+    then = RecordedParts(record(TimeBlocks(whole, SHARES))[1])
+    about, name = then.cut_otherwise(TimeBlocks(described(num_frames=30), SHARES), 0)
+    assert about.name == "les, frames 0 to 20" and name == "les, frames 0 to 13"
+    assert then.cut_otherwise(whole, 0)[0].name == "les"
+    then = RecordedParts(record(whole, (1.0, 0.0, 0.0))[1])
+    assert then.cut_otherwise(TimeBlocks(whole, SHARES), 0)[1] == "les"
