@@ -81,7 +81,7 @@ def test_a_missing_file_and_a_missing_section_are_named(path, tmp_path):
     ("tree", "message"),
     [
         ({"train_batch_size": 8}, "'train_batch_size' is set in the run YAML .train.micro_batch"),
-        ({"optimizer": {"type": "Adam"}}, "'optimizer' is set in the run YAML .train.learning_rate"),
+        ({"optimizer": {"type": "Adam"}}, "'optimizer' is set in the run YAML .train.optimizer, train.learning_rate"),
         ({"zero_optimisation": {"stage": 1}}, "no key 'zero_optimisation'. Did you mean 'zero_optimization'?"),
         ([], "must hold a JSON object"),
     ],

@@ -19,9 +19,10 @@ from matey.config import TrainSection
 from matey.model.prepare import prepare
 from matey.nested import tensors_in
 from matey.parallel import collectives
-from matey.parallel.engine import Engine, build_engine
+from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import Meter
+from matey.parallel.package import Engine
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.ahead import AsRead, MicroBatch

@@ -21,6 +21,7 @@ def describe(source: Source, run: Path | None) -> str:
     with laid_out(source.folder):
         common, shapes = source.common, source.shapes
         versions = {"deepspeed": common["ds_version"], **common["versions"]}
+        by_muon = sum(math.prod(shapes[name]) for name in source.by_muon)
         trained, num_frozen = sum(map(math.prod, shapes.values())), source.num_frozen
     stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
     facts = [
@@ -28,6 +29,7 @@ def describe(source: Source, run: Path | None) -> str:
         ("step", f"{source.step}"),
         ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
         ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {num_frozen:,} frozen"),
+        ("optimizer", f"Muon on {by_muon:,} of these, AdamW on the others" if by_muon else "AdamW"),
         ("average", "moving average of the weights" if source.has_average else "none"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
         *(_of_run(run) if run else [("run", "none: the checkpoint does not lie in a run's checkpoints/")]),

@@ -13,10 +13,11 @@ Stretch = tuple[str, int, Tensor]
 
 
 def plain(optimizer: Mapping[str, Any], groups: Sequence[Sequence[str]], what: str) -> Iterator[Stretch]:
-    """Give Adam's moments as ZeRO 0 keeps them: whole, counted through the groups of parameters."""
+    """Give a moment as ZeRO 0 keeps it: whole, counted through the groups of parameters; of Muon's there is no second."""
     names = [name for group in groups for name in group]
     for index, name in enumerate(names):
-        yield name, 0, optimizer["state"][index][what].flatten()
+        if (values := optimizer["state"][index].get(what)) is not None:
+            yield name, 0, values.flatten()
 
 
 def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Iterator[Stretch]:
@@ -24,15 +25,15 @@ def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Itera
 
     Args:
         state: the state of the rank's optimizer.
-        what: the values to give, ``fp32`` or one of Adam's moments.
+        what: the values to give, ``fp32`` or one of the moments.
         starts: number of values of each parameter that the ranks before this one hold; it is moved on.
     """
     if what == "fp32":
         flats = state["single_partition_of_fp32_groups"]
     else:
-        flats = [group[what] for group in _groups(state["base_optimizer_state"])]
+        flats = _moment(state["base_optimizer_state"], what)
     for flat, pieces in zip(flats, state["param_slice_mappings"], strict=True):
-        for name, piece in pieces.items():
+        for name, piece in pieces.items() if flat is not None else ():
             yield name, starts[name], flat[piece.start : piece.start + piece.numel]
             starts[name] += piece.numel
 
@@ -41,10 +42,10 @@ def sliced(
     state: Mapping[str, Any], shapes: Sequence[Mapping[str, Size]], rank: int, num_ranks: int, what: str
 ) -> Iterator[Stretch]:
     """Give what a rank holds as ZeRO 3 cuts it: every parameter in equal slices, of which the last ones may be padding."""
-    flats = state["fp32_flat_groups"] if what == "fp32" else [g[what] for g in _groups(state["optimizer_state_dict"])]
+    flats = state["fp32_flat_groups"] if what == "fp32" else _moment(state["optimizer_state_dict"], what)
     for flat, group in zip(flats, shapes, strict=True):
         offset = 0
-        for name, shape in group.items():
+        for name, shape in group.items() if flat is not None else ():
             size = math.prod(shape)
             length = -(-size // num_ranks)
             start = min(rank * length, size)
@@ -56,6 +57,11 @@ def adam_step(state: Mapping[str, Any]) -> int:
     """Return how many steps a rank's part of the optimizer has taken."""
     adam = state.get("base_optimizer_state") or state["optimizer_state_dict"]
     return int(_groups(adam)[0]["step"])
+
+
+def _moment(adam: Any, what: str) -> list[Tensor | None]:  # noqa: ANN401
+    """Return a moment of each group; of Muon's there is no second."""
+    return [group.get(what) for group in _groups(adam)]
 
 
 def _groups(adam: Any) -> list[dict[str, Any]]:  # noqa: ANN401

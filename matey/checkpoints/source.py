@@ -63,6 +63,17 @@ class Source:
         # Without ZeRO, DeepSpeed does not say what is trained, but MATEY does.
         return {name: module[name].shape for group in self.common["trained"] for name in group}
 
+    def shapes_with(self, what: str) -> dict[str, torch.Size]:
+        """Return the shapes of the trained parameters that have a quantity: Muon keeps no second moment of its matrices."""
+        with laid_out(self.folder):
+            without = self.by_muon if what == MOMENTS[1] else []
+            return {name: shape for name, shape in self.shapes.items() if name not in without}
+
+    @property
+    def by_muon(self) -> list[str]:
+        """Names of the parameters that Muon stepped; AdamW stepped all others."""
+        return self.common.get("by_muon", [])
+
     @property
     def num_frozen(self) -> int:
         """Values that are not trained: frozen parameters and buffers. No other file is opened to count them."""
@@ -83,7 +94,7 @@ class Source:
         averages = [self.average_file(rank) for rank in ranks]
         if self.stage is None:
             kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
-            whole = [universal_file(self.folder, what, name) for name in self.shapes for what in kinds]
+            whole = [universal_file(self.folder, what, name) for what in kinds for name in self.shapes_with(what)]
             return [self.folder / MODEL_STATES, *whole]
         models = [self.model_file(rank) for rank in (ranks if self.stage == 3 else range(1))]
         optimizers = [self.optimizer_file(rank) for rank in ranks] if self.stage else []
@@ -103,19 +114,20 @@ class Source:
         return self.folder / average_file(rank)
 
     def whole(self, what: str) -> dict[str, Tensor]:
-        """Return the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
+        """Return a quantity of the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
 
         Args:
-            what: the values to return: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for Adam's moments,
+            what: the values to return: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for the moments,
                 ``ema`` for the moving average.
 
         Raises:
             ShardError: a file is missing, corrupt, or of another step, or the checkpoint lacks what is asked for.
         """
         with laid_out(self.folder):
-            missing = {name: math.prod(shape) for name, shape in self.shapes.items()}
+            shapes = self.shapes_with(what)
+            missing = {name: math.prod(shape) for name, shape in shapes.items()}
             self._check_claim(4 * sum(missing.values()))
-            whole = {name: torch.empty(shape) for name, shape in self.shapes.items()}
+            whole = {name: torch.empty(shape) for name, shape in shapes.items()}
             for name, start, values in self._stretches(what):
                 whole[name].view(-1)[start : start + len(values)] = values
                 missing[name] -= len(values)
@@ -198,7 +210,7 @@ class Source:
             for rank in ranks:
                 yield from self.average(rank)
         elif self.stage is None:
-            for name in tqdm(self.shapes, desc=f"Reading {what}", unit="parameter", leave=False):
+            for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):
                 yield name, 0, self.parameter(what, name).flatten()
         elif self.stage == 0:
             yield from self._plain(what)

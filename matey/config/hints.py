@@ -12,7 +12,8 @@ from matey.config.section import Section
 
 # What other codes and this project's own `MateyConfig` call a setting.
 _OTHER_NAMES = {
-    "train": "training trainer optimizer optim",
+    "train": "training trainer",
+    "train.optimizer": "optim opt",
     "train.learning_rate": "lr max_lr peak_lr base_lr",
     "train.final_learning_rate": "min_lr final_lr",
     "train.schedule": "scheduler lr_scheduler lr_schedule",

@@ -31,7 +31,7 @@ OWNED_BY_RUN = {
     "train_micro_batch_size_per_gpu": "train.micro_batch",
     "gradient_accumulation_steps": "train.accumulation",
     "gradient_clipping": "train.clip_norm",
-    "optimizer": "train.learning_rate, train.betas and train.weight_decay",
+    "optimizer": "train.optimizer, train.learning_rate, train.betas and train.weight_decay",
     "scheduler": "train.schedule and train.warmup_steps",
     "steps_per_print": "train.log_every",
 }

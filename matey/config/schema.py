@@ -97,6 +97,15 @@ class GroupSection(Section):
     weight_decay: float | None = Field(None, ge=0, le=1e3, description="weight decay of the part's matrices")
 
 
+class MuonSection(Section):
+    """Muon, the optimizer of the blocks' matrices where ``train.optimizer`` asks for it."""
+
+    learning_rate: Rate = Field(
+        0.02, gt=0, description="peak learning rate of the blocks' matrices; it follows the schedule of all"
+    )
+    momentum: Beta = Field(0.95, description="decay of the momentum")
+
+
 class TrainSection(Section):
     """The training."""
 
@@ -108,6 +117,10 @@ class TrainSection(Section):
     final_learning_rate: Rate = Field(0.0, description="learning rate at the last step of the cosine")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup_steps: int = Field(0, ge=0, le=10**9, description="steps of linear warm-up")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="adamw; muon: Muon on the matrices of the blocks, AdamW on all else"
+    )
+    muon: MuonSection = MuonSection()
     betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moment decay")
     weight_decay: float = Field(
         0.01, ge=0, le=1e3, description="weight decay of matrices; norms, biases, embeddings and kernels have none"
@@ -227,6 +240,10 @@ class RunConfig(Section):
             raise ValueError(
                 "parallel.offload_activations moves the inputs of checkpointed blocks to main memory, but "
                 "parallel.checkpoint_blocks is 'none'; set that to 'all'"
+            )
+        if self.train.optimizer != "muon" and self.train.muon != MuonSection():
+            raise ValueError(
+                f"train.muon is set, but train.optimizer is {self.train.optimizer!r}; set it to 'muon', or leave out train.muon"
             )
         if (samples := self.train.micro_batch * self.train.accumulation) > MAX_SAMPLES:
             raise ValueError(

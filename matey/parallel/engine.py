@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
@@ -16,49 +17,71 @@ from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.collectives import rank
 from matey.parallel.compilation import said_when_locked
-from matey.parallel.package import deepspeed
+from matey.parallel.master import masters
+from matey.parallel.muon import Muon, matrices_of_blocks
+from matey.parallel.package import Engine, deepspeed
 
 if TYPE_CHECKING:
     from deepspeed.runtime.config_utils import DeepSpeedConfigModel
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-Engine: TypeAlias = Any
-"""A ``deepspeed.DeepSpeedEngine``, which has no types of its own."""
-
 
 def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[str, Any]) -> Engine:
-    """Wrap the model in a DeepSpeed engine with AdamW.
+    """Wrap the model in a DeepSpeed engine with AdamW, or with Muon where there are matrices of blocks to train.
 
     Args:
         model: network; parameters train where ``requires_grad`` is set.
-        train: owns batch, learning rate, weight decay and clipping.
+        train: owns batch, optimizer, learning rate, weight decay and clipping.
         deepspeed_config: owns ZeRO, precision, offload, communication and monitors.
 
     Raises:
         ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks for what a stage cannot do.
     """
     zero = zero_settings(deepspeed_config)
-    # DeepSpeed's own Adam is compiled on first use; only offload to the CPU needs it.
-    is_compiled = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
-    adam = {
-        "lr": train.learning_rate,
-        "betas": list(train.betas),
-        "eps": 1e-8,
-        "torch_adam": not is_compiled,
-    }
-    if not is_compiled:
-        adam["fused"] = True  # all of a parameter in one pass: a third of the time that it takes operation by operation
+    is_offloaded = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
+    matrices = matrices_of_blocks(model) if train.optimizer == "muon" else {}
+    # DeepSpeed's own Adam is compiled on first use; only AdamW offloaded to the CPU needs it.
+    is_compiled = is_offloaded and not matrices
     config = {
         **deepspeed_config,
         "train_micro_batch_size_per_gpu": train.micro_batch,
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.clip_norm,
-        "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 10**9,
     }
+    muon = None
+    if matrices:
+        _check_offload(zero)
+        muon = partial(Muon, betas=train.betas, precision=torch.bfloat16 if is_bf16(config) else torch.float32)
+        config["zero_force_ds_cpu_optimizer"] = False
+        supported = deepspeed().runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS
+        if Muon not in supported:  # of one that is not, DeepSpeed would warn the user
+            supported.append(Muon)
+    else:
+        config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
+    groups = parameter_groups(model, train)
     with said_when_locked() if is_compiled else nullcontext(), _wandb_in_a_sentence():
-        engine, *_ = deepspeed().initialize(model=model, model_parameters=parameter_groups(model, train), config=config)
+        engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)
+    if matrices:
+        engine.basic_optimizer.lay_out(masters(engine), matrices, is_cut=zero.stage > 0, device=engine.device)
     return engine
+
+
+def _adam(train: TrainSection, is_compiled: bool) -> dict[str, Any]:
+    adam = {"lr": train.learning_rate, "betas": list(train.betas), "eps": 1e-8, "torch_adam": not is_compiled}
+    # All of a parameter in one pass: a third of the time that it takes operation by operation.
+    return adam if is_compiled else {**adam, "fused": True}
+
+
+def _check_offload(zero: DeepSpeedZeroConfig) -> None:
+    """Raise ConfigError if the optimizer's state would lie where Muon's steps do not reach it."""
+    offload = zero.offload_optimizer
+    if offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload):
+        raise ConfigError(
+            "zero_optimization.offload_optimizer sends the optimizer's state to a disk, or a part of it to DeepSpeed's own "
+            "Adam (ratio, super_offload), and train.optimizer muon can step it on the device or in main memory; set device to "
+            "'cpu' without these, or train.optimizer to adamw."
+        )
 
 
 @contextmanager
@@ -76,19 +99,26 @@ def _wandb_in_a_sentence() -> Iterator[None]:
 
 
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:
-    """Return AdamW's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
+    """Return the optimizer's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
-    Decay acts on the matrices of linear maps, not on norms, biases, rows of fields and the local operator's kernels.
+    Those that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not on
+    norms, biases, rows of fields and the local operator's kernels.
     """
-    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
+    by_muon = matrices_of_blocks(model) if train.optimizer == "muon" else {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad:
                 is_matrix = isinstance(module, nn.Linear) and name == "weight"
+                is_muons = f"{path}.{name}" in by_muon
                 factor, decay = _rates(f"{path}.{name}", len(model.blocks), train)
-                name = f"{'decayed' if is_matrix else 'plain'} x{factor:g}"
-                key = (factor, decay if is_matrix else 0.0, is_matrix)
-                empty = {"params": [], "weight_decay": key[1], "factor": factor, "name": name}
+                if is_muons:
+                    factor *= train.muon.learning_rate / train.learning_rate
+                kind = "muon" if is_muons else "decayed" if is_matrix else "plain"
+                key = (factor, decay if is_matrix else 0.0, is_matrix, is_muons)
+                empty = {"params": [], "weight_decay": key[1], "factor": factor, "name": f"{kind} x{factor:g}"}
+                if is_muons:
+                    empty["momentum"] = train.muon.momentum
                 groups.setdefault(key, empty)["params"].append(parameter)
     return [groups[key] for key in sorted(groups, key=lambda key: not key[2])]  # matrices first
 

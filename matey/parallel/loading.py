@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from matey.parallel.engine import Engine
-from matey.parallel.package import deepspeed
+from matey.parallel.package import Engine, deepspeed
 
 # DeepSpeed asks PyTorch to run whatever the files hold; the first variable is PyTorch's own way to overrule that, and the
 # second, which a site or a user may have set, the opposite: with both PyTorch refuses to load anything.
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-FROM_CONFIGURATION = ("weight_decay", "betas", "eps", "factor")
+FROM_CONFIGURATION = frozenset({"weight_decay", "betas", "eps", "factor", "momentum"})
 """Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
 
 
@@ -26,7 +25,8 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     Raises:
         UnpicklingError: a file holds an object of another class.
     """
-    settings = [{key: group[key] for key in FROM_CONFIGURATION} for group in engine.optimizer.param_groups]
+    groups = engine.optimizer.param_groups
+    settings = [{key: group[key] for key in group.keys() & FROM_CONFIGURATION} for group in groups]
     with _only_weights(), torch.serialization.safe_globals(_classes()):
         path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
     assert path is not None, "the files were seen to be there"

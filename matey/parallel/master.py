@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from matey.config import ConfigError
 from matey.parallel.collectives import rank, world_size
-from matey.parallel.engine import Engine
-from matey.parallel.package import deepspeed
+from matey.parallel.package import Engine, deepspeed
 
 Optimizer = Any  # one of DeepSpeed's, which says nothing of its types
 
@@ -39,10 +38,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class Master:
-    """A tensor that the optimizer steps on this rank, and what is in it; alignment's padding is in no piece."""
+    """A tensor that the optimizer steps on this rank, and what is in it; alignment's padding is in no piece.
+
+    Attributes:
+        weights: the tensor.
+        pieces: stretches of parameters in it.
+        group: settings of its group of parameters.
+    """
 
     weights: Tensor
     pieces: tuple[Piece, ...]
+    group: Mapping[str, Any]
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the moments that the optimizer keeps of it: Muon, whose groups have a momentum, keeps one."""
+        return MOMENTS[:1] if "momentum" in self.group else MOMENTS
 
     def __iter__(self) -> Iterator[tuple[Piece, Tensor]]:
         """Give every piece with its values, a one-dimensional view."""
@@ -58,19 +69,28 @@ def masters(engine: Engine) -> list[Master]:
     """
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage == 0:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return [Master(p, (Piece(engine.param_names[p], 0, 0, p.numel()),)) for p in parameters]
+        return [
+            Master(parameter, (Piece(engine.param_names[parameter], 0, 0, parameter.numel()),), group)
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+    settings = optimizer.optimizer.param_groups
     if stage == 3:
         if optimizer.swap_optimizer:
             raise ConfigError(
                 "zero_optimization.offload_optimizer moves the optimizer's state to a disk, where neither train.ema nor a "
                 "universal checkpoint reaches it; offload it to 'cpu', or do without."
             )
-        groups = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
-        return [Master(flat, tuple(_sliced(optimizer, group))) for flat, group in groups]
+        parts = zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True)
+        return [
+            Master(flat, tuple(_sliced(optimizer, part)), settings[optimizer.sub_group_to_group_id[number]])
+            for number, (flat, part) in enumerate(parts)
+        ]
     groups = optimizer.bf16_groups if hasattr(optimizer, "bf16_groups") else optimizer.bit16_groups
-    flats = [group["params"][0] for group in optimizer.optimizer.param_groups]
-    return [Master(flat, tuple(_mapped(optimizer, group))) for flat, group in zip(flats, groups, strict=True)]
+    return [
+        Master(of_group["params"][0], tuple(_mapped(optimizer, group)), of_group)
+        for of_group, group in zip(settings, groups, strict=True)
+    ]
 
 
 def refresh_module(engine: Engine) -> None:
@@ -95,7 +115,7 @@ def refresh_module(engine: Engine) -> None:
 
 
 def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> None:
-    """Set the trained weights, Adam's moments and the counters of steps. All ranks must call.
+    """Set the trained weights, the optimizer's moments and the counters of steps. All ranks must call.
 
     Args:
         engine: an engine that has taken no step yet.
@@ -105,12 +125,13 @@ def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> 
     """
     inner = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
     for master in masters(engine):
-        moments = {what: torch.zeros_like(master.weights, requires_grad=False) for what in MOMENTS}
+        moments = {what: torch.zeros_like(master.weights, requires_grad=False) for what in master.moments}
         for what, values in {"fp32": master.weights, **moments}.items():
-            for piece, part in Master(values, master.pieces):
+            for piece, part in replace(master, weights=values):
                 part.copy_(read(what, piece.name).flatten()[piece.start : piece.start + piece.length])
-        # A count for each tensor: PyTorch's Adam adds to it in place, DeepSpeed's keeps a number.
-        count = torch.tensor(float(step)) if isinstance(inner, torch.optim.AdamW) else step
+        # A count for each tensor, beside it: PyTorch's Adam adds to it in place, DeepSpeed's keeps a number.
+        is_tensor, device = isinstance(inner, torch.optim.AdamW), master.weights.device
+        count = torch.tensor(float(step), device=device) if is_tensor else step
         inner.state[master.weights] = {"step": count, **moments}
     refresh_module(engine)
     engine.global_steps = step
@@ -140,7 +161,7 @@ def share(master: Master) -> Master:
     (piece,) = master.pieces
     chunk = -(-piece.length // world_size())
     start = min(rank() * chunk, piece.length)
-    return Master(master.weights, (Piece(piece.name, start, start, min(chunk, piece.length - start)),))
+    return replace(master, pieces=(Piece(piece.name, start, start, min(chunk, piece.length - start)),))
 
 
 def gather_shares(master: Master) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 ACCELERATOR = "DS_ACCELERATOR"
+
+Engine: TypeAlias = Any
+"""A ``deepspeed.DeepSpeedEngine``, which has no types of its own."""
 
 
 @cache

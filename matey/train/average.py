@@ -13,8 +13,8 @@ from torch import Tensor
 
 from matey.checkpoints.averages import average_file
 from matey.parallel.collectives import rank
-from matey.parallel.engine import Engine
 from matey.parallel.master import Piece, gather_shares, masters, refresh_module, share
+from matey.parallel.package import Engine
 
 
 class MovingAverage:

@@ -39,8 +39,10 @@ from matey.data.mixture import ORDER
 from matey.data.workers import ends_of_workers_heard_later
 from matey.mistakes import one_line
 from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
-from matey.parallel.engine import Engine, whole_parameters
+from matey.parallel.engine import whole_parameters
 from matey.parallel.master import trained_names
+from matey.parallel.muon import stepped_by_muon
+from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
@@ -48,7 +50,7 @@ from matey.train.own_folder import cannot_write, check_folder, claim_linked_chec
 from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
 
 # What a resumed run must have as it was: of some sections everything, of others these keys.
-KEPT = {"model": (), "tokens": (), "finetune": (), "data": ("history",), "train": ("groups", "layer_decay")}
+KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
 
 # Of the programs that write a checkpoint; DeepSpeed notes its own.
 VERSIONS = {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
@@ -170,6 +172,7 @@ class RunFolder:
                 "step": step,
                 "zero_stage": int(engine.zero_optimization_stage()),
                 "trained": trained_names(engine),
+                "by_muon": stepped_by_muon(engine),
                 "has_average": average.is_kept,
                 "versions": VERSIONS,
                 "order": ORDER,

@@ -9,6 +9,7 @@ from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import TrajectorySet
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
+from matey.parallel.muon import matrices_of_blocks
 from matey.parallel.sequence import HeadsPlan, TokensPlan
 from matey.parallel.topology import Topology
 from matey.tokens.patches import padding_note
@@ -38,6 +39,7 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
         f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
         f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {topology.num_ranks} ranks"
     )
+    lines += _optimizer_notes(run, model)
     if topology.sequence_parallel_size > 1:
         lines.append(
             f"{topology.num_data_ranks} sequence groups of {topology.sequence_parallel_size} ranks: attention exchanges tokens "
@@ -56,6 +58,17 @@ def _what(data: TrajectorySet) -> str:
         return "blocks of trajectories cut in time"
     spans = (Span.of(about.name) for about in data.trajectories)
     return f"blocks of a trajectory cut in time, frames {', '.join(f'{span.first} to {span.last}' for span in spans)}"
+
+
+def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
+    """Yield what Muon trains, where it is asked for."""
+    if run.train.optimizer != "muon":
+        return
+    if shapes := matrices_of_blocks(model):
+        num_weights = sum(shape.numel() for shape in shapes.values())
+        yield f"Muon trains {num_weights:,} weights in {len(shapes)} matrices of the blocks, AdamW all others."
+    else:
+        yield "AdamW trains all: train.optimizer is muon, but no matrix of the blocks is trained."
 
 
 def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:

@@ -14,10 +14,11 @@ from tqdm import tqdm
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.parallel.collectives import rank
-from matey.parallel.engine import Engine, forget_order_of_modules, set_learning_rate, take_step
+from matey.parallel.engine import forget_order_of_modules, set_learning_rate, take_step
 from matey.parallel.failure import during
 from matey.parallel.late import Late
 from matey.parallel.meter import Meter
+from matey.parallel.package import Engine
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.traffic import count_traffic, take_traffic
 from matey.train.ahead import AsRead, MicroBatch

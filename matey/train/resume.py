@@ -17,10 +17,10 @@ from matey.checkpoints.source import AVERAGE, Source, layout_of
 from matey.config.flags import started_as
 from matey.mistakes import Mistake, one_line
 from matey.parallel.collectives import rank, world_size
-from matey.parallel.engine import Engine
 from matey.parallel.failure import lost_contact
 from matey.parallel.loading import load_deepspeed
 from matey.parallel.master import set_frozen, set_whole
+from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 
 

@@ -20,8 +20,9 @@ from matey.model.matey import MateyModel
 from matey.model.shared_fields import share_of
 from matey.parallel.agreement import check_agreement, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
-from matey.parallel.engine import Engine, build_engine, is_bf16
+from matey.parallel.engine import build_engine, is_bf16
 from matey.parallel.host_exchange import HostExchange
+from matey.parallel.package import Engine
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology

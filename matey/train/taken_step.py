@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from matey.parallel.collectives import rank
-from matey.parallel.engine import Engine
 from matey.parallel.late import Late
 from matey.parallel.meter import Reading
+from matey.parallel.package import Engine
 from matey.parallel.traffic import Traffic
 from matey.train.checkpoint import RunFolder
 from matey.train.resume import RunError

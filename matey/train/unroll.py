@@ -22,7 +22,7 @@ from matey.model.next_frames import predicted
 from matey.model.prepare import Prepared
 from matey.model.shared_fields import prepare_parts
 from matey.nested import with_tensors
-from matey.parallel.engine import Engine
+from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece
 
 

@@ -16,7 +16,7 @@ from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare
 from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.collectives import on_any_rank, shared_out
-from matey.parallel.engine import Engine
+from matey.parallel.package import Engine
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
 from matey.train.loss import errors_of

@@ -25,11 +25,12 @@ def two_ranks(tmp_path_factory, worker_id):
 
 
 def _save_and_resume(root):
-    saves = [["save", kind] for kind in ("zero0", "zero3", "frozen3", *SAME)]
+    saves = [["save", kind] for kind in ("zero0", "zero3", "frozen3", "muon1", *SAME)]
     resumes = [
         ["resume", "zero1", "zero3_universal", 2],
         ["resume", "zero1", "zero3", 1],
         ["resume", "zero3", "zero3", 1],
-        *(["resume", kind, kind, 1] for kind in SAME),
+        ["resume", "muon3", "muon1_universal", 2],
+        *(["resume", kind, kind, 1] for kind in ("muon1", *SAME)),
     ]
     return run_cases(2, [*saves, *resumes], root)

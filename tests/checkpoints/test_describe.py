@@ -31,7 +31,8 @@ def damage(folder):
 
 
 @pytest.mark.parametrize(
-    ("kind", "stage"), [("zero0", "0"), ("bf16_1", "1"), ("zero3", "3"), ("zero3_universal", "3, now")]
+    ("kind", "stage"),
+    [("zero0", "0"), ("bf16_1", "1"), ("zero3", "3"), ("zero3_universal", "3, now"), ("muon1_universal", "1, now")],
 )
 def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, stage):
     source, run = find_checkpoint(two_ranks[0] / kind)
@@ -42,6 +43,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
         "623,728 trained in 114",
         "micro vit, mix patches",
         "data/made_up",
+        "optimizer   Muon on 442,368 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
     ):
         assert words in text, text
     for words in ("water_height, activator, inhibitor", "moving average", f"torch {torch.__version__}", "deepspeed 0."):

@@ -27,14 +27,16 @@ def hold_resumed(root, saved, resumed):
         expected = saved[f"save {kind}"]["losses"]
         # Every rounding of bfloat16 falls otherwise where a batch is cut otherwise.
         assert case["losses"] == pytest.approx(expected, rel=1e-3 if "bf16" in kind else 1e-6), name
-        assert (case["decays"], case["adam_steps"], case["best"]) == ([0.1, 0.0], [5], 0.25), name
+        # Muon's matrices are a group of their own.
+        decays = [0.1, 0.1, 0.0] if "muon" in kind else [0.1, 0.0]
+        assert (case["decays"], case["adam_steps"], case["best"]) == (decays, [5], 0.25), name
         # Of an empty older and an empty later checkpoint and the one saved, one was to be kept.
         assert case["kept"] == ["step_000003"], name
         one, two = (find_checkpoint(Path(folder))[0] for folder in (root / kind, case["again"]))
         assert one.step == two.step == 3
         for what in (WEIGHTS, *MOMENTS, AVERAGE):
             before, after = one.whole(what), two.whole(what)
-            assert set(before) == set(after)
+            assert set(before) == set(after) == set(one.shapes_with(what))
             assert all(torch.equal(before[key], after[key]) for key in before), (name, what)
         before, after = one.frozen(), two.frozen()
         assert all(torch.equal(before[key], after[key]) for key in {*before, *after}), name
@@ -52,7 +54,7 @@ def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_name
     assert command in said and f"--resume --set output.dir={root}/zero3_universal" in said
 
 
-@pytest.mark.parametrize("kind", ["zero3", "bf16_1", "bf16_2", "bf16_3"])
+@pytest.mark.parametrize("kind", ["zero3", "muon1", "bf16_1", "bf16_2", "bf16_3"])
 def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks, kind):
     root, seen = two_ranks
     name = f"resume {kind} {kind} 1"
@@ -62,9 +64,10 @@ def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks, 
 
 def test_a_sequence_group_and_one_rank_resume_what_two_ranks_saved_in_another_stage(two_ranks):
     root, seen = two_ranks
-    name = "resume zero1 zero3_universal 2"
-    hold_resumed(root, seen, {name: seen[name]})
-    cases = [["resume", kind, f"{saved}_universal", 1] for kind, saved in (("zero1", "zero3"), ("zero3", "zero0"))]
+    for name in ("resume zero1 zero3_universal 2", "resume muon3 muon1_universal 2"):
+        hold_resumed(root, seen, {name: seen[name]})
+    pairs = (("zero1", "zero3"), ("zero3", "zero0"), ("muon0", "muon1"))
+    cases = [["resume", kind, f"{saved}_universal", 1] for kind, saved in pairs]
     hold_resumed(root, seen, run_cases(1, cases, root))
 
 
@@ -74,6 +77,8 @@ def test_any_stage_ranks_and_sequence_group_goes_on_from_any_other(tmp_path):
     others |= {"frozen1": ["frozen3"], "frozen3": ["frozen1"]}
     others |= {"lora0": ["lora1"], "lora1": ["lora3"], "lora3": ["lora0"]}
     others |= {"bf16_1": ["bf16_3"], "bf16_2": ["bf16_1"], "bf16_3": ["bf16_2"]}
+    others |= {"muon0": ["muon3"], "muon1": ["muon0"], "muon3": ["muon_offload2"], "muon_offload2": ["muon1"]}
+    others |= {"muon_bf16_1": []}
     others |= {"offload2": ["zero3"], "offload3": ["offload2"], "offload_all": ["zero3"]}
     for num_ranks in (1, 2):
         root = tmp_path / str(num_ranks)

@@ -54,7 +54,10 @@ def weights(folder):
 
 
 def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(site):
-    result = succeed(finetune(site, "run", "--train", "prepost", "--trajectories", "2"))
+    result = succeed(
+        finetune(site, "run", "--train", "prepost", "--trajectories", "2", "--set", "train.optimizer=muon")
+    )
+    assert "AdamW trains all: train.optimizer is muon, but no matrix of the blocks is trained." in result.stdout
     assert "2/1/1 train/valid/test trajectories" in result.stdout
     assert "New fields: activator (mean)." in result.stdout
     old, new = weights(site / "old"), weights(site / "run")
@@ -69,7 +72,7 @@ def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(sit
             assert not torch.equal(rows, value), name
     run = yaml.safe_load((site / "run" / "config.yaml").read_text())
     assert run["finetune"]["train"] == "prepost" and run["model"]["size"] == "micro"
-    again = finetune(site, "run", "--train", "all", "--trajectories", "2", "--resume")
+    again = finetune(site, "run", "--train", "all", "--trajectories", "2", "--set", "train.optimizer=muon", "--resume")
     fail(again, "finetune.train = prepost, this one asks for all")
 
 

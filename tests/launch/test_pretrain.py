@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from matey.checkpoints.trained import load_trained
 from matey.data.seen import read_seen
 from tests.support.launchers import LAUNCHERS
 from tests.support.layout_files import write_the_well
@@ -180,6 +181,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_yaml):
     fail(pretrain(config), "is not finite (loss of shallow_water", "last good checkpoint is step")
 
 
+def test_muon_is_described_exported_and_resumed_bit_for_bit_and_not_by_adamw(run_yaml, tmp_path):
+    muon = {"optimizer": "muon", "ema": 0.9}
+    whole = succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "whole")}, train=muon)))
+    assert "in 16 matrices of the blocks, AdamW all others." in whole.stdout
+    config = run_yaml(train=muon)
+    succeed(pretrain(config))
+    run = tmp_path / "run"
+    shutil.rmtree(run / "checkpoints" / "step_000004")
+    (run / "checkpoints" / "latest").write_text("step_000002")
+    succeed(pretrain(config, "--resume"))
+    assert metrics(run) == metrics(tmp_path / "whole")
+    one, two = (load_trained(folder).model.state_dict() for folder in (run, tmp_path / "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    words = "holds a run with train.optimizer = muon, this one asks for adamw"
+    fail(pretrain(config, "--resume", "--set", "train.optimizer=adamw"), words)
+
+
 def test_resuming_into_another_model_is_refused(run_yaml):
     succeed(pretrain(run_yaml(train={"steps": 1})))
     fail(
@@ -200,6 +218,7 @@ def test_resuming_into_another_model_is_refused(run_yaml):
             "model.fields=[water_hight]",
             ["model.fields names 'water_hight', which no data set holds", "Did you mean 'water_height'"],
         ),
+        ("train.muon={momentum: 0.9}", ["train.muon is set, but train.optimizer is 'adamw'; set it to 'muon'"]),
         ("data.history=40", ["12", "2D_rdb_NA_NA.h5"]),
     ],
 )

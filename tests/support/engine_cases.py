@@ -45,18 +45,30 @@ KINDS = {
     "offload2": (2, "all", {"zero_optimization": {"stage": 2, "offload_optimizer": CPU}}),
     "offload3": (3, "all", {"zero_optimization": {"stage": 3, "offload_optimizer": CPU}}),
     "offload_all": (3, "all", {"zero_optimization": {"stage": 3, "offload_optimizer": CPU, "offload_param": CPU}}),
+    "muon0": (0, "all", {}),
+    "muon1": (1, "all", {}),
+    "muon3": (3, "all", {}),
+    "muon_offload2": (2, "all", {"zero_optimization": {"stage": 2, "offload_optimizer": CPU}}),
+    "muon_bf16_1": (1, "all", {"bf16": {"enabled": True}, **FLOAT32_GRADIENTS}),
     "bf16_1": (1, "all", {"bf16": {"enabled": True}, **FLOAT32_GRADIENTS}),
     "bf16_2": (2, "all", {"bf16": {"enabled": True}}),
     "bf16_3": (3, "all", {"bf16": {"enabled": True}}),
 }
 
 
-def run_config(folder, size, micro):
+def run_config(folder, size, micro, optimizer):
     tree = {
         "model": {"size": "micro", "fields": list(VOCABULARY)},
         "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
         "data": {"sets": [{"path": "data/made_up"}], "history": 2},
-        "train": {"steps": 9, "micro_batch": micro, "weight_decay": 0.1, "ema": 0.6, "clip_norm": 0.05},
+        "train": {
+            "steps": 9,
+            "micro_batch": micro,
+            "weight_decay": 0.1,
+            "ema": 0.6,
+            "clip_norm": 0.05,
+            "optimizer": optimizer,
+        },
         "parallel": {"sequence_parallel_size": size},
         "output": {"dir": str(folder)},
     }
@@ -70,7 +82,7 @@ class Training:
         stage, trained, more = KINDS[kind]
         self.topology = Topology(rank(), world_size(), size, 3)
         self.micro = GLOBAL_BATCH // self.topology.num_data_ranks
-        self.run = run_config(folder, size, self.micro)
+        self.run = run_config(folder, size, self.micro, "muon" if kind.startswith("muon") else "adamw")
         torch.manual_seed(seed)
         model = MateyModel(model_config(self.run))
         for decoder in model.decoders:

@@ -1,0 +1,81 @@
+"""Muon beside a dense one: what is stepped by it, how exact its steps are, and what it refuses."""
+
+import pytest
+import torch
+
+from matey.config import ConfigError, FinetuneSection, TrainSection
+from matey.config.choices import FINETUNE_MODES
+from matey.parallel.engine import build_engine, parameter_groups
+from matey.parallel.muon import matrices_of_blocks, orthogonalized
+from tests.support.models import make_model
+from tests.support.programs import cases_of, start_ranks
+
+NUM_MATRICES = 2 * 4  # of two blocks: queries, keys and values; what is gathered; two of the MLP
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_steps_are_those_of_a_dense_muon_with_every_stage(num_ranks):
+    cases = dict(cases_of(start_ranks(num_ranks, "-m", "tests.parallel.muon_cases", timeout=300)))
+    assert len(cases) == 13
+    for name, (losses, expected, off, smallest, largest, made) in cases.items():
+        is_half = "bf16" in name
+        assert losses == pytest.approx(expected, rel=1e-2 if is_half else 1e-6), name
+        # Muon makes steps of full size of the rounding in weak directions, which in bfloat16 is a hundredth of a gradient.
+        assert off < (0.6 if is_half else 3e-4), (name, off)
+        assert 1.1 < smallest and largest < 1.25, (name, smallest, largest)
+        # Without ZeRO every rank makes all steps; with it they are shared out.
+        share = NUM_MATRICES if "stage 0" in name else NUM_MATRICES // num_ranks
+        assert made == [share] * num_ranks, (name, made)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (96, 24), (24, 96)])
+def test_a_step_is_that_of_pytorchs_muon_in_its_precision(shape):
+    torch.manual_seed(0)
+    weight, gradient = torch.randn(shape), torch.randn(shape)
+    theirs = torch.nn.Parameter(weight.clone())
+    theirs.grad = gradient.clone()
+    torch.optim.Muon([theirs], lr=0.02, weight_decay=0.1).step()
+    ours = weight * (1 - 0.02 * 0.1) - 0.02 * orthogonalized(gradient, torch.bfloat16)
+    # A bfloat16 has eight bits, and the two round in other places.
+    assert (ours - theirs).norm() < 0.05 * (weight - theirs).norm()
+
+
+def test_matrices_of_blocks_have_groups_of_their_own_with_the_factors_of_all():
+    model = make_model()
+    train = TrainSection(
+        steps=1,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        layer_decay=0.5,
+        optimizer="muon",
+        muon={"learning_rate": 0.01, "momentum": 0.9},
+        groups={"blocks": {"learning_rate": 2e-3, "weight_decay": 0.2}},
+    )
+    groups = parameter_groups(model, train)
+    of = {id(p): group for group in groups for p in group["params"]}
+    found = {name: of[id(p)] for name, p in model.named_parameters()}
+    assert {name for name, group in found.items() if "momentum" in group} == set(matrices_of_blocks(model))
+    # Two blocks: the first lies two layers below the decoder. The blocks' own rate is twice the run's.
+    first, second = (found[f"blocks.{number}.mlp.expand.weight"] for number in (0, 1))
+    assert (first["factor"], second["factor"]) == pytest.approx((10 * 2 / 4, 10 * 2 / 2))
+    assert first["momentum"] == 0.9 and first["weight_decay"] == 0.2
+    assert found["blocks.1.mlp.expand.bias"]["factor"] == pytest.approx(2 / 2)
+    assert found["decoders.1.stages.0.weight"]["factor"] == 1
+
+
+@pytest.mark.parametrize("mode", ["prepost", "lora", "head"])
+def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw(mode):
+    model = make_model(dtype=torch.float32)
+    FINETUNE_MODES[mode](model, FinetuneSection(lora_rank=4))
+    by_muon, by_adamw = (parameter_groups(model, TrainSection(steps=1, optimizer=name)) for name in ("muon", "adamw"))
+    settings = [[(group["name"], len(group["params"])) for group in groups] for groups in (by_muon, by_adamw)]
+    assert settings[0] == settings[1]
+
+
+@pytest.mark.parametrize("offload", [{"device": "nvme", "nvme_path": "/tmp"}, {"device": "cpu", "ratio": 0.5}])
+def test_a_state_out_of_reach_is_refused_in_a_sentence(offload):
+    tree = {"zero_optimization": {"stage": 3, "offload_optimizer": offload}}
+    with pytest.raises(
+        ConfigError, match="train.optimizer muon can step it on the device or in main memory; set device"
+    ):
+        build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)
