@@ -86,7 +86,7 @@ class BlockingCalls:
     def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
         """Make a call; count it if it waits and a GPU holds an input, and so the result, unless that ``arrives`` here."""
         tensors = list(_tensors(inputs))
-        if any(_is_noted(self._held, tensor) for tensor in tensors):
+        if any(self.holds(tensor) for tensor in tensors):
             if waits:
                 self._count(name)
             # A tensor made of numbers has to be copied to where it meets what a GPU holds.
@@ -99,18 +99,36 @@ class BlockingCalls:
             return result
         return call()
 
-    def copied(self, tensor: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
-        """Make a copy to a device; count it if it waits and the tensor is not there yet."""
-        if not _is_noted(self._held, tensor) and waits:
-            self._count("host to device")
+    def moved(self, tensor: Tensor, call: Callable[[], Any], *, to_device: bool, waits: bool) -> Any:  # noqa: ANN401
+        """Move a tensor to a GPU or to main memory; count it if it waits and the tensor is not there yet."""
+        self._cross(from_device=self.holds(tensor), to_device=to_device, waits=waits)
         result = call()
-        self.hold([result])
+        if to_device:
+            self.hold([result])
         return result
+
+    def copied(self, into: Tensor, values: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
+        """Copy values into a tensor; count it if it waits and only one of both is on a GPU."""
+        self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits)
+        return call()
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a GPU would hold a tensor."""
+        return _is_noted(self._held, tensor)
+
+    def made_there(self, tensor: Tensor, *, waits: bool) -> None:
+        """Take a tensor that was made on the device as held; count it if it ``waits``, for numbers of the host."""
+        self._cross(from_device=False, to_device=True, waits=waits)
+        self.hold([tensor])
 
     def made(self, tensor: Tensor) -> Tensor:
         """Note a tensor made of numbers."""
         _note(self._literals, [tensor])
         return tensor
+
+    def _cross(self, *, from_device: bool, to_device: bool, waits: bool) -> None:
+        if waits and from_device != to_device:
+            self._count("host to device" if to_device else "device to host")
 
     def _count(self, name: str) -> None:
         self._since[f"{name} {_place()}"] += 1
@@ -132,11 +150,12 @@ class _Dispatched(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name == "lift_fresh":
             return self._calls.made(func(*args, **kwargs))
+        if name == "copy_":
+            waits = not (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
+            return self._calls.copied(args[0], args[1], lambda: func(*args, **kwargs), waits=waits)
         waits = name in WAITING or (name in INDEXING and _has_mask(args[1]))
         waits = waits or (name == "repeat_interleave" and kwargs.get("output_size") is None)
-        # A copy to main memory that is not waited for: what is read later has arrived.
-        arrives = name == "copy_" and (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
-        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits, arrives=arrives)
+        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits, arrives=False)
 
 
 class _Called(TorchFunctionMode):
@@ -152,18 +171,35 @@ class _Called(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
+        calls, caller = self._calls, sys._getframe(1)
         if func in FROM_DEVICE:
-            return self._calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True, arrives=True)
-        if func is Tensor.to and _device_of(args[1:], kwargs) is not None:
+            return calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True, arrives=True)
+        if func is Tensor.to and (target := _target_of(args[1:], kwargs)) is not None:
+            to_device = calls.holds(target) if isinstance(target, Tensor) else _is_device(target, caller)
             waits = not kwargs.get("non_blocking", False)
-            return self._calls.copied(args[0], lambda: func(*args, **kwargs), waits=waits)
+            return calls.moved(args[0], lambda: func(*args, **kwargs), to_device=to_device, waits=waits)
         result = func(*args, **kwargs)
-        return self._calls.made(result) if func in LITERALS else result
+        is_there = isinstance(result, Tensor) and _is_device(kwargs.get("device"), caller)
+        if func in LITERALS and not is_there:
+            return calls.made(result)
+        if is_there:
+            calls.made_there(result, waits=func in LITERALS)
+        return result
 
 
-def _device_of(args: Iterable[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
-    """Return the device that `Tensor.to` was asked for by name; None where it was asked for a type or like another tensor."""
-    return kwargs.get("device") or next((each for each in args if isinstance(each, str | torch.device)), None)
+def _target_of(args: Iterable[Any], kwargs: dict[str, Any]) -> str | torch.device | Tensor | None:
+    """Return the device that `Tensor.to` was asked for, or the tensor to be like; None where it was asked for a type."""
+    named = [kwargs[name] for name in ("device", "other") if kwargs.get(name) is not None]
+    return next((each for each in (*named, *args) if isinstance(each, str | torch.device | Tensor)), None)
+
+
+def _is_device(place: str | torch.device | None, caller: FrameType) -> bool:
+    """Whether a place is the device that a step computes on.
+
+    Who means main memory writes ``"cpu"``, who means the device hands on what it was given; DeepSpeed calls it by name.
+    """
+    is_named = isinstance(place, str) and str(caller.f_globals.get("__name__")).startswith("deepspeed")
+    return isinstance(place, torch.device) or is_named
 
 
 def _has_mask(indices: Iterable[Tensor | None]) -> bool:

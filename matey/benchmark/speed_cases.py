@@ -90,6 +90,8 @@ class Case:
         values = torch.sin(3 * axes[2] + 2 * axes[1] + axes[0] + 0.05 * frames + phase)
         for _ in range(4):
             centre = torch.rand(3, self.batch, 1, 1, 1, 1, 1, generator=random) + 0.01 * frames
+            if z == 1:
+                centre[0] = 0  # where the plane is; elsewhere in height most spots would miss it
             distance = sum((axis - at).square() for axis, at in zip(axes, centre, strict=True))
             values = values + 3 * torch.exp(-distance / 0.03**2)
         lead_time = torch.ones(self.batch, dtype=torch.long)

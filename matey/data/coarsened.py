@@ -60,6 +60,14 @@ class CoarsenedTrajectories(TrajectorySet):
     def _block(self, size: int) -> int:
         return self._cells if size > 1 else 1
 
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the chunk of the set, in coarser cells."""
+        chunk, grid = self._source.chunk(trajectory), self._source.trajectories[trajectory].grid
+        if chunk is None:
+            return None
+        z, y, x = (-(-cells // self._block(size)) for cells, size in zip(chunk, grid, strict=True))
+        return z, y, x
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         of_source = self._source.trajectories[trajectory].grid
         z, y, x = (

@@ -130,6 +130,18 @@ class DescribedFiles(TrajectorySet):
             return Coordinates(values, UNIT, CALENDAR)
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the largest chunk of its fields' arrays along each axis."""
+        piece = next(iter(self._located[trajectory].pieces), self._located[trajectory])
+        chunks = [dict(zip(axes, piece.stored[name].chunk, strict=False)) for name, axes in self._arrays(piece)]
+        if not any(chunks):
+            return None
+        return (
+            max(c.get("z", 1) for c in chunks),
+            max(c.get("y", 1) for c in chunks),
+            max(c.get("x", 1) for c in chunks),
+        )
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         pieces = self._located[trajectory].pieces_at(self._times(start, stop))
         return np.concatenate([self._read_piece(piece, times, cells) for piece, times in pieces])

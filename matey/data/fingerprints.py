@@ -1,24 +1,28 @@
 """Fingerprints of trajectories: what begins alike has the same, wherever it lies and whoever wrote it.
 
 The same seed simulated anew, a copy in another folder or another layout has the same fingerprint; another seed of the same
-sizes has not. Two frames, since different runs of a solver may start from the same first one.
+sizes has not. Two frames, since different runs of a solver may start from the same first one; of large ones boxes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from matey.data.share import Share, alone
-from matey.data.trajectories import BadValuesError, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, TrajectorySet
 
 # What is read of a set at most, at the start of a run or of an evaluation: seconds on a slow disk.
 MOST_TRAJECTORIES = 1000
 MOST_BYTES = 2**31
+
+# What is read of a trajectory whose two frames alone are more than that: no process could hold them.
+OF_LARGE_FRAMES = MOST_BYTES // 16
+MOST_BOXES = 16
 
 
 def fingerprints(
@@ -48,24 +52,52 @@ def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
     """Return the numbers, or as many of them as may be read, evenly spread."""
     if not numbers:
         return []
-    largest = max(math.prod(data.trajectories[number].grid) for number in numbers)
-    affordable = MOST_BYTES // (2 * 4 * len(data.fields) * largest)
-    count = max(1, min(len(numbers), MOST_TRAJECTORIES, affordable))
+    largest = max(OF_LARGE_FRAMES if _is_large(data, number) else _bytes_of(data, number) for number in numbers)
+    count = max(1, min(len(numbers), MOST_TRAJECTORIES, MOST_BYTES // largest))
     return [numbers[index * len(numbers) // count] for index in range(count)]
 
 
+def _bytes_of(data: TrajectorySet, number: int) -> int:
+    return 2 * 4 * len(data.fields) * math.prod(data.trajectories[number].grid)
+
+
+def _is_large(data: TrajectorySet, number: int) -> bool:
+    return _bytes_of(data, number) > MOST_BYTES
+
+
 def _fingerprint_of(data: TrajectorySet, number: int) -> str | None:
+    about = data.trajectories[number]
+    boxes: list[Cells | None] = [None]  # all
+    if _is_large(data, number):
+        boxes = [*spread_boxes(about.grid, OF_LARGE_FRAMES // (2 * 4 * len(data.fields)))]
+    digest = hashlib.blake2b(repr(tuple(map(int, about.grid))).encode(), digest_size=8)
     try:
-        frames = data.read(number, 0, min(2, data.trajectories[number].num_frames))  # (t, f, z, y, x)
+        for box in boxes:
+            _add(digest, data.fields, data.read(number, 0, min(2, about.num_frames), box))  # (t, f, z, y, x)
     except BadValuesError:
         return None
-    return _fingerprint(data.fields, frames)
+    return digest.hexdigest()
 
 
-def _fingerprint(fields: Sequence[str], frames: np.ndarray) -> str:
+def _add(digest: hashlib.blake2b, fields: Sequence[str], frames: np.ndarray) -> None:
     """Hash frames ``(t, f, z, y, x)`` of float32, in whatever order the fields come."""
-    digest = hashlib.blake2b(repr(frames.shape[2:]).encode(), digest_size=8)
     for name, index in sorted(zip(fields, range(len(fields)), strict=True)):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(frames[:, index]).tobytes())
-    return digest.hexdigest()
+        digest.update(np.ascontiguousarray(frames[:, index]).reshape(-1).view(np.uint8))
+
+
+def spread_boxes(grid: Sequence[int], most: int) -> Iterator[Cells]:
+    """Yield boxes of at most so many cells in all, evenly spread: layers or, where one is too large, rows of the middle one.
+
+    What lies together in a file stays together, and few fields are at rest in all of these.
+    """
+    axis = next(axis for axis in range(3) if math.prod(grid[axis + 1 :]) <= most)
+    layers = min(grid[axis], most // math.prod(grid[axis + 1 :]))
+    number = min(layers, MOST_BOXES)
+    length = layers // number
+    for box in range(number):
+        first = (2 * box + 1) * grid[axis] // (2 * number) - length // 2
+        sides = [slice(size // 2, size // 2 + 1) if along < axis else slice(0, size) for along, size in enumerate(grid)]
+        sides[axis] = slice(first, first + length)
+        z, y, x = sides
+        yield z, y, x

@@ -177,6 +177,11 @@ def claim_of(item: h5py.Dataset) -> tuple[float, float]:
     return claimed, most_held(item.file.id.get_filesize(), is_compressed)
 
 
+def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
+    """Return the shape of a dataset's chunks if they are compressed, and so read whole; else nothing."""
+    return tuple(item.chunks or ()) if item.id.get_create_plist().get_nfilters() else ()
+
+
 def most_held(num_bytes: int, is_compressed: bool) -> int:
     """Return the most bytes of values that so many bytes on disk can stand for."""
     return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)

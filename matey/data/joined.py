@@ -37,6 +37,11 @@ class JoinedTrajectories(TrajectorySet):
         self._parts = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
 
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the chunk in the trajectory's own set."""
+        part, number = self._located(trajectory)
+        return part.chunk(number)
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         part, number = self._located(trajectory)
         return part._read_frames(number, start, stop, cells)

@@ -290,7 +290,7 @@ def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
         if isinstance(item, DataError):
             error = item
             break
-        yield item
+        yield (item, item := None)[0]  # no name is left here: who takes it decides how long it lies in memory
     else:
         return
     # Else the error holds this frame, which holds the error and what ends the workers once nothing refers to it.

@@ -5,15 +5,18 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from matey.data.boxes import read_boxes
 from matey.data.share import Share, alone
-from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory, TrajectorySet
 from matey.data.windows import Window, alike
 from matey.fields import FieldBatch
 from matey.samples import BatchPart, Box, Piece, Samples
@@ -63,9 +66,9 @@ def read_parts(
         DataError: see ``TrajectorySet.read``.
     """
     groups = alike(sets, windows)
-    samples = [_samples_of(sets, group, num_frames) for group in groups]
+    samples = [samples_of_windows(sets, group, num_frames) for group in groups]
     return [
-        BatchPart(about, tuple(_read_piece(sets, group[sample], num_frames, sample, cells) for sample, cells in boxes))
+        BatchPart(about, tuple(_read_pieces(sets, group, num_frames, boxes)))
         for group, about, boxes in zip(groups, samples, share(samples), strict=True)
     ]
 
@@ -106,20 +109,36 @@ def read_history_part(
     """
     about = samples_of(data, trajectories, num_frames)
     (boxes,) = share([about])
-    pieces = (
-        Piece(
-            sample,
-            _first_cell(cells),
-            torch.from_numpy(_read_box(data, trajectories[sample], start, start + num_frames, cells)),
-        )
-        for sample, cells in boxes
-    )
+    pieces: list[Piece] = []
+    for sample, cells in _by_sample(boxes):
+        read = read_boxes(data, trajectories[sample], start, start + num_frames, cells)
+        pieces += [
+            Piece(sample, _first_cell(box), torch.from_numpy(values)) for box, values in zip(cells, read, strict=True)
+        ]
     return BatchPart(about, tuple(pieces), has_target=False)
 
 
 def samples_of(data: TrajectorySet, trajectories: Sequence[int], num_frames: int) -> Samples:
     """Return all that is known of histories of trajectories that share a grid, one snapshot before their targets."""
-    return replace(_samples_of([data], [Window(0, number, 0, 1) for number in trajectories], num_frames), draw=None)
+    return replace(
+        samples_of_windows([data], [Window(0, number, 0, 1) for number in trajectories], num_frames), draw=None
+    )
+
+
+def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> Samples:
+    """Return all that is known of windows that are alike."""
+    source = sets[windows[0].set_index]
+    about = source.trajectories[windows[0].trajectory]
+    return Samples(
+        system=source.system,
+        fields=source.fields,
+        window=(num_frames, *about.grid),
+        dtype=torch.float32,
+        lead_time=torch.tensor([window.lead for window in windows], dtype=torch.float32),
+        periodic=about.periodic,
+        draw=torch.tensor([window.draw for window in windows]),
+        parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
+    )
 
 
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
@@ -176,50 +195,28 @@ def _read_batch(
     return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
 
 
-def _samples_of(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> Samples:
-    source = sets[windows[0].set_index]
-    about = source.trajectories[windows[0].trajectory]
-    return Samples(
-        system=source.system,
-        fields=source.fields,
-        window=(num_frames, *about.grid),
-        dtype=torch.float32,
-        lead_time=torch.tensor([window.lead for window in windows], dtype=torch.float32),
-        periodic=about.periodic,
-        draw=torch.tensor([window.draw for window in windows]),
-        parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
-    )
+def _read_pieces(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, boxes: Sequence[Box]
+) -> Iterator[Piece]:
+    for sample, cells in _by_sample(boxes):
+        window = windows[sample]
+        end = window.start + num_frames
+        history, target = (
+            read_boxes(sets[window.set_index], window.trajectory, start, stop, cells)
+            for start, stop in ((window.start, end), (end - 1 + window.lead, end + window.lead))
+        )
+        for box, before, after in zip(cells, history, target, strict=True):
+            yield Piece(sample, _first_cell(box), torch.from_numpy(before), torch.from_numpy(after[0]))
 
 
-def _read_piece(
-    sets: Sequence[TrajectorySet], window: Window, num_frames: int, sample: int, cells: tuple[slice, slice, slice]
-) -> Piece:
-    source, end = sets[window.set_index], window.start + num_frames
-    history = _read_box(source, window.trajectory, window.start, end, cells)
-    target = _read_box(source, window.trajectory, end - 1 + window.lead, end + window.lead, cells)[0]
-    return Piece(sample, _first_cell(cells), torch.from_numpy(history), torch.from_numpy(target))
+def _by_sample(boxes: Sequence[Box]) -> Iterator[tuple[int, list[Cells]]]:
+    for sample, of_sample in groupby(boxes, key=itemgetter(0)):
+        yield sample, [cells for _, cells in of_sample]
 
 
 def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:
     z, y, x = (side.start for side in cells)
     return z, y, x
-
-
-def _read_box(
-    source: TrajectorySet, trajectory: int, start: int, stop: int, cells: tuple[slice, ...], axis: int = 0
-) -> np.ndarray:
-    """Read a box of cells that may go on at the other side of the domain."""
-    if axis == len(cells):
-        z, y, x = cells
-        return source.read(trajectory, start, stop, (z, y, x))
-    side, length = cells[axis], source.trajectories[trajectory].grid[axis]
-    turns = range(side.start // length * length, side.stop, length)
-    spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
-    parts = [
-        _read_box(source, trajectory, start, stop, (*cells[:axis], span, *cells[axis + 1 :]), axis + 1)
-        for span in spans
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
 
 
 def _batch_of(

@@ -24,7 +24,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
 from matey.data.trajectory import NO_AXIS
 
@@ -73,11 +73,24 @@ class WellFile(TrajectorySet):
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [_size(file, "time")] * (field in stored))
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
+            self._chunks = [self._chunk(field, compressed_chunk(file[field.dataset])) for field in stored]
         self._stored = tuple(stored)
         self.fields = tuple(name for field in stored for name in field.names)
         self.units = ("?",) * len(self.fields)
         self._constant = {name: (field, number) for field in constant for number, name in enumerate(field.names)}
         self.given = tuple(self._constant)
+
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the largest chunk of its fields along each axis."""
+        if not any(self._chunks):
+            return None
+        z, y, x = (max(chunk.get(axis, 1) for chunk in self._chunks) for axis in "zyx")
+        return z, y, x
+
+    def _chunk(self, field: StoredField, chunk: tuple[int, ...]) -> dict[str, int]:
+        """Return the cells of a field's chunk by our axis."""
+        varying = [axis for axis, varies in zip(self._ours, field.varies, strict=True) if varies]
+        return dict(zip(varying, chunk[field.per_trajectory + 1 :], strict=False))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, sides = self.trajectories[trajectory].source, [cells["zyx".index(axis)] for axis in self._ours]

@@ -129,6 +129,10 @@ class TrajectorySet(ABC):
         check_finite(about, self.given, frames, start)
         return frames
 
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the cells ``z, y, x`` of a compressed chunk, which the file gives whole; None where it gives any part."""
+        return None
+
     def with_given(self, names: Collection[str]) -> TrajectorySet:
         """Return the set with those of its given fields that are named; no others are read."""
         chosen = copy(self)

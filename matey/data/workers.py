@@ -66,8 +66,12 @@ def end_at_exit(items: Any, before: set[int | None]) -> None:  # noqa: ANN401
 @contextmanager
 def ends_of_workers_heard_later() -> Iterator[None]:
     """Within the block, a worker that dies raises no error: the loader would raise it wherever the program is, as in a save."""
+    before = signal.getsignal(signal.SIGCHLD)
+    if before is None:  # a program around Python hears the signal, so no loader does; and Python cannot put that back
+        yield
+        return
     heard: list[FrameType | None] = []
-    before = signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(frame))
+    signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(frame))
     try:
         yield
     finally:

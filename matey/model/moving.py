@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from matey.model.configuration import MateyConfig
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.samples import BatchPart
+from matey.samples import BatchPart, Samples
 from matey.tokens.bricks import in_bricks
 from matey.tokens.parts import Around, Sharing
 from matey.tokens.patches import Patch, extend
@@ -21,21 +21,48 @@ from matey.tokens.tokenize import TokenBatch
 NUM_RECENT = 2
 """Last frames that are sent for halos."""
 
+AT_ONCE = 2**20
+"""Values that are copied at once by way of others."""
 
-def bricks_read(part: BatchPart, brick: Patch) -> Tensor:
-    """Return the bricks that this rank has read, a target as their last frame: ``(k, t, f, z, y, x)``."""
-    about, bricks = part.samples, []
-    for piece in part.pieces:
-        frames = piece.history if piece.target is None else torch.cat([piece.history, piece.target[None]])
-        covered = [-(-size // cells) * cells for size, cells in zip(frames.shape[2:], brick[1:], strict=True)]
-        # Where the domain goes on at its other side, these cells have been read.
-        frames = extend(frames, covered, (False, False, False))
-        z, y, x = brick[1:]
-        bricks.append(rearrange(frames, "t f (Z z) (Y y) (X x) -> (Z Y X) t f z y x", z=z, y=y, x=x))
-    if not bricks:
-        num_frames = about.window[0] + part.has_target
-        return torch.empty(0, num_frames, len(about.fields), *brick[1:], dtype=about.dtype)
-    return torch.cat(bricks)
+
+class BricksRead:
+    """The bricks of a batch that this rank has read, numbered from 0: where they lie in what it has read."""
+
+    def __init__(self, part: BatchPart, brick: Patch) -> None:
+        """See a part by its bricks. Only a box that a brick does not divide is copied, and continued."""
+        self._boxes: list[tuple[range, Tensor, Tensor | None]] = []
+        first = 0
+        for piece in part.pieces:
+            history = _by_brick(piece.history, brick)
+            numbers = range(first, first + math.prod(history.shape[:3]))
+            self._boxes.append(
+                (numbers, history, None if piece.target is None else _by_brick(piece.target[None], brick))
+            )
+            first = numbers.stop
+
+    def copy(self, into: Tensor, bricks: Tensor, frames: range) -> None:
+        """Copy frames of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``; the target comes after those of the history."""
+        start = 0
+        for numbers, history, target in self._boxes:
+            inside = bricks[(bricks >= numbers.start) & (bricks < numbers.stop)] - numbers.start
+            num_frames = history.shape[3]
+            of_history = slice(frames.start, min(frames.stop, num_frames))
+            for some in inside.split(max(AT_ONCE // into[0].numel(), 1)) if len(inside) else ():
+                place = torch.unravel_index(some, history.shape[:3])
+                rows = into[start : start + len(some)]
+                rows[:, : of_history.stop - of_history.start] = history[*place, of_history]
+                if frames.stop > num_frames and target is not None:
+                    rows[:, -1:] = target[*place]
+                start += len(some)
+
+
+def _by_brick(frames: Tensor, brick: Patch) -> Tensor:
+    """See frames ``(t, f, z, y, x)`` by their bricks, ``(Z, Y, X, t, f, z, y, x)``."""
+    covered = [-(-size // cells) * cells for size, cells in zip(frames.shape[2:], brick[1:], strict=True)]
+    # Where the domain goes on at its other side, these cells have been read.
+    frames = extend(frames, covered, (False, False, False))
+    z, y, x = brick[1:]
+    return rearrange(frames, "t f (Z z) (Y y) (X x) -> Z Y X t f z y x", z=z, y=y, x=x)
 
 
 @dataclass(frozen=True)
@@ -96,41 +123,106 @@ def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange
     ]
 
 
+@dataclass(frozen=True)
+class Moved:
+    """The bricks of a batch that have come to the rank that needs them, in the order of its `Needs`.
+
+    Attributes:
+        history: ``(k, t, f, z, y, x)``, the histories of the bricks in which it has tokens.
+        target: ``(k, f, z, y, x)``, their targets, if there are any.
+        recent: ``(m, t, f, z, y, x)``, the last frames of those around what it predicts.
+    """
+
+    history: Tensor
+    target: Tensor | None
+    recent: Tensor
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """Bricks of one batch that go from one rank to another.
+
+    Attributes:
+        batch: the batch.
+        bricks: ``(k,)``, counted from the sender's first one.
+        frames: frames of them, see `BricksRead.copy`.
+        shape: shape ``k t f z y x`` of the values.
+    """
+
+    batch: int
+    bricks: Tensor
+    frames: range
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
 def swapped(
     parts: Sequence[BatchPart], needs: Sequence[Sequence[Needs]], sharing: Sharing, me: int, exchange: Exchange
-) -> list[tuple[Tensor, Tensor]]:
-    """Move bricks to where they are needed.
-
-    Returns:
-        Bricks ``(k, t, f, z, y, x)``, see `bricks_read`, in which this rank has tokens, and the last frames
-        ``(m, t, f, z, y, x)`` of those around what it predicts, for each batch; in the order of `Needs`.
-    """
-    own = [bricks_read(part, sharing.brick) for part in parts]
-
-    def wanted(sender: int, receiver: int) -> Iterator[tuple[int, Tensor, slice]]:
-        """Bricks that go from one rank to another: batch, bricks, and frames of them."""
-        for batch, (bricks, need) in enumerate(zip(own, needs[receiver], strict=True)):
-            num_frames = parts[batch].samples.window[0]
-            yield batch, sharing.within(batch, sender, need.whole), slice(0, bricks.shape[1])
-            yield batch, sharing.within(batch, sender, need.recent), slice(max(num_frames - NUM_RECENT, 0), num_frames)
-
-    leaving, send = [], []
-    for receiver in range(len(needs)):
-        of_rank = [
-            own[batch][bricks - sharing.bounds[batch][me], frames].flatten()
-            for batch, bricks, frames in wanted(me, receiver)
-        ]
-        send.append(sum(values.numel() for values in of_rank))
-        leaving += of_rank
-    shapes = [
-        (len(bricks), frames.stop - frames.start, *own[batch].shape[2:])
-        for sender in range(len(needs))
-        for batch, bricks, frames in wanted(sender, me)
+) -> list[Moved]:
+    """Move bricks to where they are needed, in one exchange; those that stay are copied once and do not take part."""
+    own, ranks = [BricksRead(part, sharing.brick) for part in parts], range(len(needs))
+    samples = [(part.samples, part.has_target) for part in parts]
+    leaving = [_parcels(samples, needs[rank], sharing, me) if rank != me else [] for rank in ranks]
+    coming = [_parcels(samples, needs[me], sharing, rank) for rank in ranks]
+    send = [sum(parcel.size for parcel in of_rank) for of_rank in leaving]
+    receive = [sum(parcel.size for parcel in of_rank) * (rank != me) for rank, of_rank in enumerate(coming)]
+    came = exchange.swap(_packed(own, leaving, parts[0].samples.dtype), send, receive)
+    by_rank: list[list[Tensor | None]] = [
+        [None] * len(parcels) if rank == me else list(values.split([parcel.size for parcel in parcels]))
+        for rank, (parcels, values) in enumerate(zip(coming, came.split(receive), strict=True))
     ]
-    sizes = [math.prod(shape) for shape in shapes]
-    kinds = 2 * len(own)  # from each rank
-    receive = [sum(sizes[first : first + kinds]) for first in range(0, len(sizes), kinds)]
-    values = exchange.swap(torch.cat(leaving), send, receive).split(sizes)
-    rows = [part.view(shape) for part, shape in zip(values, shapes, strict=True)]
-    joined = [torch.cat(rows[kind::kinds]) for kind in range(kinds)]
-    return list(zip(joined[::2], joined[1::2], strict=True))
+    found = []
+    for batch, ((about, has_target), bricks) in enumerate(zip(samples, own, strict=True)):
+        whole, recent = (
+            [(of_rank[number], values[number]) for of_rank, values in zip(coming, by_rank, strict=True)]
+            for number in (2 * batch, 2 * batch + 1)
+        )
+        num_frames = about.window[0]
+        found.append(
+            Moved(
+                _joined(whole, range(num_frames), bricks, came),
+                _joined(whole, range(num_frames, num_frames + 1), bricks, came)[:, 0] if has_target else None,
+                _joined(recent, recent[0][0].frames, bricks, came),
+            )
+        )
+    return found
+
+
+def _parcels(
+    samples: Sequence[tuple[Samples, bool]], needs: Sequence[Needs], sharing: Sharing, sender: int
+) -> list[_Parcel]:
+    """Return what a rank sends to one with these needs: of each batch whole bricks, then last frames."""
+    found = []
+    for batch, ((about, has_target), need) in enumerate(zip(samples, needs, strict=True)):
+        frames = range(about.window[0])
+        for bricks, of_bricks in ((need.whole, range(len(frames) + has_target)), (need.recent, frames[-NUM_RECENT:])):
+            of_sender = sharing.within(batch, sender, bricks) - sharing.bounds[batch][sender]
+            shape = (len(of_sender), len(of_bricks), len(about.fields), *sharing.brick[1:])
+            found.append(_Parcel(batch, of_sender, of_bricks, shape))
+    return found
+
+
+def _packed(own: Sequence[BricksRead], leaving: Sequence[Sequence[_Parcel]], dtype: torch.dtype) -> Tensor:
+    """Return what leaves this rank, rank after rank."""
+    parcels = [parcel for of_rank in leaving for parcel in of_rank]
+    values = torch.empty(sum(parcel.size for parcel in parcels), dtype=dtype)
+    for parcel, into in zip(parcels, values.split([parcel.size for parcel in parcels]), strict=True):
+        own[parcel.batch].copy(into.view(parcel.shape), parcel.bricks, parcel.frames)
+    return values
+
+
+def _joined(parcels: Sequence[tuple[_Parcel, Tensor | None]], frames: range, own: BricksRead, like: Tensor) -> Tensor:
+    """Return frames of the bricks from all ranks, whose values have come, or are this rank's ``own``."""
+    lengths = [len(parcel.bricks) for parcel, _ in parcels]
+    found = like.new_empty(sum(lengths), len(frames), *parcels[0][0].shape[2:])
+    for (parcel, values), into in zip(parcels, found.split(lengths), strict=True):
+        if values is None:
+            own.copy(into, parcel.bricks, frames)
+        else:
+            first = parcel.frames.start
+            into.copy_(values.view(parcel.shape)[:, frames.start - first : frames.stop - first])
+    return found

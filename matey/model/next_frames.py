@@ -121,7 +121,7 @@ def _bricks_of(row: Tensor, values: Tensor, tiles: Tiles, brick: Patch, first: i
 
 
 def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor]:
-    """Undo `matey.model.moving.bricks_read` for one frame ``(k, f, z, y, x)``."""
+    """Undo `matey.model.moving.BricksRead` for one frame ``(k, f, z, y, x)``."""
     first = 0
     for piece in part.pieces:
         cells = piece.history.shape[2:]

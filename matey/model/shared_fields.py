@@ -19,15 +19,16 @@ from torch import Tensor
 
 from matey.model.configuration import MateyConfig
 from matey.model.ladder import Ladder
-from matey.model.moving import needs_of, swapped
+from matey.model.moving import AT_ONCE, Moved, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
-from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
+from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick, width_of_criteria
+from matey.tokens.normalisation import Normalisation
 from matey.tokens.parts import Around, BrickShare, Sharing
 from matey.tokens.patches import Patch
-from matey.tokens.refinement import from_all_patches, is_of_patches, of_each_patch, split_by
+from matey.tokens.refinement import is_of_patches
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
 from matey.tokens.tokenize import check_samples, lay_out
@@ -45,11 +46,12 @@ def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
 
 
 @torch.no_grad()
-def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
+def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
     """Prepare a micro-batch for one rank from the parts that the ranks have read; all of them call together.
 
     Args:
-        parts: this rank's part of each batch, of the boxes that `matey.tokens.parts.BrickShare` says.
+        parts: this rank's part of each batch, of the boxes that `matey.tokens.parts.BrickShare` says. The list is emptied
+            once the values are where they are needed, so that they do not lie in memory twice.
         config: the configuration of the model; the criterion of the refinement has to look at one patch alone.
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
@@ -60,7 +62,9 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
     samples = [part.samples for part in parts]
     check_samples(samples, config.patches, config.refinement)
     sharing = Sharing.share_out(samples, config.patches[0], ranks.size)
-    pieces = [[_inside(piece, part.samples) for piece in part.pieces] for part in parts]
+    pieces = [
+        [each for piece in part.pieces for each in _in_slabs(piece, part.samples, sharing.brick)] for part in parts
+    ]
     normalisations = _statistics(samples, pieces, sharing, exchange)
     refined = _refinement(samples, pieces, normalisations, sharing, config, exchange)
     token_batch = lay_out(samples, normalisations, refined, config.patches, config.refinement)
@@ -68,25 +72,35 @@ def prepare_parts(parts: Sequence[BatchPart], config: MateyConfig, ranks: RankGr
     regions = [_regions(batch, plan, number, config) for number, batch in enumerate(samples)]
     needs = needs_of(token_batch, regions, sharing, config, ranks, exchange)
     moved = swapped(parts, needs, sharing, ranks.place, exchange)
+    del pieces
+    parts.clear()
     seen = []
-    for number, (bricks, recent) in enumerate(moved):
-        need, grid, about = needs[ranks.place][number], sharing.grids[number], (samples[number], normalisations[number])
+    for number, (need, grid) in enumerate(zip(needs[ranks.place], sharing.grids, strict=True)):
+        own, about = moved.pop(0), (samples[number], normalisations[number])
         around = _around(
-            (_recent(recent, need.recent, region, grid, *about) for region in regions[number]),
+            (_recent(own.recent, need.recent, region, grid, *about) for region in regions[number]),
             plan,
             number,
             config,
             about[1],
         )
-        whole, held = (need.whole, math.prod(grid[1:]), about[1]), plan.decoding.held[number]
-        seen.append(_seen(bricks, around, *whole, held, config.patches[0], samples[number].window[0]))
+        of_samples = about[1].of(need.whole // math.prod(grid[1:]))
+        seen.append(_seen(own, around, need.whole, of_samples, plan.decoding.held[number], config.patches[0]))
     return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
 
 
-def _inside(piece: Piece, samples: Samples) -> tuple[int, Tensor]:
-    """Return the sample of a piece and its history ``(1, t, f, z, y, x)``, without what lies beyond the domain."""
+def _in_slabs(piece: Piece, samples: Samples, brick: Patch) -> Iterator[tuple[int, Tensor]]:
+    """Yield the sample of a piece and its history ``(1, t, f, z, y, x)`` in slabs, without what lies beyond the domain.
+
+    They hold the bricks in their order, and few enough that what is made of them on the way is small.
+    """
     z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
-    return piece.sample, piece.history[None, ..., :z, :y, :x]
+    inside = piece.history[None, ..., :z, :y, :x]
+    layers = max(AT_ONCE // inside[:, :, :, : brick[1]].numel(), 1) * brick[1]
+    for slab in inside.split(layers, dim=3):
+        rows = max(AT_ONCE // slab[..., : brick[2], :].numel(), 1) * brick[2]
+        for part in slab.split(rows, dim=4):
+            yield piece.sample, part
 
 
 def _statistics(
@@ -95,16 +109,10 @@ def _statistics(
     sharing: Sharing,
     exchange: Exchange,
 ) -> list[Normalisation]:
-    rows = [
-        [rearrange(patch_sums(history, sharing.brick), "1 s f Z Y X -> (Z Y X) (s f)") for _, history in of_batch]
-        for of_batch in pieces
-    ]
+    rows = [[sums_by_brick(history, sharing.brick) for _, history in of_batch] for of_batch in pieces]
     gathered = _gathered(rows, [3 * len(batch.fields) for batch in samples], samples[0].dtype, sharing, exchange)
-    found = []
-    for batch, (number, Z, Y, X), sums in zip(samples, sharing.grids, gathered, strict=True):
-        of_batch = rearrange(sums, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
-        found.append(normalisation_from(of_batch, batch.window[0], batch.window[1:], sharing.brick))
-    return found
+    batches = zip(gathered, samples, sharing.grids, strict=True)
+    return [statistics_from(*of_batch, sharing.brick) for of_batch in batches]
 
 
 def _refinement(
@@ -116,39 +124,16 @@ def _refinement(
     exchange: Exchange,
 ) -> list[list[Tensor]]:
     """Decide which patches are split, by the criteria of all ranks' patches."""
-    patches, refinement = config.patches, config.refinement
-    if len(patches) == 1:
+    how = config.patches, config.refinement
+    if len(config.patches) == 1:
         return [[] for _ in samples]
-    ratios = [
-        [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)] for patch in patches[:-1]
+    rows = [
+        [criteria_by_brick(history, normalisation.of([sample]), *how) for sample, history in of_batch]
+        for of_batch, normalisation in zip(pieces, normalisations, strict=True)
     ]
-    rows = []
-    for of_batch, normalisation in zip(pieces, normalisations, strict=True):
-        of_pieces = []
-        for sample, history in of_batch:
-            is_raw = refinement.values == "raw"
-            values = history if is_raw else _of_samples(normalisation, [sample]).apply(history)
-            levels = [
-                rearrange(criterion, "1 (Z z) (Y y) (X x) -> (Z Y X) (z y x)", z=z, y=y, x=x)
-                for criterion, (z, y, x) in zip(of_each_patch(values, patches, refinement), ratios, strict=True)
-            ]
-            of_pieces.append(torch.cat(levels, dim=1))
-        rows.append(of_pieces)
-    widths = [z * y * x for z, y, x in ratios]
-    refined = []
-    gathered = _gathered(rows, [sum(widths)] * len(samples), samples[0].dtype, sharing, exchange)
-    for batch, (number, Z, Y, X), of_all in zip(samples, sharing.grids, gathered, strict=True):
-        criteria = [
-            rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
-            for values, (z, y, x) in zip(of_all.split(widths, dim=1), ratios, strict=True)
-        ]
-        criteria = from_all_patches(criteria, batch.window, patches, refinement)
-        refined.append(split_by(criteria, batch.window, patches, refinement))
-    return refined
-
-
-def _of_samples(normalisation: Normalisation, chosen: Sequence[int] | Tensor | slice) -> Normalisation:
-    return Normalisation(normalisation.mean[chosen], normalisation.std[chosen], normalisation.change[chosen])
+    widths = [width_of_criteria(config.patches)] * len(samples)
+    gathered = _gathered(rows, widths, samples[0].dtype, sharing, exchange)
+    return [refined_from(*of_batch, *how) for of_batch in zip(gathered, samples, sharing.grids, strict=True)]
 
 
 def _gathered(
@@ -193,35 +178,29 @@ def _around(
 
 
 def _seen(
-    bricks: Tensor,
-    around: Surroundings,
-    of_tokens: Tensor,
-    bricks_of_sample: int,
-    normalisation: Normalisation,
-    tiles: Tiles,
-    brick: Patch,
-    num_frames: int,
+    moved: Moved, around: Surroundings, of_tokens: Tensor, normalisation: Normalisation, tiles: Tiles, brick: Patch
 ) -> Seen:
-    """Return what this rank sees of a batch.
+    """Return what this rank sees of a batch; the history is normalised where it lies.
 
     Args:
-        bricks: ``(k, t, f, z, y, x)``, the bricks in which it has tokens, a target as their last frame.
+        moved: the bricks in which it has tokens.
         around: the last frames around what it predicts.
         of_tokens: numbers ``(k,)`` of these bricks.
-        bricks_of_sample: number of bricks of a sample.
-        normalisation: statistics of the batch.
+        normalisation: statistics of the sample of each of them.
         tiles: tiles that hold own cells.
         brick: the coarsest patch.
-        num_frames: number of frames of a history.
     """
     ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
     places = torch.unravel_index(tiles.row, tiles.grid)[1:]
+    inside = [place % r for place, r in zip(places, ratio, strict=True)]
+    of_tile = torch.searchsorted(of_tokens, tiles.in_patches(brick))
     z, y, x = tiles.tile[1:]
-    by_tile = rearrange(bricks[:, num_frames - 1 :], "k t f (Z z) (Y y) (X x) -> k Z Y X t f z y x", z=z, y=y, x=x)
-    inside = (place % r for place, r in zip(places, ratio, strict=True))
-    base, *target = by_tile[torch.searchsorted(of_tokens, tiles.in_patches(brick)), *inside].unbind(1)
-    history = _of_samples(normalisation, of_tokens // bricks_of_sample).apply(bricks[:, :num_frames])
-    return Seen(history, around, base, target[0] if target else None)
+
+    def cut(frame: Tensor) -> Tensor:
+        return rearrange(frame, "k f (Z z) (Y y) (X x) -> k Z Y X f z y x", z=z, y=y, x=x)[of_tile, *inside]
+
+    base, target = cut(moved.history[:, -1]), None if moved.target is None else cut(moved.target)
+    return Seen(normalisation.apply_(moved.history), around, base, target)
 
 
 def _recent(
@@ -241,4 +220,4 @@ def _recent(
         start.append(first * cells)
         wraps.append(periodic and is_whole)
     held = slice(*region.samples)
-    return Region(_of_samples(normalisation, held).apply(fields), held, tuple(start), tuple(wraps))
+    return Region(normalisation.of(held).apply_(fields), held, tuple(start), tuple(wraps))

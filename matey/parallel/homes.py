@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,13 +50,26 @@ def _in_turns(counts: Tensor, lengths: Tensor, work: Tensor) -> Tensor:
     turns = turns.gather(1, homes[turns].argsort(dim=1, stable=True))  # if they can, they stay where they lie
     chosen = homes.index_copy(0, turns.flatten(), torch.arange(ways, device=homes.device).repeat(len(turns)))
     shares = torch.stack([lengths / lengths.sum(), work / work.sum()])
-    loads = shares[:, turns].sum(dim=1).T.tolist()
     last = order[first:]
-    for index, held, *share in zip(last.tolist(), counts[last].tolist(), *shares[:, last].tolist(), strict=True):
-        rank = min(range(ways), key=lambda rank: (max(loads[rank]), -held[rank]))  # noqa: B023 (called at once)
-        chosen[index] = rank
-        loads[rank] = [load + more for load, more in zip(loads[rank], share, strict=True)]
-    return chosen
+    loads, own = shares[:, turns].sum(dim=1).T.cpu().numpy(), shares[:, last].T.cpu().numpy()  # (ways, 2), (s, 2)
+    return chosen.index_copy(0, last, torch.from_numpy(dealt(loads, own, counts[last].cpu().numpy())).to(chosen))
+
+
+def dealt(loads: np.ndarray, shares: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Give each of some segments in turn to the rank that has least so far, and of several to the one that holds most of it.
+
+    Args:
+        loads: ``(ways, 2)``, shares of the tokens and of the work that each rank has.
+        shares: ``(s, 2)``, shares that come with each segment.
+        held: ``(s, ways)``, tokens of each segment that each rank holds.
+    """
+    homes, loads = np.empty(len(shares), dtype=np.int64), loads.copy()
+    largest = loads.max(axis=1)
+    for segment, (more, of_ranks) in enumerate(zip(shares, held, strict=True)):
+        rank = homes[segment] = np.where(largest == largest.min(), of_ranks, -1).argmax()
+        loads[rank] += more
+        largest[rank] = loads[rank].max()
+    return homes
 
 
 def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:

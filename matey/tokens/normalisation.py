@@ -41,6 +41,14 @@ class Normalisation:
         """Normalise ``(b, t, f, z, y, x)`` to zero mean and unit variance."""
         return (history - self.mean[:, None, :, None, None, None]) / self.std[:, None, :, None, None, None]
 
+    def apply_(self, history: Tensor) -> Tensor:
+        """Do as `apply` does, to the same last bit, in the memory of the history."""
+        return history.sub_(self.mean[:, None, :, None, None, None]).div_(self.std[:, None, :, None, None, None])
+
+    def of(self, samples: Sequence[int] | Tensor | slice) -> Normalisation:
+        """Return the statistics of some samples."""
+        return Normalisation(self.mean[samples], self.std[samples], self.change[samples])
+
 
 def normalisation_of(history: Tensor, patch: Patch | None = None) -> Normalisation:
     """Take the statistics of ``(b, t, f, z, y, x)`` over time and space, from sums over patches; by default all is one."""

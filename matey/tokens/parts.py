@@ -90,6 +90,15 @@ class BrickShare:
         ]
 
 
+def boxes_in_turn(samples: Samples, brick: Patch, most: int) -> Iterator[Box]:
+    """Yield boxes of at most so many bricks each, with all bricks of a batch in the order of their numbers."""
+    (grid,) = Sharing.share_out([samples], brick, 1).grids
+    for first in range(0, math.prod(grid), most):
+        for samples_of_box, *box in _boxes(first, min(first + most, math.prod(grid)), grid):
+            for sample in range(samples_of_box.start, samples_of_box.stop):
+                yield sample, _cells(box, samples, brick)
+
+
 def _boxes(first: int, end: int, shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Cut the numbers from ``first`` to ``end`` of a grid into boxes, each of which holds consecutive numbers."""
     if first >= end:

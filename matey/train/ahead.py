@@ -11,10 +11,11 @@ nothing to copy, and without workers no core to spare: micro-batches are then ma
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import TypeVar, cast
 
 import torch
 
@@ -58,7 +59,7 @@ class MakeReady:
         config: the configuration of the model.
         ranks: the group of ranks that share the samples.
         settings: the section ``train`` of the run's settings.
-        is_packed: whether the tensors are to lie in one buffer, to be sent to another process or to a device.
+        is_packed: whether the tensors are to lie in one buffer, to be sent to another process.
     """
 
     config: MateyConfig
@@ -88,28 +89,34 @@ def together(
     for item in stream:
         ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
         if is_part(ready):
-            prepared = prepare_parts(ready, config, ranks, exchange)
-            yield packed(prepared) if isinstance(item, Packed) else prepared
+            del item  # what was read is let go of once it is prepared
+            yield prepare_parts(ready, config, ranks, exchange)
         else:
             yield cast(MicroBatch | Packed, item)
 
 
 def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Generator[MicroBatch, None, None]:
-    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU they have to be packed."""
+    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU each goes in one buffer."""
     if device.type == "cpu":
         yield from (item.unpacked() if isinstance(item, Packed) else item for item in stream)
         return
     copies = torch.cuda.Stream(device)
-    for item, copied in beside(_copied(stream, device, copies)):
+    # A new thread's GPU is the first one: it would take memory there for a context, for every rank of a node.
+    for item, copied in beside(_copied(stream, device, copies), begin=partial(torch.cuda.set_device, device)):
         torch.cuda.current_stream(device).wait_event(copied)
         # Its memory belongs to the stream of the copies, which must not use it again while the step does.
         item.buffer.record_stream(torch.cuda.current_stream(device))
         yield item.unpacked()
 
 
-def beside(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """Yield items, each of which is taken in a thread while the one before is in use; an error comes up in its turn."""
-    with ThreadPoolExecutor(1, "ahead") as thread:
+def beside(items: Iterator[Item], begin: Callable[[], None] | None = None) -> Generator[Item, None, None]:
+    """Yield items, each of which is taken in a thread while the one before is in use; an error comes up in its turn.
+
+    Args:
+        items: the items.
+        begin: function that the thread calls before it takes the first one.
+    """
+    with ThreadPoolExecutor(1, "ahead", initializer=begin) as thread:
         coming = thread.submit(next, items, _END)
         while (item := coming.result()) is not _END:
             coming = thread.submit(next, items, _END)
@@ -117,9 +124,10 @@ def beside(items: Iterator[Item]) -> Generator[Item, None, None]:
 
 
 def _copied(
-    stream: Iterator[Any], device: torch.device, copies: torch.cuda.Stream
+    stream: Iterator[MicroBatch | Packed], device: torch.device, copies: torch.cuda.Stream
 ) -> Iterator[tuple[Packed, torch.cuda.Event]]:
-    for item in stream:
+    for ready in stream:
+        item = ready if isinstance(ready, Packed) else packed(ready)
         with torch.cuda.stream(copies):
             moved = replace(item, buffer=item.buffer.pin_memory().to(device, non_blocking=True))
         yield moved, copies.record_event()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from matey.config import RunConfig
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import TrajectorySet
-from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.parallel.muon import matrices_of_blocks
 from matey.parallel.sequence import HeadsPlan, TokensPlan
 from matey.parallel.topology import Topology
+from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import padding_note
-from matey.tokens.tokenize import tokenize
 from matey.train.memory import activation_bytes
 from matey.train.run_data import RunData
 
@@ -82,9 +81,8 @@ def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
                 yield f"{data.system}: {note}"
 
 
-def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, batches: Sequence[FieldBatch]) -> str:
+def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layout: TokenLayout) -> str:
     """Return lines on the tokens of one micro-batch, the activations of a rank, and the plan of each attention of a block."""
-    layout = tokenize(batches, model.config.patches, model.config.refinement).layout
     counts = layout.level.bincount(minlength=len(model.config.patches)).tolist()
     by_level = ", ".join(f"{count} of {list(p)}" for count, p in zip(counts, model.config.patches, strict=True))
     share = -(-layout.num_tokens // topology.sequence_parallel_size)

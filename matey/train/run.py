@@ -26,7 +26,6 @@ from matey.parallel.package import Engine
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.tokens.tokenize import tokenize
 from matey.train.ahead import MakeReady, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
@@ -36,7 +35,8 @@ from matey.train.loop import Progress, train
 from matey.train.memory import group_size
 from matey.train.network import check_attention
 from matey.train.resume import RunError
-from matey.train.run_data import RunData, loss_scales, sample_of, validation_windows
+from matey.train.run_data import RunData, loss_scales, validation_windows
+from matey.train.sample_layout import layout_of
 from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate
@@ -77,7 +77,7 @@ def train_run(
     notes = (*data.notes, *notes)
     if only_describe:
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
-        say(describe_tokens(run, model, topology, sample_of(run, data)))
+        say(describe_tokens(run, model, topology, layout_of(run, data, model.config)))
         return True
     folder = RunFolder(run.output.dir)
     with folder.in_use():
@@ -110,7 +110,7 @@ def _train_in(
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
         return True
-    is_packed, ranks = run.data.workers > 0 or engine.device.type != "cpu", model.sequence_group.ranks
+    ranks = model.sequence_group.ranks
     read = micro_batches(
         data.mixture,
         progress.step,
@@ -125,7 +125,7 @@ def _train_in(
         further=partial(num_rolled, settings=run.train),
         # All ranks have to find a window that is to be replaced.
         share=None if run.data.bad_values == "skip" else share_of(model.config, ranks),
-        finish=MakeReady(model.config, ranks, run.train, is_packed),
+        finish=MakeReady(model.config, ranks, run.train, is_packed=run.data.workers > 0),
     )
     # Ahead of a step ranks tell each other in a group of its own: they validate at the same time.
     prepared = together(read, model.config, ranks, HostExchange(topology.sequence_groups()))
@@ -219,11 +219,6 @@ def _holds(path: Path, text: str) -> bool:
         return False
 
 
-def _num_tokens(run: RunConfig, data: RunData, config: MateyConfig, step: int) -> int:
-    """Return the number of tokens of a micro-batch of a step."""
-    return tokenize(sample_of(run, data, step), config.patches, config.refinement).layout.num_tokens
-
-
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     if progress.has_stopped_early(run.train):
         return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
@@ -239,7 +234,7 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
     """
 
     def most_tokens() -> int:
-        return max(shared_out(partial(_num_tokens, run, data, config), range(AUTO_DRAWS)))
+        return max(layout_of(run, data, config, step).num_tokens for step in range(AUTO_DRAWS))
 
     size = group_size(run, config, most_tokens, value_bytes, world_size())
     try:

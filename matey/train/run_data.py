@@ -14,18 +14,17 @@ from matey.data import open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.index import Index
 from matey.data.mixture import Mixture
-from matey.data.reading import read_windows, sound_windows
+from matey.data.reading import sound_windows
 from matey.data.split_record import SplitRecord
 from matey.data.splits import Split
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, spread_windows
-from matey.fields import FieldBatch
 from matey.parallel.agreement import code_fingerprint
 from matey.parallel.collectives import done_by_rank_zero, rank, shared_out
 from matey.train.loss import LossScale
 from matey.train.losses import Loss
+from matey.train.persistence import persistence_by_system
 from matey.train.run_split import split_run
-from matey.train.validation import persistence_by_system
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,6 @@ def open_data(run: RunConfig) -> RunData:
         run.data.temperature,
     )
     return RunData(sets, splits, others, mixture, record, index, notes)
-
-
-def sample_of(run: RunConfig, data: RunData, step: int = 0) -> list[FieldBatch]:
-    """Read a micro-batch of a step, the same on every rank."""
-    return read_windows(data.mixture.sets, data.mixture.global_batch(step, run.train.micro_batch), run.data.history)
 
 
 def validation_windows(run: RunConfig, data: RunData) -> list[Window]:

@@ -98,7 +98,7 @@ def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: in
     engine.eval()
     for step in range(num_steps):
         known = [part.without_targets() for part in parts]
-        prepared = prepare_parts(known, config, group.ranks, group.exchange).at_lead(1).to(engine.device)
+        prepared = prepare_parts([*known], config, group.ranks, group.exchange).at_lead(1).to(engine.device)
         frames = predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
         parts = [
             replace(part, pieces=tuple(_later(*each, of_batch, step) for each in zip(part.pieces, found, strict=True)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -15,12 +14,11 @@ from matey.data.windows import Window
 from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare
 from matey.model.shared_fields import prepare_parts, share_of
-from matey.parallel.collectives import on_any_rank, shared_out
+from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
 from matey.train.loss import errors_of
-from matey.train.losses import Loss
 from matey.train.tally import Tally
 
 
@@ -102,31 +100,3 @@ def set_names(sets: Sequence[TrajectorySet]) -> list[str]:
         more = f" ({number}: {data.sources[0].parent})" if data.system in names else ""
         names.append(data.system + more)
     return names
-
-
-def persistence_by_system(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
-) -> dict[str, dict[int, float]]:
-    """Return persistence's mean error on the windows of each system and lead.
-
-    Windows are shared out over the ranks; of each, the last frame of the history and the target are read.
-    """
-    pairs = [replace(window, start=window.start + history - 1) for window in windows]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
-    try:
-        found = shared_out(lambda pair: _persistence(sets, pair, loss), pairs)
-    finally:
-        torch.set_num_threads(threads)
-    errors: dict[str, dict[int, list[float]]] = {}
-    for window, error in zip(windows, found, strict=True):
-        errors.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(error)
-    return {
-        system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
-        for system, of_system in errors.items()
-    }
-
-
-def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
-    (batch,) = read_windows(sets, [pair], num_frames=1)
-    return loss.of_frame(batch.last, batch).mean().item()

@@ -25,6 +25,14 @@ WAIT = {
     "unique": lambda x: x.unique(),
     "repeats": lambda x: x.repeat_interleave(x.long()),
     "list of numbers": lambda x: x * torch.tensor([1.0, 2, 3, 4, 5, 6]),
+    "main memory": lambda x: x.to("cpu"),
+    "like one of the host": lambda x: x.to(torch.zeros(1)),
+    "into the host's": lambda x: torch.empty(6).copy_(x),
+    "assigned to the host's": lambda x: torch.zeros(8)[:6].__setitem__(slice(6), x),
+    "the host's": lambda x: torch.arange(6.0).to(x.device),
+    "the host's, like another": lambda x: torch.arange(6.0).to(x),
+    "the host's into its own": lambda x: x.clone().copy_(torch.arange(6.0)),
+    "number made there": lambda x: torch.tensor(1.0, device=x.device),
     "unravelled": lambda x: torch.unravel_index(x.long(), (2, 3)),
 }
 
@@ -35,6 +43,11 @@ GO_ON = {
     "masks": lambda x: x.where(x > 2, 0).masked_fill(x > 3, 1),
     "made there": lambda x: x + torch.arange(6, device=x.device),
     "of the host": lambda x: torch.arange(6).nonzero().tolist(),
+    "within the host": lambda x: torch.empty(6).copy_(torch.arange(6.0).to("cpu")),
+    "within the device": lambda x: torch.empty(6, device=x.device).copy_(x.to(x.device)),
+    "within the device, like another": lambda x: x.clone().to(x).copy_(x),
+    "later": lambda x: torch.empty(6).copy_(x, non_blocking=True).tolist(),
+    "type": lambda x: x.to(torch.float64),
     "read later": lambda x: Late(x.sum()).read(),
     "sent": lambda x: sent([1.0, 2.0], x.device),
 }

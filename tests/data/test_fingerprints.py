@@ -1,5 +1,8 @@
 """Fingerprints: what of a set is read for them, and what has none."""
 
+import hashlib
+import math
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from matey.data import fingerprints as reading
 from matey.data import open_dataset
 from matey.data.fingerprints import fingerprints
+from matey.data.trajectories import TrajectorySet
 from tests.support.small_files import write_swe
 
 
@@ -32,3 +36,49 @@ def test_trajectories_that_part_after_two_frames_have_one_fingerprint(folder):
         file["0002/data"][:1] = file["0000/data"][:1]
     prints = fingerprints(open_dataset(folder), range(3))
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_of_frames_that_are_too_large_boxes_are_read(monkeypatch):
+    monkeypatch.setattr(reading, "MOST_BYTES", 2 * 4 * 2 * 32 * 8 * 8 - 1)
+    monkeypatch.setattr(reading, "OF_LARGE_FRAMES", 2 * 4 * 2 * 4 * 8 * 8)  # four layers
+    monkeypatch.setattr(reading, "MOST_BOXES", 2)
+    values = np.random.default_rng(0).random((4, 3, 32, 8, 8), dtype=np.float32)
+    values[1] = values[0]
+    values[1, :, 3:7] += 1  # no box reaches it
+    values[2] = values[0]
+    values[2, 1, 24, 7, 7] += 1
+    values[3] = values[0]
+    values[3, 0, 0, 0, 0] = np.nan
+    data = TrajectorySet.from_arrays(
+        "gas", {"density": values, "pressure": -values}, spacing=(1, 1, 1), boundary=("open",) * 3
+    )
+    most, read = 0, data.read
+
+    def counted(*args):
+        nonlocal most
+        frames = read(*args)
+        most = max(most, frames.nbytes)
+        return frames
+
+    monkeypatch.setattr(data, "read", counted)
+    prints = fingerprints(data, range(4))
+    assert prints[0] == prints[1] == prints[3] != prints[2] and most == reading.OF_LARGE_FRAMES // 2
+
+
+def test_fingerprints_of_frames_that_fit_are_those_of_earlier_versions():
+    values = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(1, 2, 3, 4, 5)
+    data = TrajectorySet.from_arrays("gas", {"b": values, "a": -values}, spacing=(1, 1, 1), boundary=("open",) * 3)
+    digest = hashlib.blake2b(b"(3, 4, 5)", digest_size=8)
+    for name, each in (("a", -values), ("b", values)):
+        digest.update(name.encode())
+        digest.update(each.tobytes())
+    assert fingerprints(data, [0]) == {0: digest.hexdigest()}
+
+
+@pytest.mark.parametrize("grid", [(2048, 2048, 2048), (1, 70000, 70000), (4, 4, 2**28), (1, 1, 2**29), (9, 2**20, 3)])
+def test_boxes_lie_in_the_grid_and_hold_no_more_than_they_may(grid):
+    boxes, most = list(reading.spread_boxes(grid, 2**22)), 0
+    ends = [(side.start, side.stop) for box in boxes for side in box]
+    assert all(0 <= first < end <= size for (first, end), size in zip(ends, grid * len(boxes), strict=True))
+    most = sum(math.prod(side.stop - side.start for side in box) for box in boxes)
+    assert 2**21 < most <= 2**22 and len(boxes) <= reading.MOST_BOXES

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import weakref
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -123,6 +124,27 @@ def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture):
             )  # all its threads have ended, and the signal was sent
             saved = True
     assert saved
+
+
+def test_a_handler_of_a_program_around_python_is_left_where_it_is(monkeypatch):
+    """For a handler that Python has not set, `signal` has None, and takes none."""
+    own = signal.getsignal(signal.SIGCHLD)
+    set_handler = signal.signal
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: set_handler(number, handler) and None)
+    with ends_of_workers_heard_later():
+        pass
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGCHLD) is own
+
+
+def test_what_was_read_belongs_to_who_took_it(mixture):
+    stream = micro_batches(
+        mixture, 0, 2, 1, 1, rank=0, num_ranks=1, finish=lambda number, batches: set(map(id, batches))
+    )
+    taken = weakref.ref(next(stream))
+    gc.collect()
+    assert taken() is None
 
 
 def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_water_file):

@@ -3,12 +3,13 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 
 from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
-from matey.parallel.homes import homes_of_segments
+from matey.parallel.homes import dealt, homes_of_segments
 from matey.parallel.sequence import SequenceRanks, heads_plan_moves, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
@@ -137,3 +138,15 @@ def test_segments_are_dealt_out_evenly_wherever_they_lie(ways):
     homes = homes_of_segments(number, torch.zeros_like(number), ways)  # the first rank has all
     shares = torch.zeros(ways).index_add(0, homes, lengths.float())
     assert shares.max() - shares.min() <= lengths.max()
+
+
+def test_segments_go_one_by_one_to_the_rank_that_has_least_and_of_several_to_their_own():
+    random = np.random.default_rng(0)
+    for ways, most in ((2, 3), (5, 2), (8, 40)):
+        shares, loads = random.integers(1, most, (60, 2)) / 64, random.integers(0, 2, (ways, 2)) / 64
+        held, of_ranks, expected = random.integers(0, 3, (60, ways)), loads.tolist(), []
+        for more, of_segment in zip(shares.tolist(), held.tolist(), strict=True):
+            rank = min(range(ways), key=lambda r: (max(of_ranks[r]), -of_segment[r]))  # noqa: B023 (called at once)
+            of_ranks[rank] = [load + each for load, each in zip(of_ranks[rank], more, strict=True)]
+            expected.append(rank)
+        assert dealt(loads, shares, held).tolist() == expected

@@ -1,6 +1,7 @@
 """Micro-batches that are ready when a step asks for them."""
 
 import threading
+import weakref
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from matey.model.sequence_group import RankGroup
 from matey.nested import Packed, tensors_in
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from matey.train.ahead import AsRead, MakeReady, beside, on_device
+from matey.tokens.parts import BrickShare
+from matey.train.ahead import AsRead, MakeReady, beside, on_device, together
 from matey.train.unroll import num_rolled
 from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.parts import Group, parts_of
 
 DEVICE = torch.device("cpu")
 
@@ -66,6 +69,42 @@ def test_the_next_item_is_made_in_a_thread_while_one_is_in_use_and_no_more():
             assert begun[number + 1].wait(10)
         assert sum(event.is_set() for event in begun) <= number + 2
     assert list(taken) == []
+
+
+def test_the_thread_sets_itself_up_before_it_takes_anything():
+    done = []
+    taken = beside(iter([1, 2]), begin=lambda: done.append(threading.current_thread()))
+    assert next(taken) == 1 and len(done) == 1 and done[0] is not threading.main_thread()
+    assert list(taken) == [2] and len(done) == 1
+
+
+@torch.no_grad()
+def test_parts_from_a_worker_are_prepared_together_and_not_packed_again():
+    config, whole = make_model().config, batches()
+
+    def prepared(rank, exchange):
+        ranks = SequenceRanks(Topology(rank, 2, 2, 3))
+        make_ready = MakeReady(config, ranks, TrainSection(steps=1), is_packed=True)
+        sent = make_ready(0, parts_of(whole, BrickShare(config.patches[0], rank, 2)))
+        assert isinstance(sent, Packed)
+        (ready,) = together(iter([sent]), config, ranks, exchange)
+        return ready
+
+    assert all(isinstance(ready, Prepared) for ready in Group(2).run(prepared))
+
+
+def test_what_was_read_is_let_go_of_once_it_is_prepared():
+    config, whole, held = make_model().config, batches(), [None, None]
+
+    def prepared(rank, exchange):
+        parts = parts_of(whole, BrickShare(config.patches[0], rank, 2))
+        held[rank] = weakref.ref(parts[0])
+        stream = together(iter([parts]), config, SequenceRanks(Topology(rank, 2, 2, 3)), exchange)
+        del parts
+        ready = next(stream)
+        assert held[rank]() is None and len(ready.seen) == 2
+
+    Group(2).run(prepared)
 
 
 def test_an_error_of_the_next_item_comes_up_when_it_is_asked_for():

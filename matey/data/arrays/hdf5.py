@@ -11,7 +11,7 @@ import numpy as np
 from matey.data.arrays.packing import READ, packing_of
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
-from matey.data.hdf5 import claim_of, described_hdf5, is_hdf5, read_part
+from matey.data.hdf5 import claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
 from matey.data.signature import first_bytes
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -45,6 +45,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
             problem=_problem(item, path.parent),
             claimed=int(claimed),
             limit=2**63 if limit == math.inf else int(limit),
+            chunk=compressed_chunk(item),
         )
 
     def add_link(name: str, link: object) -> None:

@@ -31,6 +31,7 @@ class StoredArray:
         problem: why it has no values, empty if it has.
         claimed: bytes that its shape claims, or one of its chunks if that is larger.
         limit: bytes that its file can hold of it at the most.
+        chunk: shape of its chunks where these are read whole, as compressed ones; empty where any part is read by itself.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +44,7 @@ class StoredArray:
     problem: str = ""
     claimed: int = 0
     limit: int = 0
+    chunk: tuple[int, ...] = ()
 
     @property
     def is_link(self) -> bool:

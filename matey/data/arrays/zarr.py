@@ -76,6 +76,7 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         packing=packing_of(own | _missing(item, own), dtype),
         claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
         limit=most_held(held, is_compressed=bool(item.compressors)) if is_filled else 0,
+        chunk=tuple(item.chunks),
     )
 
 

@@ -1,0 +1,94 @@
+"""Reads boxes of cells of a trajectory, those that share chunks of a file in one go.
+
+Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from matey.data.trajectories import Cells, TrajectorySet
+
+MOST_AROUND = 2
+"""Cells of a box around others, over theirs, up to which it is read in their place."""
+
+
+def read_boxes(
+    source: TrajectorySet, trajectory: int, start: int, stop: int, boxes: Sequence[Cells]
+) -> list[np.ndarray]:
+    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`.
+
+    A chunk that a file only gives whole, as a compressed one, has to be unpacked for every read that meets it: boxes that share
+    some, and lie close to each other, are cut out of the box around them.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    found: list[np.ndarray] = []
+    for together in _sharing_chunks(boxes, source.chunk(trajectory)):
+        around = _around(together)
+        values = read_box(source, trajectory, start, stop, around)
+        if len(together) == 1:
+            found.append(values)
+            continue
+        for box in together:
+            inside = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
+            found.append(values[..., *inside].copy())  # a view would keep what lies between them
+    return found
+
+
+def read_box(
+    source: TrajectorySet, trajectory: int, start: int, stop: int, cells: tuple[slice, ...], axis: int = 0
+) -> np.ndarray:
+    """Read frames ``(t, f, z, y, x)`` of a box of cells that may go on at the other side of the domain, at both of its ends.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    if axis == len(cells):
+        z, y, x = cells
+        return source.read(trajectory, start, stop, (z, y, x))
+    side, length = cells[axis], source.trajectories[trajectory].grid[axis]
+    turns = range(side.start // length * length, side.stop, length)
+    spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
+    parts = [
+        read_box(source, trajectory, start, stop, (*cells[:axis], span, *cells[axis + 1 :]), axis + 1) for span in spans
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
+
+
+def _sharing_chunks(boxes: Sequence[Cells], chunk: Sequence[int] | None) -> Iterator[list[Cells]]:
+    """Yield boxes in their order, those together of which each shares a chunk with one before it and that lie close."""
+    together: list[Cells] = []
+    for box in boxes:
+        shares = chunk is not None and any(_share(box, other, chunk) for other in together)
+        if together and not (
+            shares and _number(_around([*together, box])) <= MOST_AROUND * sum(map(_number, (*together, box)))
+        ):
+            yield together
+            together = []
+        together.append(box)
+    if together:
+        yield together
+
+
+def _share(box: Cells, other: Cells, chunk: Sequence[int]) -> bool:
+    """Whether some chunk has cells of both boxes."""
+    return all(
+        one.start // size <= (two.stop - 1) // size and two.start // size <= (one.stop - 1) // size
+        for one, two, size in zip(box, other, chunk, strict=True)
+    )
+
+
+def _around(boxes: Sequence[Cells]) -> Cells:
+    z, y, x = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides)) for sides in zip(*boxes, strict=True)
+    )
+    return z, y, x
+
+
+def _number(box: Cells) -> int:
+    return math.prod(side.stop - side.start for side in box)

@@ -1,0 +1,68 @@
+"""Statistics and refinement of fields that are seen box by box, from rows of numbers of each brick, the coarsest patch.
+
+Whoever makes the rows, and of however large boxes, what follows from those of all bricks is the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.samples import Samples
+from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
+from matey.tokens.patches import Patch
+from matey.tokens.refinement import Refinement, from_all_patches, of_each_patch, split_by
+
+
+def sums_by_brick(history: Tensor, brick: Patch) -> Tensor:
+    """Return what the statistics are made of, a row for each brick ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
+    return rearrange(patch_sums(history, brick), "1 s f Z Y X -> (Z Y X) (s f)")
+
+
+def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], brick: Patch) -> Normalisation:
+    """Return the statistics of samples from the rows of all bricks of a grid ``b Z Y X``, see `sums_by_brick`."""
+    number, Z, Y, X = grid
+    sums = rearrange(rows, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
+    return normalisation_from(sums, samples.window[0], samples.window[1:], brick)
+
+
+def criteria_by_brick(
+    history: Tensor, normalisation: Normalisation, patches: Sequence[Patch], refinement: Refinement
+) -> Tensor:
+    """Return what decides over the patches in a brick, a row for each brick ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
+    values = history if refinement.values == "raw" else normalisation.apply(history)
+    levels = zip(of_each_patch(values, patches, refinement), _ratios(patches), strict=True)
+    rows = [
+        rearrange(criterion, "1 (Z z) (Y y) (X x) -> (Z Y X) (z y x)", z=z, y=y, x=x) for criterion, (z, y, x) in levels
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def width_of_criteria(patches: Sequence[Patch]) -> int:
+    """Return the number of patches of all levels but the finest in a brick, the length of a row of `criteria_by_brick`."""
+    return sum(z * y * x for z, y, x in _ratios(patches))
+
+
+def refined_from(
+    rows: Tensor, samples: Samples, grid: Sequence[int], patches: Sequence[Patch], refinement: Refinement
+) -> list[Tensor]:
+    """Decide which patches are split by the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
+    number, Z, Y, X = grid
+    ratios = list(_ratios(patches))
+    criteria = [
+        rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
+        for values, (z, y, x) in zip(rows.split([z * y * x for z, y, x in ratios], dim=1), ratios, strict=True)
+    ]
+    return split_by(
+        from_all_patches(criteria, samples.window, patches, refinement), samples.window, patches, refinement
+    )
+
+
+def _ratios(patches: Sequence[Patch]) -> Iterator[tuple[int, int, int]]:
+    """Yield how many patches of each level but the finest lie along ``z, y, x`` of a brick."""
+    for patch in patches[:-1]:
+        z, y, x = (coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True))
+        yield z, y, x

@@ -1,0 +1,77 @@
+"""The tokens of a micro-batch before there are sequence groups: of fields of any size, in boxes shared out over all ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from matey.config import RunConfig
+from matey.data.boxes import read_box
+from matey.data.reading import read_windows, samples_of_windows
+from matey.data.trajectories import TrajectorySet
+from matey.data.windows import Window, alike
+from matey.model.configuration import MateyConfig
+from matey.parallel.collectives import shared_out
+from matey.samples import Box, Samples
+from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick
+from matey.tokens.layout import TokenLayout, layout_tokens
+from matey.tokens.parts import Sharing, boxes_in_turn
+from matey.tokens.refinement import is_of_patches
+from matey.tokens.tokenize import check_samples, tokenize
+from matey.train.run_data import RunData
+
+AT_ONCE = 2**28
+"""Bytes of a history that a rank reads at once."""
+
+
+def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0) -> TokenLayout:
+    """Lay out a micro-batch of a step, the same on every rank; all must call.
+
+    Raises:
+        ValueError: see `matey.tokens.tokenize.tokenize`.
+        DataError: see ``TrajectorySet.read``.
+    """
+    sets, num_frames = data.mixture.sets, run.data.history
+    windows = data.mixture.global_batch(step, run.train.micro_batch)
+    if not is_of_patches(config.refinement):  # nobody knows what a package's criterion looks at
+        return tokenize(read_windows(sets, windows, num_frames), config.patches, config.refinement).layout
+    groups = alike(sets, windows)
+    samples = [samples_of_windows(sets, group, num_frames) for group in groups]
+    check_samples(samples, config.patches, config.refinement)
+    return layout_tokens(
+        [(batch.number, *batch.window) for batch in samples],
+        [_refined(sets, *of_batch, config) for of_batch in zip(groups, samples, strict=True)],
+        config.patches,
+        keep_parents=config.refinement.keep_parents,
+    )
+
+
+def _refined(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], samples: Samples, config: MateyConfig
+) -> list[Tensor]:
+    """Decide which patches of a batch are split; with one level of patches nothing is read."""
+    patches, brick = config.patches, config.patches[0]
+    if len(patches) == 1:
+        return []
+    (grid,) = Sharing.share_out([samples], brick, 1).grids
+    bytes_of_brick = 4 * samples.window[0] * len(samples.fields) * math.prod(brick[1:])
+    boxes = list(boxes_in_turn(samples, brick, max(AT_ONCE // bytes_of_brick, 1)))
+
+    def history_of(box: Box) -> Tensor:
+        sample, sides = box
+        inside = (slice(side.start, min(side.stop, size)) for side, size in zip(sides, samples.window[1:], strict=True))
+        window = windows[sample]
+        values = read_box(
+            sets[window.set_index], window.trajectory, window.start, window.start + samples.window[0], (*inside,)
+        )
+        return torch.from_numpy(values)[None]  # (1, t, f, z, y, x)
+
+    sums = shared_out(lambda box: sums_by_brick(history_of(box), brick), boxes)
+    normalisation = statistics_from(torch.cat(sums), samples, grid, brick)
+    rows = shared_out(
+        lambda box: criteria_by_brick(history_of(box), normalisation.of([box[0]]), patches, config.refinement), boxes
+    )
+    return refined_from(torch.cat(rows), samples, grid, patches, config.refinement)
