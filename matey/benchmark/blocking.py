@@ -38,6 +38,8 @@ FROM_DEVICE = frozenset((Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array
 LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor))
 """Functions that make a tensor of numbers in main memory."""
 
+_run_backward = torch.autograd._engine_run_backward
+
 ROOT = str(Path(matey.__file__).parent)
 
 
@@ -57,16 +59,23 @@ class BlockingCalls:
         self.hold(on_device)
         self._modes = _Dispatched(self), _Called(self)
 
+    def _heard_backward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        # PyTorch does not tell a mode of what a call that it has told it of does itself: of all hooks of a backward pass.
+        with self._modes[1]:
+            return _run_backward(*args, **kwargs)
+
     def __enter__(self) -> BlockingCalls:
         """Count from here on."""
         for mode in self._modes:
             mode.__enter__()
+        torch.autograd._engine_run_backward = self._heard_backward
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Count no more."""
+        torch.autograd._engine_run_backward = _run_backward
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, trace)
 
@@ -109,17 +118,20 @@ class BlockingCalls:
 
     def copied(self, into: Tensor, values: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
         """Copy values into a tensor; count it if it waits and only one of both is on a GPU."""
-        self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits)
+        is_assigned = values.ndim == 0 and not self.holds(values) and not _is_noted(self._literals, values)
+        self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits and not is_assigned)
         return call()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a GPU would hold a tensor."""
         return _is_noted(self._held, tensor)
 
-    def made_there(self, tensor: Tensor, *, waits: bool) -> None:
-        """Take a tensor that was made on the device as held; count it if it ``waits``, for numbers of the host."""
+    def made_there(self, tensor: Tensor, *, waits: bool) -> Tensor:
+        """Note a tensor that was made on the device; count it if it ``waits`` for numbers of the host, which are sent there."""
         self._cross(from_device=False, to_device=True, waits=waits)
+        self._literals.pop(tensor.untyped_storage()._cdata, None)
         self.hold([tensor])
+        return tensor
 
     def made(self, tensor: Tensor) -> Tensor:
         """Note a tensor made of numbers."""
@@ -148,7 +160,7 @@ class _Dispatched(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        if name == "lift_fresh":
+        if name == "lift_fresh" and args[0].ndim:  # a single number that is assigned becomes a tensor where it goes to
             return self._calls.made(func(*args, **kwargs))
         if name == "copy_":
             waits = not (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
@@ -179,12 +191,9 @@ class _Called(TorchFunctionMode):
             waits = not kwargs.get("non_blocking", False)
             return calls.moved(args[0], lambda: func(*args, **kwargs), to_device=to_device, waits=waits)
         result = func(*args, **kwargs)
-        is_there = isinstance(result, Tensor) and _is_device(kwargs.get("device"), caller)
-        if func in LITERALS and not is_there:
-            return calls.made(result)
-        if is_there:
-            calls.made_there(result, waits=func in LITERALS)
-        return result
+        if not isinstance(result, Tensor) or not _is_device(kwargs.get("device"), caller):
+            return calls.made(result) if func in LITERALS else result
+        return calls.made_there(result, waits=func in LITERALS)
 
 
 def _target_of(args: Iterable[Any], kwargs: dict[str, Any]) -> str | torch.device | Tensor | None:

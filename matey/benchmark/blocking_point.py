@@ -125,6 +125,8 @@ def _held_by(engine: Engine) -> Iterator[torch.Tensor]:
     for state in inner.state.values():
         # Adam's count of steps stays on the host.
         yield from (value for value in state.values() if isinstance(value, torch.Tensor) and value.ndim)
+    for value in vars(engine.optimizer).values():  # buckets and flat copies that DeepSpeed has made
+        yield from tensors_in(value)
 
 
 if __name__ == "__main__":

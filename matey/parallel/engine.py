@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,6 +61,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     else:
         config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
     groups = parameter_groups(model, train)
+    _mark_norms_on_the_device()
     with said_when_locked() if is_compiled else nullcontext(), _wandb_in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)
     if matrices:
@@ -82,6 +84,19 @@ def _check_offload(zero: DeepSpeedZeroConfig) -> None:
             "Adam (ratio, super_offload), and train.optimizer muon can step it on the device or in main memory; set device to "
             "'cpu' without these, or train.optimizer to adamw."
         )
+
+
+def _mark_norms_on_the_device() -> None:
+    """Let DeepSpeed mark norms that are not finite without a number from main memory, for which the host would wait."""
+    deepspeed()
+    for name in ("utils", "zero.stage_1_and_2", "zero.stage3"):
+        module: Any = import_module(f"deepspeed.runtime.{name}")
+        module.mask_nan_or_inf_with_val_inplace = mark_not_finite
+
+
+def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> None:
+    """Do in place what `deepspeed.runtime.utils.mask_nan_or_inf_with_val_inplace` does, which takes no heed of ``val`` either."""
+    norm.masked_fill_(~norm.isfinite(), -1.0)
 
 
 @contextmanager

@@ -14,6 +14,14 @@ from tests.support.programs import cases_of, start_ranks
 
 VALUES = torch.arange(6.0)
 
+
+def hooked(x, hook):
+    """Call a function in a backward pass."""
+    weight = x.clone().requires_grad_()
+    weight.register_hook(hook)
+    (2 * weight).sum().backward()
+
+
 WAIT = {
     "number": lambda x: x.sum().item(),
     "truth": lambda x: bool(x.any()),
@@ -25,6 +33,8 @@ WAIT = {
     "unique": lambda x: x.unique(),
     "repeats": lambda x: x.repeat_interleave(x.long()),
     "list of numbers": lambda x: x * torch.tensor([1.0, 2, 3, 4, 5, 6]),
+    "list, in a hook": lambda x: hooked(x, lambda gradient: gradient.tolist() and None),
+    "main memory, in a hook": lambda x: hooked(x, lambda gradient: gradient.to("cpu")),
     "main memory": lambda x: x.to("cpu"),
     "like one of the host": lambda x: x.to(torch.zeros(1)),
     "into the host's": lambda x: torch.empty(6).copy_(x),
@@ -32,6 +42,7 @@ WAIT = {
     "the host's": lambda x: torch.arange(6.0).to(x.device),
     "the host's, like another": lambda x: torch.arange(6.0).to(x),
     "the host's into its own": lambda x: x.clone().copy_(torch.arange(6.0)),
+    "number of the host": lambda x: x.clone().__setitem__(0, torch.tensor(1.0)),
     "number made there": lambda x: torch.tensor(1.0, device=x.device),
     "unravelled": lambda x: torch.unravel_index(x.long(), (2, 3)),
 }
@@ -47,6 +58,7 @@ GO_ON = {
     "within the device": lambda x: torch.empty(6, device=x.device).copy_(x.to(x.device)),
     "within the device, like another": lambda x: x.clone().to(x).copy_(x),
     "later": lambda x: torch.empty(6).copy_(x, non_blocking=True).tolist(),
+    "number assigned": lambda x: x.clone().__setitem__(0, 1.0),
     "type": lambda x: x.to(torch.float64),
     "read later": lambda x: Late(x.sum()).read(),
     "sent": lambda x: sent([1.0, 2.0], x.device),

@@ -1,10 +1,11 @@
 """What the engine is built from."""
 
 import pytest
+import torch
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
-from matey.parallel.engine import _wandb_in_a_sentence, build_engine, parameter_groups
+from matey.parallel.engine import _wandb_in_a_sentence, build_engine, mark_not_finite, parameter_groups
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
 
@@ -18,6 +19,12 @@ def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     plain_names = [names[id(parameter)] for parameter in plain["params"]]
     assert all(name.endswith("bias") or "norm" in name or part_of(name).endswith("_fields") for name in plain_names)
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_norms_that_are_not_finite_are_marked_in_place():
+    norms = torch.tensor([1.0, 0.0, torch.nan, torch.inf, -torch.inf, 1e38])
+    mark_not_finite(norms, norms.device)
+    assert torch.equal(norms, torch.tensor([1.0, 0.0, -1.0, -1.0, -1.0, 1e38]))
 
 
 def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_input():
