@@ -38,7 +38,8 @@ FROM_DEVICE = frozenset((Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array
 LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor))
 """Functions that make a tensor of numbers in main memory."""
 
-_run_backward = torch.autograd._engine_run_backward
+AUTOGRAD: Any = torch.autograd
+_run_backward = AUTOGRAD._engine_run_backward
 
 ROOT = str(Path(matey.__file__).parent)
 
@@ -68,14 +69,14 @@ class BlockingCalls:
         """Count from here on."""
         for mode in self._modes:
             mode.__enter__()
-        torch.autograd._engine_run_backward = self._heard_backward
+        AUTOGRAD._engine_run_backward = self._heard_backward
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Count no more."""
-        torch.autograd._engine_run_backward = _run_backward
+        AUTOGRAD._engine_run_backward = _run_backward
         for mode in reversed(self._modes):
             mode.__exit__(kind, error, trace)
 

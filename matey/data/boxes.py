@@ -35,8 +35,8 @@ def read_boxes(
             found.append(values)
             continue
         for box in together:
-            inside = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
-            found.append(values[..., *inside].copy())  # a view would keep what lies between them
+            z, y, x = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
+            found.append(values[..., z, y, x].copy())  # a view would keep what lies between them
     return found
 
 

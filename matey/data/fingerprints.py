@@ -83,7 +83,7 @@ def _add(digest: hashlib.blake2b, fields: Sequence[str], frames: np.ndarray) -> 
     """Hash frames ``(t, f, z, y, x)`` of float32, in whatever order the fields come."""
     for name, index in sorted(zip(fields, range(len(fields)), strict=True)):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(frames[:, index]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(frames[:, index]).data)
 
 
 def spread_boxes(grid: Sequence[int], most: int) -> Iterator[Cells]:

@@ -194,5 +194,8 @@ def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:
         ``(b, 2, f, z, y, x)``.
     """
     last = normalised[:, -1]
-    before = normalised[:, -2] if normalised.shape[1] > 1 else last
-    return torch.stack([last, (last - before) / change[..., None, None, None]], dim=1)
+    found = last.new_empty(len(last), 2, *last.shape[1:])
+    found[:, 0] = last
+    torch.sub(last, normalised[:, -2] if normalised.shape[1] > 1 else last, out=found[:, 1])
+    found[:, 1] /= change[..., None, None, None]
+    return found

@@ -50,7 +50,7 @@ class BricksRead:
             for some in inside.split(max(AT_ONCE // into[0].numel(), 1)) if len(inside) else ():
                 place = torch.unravel_index(some, history.shape[:3])
                 rows = into[start : start + len(some)]
-                rows[:, : of_history.stop - of_history.start] = history[*place, of_history]
+                rows[:, : of_history.stop - of_history.start] = history[:, :, :, of_history][*place]
                 if frames.stop > num_frames and target is not None:
                     rows[:, -1:] = target[*place]
                 start += len(some)
@@ -124,18 +124,16 @@ def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange
 
 
 @dataclass(frozen=True)
-class Moved:
-    """The bricks of a batch that have come to the rank that needs them, in the order of its `Needs`.
+class Whole:
+    """The bricks of a batch in which a rank has tokens, in the order of `Needs`.
 
     Attributes:
-        history: ``(k, t, f, z, y, x)``, the histories of the bricks in which it has tokens.
-        target: ``(k, f, z, y, x)``, their targets, if there are any.
-        recent: ``(m, t, f, z, y, x)``, the last frames of those around what it predicts.
+        history: ``(k, t, f, z, y, x)``.
+        target: ``(k, f, z, y, x)``, if there is one.
     """
 
     history: Tensor
     target: Tensor | None
-    recent: Tensor
 
 
 @dataclass(frozen=True)
@@ -162,8 +160,13 @@ class _Parcel:
 
 def swapped(
     parts: Sequence[BatchPart], needs: Sequence[Sequence[Needs]], sharing: Sharing, me: int, exchange: Exchange
-) -> list[Moved]:
-    """Move bricks to where they are needed, in one exchange; those that stay are copied once and do not take part."""
+) -> list[tuple[Whole, Tensor]]:
+    """Move bricks to where they are needed, in one exchange; those that stay are copied once and do not take part.
+
+    Returns:
+        Of each batch the bricks in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` of those around what
+        it predicts.
+    """
     own, ranks = [BricksRead(part, sharing.brick) for part in parts], range(len(needs))
     samples = [(part.samples, part.has_target) for part in parts]
     leaving = [_parcels(samples, needs[rank], sharing, me) if rank != me else [] for rank in ranks]
@@ -182,13 +185,9 @@ def swapped(
             for number in (2 * batch, 2 * batch + 1)
         )
         num_frames = about.window[0]
-        found.append(
-            Moved(
-                _joined(whole, range(num_frames), bricks, came),
-                _joined(whole, range(num_frames, num_frames + 1), bricks, came)[:, 0] if has_target else None,
-                _joined(recent, recent[0][0].frames, bricks, came),
-            )
-        )
+        history = _joined(whole, range(num_frames), bricks, came)
+        target = _joined(whole, range(num_frames, num_frames + 1), bricks, came)[:, 0] if has_target else None
+        found.append((Whole(history, target), _joined(recent, recent[0][0].frames, bricks, came)))
     return found
 
 

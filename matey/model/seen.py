@@ -129,6 +129,7 @@ def wide_around(
         return [()] * len(boxes)
     change = (normalisation.change / normalisation.std)[recent.samples]
     inputs = replace(recent, values=local_inputs(recent.values, change))
+    del recent  # where nobody else has it, its memory is free from here on
     return wide_inputs(inputs, boxes, Ladder.for_config(config))
 
 

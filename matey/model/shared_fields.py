@@ -19,7 +19,7 @@ from torch import Tensor
 
 from matey.model.configuration import MateyConfig
 from matey.model.ladder import Ladder
-from matey.model.moving import AT_ONCE, Moved, needs_of, swapped
+from matey.model.moving import AT_ONCE, Whole, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
@@ -76,16 +76,12 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     parts.clear()
     seen = []
     for number, (need, grid) in enumerate(zip(needs[ranks.place], sharing.grids, strict=True)):
-        own, about = moved.pop(0), (samples[number], normalisations[number])
-        around = _around(
-            (_recent(own.recent, need.recent, region, grid, *about) for region in regions[number]),
-            plan,
-            number,
-            config,
-            about[1],
-        )
-        of_samples = about[1].of(need.whole // math.prod(grid[1:]))
-        seen.append(_seen(own, around, need.whole, of_samples, plan.decoding.held[number], config.patches[0]))
+        normalisation, num_last = normalisations[number], len(plan.blocks_of(number))
+        whole, *recent = moved.pop(0)
+        held = _recents(recent, need.recent, regions[number], num_last, grid, samples[number], normalisation)
+        around = _around(held, plan, number, config, normalisation)
+        of_samples = normalisation.of(need.whole // math.prod(grid[1:]))
+        seen.append(_seen(whole, around, need.whole, of_samples, plan.decoding.held[number], config.patches[0]))
     return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
 
 
@@ -178,7 +174,7 @@ def _around(
 
 
 def _seen(
-    moved: Moved, around: Surroundings, of_tokens: Tensor, normalisation: Normalisation, tiles: Tiles, brick: Patch
+    moved: Whole, around: Surroundings, of_tokens: Tensor, normalisation: Normalisation, tiles: Tiles, brick: Patch
 ) -> Seen:
     """Return what this rank sees of a batch; the history is normalised where it lies.
 
@@ -203,12 +199,44 @@ def _seen(
     return Seen(normalisation.apply_(moved.history), around, base, target)
 
 
+def _recents(
+    recent: list[Tensor],
+    numbers: Tensor,
+    regions: Sequence[Around],
+    num_last: int,
+    grid: Sequence[int],
+    samples: Samples,
+    normalisation: Normalisation,
+) -> Iterator[Region]:
+    """Yield the region around each box, of the first ``num_last`` the last frame alone; let go of the bricks with the last one.
+
+    Args:
+        recent: the bricks ``(m, t, f, z, y, x)``, alone in the list.
+        numbers: the numbers ``(m,)`` of these bricks.
+        regions: the boxes.
+        num_last: number of these of which the last frame is enough.
+        grid: number of samples and of bricks along ``z, y, x``.
+        samples: the samples.
+        normalisation: statistics of the samples.
+    """
+    for at, region in enumerate(regions):
+        frames, is_last = slice(-1 if at < num_last else 0, None), at + 1 == len(regions)
+        yield _recent(
+            (recent.pop() if is_last else recent[0])[:, frames], numbers, region, grid, samples, normalisation
+        )
+
+
 def _recent(
     bricks: Tensor, numbers: Tensor, region: Around, grid: Sequence[int], samples: Samples, normalisation: Normalisation
 ) -> Region:
     """Put bricks ``(m, t, f, z, y, x)`` of the last frames, which are numbered ``(m,)``, together to a normalised region."""
     place = torch.searchsorted(numbers, region.bricks(grid))
-    fields = rearrange(bricks[place], "b Z Y X t f z y x -> b t f (Z z) (Y y) (X x)")
+    _, num_frames, num_fields, *cells = bricks.shape
+    sizes = [number * size for number, size in zip(place.shape[1:], cells, strict=True)]
+    fields = bricks.new_empty(len(place), num_frames, num_fields, *sizes)
+    by_brick = rearrange(fields, "b t f (Z z) (Y y) (X x) -> b Z Y X t f z y x", **dict(zip("zyx", cells, strict=True)))
+    for some in torch.arange(place.numel()).split(max(AT_ONCE // max(bricks[:1].numel(), 1), 1)):
+        by_brick[*torch.unravel_index(some, place.shape)] = bricks[place.flatten()[some]]
     start, wraps = [], []
     axes = zip(
         region.start, region.size, grid[1:], bricks.shape[-3:], samples.window[1:], samples.periodic, strict=True

@@ -95,7 +95,7 @@ def _mark_norms_on_the_device() -> None:
 
 
 def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> None:
-    """Do in place what `deepspeed.runtime.utils.mask_nan_or_inf_with_val_inplace` does, which takes no heed of ``val`` either."""
+    """Do in place what `deepspeed.runtime.utils.mask_nan_or_inf_with_val_inplace` does, which leaves ``val`` out as well."""
     norm.masked_fill_(~norm.isfinite(), -1.0)
 
 
