@@ -43,9 +43,9 @@ def from_file_to_gradients(
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
         if collectives.rank() == 0:
-            _write(case, folder)
+            write(case, folder)
         collectives.barrier()
-        data = _opened(case, folder)
+        data = opened(case, folder)
         data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
         before, bytes_before = memory("cpu"), _bytes_read()
         exchange = model.sequence_group.exchange
@@ -74,14 +74,15 @@ def _bytes_behind(tokens: OwnTokens) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def _write(case: Case, folder: Path) -> None:
+def write(case: Case, folder: Path) -> None:
     """Write the histories and targets of a case as one array ``(b, t, f, z, y, x)``."""
     batch = case.make_batch()
     with h5py.File(folder / FILE, "w") as file:
         file[ARRAY] = torch.cat([batch.history, batch.known_target[:, None]], dim=1).cpu().numpy()
 
 
-def _opened(case: Case, folder: Path) -> DescribedFiles:
+def opened(case: Case, folder: Path) -> DescribedFiles:
+    """Return what `write` has written as a data set."""
     axes = ("z", "y", "x")
     description = DataDescription.model_validate(
         {

@@ -68,6 +68,13 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in each of "
         f"{run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank",
+        *(
+            [
+                f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that these have read ahead, for all of them"
+            ]
+            if run.data.workers
+            else []
+        ),
         "",
         f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
         if planned.exchanges

@@ -150,15 +150,18 @@ def _regions(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) 
     """Return the bricks around each box in which this rank predicts a batch: boxes of blocks, then those of tiles."""
     brick, cells = config.patches[0], [1, 1, 1]
     regions = [Around.of_cells([window_box(blocks, config)], samples, brick, cells) for blocks in plan.blocks_of(batch)]
-    ladder = Ladder.for_config(config)
-    multiples = [math.lcm(*along) for along in zip(cells, *ladder.factors, strict=True)]
-    for tiles in plan.decoding.local[batch].boxes if config.local else ():
-        spans = []
-        for factor, (of_samples, *ends) in zip(ladder.factors, ladder.boxes(tiles), strict=True):
-            begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
-            spans.append((of_samples, begin, end))
-        regions.append(Around.of_cells(spans, samples, brick, multiples))
-    return regions
+    boxes = plan.decoding.local[batch].boxes if config.local else ()
+    return regions + [around_tiles(tiles, samples, config) for tiles in boxes]
+
+
+def around_tiles(tiles: Tiles, samples: Samples, config: MateyConfig) -> Around:
+    """Return the bricks around tiles that the local operator looks at to predict them."""
+    ladder, spans = Ladder.for_config(config), []
+    for factor, (of_samples, *ends) in zip(ladder.factors, ladder.boxes(tiles), strict=True):
+        begin, end = ([place * s for place, s in zip(side, factor, strict=True)] for side in ends)
+        spans.append((of_samples, begin, end))
+    multiples = [math.lcm(*along) for along in zip(*ladder.factors, strict=True)]
+    return Around.of_cells(spans, samples, config.patches[0], multiples)
 
 
 def _around(

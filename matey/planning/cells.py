@@ -15,7 +15,7 @@ from matey.tokens.boxes import TilesInBoxes
 from matey.tokens.coverage import holders, routes, tiles_of, tokens_around
 from matey.tokens.layout import TokenLayout, joined, stacked
 from matey.tokens.patches import Patch, cover
-from matey.tokens.tiles import Frames
+from matey.tokens.tiles import Frames, Tiles
 
 RANKS_LOOKED_AT = 8
 """Ranks of a sequence group, far apart, whose messages are counted: on a large grid each takes seconds."""
@@ -55,19 +55,24 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
         samples: the samples of a micro-batch, all of one system and grid.
         own: the tokens of each rank.
     """
+    return [
+        [[side.stop - side.start for side in part.box] for part in of_rank]
+        for of_rank in tiles_of_ranks(config, samples, own)
+    ]
+
+
+def tiles_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[Tiles]]:
+    """Return the tiles in each box of `boxes_of_ranks`."""
     patches = config.patches
     # Leaves are whole finest patches, and of these there are fewer than tiles.
     z, y, x = (math.lcm(*along) for along in zip(tile_of(block_shapes(config))[1:], patches[-1][1:], strict=True))
     tile = (1, z, y, x)
-    layout, frames = _in_one_batch(samples, patches)
+    layout, frames = in_one_batch(samples, patches)
     tiles = (tiles_of(layout, part, frames, patches, tile)[0] for part in own)
-    return [
-        [[side.stop - side.start for side in part.box] for part in TilesInBoxes.dealt(of_rank, patches[0]).boxes]
-        for of_rank in tiles
-    ]
+    return [[*TilesInBoxes.dealt(of_rank, patches[0]).boxes] for of_rank in tiles]
 
 
-def _in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
+def in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
     """Return the layout of a micro-batch whose samples are one batch."""
     frames = _frames(len(samples), samples[0], patches)
     return stacked([s.layout for s in samples]), [frames]

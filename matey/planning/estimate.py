@@ -13,7 +13,7 @@ from matey.planning.exchanges import RECOMPUTED, Exchange, plan_exchanges
 from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
-from matey.planning.preparation import preparation_bytes
+from matey.planning.preparation import preparation_bytes, waiting_bytes
 from matey.planning.workload import Workload, load_workload
 from matey.train.memory import group_size
 
@@ -81,6 +81,7 @@ class Estimate:
         days: days that all steps of the run take.
         read_bytes: bytes of float32 that a rank reads for a step.
         preparation_bytes: bytes of main memory that a process takes to read and prepare a micro-batch of a rank.
+        waiting_bytes: bytes of main memory of the micro-batches that the workers of a rank have read ahead, at the most.
     """
 
     ranks: int
@@ -98,6 +99,7 @@ class Estimate:
     days: float
     read_bytes: float
     preparation_bytes: float
+    waiting_bytes: float
 
     @property
     def fits(self) -> bool:
@@ -183,6 +185,7 @@ def estimate(
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
         preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
+        waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
     )
 
 

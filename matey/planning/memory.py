@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matey.config import RunConfig
 from matey.model.blending import directions
+from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
@@ -148,11 +149,14 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
 
 def field_bytes(workload: Workload, sample: Sample) -> float:
     """Return the bytes of a sample's normalised history, target and last frame in float32, and of the plan of its cells."""
-    shapes = block_shapes(workload.config)
+    t, z, y, x = sample.window
+    return 4 * (t * sample.num_inputs + 2 * sample.num_fields) * z * y * x + map_bytes(workload.config, sample)
+
+
+def map_bytes(config: MateyConfig, sample: Sample) -> float:
+    """Return the bytes of the plan of a sample's cells."""
     # Each block, and each of the tiles, has a number for each neighbour; levels that are added have blocks of their own. Every
     # cell has a weight and a mark.
-    add_levels = workload.config.tokens.set == "mul"
-    maps = [2 * len(list(directions(shape.margin))) / math.prod(shape.cells) + 1 for shape in shapes]
-    of_cell = (sum(maps) if add_levels else max(maps)) + 1 / 4
-    t, z, y, x = sample.window
-    return 4 * (t * sample.num_inputs + 2 * sample.num_fields + of_cell) * z * y * x
+    maps = [2 * len(list(directions(shape.margin))) / math.prod(shape.cells) + 1 for shape in block_shapes(config)]
+    of_cell = (sum(maps) if config.tokens.set == "mul" else max(maps)) + 1 / 4
+    return 4 * of_cell * math.prod(sample.window[1:])

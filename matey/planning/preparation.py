@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from matey.planning.memory import field_bytes
+import torch
+from torch import Tensor
+
+from matey.model.configuration import MateyConfig
+from matey.model.moving import AT_ONCE, NUM_RECENT
+from matey.model.shared_fields import around_tiles
+from matey.parallel.topology import shares
+from matey.planning.cells import in_one_batch, ranks_looked_at, tiles_of_ranks
+from matey.planning.memory import field_bytes, map_bytes
+from matey.planning.samples import Sample
 from matey.planning.workload import Workload, seen_around
-from matey.tokens.sums import AT_ONCE
+from matey.samples import Samples
+from matey.tokens.bricks import in_bricks
+from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
+from matey.tokens.tiles import Frames, Tiles
 
 TAKING_MEANS = 1.5  # frames of all fields for means of the local operator: 1.4 in the plane, 1.7 in space, measured
 LAYOUT_BYTES = 40  # of a token
 SUMMING = 1.75  # times the fields whose sums over patches are taken together, measured
+COPYING = 0.5  # times what is copied at once, measured
+AROUND = 2.5  # times the last frames around own cells while what is seen of them is cut out, measured
+READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
 def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
@@ -21,15 +37,77 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
         micro_batch: number of samples.
         ways: number of ranks that share them, each of which prepares its part.
     """
+    return max(
+        micro_batch * _of_whole(workload, sample, ways)
+        if ways == 1 or sample.num_given  # all read all, where fields are given
+        else max(_of_part(workload, sample, micro_batch, ways))
+        for sample in workload.samples
+    )
+
+
+def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
+    """Return the most bytes of the micro-batches of a rank that its workers have read ahead and nobody has taken.
+
+    Args:
+        workload: the samples and the network.
+        micro_batch: number of samples.
+        ways: number of ranks that share them: they prepare what they take together, and workers only read their parts.
+        workers: number of processes of the rank that read.
+    """
     most = 0.0
     for sample in workload.samples:
-        num_frames, *grid = sample.window
-        frame = 4 * sample.num_inputs * math.prod(grid)
-        made = field_bytes(workload, sample) + 4 * seen_around(workload, sample, grid)
-        made += LAYOUT_BYTES * sample.num_tokens + TAKING_MEANS * frame
-        history, of_field = num_frames * frame, num_frames * frame / sample.num_inputs
-        refining = SUMMING * min(history, max(of_field, 4 * AT_ONCE)) + history * (len(workload.config.patches) > 1)
-        normalising = 2 * history  # without the mean, and divided by the deviation
-        read = sample.num_bytes / (1 if sample.num_given else ways)  # all, where fields are given
-        most = max(most, read + max(refining, normalising, made) / ways)
-    return micro_batch * most
+        is_prepared = ways == 1 or sample.num_given
+        most = max(most, _made(workload, sample) / ways if is_prepared else sample.num_bytes / ways)
+    return READ_AHEAD * workers * micro_batch * most
+
+
+def _of_whole(workload: Workload, sample: Sample, ways: int) -> float:
+    """Return what a process holds of a sample that it reads whole."""
+    num_frames, *grid = sample.window
+    frame = 4 * sample.num_inputs * math.prod(grid)
+    history, of_field = num_frames * frame, num_frames * frame / sample.num_inputs
+    refining = SUMMING * min(history, max(of_field, 4 * SUMMED_AT_ONCE)) + history * (len(workload.config.patches) > 1)
+    normalising = 2 * history  # without the mean, and divided by the deviation
+    made = _made(workload, sample) + TAKING_MEANS * frame
+    return sample.num_bytes + max(refining, normalising, made / ways)
+
+
+def _made(workload: Workload, sample: Sample) -> float:
+    """Return the bytes of what a sample becomes: what the network sees, and plans."""
+    seen = 4 * seen_around(workload, sample, sample.window[1:])
+    return field_bytes(workload, sample) + seen + LAYOUT_BYTES * sample.num_tokens
+
+
+def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) -> list[float]:
+    """Return what some of the ranks hold that share samples, and read and prepare a part each, see `matey.model.moving`."""
+    config, num_frames = workload.config, sample.window[0]
+    brick, samples = config.patches[0], [sample] * num_samples
+    layout, frames = in_one_batch(samples, config.patches)
+    total = math.prod(frames[0].grid_of(brick))
+    of_token = torch.empty(layout.num_tokens, dtype=torch.long)
+    for level in range(len(config.patches)):
+        ((index, number, *_),) = in_bricks(layout, frames, config.patches, level)
+        of_token[index] = number
+    frame = 4 * sample.num_fields * math.prod(brick[1:])  # of a brick
+    whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
+    plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
+    looked_at, own = ranks_looked_at(ways), shares(layout.num_tokens, ways)
+    found = []
+    for rank, boxes in zip(looked_at, tiles_of_ranks(config, samples, [own[at] for at in looked_at]), strict=True):
+        read = torch.arange(rank * total // ways, (rank + 1) * total // ways)
+        needed, recent = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
+        came = sum(int((~torch.isin(bricks, read)).sum()) * size for bricks, size in ((needed, whole), (recent, halo)))
+        reading = 2 * len(read) * num_frames * frame
+        moving = plans + len(read) * whole + came + len(needed) * whole + len(recent) * halo
+        cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
+        found.append(max(reading, moving, cutting) + COPYING * 4 * AT_ONCE)
+    return found
+
+
+def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> Tensor:
+    """Return the bricks of which a rank sees the last frames, around the boxes of its tiles."""
+    if not config.local:
+        return torch.cat([tiles.in_patches(config.patches[0]) for tiles in boxes]).unique()
+    about = Samples("", (), sample.window, torch.float32, torch.empty(0), frames.wraps)
+    grid = frames.grid_of(config.patches[0])
+    return torch.cat([around_tiles(tiles, about, config).bricks(grid).flatten() for tiles in boxes]).unique()

@@ -6,10 +6,12 @@ import sys
 import pytest
 
 from matey.benchmark.speed_cases import Case
-from matey.planning.preparation import preparation_bytes
+from matey.model.prepare import prepare
+from matey.nested import tensors_in
+from matey.planning.preparation import preparation_bytes, waiting_bytes
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
-from tests.support.programs import start
+from tests.support.programs import cases_of, start, start_ranks
 from tests.support.proved import PROVED
 
 CASES = [
@@ -19,6 +21,12 @@ CASES = [
     Case("micro", grid=(512, 512), batch=1, frames=16, fields=2, tokens="mul", patches=(32, 8)),
     Case("micro", grid=(64, 64, 64), batch=1, tokens="mix", patches=(16, 8)),
     Case("micro", grid=(64, 64, 64), batch=1, frames=8, fields=1, tokens="mix", patches=(16, 8)),
+]
+SHARED = [
+    Case("micro", grid=(96, 96, 96), batch=1, patches=(12,), patch_frames=4),
+    Case("micro", grid=(96, 96, 96), batch=1, tokens="mix", patches=(24, 12), patch_frames=4),
+    Case("micro", grid=(64, 64, 64), batch=1, frames=8, fields=2, tokens="mul", patches=(16, 8)),
+    Case("micro", grid=(512, 512), batch=2, frames=16, fields=2, tokens="mul", patches=(32, 8)),
 ]
 MEASURE = """
 import json, sys
@@ -51,9 +59,27 @@ def test_a_preparation_takes_the_memory_that_is_planned():
         assert planned == pytest.approx(measured, rel=0.15), case
 
 
-def test_ranks_that_share_samples_share_their_preparation():
+@pytest.mark.parametrize("ways", [2, 4])
+def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways):
+    cases = json.dumps([case.to_json() for case in SHARED])
+    result = start_ranks(ways, "-m", "tests.planning.preparation_case", cases, timeout=600)
+    for case, peaks in zip(SHARED, cases_of(result), strict=True):
+        config = case.make_config()
+        samples = tuple(samples_of(case.make_batch(), config))
+        planned = preparation_bytes(Workload(config, samples[:1]), case.batch, ways)
+        PROVED.append(
+            f"{case.tokens} {case.grid} on {ways} ranks: planned over measured preparation {planned / max(peaks):.2f}"
+        )
+        assert planned == pytest.approx(max(peaks), rel=0.15), (case, peaks)
+
+
+def test_two_micro_batches_wait_for_each_worker():
     case = CASES[0]
     config = case.make_config()
-    workload = Workload(config, tuple(samples_of(case.make_batch(), config)))
-    whole = preparation_bytes(workload, 2, 1)
-    assert preparation_bytes(workload, 2, 4) == whole / 4 and preparation_bytes(workload, 1, 1) == whole / 2
+    samples = tuple(samples_of(case.make_batch(), config))
+    workload = Workload(config, samples)
+    assert waiting_bytes(workload, 1, 1, 0) == 0
+    assert waiting_bytes(workload, 3, 4, 5) == 2 * 5 * 3 * samples[0].num_bytes / 4  # as they were read
+    ready = prepare([case.make_batch()], config)
+    num_bytes = sum(tensor.nbytes for tensor in tensors_in(ready))
+    assert waiting_bytes(workload, 1, 1, 1) == pytest.approx(2 * num_bytes, rel=0.15)

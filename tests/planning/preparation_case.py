@@ -1,0 +1,48 @@
+"""Peak of main memory of each rank while it reads and prepares its part of micro-batches: prints a line for each case."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from matey.benchmark.machine import memory, return_freed_memory
+from matey.benchmark.sequence_parts import opened, write
+from matey.benchmark.speed_cases import Case
+from matey.data.windows import Window
+from matey.parallel import collectives
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.sequence import DistributedSequenceGroup
+from matey.parallel.topology import Topology
+from matey.train.validation import read_and_prepare
+
+
+def peak_of(case):
+    model, size = case.make_model(), collectives.world_size()
+    model.sequence_group = DistributedSequenceGroup(Topology(collectives.rank(), size, size, model.config.num_heads))
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(collectives.from_rank_zero(own))
+        if collectives.rank() == 0:
+            write(case, folder)
+        collectives.barrier()
+        data = opened(case, folder)
+        data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+        before = memory("cpu")
+        read_and_prepare(model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames)
+        peak = memory("cpu", peak=True) - before
+        collectives.barrier()
+    return peak
+
+
+def main(cases):
+    start_processes(find_environment(), timeout=120, threads=1)
+    return_freed_memory(at_once=True)
+    peak_of(Case("micro", grid=(32, 32), batch=1))  # reads in the libraries' code
+    for case in cases:
+        peaks = collectives.from_all_ranks(peak_of(case))
+        if collectives.rank() == 0:
+            sys.stdout.write(f"case {json.dumps(peaks)}\n")
+    stop_processes()
+
+
+if __name__ == "__main__":
+    main([Case.from_json(settings) for settings in json.loads(sys.argv[1])])
