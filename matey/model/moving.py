@@ -164,8 +164,8 @@ def swapped(
     """Move bricks to where they are needed, in one exchange; those that stay are copied once and do not take part.
 
     Returns:
-        Of each batch the bricks in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` of those around what
-        it predicts.
+        The bricks in which this rank has tokens and the last frames ``(m, t, f, z, y, x)`` of those around what it predicts, of
+        each batch.
     """
     own, ranks = [BricksRead(part, sharing.brick) for part in parts], range(len(needs))
     samples = [(part.samples, part.has_target) for part in parts]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ AROUND = 2.5  # times the last frames around own cells while what is seen of the
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
+@cache
 def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     """Return the most bytes that are held at once: what is read, what becomes of it, and what comes and goes meanwhile.
 
@@ -37,11 +39,13 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
         micro_batch: number of samples.
         ways: number of ranks that share them, each of which prepares its part.
     """
+    # Of samples of one size, that with most tokens.
+    largest = {sample.window: sample for sample in sorted(workload.samples, key=lambda sample: sample.num_tokens)}
     return max(
         micro_batch * _of_whole(workload, sample, ways)
         if ways == 1 or sample.num_given  # all read all, where fields are given
         else max(_of_part(workload, sample, micro_batch, ways))
-        for sample in workload.samples
+        for sample in largest.values()
     )
 
 
@@ -108,6 +112,6 @@ def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence
     """Return the bricks of which a rank sees the last frames, around the boxes of its tiles."""
     if not config.local:
         return torch.cat([tiles.in_patches(config.patches[0]) for tiles in boxes]).unique()
-    about = Samples("", (), sample.window, torch.float32, torch.empty(0), frames.wraps)
+    about = Samples("", (), sample.window, torch.float32, torch.empty(0), (False, False, False))
     grid = frames.grid_of(config.patches[0])
     return torch.cat([around_tiles(tiles, about, config).bricks(grid).flatten() for tiles in boxes]).unique()

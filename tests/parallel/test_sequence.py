@@ -140,7 +140,7 @@ def test_segments_are_dealt_out_evenly_wherever_they_lie(ways):
     assert shares.max() - shares.min() <= lengths.max()
 
 
-def test_segments_go_one_by_one_to_the_rank_that_has_least_and_of_several_to_their_own():
+def test_the_last_segments_go_to_the_rank_with_least_and_of_several_to_their_own():
     random = np.random.default_rng(0)
     for ways, most in ((2, 3), (5, 2), (8, 40)):
         shares, loads = random.integers(1, most, (60, 2)) / 64, random.integers(0, 2, (ways, 2)) / 64
