@@ -99,6 +99,10 @@ class TimeBlocks(TrajectorySet):
         """The files of the set that is cut."""
         return self.whole.sources
 
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the chunk of the trajectory that is cut."""
+        return self.whole.chunk(self.wholes[trajectory])
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         first = self._firsts[trajectory]
         return self.whole._read_frames(self.wholes[trajectory], first + start, first + stop, cells)
