@@ -66,11 +66,11 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         "",
         f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
-        f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in each of "
-        f"{run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank",
+        f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
+        + _preparing(planned, run),
         *(
             [
-                f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that these have read ahead, for all of them"
+                f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that data.workers of a rank have read ahead"
             ]
             if run.data.workers
             else []
@@ -94,6 +94,13 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"days for {run.train.steps:,} steps {planned.days:.3g}, node hours {planned.days * 24 * planned.nodes:,.1f}",
     ]
     return "\n".join(lines)
+
+
+def _preparing(planned: Estimate, run: RunConfig) -> str:
+    """Name the processes that prepare: ranks of a group do so together, and their workers read for them."""
+    if planned.sequence_parallel_size > 1 and not run.model.given:
+        return "each rank"
+    return f"each of {run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank"
 
 
 def _of_some(planned: Estimate) -> list[str]:
