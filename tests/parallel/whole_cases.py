@@ -1,7 +1,7 @@
 """Started by test_engine.py on two ranks: puts a model together whose weights count up, and prints what that took, by engine.
 
 A line per case on rank 0: the name; the weights that are not what they should be; the bytes of the model in float32, and by
-how many the tensors of rank 1 grew meanwhile.
+how many the tensors of rank 1 grew meanwhile, at the least of three times.
 """
 
 import json
@@ -45,9 +45,14 @@ def put_together(config: dict) -> list:
         for piece, values in master:
             values.copy_(torch.arange(piece.start, piece.start + piece.length) / 3)
     refresh_module(engine)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        weights = whole_parameters(engine)
-    grown = torch.tensor(peak_bytes(profile))
+    peaks = []
+    for _ in range(
+        3
+    ):  # the threads of a busy machine let go of their tensors late: a copy of the model would always be there
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            weights = whole_parameters(engine)
+        peaks.append(peak_bytes(profile))
+    grown = torch.tensor(min(peaks))
     dist.broadcast(grown, 1)
     expected = {name: torch.arange(size) / 3 for name, size in sizes.items() if rank() == 0}
     wrong = [name for name, values in expected.items() if not torch.equal(weights[name].flatten(), values)]
