@@ -94,7 +94,8 @@ def _in_slabs(piece: Piece, samples: Samples, brick: Patch) -> Iterator[tuple[in
     inside = piece.history[None, ..., :z, :y, :x]
     layers = max(AT_ONCE // inside[:, :, :, : brick[1]].numel(), 1) * brick[1]
     for slab in inside.split(layers, dim=3):
-        rows = max(AT_ONCE // slab[..., : brick[2], :].numel(), 1) * brick[2]
+        is_one_layer = slab.shape[3] <= brick[1]  # of several, rows would come before those of the next layer
+        rows = max(AT_ONCE // slab[..., : brick[2], :].numel(), 1) * brick[2] if is_one_layer else slab.shape[4]
         for part in slab.split(rows, dim=4):
             yield piece.sample, part
 

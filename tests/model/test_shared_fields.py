@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from matey.model.prepare import prepare
-from matey.model.shared_fields import prepare_parts
+from matey.model.shared_fields import _in_slabs, prepare_parts
 from matey.nested import tensors_in
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
+from matey.samples import Piece
+from matey.tokens.by_brick import sums_by_brick
 from matey.tokens.parts import BrickShare
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
@@ -49,6 +51,17 @@ CASES = {
     "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),
     "space, mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4)), space, {}),
 }
+
+
+@pytest.mark.parametrize("grid", [(16, 10, 8), (16, 8, 10), (13, 10, 7), (1, 10, 8)])
+def test_slabs_hold_the_bricks_of_a_box_in_their_order(grid, monkeypatch):
+    brick, batch = (2, 4, 4, 4), make_batch(num_samples=1, grid=grid, dtype=torch.float64)
+    whole = sums_by_brick(batch.history, brick)
+    piece = Piece(0, (0, 0, 0), batch.history[0])
+    for at_once in (1, 100, 1000, 2000, 3000, 5000, 10**6):  # values; a layer of bricks has some hundreds
+        monkeypatch.setattr("matey.model.shared_fields.AT_ONCE", at_once)
+        slabs = [slab for _, slab in _in_slabs(piece, batch.samples, brick)]
+        assert torch.equal(torch.cat([sums_by_brick(slab, brick) for slab in slabs]), whole), (at_once, len(slabs))
 
 
 def same(ours, theirs):
