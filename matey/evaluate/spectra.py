@@ -44,10 +44,10 @@ class SpectraSums:
 
     def __init__(self) -> None:
         """Start with no windows."""
-        self._sums: dict[tuple[str, Kind], tuple[Spectra, int]] = {}
+        self._sums: dict[tuple[str, Kind, tuple[float, ...]], tuple[Spectra, int]] = {}
 
     def add(self, batch: FieldBatch, kind: Kind, lead: int, forecast: Tensor, truth: Tensor) -> None:
-        """Add the spectra of frames ``(b, f, z, y, x)`` in physical units; windows on another grid are left out."""
+        """Add the spectra of frames ``(b, f, z, y, x)`` in physical units."""
         spectra = []
         for frames in (truth, forecast, forecast - truth):
             wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
@@ -60,25 +60,27 @@ class SpectraSums:
             self._add(summed, num_windows)
 
     def _add(self, more: Spectra, num_windows: int) -> None:
-        before, count = self._sums.get((more.system, more.kind), (None, 0))
+        key = more.system, more.kind, tuple(more.wavenumbers.tolist())
+        before, count = self._sums.get(key, (None, 0))
         if before is not None:
-            if not torch.equal(before.wavenumbers, more.wavenumbers):
-                return
             more = replace(
                 more,
                 truth=before.truth + more.truth,
                 forecast=before.forecast + more.forecast,
                 error=before.error + more.error,
             )
-        self._sums[more.system, more.kind] = more, count + num_windows
+        self._sums[key] = more, count + num_windows
 
     def spectra(self) -> list[Spectra]:
-        """Return the means, in the order in which their first windows came."""
+        """Return the means on the first grid of each system, in the order in which their first windows came."""
+        first: dict[tuple[str, Kind], tuple[Spectra, int]] = {}
+        for (system, kind, _), of_grid in self._sums.items():
+            first.setdefault((system, kind), of_grid)
         return [
             Spectra(
                 s.system, s.fields, s.kind, s.lead, s.wavenumbers, *(p / count for p in (s.truth, s.forecast, s.error))
             )
-            for s, count in self._sums.values()
+            for s, count in first.values()
         ]
 
 

@@ -76,16 +76,20 @@ def claim_linked_checkpoints(path: Path) -> None:
     checkpoints = path / CHECKPOINTS
     if not checkpoints.is_symlink():
         return
-    owner, is_shared, other = checkpoints / OWNER, False, Path()
-    with suppress(OSError, ValueError):  # there is none yet, or the run that it names has gone
-        other = Path(owner.read_text(encoding="utf-8").strip())
-        is_shared = not other.samefile(path) and (other / CHECKPOINTS).samefile(checkpoints)
-    if is_shared:
-        raise ConfigError(
-            f"{checkpoints} is a link to {checkpoints.resolve()}, where {other} keeps its checkpoints too, and each of the two "
-            "runs would remove the other's; give this one a folder of its own (cp -aL copies what a link leads to)."
-        )
+    owner, others = checkpoints / OWNER, [checkpoints.resolve().parent]
+    with suppress(OSError, ValueError):  # there is none yet
+        others.append(Path(owner.read_text(encoding="utf-8").strip()))
+    for other in others:
+        if is_of_a_run(other) and not other.samefile(path) and _is_same(other / CHECKPOINTS, checkpoints):
+            raise ConfigError(
+                f"{checkpoints} is a link to {checkpoints.resolve()}, where {other} keeps its checkpoints too, and each of the "
+                "two runs would remove the other's; give this one a folder of its own (cp -aL copies what a link leads to)."
+            )
     replace_text(owner, f"{path.resolve()}\n")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 def is_of_a_run(path: Path) -> bool:

@@ -47,3 +47,17 @@ def test_spectra_are_means_over_windows_and_windows_on_another_grid_are_left_out
     assert spectra.truth.numpy() == pytest.approx((one * (1 + 3 * 4) / 4).numpy())
     assert spectra.forecast.numpy() == pytest.approx(spectra.truth.numpy() / 4)
     assert spectra.error.numpy() == pytest.approx(spectra.truth.numpy() / 4)
+
+
+def test_sums_that_are_merged_are_those_of_all_windows_in_their_order():
+    large, small = wave(16, 16, 2, 0), wave(8, 8, 2, 0)
+    whole, merged = SpectraSums(), SpectraSums()
+    for chunk in ([large], [small, large, 2 * large], [large]):
+        sums = SpectraSums()
+        for frames in chunk:
+            batch = FieldBatch("gas", ("density",), frames[:, None], torch.ones(1), periodic=PERIODIC)
+            for each in (whole, sums):
+                each.add(batch, "rollout", 9, frames / 2, frames)
+        merged.merge(sums)
+    (expected,), (found,) = whole.spectra(), merged.spectra()
+    assert found.truth.shape == expected.truth.shape and found.truth.numpy() == pytest.approx(expected.truth.numpy())

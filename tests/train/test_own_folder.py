@@ -156,6 +156,14 @@ def test_two_runs_whose_checkpoints_are_links_to_one_folder_are_refused(tmp_path
             assert (scratch / "run.txt").read_text() == f"{run}\n"
     with pytest.raises(ConfigError, match=f"where {run} keeps its checkpoints too"), RunFolder(copy).in_use():
         pass
+    # Nor may a link lead to the checkpoints that another run has itself.
+    (tmp_path / "own" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "fork").mkdir()
+    (tmp_path / "fork" / "checkpoints").symlink_to("../own/checkpoints")
+    for name in ("own", "fork"):
+        (tmp_path / name / LOCK).touch()
+    with pytest.raises(ConfigError, match="own keeps its checkpoints too"), RunFolder(tmp_path / "fork").in_use():
+        pass
     # Under another name it is the same run, and what it had before belongs to nobody.
     run.rename(tmp_path / "moved")
     with RunFolder(tmp_path / "moved").in_use():
