@@ -50,9 +50,9 @@ class RecordedParts:
         """
         if not self._has_blocks or isinstance(data, TimeBlocks) or any(self.parts_of(data)):
             return data
-        cuts = {about.name: self._blocks_of(about, file) for about, file in self._files_of(data)}
-        if not all(cuts.values()):
-            cuts = {}  # a file that was moved since is known again by blocks that are those of the record
+        cuts = [self._blocks_of(about, file) for about, file in self._files_of(data)]
+        if not all(cuts):
+            cuts = []  # a file that was moved since is known again by blocks that are those of the record
         cut = TimeBlocks(data, fractions, cuts)
         return cut if any(self.parts_of(cut)) else data
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -67,15 +67,14 @@ class TimeBlocks(TrajectorySet):
         wholes: number of the trajectory in that set, for each block.
     """
 
-    def __init__(
-        self, whole: TrajectorySet, fractions: Sequence[float], cuts: Mapping[str, Sequence[Span]] | None = None
-    ) -> None:
+    def __init__(self, whole: TrajectorySet, fractions: Sequence[float], cuts: Sequence[Sequence[Span]] = ()) -> None:
         """Cut the trajectories of ``whole``.
 
         Args:
             whole: the set.
             fractions: shares of train, valid and test, in which the frames of each trajectory are cut in this order.
-            cuts: blocks of trajectories by their names, where they have been cut already, for each part that has a share.
+            cuts: blocks of each trajectory for each part that has a share, where they have been cut already: names do not tell
+                trajectories of several files apart.
 
         Raises:
             DataError: the fractions are no shares, or a trajectory has fewer frames than there are parts.
@@ -87,7 +86,7 @@ class TimeBlocks(TrajectorySet):
         blocks = [
             (number, first, block)
             for number, about in enumerate(whole.trajectories)
-            for first, block in _blocks(about, fractions, (cuts or {}).get(about.name))
+            for first, block in _blocks(about, fractions, cuts[number] if cuts else None)
         ]
         self.whole = whole
         self.wholes = tuple(number for number, _, _ in blocks)

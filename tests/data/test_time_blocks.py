@@ -1,5 +1,7 @@
 """A long trajectory cut in time: blocks hold its frames, no window reaches over a cut, and what was trained on is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,14 @@ def test_blocks_hold_the_frames_of_their_trajectory_in_order():
         read = blocks.read(number, 0, about.num_frames, (slice(0, 1), slice(1, 3), slice(0, 2)))
         np.testing.assert_array_equal(read[:, 0, 0], values[number // 3, first : last + 1, 1:3, 0:2])
     assert blocks.sources == whole.sources and blocks.fields == ("a",)
+
+
+def test_trajectories_of_one_name_are_each_cut_where_they_were():
+    _, whole = long_run(2)
+    whole.trajectories = tuple(replace(about, name="0") for about in whole.trajectories)  # as of two files
+    cuts = [[Span("0", *ends) for ends in of_one] for of_one in (CUTS, [(0, 9), (10, 14), (15, 19)])]
+    found = [Span.of(about.name) for about in TimeBlocks(whole, SHARES, cuts).trajectories]
+    assert found == [*cuts[0], *cuts[1]]
 
 
 @pytest.mark.parametrize("num_frames", [3, 4, 10, 17, 1000, 1001])
