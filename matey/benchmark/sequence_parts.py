@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -40,13 +41,7 @@ def from_file_to_gradients(
         before the step, those of the layout (of all tokens, and of own ones besides), and the peak of memory in
         the forecast.
     """
-    with tempfile.TemporaryDirectory() as own:
-        folder = Path(collectives.from_rank_zero(own))
-        if collectives.rank() == 0:
-            write(case, folder)
-        collectives.barrier()
-        data = opened(case, folder)
-        data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+    with in_a_file(case) as (folder, data):
         before, bytes_before = memory("cpu"), _bytes_read()
         exchange = model.sequence_group.exchange
         sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
@@ -64,8 +59,21 @@ def from_file_to_gradients(
         before = memory("cpu")
         forecast(model, data, steps=STEPS, history=case.frames, batch_size=case.batch).write(folder / "forecast.h5")
         found["forecast_memory_bytes"] = memory("cpu", peak=True) - before
-        collectives.barrier()
     return found
+
+
+@contextmanager
+def in_a_file(case: Case) -> Iterator[tuple[Path, DescribedFiles]]:
+    """Write a case into a file of a temporary folder; give the folder and the data set, opened. All ranks call together."""
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(collectives.from_rank_zero(own))
+        if collectives.rank() == 0:
+            write(case, folder)
+        collectives.barrier()
+        data = opened(case, folder)
+        data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+        yield folder, data
+        collectives.barrier()
 
 
 def _bytes_behind(tokens: OwnTokens) -> int:

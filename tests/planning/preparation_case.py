@@ -2,11 +2,9 @@
 
 import json
 import sys
-import tempfile
-from pathlib import Path
 
 from matey.benchmark.machine import memory, return_freed_memory
-from matey.benchmark.sequence_parts import opened, write
+from matey.benchmark.sequence_parts import in_a_file
 from matey.benchmark.speed_cases import Case
 from matey.data.windows import Window
 from matey.parallel import collectives
@@ -19,17 +17,10 @@ from matey.train.validation import read_and_prepare
 def peak_of(case):
     model, size = case.make_model(), collectives.world_size()
     model.sequence_group = DistributedSequenceGroup(Topology(collectives.rank(), size, size, model.config.num_heads))
-    with tempfile.TemporaryDirectory() as own:
-        folder = Path(collectives.from_rank_zero(own))
-        if collectives.rank() == 0:
-            write(case, folder)
-        collectives.barrier()
-        data = opened(case, folder)
-        data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+    with in_a_file(case) as (_, data):
         before = memory("cpu")
         read_and_prepare(model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames)
         peak = memory("cpu", peak=True) - before
-        collectives.barrier()
     return peak
 
 
