@@ -6,9 +6,10 @@ r"""Reproduce a study from start to plot.
         --set train.accumulation=8
 
 `data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, and scores each run
-on the same test trajectories (the paper's figures 5 and 6). The scale `tiny` simulates its data and starts from
-models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its data in data/. Its
-batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
+on the same test trajectories (the paper's figures 5 and 6). The scales `tiny` (minutes, to see that it works) and `laptop`
+(hours) simulate their data and start from models/matey-micro where --pretrained names nothing else; `paper` has the paper's
+settings and expects its data in data/. Its batch of 256 is 4 a rank, times the ranks that --launcher starts, times
+train.accumulation.
 
     python tools/reproduce.py peers --seconds 110 --seeds 3 --out runs/peers
 
@@ -60,15 +61,14 @@ def main() -> int:
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
     study.add_argument("--system", choices=SYSTEMS, default="thermals", help="system to learn (thermals)")
     study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
-    sizes = "tiny: 1,6,24; paper: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
+    sizes = "tiny: 1,6; others: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
     study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
     study.add_argument(
         "--modes",
-        default="prepost,all",
-        help=f"parts that are trained: {', '.join(FINETUNE_MODES.own)} (prepost,all)",
+        help=f"parts that are trained: {', '.join(FINETUNE_MODES.own)} (tiny: all; paper: prepost,all; laptop: and lora)",
     )
     study.add_argument("--starts", default="pretrained,random", help="initial weights (pretrained,random)")
-    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (3)")
+    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 1, others: 3)")
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="run or model to start from")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
@@ -155,10 +155,10 @@ def add_running(study: argparse.ArgumentParser) -> None:
 def check_data_efficiency(args: argparse.Namespace) -> None:
     """Read the flags that hold lists, and the run's YAML, before anything is imported that takes seconds."""
     scale = SCALES[args.scale]
-    args.modes = chosen("--modes", args.modes, tuple(FINETUNE_MODES))
+    args.modes = chosen("--modes", args.modes or scale.modes, tuple(FINETUNE_MODES))
     args.starts = chosen("--starts", args.starts, ("pretrained", "random"))
     args.sizes = numbers("--sizes", args.sizes or scale.sizes[args.system])
-    if args.scale != "tiny" and args.pretrained is None and "pretrained" in args.starts:
+    if not scale.simulates and args.pretrained is None and "pretrained" in args.starts:
         raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
     load_config(ROOT / scale.config.format(system=args.system), args.set)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from matey.report.png import write_png
 from matey.studies.folder import TEXT, Row, StudyError, call, claim, write_table
+from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
 
 
@@ -86,7 +87,7 @@ class RunnableStudy(ABC, Generic[PointT]):
 
 
 def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> str:
-    """Run the points that are not done, `jobs` at a time; write table and plot after each; return the table laid out.
+    """Run the points that are not done, `jobs` at a time; write table and plot after each; return the text beside them.
 
     Args:
         study: the study.
@@ -98,13 +99,13 @@ def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -
     """
     claim(study.out, study.facts)
     study.prepare()
-    rows = _write_results(study)
+    _write_results(study)
     done = sum(map(study.is_done, study.points))
     with tqdm(total=len(study.points), initial=done, desc=study.facts["study"], unit="run", disable=None) as bar:
         for _ in _ended(study, command, jobs):
-            rows = _write_results(study)
+            _write_results(study)
             bar.update()
-    return study.text(rows)
+    return (study.out / TEXT).read_text(encoding="utf-8").rstrip()
 
 
 def run_one(study: RunnableStudy[PointT], name: str) -> None:
@@ -119,6 +120,7 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
         raise StudyError(f"--point: the study has no point {name!r}; --list names them.")
     if not study.is_done(found):
         study.run_point(found)
+        note_made(study.folder(found))
 
 
 def submit(
@@ -158,6 +160,7 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
     if jobs == 1:
         for point in waiting:
             study.run_point(point)
+            note_made(study.folder(point))
             yield point
         return
     # Points that run at the same time keep off each other's cores, and off each other's CPU time.
@@ -175,11 +178,11 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
             pool.shutdown(cancel_futures=True)
 
 
-def _write_results(study: RunnableStudy[PointT]) -> list[Row]:
-    """Write table and plot of the points that are done, and return their rows."""
-    rows = [row for point in study.points if study.is_done(point) for row in study.rows_of(point)]
-    if rows:
+def _write_results(study: RunnableStudy[PointT]) -> None:
+    """Write table, text and plot of the points that are done, if there are any."""
+    done = [point for point in study.points if study.is_done(point)]
+    if rows := [row for point in done for row in study.rows_of(point)]:
         write_table(study.out / "results.csv", rows)
-        (study.out / TEXT).write_text(study.text(rows) + "\n", encoding="utf-8")
+        parts = [study.text(rows), made_text(map(study.folder, done))]
+        (study.out / TEXT).write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
         write_png(study.figure(rows), study.out / "results.png")
-    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -146,4 +147,11 @@ def mean_and_deviation(values: Sequence[float]) -> str:
     """Return the mean of the seeds' values and their standard deviation as text."""
     if len(values) < 2:
         return f"{values[0]:.3f}" if values else "-"
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+    return f"{mean(values):.3f} ± {deviation(values):.3f}"
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation between seeds, of which these are a sample; 0 of one, not a number where one diverged."""
+    if not all(map(math.isfinite, values)):
+        return math.nan
+    return stdev(values) if len(values) > 1 else 0.0

@@ -72,20 +72,24 @@ def command(tmp_path):
     return [sys.executable, str(script), str(tmp_path / "study")]
 
 
+@pytest.mark.processes  # git says the commit
 def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
     first = Squares(tmp_path / "study", [2, 3])
-    assert run_study(first, [], jobs=1) == "2: 4, 3: 9" and first.ran == [2, 3]
+    assert run_study(first, [], jobs=1).startswith("2: 4, 3: 9\n\n2 trainings by ") and first.ran == [2, 3]
     longer = Squares(tmp_path / "study", [2, 3, 4])
-    assert run_study(longer, [], jobs=1) == "2: 4, 3: 9, 4: 16" and longer.ran == [4]
+    text = run_study(longer, [], jobs=1)
+    assert text.startswith("2: 4, 3: 9, 4: 16\n\n3 trainings by ") and longer.ran == [4]
     assert results(tmp_path / "study") == [(2, 4), (3, 9), (4, 16)]
-    assert (tmp_path / "study" / "results.txt").read_text() == "2: 4, 3: 9, 4: 16\n"
+    assert (tmp_path / "study" / "results.txt").read_text() == f"{text}\n"
     assert (tmp_path / "study" / "results.png").stat().st_size > 0
 
 
 @pytest.mark.processes
 def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, command):
     study = Squares(tmp_path / "study", [5, 6, 7])
-    assert run_study(study, command, jobs=2) == "5: 25, 6: 36, 7: 49"
+    assert (
+        run_study(study, command, jobs=2) == "5: 25, 6: 36, 7: 49"
+    )  # by no command of ours, which would say what made them
     assert study.ran == [] and study.prepared == 1 and results(tmp_path / "study") == [(5, 25), (6, 36), (7, 49)]
 
 
@@ -97,6 +101,7 @@ def test_a_point_that_fails_is_named_and_what_ended_before_it_is_kept(tmp_path, 
     assert study.is_done(Number(5)) and not study.is_done(Number(13))
 
 
+@pytest.mark.processes  # git says the commit
 def test_one_point_alone_is_run_once_and_draws_nothing(tmp_path):
     study = Squares(tmp_path / "study", [2, 3])
     run_one(study, "p3")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.config import dump_config, load_config
+from matey.config import load_config
 from matey.studies.data_efficiency.points import points_of
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from tests.support.paths import ROOT
@@ -44,22 +44,27 @@ def run_of(command):
 
 
 def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_twin(tmp_path):
+    config = MateyConfig.from_size("micro", fields=("density", "water_height"), history=3)
+    MateyModel(config).save_pretrained(tmp_path / "old")
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 8)
     points = points_of(["pretrained", "random"], ["all", "prepost"], [1, 6], 2)
-    settings = ("train.accumulation=8",)
-    study = DataEfficiencyStudy(ROOT, ROOT, tmp_path, "thermals", "paper", points, "runs/old", settings=settings)
+    settings = ("train.accumulation=8", f"data.sets=[{{path: {tmp_path / 'swe'}}}]", "data.lead_max=5")
+    old = str(tmp_path / "old")
+    study = DataEfficiencyStudy(ROOT, ROOT, tmp_path / "out", "thermals", "paper", points, old, settings=settings)
+    study.out.mkdir()
+    study.prepare()
     rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}
     for point in points:
         config, run = run_of(study.finetuning(point))
-        folder = tmp_path / "points" / point.name
         assert (run.train.learning_rate, run.train.weight_decay) == rates[point.mode], point
-        assert (run.train.accumulation, run.train.seed, run.output.dir) == (8, point.seed, str(folder))
+        assert (run.train.accumulation, run.train.seed) == (8, point.seed)
+        assert run.output.dir == str(tmp_path / "out" / "points" / point.name)
         assert (run.finetune.train, run.data.trajectories) == (point.mode, point.trajectories)
         if point.start == "random":
-            assert config == str(folder.with_name(point.name.replace("random", "pretrained")) / "config.yaml")
-            assert run.model.fields == ("density",)
-        folder.mkdir(parents=True)
-        run = run.model_copy(update={"model": run.model.model_copy(update={"fields": ("density",)})})
-        (folder / "config.yaml").write_text(dump_config(run))
+            assert config == str(tmp_path / "out" / "networks" / f"{point.mode}.yaml")
+            assert (run.model.size, run.model.fields) == ("micro", ("density", "water_height"))
+        else:
+            assert run.model.fields is None
 
 
 def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool, tmp_path, monkeypatch, capsys):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import mean, stdev
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS
 from matey.report.text_table import text_table
-from matey.studies.folder import Row, mean_and_deviation
+from matey.studies.folder import Row, deviation, mean_and_deviation
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
 LINES = {"pretrained": "-", "random": ":"}
@@ -41,7 +42,13 @@ def study_table(rows: Sequence[Row]) -> str:
 
 
 def _share(pretrained: Sequence[float], random: Sequence[float]) -> str:
-    return f"{np.mean(pretrained) / np.mean(random):.2f}" if pretrained and random else "-"
+    """Return the quotient of two means, with its deviation where there are seeds: relative deviations add as squares."""
+    if not (pretrained and random):
+        return "-"
+    share = mean(pretrained) / mean(random)
+    if min(len(pretrained), len(random)) < 2:
+        return f"{share:.2f}"
+    return f"{share:.2f} ± {share * math.hypot(*(stdev(values) / mean(values) for values in (pretrained, random))):.2f}"
 
 
 def study_figure(rows: Sequence[Row], system: str) -> Figure:
@@ -61,7 +68,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         own = [row for row in rows if (row["start"], row["mode"]) == (start, mode)]
         errors = {size: [row["nrmse"] for row in own if row["trajectories"] == size] for size in sizes}
         there = [size for size in sizes if errors[size]]
-        means, deviations = ([of(errors[size]) for size in there] for of in (np.mean, np.std))
+        means, deviations = ([of(errors[size]) for size in there] for of in (mean, deviation))
         line = LINES[start]
         axes.errorbar(
             there,
@@ -74,7 +81,7 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             ms=4,
             capsize=3,
         )
-    axes.axhline(np.mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
+    axes.axhline(mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
-from matey.config import load_config, load_resolved
+from matey.checkpoints.trained import load_trained
+from matey.config import dump_config, load_config, load_resolved
+from matey.data import open_sets
+from matey.mistakes import Mistake
+from matey.model.from_run import with_network_of
 from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
-from matey.studies.data_efficiency.scales import MIN_SIMULATED, SCALES, SYSTEMS, Scale
+from matey.studies.data_efficiency.scales import SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, call, script
+from matey.studies.folder import Row, StudyError, call, script
+from matey.train.network import with_vocabulary
 
 FRAMES = 51  # of each simulated trajectory
 
@@ -73,25 +79,22 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         data = load_config(self._config, self.settings).data
         largest = max(point.trajectories for point in self.points)
-        if self.simulates:
-            return max(MIN_SIMULATED, trajectories_for(largest, data))
+        if self._scale.simulates:  # as many for other sizes of the scale, which are then scored on the same
+            return trajectories_for(max(largest, *map(int, self._scale.sizes[self.system].split(","))), data)
         return check_data(data, self.work, largest)
 
-    @property
-    def simulates(self) -> bool:
-        """Whether the study makes its own data."""
-        return self.scale == "tiny"
-
     def prepare(self) -> None:
-        """Simulate the data, unless it is there.
+        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model.
 
         Raises:
             StudyError: it failed.
         """
-        if self.simulates:
+        if self._scale.simulates:
             flags = {"out": self._data, "resolution": 64, "trajectories": self.num_trajectories, "frames": FRAMES}
             command = script(self.root / "tools/simulate.py", flags, words=[SYSTEMS[self.system]])
             call(self.out, f"simulate-{SYSTEMS[self.system]}", command, self.work)
+        for mode in {point.mode for point in self.points if point.start == "random"}:
+            self._state_network(mode)
 
     def run_point(self, point: Point) -> None:
         """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint.
@@ -102,30 +105,20 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         folder = self.folder(point)
         call(self.out, point.name, self.finetuning(point), self.work)
         lead_max = load_resolved(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}", "rollout": 0}
-        flags |= {"max-windows": self._scale.max_windows}
+        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
+        flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
 
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
-        scale, config = self._scale, self._config
-        settings = [
-            f"output.dir={self.folder(point)}",
-            f"train.seed={point.seed}",
-            *scale.settings,
-            *(dict(scale.system_settings).get(self.system, ()) if self.pretrained is None else ()),
-            *dict(scale.mode_settings).get(point.mode, ()),
-            *self.settings,
-        ]
-        if self.simulates:
-            settings.append(f"data.sets=[{{path: {self._data}}}]")
-        if point.start == "random" and (stated := self._stated_config(point)) is not None:
-            config, settings = stated, [setting for setting in settings if not setting.startswith("model.")]
-        source = self.pretrained or str(self.root / "models" / "matey-micro")
+        config, settings = self._config, self._settings(point)
+        if point.start == "random" and self._source is not None:
+            config = self._network(point.mode)
+            settings = [setting for setting in settings if not setting.startswith("model.")]
         flags = {
             "deepspeed_config": self.deepspeed_config,
             "config": config,
-            "pretrained": "none" if point.start == "random" else source,
+            "pretrained": "none" if point.start == "random" else self._source,
             "train": point.mode,
             "trajectories": point.trajectories,
             "resume": True,
@@ -156,12 +149,46 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     def _data(self) -> Path:
         return self.out / "data" / SYSTEMS[self.system]
 
-    def _stated_config(self, point: Point) -> Path | None:
-        """Return the configuration of the run from the pretrained model that is otherwise the same, or of one of the same mode.
+    @property
+    def _source(self) -> str | None:
+        """The model to start from: the box's where none is named and the study makes its own data."""
+        box = str(self.root / "models" / "matey-micro")
+        return box if self.pretrained is None and self._scale.simulates else self.pretrained
 
-        It states network and vocabulary in full, and has the rates of its mode.
+    def _settings(self, point: Point) -> list[str]:
+        """Return the overrides of the YAML for a point; what the user gave comes last but for the data, and wins."""
+        scale = self._scale
+        return [
+            f"output.dir={self.folder(point)}",
+            f"train.seed={point.seed}",
+            *scale.settings,
+            *(dict(scale.system_settings).get(self.system, ()) if self.pretrained is None else ()),
+            *dict(scale.mode_settings).get(point.mode, ()),
+            *self.settings,
+            *([f"data.sets=[{{path: {self._data}}}]"] if scale.simulates else []),
+        ]
+
+    def _network(self, mode: str) -> Path:
+        """Return the YAML that states network and vocabulary in full, as a run from the pretrained model has them."""
+        return self.out / "networks" / f"{mode}.yaml"
+
+    def _state_network(self, mode: str) -> None:
+        """Write that YAML, unless there is no pretrained model.
+
+        Raises:
+            StudyError: the model or the data cannot be read, or one does not fit the other.
         """
-        twin = replace(point, start="pretrained")
-        patterns = (twin.name, f"pretrained-{point.mode}-{point.trajectories}-*", f"pretrained-{point.mode}-*")
-        found = (path for name in patterns for path in sorted((self.out / "points").glob(f"{name}/{CONFIG}")))
-        return next(found, None)
+        if self._source is None:
+            return
+        try:
+            pretrained = load_trained(self._source).model.config
+            settings = self._settings(next(point for point in self.points if point.mode == mode))
+            overrides = [*settings, f"finetune.pretrained={json.dumps(self._source)}", f"finetune.train={mode}"]
+            run = with_network_of(load_config(self._config, overrides), pretrained)
+            sets = [data.with_given(run.model.given) for data in open_sets(run.data)]
+            text = dump_config(with_vocabulary(run, sets, pretrained))
+        except Mistake as error:
+            raise StudyError(str(error)) from None
+        path = self._network(mode)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

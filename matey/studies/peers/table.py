@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.report.text_table import text_table
-from matey.studies.folder import Row
+from matey.studies.folder import Row, deviation
 from matey.studies.peers.points import MATEY
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
@@ -103,7 +103,7 @@ def _ratio_text(values: Sequence[float]) -> str:
         return "-"
     if not math.isfinite(mean_of(values)):
         return "diverged"
-    return f"{_number(mean_of(values))} ± {_number(float(np.std(values)))}" if len(values) > 1 else _number(values[0])
+    return f"{_number(mean_of(values))} ± {_number(deviation(values))}" if len(values) > 1 else _number(values[0])
 
 
 def _verdict(share: float) -> str:
@@ -121,8 +121,8 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
         axes.errorbar(
             [np.mean(values) for values in cost],
             [np.mean(values) for values in error],
-            yerr=[np.std(values) for values in error],
-            xerr=[np.std(values) for values in cost],
+            yerr=[deviation(values) for values in error],
+            xerr=[deviation(values) for values in cost],
             label=label,
             color=colour,
             ls="-" if label in OWN else ":",

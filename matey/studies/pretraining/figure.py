@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from matey.report.plots import COLOURS, STYLE
-from matey.studies.folder import Row
+from matey.studies.folder import Row, deviation
 from matey.studies.pretraining.costs import COSTS
 from matey.studies.pretraining.rows import errors_of
 
@@ -50,7 +50,7 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
         for case in cases:
             own = [row for row in rows if row["case"] == case]
             errors = errors_of(own, forecast)
-            points.append((np.mean([row[cost] for row in own]), np.mean(errors), np.std(errors)))
+            points.append((np.mean([row[cost] for row in own]), np.mean(errors), deviation(errors)))
         at, means, deviations = zip(*sorted(points), strict=True)
         axes.errorbar(
             at,

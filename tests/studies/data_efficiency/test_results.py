@@ -18,7 +18,7 @@ def test_the_table_has_means_over_persistence_and_what_pretraining_gains():
     head, _, *lines = study_table(ROWS).splitlines()
     assert head.split() == ["lead", "trajectories", "pretrained,", "all", "random,", "all", "gain,", "all"]
     assert [line.split()[:2] for line in lines] == [["1", "1"], ["1", "4"], ["5", "1"], ["5", "4"]]
-    assert lines[0].split()[2:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50"]
+    assert lines[0].split()[2:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50", "±", "0.33"]
 
 
 def test_a_table_of_one_start_and_one_seed_has_neither_deviations_nor_gains():
@@ -32,4 +32,4 @@ def test_the_plot_shows_means_and_deviations_over_seeds_for_each_lead():
     line, caps, (bars,) = chart.axes[0].containers[0]
     assert list(line.get_xdata()) == [1, 4]
     assert list(line.get_ydata()) == pytest.approx([0.15, 0.0375])
-    assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.1, 0.2])
+    assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.15 - 0.5**0.5 / 10, 0.15 + 0.5**0.5 / 10])

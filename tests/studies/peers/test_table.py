@@ -67,8 +67,8 @@ def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shar
 def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer():
     lines = peers_table(make_rows()).splitlines()
     assert lines[2].split() == [
-        *("gas", "lead", "1", "0.800", "0.400", "±", "0.040", "0.350", "±", "0.035", "0.200", "±", "0.020"),
-        *("0.300", "±", "0.030", "0.100", "±", "0.010", "0.250", "±", "0.025", "0.50", "<=", "1", "1.25", ">", "1"),
+        *("gas", "lead", "1", "0.800", "0.400", "±", "0.057", "0.350", "±", "0.049", "0.200", "±", "0.028"),
+        *("0.300", "±", "0.042", "0.100", "±", "0.014", "0.250", "±", "0.035", "0.50", "<=", "1", "1.25", ">", "1"),
     ]
     assert lines[3].split()[:2] == ["rollout", "10"]
     assert lines[-5].split() == ["cost", "per", "system", *6 * ["10.5", "s"]]
@@ -93,7 +93,7 @@ def test_the_table_is_of_the_largest_cost():
 def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
     lines = peers_table(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1})).splitlines()
     assert lines[2].split()[3:] == [
-        *("0.800", "diverged", "-", "0.200", "±", "0.020", "-", "0.100", "±", "0.010", "0.50", "<=", "1")
+        *("0.800", "diverged", "-", "0.200", "±", "0.028", "-", "0.100", "±", "0.014", "0.50", "<=", "1")
     ]
     assert lines[-5].split() == ["cost", "per", "system", "10.5", "s", "-", "10.5", "s", "-", "10.5", "s"]
 
@@ -112,6 +112,6 @@ def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
     line, _, (across, along) = figure.axes[0].containers[0]
     assert list(line.get_xdata()) == [10.5, 100.5]
     assert list(line.get_ydata()) == pytest.approx([0.4, 0.04])
-    assert along.get_segments()[0][:, 1] == pytest.approx([0.36, 0.44])
+    assert along.get_segments()[0][:, 1] == pytest.approx([0.4 - 0.04 * 2**0.5, 0.4 + 0.04 * 2**0.5])
     assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
     assert figure.axes[-1].get_xlabel() == "CPU seconds per system"
