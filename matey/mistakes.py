@@ -35,6 +35,8 @@ def writing(out: Path) -> Iterator[None]:
     """Turn an error of the operating system into a mistake about where results are written, a file or a folder."""
     try:
         yield
+    except BrokenPipeError:  # of the terminal's output, not of the place: `matey.entry_point` ends it
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise Mistake(f"Cannot write to {out} ({reason}); make room or choose another place.") from None

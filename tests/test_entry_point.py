@@ -1,10 +1,12 @@
 """How commands begin and end."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
+from matey.mistakes import Mistake, writing
 from tests.support.paths import ROOT
 from tests.support.programs import start_ranks
 
@@ -27,6 +29,13 @@ def test_a_reader_that_has_had_enough_ends_a_command_without_a_word():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait(60)) == ("", 0)
+
+
+def test_a_reader_that_has_had_enough_is_no_full_disk(tmp_path):
+    with pytest.raises(BrokenPipeError), writing(tmp_path):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(Mistake, match="No space left on device"), writing(tmp_path):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_command_whose_output_is_closed_from_the_start_does_its_work():

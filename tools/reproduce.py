@@ -20,18 +20,19 @@ seconds a system. It prints NRMSE over that of persistence with mean and deviati
 (runs/peers/points/unet-shallow_water-110-0) as it takes runs.
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
+    python tools/reproduce.py fine_grid --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py scaling_of_tokens --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py report --out runs/paper
 
-These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the attention schemes at
-several sizes (figure 3), and uniform and adaptive tokens on more and more cells. They print errors over persistence beside
-what each model costs, measured. The scales `tiny` (minutes, to see that it works), `small` and `laptop` (hours) simulate their
-data; `paper` has the paper's settings, and expects its data in data/.
+These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the same with a larger
+network on a finer grid, the attention schemes at several sizes (figure 3), and uniform and adaptive tokens on more and more
+cells. They print errors over persistence beside what each model costs, measured. The scales `tiny` (minutes, to see that it
+works), `small` and `laptop` (hours) simulate their data; `paper` has the paper's settings, and expects its data in data/.
 
-All studies write results.csv, results.txt and results.png into --out (`adaptivity`, `schemes` and `scaling_of_tokens` into a
-folder of their name in it), go on where they were interrupted, run --jobs trainings at the same time, and hand each training to
-Slurm with --submit. `report` puts all studies of a folder on one page.
+All studies write results.csv, results.txt and results.png into --out (those that pretrain into a folder of their name there),
+go on where they were interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. `report`
+puts all studies of a folder on one page.
 """
 
 from __future__ import annotations
@@ -122,11 +123,10 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> None:
     """Add the flags of a study that pretrains many models."""
-    title = STUDIES[name]().tables["tiny"].title
+    tables = STUDIES[name]().tables
+    title = tables["tiny"].title
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
-    study.add_argument(
-        "--scale", choices=("tiny", "small", "laptop", "paper"), default="tiny", help="settings and size (tiny)"
-    )
+    study.add_argument("--scale", choices=tables, default="tiny", help="settings and size (tiny)")
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument("--launcher", default=sys.executable, help="command before launch/pretrain.py (this Python)")

@@ -67,7 +67,12 @@ def adaptive(
 
 
 def adaptivity_cases(
-    schemes: Iterable[str], sizes: Iterable[int], levels: Sequence[Sequence[int]], amounts: Sequence[float], extra: bool
+    schemes: Iterable[str],
+    sizes: Iterable[int],
+    levels: Sequence[Sequence[int]],
+    amounts: Sequence[float],
+    extra: bool,
+    frames: int = 2,
 ) -> tuple[Case, ...]:
     """Return uniform grids and adaptive tokens of each scheme.
 
@@ -77,11 +82,12 @@ def adaptivity_cases(
         levels: sizes of adaptive patches, coarse to fine.
         amounts: thresholds of the refinement.
         extra: whether the token set ``mul`` and other rules of refinement are among them.
+        frames: number of frames of a patch.
     """
     sizes, cases = list(sizes), []
     for scheme in schemes:
         attention = f"model.scheme={scheme}"
-        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size))) for size in sizes]
+        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size, frames))) for size in sizes]
         for of_levels in levels:
             text = " to ".join(map(str, of_levels))
             ways = [("mix", "threshold", amount) for amount in amounts]
@@ -92,20 +98,22 @@ def adaptivity_cases(
                 Case(
                     f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
                     f"{amount:g}",
-                    (attention, *adaptive(token_set, of_levels, amount, rule)),
+                    (attention, *adaptive(token_set, of_levels, amount, rule, frames)),
                 )
                 for token_set, rule, amount in ways
             ]
     return tuple(cases)
 
 
-def criterion_cases(sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str]) -> tuple[Case, ...]:
+def criterion_cases(
+    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2
+) -> tuple[Case, ...]:
     """Return adaptive tokens of equal number whose patches are split by one criterion or another."""
     return tuple(
         Case(
             f"vit mix by {criterion}",
             str(budget),
-            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget"), f"tokens.criterion={criterion}"),
+            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
         )
         for budget, criterion in itertools.product(budgets, criteria)
     )

@@ -1,4 +1,4 @@
-"""The tables of the studies: which models are trained on what, at four scales; needs no PyTorch."""
+"""The tables of the studies: which models are trained on what, at up to four scales; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Study:
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
 BASE = "launch/runs/study_micro.yaml"
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
-"""The scale small has few trajectories, of which more are held out."""
+"""Shares of the parts where trajectories are few: more of them are held out."""
 
 
 def _adaptivity() -> Study:
@@ -114,6 +114,34 @@ def _adaptivity() -> Study:
         ),
         "laptop": table(BASE, laptop, uniform, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
         "paper": table(PAPER_THERMALS, paper, uniform, max_windows=1000),
+    }
+    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+
+
+def _fine_grid() -> Study:
+    """Return the claim itself: a network and a grid so large that tokens cost most of a step, patches of one frame."""
+    title = "Adaptive tokens against uniform ones on a fine grid"
+    uniform = tuple(f"vit-uniform-{size}" for size in (16, 8))
+    laptop = (
+        *adaptivity_cases(("vit",), (32, 16, 8), (), (), extra=False, frames=1),
+        *criterion_cases((32, 16, 8), (100, 160), ("variance", "second_difference"), frames=1),
+        *criterion_cases((32, 16, 8), (100,), ("random",), frames=1),
+    )
+    tiny = (
+        *adaptivity_cases(("vit",), (16, 8), (), (), extra=False, frames=1),
+        *criterion_cases((16, 8), (31,), ("variance", "random"), frames=1),
+    )
+    tables = {
+        "tiny": Table(title, BASE, tiny, uniform, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
+        "laptop": Table(
+            title,
+            BASE,
+            laptop,
+            uniform,
+            (Simulated(THERMALS, 256, 24, 31),),
+            ("model.size=Ti", "train.steps=200", "train.learning_rate=1.0e-3", SMALL_SPLIT),
+            max_windows=40,
+        ),
     }
     return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
@@ -153,6 +181,7 @@ def _scaling_of_tokens() -> Study:
 
 STUDIES: dict[str, Callable[[], Study]] = {
     "adaptivity": _adaptivity,
+    "fine_grid": _fine_grid,
     "schemes": _schemes,
     "scaling_of_tokens": _scaling_of_tokens,
 }

@@ -47,6 +47,20 @@ def test_criteria_are_compared_at_equal_numbers_of_tokens():
         assert {each.refine for each in tokens} == budgets and len({each.patches for each in tokens}) == 1
 
 
+@pytest.mark.parametrize(("scale", "size"), [("tiny", "micro"), ("laptop", "Ti")])
+def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, size):
+    table = STUDIES["fine_grid"]().tables[scale]
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    (data,) = table.data
+    for case in table.cases:
+        run = runner.run_config(Point(case, 0))
+        assert run.model.size == size and {patch[0] for patch in run.tokens.patches} == {1}
+        if run.tokens.rule == "budget":
+            coarse = run.tokens.patches[0][2]
+            unsplit = run.data.history * (data.resolution // coarse) * (data.resolution // 2 // coarse)
+            assert (run.tokens.refine - unsplit) % 3 == 0 < run.tokens.refine - unsplit
+
+
 def test_coarse_patches_of_one_size_in_space_have_a_level_more_at_every_doubling():
     cases = {case.name: case for case in resolution_cases((64, 128, 256), 1, 1)}
     for cells, sizes in ((64, [16, 8]), (128, [32, 16, 8]), (256, [64, 32, 16, 8])):
