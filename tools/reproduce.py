@@ -31,8 +31,8 @@ cells. They print errors over persistence beside what each model costs, measured
 works), `small` and `laptop` (hours) simulate their data; `paper` has the paper's settings, and expects its data in data/.
 
 All studies write results.csv, results.txt and results.png into --out (those that pretrain into a folder of their name there),
-go on where they were interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. `report`
-puts all studies of a folder on one page.
+go on where they were interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit.
+`report` puts all studies of a folder on one page.
 """
 
 from __future__ import annotations
