@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from matey.data.fingerprints import fingerprints
 from matey.data.recorded_file import FileParts
 from matey.data.split_record import SplitRecord, described_files, folder_of, labels_of
 from matey.data.splits import PARTS, Split
@@ -15,6 +17,7 @@ class RecordedParts:
     """Looks up which part a trajectory was in."""
 
     def __init__(self, record: SplitRecord) -> None:
+        self._record = record
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
         self._has_blocks = any(
@@ -48,12 +51,12 @@ class RecordedParts:
             data: the data set.
             fractions: shares of train, valid and test of the run.
         """
-        if not self._has_blocks or isinstance(data, TimeBlocks) or any(self.parts_of(data)):
+        has_parts = any(about.split for about in data.trajectories)
+        if not self._has_blocks or isinstance(data, TimeBlocks) or has_parts or any(self.parts_of(data)):
             return data
         cuts = [self._blocks_of(about, file) for about, file in self._files_of(data)]
-        if not all(cuts):
-            cuts = []  # a file that was moved since is known again by blocks that are those of the record
-        cut = TimeBlocks(data, fractions, cuts)
+        # without any, a file that was moved since may be known again by blocks that are those of the record
+        cut = TimeBlocks(data, fractions, cuts if any(cuts) else [])
         return cut if any(self.parts_of(cut)) else data
 
     def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
@@ -70,6 +73,20 @@ class RecordedParts:
                     return about, span.name
         return None
 
+    def begun_otherwise(self, now: SplitRecord) -> tuple[str, str] | None:
+        """Return a file and block of a later record that begins as recorded frames that end elsewhere, and these; or None.
+
+        So a simulation that goes on is known again in a file of any name.
+        """
+        known: dict[str, list[Span]] = {}
+        for name, text in _prints(self._record):
+            known.setdefault(text, []).append(Span.of(name))
+        for name, text in _prints(now):
+            spans = known.get(text, [])
+            if spans and Span.of(name).ends not in [span.ends for span in spans]:
+                return name, spans[0].name
+        return None
+
     def _of(self, span: Span, file: FileParts) -> list[tuple[Span, str]]:
         """Return what the record has of the trajectory of a span: frames and their part."""
         if id(file) not in self._spans:
@@ -82,9 +99,13 @@ class RecordedParts:
         """Yield each trajectory of a data set with what the record has of its file."""
         folder, labels = folder_of(data), labels_of(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)
-        files = {
-            source: self._find(folder, labels[source], described, order) for source, described in described_files(data)
-        }
+        numbers: dict[Path, list[int]] = {}
+        for number, about in enumerate(data.trajectories):
+            numbers.setdefault(about.source, []).append(number)
+        files = {}
+        for source, described in described_files(data):
+            file = self._find(folder, labels[source], described, order)
+            files[source] = file or self._begun_as(data, numbers[source], labels[source], order)
         yield from ((about, files[about.source]) for about in data.trajectories)
 
     def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
@@ -96,6 +117,34 @@ class RecordedParts:
             if file is not None and file.is_as(described):
                 return file
         return None
+
+    def _begun_as(
+        self, data: TrajectorySet, numbers: Sequence[int], label: str, order: Sequence[int]
+    ) -> FileParts | None:
+        """Return a recorded file that was moved and has changed since, as simulations do that go on, by how it begins.
+
+        Its path inside the folder of its data set is the same, and so are the first frames of all of its trajectories.
+
+        Args:
+            data: the data set.
+            numbers: numbers of the file's trajectories.
+            label: path of the file inside the folder of the data set.
+            order: numbers of the recorded data sets, in the order to look in.
+        """
+        spans = {number: Span.of(data.trajectories[number].name) for number in numbers}
+        for file in (self._by_label[number][label] for number in order if label in self._by_label[number]):
+            begun = {span.trajectory: text for name, text in file.prints.items() if (span := Span.of(name)).first == 0}
+            known = {
+                n: begun[span.trajectory] for n, span in spans.items() if span.first == 0 and span.trajectory in begun
+            }
+            if known and fingerprints(data, [*known]) == known:
+                return file
+        return None
+
+
+def _prints(record: SplitRecord) -> Iterator[tuple[str, str]]:
+    """Yield the names and fingerprints of trajectories."""
+    yield from (item for files in record.sets for file in files.values() for item in file.prints.items())
 
 
 def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:

@@ -50,6 +50,11 @@ class Span:
         return f"{self.trajectory}, frames {self.first} to {self.last}" if self.is_block else self.trajectory
 
     @property
+    def ends(self) -> tuple[int, int | float]:
+        """The first and the last of the frames."""
+        return self.first, self.last
+
+    @property
     def is_block(self) -> bool:
         """Whether these are the frames of a block."""
         return self.last < math.inf
@@ -60,7 +65,7 @@ class Span:
 
 
 class TimeBlocks(TrajectorySet):
-    """The blocks of each trajectory of a set; a trajectory whose files say its part stays whole.
+    """The blocks of each trajectory of a set.
 
     Attributes:
         whole: the set that is cut.
@@ -74,10 +79,11 @@ class TimeBlocks(TrajectorySet):
             whole: the set.
             fractions: shares of train, valid and test, in which the frames of each trajectory are cut in this order.
             cuts: blocks of each trajectory for each part that has a share, where they have been cut already: names do not tell
-                trajectories of several files apart.
+                trajectories of several files apart. A trajectory without any stays whole.
 
         Raises:
-            DataError: the fractions are no shares, or a trajectory has fewer frames than there are parts.
+            DataError: the fractions are no shares, the files say the part of a trajectory, or one has fewer frames than there
+                are parts.
         """
         check_fractions(fractions)
         self.system, self.fields, self.units = whole.system, whole.fields, whole.units
@@ -86,7 +92,7 @@ class TimeBlocks(TrajectorySet):
         blocks = [
             (number, first, block)
             for number, about in enumerate(whole.trajectories)
-            for first, block in _blocks(about, fractions, cuts[number] if cuts else None)
+            for first, block in _blocks(about, fractions, cuts[number] if cuts else [*_spans(about, fractions)])
         ]
         self.whole = whole
         self.wholes = tuple(number for number, _, _ in blocks)
@@ -117,21 +123,24 @@ class TimeBlocks(TrajectorySet):
             yield replace(found, values=found.values[first:stop]) if found and axis == "time" else found
 
 
-def _blocks(
-    about: Trajectory, fractions: Sequence[float], known: Sequence[Span] | None
-) -> Iterator[tuple[int, Trajectory]]:
+def _blocks(about: Trajectory, fractions: Sequence[float], spans: Sequence[Span]) -> Iterator[tuple[int, Trajectory]]:
     """Yield the first frame of each block of a trajectory, and the block as a trajectory of its own."""
-    if about.split is not None:
+    if not spans:
         yield 0, about
         return
     parts = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction > 0]
-    for part, span in zip(parts, known or _spans(about, fractions), strict=True):
+    for part, span in zip(parts, spans, strict=True):
         assert isinstance(span.last, int)
         yield span.first, replace(about, name=span.name, num_frames=span.last - span.first + 1, split=part)
 
 
 def _spans(about: Trajectory, fractions: Sequence[float]) -> Iterator[Span]:
     """Yield the frames of each part of a trajectory that has a share."""
+    if about.split is not None:
+        raise DataError(
+            f"{about.label}: expected a trajectory whose part is left open, to cut it in time, but its files or their "
+            f"description say that it is for {about.split}; leave out split_by, or give what is to be cut a set of its own."
+        )
     if about.num_frames < (num_parts := sum(fraction > 0 for fraction in fractions)):
         raise DataError(
             f"{about.label}: expected at least {num_parts} frames to cut in time, one for each part, got {about.num_frames}; "

@@ -85,17 +85,15 @@ def _split_as_before(
     parts = RecordedParts(before)
     for index, data in enumerate(sets):
         if cut := parts.cut_otherwise(data, index):
-            raise ConfigError(
-                f"{cut[0].label}: expected {cut[1]!r}, as {path} has it, since a trajectory stays cut in time as it was, or "
-                "frames that were held out would be trained on; restore its frames and the set's split_by, or choose another "
-                "output.dir."
-            )
+            raise _cut_otherwise(cut[0].label, cut[1], path)
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     return splits, _record(run, sets, splits)
 
 
 def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
     """Say which files are not those of a record, if they may have changed."""
+    if begun := RecordedParts(before).begun_otherwise(now):
+        raise _cut_otherwise(*begun, path)
     changes = before.changes(now)
     if changes and run.data.changed == "refuse":
         raise ConfigError(
@@ -103,6 +101,14 @@ def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) 
             "what was held out stays held out, and new files are trained on."
         )
     return changes
+
+
+def _cut_otherwise(label: str, then: str, path: Path) -> ConfigError:
+    """Return the refusal of a trajectory or block, named by a label, that was another one ``then``."""
+    return ConfigError(
+        f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that were "
+        "held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
+    )
 
 
 def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:

@@ -10,7 +10,9 @@ from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_se
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.fingerprints import fingerprints
 from matey.data.recorded_parts import RecordedParts, split_as_recorded
+from matey.data.recorded_values import with_values
 from matey.data.seen import seen_text, trained_on
+from matey.data.share import alone
 from matey.data.split_record import record_split
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import Coordinates
@@ -97,10 +99,16 @@ def test_a_coarser_view_of_a_block_stays_inside_it():
     np.testing.assert_array_equal(coarse.read(2, 0, 2)[:, 0, 0], values[0, [16, 19]])
 
 
-def test_a_trajectory_whose_files_say_its_part_is_not_cut(tmp_path):
-    _, whole = long_run()
-    blocks = TimeBlocks(TimeBlocks(whole, SHARES), (0.5, 0.25, 0.25))
-    assert [Span.of(about.name).last for about in blocks.trajectories] == [13, 15, 19]
+@pytest.mark.parametrize("stated", [(0,), (1,), (0, 1)])
+def test_cutting_what_its_files_mean_for_a_part_is_refused(stated):
+    _, whole = long_run(2)
+    whole.trajectories = tuple(
+        replace(about, split="valid") if number in stated else about for number, about in enumerate(whole.trajectories)
+    )
+    with pytest.raises(
+        DataError, match=f"trajectory {stated[0]}: .* for valid; leave out split_by, or give .* set of its"
+    ):
+        TimeBlocks(whole, SHARES)
 
 
 def test_a_trajectory_shorter_than_the_parts_is_refused():
@@ -163,6 +171,51 @@ def test_a_record_cuts_a_simulation_that_has_got_longer_where_it_was_cut(describ
     assert trained_on(longer, range(3), seen, then) == [0]
     shorter = described(num_frames=18)
     assert RecordedParts(then).cut_as_then(shorter, SHARES) is shorter
+
+
+def with_prints(then, data):
+    return with_values(then, [data], None, alone)
+
+
+def test_a_simulation_that_was_moved_and_has_got_longer_is_cut_where_it_was(described):
+    blocks = TimeBlocks(described(), SHARES)
+    then = with_prints(record(blocks)[1], blocks)
+    moved = described("moved", num_frames=30)
+    again = RecordedParts(then).cut_as_then(moved, SHARES)
+    assert [about.name for about in again.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
+    assert RecordedParts(then).trained(again) == [True, False, False] and RecordedParts(then).trained(moved) == [True]
+    about, name = RecordedParts(then).cut_otherwise(TimeBlocks(moved, SHARES), 0)
+    assert (about.source, about.name, name) == (moved.sources[0], "les, frames 0 to 20", "les, frames 0 to 13")
+
+
+def test_another_simulation_of_the_same_name_is_not_taken_for_one_that_was_moved(described, tmp_path):
+    blocks = TimeBlocks(described(), SHARES)
+    then = RecordedParts(with_prints(record(blocks)[1], blocks))
+    described("other", num_frames=30)
+    np.save(tmp_path / "other" / "les.npy", np.random.default_rng(1).normal(size=(30, 3, 4)).astype("f4"))
+    other = open_dataset(tmp_path / "other" / "les.npy", DESCRIPTION)
+    assert then.cut_as_then(other, SHARES) is other and then.trained(other) == [None]
+    assert then.cut_otherwise(TimeBlocks(other, SHARES), 0) is None
+
+
+def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(described, tmp_path):
+    blocks = TimeBlocks(described(), SHARES)
+    then = with_prints(record(blocks)[1], blocks)
+    described("moved", num_frames=30)
+    (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
+    for num_frames, found in ((30, ("longer, frames 0 to 20", "les, frames 0 to 13")), (20, None)):
+        np.save(tmp_path / "moved" / "longer.npy", np.load(tmp_path / "moved" / "longer.npy")[:num_frames])
+        moved = TimeBlocks(open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION), SHARES)
+        assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found
+
+
+def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_one_that_it_cuts(described, tmp_path):
+    _, then, _ = record(TimeBlocks(described(), SHARES))
+    np.save(tmp_path / "data" / "new.npy", np.random.default_rng(2).normal(size=(50, 3, 4)).astype("f4"))
+    described(num_frames=30)
+    both = RecordedParts(then).cut_as_then(open_dataset(tmp_path / "data", DESCRIPTION), SHARES)
+    assert RecordedParts(then).parts_of(both) == ["train", "valid", "test", None]
+    assert [about.num_frames for about in both.trajectories] == [14, 2, 4, 50]
 
 
 def test_frames_that_were_trained_on_are_known_however_the_rest_is_cut(described):

@@ -35,8 +35,8 @@ def long_run(run_yaml, tmp_path):
     write_long_run(tmp_path / "les" / "run.npy", 60)
     (tmp_path / "les" / "matey.yaml").write_text(yaml.safe_dump(DESCRIPTION))
 
-    def write(split_by="time", **data):
-        sets = [{"path": str(tmp_path / "les" / "run.npy"), **({"split_by": split_by} if split_by else {})}]
+    def write(split_by="time", path=tmp_path / "les" / "run.npy", **data):
+        sets = [{"path": str(path), **({"split_by": split_by} if split_by else {})}]
         return run_yaml(data={"sets": sets, "split": [0.7, 0.1, 0.2], **data})
 
     return write
@@ -76,6 +76,13 @@ def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out
     result, out = evaluate(tmp_path, "--data", tmp_path / "les" / "run.npy", "--split", "test")
     succeed(result)
     assert "frames 48 to 59" in (out / "metrics.json").read_text()
+    moved = (tmp_path / "les").rename(tmp_path / "moved") / "run.npy"
+    elsewhere = long_run(path=moved)
+    fail(pretrain(elsewhere, "--resume", "--set", "data.changed=keep"), "'run, frames 0 to 41'", "stays cut in time as")
+    again, out = evaluate(tmp_path, "--data", moved, "--split", "test")
+    succeed(again)
+    assert "frames 48 to 59" in (out / "metrics.json").read_text()
+    moved.parent.rename(tmp_path / "les")
     write_long_run(tmp_path / "les" / "run.npy", 60)
     fail(pretrain(long_run(split_by=None), "--resume", "--set", "data.changed=keep"), "stays cut in time as it was")
 
