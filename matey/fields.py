@@ -57,6 +57,7 @@ class FieldBatch:
             least up to the target; None where there are none.
         parameters: numbers that set a sample's physics apart, such as a viscosity, by name: ``(b,)``, NaN where a sample's
             is not known; a single number counts for all samples.
+        conserved: fields whose sum over the domain the system keeps, besides what `matey.physics` knows of it.
     """
 
     system: str
@@ -70,6 +71,7 @@ class FieldBatch:
     given_fields: tuple[str, ...] = ()
     given: Tensor | None = None
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    conserved: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError where shapes contradict each other, or the history is no finite real numbers."""

@@ -3,12 +3,13 @@
 Each is a `Measure`: sums over the cells of a frame, which add up over parts of a field and so over ranks, and a number made of
 them. Evaluation reports it of the forecast and of the truth: what the truth has of it, grid and file have made.
 
-A quantity of a system is declared conserved here alone, in `CONSERVED`.
+A quantity of one of our systems is declared conserved here alone, in `CONSERVED`; the sum of a field of a user's own system,
+where its data is described (`FieldBatch.conserved`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,12 +61,15 @@ class Measure:
 
 
 def conserved(
-    name: str, label: str, meaning: str, densities: Callable[[Fields, FieldBatch], list[Tensor] | None]
+    is_kept: Callable[[FieldBatch], bool],
+    label: str,
+    meaning: str,
+    densities: Callable[[Fields, FieldBatch], list[Tensor] | None],
 ) -> Measure:
     """Return the measure of how much of a conserved quantity a frame has gained or lost since the last known one.
 
     Args:
-        name: name of the quantity in `CONSERVED`.
+        is_kept: whether the system of a batch keeps the quantity.
         label: see `Measure`.
         meaning: see `Measure`.
         densities: function that returns the components ``(b, z, y, x)`` of what a cell holds per volume, of a frame's fields;
@@ -73,7 +77,7 @@ def conserved(
     """
 
     def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
-        if name not in CONSERVED.get(batch.system, ()):
+        if not is_kept(batch):
             return None
         fields = dict(zip(batch.fields, frame.double().unbind(1), strict=True))
         components = densities(fields, batch)
@@ -84,6 +88,11 @@ def conserved(
         return torch.cat([held, size], dim=1).sum(dim=CELLS)
 
     return Measure(label, meaning, sums, _drift)
+
+
+def _known(name: str) -> Callable[[FieldBatch], bool]:
+    """Return whether `CONSERVED` has a quantity, as a function of a batch."""
+    return lambda batch: name in CONSERVED.get(batch.system, ())
 
 
 def _drift(sums: Tensor, before: Tensor) -> Tensor:
@@ -163,21 +172,23 @@ def _slope(field: Tensor, axis: int, batch: FieldBatch) -> Tensor:
     return slope
 
 
-MASS = conserved("mass", "drift of mass", "Change of the total since the last known frame, over the total.", _mass)
+MASS = conserved(
+    _known("mass"), "drift of mass", "Change of the total since the last known frame, over the total.", _mass
+)
 MOMENTUM = conserved(
-    "momentum",
+    _known("momentum"),
     "drift of momentum",
     "Change of the sum of momentum along periodic axes since the last known frame, over the sum of its magnitude.",
     _momentum,
 )
 ENERGY = conserved(
-    "energy",
+    _known("energy"),
     "drift of energy",
     "Change of the sum of internal and kinetic energy since the last known frame, over the sum.",
     _energy,
 )
 HEAT = conserved(
-    "heat",
+    _known("heat"),
     "drift of heat",
     "Change of the sum of density times potential temperature since the last known frame, over the sum.",
     _heat,
@@ -202,3 +213,28 @@ MEASURES: Registry[Measure] = Registry(
     type="matey.physics:Measure",
 )
 """All that is reported of forecasts and truth beside errors, in this order."""
+
+TOTAL = "total_"
+"""Beginning of the names of the sums of fields in records."""
+
+
+def measures_of(batch: FieldBatch) -> Iterator[tuple[str, Measure]]:
+    """Yield the names and measures of all that is reported of a batch's system, as far as each has it."""
+    yield from MEASURES.items()
+    yield from ((TOTAL + field, _total(field)) for field in batch.conserved)
+
+
+def measure(name: str) -> Measure | None:
+    """Return the measure of a name in a record, None if there is none of that name here."""
+    if name in MEASURES:
+        return MEASURES[name]
+    return _total(name.removeprefix(TOTAL)) if name.startswith(TOTAL) else None
+
+
+def _total(field: str) -> Measure:
+    return conserved(
+        lambda batch: field in batch.conserved,
+        f"drift of total {field}",
+        "Change of the sum of the field since the last known frame, over the sum of its size.",
+        lambda fields, batch: [fields[field]],
+    )

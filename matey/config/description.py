@@ -32,6 +32,7 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "fields": ((dict,), "each field with its array, such as {height: h}"),
     "given": ((dict,), "each given field with its array, such as {forcing: f}"),
     "axes": ((list, tuple), "a list, such as [time, y, x]"),
+    "conserved": ((list, tuple), "a list of fields, such as [tracer]"),
     "spacing": ((dict,), "a cell size, or an array of coordinates, for each axis, such as {y: 0.1, x: 0.1}"),
     "time_step": ((str, int, float, dict, Section), "a time above 0, or the array of times"),
     "boundary": ((dict,), "the kind for each axis, such as {y: wall, x: periodic}"),
@@ -62,8 +63,8 @@ def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user w
     for name, number in entries.items() if key == "parameters" else ():
         if not isinstance(number, int | float | dict | ParameterSource):
             raise ValueError(
-                f"parameters.{name}: expected a number, {{array: NAME}}, {{attribute: NAME}} or {{in_name: 'Re{{}}'}}, got "
-                f"{number!r}"
+                f"parameters.{name}: expected a number, {{array: NAME}}, {{attribute: NAME}}, {{in_name: 'Re{{}}'}} or "
+                f"{{table: FILE.csv}}, got {number!r}"
             )
 
 
@@ -98,6 +99,9 @@ class DataDescription(Section):
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(
         {}, description="numbers that set trajectories apart: values, or where they lie"
+    )
+    conserved: tuple[FieldName, ...] = Field(
+        (), description="fields whose sum over the domain equations and boundaries keep; evaluation reports their drift"
     )
     first_frame: int = Field(0, ge=0, le=10**9, description="snapshots to leave out at the beginning")
     stride: int = Field(1, ge=1, le=10**9, description="every so many snapshots are taken")
@@ -146,6 +150,10 @@ class DataDescription(Section):
                     f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
                 )
         self._check_wildcards()
+        if others := [name for name in self.conserved if name not in self.fields]:
+            raise ValueError(
+                f"conserved: expected names of fields, got {others[0]!r}; there are {', '.join(self.fields)}"
+            )
         places: dict[object, str] = {}
         for name, source in self.fields.items():
             first = places.setdefault((repr(source.file or self.files), source.array, source.index), name)
@@ -220,6 +228,12 @@ class DataDescription(Section):
     def num_wildcards(self) -> int:
         """Number of '*' in the path of the array of a field."""
         return (next(iter(self.fields.values())).array or "").count("*")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Paths of the tables of parameters."""
+        sources = (source for source in self.parameters.values() if isinstance(source, ParameterSource))
+        return tuple(source.table for source in sources if source.table is not None)
 
     def varies(self, source: FieldSource) -> bool:
         """Whether a given field may vary in time: in files of snapshots, each has its own."""

@@ -70,10 +70,19 @@ class ParameterSource(Section):
         None, description="text around it in the name of its file, folder or group, with '{}' for the number: 'Re{}'"
     )
 
+    table: PathText | None = Field(
+        None, description="path of a table, .csv or .json, with a row for each file or trajectory"
+    )
+    column: FieldName | None = Field(None, description="column of the table; by default the name of the parameter")
+
     @model_validator(mode="after")
     def _either(self) -> ParameterSource:
-        if [self.array, self.attribute, self.in_name].count(None) != 2:
-            raise ValueError("expected one of 'array', 'attribute' and 'in_name'")
+        if [self.array, self.attribute, self.in_name, self.table].count(None) != 3:
+            raise ValueError("expected one of 'array', 'attribute', 'in_name' and 'table'")
+        if self.column is not None and self.table is None:
+            raise ValueError("'column' goes with 'table'")
+        if self.table is not None and not self.table.endswith((".csv", ".json")):
+            raise ValueError(f"expected a table in .csv or .json, got {self.table!r}")
         return self
 
 

@@ -11,7 +11,7 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     spacing: {y: 0.05, x: x}                  # a number, or the array of the coordinates
     time_step: time
     boundary: {y: wall, x: periodic}
-    parameters: {viscosity: {attribute: nu}}  # a number, an attribute, or an array of one for each trajectory
+    parameters: {viscosity: {attribute: nu}}  # a number, an attribute, an array of one for each trajectory, a table's column
     given:                                    # known beforehand, never predicted; here constant in time
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ from matey.data.located import Located, Together
 from matey.data.opened_file import OpenedFile
 from matey.data.remote.paths import RemotePath
 from matey.data.snapshots import put_together
+from matey.data.tables import parameters_in_tables
 from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
 
@@ -68,7 +70,7 @@ class DescribedFiles(TrajectorySet):
                     kinds |= {each.path: each.kind.name for each in (file, *own.values())}
                     pieces += describe_file(file, together.part)
             located += put_together(description, pieces) if description.snapshots else pieces
-        self._fill(description, kinds, located)
+        self._fill(description, kinds, [_with_tables(description, each) for each in located])
 
     @classmethod
     def joined(cls, parts: Sequence[DescribedFiles]) -> DescribedFiles:
@@ -235,6 +237,12 @@ class DescribedFiles(TrajectorySet):
         given = [source.unit for source in self.description.fields.values()]
         of_file = [first.stored[name].unit for name in first.arrays]
         return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
+
+
+def _with_tables(description: DataDescription, located: Located) -> Located:
+    """Return a trajectory with the parameters that tables have of it."""
+    found = dict(parameters_in_tables(description.parameters, located.about))
+    return replace(located, about=replace(located.about, parameters=located.about.parameters | found))
 
 
 def _check_partners(path: Path, own: Mapping[str, Path]) -> None:

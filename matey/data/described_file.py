@@ -99,6 +99,7 @@ def _trajectories(
             time_step=1.0 if in_pieces else _time_step(file, times),
             parameters=dict(_parameters(file, group, sample, count)),
             split=part,
+            conserved=description.conserved,
         )
         pieces_times = tuple(map(float, times)) if in_pieces and times is not None else ()
         yield Located(about, sample, group, names, given, along, stored, turned, elsewhere, pieces_times)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from matey.config import DataDescription
 from matey.config.loading import sentences
-from matey.config.places import TimeSource, patterns_in
+from matey.config.places import ParameterSource, TimeSource, patterns_in
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
@@ -61,7 +61,7 @@ def is_description(path: Path) -> bool:
 
 
 def read_description(path: Path) -> DataDescription:
-    """Read a description.
+    """Read a description; its tables are named by whole paths.
 
     Raises:
         DataError: it cannot be read, is no YAML, or says what cannot be.
@@ -73,10 +73,23 @@ def read_description(path: Path) -> DataDescription:
     except PlainTextError as error:
         raise DataError(f"{path} {error}.") from None
     try:
-        return DataDescription.model_validate(tree)
+        return with_tables_in(path.parent, DataDescription.model_validate(tree))
     except ValidationError as error:
         found = sentences(error, DataDescription)
         raise DataError(f"{path}: {found}{'' if found.endswith(('?', '.')) else '.'}") from None
+
+
+def with_tables_in(folder: Path, description: DataDescription) -> DataDescription:
+    """Return a description whose tables of parameters are named by whole paths, those in it starting from a folder."""
+    if not description.tables:
+        return description
+    whole = {
+        name: source.model_copy(update={"table": str(within(folder, source.table))})
+        if isinstance(source, ParameterSource) and source.table is not None
+        else source
+        for name, source in description.parameters.items()
+    }
+    return description.model_copy(update={"parameters": whole})
 
 
 def described_files(path: Path, description: DataDescription) -> list[Together]:

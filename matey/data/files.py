@@ -58,7 +58,9 @@ def find_files(
     whole = _absolute(path)
     try:
         if description is not None:
-            return _described(descriptions.files_in(whole, description), description)
+            files = descriptions.files_in(whole, description)
+            folder = next(folder for folder in (whole, *whole.parents) if folder.is_dir())
+            return _described(files, descriptions.with_tables_in(folder, description))
         return list(_with_descriptions(_find(whole, suffixes)))
     except PermissionError as error:
         raise DataError(f"{error.filename or path} may not be read ({error.strerror}); get the right to.") from None

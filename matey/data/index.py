@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from matey.data.files import DataFile
+from matey.data.remote.paths import place
 from matey.data.share import Share
 from matey.data.trajectories import TrajectorySet
 
@@ -101,7 +102,8 @@ def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFil
 
 def _stamp(file: DataFile) -> Stamp | None:
     """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
-    paths = list(dict.fromkeys((*file.paths, *(own for each in file.own.values() for own in each.values()))))
+    own = (path for of_fields in file.own.values() for path in of_fields.values())
+    paths = list(dict.fromkeys((*file.paths, *own, *map(place, file.description.tables if file.description else ()))))
     there = [path.stat() for path in paths if path.is_file()]
     if len(there) < len(paths):
         return None

@@ -241,6 +241,7 @@ def _batch_of(
         given_fields=source.given,
         given=_stack(given) if given else None,
         parameters=_parameters(abouts),
+        conserved=abouts[0].conserved,
     )
 
 

@@ -44,6 +44,7 @@ class Trajectory:
         time_step: time between two snapshots in the units of the data set.
         parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
         split: the part that its publisher, or a cut in time, meant it for; None where the files leave that open.
+        conserved: fields whose sum over the domain its equations and the ends of its axes keep.
     """
 
     source: Path
@@ -55,6 +56,7 @@ class Trajectory:
     time_step: float
     parameters: dict[str, float] = field(default_factory=dict)
     split: Part | None = None
+    conserved: tuple[str, ...] = ()
 
     @property
     def periodic(self) -> tuple[bool, bool, bool]:

@@ -103,6 +103,7 @@ def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list
             about.grid,
             about.spacing,
             about.periodic,
+            about.conserved,
             source.given,
             source.given_in_time,
         )

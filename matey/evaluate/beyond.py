@@ -15,7 +15,7 @@ from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import rollout
 from matey.fields import FieldBatch
-from matey.physics import CELLS, MEASURES
+from matey.physics import CELLS, measures_of
 
 MOST_TRAJECTORIES = 4  # of a system
 
@@ -100,9 +100,9 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
 
 def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:
     """Yield the names and values ``(b,)`` of what a frame ``(b, f, z, y, x)`` has gained or is."""
-    for name in MEASURES:
-        if (value := MEASURES[name].number(frame, batch)) is not None:
-            yield MEASURES[name].label, value.double()
+    for _, measure in measures_of(batch):
+        if (value := measure.number(frame, batch)) is not None:
+            yield measure.label, value.double()
     before = batch.last.double()
     change = (frame.double() - before).mean(dim=CELLS) / before.abs().mean(dim=CELLS).clamp_min(math.ulp(0.0))  # (b, f)
     for number, name in enumerate(batch.fields):

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.physics import MEASURES
+from matey.physics import MEASURES, measures_of
 
 TRUTH = "truth_"
 """Beginning of the names of the truth's numbers."""
@@ -37,7 +37,7 @@ class PhysicsSums:
     def add(self, key: Hashable, batch: FieldBatch, prediction: Tensor, target: Tensor) -> None:
         """Add those of frames ``(b, f, z, y, x)`` in physical units to the sums of a record."""
         sums = self._sums.setdefault(key, {})
-        for name, measure in MEASURES.items():
+        for name, measure in measures_of(batch):
             for before, frame in (("", prediction), (TRUTH, target)):
                 if (values := measure.number(frame, batch)) is not None:
                     add_up(sums, {before + name: (values.sum().item(), len(values))})

@@ -9,7 +9,7 @@ from matey.evaluate.beyond import Beyond, Drift
 from matey.evaluate.comparison import one_of, side_by_side
 from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
 from matey.evaluate.records import PERSISTENCE, Record
-from matey.physics import MEASURES
+from matey.physics import measure
 from matey.report.page import definitions, heading, paragraph, table
 from matey.report.summary import forecast_text, summary_records
 from matey.report.text_table import text_table
@@ -50,9 +50,9 @@ def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Re
     rows = physics_rows(records_by_model)
     if not rows:
         return []
-    of_measures = {label_of(name): MEASURES[name].meaning for name in MEASURES} | {
-        label_of(CORRELATION_TIME): CORRELATION_MEANING
-    }
+    names_of_all = {name for records in records_by_model for record in records for name in record.physics}
+    of_measures = {found.label: found.meaning for name in names_of_all if (found := measure(name))}
+    of_measures[label_of(CORRELATION_TIME)] = CORRELATION_MEANING
     present = dict.fromkeys(row[2] for row in rows)
     return [
         heading(2, "Physics"),
@@ -66,7 +66,8 @@ def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Re
 
 def label_of(name: str) -> str:
     """Return a quantity's name in tables."""
-    return LABELS.get(name) or (MEASURES[name].label if name in MEASURES else name)
+    found = measure(name)
+    return LABELS.get(name) or (found.label if found else name)
 
 
 def value_text(record: Record | None, name: str) -> str:

@@ -3,13 +3,18 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from matey import FieldBatch
+from matey.config import DataDescription
+from matey.data import open_dataset, read_windows, spread_windows
+from matey.data.time_blocks import TimeBlocks
 from matey.evaluate.physics import PhysicsSums, correlation_time
 from matey.evaluate.records import ErrorSums, read_records, write_records
 from matey.physics import MEASURES
+from matey.report.physics import physics_rows, physics_section
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")
 
@@ -57,3 +62,46 @@ def test_records_of_rollouts_carry_physics_and_correlation_time_to_disk_and_back
     assert "correlation_time" not in first.physics and 2 < last.physics["correlation_time"] < 3
     assert first.physics["mass"] == first.physics["truth_mass"] == 0 < last.physics["mass"]
     assert math.isnan(last.physics["persistence_correlation_time"])  # persistence is the truth here
+
+
+def described(folder, **keys):
+    """A run of a tracer, which is kept, and of a dye, which fades, of a description with more keys."""
+    t, y, x = np.ogrid[:12, :8, :8]
+    np.save(folder / "tracer.npy", y + 0 * t + 0 * x)
+    np.save(folder / "dye.npy", np.exp(-0.1 * t) * (1 + y + x))
+    description = {
+        "system": "own",
+        "files": "tracer.npy",
+        "axes": ["time", "y", "x"],
+        "fields": {"tracer": {}, "dye": {"file": "dye.npy"}},
+        "spacing": {"y": 1, "x": 1},
+        "time_step": 1,
+        "boundary": {"y": "periodic", "x": "wall"},
+    }
+    return open_dataset(folder, DataDescription(**description | keys))
+
+
+def test_the_drift_of_fields_that_a_description_calls_conserved_is_reported(tmp_path):
+    data = TimeBlocks(described(tmp_path, conserved=["tracer", "dye"]), (0.5, 0, 0.5))
+    (batch,) = read_windows([data], spread_windows(data, [1], 2, 3, 1), 2)
+    sums = ErrorSums()
+    forecast = batch.known_target + torch.tensor([0.35, 0.0]).view(1, 2, 1, 1, 1)  # of a mean of 3.5
+    sums.add(batch, "lead", 3, forecast, batch.known_target)
+    write_records(sums.records(), tmp_path / "metrics.json")
+    records = read_records(tmp_path / "metrics.json")
+    assert physics_rows([records]) == [
+        ("own", "lead 3", "drift of total tracer", "0.0909", "0"),
+        ("own", "lead 3", "drift of total dye", "0.259", "0.259"),
+    ]
+    section = "".join(physics_section(["MATEY"], [records]))
+    assert section.count("Change of the sum of the field") == 2
+
+
+def test_what_a_description_does_not_call_conserved_is_not_reported_as_such(tmp_path):
+    data = described(tmp_path)
+    (batch,) = read_windows([data], spread_windows(data, [0], 2, 3, 1), 2)
+    sums = ErrorSums()
+    sums.add(batch, "lead", 3, batch.known_target, batch.known_target)
+    assert physics_rows([sums.records()]) == []
+    with pytest.raises(ValueError, match="conserved: expected names of fields, got 'mass'; there are tracer, dye"):
+        described(tmp_path, conserved=["mass"])
