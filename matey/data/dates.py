@@ -1,9 +1,11 @@
-"""Times that a file writes as text, such as WRF's ``Times`` of characters: the date of each snapshot, read as seconds."""
+"""Dates: times that a file writes as text, such as WRF's ``Times``, read as seconds; and times that count from a date."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import numpy as np
 
@@ -12,6 +14,19 @@ from matey.data.trajectories import DataError
 
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _LONGEST = 40  # characters of a date
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SINCE = re.compile(
+    r"(s|sec|second|min|minute|h|hr|hour|d|day)s? since (\d+)-(\d+)-(\d+)(?:[T ]+(\d+):(\d+)(?::(\d+\.?\d*))?)?"
+    r" ?(?:Z|UTC|[+-]?0?0:?00)?",
+    re.IGNORECASE,
+)
+_CALENDARS = {
+    "": "standard",
+    "gregorian": "standard",
+    "proleptic_gregorian": "standard",
+    "365_day": "noleap",
+    "366_day": "all_leap",
+}
 
 
 def is_text(stored: StoredArray) -> bool:
@@ -52,3 +67,48 @@ def _seconds(text: str, label: str) -> float:
             "number."
         ) from None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray) -> tuple[float, ...] | None:
+    """Return times as another array counts them, in its unit and from its date, such as ``days since 2000-02-01``.
+
+    Args:
+        times: the times.
+        stored: the array that they come from.
+        other: the other array.
+
+    Returns:
+        The times; None where the units do not tell, or the calendars are different ones.
+    """
+    if (stored.unit, stored.calendar) == (other.unit, other.calendar):
+        return tuple(times)
+    ours, theirs = (_origin(each.unit, each.calendar.lower()) for each in (stored, other))
+    if ours is None or theirs is None or ours[0] != theirs[0]:
+        return None
+    (_, start, unit), (_, new_start, new_unit) = ours, theirs
+    return tuple((start - new_start + time * unit) / new_unit for time in times)
+
+
+def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
+    """Return the calendar of times that count from a date, that date in seconds, and the seconds of the times' unit."""
+    calendar = _CALENDARS.get(calendar, calendar)
+    match = _SINCE.fullmatch(" ".join(unit.split()))
+    day = match and _day(calendar, *map(int, match.group(2, 3, 4)))
+    if match is None or day is None:
+        return None
+    hour, minute, second = (float(part or 0) for part in match.group(5, 6, 7))
+    return calendar, 86400 * day + 3600 * hour + 60 * minute + second, _SECONDS[match[1][0].lower()]
+
+
+def _day(calendar: str, year: int, month: int, day: int) -> int | None:
+    """Return the number of a day in a calendar; None where it has no such day, or the calendar is not known."""
+    try:
+        if calendar == "360_day":
+            return 360 * year + 30 * month + day if 1 <= month <= 12 and 1 <= day <= 30 else None
+        if calendar in ("noleap", "all_leap"):
+            same = 1 if calendar == "noleap" else 4  # a year of the calendar's length
+            return (365 if same == 1 else 366) * year + (date(same, month, day) - date(same, 1, 1)).days
+        is_after_1582 = calendar == "standard" and year > 1582  # before, files differ in what they mean
+        return date(year, month, day).toordinal() if is_after_1582 else None
+    except ValueError:
+        return None

@@ -17,6 +17,7 @@ import numpy as np
 from matey.config import DataDescription
 from matey.config.places import WILDCARD, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.dates import counted_from
 from matey.data.described_file import check_frames
 from matey.data.located import Located
 from matey.data.numbered import numbers_of, seconds_of
@@ -95,7 +96,7 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
     elif isinstance(step, TimeSource) and step.date_in_name is not None:
         times = tuple(_seconds(pieces, step.date_in_name))
     else:
-        times = tuple(time for piece in pieces for time in piece.times)
+        times = tuple(time for piece in pieces for time in _times(first, piece))
     whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
     if isinstance(step, float):
         _check_numbers(pieces)
@@ -120,12 +121,21 @@ def _check_alike(first: Located, piece: Located) -> None:
             f"{_label(piece)}: expected the grid (z, y, x) = {ours.grid} with cells of {ours.spacing}, as in {_label(first)}, "
             f"got {theirs.grid} with {theirs.spacing}; all snapshots of a trajectory need one grid: interpolate them to it."
         )
-    units = [(each.stored[each.along["time"]].unit if "time" in each.along else "") for each in (first, piece)]
-    if units[0] != units[1]:
+
+
+def _times(first: Located, piece: Located) -> tuple[float, ...]:
+    """Return the times of a piece as the first one counts them, from its date."""
+    if "time" not in piece.along:
+        return piece.times
+    ours, own = (each.stored[each.along["time"]] for each in (first, piece))
+    times = counted_from(piece.times, own, ours)
+    if times is None:
+        units = [f"{each.unit} {each.calendar}".strip() for each in (own, ours)]
         raise DataError(
-            f"{_label(piece)}: its times are in {units[1]!r}, those of {_label(first)} in {units[0]!r}; write them in one unit "
+            f"{_label(piece)}: its times are in {units[0]!r}, those of {_label(first)} in {units[1]!r}; write them in one unit "
             "and from one date, or give a time_step."
         )
+    return times
 
 
 def _step(description: DataDescription, whole: Located) -> float:

@@ -221,3 +221,20 @@ def test_a_file_of_another_format_says_which_and_the_line_that_converts_it(tmp_p
     for look in (open_dataset, opened, lambda path: guess_description(path, tmp_path)):
         with pytest.raises(DataError, match=words):
             look(tmp_path / "run.dat")
+
+
+def test_iterations_of_openpmd_in_one_file_are_snapshots_at_their_times(tmp_path):
+    with h5py.File(tmp_path / "simData.h5", "w") as file:
+        for number, values in enumerate(VALUES):  # iterations 0, 50, 100, ..., of which 50 comes before 100
+            file[f"data/{50 * number}/fields/E/x"], file[f"data/{50 * number}/fields/E/y"] = values, -values
+            file[f"data/{50 * number}"].attrs["time"] = T[number]
+    fields = {f"electric_{axis}": f"data/*/fields/E/{axis}" for axis in "xy"}
+    about = {
+        "axes": ["y", "x"],
+        "fields": fields,
+        "spacing": {"y": 0.25, "x": 0.125},
+        "time_step": {"attribute": "time"},
+    }
+    data = opened(tmp_path / "simData.h5", **about)
+    assert (data.trajectories[0].num_frames, data.trajectories[0].time_step) == (NUM_FRAMES, 0.5)
+    np.testing.assert_array_equal(data.read(0, 0, NUM_FRAMES)[:, :, 0], np.stack([VALUES, -VALUES], axis=1))

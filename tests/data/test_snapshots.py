@@ -210,14 +210,57 @@ def test_trajectories_that_one_wildcard_runs_together_are_refused(tmp_path):
         open_dataset(folder)
 
 
-def test_times_from_another_date_in_each_file_are_refused(tmp_path):
-    for day in range(3):
-        times = np.array([f"2024-01-0{day + 1}"], "datetime64[ns]")
-        values = xarray.Dataset({"h": (("time", "y", "x"), VALUES[0, day : day + 1, 0])}, {"time": times})
-        values.to_netcdf(tmp_path / f"a{day}.nc", engine="netcdf4")
+def of_months(folder, units, per_day=1, calendar="standard", lengths=(31, 29, 31)):
+    """A file for each month, whose times count from its own start, in the units of each."""
+    values = np.random.default_rng(0).normal(size=(sum(lengths) * per_day, 3, 4)).astype("f4")
+    first = 0
+    for month, (unit, length) in enumerate(zip(units, lengths, strict=True), start=1):
+        per_unit = 24 if unit.startswith("hour") else 1
+        times = np.arange(length * per_day) * per_unit / per_day
+        of_month = values[first : first + len(times)]
+        coordinate = ("time", times, {"units": f"{unit} since 2024-{month:02d}-01", "calendar": calendar})
+        dataset = xarray.Dataset({"h": (("time", "y", "x"), of_month)}, {"time": coordinate})
+        dataset.to_netcdf(folder / f"out_2024{month:02d}.nc", engine="netcdf4")
+        first += len(times)
     about = {"axes": ["time", "y", "x"], "concat": "time", "time_step": "time", "fields": {"height": "h"}}
-    describe(tmp_path, COMMON | about)
+    describe(folder, COMMON | about)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("units", "per_day", "calendar", "lengths"),
+    [
+        (("days", "days", "days"), 4, "standard", (31, 29, 31)),
+        (("hours", "days", "hours"), 2, "proleptic_gregorian", (31, 29, 31)),
+        (("days", "days", "days"), 1, "noleap", (31, 28, 31)),
+        (("days", "days", "days"), 1, "360_day", (30, 30, 30)),
+    ],
+)
+def test_months_that_each_count_from_their_own_start_follow_each_other(tmp_path, units, per_day, calendar, lengths):
+    values = of_months(tmp_path, units, per_day, calendar, lengths)
+    data = open_dataset(tmp_path)
+    (about,), step = data.trajectories, (24 if units[0] == "hours" else 1) / per_day
+    assert about.num_frames == len(values) and about.time_step == pytest.approx(step, rel=1e-12)
+    found = data.coordinates("time", [0])
+    assert (found.unit, found.calendar) == (f"{units[0]} since 2024-01-01", calendar)
+    np.testing.assert_allclose(found.values, np.arange(len(values)) * step, rtol=0, atol=1e-9)
+    border = lengths[0] * per_day
+    np.testing.assert_array_equal(data.read(0, border - 1, border + 1)[:, 0, 0], values[border - 1 : border + 1])
+
+
+def test_a_month_that_is_missing_is_seen_from_the_dates(tmp_path):
+    of_months(tmp_path, ("days", "days", "days"))
+    (tmp_path / "out_202402.nc").unlink()
     with pytest.raises(
-        DataError, match=r"a1.nc: its times are in 'days since 2024-01-02.*', those of .*a0.nc in .*one date"
+        DataError, match="got a step of 30 .* a snapshot is missing between .*01.nc and .*03.nc, put it"
+    ):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("units", [("days", "months", "days"), ("days", "days", "fortnights")])
+def test_times_that_do_not_count_from_a_known_date_in_a_known_unit_are_refused(tmp_path, units):
+    of_months(tmp_path, units)
+    with pytest.raises(
+        DataError, match="its times are in '(months|fortnights) since .* in 'days since .*from one date"
     ):
         open_dataset(tmp_path)

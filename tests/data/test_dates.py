@@ -1,0 +1,52 @@
+"""Times that count from a date, beside the library that climate models use."""
+
+import numpy as np
+import pytest
+
+from matey.data.arrays.stored import StoredArray
+from matey.data.dates import counted_from
+
+cftime = pytest.importorskip("cftime")
+
+
+def stored(unit, calendar=""):
+    return StoredArray((3,), np.dtype("f8"), unit=unit, calendar=calendar)
+
+
+@pytest.mark.parametrize(
+    "calendar", ["", "gregorian", "proleptic_gregorian", "noleap", "365_day", "all_leap", "360_day"]
+)
+@pytest.mark.parametrize(
+    "unit", ["days since 2000-3-1", "h since 1999-12-30T23:30:15.5Z", "Minutes since 1950-02-28 1:00"]
+)
+@pytest.mark.parametrize("other", ["seconds since 2000-02-28 00:00:00 +0:00", "hr since 1970-01-01 UTC"])
+def test_times_are_those_of_cftime_in_every_calendar(unit, other, calendar):
+    times = (0.0, 0.25, 400.0)
+    named = calendar or "standard"
+    dates = cftime.num2date(times, unit, named, only_use_cftime_datetimes=True)
+    expected = cftime.date2num(dates, other, named)
+    assert counted_from(times, stored(unit, calendar), stored(other, calendar)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "calendar"),
+    [
+        ("days", "standard"),
+        ("months since 2000-01-01", "standard"),
+        ("days since 1500-01-01", "standard"),
+        ("days since 2000-02-30", "standard"),
+        ("days since 2000-01-01", "julian"),
+        ("days since 2000-01-01", "noleap"),
+        ("days since 2000-12-31", "360_day"),
+        ("days since 2000-01-01 00:00 +5:30", "standard"),
+        ("?", ""),
+    ],
+)
+def test_what_is_no_date_of_the_other_calendar_is_not_taken_for_one(unit, calendar):
+    other = stored("days since 2000-02-01", "standard")
+    assert counted_from((1.0,), stored(unit, calendar), other) is None
+    assert counted_from((1.0,), other, stored(unit, calendar)) is None
+
+
+def test_times_of_one_unit_stay_as_they_are_whatever_it_is():
+    assert counted_from((0.1, 0.3), stored("fortnights"), stored("fortnights")) == (0.1, 0.3)
