@@ -31,18 +31,22 @@ from matey.report.summary import (
     summary_records,
 )
 
+MOST_BYTES = 10**7
+"""Size of a page, so that it can be passed on; where pictures hardly shrink, films have fewer of them."""
+
 SPREAD = ("best trajectory", "worst trajectory", "which")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
     """Write the report; it needs no other file and no network to be read."""
-    sections = [
+    before = [
         heading(1, about.name),
         paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
         definitions(about.facts),
         *_summary(evaluation.records),
         *_spread(evaluation),
-        *_films(evaluation.shown_rollouts),
+    ]
+    after = [
         *_rollouts(evaluation),
         *physics_section([about.label], [evaluation.records]),
         *beyond_section([about.label], [evaluation.beyond] if evaluation.beyond else []),
@@ -52,7 +56,9 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         *_training(about.log),
         *_records(evaluation.records),
     ]
-    path.write_text(page(f"{about.name} - MATEY", sections), encoding="utf-8")
+    title = f"{about.name} - MATEY"
+    room = MOST_BYTES - len(page(title, [*before, *after]).encode())
+    path.write_text(page(title, [*before, *_films(evaluation.shown_rollouts, room), *after]), encoding="utf-8")
 
 
 def _summary(records: Sequence[Record]) -> list[str]:
@@ -147,15 +153,17 @@ def _size(values: Tensor) -> float:
     return values.square().mean().sqrt().item()
 
 
-def _films(rollouts: Sequence[ShownRollout]) -> list[str]:
+def _films(rollouts: Sequence[ShownRollout], room: int) -> list[str]:
+    """Show rollouts in so many bytes, if films of a single picture fit."""
     parts = [heading(2, "Rollouts, step by step")] if rollouts else []
+    most = int(0.7 * room / max(1, len(rollouts)))  # a page writes three bytes in four letters, and a few words
     for rollout in rollouts:
         mesh = ", and the mesh of tokens that the model chooses anew for each step"
         caption = (
             f"The {plots.words(rollout.field)} of {rollout.trajectory} over {rollout.views[-1].step} snapshots: truth, "
             f"forecast, error{'' if rollout.views[0].layout is None else mesh}."
         )
-        parts += [heading(3, rollout.system), figure(film_of(rollout), caption, "gif")]
+        parts += [heading(3, rollout.system), figure(film_of(rollout, most), caption, "gif")]
     return parts
 
 

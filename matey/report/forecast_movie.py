@@ -139,15 +139,19 @@ def write_film(
     unfinished.replace(path)
 
 
-def film_of(rollout: ShownRollout) -> bytes:
-    """Return the film of a rollout as a GIF that goes on by itself, small enough for a page."""
+def film_of(rollout: ShownRollout, most_bytes: int) -> bytes:
+    """Return the film of a rollout as a GIF that goes on by itself, of so many bytes; of a larger one every second step."""
     pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
     limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
     largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
     film = Film(rollout.views[0], rollout.spacing, rollout.field, limits, largest or 1.0)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
-        write_film(path, film, rollout.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        views = rollout.views
+        write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        while path.stat().st_size > most_bytes and len(views) > 1:
+            views = views[::-2][::-1]  # with the last one
+            write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
         return path.read_bytes()
 
 

@@ -1,5 +1,6 @@
 import re
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -13,7 +14,8 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
 from matey.evaluate.shown_rollouts import MOST_VIEWS, show_rollouts
 from matey.report.about import About, describe
-from matey.report.evaluation import write_report
+from matey.report.evaluation import MOST_BYTES, write_report
+from matey.report.forecast_movie import film_of
 from matey.report.page import page, paragraph, table
 from matey.report.summary import error_text, forecast_text, seams_text, summary_records, summary_text
 
@@ -88,6 +90,21 @@ def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(mod
     assert sum(len(rollout.views) for rollout in rollouts) <= MOST_VIEWS and all(
         rollout.views[-1].step == 5 for rollout in rollouts
     )
+
+
+@pytest.mark.parametrize("num_pictures", [1, 2])
+def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, tmp_path, monkeypatch, num_pictures):
+    path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
+    bare = Evaluation([record for record in evaluation.records if record.kind == "lead"], evaluation.costs, [])
+    write_report(path, bare, about)
+    of_one = len(film_of(replace(rollout, views=rollout.views[-1:]), 10**9))
+    most = path.stat().st_size + int((num_pictures + 0.5) * of_one / 0.7)
+    assert MOST_BYTES == 10**7
+    monkeypatch.setattr("matey.report.evaluation.MOST_BYTES", most)
+    write_report(path, replace(bare, shown_rollouts=[rollout]), about)
+    assert path.stat().st_size < most
+    (film,) = re.findall(r"data:image/gif;base64,([^\"]+)", path.read_text(encoding="utf-8"))
+    assert Image.open(BytesIO(b64decode(film))).n_frames == num_pictures < len(rollout.views)
 
 
 def test_the_report_holds_every_record(report, evaluation):
