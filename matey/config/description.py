@@ -44,7 +44,7 @@ _MASKS = ("mask", "masks", "geometry")
 def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user wrote)
     """Raise ValueError if what stands at a key of a description is of another form than it must have."""
     forms, expected = _FORMS.get(str(key), ((object,), ""))
-    if value is None and key in ("files", "axes"):  # as they are where a run's own YAML is written out
+    if (key, value) in (("files", None), ("axes", None), ("conserved", [])):  # as where a run's own YAML is written out
         return
     entries: dict[Any, Any] = value if isinstance(value, dict) else {}
     if not isinstance(value, forms) or isinstance(value, bool) or value in ([], ()):

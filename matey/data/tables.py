@@ -31,7 +31,7 @@ class Table:
     """A table.
 
     Attributes:
-        path: its file.
+        path: the file that it was read from.
         columns: names of its columns, but for the first in CSV.
         rows: cells of each row by their columns, by the row's name.
     """

@@ -209,7 +209,7 @@ def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(desc
         assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found
 
 
-def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_one_that_it_cuts(described, tmp_path):
+def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_others(described, tmp_path):
     _, then, _ = record(TimeBlocks(described(), SHARES))
     np.save(tmp_path / "data" / "new.npy", np.random.default_rng(2).normal(size=(50, 3, 4)).astype("f4"))
     described(num_frames=30)
