@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from matey.parallel.compilation import locks
 from matey.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import clean_environment, preloaded
 from tests.support.small_files import write_swe
@@ -26,6 +27,14 @@ let_waiting_threads_sleep()  # in what the tests start
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start is to hear it
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 gc.disable()  # until all tests are found: there is no garbage yet
+
+
+def pytest_sessionstart():
+    for lock, age in locks():
+        if age > 1200:  # it takes a minute or two
+            pytest.exit(
+                f"a compilation that was killed has left {lock}, for which tests would wait for ever: delete it", 2
+            )
 
 
 def pytest_collection_finish():

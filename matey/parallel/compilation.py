@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
@@ -34,13 +34,16 @@ def said_when_locked(patience: float = 60.0) -> Iterator[None]:
         timer.cancel()
 
 
-def _say_if_locked(patience: float) -> None:
+def locks() -> Iterator[tuple[Path, float]]:
+    """Yield the locks of compilations that run, or were killed, with the seconds since they were taken."""
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
     for lock in root.glob(f"**/{CPU_ADAM}/lock"):
-        try:
-            age = time.time() - lock.stat().st_mtime
-        except FileNotFoundError:  # just now it was removed
-            continue
+        with suppress(FileNotFoundError):  # just now it was removed
+            yield lock, time.time() - lock.stat().st_mtime
+
+
+def _say_if_locked(patience: float) -> None:
+    for lock, age in locks():
         if age >= patience and is_first_to_say(str(lock)) is not False:
             sys.stderr.write(
                 f"Waiting for another process, which has been compiling DeepSpeed's Adam for the CPU for {age:.0f} s. If "
