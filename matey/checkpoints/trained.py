@@ -45,19 +45,9 @@ class Trained:
     note: str = ""
 
     @property
-    def num_frames(self) -> int | None:
-        """Frames of history that the model was trained with, if that is known."""
-        return self.run.data.history if self.run else getattr(self.model.config, "history", None)
-
-    def frames_given(self) -> int:
-        """Return the frames of history that the model was trained with.
-
-        Raises:
-            CheckpointError: the number of frames is not known.
-        """
-        if self.num_frames is None:
-            raise CheckpointError(f"{self.name} does not say how many frames of history it takes; say how many.")
-        return self.num_frames
+    def num_frames(self) -> int:
+        """Frames of history that the model was trained with; an older model's ``config.json`` does not name them."""
+        return self.run.data.history if self.run else self.model.config.history
 
     @property
     def lead_max(self) -> int | None:

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     models = [load(folder) for folder in args.checkpoint]
     data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
-        Candidate(name, trained.model.to(device), num_frames_of(args, trained, folder), facts_of(trained))
-        for name, trained, folder in zip(names, models, args.checkpoint, strict=True)
+        Candidate(name, trained.model.to(device), num_frames_of(args, trained), facts_of(trained))
+        for name, trained in zip(names, models, strict=True)
     ]
     data = coarsened(args, data)
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
@@ -143,12 +143,9 @@ def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
     return trained.facts if isinstance(trained, TrainedPeer) else None
 
 
-def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer, folder: Path) -> int:
+def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer) -> int:
     """Return the number of history frames that a model is given."""
-    num_frames = trained.num_frames if args.history is None else at_least(1, "--history", args.history)
-    if num_frames is None:
-        raise FlagError(f"{folder} does not say how many frames of history it takes; give --history.")
-    return num_frames
+    return trained.num_frames if args.history is None else at_least(1, "--history", args.history)
 
 
 def find_device(name: str) -> torch.device:
@@ -165,14 +162,14 @@ def find_device(name: str) -> torch.device:
 def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], names: Sequence[str]) -> HeldOut:
     """Open the data of the command line or of the first run, and select the trajectories."""
     first = next((number for number, each in enumerate(models) if each.run is not None), 0)
-    trained, folder = models[first], args.checkpoint[first]
+    trained = models[first]
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
         sets = [open_dataset(path) for path in args.data]
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
         sets = open_sets(of_the_run)
-    num_frames = num_frames_of(args, trained, folder)
+    num_frames = num_frames_of(args, trained)
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:

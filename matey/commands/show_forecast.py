@@ -7,7 +7,6 @@ import argparse
 from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.trained import load_trained
-from matey.checkpoints.trained_folder import CheckpointError
 from matey.data import DataError, Window, open_dataset
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
@@ -31,8 +30,6 @@ def draw(args: argparse.Namespace) -> None:
     """Forecast, write the picture and print tokens and errors."""
     trained = load_trained(args.checkpoint)
     num_frames = args.history or trained.num_frames
-    if num_frames is None:
-        raise CheckpointError(f"{args.checkpoint} does not say how many frames of history it takes; give --history.")
     data = open_dataset(args.data).with_given(trained.model.config.given)
     field = args.field or data.fields[0]
     if field not in data.fields:

@@ -218,7 +218,7 @@ def forecast(
         The forecasts, which are computed when they are iterated over, written, or turned to an xarray Dataset.
 
     Raises:
-        CheckpointError: the model cannot be loaded, or does not say how many frames it takes.
+        CheckpointError: the model cannot be loaded.
         DataError: the data cannot be opened or does not fit the model, or a trajectory has no such frames.
     """
     least: dict[str, tuple[object, int]] = {
@@ -239,7 +239,7 @@ def forecast(
     chosen = tuple(dict.fromkeys(map(int, numbers)))
     if not chosen:
         raise DataError("No trajectory is chosen; expected one or more.")
-    request = ForecastRequest(data, chosen, start, history or trained.frames_given(), steps, lead)
+    request = ForecastRequest(data, chosen, start, history or trained.num_frames, steps, lead)
     check_request(trained.model, request)
     try:
         network = trained.model if device is None else trained.model.to(device)
