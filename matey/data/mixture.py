@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -199,8 +199,9 @@ def micro_batches(
             hand over what they read.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
+    run_length, skip_bad = (micro_batch if same_system else 1), bad_values == "skip"
     reads = _MicroBatches(
-        mixture, micro_batch, accumulation, rank, num_ranks, same_system, bad_values == "skip", further, share, finish
+        mixture, micro_batch, accumulation, rank, num_ranks, run_length, skip_bad, further, share, finish
     )
     indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
     items: Iterable[Any]
@@ -227,32 +228,27 @@ def micro_batches(
     return _or_raise(reading)
 
 
+@dataclass(frozen=True)
 class _MicroBatches(Dataset[Any]):
-    """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it."""
+    """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it.
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        micro_batch: int,
-        accumulation: int,
-        rank: int,
-        num_ranks: int,
-        same_system: bool,
-        skip_bad: bool,
-        further: Callable[[int], int] | None,
-        share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None,
-        finish: Callable[[int, Any], Any] | None,
-    ) -> None:
-        self.mixture = mixture
-        self.micro_batch = micro_batch
-        self.accumulation = accumulation
-        self.rank = rank
-        self.num_ranks = num_ranks
-        self.run_length = micro_batch if same_system else 1
-        self.skip_bad = skip_bad
-        self.further = further
-        self.share = share
-        self.finish = finish
+    What is not said here is as in `micro_batches`.
+
+    Attributes:
+        run_length: number of consecutive windows that come from one set, see `Mixture.global_batch`.
+        skip_bad: whether another window is drawn in place of one with NaN or infinity.
+    """
+
+    mixture: Mixture
+    micro_batch: int
+    accumulation: int
+    rank: int
+    num_ranks: int
+    run_length: int
+    skip_bad: bool
+    further: Callable[[int], int] | None
+    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None
+    finish: Callable[[int, Any], Any] | None
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
         try:
