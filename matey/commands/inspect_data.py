@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
 from matey.data.splits import PARTS
-
-VALUES_AT_ONCE = 2**24
+from matey.data.windows import stretches
 
 
 @dataclass
@@ -107,21 +106,13 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     values, faults = Range.empty(len(data.fields)), []
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
-            for frames in read_in_blocks(data, index):
+            for _, frames in stretches(data, index):
                 values.add(frames)
             if data.given:
                 data.read_given(index, 0, data.trajectories[index].num_frames if data.given_in_time else 1)
         except DataError as error:
             faults.append(str(error))
     return values, faults
-
-
-def read_in_blocks(data: TrajectorySet, index: int) -> Iterator[np.ndarray]:
-    """Yield all frames of a trajectory, as many at once as fit comfortably into memory."""
-    about = data.trajectories[index]
-    block = max(1, VALUES_AT_ONCE // (len(data.fields) * int(np.prod(about.grid))))
-    for start in range(0, about.num_frames, block):
-        yield data.read(index, start, min(start + block, about.num_frames))
 
 
 def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -21,9 +21,9 @@ import yaml
 
 from matey.data.splits import PARTS, Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.data.windows import stretches
 from matey.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 
-VALUES_AT_ONCE = 2**24
 ROOM = 2**20  # bytes of a file beyond the values of its fields
 
 _Kind = tuple[object, ...]
@@ -182,7 +182,7 @@ def _add(
     """Write the values of a trajectory, some frames at a time."""
     about = data.trajectories[number]
     last: np.ndarray | None = None
-    for start, frames in _stretches(data, number):
+    for start, frames in stretches(data, number):
         between = None if last is None else np.concatenate([last, frames[:1]])  # so that no change is missed
         for each in varying:
             values = _turned(frames, each, about)
@@ -199,14 +199,6 @@ def _add(
             file[group_of(each.order)][each.name][position] = values[0]
             if is_training:
                 each.statistics.add(values, len(each.members))
-
-
-def _stretches(data: TrajectorySet, number: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the first frame of each stretch of a trajectory, and its frames."""
-    about = data.trajectories[number]
-    length = max(1, VALUES_AT_ONCE // (len(data.fields) * math.prod(about.grid)))
-    for start in range(0, about.num_frames, length):
-        yield start, data.read(number, start, min(start + length, about.num_frames))
 
 
 def _turned(frames: np.ndarray, each: WellField, about: Trajectory) -> np.ndarray:

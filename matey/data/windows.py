@@ -1,15 +1,19 @@
-"""Windows in time on trajectories: which there are, an even spread of them, and which can share a batch."""
+"""Windows in time on trajectories: which there are, an even spread of them, which can share a batch, and all frames in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
 
 from matey.data.time_blocks import Span
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
 GOLDEN = (5**0.5 - 1) / 2
+VALUES_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -109,3 +113,11 @@ def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list
         )
         groups.setdefault(key, []).append(window)
     return list(groups.values())
+
+
+def stretches(data: TrajectorySet, trajectory: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the first frame of each stretch of a trajectory, and its frames, as many as fit comfortably into memory."""
+    about = data.trajectories[trajectory]
+    length = max(1, VALUES_AT_ONCE // (len(data.fields) * math.prod(about.grid)))
+    for start in range(0, about.num_frames, length):
+        yield start, data.read(trajectory, start, min(start + length, about.num_frames))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
-from matey.data import DataError, TrajectorySet, open_dataset, split_set
-from matey.data import to_the_well as module
+from matey.data import DataError, TrajectorySet, open_dataset, split_set, to_the_well, windows
 from matey.data.joined import JoinedTrajectories
 from matey.data.splits import Split
 from tests.support.described_files import KINDS, write
@@ -23,7 +22,7 @@ SHARES = (0.4, 0.3, 0.3)
 
 
 def converted(data, out, split=None):
-    module.write_the_well(data, split or Split((0,), (), (1,)), out)
+    to_the_well.write_the_well(data, split or Split((0,), (), (1,)), out)
     return open_dataset(out)
 
 
@@ -92,7 +91,7 @@ def test_lines_planes_and_boxes_have_vectors_and_tensors_of_their_axes(tmp_path,
 
 
 def test_statistics_are_those_of_the_training_part_however_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "VALUES_AT_ONCE", 4 * 4 * NUM_X * NUM_Y)  # four frames
+    monkeypatch.setattr(windows, "VALUES_AT_ONCE", 4 * 4 * NUM_X * NUM_Y)  # four frames
     data = open_dataset(write_compressible(tmp_path / "a.h5"))
     converted(data, tmp_path / "out")
     stats = yaml.safe_load((tmp_path / "out" / "stats.yaml").read_text())
@@ -134,7 +133,7 @@ def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="out exists already"):
         converted(plane(4), tmp_path / "out")
     forced = plane(4, given={"f": np.zeros((2, 3, 4, 4))}, units={"a": "m"})
-    notes = module.write_the_well(forced, Split((0,), (), (1,)), tmp_path / "other")
+    notes = to_the_well.write_the_well(forced, Split((0,), (), (1,)), tmp_path / "other")
     assert notes == [
         "Left out, since the layout has no fields that are given in time: f.",
         "The layout has no place for units: a in m.",
