@@ -22,7 +22,7 @@ from matey.model.forecast import Forecast
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Box, Piece, Samples
 from matey.tokens.parts import BrickShare, Sharing
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, parts_along
 from matey.tokens.tiles import Tiles
 
 Frames = list[Tensor]
@@ -108,7 +108,7 @@ def _swapped(
 
 def _bricks_of(row: Tensor, values: Tensor, tiles: Tiles, brick: Patch, first: int, end: int) -> Tensor:
     """Put tiles ``(m, f, z, y, x)`` of some rows ``(m,)`` together to the bricks ``first`` to ``end``, ``(k, f, z, y, x)``."""
-    ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
+    ratio = parts_along(brick, tiles.tile)
     number, *places = torch.unravel_index(row, tiles.grid)
     for place, size, r in zip(places, tiles.frames.grid_of(brick)[1:], ratio, strict=True):
         number = number * size + place // r

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matey.tokens.bricks import in_bricks
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, parts_along
 from matey.tokens.tiles import Frames
 
 
@@ -54,7 +54,7 @@ def own_tokens(
     """
     of_levels, order = [], []
     for level, patch in enumerate(patches):
-        ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
+        ratio = parts_along(patches[0], patch)
         rows = []
         for of_batch, there, (index, brick, *places) in zip(
             frames, bricks, in_bricks(layout, frames, patches, level), strict=True

@@ -27,7 +27,7 @@ from matey.samples import BatchPart, Piece, Samples
 from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick, width_of_criteria
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.parts import Around, BrickShare, Sharing
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, parts_along
 from matey.tokens.refinement import is_of_patches
 from matey.tokens.region import Region
 from matey.tokens.tiles import Tiles
@@ -190,7 +190,7 @@ def _seen(
         tiles: tiles that hold own cells.
         brick: the coarsest patch.
     """
-    ratio = [coarse // fine for coarse, fine in zip(brick[1:], tiles.tile[1:], strict=True)]
+    ratio = parts_along(brick, tiles.tile)
     places = torch.unravel_index(tiles.row, tiles.grid)[1:]
     inside = [place % r for place, r in zip(places, ratio, strict=True)]
     of_tile = torch.searchsorted(of_tokens, tiles.in_patches(brick))

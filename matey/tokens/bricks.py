@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, unravelled
+from matey.tokens.patches import Patch, parts_along, unravelled
 from matey.tokens.tiles import Frames
 
 
@@ -120,7 +120,7 @@ def in_bricks(
     for of_batch, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):
         times = of_batch.window[0] // patch[0]
         brick, *places, time = unravelled(layout.row[index].long(), (*of_batch.grid_of(patch), times))
-        ratio = [coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True)]
+        ratio = parts_along(patches[0], patch)
         for place, size, r in zip(places, of_batch.grid_of(patches[0])[1:], ratio, strict=True):
             brick = brick * size + place // r
         found.append((index, brick, *(place % r for place, r in zip(places, ratio, strict=True)), time))

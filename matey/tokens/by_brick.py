@@ -5,7 +5,7 @@ Whoever makes the rows, and of however large boxes, what follows from those of a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matey.samples import Samples
 from matey.tokens.normalisation import Normalisation, normalisation_from, patch_sums
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, parts_along
 from matey.tokens.refinement import Refinement, from_all_patches, of_each_patch, split_by
 
 
@@ -51,7 +51,7 @@ def refined_from(
 ) -> list[Tensor]:
     """Decide which patches are split by the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
     number, Z, Y, X = grid
-    ratios = list(_ratios(patches))
+    ratios = _ratios(patches)
     criteria = [
         rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
         for values, (z, y, x) in zip(rows.split([z * y * x for z, y, x in ratios], dim=1), ratios, strict=True)
@@ -61,8 +61,6 @@ def refined_from(
     )
 
 
-def _ratios(patches: Sequence[Patch]) -> Iterator[tuple[int, int, int]]:
-    """Yield how many patches of each level but the finest lie along ``z, y, x`` of a brick."""
-    for patch in patches[:-1]:
-        z, y, x = (coarse // fine for coarse, fine in zip(patches[0][1:], patch[1:], strict=True))
-        yield z, y, x
+def _ratios(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
+    """Return how many patches of each level but the finest lie along ``z, y, x`` of a brick."""
+    return [parts_along(patches[0], patch) for patch in patches[:-1]]

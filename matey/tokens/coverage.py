@@ -25,7 +25,7 @@ from torch import Tensor
 
 from matey.tokens.bricks import Bricks, in_bricks
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch, unravelled
+from matey.tokens.patches import Patch, parts_along, unravelled
 from matey.tokens.refinement import to_children
 from matey.tokens.tiles import Frames, Tiles
 
@@ -213,17 +213,17 @@ def _wider(mask: Tensor, bricks: Bricks, reach: Sequence[int]) -> tuple[Tensor, 
 
 def _tiles(mask: Tensor, bricks: Bricks, tile: Patch) -> Tiles:
     """Return the tiles that hold some of the places ``(k, z, y, x)`` of a mask in some boxes."""
-    counts = dict(zip(("Z", "Y", "X"), _ratio(bricks.size, tile), strict=True))
+    counts = dict(zip(("Z", "Y", "X"), parts_along(bricks.size, tile), strict=True))
     by_tile = rearrange(mask, "k (Z z) (Y y) (X x) -> (k Z Y X) z y x", **counts)
     chosen = by_tile.flatten(1).any(dim=1).nonzero(as_tuple=True)[0]
-    row, order = _rows(bricks, tile, _ratio(bricks.size, tile)).flatten()[chosen].sort()
+    row, order = _rows(bricks, tile, parts_along(bricks.size, tile)).flatten()[chosen].sort()
     return Tiles(bricks.frames, tile, row, by_tile[chosen[order]])
 
 
 def _rows(bricks: Bricks, tile: Patch, places: Sequence[int]) -> Tensor:
     """Return the row of the tile that each of the places ``z, y, x`` of some boxes lies in, ``(k, z, y, x)``."""
     row, *corner = unravelled(bricks.number[:, None, None, None], bricks.grid)
-    axes = zip(corner, places, _ratio(bricks.size, tile), bricks.frames.grid_of(tile)[1:], strict=True)
+    axes = zip(corner, places, parts_along(bricks.size, tile), bricks.frames.grid_of(tile)[1:], strict=True)
     for axis, (first, size, ratio, length) in enumerate(axes, start=1):
         inside = torch.arange(size, device=first.device).view([-1 if at == axis else 1 for at in range(4)])
         row = row * length + first * ratio + inside // (size // ratio)
@@ -252,7 +252,7 @@ def _by_place(
         bricks = Bricks(of_batch, patches[0], torch.cat([brick for _, brick, *_ in levels]).unique())
         of_levels = []
         for patch, (index, brick, *inside, _) in zip(patches, levels, strict=True):
-            at_level = value.new_zeros(len(bricks.number), *_ratio(patches[0], patch))
+            at_level = value.new_zeros(len(bricks.number), *parts_along(patches[0], patch))
             at_level[bricks.find(brick)[0], *inside] = value[index]
             of_levels.append(to_children(at_level, patch, place))
         written.append((bricks, torch.stack(of_levels, dim=1)))
@@ -267,7 +267,7 @@ def _is_everything(layout: TokenLayout, own: slice, frames: Sequence[Frames]) ->
 def _every_tile(frames: Frames, patches: Sequence[Patch], tile: Patch, device: torch.device) -> Tiles:
     """Return all tiles of a batch with all their places."""
     row = torch.arange(math.prod(frames.grid_of(tile)), device=device)
-    shape = (len(row), *_ratio(tile, _place(patches, tile)))
+    shape = (len(row), *parts_along(tile, _place(patches, tile)))
     return Tiles(frames, tile, row, torch.ones(shape, dtype=torch.bool, device=device))
 
 
@@ -275,11 +275,6 @@ def _place(patches: Sequence[Patch], tile: Patch) -> Patch:
     """Return the size of a place: the largest that divides the finest patch and the tile."""
     z, y, x = (math.gcd(*sizes) for sizes in zip(patches[-1][1:], tile[1:], strict=True))
     return 1, z, y, x
-
-
-def _ratio(coarse: Patch, fine: Patch) -> tuple[int, ...]:
-    """Return how many fine patches lie along ``z, y, x`` of a coarse one."""
-    return tuple(c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
 
 
 def _radius(reach: Sequence[int], places: Tensor, bricks: Bricks) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from matey.tokens.patches import Patch, cover, holds_cells, patch_grid, unravelled
+from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid, unravelled
 from matey.tokens.refinement import to_children
 
 
@@ -193,7 +193,7 @@ class _Cut:
             families = [
                 grids[0],
                 *(
-                    (t, *_ratio(coarse, fine))
+                    (t, *parts_along(coarse, fine))
                     for coarse, fine, (t, *_) in zip(self.patches[:-1], self.patches[1:], grids[1:], strict=True)
                 ),
             ]
@@ -261,14 +261,8 @@ class _Cut:
                     number = number * size + (p // (cells // own)) % size
             key = key * math.prod(radix) + number
             if depth + 1 < len(self.patches):
-                radix = _ratio(patch, self.patches[depth + 1])
+                radix = parts_along(patch, self.patches[depth + 1])
         return key
-
-
-def _ratio(coarse: Patch, fine: Patch) -> tuple[int, int, int]:
-    """Return the number of fine patches along ``z, y, x`` of a coarse one."""
-    z, y, x = (c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
-    return z, y, x
 
 
 def joined(parts: Sequence[TokenLayout], num_samples: Sequence[int]) -> TokenLayout:

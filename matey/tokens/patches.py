@@ -40,6 +40,12 @@ def patch_grid(covered: Sequence[int], patch: Patch) -> tuple[int, int, int, int
     return t, z, y, x
 
 
+def parts_along(coarse: Sequence[int], fine: Sequence[int]) -> tuple[int, int, int]:
+    """Return how many fine patches lie along ``z, y, x`` of a coarse one."""
+    z, y, x = (size // part for size, part in zip(coarse[1:], fine[1:], strict=True))
+    return z, y, x
+
+
 def extend(fields: Tensor, cells: Sequence[int], periodic: Sequence[bool], before: Sequence[int] = (0, 0, 0)) -> Tensor:
     """Continue fields ``(..., z, y, x)`` to ``cells`` beyond their origin and ``before`` cells ahead of it.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matey.config.choices import CRITERIA, RefineRule, RefineValues
 from matey.tokens.criteria import LOCAL_CRITERIA, drawn, patch_mean
-from matey.tokens.patches import Patch, cover, holds_cells, patch_grid
+from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid
 
 
 @dataclass(frozen=True)
@@ -193,5 +193,5 @@ def _at(values: list[Any], place: Sequence[int]) -> float:
 
 def to_children(parents: Tensor, coarse: Patch, fine: Patch) -> Tensor:
     """Repeat a value per coarse patch ``(b, Z, Y, X)`` for each of its children at the finer level."""
-    rz, ry, rx = (c // f for c, f in zip(coarse[1:], fine[1:], strict=True))
+    rz, ry, rx = parts_along(coarse, fine)
     return repeat(parents, "b Z Y X -> b (Z rz) (Y ry) (X rx)", rz=rz, ry=ry, rx=rx)
