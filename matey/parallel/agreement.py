@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 import matey
 from matey.config import ConfigError, RunConfig, dump_config
+from matey.parallel.collectives import from_all_ranks
 
 
 def fingerprint(text: str) -> str:
@@ -47,10 +46,7 @@ def check_agreement(facts: Mapping[str, str]) -> None:
     Args:
         facts: name of each fact, such as ``the code``, mapped to its fingerprint.
     """
-    if not dist.is_initialized():
-        return
-    everyone: list[dict[str, str]] = [{}] * dist.get_world_size()
-    dist.all_gather_object(everyone, dict(facts))
+    everyone = from_all_ranks(dict(facts))
     for what, value in everyone[0].items():
         others = [rank for rank, own in enumerate(everyone) if own[what] != value]
         if others:

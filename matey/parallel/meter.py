@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 
-from matey.parallel.collectives import largest_over_ranks, peak_memory_bytes, sum_over_ranks
+from matey.parallel.collectives import from_all_ranks, largest_over_ranks, peak_memory_bytes, sum_over_ranks
 from matey.parallel.late import Late, sent
 
 Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
@@ -36,11 +35,7 @@ def cores_of_rank() -> float:
     """
     bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     mine = socket.gethostname(), sorted(bound)
-    everyone = [mine]
-    if dist.is_initialized():
-        everyone *= dist.get_world_size()
-        dist.all_gather_object(everyone, mine)
-    num_ranks = Counter(core for node, cores in everyone if node == mine[0] for core in cores)
+    num_ranks = Counter(core for node, cores in from_all_ranks(mine) if node == mine[0] for core in cores)
     return round(sum(1 / num_ranks[core] for core in mine[1]), 6)
 
 
