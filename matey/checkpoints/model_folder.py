@@ -18,6 +18,7 @@ from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.config.schema import Count
 from matey.config.section import FieldName
+from matey.mistakes import one_line
 from matey.model.configuration import BEFORE, in_names_of_today
 from matey.model.matey import MateyModel
 
@@ -135,9 +136,8 @@ def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
             with safe_open(file, "pt"):
                 pass
         except (OSError, SafetensorError) as error:
-            sentence = " ".join(str(error).split())
             raise CheckpointError(
-                f"The model in {folder} cannot be loaded: {file.name}: {sentence}; copy the model again."
+                f"The model in {folder} cannot be loaded: {file.name}: {one_line(error)}; copy the model again."
             ) from None
 
 

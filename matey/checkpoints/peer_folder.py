@@ -15,6 +15,7 @@ from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
+from matey.mistakes import one_line
 from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
 
 
@@ -81,7 +82,7 @@ def load_peer(folder: Path) -> TrainedPeer:
         weights = load_file(folder / PEER_WEIGHTS)
         peer = with_weights(facts, weights)
     except (OSError, ValueError, SafetensorError) as error:
-        sentence = " ".join(str(error).split()).removesuffix(".")
+        sentence = one_line(error).removesuffix(".")
         raise CheckpointError(
             f"The weights of the peer in {folder} cannot be taken: {sentence}; train it again."
         ) from None

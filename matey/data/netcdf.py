@@ -16,6 +16,7 @@ import numpy as np
 
 from matey.data.signature import first_bytes
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 if TYPE_CHECKING:
     from scipy.io import netcdf_file
@@ -81,9 +82,8 @@ def opened_netcdf(path: Path) -> Iterator[netcdf_file]:
         file = netcdf_file(path, "r", mmap=True)
     # What scipy was seen to raise when the header or the data end too early.
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
-            f"{path} cannot be read as classic netCDF ({reason}); it is truncated or corrupt: copy it again."
+            f"{path} cannot be read as classic netCDF ({one_line(error)}); it is truncated or corrupt: copy it again."
         ) from error
     with file:
         yield file

@@ -8,6 +8,7 @@ import numpy as np
 
 from matey.data.signature import first_bytes
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 
 def map_npy(path: Path) -> np.ndarray:
@@ -21,13 +22,12 @@ def map_npy(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     # What NumPy was seen to raise when the header or the data end too early, or hold Python objects.
     except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        if "Python objects" in reason:
+        if "Python objects" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
             ) from None
         raise DataError(
-            f"{path} cannot be read as a NumPy array ({reason}); it is truncated or corrupt: copy it again."
+            f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
         ) from error
 
 

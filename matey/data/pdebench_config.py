@@ -9,6 +9,7 @@ import h5py
 import yaml
 
 from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 # The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,10 +29,9 @@ def read_config(item: h5py.Group) -> dict[str, Any]:
     try:
         config = yaml.load(text, Loader=_YamlLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())
         raise DataError(
             f"{item.file.filename}, group {item.name}: expected YAML in the attribute 'config', got what cannot be "
-            f"parsed ({reason}); write it again or delete it."
+            f"parsed ({one_line(error)}); write it again or delete it."
         ) from error
     return config if isinstance(config, dict) else {}
 

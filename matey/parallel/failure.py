@@ -15,6 +15,7 @@ from types import TracebackType
 import torch.distributed as dist
 
 from matey.ending import GRACE_SECONDS, end_process, say_once
+from matey.mistakes import one_line
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the messages of gloo's and NCCL's errors that another rank caused.
@@ -35,10 +36,8 @@ def name_failures(rank: int, world_size: int) -> None:
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         text = lost_contact(error, trace)
         if "DataLoader worker" in str(error):
-            reason = " ".join(str(error).split())
-            say_once(
-                rank, world_size, f"{WORKER_ENDED} ({reason}). Go on from the last checkpoint with --resume.", code=1
-            )
+            text = f"{WORKER_ENDED} ({one_line(error)}). Go on from the last checkpoint with --resume."
+            say_once(rank, world_size, text, code=1)
         elif text is None:
             say_once(rank, world_size, "".join(traceback.format_exception(kind, error, trace)), code=1)
         else:
