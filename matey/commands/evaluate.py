@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT
@@ -28,6 +27,7 @@ from matey.evaluate.records import write_records
 from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.convolution import keep_all_bits
+from matey.model.matey import quiet
 from matey.parallel.collectives import dealt, rank
 from matey.peers.kinds import PeerFacts
 from matey.report.about import describe, describe_context
@@ -49,10 +49,8 @@ def main(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
     """Evaluate as the command line says; of several ranks the first writes and prints what all have found."""
-    # Hugging Face's bars and its own report on weights; what is wrong with them is said in our words.
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    models = [load(folder) for folder in args.checkpoint]
+    with quiet():
+        models = [load(folder) for folder in args.checkpoint]
     data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
         Candidate(name, trained.model.to(device), num_frames_of(args, trained), facts_of(trained))

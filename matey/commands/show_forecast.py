@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from transformers.utils import logging as transformers_logging
-
 from matey.checkpoints.trained import load_trained
 from matey.data import DataError, Window, open_dataset
 from matey.data.windows import num_starts
@@ -14,13 +12,13 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.shown_rollouts import show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing
+from matey.model.matey import quiet
 from matey.report.png import write_png
 from matey.report.snapshot_plots import errors, snapshots_figure
 
 
 def main(args: argparse.Namespace) -> int:
     """Draw; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    transformers_logging.disable_progress_bar()
     with writing(args.out):
         draw(args)
     return 0
@@ -28,7 +26,8 @@ def main(args: argparse.Namespace) -> int:
 
 def draw(args: argparse.Namespace) -> None:
     """Forecast, write the picture and print tokens and errors."""
-    trained = load_trained(args.checkpoint)
+    with quiet():
+        trained = load_trained(args.checkpoint)
     num_frames = args.history or trained.num_frames
     data = open_dataset(args.data).with_given(trained.model.config.given)
     field = args.field or data.fields[0]

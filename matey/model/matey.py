@@ -264,12 +264,14 @@ AutoModel.register(MateyConfig, MateyModel, exist_ok=True)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Hugging Face from drawing progress bars, which a model of one file does not need."""
-    was_shown = hf_logging.is_progress_bar_enabled()
+    """Keep Hugging Face from drawing progress bars and from its report on weights: what is wrong with them we say."""
+    was_shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
     try:
         yield
     finally:
+        hf_logging.set_verbosity(verbosity)
         if was_shown:
             hf_logging.enable_progress_bar()
 

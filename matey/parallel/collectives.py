@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -80,6 +81,20 @@ def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[
     first, stop = (-(-each * len(items) // world_size()) for each in (rank(), rank() + 1))
     of_ranks = _from_all_packed([_outcome(work, item) for item in items[first:stop]])
     return _without_mistakes([outcome for of_rank in of_ranks for outcome in of_rank])
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Compute on one thread, as `shared_out` work does whose sums count: a rank has few threads where there are many ranks.
+
+    More threads add up in another order, and results would differ in their last bits.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def dealt(items: Sequence[Item]) -> Sequence[Item]:

@@ -13,7 +13,7 @@ from matey.data.boxes import read_box
 from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
-from matey.parallel.collectives import shared_out
+from matey.parallel.collectives import on_one_thread, shared_out
 from matey.tokens.patches import extend
 from matey.train.losses import Loss, axes_of, halo_of
 
@@ -29,12 +29,8 @@ def persistence_by_system(
     Windows are shared out over the ranks; of each, the last frame of the history and the target are read.
     """
     pairs = [replace(window, start=window.start + history - 1) for window in windows]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
-    try:
+    with on_one_thread():
         found = shared_out(lambda pair: _persistence(sets, pair, loss), pairs)
-    finally:
-        torch.set_num_threads(threads)
     errors: dict[str, dict[int, list[float]]] = {}
     for window, error in zip(windows, found, strict=True):
         errors.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(error)

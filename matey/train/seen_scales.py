@@ -6,14 +6,12 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-
 from matey.config import RunConfig
 from matey.data.reading import read_windows, sound_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, spread_windows
 from matey.model.scales import Ranges, ranges_of, scales_of, united, widened
-from matey.parallel.collectives import shared_out
+from matey.parallel.collectives import on_one_thread, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.run_data import RunData
 
@@ -39,12 +37,8 @@ def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[st
             windows += spread_windows(source, train, history, 1, count, set_index=index)
     if run.data.bad_values == "skip":
         windows = sound_windows(sets, windows, history, shared_out)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more add up in another order: a rank has few where there are many
-    try:
+    with on_one_thread():
         found = shared_out(partial(_ranges, sets, history), windows)
-    finally:
-        torch.set_num_threads(threads)
     return united([before or {}, widened(united(found), MARGIN)])
 
 
