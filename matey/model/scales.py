@@ -15,21 +15,9 @@ from torch import Tensor
 from matey.tokens.normalisation import Normalisation
 
 NUM_SCALES = 3
-# Natural logarithms of deviations beyond this tell of rounding, not of physics.
-LARGEST_LOG = 16.0
 
 Ranges: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
-"""Smallest and largest values of the three scales of each field by its name, ``[[low] * 3, [high] * 3]``."""
-
-
-def scales_of(normalisation: Normalisation) -> Tensor:
-    """Return the scales ``(b, f, 3)`` of each sample and field.
-
-    Its mean over its deviation (inverse hyperbolic sine), its deviation, and its last change over its deviation (logarithms).
-    """
-    mean, std, change = normalisation.mean, normalisation.std, normalisation.change
-    log = std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
-    return torch.stack([(mean / std).asinh(), log, (change / std).log()], dim=-1)
+"""Smallest and largest values of `Normalisation.scales` for each field by its name, ``[[low] * 3, [high] * 3]``."""
 
 
 def told(
@@ -37,7 +25,7 @@ def told(
 ) -> tuple[Tensor, ...]:
     """Return the scales of every batch as the network is told them, see `within`."""
     each = zip(normalisations, rows, strict=True)
-    return tuple(within(scales_of(normalisation), row, fields, ranges) for normalisation, row in each)
+    return tuple(within(normalisation.scales(), row, fields, ranges) for normalisation, row in each)
 
 
 def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges | None) -> Tensor:

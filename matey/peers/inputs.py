@@ -17,8 +17,6 @@ from matey.fields import FieldBatch
 from matey.mistakes import Mistake
 from matey.tokens.normalisation import Normalisation, normalisation_of
 
-LARGEST_LOG = 16.0  # logarithms of deviations beyond this tell of rounding, not of physics
-
 
 @dataclass(frozen=True)
 class PeerInputs:
@@ -76,9 +74,7 @@ def peer_inputs(batch: FieldBatch) -> PeerInputs:
 
 
 def _conditions(statistics: Normalisation, lead_time: Tensor) -> Tensor:
-    mean, std, change = statistics.mean, statistics.std, statistics.change
-    log = std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
-    of_fields = torch.cat([(mean / std).asinh(), log, (change / std).log()], dim=1) / 2
+    of_fields = statistics.scales().mT.flatten(1) / 2  # (b, 3 f)
     return torch.cat([lead_time[:, None] / 4, lead_time[:, None].log(), of_fields], dim=1)
 
 

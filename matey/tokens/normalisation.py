@@ -20,6 +20,8 @@ ROUNDING = 1e-6
 TINY = 1e-12
 # Of the deviation: a field that all but rests must not have its rounding blown up either.
 SMALLEST_CHANGE = 1e-3
+# Natural logarithms of deviations beyond this tell of rounding, not of physics.
+LARGEST_LOG = 16.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,14 @@ class Normalisation:
     def apply_(self, history: Tensor) -> Tensor:
         """Do as `apply` does, to the same last bit, in the memory of the history."""
         return history.sub_(self.mean[:, None, :, None, None, None]).div_(self.std[:, None, :, None, None, None])
+
+    def scales(self) -> Tensor:
+        """Return the scales ``(b, f, 3)`` that it takes out of each sample and field, of which networks are told.
+
+        The mean over the deviation (inverse hyperbolic sine), the deviation, and the last change over it (logarithms).
+        """
+        log = self.std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+        return torch.stack([(self.mean / self.std).asinh(), log, (self.change / self.std).log()], dim=-1)
 
     def of(self, samples: Sequence[int] | Tensor | slice) -> Normalisation:
         """Return the statistics of some samples."""

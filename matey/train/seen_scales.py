@@ -10,7 +10,7 @@ from matey.config import RunConfig
 from matey.data.reading import read_windows, sound_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, spread_windows
-from matey.model.scales import Ranges, ranges_of, scales_of, united, widened
+from matey.model.scales import Ranges, ranges_of, united, widened
 from matey.parallel.collectives import on_one_thread, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.run_data import RunData
@@ -44,4 +44,4 @@ def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[st
 
 def _ranges(sets: Sequence[TrajectorySet], history: int, window: Window) -> Ranges:
     (batch,) = read_windows(sets, [window], history)
-    return ranges_of(scales_of(normalisation_of(batch.history)), batch.fields)
+    return ranges_of(normalisation_of(batch.history).scales(), batch.fields)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey import MateyConfig
-from matey.model.scales import ranges_of, scales_of, united
+from matey.model.scales import ranges_of, united
 from matey.tokens.normalisation import normalisation_of
 from tests.support.models import make_batch, make_model
 
@@ -17,7 +17,7 @@ def batch():
 
 
 def ranges_in(batch):
-    return ranges_of(scales_of(normalisation_of(batch.history)), batch.fields)
+    return ranges_of(normalisation_of(batch.history).scales(), batch.fields)
 
 
 def in_units(batch, factor):
