@@ -16,6 +16,7 @@ from matey.mistakes import one_line
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
 
@@ -54,7 +55,8 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
             if (tag := getattr(event, "tag", None)) is not None:
                 raise PlainTextError(f"uses the tag {tag}; write a plain value")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            _check_depth(depth)
+            if depth > MAX_DEPTH:
+                raise PlainTextError(_TOO_DEEP)
         loader = _LOADER(text)
         try:
             node = loader.get_single_node()
@@ -101,26 +103,13 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
         raise PlainTextError(_TOO_DEEP) from None
     except ValueError as error:  # of Python itself: an integer of thousands of digits
         raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
-    _check_depth(_depth(tree))
+    _check_depth(tree, MAX_DEPTH)
     return tree
 
 
-def _depth(tree: Any) -> int:  # noqa: ANN401
-    """Return how deep lists and mappings lie in each other, level by level, as recursion would not come back."""
-    depth, level = 0, [tree]
-    while level := [
-        value
-        for item in level
-        if isinstance(item, dict | list)
-        for value in (item.values() if isinstance(item, dict) else item)
-    ]:
-        depth += 1
-    return depth
-
-
-def _check_depth(depth: int) -> None:
-    if depth > MAX_DEPTH:
+def _check_depth(tree: Any, left: int) -> None:  # noqa: ANN401
+    """Raise PlainTextError where lists and mappings lie deeper in each other than so many levels: copies would not end well."""
+    if left < 0:
         raise PlainTextError(_TOO_DEEP)
-
-
-_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
+    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _check_depth(value, left - 1)
