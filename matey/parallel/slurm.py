@@ -20,19 +20,21 @@ def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:
 
 def tasks_on_this_node(variables: Mapping[str, str]) -> int:
     """Return the number of tasks of the step on this node."""
-    counts = variables.get("SLURM_STEP_TASKS_PER_NODE") or needed(variables, "SLURM_TASKS_PER_NODE")
-    of_nodes, node = expand_counts(counts), number(variables, "SLURM_NODEID")
+    of_nodes, node = tasks_per_node(variables), number(variables, "SLURM_NODEID")
     if not 0 <= node < len(of_nodes):
-        raise ConfigError(
-            f"SLURM_NODEID is {node}, but Slurm's list of tasks per node {counts!r} has {len(of_nodes)} nodes."
-        )
+        raise ConfigError(f"SLURM_NODEID is {node}, but Slurm's list of tasks per node has {len(of_nodes)} nodes.")
     return of_nodes[node]
+
+
+def tasks_per_node(variables: Mapping[str, str]) -> list[int]:
+    """Return the number of tasks of the step on each of its nodes."""
+    return expand_counts(variables.get("SLURM_STEP_TASKS_PER_NODE") or needed(variables, "SLURM_TASKS_PER_NODE"))
 
 
 def address(variables: Mapping[str, str]) -> str:
     """Return the name of rank 0's node, the first of the step's list."""
-    nodes = expand_node_list(variables.get("SLURM_STEP_NODELIST") or needed(variables, "SLURM_JOB_NODELIST"))
-    return nodes[0] if len(nodes) > 1 else "127.0.0.1"
+    first = first_node(variables.get("SLURM_STEP_NODELIST") or needed(variables, "SLURM_JOB_NODELIST"))
+    return first if len(tasks_per_node(variables)) > 1 else "127.0.0.1"
 
 
 def port(variables: Mapping[str, str]) -> int:
@@ -82,16 +84,12 @@ def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_ta
     return num_devices == 1 and on_node.isdigit() and int(on_node) >= num_tasks
 
 
-def expand_node_list(text: str) -> list[str]:
-    """Return the names in a node list such as ``frontier[00001-00092,00100],login1``."""
-    if text.count("[") != text.count("]"):
-        raise ConfigError(f"Slurm's node list {text!r} has a bracket without its end.")
-    names = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
-        names += _expand(part, text)
-    if not names:
-        raise ConfigError(f"Slurm's node list {text!r} names no node.")
-    return names
+def first_node(text: str) -> str:
+    """Return the first name in a node list such as ``frontier[00001-00092,00100],login1``."""
+    first = re.match(r"(?:[^][,]|\[\d[-,\d]*\])+(?=,|$)", text)
+    if first is None:
+        raise ConfigError(f"Slurm's node list {text!r} is not like 'frontier[00001-00092,00100],login1'.")
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first[0])
 
 
 def expand_counts(text: str) -> list[int]:
@@ -118,19 +116,3 @@ def number(variables: Mapping[str, str], name: str) -> int:
     """Return the number in a variable that srun sets."""
     needed(variables, name)
     return whole_number(variables, name)
-
-
-def _expand(part: str, whole: str) -> list[str]:
-    match = re.search(r"\[([^\]]*)\]", part)
-    if match is None:
-        return [part]
-    names = []
-    for piece in match[1].split(","):
-        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", piece)
-        if ends is None:
-            raise ConfigError(f"Slurm's node list {whole!r} holds {piece!r}, which is neither a number nor a range.")
-        low, high = ends[1], ends[2] or ends[1]
-        for number in range(int(low), int(high) + 1):
-            prefix = part[: match.start()] + str(number).zfill(len(low))
-            names += [prefix + rest for rest in _expand(part[match.end() :], whole)]
-    return names
