@@ -23,7 +23,7 @@ import sys
 from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.trained_folder import is_peer, is_run
 from matey.config import flags, load_resolved, shipped
-from matey.config.flags import FlagError, at_least, check_device
+from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
 from matey.entry_point import entry_point
 from matey.likely_place import looks_for_all
@@ -33,12 +33,12 @@ from matey.likely_place import looks_for_all
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-    args.leads = parse_leads(args.leads)
-    args.rollout_lead = parse_rollout_lead(args.rollout_lead, at_least(0, "--rollout", args.rollout))
-    at_least(1, "--max-windows", args.max_windows)
-    at_least(1, "--batch", args.batch)
-    at_least(1, "--every", args.every)
-    at_least(1, "--means", args.means)
+    args.leads = tuple(sorted(set(args.leads)))
+    if args.rollout_lead is not None and args.rollout_lead > max(1, args.rollout):
+        raise FlagError(
+            f"--rollout-lead takes a number of snapshots from 1 to the {args.rollout} of --rollout, or auto; got "
+            f"{args.rollout_lead}."
+        )
     check_device(args.device)
     if looks_for_all():
         check_found_data(args)
@@ -77,22 +77,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", required=True, type=flags.path, metavar="DIR", help="folder for metrics.json and report.html"
     )
-    parser.add_argument("--leads", default="1,5", help="lead times in snapshots, each predicted at once (1,5)")
+    parser.add_argument(
+        "--leads", type=flags.wholes(1), default=(1, 5), help="lead times in snapshots, each predicted at once (1,5)"
+    )
     parser.add_argument(
         "--rollout",
-        type=int,
+        type=flags.whole(0),
         default=10,
         metavar="N",
         help="forecast horizon of the rollout in snapshots, which may lie beyond the truth; 0 for none (10)",
     )
     parser.add_argument(
         "--rollout-lead",
-        default="auto",
+        type=or_auto,
         metavar="N|auto",
         help="step of a second rollout in snapshots; 1 for none; auto: the longest lead trained on, if that is known, and no "
         "more than --rollout (auto)",
     )
-    parser.add_argument("--max-windows", type=int, default=200, metavar="N", help="windows per system and lead (200)")
+    parser.add_argument(
+        "--max-windows", type=flags.whole(1), default=200, metavar="N", help="windows per system and lead (200)"
+    )
     parser.add_argument(
         "--split",
         choices=("all", "train", "valid", "test"),
@@ -107,43 +111,31 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--every",
-        type=int,
+        type=flags.whole(1),
         default=1,
         metavar="N",
         help="score on every N-th frame of the data, which becomes a snapshot (1)",
     )
     parser.add_argument(
         "--means",
-        type=int,
+        type=flags.whole(1),
         default=1,
         metavar="N",
         help="score on means of N cells along each axis, a coarser grid (1)",
     )
-    parser.add_argument("--history", type=int, metavar="T", help="frames of history; by default those of the training")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="samples predicted together (16)")
+    parser.add_argument(
+        "--history", type=flags.whole(1, 1000), metavar="T", help="frames of history; by default those of the training"
+    )
+    parser.add_argument("--batch", type=flags.whole(1), default=16, metavar="N", help="samples predicted together (16)")
     parser.add_argument("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
     parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
     flags.take_local_rank(parser)
     return parser.parse_args()
 
 
-def parse_leads(text: str) -> tuple[int, ...]:
-    """Read ``1,5`` as lead times."""
-    leads = text.split(",")
-    if not all(lead.strip().isdecimal() and len(lead) < 10 and int(lead) > 0 for lead in leads):
-        raise FlagError(f"--leads takes whole numbers of snapshots from 1 on, such as 1,5; got {text[:80]!r}.")
-    return tuple(sorted({int(lead) for lead in leads}))
-
-
-def parse_rollout_lead(text: str, rollout: int) -> int | None:
-    """Read the snapshots of a rollout's steps; None leaves them to the model."""
-    if text == "auto":
-        return None
-    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= max(1, rollout)):
-        raise FlagError(
-            f"--rollout-lead takes a number of snapshots from 1 to the {rollout} of --rollout, or auto; got {text[:80]!r}."
-        )
-    return int(text)
+def or_auto(text: str) -> int | None:
+    """Read a number of snapshots; None is ``auto``."""
+    return None if text == "auto" else flags.whole(1)(text)
 
 
 if __name__ == "__main__":

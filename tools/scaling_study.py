@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.config import ConfigError, flags, load_config, load_deepspeed_config
 from matey.entry_point import entry_point
 from matey.studies.folder import read_study
 
@@ -46,9 +46,9 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--mode", choices=("weak", "strong", "sequence"), required=True, help="quantity kept the same: samples "
                       "of a rank, the global batch, or one sample that all ranks share")  # fmt: skip
     sizes = make.add_mutually_exclusive_group(required=True)
-    sizes.add_argument("--ranks", type=numbers, help="numbers of ranks on this machine, such as 1,2,4")
+    sizes.add_argument("--ranks", type=flags.wholes(1), help="numbers of ranks on this machine, such as 1,2,4")
     sizes.add_argument(
-        "--nodes", type=numbers, help="numbers of nodes of a cluster, with a rank on every GPU of each node"
+        "--nodes", type=flags.wholes(1), help="numbers of nodes of a cluster, with a rank on every GPU of each node"
     )
     make.add_argument("--config", required=True, help="YAML of the run at the smallest point")
     make.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of that YAML")
@@ -63,7 +63,11 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--steps", type=int, default=10, help="number of timed steps (10)")
     make.add_argument("--warm_up", type=int, default=3, help="number of steps before them that are not timed (3)")
     make.add_argument("--global_batch", type=int, help="strong: samples of a step (those of the smallest point)")
-    make.add_argument("--grid", type=numbers, help="sequence: cells y,x or z,y,x of a sample that one rank holds")
+    make.add_argument(
+        "--grid",
+        type=flags.wholes(1, counts=(2, 3)),
+        help="sequence: cells y,x or z,y,x of a sample that one rank holds",
+    )
     make.add_argument("--memory_limit", type=float, help="sequence: GiB that the activations of a rank may take "
                       "(parallel.memory_limit, or what that sample takes on one rank)")  # fmt: skip
     start = what.add_parser("run", help="run the points, or submit their jobs")
@@ -81,11 +85,6 @@ def parser() -> argparse.ArgumentParser:
     for command in (make, start, show):
         command.add_argument("--out", type=Path, required=True, help="folder of the study")
     return whole
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Read comma-separated integers."""
-    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
 from matey.commands.on_ranks import run_on_ranks
-from matey.config.flags import FlagError, at_least, command_line
+from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         models = [load(folder) for folder in args.checkpoint]
     data = select_data(args, models, names := distinct_names(args.checkpoint))
     candidates = [
-        Candidate(name, trained.model.to(device), num_frames_of(args, trained), facts_of(trained))
+        Candidate(name, trained.model.to(device), args.history or trained.num_frames, facts_of(trained))
         for name, trained in zip(names, models, strict=True)
     ]
     data = coarsened(args, data)
@@ -141,11 +141,6 @@ def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
     return trained.facts if isinstance(trained, TrainedPeer) else None
 
 
-def num_frames_of(args: argparse.Namespace, trained: Trained | TrainedPeer) -> int:
-    """Return the number of history frames that a model is given."""
-    return trained.num_frames if args.history is None else at_least(1, "--history", args.history)
-
-
 def find_device(name: str) -> torch.device:
     """Return the device, the first GPU if there is one for ``auto``."""
     keep_all_bits()
@@ -167,7 +162,7 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
         sets = open_sets(of_the_run)
-    num_frames = num_frames_of(args, trained)
+    num_frames = args.history or trained.num_frames
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:

@@ -79,17 +79,6 @@ def check_device(name: str) -> None:
         raise FlagError(f"--device takes auto, cpu, cuda or cuda:1; got {name[:80]!r}.")
 
 
-def at_least(least: int, flag: str, value: int) -> int:
-    """Return a number of the command line if it is not too small.
-
-    Raises:
-        FlagError: it is smaller than ``least``.
-    """
-    if value < least:
-        raise FlagError(f"{flag} must be {least} or more, got {value}.")
-    return value
-
-
 def path(text: str) -> Path:
     """Read a path whose name can be printed and written into files, as one of bytes that are no UTF-8 cannot."""
     try:

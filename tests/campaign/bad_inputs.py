@@ -215,11 +215,11 @@ CASES = [
         tmpfs("64k", "disk", is_read_only=True),
     ),
     # The other programs.
-    Case("a lead of 0", f"{EVALUATE} --leads 0", "--leads takes whole numbers"),
+    Case("a lead of 0", f"{EVALUATE} --leads 0", "--leads: expected a whole number from 1"),
     Case("an unknown device", f"{EVALUATE} --device tpu", "got 'tpu'"),
     Case("100000 threads", f"{EVALUATE} --threads 100000", "--threads"),
     Case("a name of bytes for a page", f"{EVALUATE} --out /tmp/\udcff", "expected a name in UTF-8"),
-    Case("no windows", f"{EVALUATE} --max-windows 0", "--max-windows must be 1 or more"),
+    Case("no windows", f"{EVALUATE} --max-windows 0", "--max-windows: expected a whole number from 1"),
     Case("fine-tuning nothing", f"{FINETUNE} --pretrained {{here}}/none", "There is no folder"),
     Case("fine-tuning on 0", f"{FINETUNE} --pretrained {{here}}/run --trajectories 0", "data.trajectories"),
     Case("fine-tuning what", f"{FINETUNE} --pretrained {{here}}/run --train it", "there is no fine-tuning mode"),

@@ -206,19 +206,11 @@ def test_the_second_rollout_has_the_lead_asked_for_or_the_longest_trained_that_f
             ["--checkpoint", "{folder}/waves/model", "--data", "{folder}/shallow_water", "--split", "test"],
             "--split test needs a run folder",
         ),
-        (["--checkpoint", "{folder}/waves", "--leads", "1;5"], "--leads takes whole numbers"),
-        (["--checkpoint", "{folder}/waves", "--leads", "0"], "--leads takes whole numbers"),
         (["--checkpoint", "{folder}/waves", "--leads", "40"], "expected at least 42 frames"),
-        (["--checkpoint", "{folder}/waves", "--rollout", "-1"], "--rollout must be 0 or more, got -1"),
         (
             ["--checkpoint", "{folder}/waves", "--rollout-lead", "11"],
             "--rollout-lead takes a number of snapshots from 1",
         ),
-        (
-            ["--checkpoint", "{folder}/waves", "--rollout-lead", "0"],
-            "--rollout-lead takes a number of snapshots from 1",
-        ),
-        (["--checkpoint", "{folder}/waves", "--max-windows", "0"], "--max-windows must be 1 or more, got 0"),
         (
             ["--checkpoint", "{folder}/waves", "--device", "abacus"],
             "--device takes auto, cpu, cuda or cuda:1; got 'abacus'",
@@ -240,6 +232,23 @@ def test_a_mistake_of_the_user_is_one_sentence(arguments, words, folder, tmp_pat
     assert len(error.splitlines()) == 1
     assert words in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--leads", "1;5", "expected a whole number from 1 to 1,000,000,000, got '1;5'"),
+        ("--leads", "0", "expected a whole number from 1"),
+        ("--rollout", "-1", "expected a whole number from 0 to 1,000,000,000, got '-1'"),
+        ("--rollout-lead", "0", "expected a whole number from 1"),
+        ("--max-windows", "0", "expected a whole number from 1"),
+        ("--history", "0", "expected a whole number from 1"),
+    ],
+)
+def test_a_flag_beyond_its_bounds_is_refused(flag, value, words, evaluate, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate("--checkpoint", "waves", "--out", "out", flag, value)
+    assert f"argument {flag}: {words}" in capsys.readouterr().err
 
 
 def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate):
