@@ -21,10 +21,10 @@ from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
 from matey.report.plots import COLOURS
-from matey.report.text_table import text_table
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 from matey.studies.folder import write_table
+from matey.text_table import text_table
 
 
 def main(args: argparse.Namespace) -> int:

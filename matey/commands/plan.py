@@ -14,6 +14,7 @@ from matey.planning.reading import MB, Reading
 from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
+from matey.text_table import text_table
 
 GIB = 2**30
 PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own
@@ -152,16 +153,16 @@ def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
 def table(current: Choice, found: list[tuple[Choice, Estimate]], top: int) -> str:
     """Lay the fastest choices that fit out as a table, and say where the current one stands."""
     fitting = [pair for pair in found if pair[1].fits]
-    names = f"{'':3}{'ZeRO':>5}{'bf16':>6}{'P':>4}{'micro':>7}{'accum':>7}  {'recompute':12}"
-    head = names + f"{'GiB':>7}{'ms':>9}{'MFU':>7}{'days':>8}"
-    lines = [f"{len(fitting)} of {len(found)} ways to run this global batch fit; the fastest:", head, "-" * len(head)]
     ranked = list(enumerate(fitting, start=1))
     own = [pair for pair in ranked[top:] if pair[1][0] == current]
-    for number, (choice, planned) in [*ranked[:top], *own]:
-        mark = "*" if choice == current else ""
-        lines.append(
-            f"{number:>2}{mark:1}{choice.stage:5}{'yes' if choice.bf16 else 'no':>6}{choice.sequence_parallel_size:4}"
-            f"{choice.micro_batch:7}{choice.accumulation:7}  {choice.checkpoint_blocks:12}{planned.memory.total / GIB:7.1f}"
-            f"{planned.seconds.total * 1e3:9.1f}{planned.mfu:7.1%}{planned.days:8.2f}"
-        )
-    return "\n".join([*lines, "* as configured; P: ranks to a sequence group"])
+    rows = [
+        (
+            f"{number}{'*' if choice == current else ''} {choice.checkpoint_blocks} {choice.stage} "
+            f"{'yes' if choice.bf16 else 'no'} {choice.sequence_parallel_size} {choice.micro_batch} {choice.accumulation} "
+            f"{planned.memory.total / GIB:.1f} {planned.seconds.total * 1e3:.1f} {planned.mfu:.1%} {planned.days:.2f}"
+        ).split()
+        for number, (choice, planned) in [*ranked[:top], *own]
+    ]
+    head = ["", *"recompute ZeRO bf16 P micro accum GiB ms MFU days".split()]
+    first = f"{len(fitting)} of {len(found)} ways to run this global batch fit; the fastest:"
+    return f"{first}\n{text_table(head, rows, num_text=2)}\n* as configured; P: ranks to a sequence group"

@@ -17,6 +17,7 @@ from matey.studies.scaling.making import make_study
 from matey.studies.scaling.report import write_report
 from matey.studies.scaling.running import run_here, submit
 from matey.studies.scaling.study import load_study, make_points
+from matey.text_table import text_table
 
 SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
 
@@ -57,17 +58,21 @@ def plan(args: argparse.Namespace) -> int:
         script=script,
         minutes=args.limit,
     )
-    print(
-        f"{'point':12}{'ranks':>7}{'samples':>9}{'of a rank':>11}{'step':>10}{'tokens/s':>12}{'memory':>12}{'node hours':>12}"
-    )
-    for point, own, cost in zip(study.points, runs, costs, strict=True):
-        micro = f"{own.train.accumulation} x {own.train.micro_batch}"
-        hours = cost.nodes * study.steps * cost.seconds.total / 3600
-        memory = f"{cost.memory.total / 2**30:.2f} GiB"
-        print(
-            f"{point.name:12}{point.ranks:7}{cost.samples_per_step:9}{micro:>11}{cost.seconds.total:8.3g} s"
-            f"{cost.tokens_per_second:12,.0f}{memory:>12}{hours:12.3g}{'' if cost.fits else '   does not fit'}"
+    rows = [
+        (
+            point.name,
+            f"{point.ranks}",
+            f"{cost.samples_per_step}",
+            f"{own.train.accumulation} x {own.train.micro_batch}",
+            f"{cost.seconds.total:.3g} s",
+            f"{cost.tokens_per_second:,.0f}",
+            f"{cost.memory.total / 2**30:.2f} GiB",
+            f"{cost.nodes * study.steps * cost.seconds.total / 3600:.3g}",
+            "" if cost.fits else "does not fit",
         )
+        for point, own, cost in zip(study.points, runs, costs, strict=True)
+    ]
+    print(text_table(("point", "ranks", "samples", "of a rank", "step", "tokens/s", "memory", "node hours", ""), rows))
     largest = max(own.train.micro_batch for own in runs)
     small = [
         own.train.micro_batch for own in runs if own.train.accumulation > 1 and own.train.micro_batch < largest / 2

@@ -14,7 +14,7 @@ from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
 from matey.report.plots import mesh_figure
 from matey.report.png import write_png
-from matey.report.text_table import text_table
+from matey.text_table import text_table
 from matey.train.network import check_fit, with_vocabulary
 
 

@@ -17,7 +17,7 @@ from matey.report.page import definitions, figure, heading, link, page, paragrap
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
 from matey.report.summary import baseline_cells, cost_cells, error_text, forecast_text, spread_cells, summary_records
-from matey.report.text_table import text_table
+from matey.text_table import text_table
 
 STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
 """Legend of the numbers in `comparison_text`."""

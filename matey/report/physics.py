@@ -12,7 +12,7 @@ from matey.evaluate.records import PERSISTENCE, Record
 from matey.physics import measure
 from matey.report.page import definitions, heading, paragraph, table
 from matey.report.summary import forecast_text, summary_records
-from matey.report.text_table import text_table
+from matey.text_table import text_table
 
 LABELS = {CORRELATION_TIME: "correlation time"}
 CORRELATION_MEANING = (

@@ -9,7 +9,7 @@ from matey import metrics
 from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import ALL_FIELDS, Record
-from matey.report.text_table import text_table
+from matey.text_table import text_table
 
 
 def summary_records(records: Sequence[Record]) -> list[Record]:

@@ -10,6 +10,7 @@ from typing import Any
 from matey.checkpoints.run_files import METRICS, MODEL
 from matey.config.flags import started_as
 from matey.metrics import error_text
+from matey.text_table import text_table
 
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
@@ -40,16 +41,12 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
     if validations := [line for line in log if "valid_nrmse" in line]:
         best = min(validations, key=lambda line: line["valid_nrmse"])
         persistence = best["valid_persistence_by_system"]
-        width = max(map(len, persistence)) + 2
-        head = (
-            f"{'best validation':{max(width, 17)}}{'NRMSE':>9}{'persistence':>13}{'ratio':>8}   (step {best['step']})"
-        )
-        lines += ["", head, "-" * len(head)]
-        for system, error in best["valid_nrmse_by_system"].items():
-            of_persistence = persistence[system]
-            texts = error_text(error), error_text(of_persistence), _ratio(error, of_persistence)
-            lines.append(f"{system:{max(width, 17)}}{texts[0]:>9}{texts[1]:>13}{texts[2]:>8}")
-        lines.append("")
+        rows = [
+            (system, error_text(error), error_text(persistence[system]), _ratio(error, persistence[system]))
+            for system, error in best["valid_nrmse_by_system"].items()
+        ]
+        head = (f"best validation (step {best['step']})", "NRMSE", "persistence", "ratio")
+        lines += ["", text_table(head, rows), ""]
     flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])
     command = f"{started_as('launch/evaluate.py', 'evaluate')} {flags}"
     lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: {command}"]

@@ -9,6 +9,7 @@ from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
 from matey.model.parts import part_of
 from matey.model.transfer import Transfer
+from matey.text_table import text_table
 
 
 def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
@@ -26,9 +27,10 @@ def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
         counted[1] += 0 if transferred is None else transferred.reused.get(plain, 0)
         counted[2] += parameter.numel() if parameter.requires_grad else 0
     counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
-    lines = [f"{'parameters':18}{'all':>12}{'reused':>12}{'new':>12}{'trained':>12}"]
-    for part, (number, reused, trained) in counts.items():
-        lines.append(f"{part:18}{number:12,}{reused:12,}{number - reused:12,}{trained:12,}")
-    lines.insert(1, "-" * len(lines[0]))
+    rows = [
+        (part, *(f"{count:,}" for count in (number, reused, number - reused, trained)))
+        for part, (number, reused, trained) in counts.items()
+    ]
+    lines = text_table(("parameters", "all", "reused", "new", "trained"), rows).splitlines()
     lines.insert(-1, lines[1])
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.metrics import NRMSE_EPSILON, error_text
+from matey.text_table import text_table
 
 AT_ONCE = 2**21
 """Cells that are read at once, where a layer has no more."""
@@ -47,12 +48,12 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
             missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
             errors.append(missed / (target + NRMSE_EPSILON))
     counts = {request.num_true(number) for number in request.trajectories} - {0}
-    rows = [["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)]]
+    head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)], []
     for index, name in enumerate(request.data.fields):
         before, after, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
         error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
         rows.append([name, f"{before:.5g}", f"{after:.5g}", f"{drift:+.2%}", *error])
-    return _aligned(rows)
+    return text_table(head, rows)
 
 
 def _error_head(counts: set[int]) -> list[str]:
@@ -74,11 +75,3 @@ def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:
         values = read(step, (z, y, x)).astype(np.float64)
         sums.append(np.stack([values.sum(axis=(1, 2, 3)), np.square(values).sum(axis=(1, 2, 3))]))
     return np.asarray(np.sum(sums, axis=0) / num_cells)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))])
-        for first, *rest in rows
-    )

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS
-from matey.report.text_table import text_table
 from matey.studies.folder import Row, deviation, mean_and_deviation
+from matey.text_table import text_table
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
 LINES = {"pretrained": "-", "random": ":"}

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
-from matey.report.text_table import text_table
 from matey.studies.folder import Row, deviation
 from matey.studies.peers.points import MATEY
+from matey.text_table import text_table
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
 SPEEDS = (

@@ -14,9 +14,9 @@ from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.physics import MEASURES
 from matey.report.summary import forecast_text, summary_records
-from matey.report.text_table import text_table
 from matey.studies.folder import Row, mean_and_deviation
 from matey.studies.pretraining.tables import Point, Table
+from matey.text_table import text_table
 
 COLUMNS = (
     ("tokens", "tokens", "{:.0f}", 1),

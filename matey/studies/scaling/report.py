@@ -9,7 +9,6 @@ from textwrap import fill
 from matey.checkpoints.run_files import REPORT
 from matey.config import load_config
 from matey.report.png import write_png
-from matey.report.text_table import text_table
 from matey.studies.folder import TEXT
 from matey.studies.page import write_page
 from matey.studies.scaling import charts
@@ -18,6 +17,7 @@ from matey.studies.scaling.results import Results, collect
 from matey.studies.scaling.rows import Row, write_rows
 from matey.studies.scaling.running import LENGTHS_FILE
 from matey.studies.scaling.study import Point, Study
+from matey.text_table import text_table
 
 MODES = {
     "weak": "Weak scaling: every rank has as many samples at all points, so that tokens per second should grow with the ranks.",
