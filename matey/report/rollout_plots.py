@@ -24,15 +24,10 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
     """Draw each system's error over the steps of its rollouts: mean over the fields, each field, and persistence."""
     records = [record for record in records if record.is_rollout]
     systems = list(dict.fromkeys(record.system for record in records))
-    num_columns = min(2, len(systems))
-    num_rows = -(-len(systems) // num_columns)
-    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, system in zip(panels, systems, strict=False):
+    figure, panels = _panels(len(systems))
+    for axes, system in zip(panels, systems, strict=True):
         _draw_rollouts(axes, [record for record in records if record.system == system])
-        axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE")
-    for axes in panels[len(systems) :]:
-        axes.set_visible(False)
+        axes.set_title(system)
     return figure
 
 
@@ -40,11 +35,8 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
 def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> Figure:
     """Draw each system's error over the steps of one kind of rollout, a curve for each model, and persistence."""
     systems = list(dict.fromkeys(record.system for records in records_by_model for record in records))
-    num_columns = min(2, len(systems))
-    num_rows = -(-len(systems) // num_columns)
-    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for axes, system in zip(panels, systems, strict=False):
+    figure, panels = _panels(len(systems))
+    for axes, system in zip(panels, systems, strict=True):
         curves = [
             [r for r in records if (r.system, r.field, r.kind) == (system, ALL_FIELDS, "rollout")]
             for records in records_by_model
@@ -55,15 +47,8 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
         for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
             if own:  # a peer is of one system
                 axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
-        if all(r.nrmse <= 10 * max(persistence) for own in curves for r in own):
-            axes.set_ylim(0, None)
-        else:
-            axes.set_yscale("log")
-        axes.set(title=system, xlabel="snapshots rolled out", ylabel="NRMSE")
-        axes.locator_params("x", integer=True)
-        axes.legend(fontsize=8, **BELOW)
-    for axes in panels[len(systems) :]:
-        axes.set_visible(False)
+        _finish(axes, [record for own in curves for record in own], max(persistence))
+        axes.set_title(system)
     return figure
 
 
@@ -71,11 +56,8 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
 def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
     """Draw the power of truth, forecasts and errors of one system by wavenumber, a panel a field."""
     names = spectra[0].fields
-    num_columns = min(2, len(names))
-    num_rows = -(-len(names) // num_columns)
-    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
-    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-    for row, (axes, name) in enumerate(zip(panels, names, strict=False)):
+    figure, panels = _panels(len(names))
+    for row, (axes, name) in enumerate(zip(panels, names, strict=True)):
         truth = spectra[0].truth[row].numpy()
         axes.plot(spectra[0].wavenumbers, truth, color="black", label="truth")
         for colour, own in zip(itertools.cycle(COLOURS), spectra):
@@ -87,10 +69,19 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
         largest = truth.max(initial=0)
         if largest > 0:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], largest * 10.0**-DECADES))
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
     panels[0].legend(fontsize=8, **BELOW)
     return figure
+
+
+def _panels(number: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, two to a row."""
+    num_columns = min(2, number)
+    num_rows = -(-number // num_columns)
+    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes in panels[number:]:
+        axes.set_visible(False)
+    return figure, panels[:number]
 
 
 def label_of(kind: str) -> str:
@@ -114,10 +105,16 @@ def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
         label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
         axes.plot(leads, [r.nrmse for r in own], color=colour, linewidth=1, label=label)
         axes.plot(leads, [r.persistence_nrmse for r in own], "--", color=colour, linewidth=0.8)
+    _finish(axes, records, max(persistence))
+
+
+def _finish(axes: Axes, records: Sequence[Record], persistence: float) -> None:
+    """Label the axes of a panel with all its curves."""
     # A rollout that blows up would press all that is readable against the axis. Every curve has to be there by now.
-    if all(record.nrmse <= 10 * max(persistence) for record in records):
+    if all(record.nrmse <= 10 * persistence for record in records):
         axes.set_ylim(0, None)
     else:
         axes.set_yscale("log")
+    axes.set(xlabel="snapshots rolled out", ylabel="NRMSE")
     axes.locator_params("x", integer=True)
     axes.legend(fontsize=8, **BELOW)
