@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+
 MATRIX = 1024  # rows and columns of the matrices whose product is timed
 
 
@@ -31,7 +33,6 @@ def return_freed_memory(at_once: bool) -> None:
 
     Kept memory counts as resident, so that a peak would be that of the library's heap and its holes.
     """
-    M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # malloc.h
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 2**16 if at_once else 2**25)
     libc.mallopt(M_TRIM_THRESHOLD, 2**16 if at_once else 2**26)

@@ -5,9 +5,7 @@ Both hold the same frames of ``mhd_cavity.solve``, one trajectory to a file.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,35 +31,28 @@ def trajectory_path(folder: Path, seed: int) -> Path:
     return folder / f"{SYSTEM}_{seed:04d}.h5"
 
 
-def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: float = mhd_cavity.FRAME_INTERVAL) -> Path:
+def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = mhd_cavity.FRAME_INTERVAL) -> None:
     """Write one trajectory as HDF5.
 
     The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` say what it is; ``velocity`` and ``magnetic`` are
     ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the places and times of the frames.
 
     Args:
-        folder: the folder for the file, which appears under its name only when it is whole.
+        path: the file.
         seed: seed of the cavity.
         frames: ``(t, y, x, f)``, the frames as solved.
         interval: time between frames.
-
-    Returns:
-        The path of the file.
     """
     num_frames, resolution = frames.shape[:2]
     cavity = mhd_cavity.draw_cavity(seed)
     place = np.linspace(-mhd_cavity.HALF_WIDTH, mhd_cavity.HALF_WIDTH, resolution)
-
-    def write(partial: Path) -> None:
-        with h5py.File(partial, "w") as file:
-            file.attrs["system"], file.attrs["config"] = SYSTEM, config(seed, resolution, num_frames, interval)
-            file.attrs.update({"Bx": cavity.field, "Re": cavity.reynolds, "Re_m": cavity.magnetic_reynolds})
-            for name, values in (("velocity", frames[..., :2]), ("magnetic", frames[..., 2:])):
-                file.create_dataset(name, data=values, dtype="f4")
-            for name, values in (("x", place), ("y", place), ("t", np.arange(num_frames) * interval)):
-                file.create_dataset(name, data=values, dtype="f4")
-
-    return _write_whole(trajectory_path(folder, seed), write)
+    with h5py.File(path, "w") as file:
+        file.attrs["system"], file.attrs["config"] = SYSTEM, config(seed, resolution, num_frames, interval)
+        file.attrs.update({"Bx": cavity.field, "Re": cavity.reynolds, "Re_m": cavity.magnetic_reynolds})
+        for name, values in (("velocity", frames[..., :2]), ("magnetic", frames[..., 2:])):
+            file.create_dataset(name, data=values, dtype="f4")
+        for name, values in (("x", place), ("y", place), ("t", np.arange(num_frames) * interval)):
+            file.create_dataset(name, data=values, dtype="f4")
 
 
 def config(seed: int, resolution: int, num_frames: int, interval: float = mhd_cavity.FRAME_INTERVAL) -> str:
@@ -86,29 +77,20 @@ def array_path(folder: Path, seed: int) -> Path:
     return folder / f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
 
 
-def write_array(folder: Path, seed: int, frames: np.ndarray) -> Path:
-    """Write one trajectory as the bare array ``(t, y, x, 4)``, and return its path.
+def write_array(path: Path, frames: np.ndarray) -> None:
+    """Write one trajectory as the bare array ``(t, y, x, 4)``.
 
     MATEY's first reader looked for ``*_sol.exo`` files beside it, to count time steps; none are written.
     """
-    return _write_whole(array_path(folder, seed), lambda partial: np.save(partial, np.asarray(frames, dtype="f4")))
-
-
-def _write_whole(path: Path, write: Callable[[Path], None]) -> Path:
-    """Write a file that appears under its name only when it is whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        partial = Path(scratch) / path.name
-        write(partial)
-        os.replace(partial, path)
-    return path
+    np.save(path, np.asarray(frames, dtype="f4"))
 
 
 LAYOUT = SingleFiles(
     path=trajectory_path,
     config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"]),
     read_config=read_config,
-    write_one=lambda folder, ensemble, seed, trajectory: write_trajectory(
-        folder, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
+    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
+        path, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
     ),
 )
 
@@ -139,7 +121,7 @@ ARRAYS = SingleFiles(
     path=array_path,
     config=_array_config,
     read_config=_array_shape,
-    write_one=lambda folder, ensemble, seed, trajectory: write_array(
-        folder, seed, np.concatenate(list(trajectory.values()), axis=-1)
+    write_one=lambda path, ensemble, seed, trajectory: write_array(
+        path, np.concatenate(list(trajectory.values()), axis=-1)
     ),
 )

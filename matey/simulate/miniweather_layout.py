@@ -6,8 +6,6 @@ background ``hy_dens`` and ``hy_theta`` along z, without which departures cannot
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -37,34 +35,26 @@ def trajectory_path(folder: Path, seed: int) -> Path:
     return folder / f"thermals_{seed:04d}.nc"
 
 
-def write_trajectory(folder: Path, seed: int, frames: np.ndarray, interval: float = thermals.FRAME_INTERVAL) -> Path:
-    """Write one trajectory of ``thermals.solve`` to a file that appears under its name only when it is whole.
+def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = thermals.FRAME_INTERVAL) -> None:
+    """Write one trajectory of ``thermals.solve``.
 
     Args:
-        folder: the folder for the file.
+        path: the file.
         seed: seed of the trajectory in the ensemble.
         frames: ``(t, f, z, x)``, the frames as solved.
         interval: time between frames (s).
-
-    Returns:
-        The path of the file.
     """
-    path = trajectory_path(folder, seed)
     num_frames, _, num_z, num_x = frames.shape
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.") as scratch:
-        partial = Path(scratch) / path.name
-        with netcdf_file(partial, "w", version=1) as file:
-            file.config = config(seed, num_x, num_frames, interval)
-            for axis, length in (("t", None), ("x", num_x), ("z", num_z)):  # None: time may be appended to
-                file.createDimension(axis, length)
-            file.createVariable("t", "d", ("t",))[:] = np.arange(num_frames) * interval
-            for index, name in enumerate(VARIABLES):
-                file.createVariable(name, "d", ("t", "z", "x"))[:] = np.asarray(frames[:, index])
-            density = background_density(Slice(num_z, num_x).z_centres())
-            for name, background in (("hy_dens", density), ("hy_theta", torch.full_like(density, THETA))):
-                file.createVariable(name, "d", ("z",))[:] = background.numpy()
-        os.replace(partial, path)
-    return path
+    with netcdf_file(path, "w", version=1) as file:
+        file.config = config(seed, num_x, num_frames, interval)
+        for axis, length in (("t", None), ("x", num_x), ("z", num_z)):  # None: time may be appended to
+            file.createDimension(axis, length)
+        file.createVariable("t", "d", ("t",))[:] = np.arange(num_frames) * interval
+        for index, name in enumerate(VARIABLES):
+            file.createVariable(name, "d", ("t", "z", "x"))[:] = np.asarray(frames[:, index])
+        density = background_density(Slice(num_z, num_x).z_centres())
+        for name, background in (("hy_dens", density), ("hy_theta", torch.full_like(density, THETA))):
+            file.createVariable(name, "d", ("z",))[:] = background.numpy()
 
 
 def config(seed: int, resolution: int, num_frames: int, interval: float = thermals.FRAME_INTERVAL) -> str:
@@ -89,7 +79,7 @@ LAYOUT = SingleFiles(
     path=trajectory_path,
     config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames),
     read_config=read_config,
-    write_one=lambda folder, ensemble, seed, trajectory: write_trajectory(
-        folder, seed, np.stack([trajectory[name] for name in VARIABLES], axis=1)
+    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
+        path, seed, np.stack([trajectory[name] for name in VARIABLES], axis=1)
     ),
 )

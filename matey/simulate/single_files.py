@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,7 @@ class SingleFiles:
             later.
         read_config: function of a path that returns what ``config`` returned, or None if another program wrote the
             file.
-        write_one: function of (folder, ensemble, seed, trajectory) that writes a file, which appears only when it is
-            whole.
+        write_one: function of (path, ensemble, seed, trajectory) that writes a file.
     """
 
     path: Callable[[Path, int], Path]
@@ -42,6 +43,9 @@ class SingleFiles:
         return 0
 
     def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
-        """Write the one trajectory."""
+        """Write the one trajectory to a file that appears under its name only when it is whole."""
         (trajectory,) = rest
-        self.write_one(path.parent, ensemble, seeds[0], trajectory)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+            unfinished = Path(scratch) / path.name
+            self.write_one(unfinished, ensemble, seeds[0], trajectory)
+            os.replace(unfinished, path)

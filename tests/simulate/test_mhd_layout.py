@@ -1,11 +1,11 @@
-"""What a reader finds in the files of MHD cavities, and what a broken write leaves."""
+"""What a reader finds in the files of MHD cavities."""
 
 import h5py
 import numpy as np
 import pytest
 
 from matey.simulate.mhd_cavity import draw_cavity, solve
-from matey.simulate.mhd_layout import array_path, config, read_config, trajectory_path, write_array, write_trajectory
+from matey.simulate.mhd_layout import array_path, config, read_config, write_array, write_trajectory
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,8 @@ def frames():
 
 
 def test_hdf5_says_what_it_holds(tmp_path, frames):
-    with h5py.File(write_trajectory(tmp_path, 4, frames, interval=0.5)) as file:
+    write_trajectory(tmp_path / "a.h5", 4, frames, interval=0.5)
+    with h5py.File(tmp_path / "a.h5") as file:
         cavity = draw_cavity(4)
         assert file.attrs["system"] == "mhd_cavity"
         assert (file.attrs["Bx"], file.attrs["Re"], file.attrs["Re_m"]) == (
@@ -36,7 +37,8 @@ def test_hdf5_says_what_it_holds(tmp_path, frames):
 
 
 def test_array_has_the_published_name_and_shape(tmp_path, frames):
-    path = write_array(tmp_path, 0, frames)
+    path = array_path(tmp_path, 0)
+    write_array(path, frames)
     assert path.name == "numpy_Bx_0.10_Re_100.npy"
     array = np.load(path)
     assert (array.shape, array.dtype) == ((3, 20, 20, 4), np.float32)
@@ -52,25 +54,19 @@ def test_published_names_have_four_and_three_characters_and_never_collide(tmp_pa
 
 
 def test_recorded_settings_tell_trajectories_apart(tmp_path, frames):
-    recorded = read_config(write_trajectory(tmp_path, 4, frames, interval=0.5))
+    write_trajectory(tmp_path / "a.h5", 4, frames, interval=0.5)
+    recorded = read_config(tmp_path / "a.h5")
     assert recorded == config(4, 20, 3, 0.5)
     others = config(5, 20, 3, 0.5), config(4, 21, 3, 0.5), config(4, 20, 4, 0.5), config(4, 20, 3)
     assert len({recorded, *others}) == 5
 
 
 def test_file_of_something_else_or_cut_short_has_no_settings(tmp_path, frames):
-    path = write_trajectory(tmp_path, 4, frames)
+    path = tmp_path / "a.h5"
+    write_trajectory(path, 4, frames)
     for content in (b"", b"CDF\x01", path.read_bytes()[:2000]):
         path.write_bytes(content)
         assert read_config(path) is None
     with h5py.File(path, "w") as file:
         file["velocity"] = frames
     assert read_config(path) is None
-
-
-@pytest.mark.parametrize("write", [write_trajectory, write_array])
-def test_broken_off_write_leaves_nothing(tmp_path, write):
-    with pytest.raises((ValueError, TypeError)):
-        write(tmp_path, 0, np.array([[[["no numbers"]]]]))
-    assert list(tmp_path.iterdir()) == []
-    assert not trajectory_path(tmp_path, 0).exists()

@@ -1,4 +1,4 @@
-"""Written files against the file of miniWeather itself, and what a broken write leaves."""
+"""Written files against the file of miniWeather itself."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,8 @@ def test_file_is_laid_out_as_miniweathers_with_the_background_added(tmp_path):
     published = SHARED / "miniweather" / "collision_100x50.nc"
     if not published.exists():
         pytest.skip("no collision_100x50.nc of the published generator beside the repository")
-    ours = write_trajectory(tmp_path, 7, np.zeros((3, 4, 50, 100)))
+    ours = tmp_path / "a.nc"
+    write_trajectory(ours, 7, np.zeros((3, 4, 50, 100)))
     assert ours.read_bytes()[:4] == published.read_bytes()[:4] == b"CDF\x01"
     with netcdf_file(ours, mmap=False) as our_file, netcdf_file(published, mmap=False) as their_file:
         our_dimensions, our_variables = structure(our_file)
@@ -32,7 +33,8 @@ def test_file_is_laid_out_as_miniweathers_with_the_background_added(tmp_path):
 
 def test_solved_fields_come_back_under_their_names(tmp_path):
     frames = solve([3], resolution=24, num_frames=4)[0]
-    with netcdf_file(write_trajectory(tmp_path, 3, frames.numpy()), mmap=False) as file:
+    write_trajectory(tmp_path / "a.nc", 3, frames.numpy())
+    with netcdf_file(tmp_path / "a.nc", mmap=False) as file:
         for index, name in enumerate(("dens", "uwnd", "wwnd", "theta")):
             np.testing.assert_array_equal(file.variables[name][:], frames[:, index])
         np.testing.assert_array_equal(file.variables["t"][:], [0, 20, 40, 60])
@@ -41,7 +43,8 @@ def test_solved_fields_come_back_under_their_names(tmp_path):
 
 
 def test_recorded_settings_tell_trajectories_apart(tmp_path):
-    recorded = read_config(write_trajectory(tmp_path, 5, np.zeros((3, 4, 8, 16))))
+    write_trajectory(tmp_path / "a.nc", 5, np.zeros((3, 4, 8, 16)))
+    recorded = read_config(tmp_path / "a.nc")
     assert recorded == config(5, 16, 3)
     assert len({recorded, config(6, 16, 3), config(5, 18, 3), config(5, 16, 4), config(5, 16, 3, interval=10.0)}) == 5
 
@@ -54,14 +57,9 @@ def test_file_of_something_else_has_no_settings(tmp_path, content):
 
 
 def test_file_cut_short_has_no_settings(tmp_path):
-    path = write_trajectory(tmp_path, 0, np.zeros((3, 4, 8, 16)))
+    path = tmp_path / "a.nc"
+    write_trajectory(path, 0, np.zeros((3, 4, 8, 16)))
     whole = path.read_bytes()
     for length in (20, 200, 700, len(whole) - 1):
         path.write_bytes(whole[:length])
         assert read_config(path) is None
-
-
-def test_broken_off_write_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="could not convert"):
-        write_trajectory(tmp_path, 0, np.array([[[["no numbers"]]]] * 2))
-    assert list(tmp_path.iterdir()) == []

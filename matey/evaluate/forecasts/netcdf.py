@@ -61,6 +61,4 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
             variable[(-1,) * len(field.dims)] = MISSING  # sets all its room aside
 
 
-def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> NetcdfFile:
-    """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
-    return NetcdfFile(path, contents, mode)
+open_file = NetcdfFile

@@ -68,9 +68,7 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
             field[(-1,) * field.ndim] = np.nan  # sets all its room aside
 
 
-def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> WellForecast:
-    """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
-    return WellForecast(path, contents, mode)
+open_file = WellForecast
 
 
 def _values(contents: Contents, name: str) -> np.ndarray:

@@ -62,6 +62,4 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
     zarr.consolidate_metadata(path, zarr_format=2)
 
 
-def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ZarrFile:
-    """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
-    return ZarrFile(path, contents, mode)
+open_file = ZarrFile
