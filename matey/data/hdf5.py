@@ -248,16 +248,6 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
     return sizes
 
 
-def outline_hdf5(path: Path) -> list[str]:
-    """Name what lies at the root of a file, with shapes and the members of groups, for a message.
-
-    Raises:
-        DataError: the file cannot be read, see ``described_hdf5``.
-    """
-    with described_hdf5(path) as file:
-        return [_outline(name, item) for name, item in file.items()]
-
-
 class _Handles:
     """The files that this process keeps open, least recently used first."""
 
@@ -281,14 +271,6 @@ class _Handles:
         for file in self._files.values():
             file.close()
         self._files.clear()
-
-
-def _outline(name: str, item: h5py.HLObject | None) -> str:
-    if isinstance(item, h5py.Dataset):
-        return f"{name} {item.shape}"
-    if isinstance(item, h5py.Group):
-        return f"{name}/ (with {', '.join(item) or 'nothing'})"
-    return f"{name} (a broken link)" if item is None else f"{name} (a type)"
 
 
 _handles = _Handles()

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data.arrays.kinds import kind_of
+from matey.data.arrays.netcdf import NETCDF
+from matey.data.arrays.stored import StoredArray
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
-from matey.data.netcdf import Variable, describe_netcdf, read_netcdf
+from matey.data.hdf5 import described_hdf5, is_hdf5
 from matey.data.signature import is_classic_netcdf
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
@@ -45,7 +46,7 @@ class MiniWeatherFile(TrajectorySet):
         Raises:
             DataError: a variable is missing or its axes are not t, z, x.
         """
-        variables = _describe(path)
+        variables = kind_of(path).arrays(path)
         for name in (*PERTURBATIONS, *WINDS):
             _check(path, variables, name, AXES, variables["dens"].shape if "dens" in variables else None)
         num_frames, num_z, num_x = variables["dens"].shape
@@ -58,19 +59,19 @@ class MiniWeatherFile(TrajectorySet):
                 grid=(1, num_z, num_x),
                 spacing=(1.0, HEIGHT / num_z, LENGTH / num_x),
                 boundary=("none", "wall", "periodic"),
-                time_step=mean_step(_read(path, ("t",), 0, num_frames)[0], f"{path}, t"),
+                time_step=mean_step(_read(path, ("t",), slice(0, num_frames))[0], f"{path}, t"),
             ),
         )
         if any(name in variables for name in BACKGROUND):
             for name in BACKGROUND:
                 _check(path, variables, name, ("z",), (num_z,))
-            self._background = np.stack(_read(path, BACKGROUND, 0, num_z))  # (f, z)
+            self._background = np.stack(_read(path, BACKGROUND, slice(0, num_z)))  # (f, z)
         else:
             self._background = neutral_background(num_z)  # (f, z)
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), start, stop, cells[1:]), dtype=np.float64)
+        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), slice(start, stop), *cells[1:]), dtype=np.float64)
         state[:2] += self._background[:, None, cells[1], None]  # (f, t, z, x)
         return rearrange(state, "f t y x -> t f 1 y x")
 
@@ -93,10 +94,14 @@ def neutral_background(num_z: int) -> np.ndarray:
 
 def recognises(path: Path) -> bool:
     """Whether two of the four variables are there; opening says which ones are not."""
-    if not (is_classic_netcdf(path) or is_hdf5(path)):
+    if is_classic_netcdf(path):
+        names = set(NETCDF.arrays(path))
+    elif is_hdf5(path):
+        with described_hdf5(path) as file:
+            names = set(file)
+    else:
         return False
-    variables = _describe(path)
-    return sum(name in variables for name in (*PERTURBATIONS, *WINDS)) >= 2
+    return len(names.intersection((*PERTURBATIONS, *WINDS))) >= 2
 
 
 READER = Reader(
@@ -107,35 +112,14 @@ READER = Reader(
 )
 
 
-def _describe(path: Path) -> dict[str, Variable]:
-    """Variables at the root of either kind of netCDF file; axes of netCDF-4 are named by the scales they refer to."""
-    if is_classic_netcdf(path):
-        return describe_netcdf(path)
-    with described_hdf5(path) as file:
-        datasets = {
-            name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.shape is not None
-        }
-        for item in datasets.values():
-            check_claim(item)
-        return {name: Variable(_scale_names(item), item.shape) for name, item in datasets.items()}
-
-
-def _scale_names(dataset: h5py.Dataset) -> tuple[str, ...]:
-    """Names of a dataset's dimensions, empty where the file does not name them."""
-    names = [scales[0].name if len(scales) else None for scales in dataset.dims]
-    named = [name for name in names if name]
-    return tuple(name.rpartition("/")[2] for name in named) if len(named) == len(names) else ()
-
-
-def _read(path: Path, names: Sequence[str], start: int, stop: int, cells: Sequence[slice] = ()) -> list[np.ndarray]:
-    """Read ``start:stop`` along the first axis of some variables, and some cells along the others."""
-    if is_classic_netcdf(path):
-        return read_netcdf(path, names, (slice(start, stop), *cells))
-    return [read_hdf5(path, name, start, stop, cells) for name in names]
+def _read(path: Path, names: Sequence[str], *part: slice) -> list[np.ndarray]:
+    """Read a part of some variables."""
+    kind = kind_of(path)
+    return [kind.read(path, name, part) for name in names]
 
 
 def _check(
-    path: Path, variables: dict[str, Variable], name: str, axes: tuple[str, ...], shape: tuple[int, ...] | None
+    path: Path, variables: dict[str, StoredArray], name: str, axes: tuple[str, ...], shape: tuple[int, ...] | None
 ) -> None:
     """Raise DataError unless a variable is there with these axes, and of this shape if one is given."""
     expected = f"axes ({', '.join(axes)})" + (f" of lengths {shape}" if shape else "")
@@ -145,6 +129,7 @@ def _check(
             f"write the file again with it."
         )
     came = variables[name]
+    came.check_claim(f"{path}, {name}", path.stat().st_size)
     named = came.axes == axes or (not came.axes and len(came.shape) == len(axes))
     if not named or 0 in came.shape or (shape and came.shape != shape):
         raise DataError(

@@ -29,9 +29,3 @@ def map_npy(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
         ) from error
-
-
-def outline_npy(path: Path) -> list[str]:
-    """Describe the array in a few words, for a message."""
-    array = map_npy(path)
-    return [f"one array {array.shape} of {array.dtype}"]

@@ -11,19 +11,17 @@ from typing import NoReturn
 from matey.config import DataDescription, DataSection
 from matey.config.flags import started_as
 from matey.data import descriptions
-from matey.data.arrays.zarr import describe as describe_zarr
+from matey.data.arrays.kinds import KINDS
 from matey.data.arrays.zarr import is_zarr
 from matey.data.described import DescribedFiles
 from matey.data.files import DataFile, find_files
-from matey.data.hdf5 import is_hdf5, opened_once, outline_hdf5
+from matey.data.hdf5 import opened_once
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
 from matey.data.located import Together
-from matey.data.netcdf import outline_netcdf
-from matey.data.npy import outline_npy
 from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
-from matey.data.signature import beginning, is_classic_netcdf, is_npy
+from matey.data.signature import beginning
 from matey.data.time_blocks import TimeBlocks
 from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.mistakes import listed
@@ -180,14 +178,9 @@ def _refuse(file: DataFile) -> NoReturn:
 
 def _outline(file: Path) -> list[str]:
     """Describe the contents of a file of any kind that some reader reads."""
-    if is_zarr(file):
-        return [f"{name} {stored.shape}" for name, stored in describe_zarr(file).items()]
-    if is_classic_netcdf(file):
-        return outline_netcdf(file)
-    if is_npy(file):
-        return outline_npy(file)
-    if is_hdf5(file):
-        return outline_hdf5(file)
+    kind = next((kind for kind in KINDS.values() if kind.recognises(file)), None)
+    if kind is not None:
+        return [f"{name} {stored.outline}" for name, stored in kind.arrays(file).items()]
     of_packages = [READERS[name] for name in READERS if name not in READERS.own]
     others = "".join(f", nor {reader.layout}" for reader in of_packages if file.suffix in reader.suffixes)
     raise DataError(f"{file} is not an HDF5, classic netCDF or NumPy file{others}: {beginning(file)}.")

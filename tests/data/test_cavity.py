@@ -36,7 +36,7 @@ def test_exodus_files_beside_an_array_do_not_matter(tmp_path):
 
 def test_an_array_of_another_name_is_said_to_be_one(tmp_path):
     path = write_cavity_array(tmp_path / "fields.npy")
-    with pytest.raises(DataError, match=r"holds one array \(6, 8, 12, 4\) of float64, .*numpy_Bx_<b>_Re_<r>\.npy"):
+    with pytest.raises(DataError, match=r"holds array \(6, 8, 12, 4\) of float64, .*numpy_Bx_<b>_Re_<r>\.npy"):
         open_dataset(path)
 
 

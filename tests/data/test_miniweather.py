@@ -54,16 +54,26 @@ def test_times_that_do_not_increase_are_named(write):
         open_dataset(write(variables))
 
 
-def test_the_64_bit_format_says_how_to_convert_it(tmp_path):
-    (tmp_path / "a.nc").write_bytes(b"CDF\x05" + bytes(100))
-    with pytest.raises(DataError, match=r"a\.nc is netCDF CDF-5, .*nccopy -k netCDF-4"):
-        open_dataset(tmp_path / "a.nc")
+def test_the_64_bit_format_of_parallel_runs_is_read(tmp_path):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(tmp_path / "b.nc", "w", format="NETCDF3_64BIT_DATA") as file:
+        for axis, size in (("t", None), ("x", NUM_X), ("z", NUM_Y)):
+            file.createDimension(axis, size)
+        for name, axes, values in thermals(PROFILE):
+            file.createVariable(name, "f8", axes)[:] = values
+    write_miniweather(tmp_path / "a.nc", thermals(PROFILE))
+    part = slice(0, 1), slice(2, 5), slice(0, NUM_X)
+    classic, wide = (open_dataset(tmp_path / name).read(0, 1, 4, part) for name in ("a.nc", "b.nc"))
+    np.testing.assert_array_equal(wide, classic)
+    (tmp_path / "b.nc").write_bytes(b"CDF\x05" + (tmp_path / "a.nc").read_bytes()[4:])
+    with pytest.raises(DataError, match=r"b\.nc cannot be read as netCDF CDF-5"):
+        open_dataset(tmp_path / "b.nc")
 
 
 def test_classic_netcdf_of_another_code_lists_its_variables(tmp_path):
     path = write_miniweather(tmp_path / "a.nc", [("rain", ("x",), np.zeros(NUM_X))])
     with pytest.raises(
-        DataError, match=rf"a\.nc has a layout that no reader knows: it holds rain \({NUM_X},\), .*dens"
+        DataError, match=rf"a\.nc has a layout that no reader knows: it holds rain \({NUM_X},\) of >f8, .*dens"
     ):
         open_dataset(path)
 

@@ -112,7 +112,7 @@ def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
         file["0000/tensor"] = np.zeros(3)
     with pytest.raises(DataError) as error:
         open_dataset(tmp_path)
-    for part in ("a.h5 has a layout that no reader knows", "density (2, 5)", "0000/ (with tensor)"):
+    for part in ("a.h5 has a layout that no reader knows", "density (2, 5) of float64", "0000/tensor (3,)"):
         assert part in str(error.value)
     for known in ("PDEBench shallow_water (groups 0000", "PDEBench diffusion_reaction"):
         assert known in str(error.value)
@@ -149,7 +149,9 @@ def test_a_path_that_goes_on_inside_a_file_names_the_file(shallow_water_file):
 def test_links_that_lead_nowhere_are_listed_as_such(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["gone"] = h5py.SoftLink("/nowhere")
-    with pytest.raises(DataError, match=r"no reader knows: it holds gone \(a broken link\)"):
+    with pytest.raises(
+        DataError, match=r"no reader knows: it holds gone is a link to 'nowhere', which is not followed"
+    ):
         open_dataset(tmp_path)
 
 

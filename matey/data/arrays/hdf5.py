@@ -122,8 +122,8 @@ def _scales(item: h5py.Dataset) -> tuple[str, ...]:
         next(
             (
                 scale.name.strip("/")
-                for scale in sorted(dimension.values(), key=lambda scale: not role_of(scale.name))
-                if scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
+                for scale in sorted(dimension.values(), key=lambda scale: not role_of(scale.name or ""))
+                if scale.name and scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
             ),
             "",
         )
