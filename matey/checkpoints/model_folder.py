@@ -41,7 +41,6 @@ class _ModelJson(ModelSection):
     parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
     attention: str = "auto"  # what another machine had
     tokens: TokensSection = TokensSection()
-    normalisation: str = "sample"
     history: Count = 1
     num_heads: int = Field(3, ge=1, le=1024)
     width: int = Field(192, ge=4, le=65_536)

@@ -52,8 +52,6 @@ class MateyConfig(PretrainedConfig):
         tokens: the tokenizer, keys and values as in the section `tokens` of the run YAML: ``{"set": "uniform", "patches":
             [[1, 1, 8, 8]]}``; see `matey.config.network_sections.TokensSection`.
         scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
-        normalisation: normalisation of the inputs: ``sample``, every field of a sample by its own mean and deviation
-            over the history, undone on the output; there is no other, and a file that names one is refused.
         history: frames of history it is trained on.
         num_heads: attention heads.
         width: embedding width ``e``, a multiple of the heads.
@@ -88,7 +86,6 @@ class MateyConfig(PretrainedConfig):
         fields: Sequence[str] = (),
         tokens: TokensSection | Mapping[str, Any] = DEFAULT_TOKENS,
         scheme: str = "vit",
-        normalisation: str = "sample",
         history: int = 4,
         num_heads: int = 3,
         width: int = 192,
@@ -116,10 +113,11 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(
                 f"{key} is {key_now} of tokens, as in the run YAML: tokens={{{key_now!r}: {kwargs[key]!r}}}."
             )
+        if (normalisation := kwargs.pop("normalisation", "sample")) != "sample":  # older models state it
+            raise ValueError(f"normalisation must be 'sample', the only one that there is, got {normalisation!r}.")
         self.fields = list(fields)
         self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(TokensSection, tokens, "tokens")
         self.scheme = scheme
-        self.normalisation = normalisation
         self.history = history
         self.num_heads = num_heads
         self.width = width
@@ -192,8 +190,6 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"parameters names a parameter twice: {', '.join(names)}.")
         if lacking := [name for name in self.given if name not in self.fields]:
             raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
-        if self.normalisation != "sample":
-            raise ValueError(f"normalisation must be 'sample', got {self.normalisation!r}.")
         _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
         if self.local_cascade and self.local_scales != sorted(self.local_scales):
             raise ValueError(f"local_scales of a cascade go from fine to coarse, got {self.local_scales}; sort them.")

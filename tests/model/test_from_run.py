@@ -12,7 +12,7 @@ from matey.model.from_run import FIXED, model_config, with_network_of
 def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
     unusual = {"mlp_ratio": 3.0, "halo": 1, "overlap": 1, "num_wavelengths": 8, "longest_lead": 64.0}
     unusual["scales"] = {"water_height": [[0.0] * 3, [1.0] * 3]}
-    assert {"normalisation", *unusual} == set(FIXED)
+    assert {*unusual} == set(FIXED)
     pretrained = MateyConfig.from_size("micro", fields=("water_height",), **unusual)
     run = with_network_of(load_config(run_yaml(model={"size": "micro", "fields": ["water_height"]})), pretrained)
     config = model_config(run, pretrained)
@@ -71,3 +71,13 @@ def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
 def test_scales_and_layers_that_make_no_operator_are_refused(local, sentence):
     with pytest.raises(ValueError, match=sentence):
         MateyConfig(["density"], **local)
+
+
+def test_a_model_that_states_the_one_normalisation_is_read_and_another_is_refused(tmp_path):
+    MateyConfig(["density"]).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalisation": "sample"}))
+    assert MateyConfig.from_pretrained(tmp_path).to_dict() == MateyConfig(["density"]).to_dict()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalisation": "batch"}))
+    with pytest.raises(ValueError, match="normalisation must be 'sample', the only one that there is, got 'batch'"):
+        MateyConfig.from_pretrained(tmp_path)
