@@ -12,7 +12,8 @@ Peers that `tools/reproduce.py peers` trained may be among them:
 
     python launch/evaluate.py --checkpoint runs/demo runs/peers/points/unet-shallow_water-110-0 --out runs/compared
 
-Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one.
+Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one. With
+--share P groups of P ranks make each forecast together: none of them reads or holds more than its part of the fields.
 """
 
 from __future__ import annotations
@@ -127,6 +128,13 @@ def parse_arguments() -> argparse.Namespace:
         "--history", type=flags.whole(1, 1000), metavar="T", help="frames of history; by default those of the training"
     )
     parser.add_argument("--batch", type=flags.whole(1), default=16, metavar="N", help="samples predicted together (16)")
+    parser.add_argument(
+        "--share",
+        type=flags.whole(1),
+        default=1,
+        metavar="P",
+        help="ranks that make a forecast together, each with its part of the fields; errors without pictures (1)",
+    )
     parser.add_argument("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
     parser.add_argument("--threads", type=flags.threads, help="CPU threads; by default PyTorch's choice")
     flags.take_local_rank(parser)

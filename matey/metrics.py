@@ -25,6 +25,27 @@ CELLS = (-3, -2, -1)
 
 
 @dataclass(frozen=True)
+class CellSums:
+    """Sums over the cells of predictions and their targets, ``(..., b, f)`` in float64: they add up over parts of a field.
+
+    Attributes:
+        num_cells: number of cells of a field.
+        error: sum of the squares of prediction minus target.
+        target: sum of the squares of the target.
+        predicted_deviation: sum of the squares of the prediction off its mean.
+        target_deviation: sum of the squares of the target off its mean.
+        product: sum of the products of both off their means.
+    """
+
+    num_cells: int
+    error: Tensor
+    target: Tensor
+    predicted_deviation: Tensor
+    target_deviation: Tensor
+    product: Tensor
+
+
+@dataclass(frozen=True)
 class Metric:
     """A measure of error that every evaluation reports.
 
@@ -32,11 +53,14 @@ class Metric:
         label: heading of its columns.
         meaning: sentence or two that explain it in a report.
         value: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
+        of_sums: function of their `CellSums` that returns the same ``(..., b, f)``, where ranks hold parts of a field; without
+            it, such fields have no number.
     """
 
     label: str
     meaning: str
     value: Callable[[Tensor, Tensor], Tensor]
+    of_sums: Callable[[CellSums], Tensor] | None = None
 
 
 def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -80,10 +104,28 @@ def correlation(prediction: Tensor, target: Tensor) -> Tensor:
         The correlation ``(b, f)``, from -1 to 1, which is perfect; also 1 where both are constant, and 0 where one is.
     """
     ours, true = (frame.double() - frame.double().mean(dim=CELLS, keepdim=True) for frame in (prediction, target))
-    sizes = (_root_mean_square(ours).square() + NRMSE_EPSILON**2) * (
-        _root_mean_square(true).square() + NRMSE_EPSILON**2
-    )
-    return ((ours * true).mean(dim=CELLS) + NRMSE_EPSILON**2) / sizes.sqrt()
+    means = (_root_mean_square(ours).square(), _root_mean_square(true).square(), (ours * true).mean(dim=CELLS))
+    return _correlation(*means)
+
+
+def _correlation(ours: Tensor, true: Tensor, both: Tensor) -> Tensor:
+    """Return the correlation from mean squares of deviations and from the mean of their products."""
+    sizes = (ours + NRMSE_EPSILON**2) * (true + NRMSE_EPSILON**2)
+    return (both + NRMSE_EPSILON**2) / sizes.sqrt()
+
+
+def _nrmse_of(sums: CellSums) -> Tensor:
+    return (sums.error / sums.num_cells).sqrt() / ((sums.target / sums.num_cells).sqrt() + NRMSE_EPSILON)
+
+
+def _vrmse_of(sums: CellSums) -> Tensor:
+    variance = sums.target_deviation / (sums.num_cells - 1)  # of a single cell not a number, as above
+    return (sums.error / sums.num_cells / (variance + VRMSE_EPSILON)).sqrt()
+
+
+def _correlation_of(sums: CellSums) -> Tensor:
+    products = (sums.predicted_deviation, sums.target_deviation, sums.product)
+    return _correlation(*(each / sums.num_cells for each in products))
 
 
 def error_text(error: float) -> str:
@@ -100,12 +142,18 @@ def _root_mean_square(field: Tensor) -> Tensor:
     return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5
 
 
-NRMSE = Metric("NRMSE", "Root mean square error over the root mean square of the true field.", nrmse)
+NRMSE = Metric("NRMSE", "Root mean square error over the root mean square of the true field.", nrmse, _nrmse_of)
 VRMSE = Metric(
-    "VRMSE", "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.", vrmse
+    "VRMSE",
+    "Root mean square error over the true field's deviation, as in The Well: 1 is the field's mean.",
+    vrmse,
+    _vrmse_of,
 )
 CORRELATION = Metric(
-    "correlation", "Of the values of the cells with the true ones: 1 is the same pattern.", correlation
+    "correlation",
+    "Of the values of the cells with the true ones: 1 is the same pattern.",
+    correlation,
+    _correlation_of,
 )
 COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
            "worst_trajectory", "worst", "physics", "errors", "persistence")  # fmt: skip

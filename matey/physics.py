@@ -47,12 +47,15 @@ class Measure:
         sums: function of a frame ``(b, f, z, y, x)`` in physical units and of its batch, for names, spacing and ends of the
             domain, that returns sums over the cells ``(b, k)``; None where the system does not have it.
         value: function of the sums of a frame and of those of the last known frame that returns ``(b,)``.
+        is_of_cells: whether a cell adds to the sums what its own values say, whatever is beside it: only then is it reported of
+            fields of which ranks hold parts.
     """
 
     label: str
     meaning: str
     sums: Callable[[Tensor, FieldBatch], Tensor | None]
     value: Callable[[Tensor, Tensor], Tensor]
+    is_of_cells: bool = False
 
     def number(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
         """Return the number of a frame that follows a batch's history, ``(b,)``; None where the system does not have it."""
@@ -87,7 +90,7 @@ def conserved(
         size = torch.linalg.vector_norm(held, dim=1, keepdim=True)
         return torch.cat([held, size], dim=1).sum(dim=CELLS)
 
-    return Measure(label, meaning, sums, _drift)
+    return Measure(label, meaning, sums, _drift, is_of_cells=True)
 
 
 def _known(name: str) -> Callable[[FieldBatch], bool]:

@@ -66,6 +66,13 @@ class Piece:
     history: Tensor
     target: Tensor | None = None
 
+    @property
+    def cells(self) -> tuple[slice, slice, slice]:
+        """The box of cells."""
+        sizes = self.history.shape[2:]
+        z, y, x = (slice(first, first + size) for first, size in zip(self.start, sizes, strict=True))
+        return z, y, x
+
 
 @dataclass(frozen=True)
 class BatchPart:

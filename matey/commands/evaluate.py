@@ -23,12 +23,17 @@ from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
 from matey.evaluate.evaluation import Evaluation, Protocol, chunks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, lacking_note, with_twins_noted, without_seen
+from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
 from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.convolution import keep_all_bits
 from matey.model.matey import quiet
+from matey.model.shared_fields import share_of
 from matey.parallel.collectives import dealt, rank
+from matey.parallel.environment import Environment
+from matey.parallel.sequence import DistributedSequenceGroup
+from matey.parallel.topology import Topology
 from matey.peers.kinds import PeerFacts
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -40,18 +45,25 @@ from matey.report.summary import READING, summary_text
 def main(args: argparse.Namespace) -> int:
     """Evaluate; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     if likely_place()[1] > 1:
-        return run_on_ranks(lambda environment: run(args, environment.device), args.threads)
+        return run_on_ranks(lambda environment: run(args, environment.device, environment), args.threads)
+    if args.share > 1:
+        raise FlagError(
+            f"--share {args.share} takes as many ranks as a launcher starts, such as deepspeed; there is one."
+        )
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     run(args, find_device(args.device))
     return 0
 
 
-def run(args: argparse.Namespace, device: torch.device) -> None:
+def run(args: argparse.Namespace, device: torch.device, environment: Environment | None = None) -> None:
     """Evaluate as the command line says; of several ranks the first writes and prints what all have found."""
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
-    data = select_data(args, models, names := distinct_names(args.checkpoint))
+    names = distinct_names(args.checkpoint)
+    if environment is not None and args.share > 1:
+        share_fields(names, models, environment, args.share)
+    data = select_data(args, models, names)
     candidates = [
         Candidate(name, trained.model.to(device), args.history or trained.num_frames, facts_of(trained))
         for name, trained in zip(names, models, strict=True)
@@ -64,16 +76,18 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     takes = dict.fromkeys(name for each in models if isinstance(each, Trained) for name in each.model.config.parameters)
     if note := lacking_note([*takes], data.sets):
         data = replace(data, notes=(*data.notes, note))
+    if args.share > 1:
+        data = replace(data, notes=(*data.notes, LEFT_OUT))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
-    own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol)))
+    own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol), args.share))
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
         evaluations = compare(candidates, data, protocol, plans, bar.update)
     if rank() > 0:
         return
-    if protocol.rollout_steps < args.rollout:
+    if protocol.rollout_steps < args.rollout and args.share == 1:
         evaluations = [
             replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout))
             for candidate, found in zip(candidates, evaluations, strict=True)
@@ -97,6 +111,29 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         [alone_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
     )
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
+
+
+def share_fields(
+    names: Sequence[str], models: Sequence[Trained | TrainedPeer], environment: Environment, size: int
+) -> None:
+    """Have so many ranks forecast together with each model, every one with its part of the fields.
+
+    Raises:
+        FlagError: the ranks do not divide into such groups, or a model needs fields whole.
+    """
+    if environment.world_size % size:
+        raise FlagError(f"--share {size} has to divide the {environment.world_size} ranks that were started.")
+    for name, trained in zip(names, models, strict=True):
+        if isinstance(trained, TrainedPeer):
+            raise FlagError(f"--share {size}: {name} is a peer, which needs fields whole; evaluate it without --share.")
+        topology = Topology(environment.rank, environment.world_size, size, trained.model.config.num_heads)
+        group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
+        if share_of(trained.model.config, group.ranks) is None:
+            raise FlagError(
+                f"--share {size}: {name} needs fields whole, for what it is given or for a package's criterion; evaluate it "
+                "without --share."
+            )
+        trained.model.sequence_group = group
 
 
 def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:

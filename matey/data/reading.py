@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 
 import numpy as np
 import torch
@@ -71,6 +71,24 @@ def read_parts(
         BatchPart(about, tuple(_read_pieces(sets, group, num_frames, boxes)))
         for group, about, boxes in zip(groups, samples, share(samples), strict=True)
     ]
+
+
+def read_truth_part(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, step: int
+) -> list[Tensor]:
+    """Read the true frame ``(f, z, y, x)`` so many snapshots after the histories of a part, in the box of each piece.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    frames: list[Tensor] = []
+    for sample, pieces in groupby(part.pieces, key=attrgetter("sample")):
+        window = windows[sample]
+        at = window.start + part.samples.window[0] - 1 + step
+        boxes = [piece.cells for piece in pieces]
+        read = read_boxes(sets[window.set_index], window.trajectory, at, at + 1, boxes)
+        frames += [torch.from_numpy(values[0]) for values in read]
+    return frames
 
 
 def read_history(

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matey.evaluate.forecaster import Forecaster, patches_of
-from matey.fields import FieldBatch
-from matey.tokens.layout import TokenLayout
+from matey.samples import Samples
 from matey.tokens.patches import cover, patch_grid
 
 
@@ -57,19 +56,18 @@ class Cost:
         return self.tokens / self.uniform_tokens
 
 
-def batch_cost(model: Forecaster, batch: FieldBatch, layout: TokenLayout | None, seconds: float) -> BatchCost:
-    """Set the tokens that ``model`` spent on ``batch``, if it has any, beside those of a uniform grid."""
-    num_tokens = math.nan if layout is None else layout.num_tokens
-    uniform = num_uniform_tokens(model, batch) * batch.num_samples
-    return BatchCost(batch.system, batch.num_samples, num_tokens, uniform, seconds)
+def batch_cost(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> BatchCost:
+    """Set the tokens that ``model`` spent on some samples, not a number if it has none, beside those of a uniform grid."""
+    uniform = num_uniform_tokens(model, samples) * samples.number
+    return BatchCost(samples.system, samples.number, num_tokens, uniform, seconds)
 
 
-def num_uniform_tokens(model: Forecaster, batch: FieldBatch) -> float:
+def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
     """Return how many tokens a sample would have, were it cut into the finest patches throughout; of peers not a number."""
     if not (patches := patches_of(model)):
         return math.nan
     finest = patches[-1]
-    return math.prod(patch_grid(cover((batch.num_frames, *batch.grid), finest), finest))
+    return math.prod(patch_grid(cover(samples.window, finest), finest))
 
 
 def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:

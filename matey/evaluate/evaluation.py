@@ -12,8 +12,9 @@ from matey.data.windows import alike, num_starts
 from matey.evaluate.beyond import Beyond
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
-from matey.evaluate.forecaster import Forecaster, patches_of, predict_with_tokens
+from matey.evaluate.forecaster import Forecaster, num_sharing, patches_of, predict_with_tokens
 from matey.evaluate.held_out import HeldOut
+from matey.evaluate.parts import score_leads_in_parts, score_rollout_in_parts
 from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
@@ -162,10 +163,17 @@ def score(
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Scores:
     """Return the numbers alone of what `evaluate` does, for any model that predicts frames."""
+    together = num_sharing(model)
 
     def of_chunk(task: Task) -> _Sums:
         sums = _Sums()
-        if task.kind == "lead":
+        if isinstance(model, MateyModel) and together > 1:
+            if task.kind == "lead":
+                sums.costs.extend(score_leads_in_parts(model, data, task.windows, task.lead, sums.errors))
+            else:
+                how = task.kind, task.lead, task.rollout_lead
+                score_rollout_in_parts(model, data, task.windows, *how, sums.errors)
+        elif task.kind == "lead":
             sums.costs.extend(_score_lead(model, data, task, sums.errors))
         else:
             score_rollout(model, data, task, sums.errors, sums.spectra)
@@ -173,7 +181,7 @@ def score(
         return sums
 
     total = _Sums()
-    for sums in dealt_out(of_chunk, chunks(tasks, protocol)):
+    for sums in dealt_out(of_chunk, chunks(tasks, protocol), together=together):
         total.errors.merge(sums.errors)
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
@@ -189,7 +197,8 @@ def evaluate(
 ) -> Evaluation:
     """Run the tasks of `tasks_of` on the model's device; of several ranks, each makes a part of the forecasts.
 
-    All ranks know the numbers; the first alone has examples, the worst and rollouts to show.
+    All ranks know the numbers; the first alone has examples, the worst and rollouts to show. Where the model's sequence
+    group has several ranks, these forecast together, each a part of the fields (`matey.evaluate.parts`), and nothing is shown.
 
     Args:
         model: the trained model, which can take the data.
@@ -204,7 +213,7 @@ def evaluate(
     given = model.config.given if isinstance(model, MateyModel) else ()
     data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))
     scores = score(model, data, protocol, tasks, on_forecasts)
-    if rank() > 0:
+    if rank() > 0 or num_sharing(model) > 1:
         return Evaluation(scores.records, scores.costs, [], scores.spectra)
     lead = max(protocol.leads)
     worst = [r.worst for r in scores.records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
@@ -267,7 +276,8 @@ def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -
         names = [_trajectory_of(data, window).label for window in together]
         start = time.perf_counter()
         prediction, layout = predict_with_tokens(model, batch)
-        costs.append(batch_cost(model, batch, layout, time.perf_counter() - start))
+        num_tokens = math.nan if layout is None else layout.num_tokens
+        costs.append(batch_cost(model, batch.samples, num_tokens, time.perf_counter() - start))
         patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
         sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell, names)
     return costs

@@ -89,5 +89,5 @@ def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
         prediction=prediction[0],
         layout=with_tensors(layout, Tensor.cpu),
         patches=patches_of(model),
-        num_uniform_tokens=num_uniform_tokens(model, batch),
+        num_uniform_tokens=num_uniform_tokens(model, batch.samples),
     )

@@ -29,6 +29,11 @@ def patches_of(model: Forecaster) -> tuple[Patch, ...]:
     return tuple(model.config.patches) if isinstance(model, MateyModel) else ()
 
 
+def num_sharing(model: Forecaster) -> int:
+    """Return how many ranks forecast together, each of which holds a part of the fields."""
+    return model.sequence_group.size if isinstance(model, MateyModel) else 1
+
+
 def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, TokenLayout | None]:
     """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch, of which peers have none."""
     if not isinstance(model, MateyModel):

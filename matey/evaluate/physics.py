@@ -36,11 +36,14 @@ class PhysicsSums:
 
     def add(self, key: Hashable, batch: FieldBatch, prediction: Tensor, target: Tensor) -> None:
         """Add those of frames ``(b, f, z, y, x)`` in physical units to the sums of a record."""
-        sums = self._sums.setdefault(key, {})
         for name, measure in measures_of(batch):
             for before, frame in (("", prediction), (TRUTH, target)):
                 if (values := measure.number(frame, batch)) is not None:
-                    add_up(sums, {before + name: (values.sum().item(), len(values))})
+                    self.add_numbers(key, before + name, values)
+
+    def add_numbers(self, key: Hashable, name: str, values: Tensor) -> None:
+        """Add the numbers ``(b,)`` of some windows under a name."""
+        add_up(self._sums.setdefault(key, {}), {name: (values.sum().item(), len(values))})
 
     def merge(self, later: PhysicsSums) -> None:
         """Add the sums of windows that come after these."""

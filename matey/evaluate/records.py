@@ -18,6 +18,7 @@ from matey.evaluate.physics import CORRELATION_TIME, PhysicsSums, add_up, correl
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
+from matey.samples import Samples
 
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
@@ -141,11 +142,43 @@ class ErrorSums:
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
             across, inside = jumps(prediction - target, patch_of_cell) / size
         of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
-        for row, name in enumerate(batch.fields):
-            self._add((batch.system, name, kind, lead), of_fields[:, :, row], trajectories)
-        overall = batch.system, ALL_FIELDS, kind, lead
-        self._add(overall, of_fields.mean(dim=2), trajectories)
+        overall = self._add_all(batch.samples, kind, lead, of_fields, trajectories)
         self._physics.add(overall, batch, prediction, target)
+
+    def add_found(
+        self,
+        samples: Samples,
+        kind: Kind,
+        lead: int,
+        errors: Mapping[str, Tensor],
+        extrapolated: Tensor,
+        physics: Mapping[str, Tensor],
+        trajectories: Sequence[str],
+    ) -> None:
+        """Add what was found of fields that are nowhere whole; of their seams nothing is known.
+
+        Args:
+            samples: the samples.
+            kind: kind of the forecast.
+            lead: lead of the forecast.
+            errors: errors ``(b, f)`` by name; persistence's have its word before it.
+            extrapolated: the NRMSE ``(b, f)`` of extrapolation.
+            physics: numbers ``(b,)`` by the names of `PhysicsSums`.
+            trajectories: names of the samples' trajectories.
+        """
+        unknown = torch.full_like(extrapolated, math.nan)
+        rows = [*(errors[name] for name in self._names), extrapolated, unknown, unknown]
+        overall = self._add_all(samples, kind, lead, torch.stack(rows), trajectories)
+        for name, values in physics.items():
+            self._physics.add_numbers(overall, name, values)
+
+    def _add_all(self, samples: Samples, kind: Kind, lead: int, of_fields: Tensor, trajectories: Sequence[str]) -> Key:
+        """Add errors ``(m, b, f)`` to the sums of every field and of all; return the latter's key."""
+        for row, name in enumerate(samples.fields):
+            self._add((samples.system, name, kind, lead), of_fields[:, :, row], trajectories)
+        overall = samples.system, ALL_FIELDS, kind, lead
+        self._add(overall, of_fields.mean(dim=2), trajectories)
+        return overall
 
     def merge(self, later: ErrorSums) -> None:
         """Add the sums of windows that come after these."""

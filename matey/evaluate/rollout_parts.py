@@ -60,20 +60,21 @@ def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Te
         squares = [
             torch.stack([_squares(frame - before) for before, frame in zip(h, h[1:], strict=False)]) for h in histories
         ]
-        changes = _means(part, squares, exchange, num_ranks).sqrt().amax(dim=1)
-    mean = _means(part, [h.double().sum(dim=(2, 3, 4)) for h in histories], exchange, num_ranks).mean(dim=1)
+        changes = _means(part, squares, num_frames - 1, exchange, num_ranks).sqrt().amax(dim=1)
+    own = [h.double().sum(dim=(2, 3, 4)) for h in histories]
+    mean = _means(part, own, num_frames, exchange, num_ranks).mean(dim=1)
     off = [
         torch.stack([_squares(frame - mean[piece.sample, :, None, None, None]) for frame in h])
         for piece, h in zip(part.pieces, histories, strict=True)
     ]
-    deviation = _means(part, off, exchange, num_ranks).mean(dim=1).sqrt()
+    deviation = _means(part, off, num_frames, exchange, num_ranks).mean(dim=1).sqrt()
     return largest_of(changes, mean, deviation)
 
 
 def sizes_of(changes: Frames, part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
     """Return the root mean square ``(b, f)`` over all cells of changes ``(f, z, y, x)`` in the box of each piece."""
     own = [_squares(inside(piece, of, part.samples))[None] for piece, of in zip(part.pieces, changes, strict=True)]
-    return _means(part, own, exchange, num_ranks)[:, 0].sqrt()
+    return _means(part, own, 1, exchange, num_ranks)[:, 0].sqrt()
 
 
 def _limited(
@@ -96,11 +97,19 @@ def _squares(values: Tensor) -> Tensor:
     return values.double().square().sum(dim=(1, 2, 3))
 
 
-def _means(part: BatchPart, sums: Sequence[Tensor], exchange: Exchange, num_ranks: int) -> Tensor:
+def added_up(
+    part: BatchPart, sums: Sequence[Tensor], shape: Sequence[int], exchange: Exchange, num_ranks: int
+) -> Tensor:
+    """Return sums over all cells of each sample, ``(b, *shape)``, from those of this shape over the cells of each own piece."""
+    of_samples = torch.zeros(part.samples.number, *shape, dtype=torch.float64)
+    for piece, of_piece in zip(part.pieces, sums, strict=True):
+        of_samples[piece.sample] += of_piece
+    of_ranks = exchange.gather(of_samples.flatten(), [of_samples.numel()] * num_ranks)
+    return of_ranks.view(num_ranks, *of_samples.shape).sum(dim=0)
+
+
+def _means(part: BatchPart, sums: Sequence[Tensor], num_frames: int, exchange: Exchange, num_ranks: int) -> Tensor:
     """Return means over all cells of each sample, ``(b, t, f)``, from sums ``(t, f)`` over the cells of each own piece."""
     about = part.samples
-    of_samples = torch.zeros(about.number, about.window[0], len(about.fields), dtype=torch.float64)
-    for piece, of_piece in zip(part.pieces, sums, strict=True):
-        of_samples[piece.sample, : len(of_piece)] += of_piece
-    of_ranks = exchange.gather(of_samples.flatten(), [of_samples.numel()] * num_ranks)
-    return of_ranks.view(num_ranks, *of_samples.shape).sum(dim=0) / math.prod(about.window[1:])
+    total = added_up(part, sums, (num_frames, len(about.fields)), exchange, num_ranks)
+    return total / math.prod(about.window[1:])

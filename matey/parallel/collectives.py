@@ -6,6 +6,7 @@ import pickle
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -97,17 +98,26 @@ def on_one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def dealt(items: Sequence[Item]) -> Sequence[Item]:
-    """Return this rank's part of some items that are dealt out like cards: what follows each other often takes as long."""
-    return items[rank() :: world_size()]
+def dealt(items: Sequence[Item], together: int = 1) -> Sequence[Item]:
+    """Return this rank's part of some items that are dealt out like cards: what follows each other often takes as long.
+
+    Args:
+        items: the items.
+        together: number of consecutive ranks that have the same part.
+    """
+    return items[rank() // together :: world_size() // together]
 
 
-def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
-    """Do as `shared_out` does, each rank for its part of `dealt`."""
+def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /, together: int = 1) -> list[Value]:
+    """Do as `shared_out` does, each rank for its part of `dealt`.
+
+    Ranks that work together, and find the same, wait for each other: what one of them meets is raised there at once.
+    """
     if world_size() == 1:
         return [work(item) for item in items]
-    of_ranks = _from_all_packed([_outcome(work, item) for item in dealt(items)])
-    return _without_mistakes([of_ranks[number % world_size()][number // world_size()] for number in range(len(items))])
+    outcome = work if together > 1 else partial(_outcome, work)
+    groups = _from_all_packed([outcome(item) for item in dealt(items, together)])[::together]
+    return _without_mistakes([groups[number % len(groups)][number // len(groups)] for number in range(len(items))])
 
 
 def _without_mistakes(outcomes: list[Any]) -> list[Any]:

@@ -168,7 +168,7 @@ def _films(rollouts: Sequence[ShownRollout], room: int) -> list[str]:
 
 
 def _forecasts(examples: Sequence[Example]) -> list[str]:
-    parts = [heading(2, "Forecasts")]
+    parts = [heading(2, "Forecasts")] if examples else []
     for own in _by_system(examples):
         example = own[len(own) // 2]
         caption = (

@@ -1,0 +1,178 @@
+"""Scores forecasts of fields of which each rank of a sequence group holds a part.
+
+Each rank reads, forecasts and compares the boxes of cells that it has, one frame after the other; sums over cells are added up
+over the ranks, which all find the same errors. What looks at cells beside each other is left out: seams, spectra, divergence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from matey.data import Trajectory, Window
+from matey.data.reading import read_parts, read_truth_part
+from matey.data.windows import alike
+from matey.evaluate.costs import BatchCost, batch_cost
+from matey.evaluate.held_out import HeldOut
+from matey.evaluate.physics import TRUTH
+from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
+from matey.evaluate.rollout_parts import added_up, rollout_parts
+from matey.fields import FieldBatch
+from matey.metrics import METRICS, CellSums
+from matey.model.matey import MateyModel
+from matey.model.next_frames import Frames, inside, predicted
+from matey.model.sequence_group import SequenceGroup
+from matey.model.shared_fields import prepare_parts, share_of
+from matey.physics import MEASURES, Measure
+from matey.samples import BatchPart
+
+LEFT_OUT = (
+    "Ranks held parts of the fields: there are no pictures, spectra, seams, divergences nor anything beyond the truth, and no "
+    "numbers of metrics that a package measures on whole fields."
+)
+
+
+@torch.no_grad()
+def score_leads_in_parts(
+    model: MateyModel, data: HeldOut, windows: Sequence[Window], lead: int, sums: ErrorSums
+) -> list[BatchCost]:
+    """Forecast at a lead from some windows and add the errors to the sums; return what it cost."""
+    model.eval()
+    group, costs = model.sequence_group, []
+    for together, part in _parts(model, data, windows):
+        truth = [piece.target for piece in part.pieces if piece.target is not None]
+        start = time.perf_counter()
+        part = part.without_targets()
+        prepared = prepare_parts([part], model.config, group.ranks, group.exchange).to(model.device)
+        num_own = torch.tensor([prepared.tokens.layout.num_tokens])
+        (frames,) = predicted(model(prepared), [part], model.config.patches[0], group.ranks, group.exchange)
+        num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
+        costs.append(batch_cost(model, part.samples, num_tokens, time.perf_counter() - start))
+        ScoredPart(part, _abouts(data, together), group).add(sums, "lead", lead, frames, truth)
+    return costs
+
+
+def score_rollout_in_parts(
+    model: MateyModel, data: HeldOut, windows: Sequence[Window], kind: Kind, num_steps: int, lead: int, sums: ErrorSums
+) -> None:
+    """Roll out from some windows in steps of ``lead`` snapshots and add the errors to the sums."""
+    for together, part in _parts(model, data, windows):
+        scored = ScoredPart(part, _abouts(data, together), model.sequence_group)
+        frames_of_steps = rollout_parts(model, part.without_targets(), num_steps, lead)
+        del part
+        for step, frames in enumerate(frames_of_steps, start=1):
+            scored.add(sums, kind, step, frames, read_truth_part(data.sets, together, scored.part, step))
+
+
+def _parts(model: MateyModel, data: HeldOut, windows: Sequence[Window]) -> Iterator[tuple[Sequence[Window], BatchPart]]:
+    """Yield windows that are alike and this rank's part of them."""
+    share = share_of(model.config, model.sequence_group.ranks)
+    assert share is not None, "a model whose ranks hold whole fields"
+    for together in alike(data.sets, windows):
+        (part,) = read_parts(data.sets, together, data.num_frames, share)
+        yield together, part
+        del part
+
+
+def _abouts(data: HeldOut, windows: Sequence[Window]) -> list[Trajectory]:
+    return [data.sets[window.set_index].trajectories[window.trajectory] for window in windows]
+
+
+class ScoredPart:
+    """A part of some histories, for forecasts that follow them to be scored; it holds their last two frames.
+
+    Attributes:
+        part: the part.
+    """
+
+    def __init__(self, part: BatchPart, abouts: Sequence[Trajectory], group: SequenceGroup) -> None:
+        pieces = (replace(piece, history=piece.history[-2:].clone(), target=None) for piece in part.pieces)
+        self.part = replace(part, pieces=tuple(pieces), has_target=False)
+        self._abouts, self._group = abouts, group
+
+    def add(self, sums: ErrorSums, kind: Kind, lead: int, frames: Frames, truth: Frames) -> None:
+        """Add the errors of a frame ``(f, z, y, x)`` in the box of each piece, and those of the baselines."""
+        about = self.part.samples
+        frames, truth, last = map(self._inside, (frames, truth, [piece.history[-1] for piece in self.part.pieces]))
+        before = self._inside([piece.history[0] for piece in self.part.pieces])  # of a single frame, the last one again
+        extrapolated = [now + lead * (now - then) for now, then in zip(last, before, strict=True)]
+        found = self._cell_sums((frames, last, extrapolated), truth)  # (3, b, f)
+        errors: dict[str, Tensor] = {}
+        for name, metric in METRICS.items():
+            of_all = torch.full_like(found.error, math.nan) if metric.of_sums is None else metric.of_sums(found)
+            errors[name], errors[PERSISTENCE + name], extrapolation = of_all
+            if name == "nrmse":
+                of_extrapolation = extrapolation
+        names = [each.label for each in self._abouts]
+        sums.add_found(about, kind, lead, errors, of_extrapolation, self._physics(frames, truth, last), names)
+
+    def _inside(self, frames: Frames) -> Frames:
+        return [inside(*each, self.part.samples) for each in zip(self.part.pieces, frames, strict=True)]
+
+    def _added_up(self, of_pieces: Sequence[Tensor], *shape: int) -> Tensor:
+        return added_up(self.part, of_pieces, shape, self._group.exchange, self._group.size)
+
+    def _cell_sums(self, guesses: Sequence[Frames], truth: Frames) -> CellSums:
+        """Return the sums ``(g, b, f)`` of some guesses of the same frame, from own boxes within the domain."""
+        about, num_fields = self.part.samples, len(self.part.samples.fields)
+        num_cells = math.prod(about.window[1:])
+        shape, cells = (len(guesses) + 1, num_fields), (2, 3, 4)
+        # (g + 1, f, z, y, x), the truth last
+        of_pieces = [torch.stack(of_piece) for of_piece in zip(*guesses, truth, strict=True)]
+        means = self._added_up([of.sum(dim=cells, dtype=torch.float64) for of in of_pieces], *shape) / num_cells
+        sums = []
+        for piece, of_piece in zip(self.part.pieces, of_pieces, strict=True):
+            values = of_piece.double()  # of a box at a time
+            off = values - means[piece.sample, ..., None, None, None]
+            products = (values[:-1] - values[-1]).square(), off[:-1].square(), off[:-1] * off[-1]
+            of_truth = torch.stack([values[-1].square(), off[-1].square()]).sum(dim=cells)
+            sums.append(torch.cat([*(each.sum(dim=cells) for each in products), of_truth]))
+        found = self._added_up(sums, 3 * len(guesses) + 2, num_fields).transpose(0, 1)  # (s, b, f)
+        error, deviation, product = found[:-2].unflatten(0, (3, len(guesses)))
+        return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
+
+    def _physics(self, frames: Frames, truth: Frames, last: Frames) -> dict[str, Tensor]:
+        """Return the numbers ``(b,)`` of measures that look at each cell alone, by the names of `PhysicsSums`."""
+        about = self.part.samples
+        batches = [self._batch(sample) for sample in range(about.number)]
+        measures: dict[str, tuple[Measure, int]] = {}
+        for name, measure in MEASURES.items():
+            if measure.is_of_cells:
+                like = measure.sums(torch.zeros(1, len(about.fields), 1, 1, 1), batches[0])
+                if like is not None:
+                    measures[name] = measure, like.shape[1]
+        widths = [width for _, width in measures.values()]
+        own = []
+        for piece, *of_piece in zip(self.part.pieces, frames, truth, last, strict=True):
+            batch = batches[piece.sample]
+            each = [[measure.sums(frame[None], batch) for measure, _ in measures.values()] for frame in of_piece]
+            rows = [
+                torch.cat([torch.zeros(0), *(s[0].double() for s in of_frame if s is not None)]) for of_frame in each
+            ]
+            own.append(torch.stack(rows))
+        found = self._added_up(own, 3, sum(widths)).split(widths, dim=2)  # each (b, 3, k)
+        numbers = {}
+        for (name, (measure, _)), of_measure in zip(measures.items(), found, strict=True):
+            ours, true, before = of_measure.unbind(1)
+            numbers[name], numbers[TRUTH + name] = measure.value(ours, before), measure.value(true, before)
+        return numbers
+
+    def _batch(self, sample: int) -> FieldBatch:
+        """Return a sample without its values: names, grid, spacing, ends of the domain and parameters."""
+        about = self.part.samples
+        empty = torch.zeros(1, 1, len(about.fields), 1, 1, 1)
+        batch = FieldBatch(
+            about.system,
+            about.fields,
+            empty,
+            about.lead_time[[sample]],
+            spacing=self._abouts[sample].spacing,
+            periodic=about.periodic,
+            parameters={name: of_samples[[sample]] for name, of_samples in about.parameters.items()},
+        )
+        return batch.with_tensors(history=empty.expand(-1, -1, -1, *about.window[1:]))

@@ -1,0 +1,67 @@
+"""Scores of forecasts of which each rank holds a part, beside those of whole fields."""
+
+import math
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from matey import FieldBatch
+from matey.evaluate.parts import ScoredPart
+from matey.evaluate.records import ErrorSums
+from matey.metrics import METRICS, Metric
+from matey.tokens.parts import BrickShare
+from tests.support.parts import Group, parts_of, piece_of
+
+GAS = ("density", "pressure", "velocity_x", "velocity_y", "velocity_z")
+CASES = {
+    "space, padded": ("compressible_turb", GAS, (9, 12, 10), (True, True, False), 3),
+    "plane": ("compressible_rand", (*GAS[:2], "velocity_x", "velocity_y"), (1, 20, 12), (False, False, True), 2),
+    "one frame": ("shallow_water", ("water_height",), (1, 9, 8), (False, False, False), 1),
+    "fewer patches than ranks": ("shallow_water", ("water_height",), (1, 4, 4), (False, True, True), 2),
+}
+
+
+def batch_of(system, fields, grid, periodic, frames):
+    torch.manual_seed(7)
+    history = torch.rand(2, frames, len(fields), *grid) + 0.5
+    target = history[:, -1] + 0.1 * torch.randn(2, len(fields), *grid)
+    return FieldBatch(system, fields, history, torch.tensor([3.0, 3.0]), target, periodic=periodic)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("case", CASES)
+def test_parts_of_fields_are_scored_as_whole_fields_are(case, size, monkeypatch):
+    largest = Metric("largest", "Of a package.", lambda p, u: (p - u).abs().amax(dim=(2, 3, 4)))
+    monkeypatch.setitem(METRICS._loaded, "largest", largest)
+    batch = batch_of(*CASES[case])
+    prediction, names = batch.target + 0.05 * torch.randn_like(batch.target), ["first", "second"]
+    whole = ErrorSums()
+    whole.add(batch, "rollout", 3, prediction, batch.target, trajectories=names)
+
+    def of_rank(rank, exchange):
+        share = BrickShare((1, 1 if batch.grid[0] == 1 else 4, 4, 4), rank, size)
+        (part,) = parts_of([batch], share)
+        frames = [piece_of(replace(batch, target=prediction), each.sample, each.cells).target for each in part.pieces]
+        abouts = [SimpleNamespace(label=name, spacing=batch.spacing) for name in names]
+        sums, group = ErrorSums(), SimpleNamespace(exchange=exchange, size=size)
+        scored = ScoredPart(part, abouts, group)
+        scored.add(sums, "rollout", 3, frames, [piece.target for piece in part.pieces])
+        return sums.records()
+
+    expected = whole.records()
+    for records in Group(size).run(of_rank):
+        assert len(records) == len(expected) == len(batch.fields) + 1
+        for ours, one in zip(records, expected, strict=True):
+            assert math.isnan(ours.errors["largest"]) and math.isnan(ours.seams)
+            in_parts = {name: value for name, value in one.physics.items() if "divergence" not in name}
+            assert ours.physics == pytest.approx(in_parts, rel=1e-6) and ("truth_mass" in in_parts) == (
+                "compressible" in one.system and one.field == "all"
+            )
+            for name in ("nrmse", "vrmse", "correlation"):
+                found = ours.errors[name], ours.persistence[name]
+                assert found == pytest.approx((one.errors[name], one.persistence[name]), rel=1e-6), name
+            assert ours.extrapolation_nrmse == pytest.approx(one.extrapolation_nrmse, rel=1e-6)
+            same = ("system", "field", "kind", "lead", "num_windows", "worst")
+            assert [asdict(ours)[name] for name in same] == [asdict(one)[name] for name in same]
