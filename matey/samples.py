@@ -59,12 +59,14 @@ class Piece:
         start: first cell of the box along ``z, y, x``. A box that ends beyond a periodic axis goes on at its other side.
         history: ``(t, f, z, y, x)``, the past frames in physical units.
         target: ``(f, z, y, x)``, the frame to predict; None where there is none to compare with.
+        given: ``(t, f, z, y, x)``, fields that are known and not predicted, see `matey.fields.FieldBatch`; None without any.
     """
 
     sample: int
     start: tuple[int, int, int]
     history: Tensor
     target: Tensor | None = None
+    given: Tensor | None = None
 
     @property
     def cells(self) -> tuple[slice, slice, slice]:
@@ -82,12 +84,19 @@ class BatchPart:
         samples: description of all samples of the batch.
         pieces: the values that were read.
         has_target: whether there are targets.
+        num_given: number of frames of the given fields; 1 where all are constant in time, 0 without any.
     """
 
     samples: Samples
     pieces: tuple[Piece, ...]
     has_target: bool = True
+    num_given: int = 0
 
     def without_targets(self) -> BatchPart:
-        """Return what was read of the histories alone."""
-        return BatchPart(self.samples, tuple(replace(piece, target=None) for piece in self.pieces), has_target=False)
+        """Return what was read without the targets."""
+        return replace(self, pieces=tuple(replace(piece, target=None) for piece in self.pieces), has_target=False)
+
+    def at_lead(self, lead: int) -> BatchPart:
+        """Return the same for a prediction so many snapshots ahead."""
+        lead_time = self.samples.lead_time
+        return replace(self, samples=replace(self.samples, lead_time=lead_time.new_full(lead_time.shape, lead)))

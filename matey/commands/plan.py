@@ -99,7 +99,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
 
 def _preparing(planned: Estimate, run: RunConfig) -> str:
     """Name the processes that prepare: ranks of a group do so together, and their workers read for them."""
-    if planned.sequence_parallel_size > 1 and not run.model.given:
+    if planned.sequence_parallel_size > 1:
         return "each rank"
     return f"each of {run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank"
 

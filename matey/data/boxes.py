@@ -17,9 +17,9 @@ MOST_AROUND = 2
 
 
 def read_boxes(
-    source: TrajectorySet, trajectory: int, start: int, stop: int, boxes: Sequence[Cells]
+    source: TrajectorySet, trajectory: int, start: int, stop: int, boxes: Sequence[Cells], *, given: bool = False
 ) -> list[np.ndarray]:
-    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`.
+    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`; or what is given there, see ``read_given``.
 
     A chunk that a file only gives whole, as a compressed one, has to be unpacked for every read that meets it: boxes that share
     some, and lie close to each other, are cut out of the box around them.
@@ -30,7 +30,7 @@ def read_boxes(
     found: list[np.ndarray] = []
     for together in _sharing_chunks(boxes, source.chunk(trajectory)):
         around = _around(together)
-        values = read_box(source, trajectory, start, stop, around)
+        values = read_box(source, trajectory, start, stop, around, given=given)
         if len(together) == 1:
             found.append(values)
             continue
@@ -41,7 +41,14 @@ def read_boxes(
 
 
 def read_box(
-    source: TrajectorySet, trajectory: int, start: int, stop: int, cells: tuple[slice, ...], axis: int = 0
+    source: TrajectorySet,
+    trajectory: int,
+    start: int,
+    stop: int,
+    cells: tuple[slice, ...],
+    axis: int = 0,
+    *,
+    given: bool = False,
 ) -> np.ndarray:
     """Read frames ``(t, f, z, y, x)`` of a box of cells that may go on at the other side of the domain, at both of its ends.
 
@@ -50,13 +57,12 @@ def read_box(
     """
     if axis == len(cells):
         z, y, x = cells
-        return source.read(trajectory, start, stop, (z, y, x))
+        return (source.read_given if given else source.read)(trajectory, start, stop, (z, y, x))
     side, length = cells[axis], source.trajectories[trajectory].grid[axis]
     turns = range(side.start // length * length, side.stop, length)
     spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
-    parts = [
-        read_box(source, trajectory, start, stop, (*cells[:axis], span, *cells[axis + 1 :]), axis + 1) for span in spans
-    ]
+    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in spans]
+    parts = [read_box(source, trajectory, start, stop, box, axis + 1, given=given) for box in boxes]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
 
 

@@ -70,19 +70,25 @@ class CoarsenedTrajectories(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         of_source = self._source.trajectories[trajectory].grid
-        z, y, x = (
-            slice(side.start * self._block(size), side.stop * self._block(size))
-            for side, size in zip(cells, of_source, strict=True)
-        )
         first, last = start * self._frames, (stop - 1) * self._frames
-        frames = self._source._read_frames(trajectory, first, last + 1, (z, y, x))[:: self._frames]
+        frames = self._source._read_frames(trajectory, first, last + 1, self._finer(cells, of_source))[:: self._frames]
         return self._means(frames, of_source)
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
-        about = self._source.trajectories[trajectory]
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        of_source = self._source.trajectories[trajectory].grid
         first, last = start * self._frames, (stop - 1) * self._frames
-        values = self._source._read_given(trajectory, name, first, last + 1)[:: self._frames]
-        return self._means(np.broadcast_to(values, (len(values), *about.grid)), about.grid)
+        finer = self._finer(cells, of_source)
+        values = self._source._read_given(trajectory, name, first, last + 1, finer)[:: self._frames]
+        sizes = (side.stop - side.start for side in finer)
+        return self._means(np.broadcast_to(values, (len(values), *sizes)), of_source)
+
+    def _finer(self, cells: Cells, grid: Sequence[int]) -> Cells:
+        """Return a box in cells of the source, whose grid is given."""
+        z, y, x = (
+            slice(side.start * self._block(size), side.stop * self._block(size))
+            for side, size in zip(cells, grid, strict=True)
+        )
+        return z, y, x
 
     def _means(self, values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
         """Return the means of blocks along the last three axes."""

@@ -162,14 +162,13 @@ class DescribedFiles(TrajectorySet):
         assert len(known) == len(self.fields)
         return np.stack(known, axis=1)  # (t, f, z, y, x)
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         located, source = self._located[trajectory], self.description.given[name]
         index = [] if source.index is None else [source.index]
         axes = self.description.axes_of(source)
-        z, y, x = (slice(0, size) for size in located.about.grid)
         times = self._times(start, stop)
         pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
-        read = [self._read_array(piece, piece.given[name], axes, own, (z, y, x), index) for piece, own in pieces]
+        read = [self._read_array(piece, piece.given[name], axes, own, cells, index) for piece, own in pieces]
         (values,) = np.concatenate(read, axis=1)  # of all components, one
         return values
 

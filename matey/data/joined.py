@@ -50,9 +50,9 @@ class JoinedTrajectories(TrajectorySet):
         for part, located in groupby(map(self._located, trajectories), key=itemgetter(0)):
             yield from part._read_coordinates(axis, [number for _, number in located])
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         part, number = self._located(trajectory)
-        return part._read_given(number, name, start, stop)
+        return part._read_given(number, name, start, stop, cells)
 
     def _located(self, trajectory: int) -> tuple[TrajectorySet, int]:
         """Return the part of a trajectory, and its number there."""

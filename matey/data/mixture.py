@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from matey.data.reading import is_sound, read_parts, read_windows
+from matey.data.reading import is_sound, read_windows
+from matey.data.reading_parts import read_parts
 from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, num_starts

@@ -74,8 +74,8 @@ class IncompressibleFile(TrajectorySet):
             about = self.trajectories[number]
             yield stored_coordinates(about.source, "t", (number, slice(about.num_frames))) if axis == "time" else None
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
-        index = (trajectory, slice(None), slice(None), FORCE.index(name))
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        index = (trajectory, cells[2], cells[1], FORCE.index(name))
         return rearrange(read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
 
 

@@ -1,14 +1,12 @@
-"""Reads windows into batches of fields, whole or in parts.
+"""Reads windows into batches of whole fields; for parts of them see `matey.data.reading_parts`.
 
 Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import attrgetter, itemgetter
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory, TrajectorySet
 from matey.data.windows import Window, alike
 from matey.fields import FieldBatch
-from matey.samples import BatchPart, Box, Piece, Samples
+from matey.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -46,51 +44,6 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     return [_read_batch(sets, group, num_frames) for group in alike(sets, windows)]
 
 
-def read_parts(
-    sets: Sequence[TrajectorySet],
-    windows: Sequence[Window],
-    num_frames: int,
-    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]],
-) -> list[BatchPart]:
-    """Read a part of a micro-batch, and nothing else of its files; batches and samples are those of `read_windows`.
-
-    What is given besides the histories is not read.
-
-    Args:
-        sets: the data sets.
-        windows: the windows of the micro-batch.
-        num_frames: frames of history, ``T``.
-        share: function that says which boxes of each batch to read.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    groups = alike(sets, windows)
-    samples = [samples_of_windows(sets, group, num_frames) for group in groups]
-    return [
-        BatchPart(about, tuple(_read_pieces(sets, group, num_frames, boxes)))
-        for group, about, boxes in zip(groups, samples, share(samples), strict=True)
-    ]
-
-
-def read_truth_part(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, step: int
-) -> list[Tensor]:
-    """Read the true frame ``(f, z, y, x)`` so many snapshots after the histories of a part, in the box of each piece.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    frames: list[Tensor] = []
-    for sample, pieces in groupby(part.pieces, key=attrgetter("sample")):
-        window = windows[sample]
-        at = window.start + part.samples.window[0] - 1 + step
-        boxes = [piece.cells for piece in pieces]
-        read = read_boxes(sets[window.set_index], window.trajectory, at, at + 1, boxes)
-        frames += [torch.from_numpy(values[0]) for values in read]
-    return frames
-
-
 def read_history(
     data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int, follow: int = 1
 ) -> FieldBatch:
@@ -101,7 +54,19 @@ def read_history(
     Raises:
         DataError: see ``TrajectorySet.read``; or what is given ends before.
     """
-    windows = [Window(0, trajectory, start, follow) for trajectory in trajectories]
+    windows = histories_of(data, trajectories, start, num_frames, follow)
+    history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
+    return _batch_of([data], windows, num_frames, history, follow).with_tensors(lead_time=torch.ones(len(history)))
+
+
+def histories_of(
+    data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int, follow: int
+) -> list[Window]:
+    """Return histories as windows.
+
+    Raises:
+        DataError: what is given and varies in time ends before the ``follow`` frames after them do.
+    """
     varying, end = sorted(data.given_in_time.intersection(data.given)), start + num_frames + follow
     for about in (data.trajectories[trajectory] for trajectory in trajectories):
         if varying and end > about.num_frames:
@@ -109,31 +74,7 @@ def read_history(
                 f"{about.label}: expected {', '.join(varying)}, which the model is given, up to frame {end - 1}, got "
                 f"{about.num_frames} frames; forecast fewer snapshots."
             )
-    history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
-    return _batch_of([data], windows, num_frames, history, follow).with_tensors(lead_time=torch.ones(len(history)))
-
-
-def read_history_part(
-    data: TrajectorySet,
-    trajectories: Sequence[int],
-    start: int,
-    num_frames: int,
-    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]],
-) -> BatchPart:
-    """Read a part of what `read_history` reads, and nothing else of the files; what is given is not read.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    about = samples_of(data, trajectories, num_frames)
-    (boxes,) = share([about])
-    pieces: list[Piece] = []
-    for sample, cells in _by_sample(boxes):
-        read = read_boxes(data, trajectories[sample], start, start + num_frames, cells)
-        pieces += [
-            Piece(sample, _first_cell(box), torch.from_numpy(values)) for box, values in zip(cells, read, strict=True)
-        ]
-    return BatchPart(about, tuple(pieces), has_target=False)
+    return [Window(0, trajectory, start, follow) for trajectory in trajectories]
 
 
 def samples_of(data: TrajectorySet, trajectories: Sequence[int], num_frames: int) -> Samples:
@@ -155,6 +96,7 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
         lead_time=torch.tensor([window.lead for window in windows], dtype=torch.float32),
         periodic=about.periodic,
         draw=torch.tensor([window.draw for window in windows]),
+        given_fields=source.given,
         parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
     )
 
@@ -213,30 +155,6 @@ def _read_batch(
     return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
 
 
-def _read_pieces(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, boxes: Sequence[Box]
-) -> Iterator[Piece]:
-    for sample, cells in _by_sample(boxes):
-        window = windows[sample]
-        end = window.start + num_frames
-        history, target = (
-            read_boxes(sets[window.set_index], window.trajectory, start, stop, cells)
-            for start, stop in ((window.start, end), (end - 1 + window.lead, end + window.lead))
-        )
-        for box, before, after in zip(cells, history, target, strict=True):
-            yield Piece(sample, _first_cell(box), torch.from_numpy(before), torch.from_numpy(after[0]))
-
-
-def _by_sample(boxes: Sequence[Box]) -> Iterator[tuple[int, list[Cells]]]:
-    for sample, of_sample in groupby(boxes, key=itemgetter(0)):
-        yield sample, [cells for _, cells in of_sample]
-
-
-def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:
-    z, y, x = (side.start for side in cells)
-    return z, y, x
-
-
 def _batch_of(
     sets: Sequence[TrajectorySet],
     windows: Sequence[Window],
@@ -248,7 +166,8 @@ def _batch_of(
     source = sets[windows[0].set_index]
     abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
     follow = max(follow, *(window.lead for window in windows))
-    given = [_given(sets[window.set_index], window, num_frames + follow) for window in windows] if source.given else []
+    read = (given_in(sets[window.set_index], window, num_frames + follow, [abouts[0].cells]) for window in windows)
+    given = [values for (values,) in read] if source.given else []
     return FieldBatch(
         system=source.system,
         fields=source.fields,
@@ -275,12 +194,15 @@ def _number(about: Trajectory, name: str) -> float:
     return value if abs(value) <= np.finfo(np.float32).max else np.nan
 
 
-def _given(source: TrajectorySet, window: Window, num_frames: int) -> np.ndarray:
-    """Read the given fields of so many frames; beyond the end of the trajectory, where nothing uses it, the last one again."""
+def given_in(source: TrajectorySet, window: Window, num_frames: int, boxes: Sequence[Cells]) -> list[np.ndarray]:
+    """Read the given fields of so many frames in some boxes.
+
+    Beyond the end of the trajectory, where nothing uses it, the last frame comes again.
+    """
     stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
-    frames = source.read_given(window.trajectory, window.start, stop)
-    missing = num_frames - len(frames)
-    return frames if len(frames) == 1 or not missing else np.concatenate([frames, *[frames[-1:]] * missing])
+    read = read_boxes(source, window.trajectory, window.start, stop, boxes, given=True)
+    missing = num_frames - len(read[0])
+    return [f if len(f) == 1 or not missing else np.concatenate([f, *[f[-1:]] * missing]) for f in read]
 
 
 def _stack(frames: Sequence[np.ndarray]) -> Tensor:

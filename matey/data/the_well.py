@@ -107,12 +107,13 @@ class WellFile(TrajectorySet):
         with described_hdf5(self.trajectories[0].source) as file:
             yield from (Coordinates(_places(file, name, number), "?") for number in trajectories)
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         field, number = self._constant[name]
-        index = (trajectory,) if field.per_trajectory else ()
+        sides = [cells["zyx".index(axis)] for axis in self._ours]
+        part = [side for side, varies in zip(sides, field.varies, strict=True) if varies]
+        index = (trajectory, *part) if field.per_trajectory else (*part,)
         values = read_part(self.trajectories[trajectory].source, field.dataset, index)
-        grid = [self.trajectories[trajectory].grid["zyx".index(axis)] for axis in self._ours]
-        return self._on_our_axes(field, values, 1, grid)[:, number]
+        return self._on_our_axes(field, values, 1, [side.stop - side.start for side in sides])[:, number]
 
     def _on_our_axes(self, field: StoredField, frames: np.ndarray, num_frames: int, grid: Sequence[int]) -> np.ndarray:
         """Return frames as the file has them, of so many cells along its axes, as ``(t, f, z, y, x)``."""

@@ -112,9 +112,9 @@ class TimeBlocks(TrajectorySet):
         first = self._firsts[trajectory]
         return self.whole._read_frames(self.wholes[trajectory], first + start, first + stop, cells)
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         first = self._firsts[trajectory]
-        return self.whole._read_given(self.wholes[trajectory], name, first + start, first + stop)
+        return self.whole._read_given(self.wholes[trajectory], name, first + start, first + stop, cells)
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         of_each = self.whole._read_coordinates(axis, [self.wholes[number] for number in trajectories])

@@ -58,7 +58,7 @@ class TrajectorySet(ABC):
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
         given: names of fields that are known and not to be predicted, such as coefficients, geometry or forcing.
         given_in_time: given fields that vary in time.
-        left_out: names of given fields that are not read, see `with_given`.
+        left_out: given fields that are not read, see `with_given`.
     """
 
     system: str
@@ -99,18 +99,16 @@ class TrajectorySet(ABC):
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
-        z, y, x = (slice(0, size) for size in about.grid)
-        cells = cells or (z, y, x)
+        cells = cells or about.cells
         with _reading:
-            read = self._read_frames(trajectory, start, stop, cells)
-            frames = np.ascontiguousarray(read, dtype=np.float32)
+            frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop, cells), dtype=np.float32)
         expected = (stop - start, len(self.fields), *(side.stop - side.start for side in cells))
         assert frames.shape == expected, f"{frames.shape} instead of {expected} from {about.label}"
         check_finite(about, self.fields, frames, start, [side.start for side in cells])
         return frames
 
-    def read_given(self, trajectory: int, start: int, stop: int) -> np.ndarray:
-        """Read what is given in frames ``start`` to ``stop - 1``: a single frame where all of it is constant in time.
+    def read_given(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
+        """Read what is given in frames ``start`` to ``stop - 1``, see `read`: a single frame where all is constant in time.
 
         Returns:
             float32 of shape ``(t or 1, f, z, y, x)`` in the units of the data set, with the fields ``given``.
@@ -122,11 +120,14 @@ class TrajectorySet(ABC):
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
         varies = any(name in self.given_in_time for name in self.given)
-        shape = (stop - start if varies else 1, *about.grid)
+        cells = cells or about.cells
+        shape = (stop - start if varies else 1, *(side.stop - side.start for side in cells))
         with _reading:
-            each = [np.broadcast_to(self._read_given(trajectory, name, start, stop), shape) for name in self.given]
+            each = [
+                np.broadcast_to(self._read_given(trajectory, name, start, stop, cells), shape) for name in self.given
+            ]
         frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
-        check_finite(about, self.given, frames, start)
+        check_finite(about, self.given, frames, start, [side.start for side in cells])
         return frames
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
@@ -156,8 +157,8 @@ class TrajectorySet(ABC):
         """Yield the coordinates of each of some trajectories, None of one whose file has none."""
         yield from [None] * len(trajectories)
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
-        """Read a given field, ``(t, z, y, x)`` or what can be broadcast to that."""
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        """Read a given field in a box of cells, ``(t, z, y, x)`` or what can be broadcast to that."""
         raise NotImplementedError(f"{type(self).__name__} names given fields, {name!r}, and does not read them")
 
     @staticmethod
@@ -265,14 +266,14 @@ class _InMemory(TrajectorySet):
         self.given, self._given = tuple(fields), dict(fields)
         self.given_in_time = frozenset(name for name, array in fields.items() if len(array.shape) == len(shape))
 
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int) -> np.ndarray:
-        values = self._given[name][trajectory]
-        values = _on_the_host(values[start:stop] if name in self.given_in_time else values[None])
-        return values.reshape(len(values), *self.trajectories[trajectory].grid)
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        frames = (slice(start, stop),) if name in self.given_in_time else ()
+        values = _on_the_host(self._given[name][(trajectory, *frames, *cells[5 - len(self._arrays[0].shape) :])])
+        return values.reshape(-1, *(side.stop - side.start for side in cells))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        missing = 5 - len(self._arrays[0].shape)
-        frames = [_on_the_host(array[(trajectory, slice(start, stop), *cells[missing:])]) for array in self._arrays]
+        index = (trajectory, slice(start, stop), *cells[5 - len(self._arrays[0].shape) :])
+        frames = [_on_the_host(array[index]) for array in self._arrays]
         return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
 
 

@@ -65,6 +65,12 @@ class Trajectory:
         return z, y, x
 
     @property
+    def cells(self) -> tuple[slice, slice, slice]:
+        """The box of all cells."""
+        z, y, x = (slice(0, size) for size in self.grid)
+        return z, y, x
+
+    @property
     def label(self) -> str:
         """File and name, as a message or a plot cites it."""
         return f"{self.source}, trajectory {self.name}"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matey.data import Trajectory, Window
-from matey.data.reading import read_parts, read_truth_part
+from matey.data.reading_parts import read_parts, read_truth_part
 from matey.data.windows import alike
 from matey.evaluate.costs import BatchCost, batch_cost
 from matey.evaluate.held_out import HeldOut
@@ -44,7 +44,7 @@ def score_leads_in_parts(
     """Forecast at a lead from some windows and add the errors to the sums; return what it cost."""
     model.eval()
     group, costs = model.sequence_group, []
-    for together, part in _parts(model, data, windows):
+    for together, part in _parts(model, data, windows, lead):
         truth = [piece.target for piece in part.pieces if piece.target is not None]
         start = time.perf_counter()
         part = part.without_targets()
@@ -61,7 +61,7 @@ def score_rollout_in_parts(
     model: MateyModel, data: HeldOut, windows: Sequence[Window], kind: Kind, num_steps: int, lead: int, sums: ErrorSums
 ) -> None:
     """Roll out from some windows in steps of ``lead`` snapshots and add the errors to the sums."""
-    for together, part in _parts(model, data, windows):
+    for together, part in _parts(model, data, windows, num_steps):
         scored = ScoredPart(part, _abouts(data, together), model.sequence_group)
         frames_of_steps = rollout_parts(model, part.without_targets(), num_steps, lead)
         del part
@@ -69,12 +69,14 @@ def score_rollout_in_parts(
             scored.add(sums, kind, step, frames, read_truth_part(data.sets, together, scored.part, step))
 
 
-def _parts(model: MateyModel, data: HeldOut, windows: Sequence[Window]) -> Iterator[tuple[Sequence[Window], BatchPart]]:
-    """Yield windows that are alike and this rank's part of them."""
+def _parts(
+    model: MateyModel, data: HeldOut, windows: Sequence[Window], follow: int
+) -> Iterator[tuple[Sequence[Window], BatchPart]]:
+    """Yield windows that are alike and this rank's part of them, of given fields up to so many frames after the histories."""
     share = share_of(model.config, model.sequence_group.ranks)
     assert share is not None, "a model whose ranks hold whole fields"
     for together in alike(data.sets, windows):
-        (part,) = read_parts(data.sets, together, data.num_frames, share)
+        (part,) = read_parts(data.sets, together, data.num_frames, share, follow)
         yield together, part
         del part
 

@@ -40,15 +40,17 @@ def rollout_parts(
     ranks, exchange = group.ranks, group.exchange
     largest = largest_change_of(part, exchange, ranks.size) if largest is None else largest
     for first in range(0, num_steps, lead):
-        prepared = prepare_parts([part], model.config, ranks, exchange).to(model.device)
+        prepared = prepare_parts([part.at_lead(1)], model.config, ranks, exchange).to(model.device)
         frames: list[Frames] = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
+            if ahead > 1 and part.num_given > 1:  # each frame sees what is given at its own time
+                prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
             frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)
             frames.append(frame)
             yield frame
         del prepared
-        part = moved_on(part, [torch.stack(of_piece) for of_piece in zip(*frames, strict=True)])
+        part = moved_on(part, [torch.stack(of_piece) for of_piece in zip(*frames, strict=True)], len(frames))
 
 
 def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:

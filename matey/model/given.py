@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from matey.fields import FieldBatch, field_rows
 from matey.model.configuration import MateyConfig
-from matey.samples import Samples
+from matey.samples import BatchPart, Samples
 from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
 
 
@@ -82,26 +82,45 @@ def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
     if len(known) < values.shape[2]:
         values = values[:, :, known]
     if values.shape[1] > 1:
-        lead_time = batch.lead_time.round().long()
-        ends = int(lead_time.max()) + batch.num_frames
-        if ends > values.shape[1]:
-            raise ValueError(
-                f"{batch.system}: expected {', '.join(batch.given_fields)} in {ends} frames, up to the target, got "
-                f"{values.shape[1]}; give what is known beforehand as far as it is to be forecast."
-            )
+        lead_time = _leads(batch.samples, values.shape[1])
         frames = lead_time[:, None] + torch.arange(batch.num_frames, device=lead_time.device)  # (b, t)
         values = values[torch.arange(batch.num_samples, device=lead_time.device)[:, None], frames]
-    statistics = normalisation_of(values)
-    if values.shape[1] < batch.num_frames:  # as those of as many frames would be
-        statistics = replace(statistics, change=SMALLEST_CHANGE * statistics.std)
-    return Given(values, statistics)
+    return Given(values, in_history(normalisation_of(values, config.patches[0]), values.shape[1], batch.num_frames))
 
 
-def with_given(of_history: Normalisation, given: Given | None) -> Normalisation:
+def with_known(part: BatchPart, config: MateyConfig) -> BatchPart:
+    """Return a part with those given fields that the model knows, at the frames of `given_of`, each sample's at its own time.
+
+    Raises:
+        ValueError: they end before a target.
+    """
+    about = part.samples
+    known = _known(about, config)
+    names = tuple(about.given_fields[index] for index in known)
+    num_frames = about.window[0] if part.num_given > 1 else 1
+    leads = _leads(about, part.num_given) if part.num_given > 1 else torch.zeros(about.number, dtype=torch.long)
+    pieces = []
+    for piece in part.pieces:
+        given, first = None, int(leads[piece.sample])
+        if names:
+            assert piece.given is not None, f"this part of {about.system} lacks {', '.join(names)}"
+            given = piece.given[first : first + num_frames].to(piece.history.dtype)
+            given = given if len(names) == given.shape[1] else given[:, known]
+        pieces.append(replace(piece, given=given))
+    about = replace(about, given_fields=names)
+    return replace(part, samples=about, pieces=tuple(pieces), num_given=num_frames if names else 0)
+
+
+def in_history(statistics: Normalisation, num_given: int, num_frames: int) -> Normalisation:
+    """Return statistics of so many given frames; those of a single one as of a history in which nothing changes."""
+    return replace(statistics, change=SMALLEST_CHANGE * statistics.std) if num_given < num_frames else statistics
+
+
+def with_given(of_history: Normalisation, other: Normalisation | None) -> Normalisation:
     """Return the statistics of the fields of a history, then of those that are given."""
-    if given is None:
+    if other is None:
         return of_history
-    one, other = of_history, given.normalisation
+    one = of_history
     pairs = ((one.mean, other.mean), (one.std, other.std), (one.change, other.change))
     return Normalisation(*(torch.cat(pair, dim=1) for pair in pairs))
 
@@ -111,6 +130,18 @@ def parameters_of(batch: Samples, names: Sequence[str], device: torch.device) ->
     unknown = torch.full((batch.number,), torch.nan, device=device)
     each = [batch.parameters.get(name, unknown).to(unknown.dtype) for name in names]
     return torch.stack(each, dim=1)
+
+
+def _leads(batch: Samples, num_given: int) -> Tensor:
+    """Return the lead times ``(b,)`` as numbers of frames; fields are given in so many frames."""
+    lead_time = batch.lead_time.round().long()
+    ends = int(lead_time.max()) + batch.window[0]
+    if ends > num_given:
+        raise ValueError(
+            f"{batch.system}: expected {', '.join(batch.given_fields)} in {ends} frames, up to the target, got "
+            f"{num_given}; give what is known beforehand as far as it is to be forecast."
+        )
+    return lead_time
 
 
 def _known(batch: FieldBatch | Samples, config: MateyConfig) -> list[int]:

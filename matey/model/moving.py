@@ -30,29 +30,36 @@ class BricksRead:
 
     def __init__(self, part: BatchPart, brick: Patch) -> None:
         """See a part by its bricks. Only a box that a brick does not divide is copied, and continued."""
-        self._boxes: list[tuple[range, Tensor, Tensor | None]] = []
+        self._boxes: list[tuple[range, Tensor, Tensor | None, Tensor | None]] = []
         first = 0
         for piece in part.pieces:
             history = _by_brick(piece.history, brick)
             numbers = range(first, first + math.prod(history.shape[:3]))
-            self._boxes.append(
-                (numbers, history, None if piece.target is None else _by_brick(piece.target[None], brick))
-            )
+            target = None if piece.target is None else _by_brick(piece.target[None], brick)
+            given = None if piece.given is None else _by_brick(piece.given, brick)
+            self._boxes.append((numbers, history, target, given))
             first = numbers.stop
 
     def copy(self, into: Tensor, bricks: Tensor, frames: range) -> None:
-        """Copy frames of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``; the target comes after those of the history."""
+        """Copy frames of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``.
+
+        The target comes after the frames of the history, what is given after its fields; beside the target there are zeros.
+        """
         start = 0
-        for numbers, history, target in self._boxes:
+        for numbers, history, target, given in self._boxes:
             inside = bricks[(bricks >= numbers.start) & (bricks < numbers.stop)] - numbers.start
-            num_frames = history.shape[3]
+            num_frames, num_fields = history.shape[3:5]
             of_history = slice(frames.start, min(frames.stop, num_frames))
             for some in inside.split(max(AT_ONCE // into[0].numel(), 1)) if len(inside) else ():
                 place = torch.unravel_index(some, history.shape[:3])
                 rows = into[start : start + len(some)]
-                rows[:, : of_history.stop - of_history.start] = history[:, :, :, of_history][*place]
+                known = rows[:, : of_history.stop - of_history.start]
+                known[:, :, :num_fields] = history[:, :, :, of_history][*place]
+                if given is not None:
+                    constant = given.shape[3] < num_frames
+                    known[:, :, num_fields:] = given[*place] if constant else given[:, :, :, of_history][*place]
                 if frames.stop > num_frames and target is not None:
-                    rows[:, -1:] = target[*place]
+                    rows[:, -1:, :num_fields], rows[:, -1:, num_fields:] = target[*place], 0
                 start += len(some)
 
 
@@ -200,7 +207,8 @@ def _parcels(
         frames = range(about.window[0])
         for bricks, of_bricks in ((need.whole, range(len(frames) + has_target)), (need.recent, frames[-NUM_RECENT:])):
             of_sender = sharing.within(batch, sender, bricks) - sharing.bounds[batch][sender]
-            shape = (len(of_sender), len(of_bricks), len(about.fields), *sharing.brick[1:])
+            num_fields = len(about.fields) + len(about.given_fields)
+            shape = (len(of_sender), len(of_bricks), num_fields, *sharing.brick[1:])
             found.append(_Parcel(batch, of_sender, of_bricks, shape))
     return found
 

@@ -32,13 +32,24 @@ Sides = Sequence[slice]
 """A box of cells along ``z, y, x``."""
 
 
-def moved_on(part: BatchPart, frames: Sequence[Tensor]) -> BatchPart:
-    """Return a part some snapshots later, with the frames ``(t, f, z, y, x)`` that follow in the box of each piece."""
+def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPart:
+    """Return a part so many snapshots later.
+
+    Args:
+        part: the part.
+        frames: frames ``(t, f, z, y, x)`` that follow, or the newest of them, in the box of each piece.
+        num_new: number of snapshots.
+    """
+    first = num_new if part.num_given > 1 else 0
     later = (
-        replace(piece, history=torch.cat([piece.history, new])[-len(piece.history) :])
+        replace(
+            piece,
+            history=torch.cat([piece.history, new])[-len(piece.history) :],
+            given=None if piece.given is None else piece.given[first:],
+        )
         for piece, new in zip(part.pieces, frames, strict=True)
     )
-    return replace(part, pieces=tuple(later))
+    return replace(part, pieces=tuple(later), num_given=part.num_given - first)
 
 
 def inside(piece: Piece, values: Tensor, samples: Samples) -> Tensor:

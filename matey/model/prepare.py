@@ -22,7 +22,7 @@ from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
-from matey.model.given import Given, Rows, given_of, parameters_of, rows_of, with_given
+from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
@@ -144,7 +144,8 @@ def prepare(
     ):
         own = plan.bricks[number], plan.blocks_of(number), plan.decoding.local[number], plan.decoding.held[number]
         seen.append(see(batch, normalisation, given[number], frames, *own, config))
-    return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, given)
+    statistics = [each and each.normalisation for each in given]
+    return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, statistics)
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,9 @@ class StepPlan:
         token_batch: TokenBatch,
         seen: Sequence[Seen],
         config: MateyConfig,
-        given: Sequence[Given | None],
+        given: Sequence[Normalisation | None],
     ) -> Prepared:
-        """Return the micro-batch with what the rank sees of it, and the given fields of each batch if there are any."""
+        """Return the micro-batch with what the rank sees of it, and the statistics of each batch's given fields."""
         device, names = token_batch.layout.row.device, config.parameters
         rows = tuple(rows_of(batch, config, device) for batch in samples)
         inputs = map(with_given, token_batch.normalisations, given)

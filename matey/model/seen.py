@@ -95,7 +95,10 @@ def see(
         tiles: tiles that hold own cells.
         config: the configuration of the model.
     """
-    normalised, statistics = normalisation.apply(batch.history), with_given(normalisation, given)
+    normalised, statistics = (
+        normalisation.apply(batch.history),
+        with_given(normalisation, given and given.normalisation),
+    )
     if given is not None:
         normalised = given.beside(normalised)
     extended = extend(normalised, frames.covered, frames.periodic)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
+from matey.model.given import in_history, with_given, with_known
 from matey.model.ladder import Ladder
 from matey.model.moving import AT_ONCE, Whole, needs_of, swapped
 from matey.model.prepare import Prepared, StepPlan, plan_of
@@ -37,10 +39,9 @@ from matey.tokens.tokenize import check_samples, lay_out
 def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
     """Return which part of the fields a rank reads; None where it reads all.
 
-    One process reads all, as do ranks whose model is given fields besides the histories, or has a package's criterion, which
-    may look at more than one patch.
+    One process reads all, as do ranks whose model has a package's criterion, which may look at more than one patch.
     """
-    if ranks.size == 1 or not is_of_patches(config.refinement) or config.given:
+    if ranks.size == 1 or not is_of_patches(config.refinement):
         return None
     return BrickShare(config.patches[0], ranks.place, ranks.size)
 
@@ -59,6 +60,7 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     Raises:
         ValueError: see `matey.model.prepare.prepare`.
     """
+    parts[:] = [with_known(part, config) for part in parts]
     samples = [part.samples for part in parts]
     check_samples(samples, config.patches, config.refinement)
     sharing = Sharing.share_out(samples, config.patches[0], ranks.size)
@@ -66,6 +68,8 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
         [each for piece in part.pieces for each in _in_slabs(piece, part.samples, sharing.brick)] for part in parts
     ]
     normalisations = _statistics(samples, pieces, sharing, exchange)
+    of_given = _statistics_of_given(parts, sharing, exchange)
+    of_inputs = [with_given(*each) for each in zip(normalisations, of_given, strict=True)]
     refined = _refinement(samples, pieces, normalisations, sharing, config, exchange)
     token_batch = lay_out(samples, normalisations, refined, config.patches, config.refinement)
     plan = plan_of(token_batch, config, ranks, torch.promote_types(torch.float32, samples[0].dtype))
@@ -76,13 +80,14 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     parts.clear()
     seen = []
     for number, (need, grid) in enumerate(zip(needs[ranks.place], sharing.grids, strict=True)):
-        normalisation, num_last = normalisations[number], len(plan.blocks_of(number))
+        normalisation, num_last = of_inputs[number], len(plan.blocks_of(number))
         whole, *recent = moved.pop(0)
         held = _recents(recent, need.recent, regions[number], num_last, grid, samples[number], normalisation)
         around = _around(held, plan, number, config, normalisation)
         of_samples = normalisation.of(need.whole // math.prod(grid[1:]))
-        seen.append(_seen(whole, around, need.whole, of_samples, plan.decoding.held[number], config.patches[0]))
-    return plan.prepared(samples, token_batch, seen, config, [None] * len(samples))
+        tiles, num_fields = plan.decoding.held[number], len(samples[number].fields)
+        seen.append(_seen(whole, around, need.whole, of_samples, tiles, config.patches[0], num_fields))
+    return plan.prepared(samples, token_batch, seen, config, of_given)
 
 
 def _in_slabs(piece: Piece, samples: Samples, brick: Patch) -> Iterator[tuple[int, Tensor]]:
@@ -106,10 +111,30 @@ def _statistics(
     sharing: Sharing,
     exchange: Exchange,
 ) -> list[Normalisation]:
+    """Return the statistics of each batch; of one without fields, no numbers."""
     rows = [[sums_by_brick(history, sharing.brick) for _, history in of_batch] for of_batch in pieces]
     gathered = _gathered(rows, [3 * len(batch.fields) for batch in samples], samples[0].dtype, sharing, exchange)
     batches = zip(gathered, samples, sharing.grids, strict=True)
     return [statistics_from(*of_batch, sharing.brick) for of_batch in batches]
+
+
+def _statistics_of_given(
+    parts: Sequence[BatchPart], sharing: Sharing, exchange: Exchange
+) -> list[Normalisation | None]:
+    """Return the statistics of what is given of each batch, None without any."""
+    if not any(part.num_given for part in parts):
+        return [None] * len(parts)
+    samples, pieces = [], []
+    for part in parts:
+        about = part.samples
+        samples.append(replace(about, fields=about.given_fields, window=(max(part.num_given, 1), *about.window[1:])))
+        given = [replace(piece, history=piece.given) for piece in part.pieces if piece.given is not None]
+        pieces.append([each for piece in given for each in _in_slabs(piece, about, sharing.brick)])
+    found = _statistics(samples, pieces, sharing, exchange)
+    return [
+        in_history(statistics, part.num_given, part.samples.window[0]) if part.num_given else None
+        for statistics, part in zip(found, parts, strict=True)
+    ]
 
 
 def _refinement(
@@ -144,7 +169,8 @@ def _gathered(
     of_ranks = exchange.gather(own, [sum(of_rank) for of_rank in sizes]).split(
         [n for of_rank in sizes for n in of_rank]
     )
-    return [torch.cat(of_ranks[batch :: len(widths)]).view(-1, width) for batch, width in enumerate(widths)]
+    numbers = [math.prod(grid) for grid in sharing.grids]
+    return [torch.cat(of_ranks[batch :: len(widths)]).view(numbers[batch], w) for batch, w in enumerate(widths)]
 
 
 def _regions(samples: Samples, plan: StepPlan, batch: int, config: MateyConfig) -> list[Around]:
@@ -178,7 +204,13 @@ def _around(
 
 
 def _seen(
-    moved: Whole, around: Surroundings, of_tokens: Tensor, normalisation: Normalisation, tiles: Tiles, brick: Patch
+    moved: Whole,
+    around: Surroundings,
+    of_tokens: Tensor,
+    normalisation: Normalisation,
+    tiles: Tiles,
+    brick: Patch,
+    num_fields: int,
 ) -> Seen:
     """Return what this rank sees of a batch; the history is normalised where it lies.
 
@@ -189,6 +221,7 @@ def _seen(
         normalisation: statistics of the sample of each of them.
         tiles: tiles that hold own cells.
         brick: the coarsest patch.
+        num_fields: number of fields that are predicted; what is given comes after them.
     """
     ratio = parts_along(brick, tiles.tile)
     places = torch.unravel_index(tiles.row, tiles.grid)[1:]
@@ -199,7 +232,8 @@ def _seen(
     def cut(frame: Tensor) -> Tensor:
         return rearrange(frame, "k f (Z z) (Y y) (X x) -> k Z Y X f z y x", z=z, y=y, x=x)[of_tile, *inside]
 
-    base, target = cut(moved.history[:, -1]), None if moved.target is None else cut(moved.target)
+    base = cut(moved.history[:, -1, :num_fields])
+    target = None if moved.target is None else cut(moved.target[:, :num_fields])
     return Seen(normalisation.apply_(moved.history), around, base, target)
 
 

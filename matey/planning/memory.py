@@ -142,8 +142,7 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     for sample in workload.samples:
         t, z, y, x = sample.window
         read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
-        read_by = 1 if sample.num_given else ways  # all, where fields are given
-        most = max(most, field_bytes(workload, sample) / ways + 4 * read / read_by * z * y * x)
+        most = max(most, field_bytes(workload, sample) / ways + 4 * read / ways * z * y * x)
     return most
 
 

@@ -43,7 +43,7 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     largest = {sample.window: sample for sample in sorted(workload.samples, key=lambda sample: sample.num_tokens)}
     return max(
         micro_batch * _of_whole(workload, sample, ways)
-        if ways == 1 or sample.num_given  # all read all, where fields are given
+        if ways == 1
         else max(_of_part(workload, sample, micro_batch, ways))
         for sample in largest.values()
     )
@@ -60,8 +60,7 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
     """
     most = 0.0
     for sample in workload.samples:
-        is_prepared = ways == 1 or sample.num_given
-        most = max(most, _made(workload, sample) / ways if is_prepared else sample.num_bytes / ways)
+        most = max(most, _made(workload, sample) if ways == 1 else sample.num_bytes / ways)
     return READ_AHEAD * workers * micro_batch * most
 
 
@@ -92,7 +91,9 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     for level in range(len(config.patches)):
         ((index, number, *_),) = in_bricks(layout, frames, config.patches, level)
         of_token[index] = number
-    frame = 4 * sample.num_fields * math.prod(brick[1:])  # of a brick
+    cells = 4 * math.prod(brick[1:])
+    frame = sample.num_inputs * cells  # of a brick, what is given beside the fields
+    as_read = ((num_frames + 1) * sample.num_fields + sample.given_frames * sample.num_given) * cells
     whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
     looked_at, own = ranks_looked_at(ways), shares(layout.num_tokens, ways)
@@ -102,7 +103,7 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
         needed, recent = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
         came = sum(int((~torch.isin(bricks, read)).sum()) * size for bricks, size in ((needed, whole), (recent, halo)))
         reading = 2 * len(read) * num_frames * frame
-        moving = plans + len(read) * whole + came + len(needed) * whole + len(recent) * halo
+        moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
         found.append(max(reading, moving, cutting) + COPYING * 4 * AT_ONCE)
     return found

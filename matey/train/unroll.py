@@ -97,8 +97,8 @@ def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: in
     steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in parts]
     engine.eval()
     for step in range(num_steps):
-        known = [part.without_targets() for part in parts]
-        prepared = prepare_parts([*known], config, group.ranks, group.exchange).at_lead(1).to(engine.device)
+        known = [part.without_targets().at_lead(1) for part in parts]
+        prepared = prepare_parts([*known], config, group.ranks, group.exchange).to(engine.device)
         frames = predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
         parts = [
             replace(part, pieces=tuple(_later(*each, of_batch, step) for each in zip(part.pieces, found, strict=True)))
@@ -115,7 +115,10 @@ def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:
     """Append a frame ``(f, z, y, x)`` to the history of a piece whose sample goes as far as this step."""
     if steps[piece.sample] <= step:
         return piece
-    return replace(piece, history=torch.cat([piece.history[1:], frame[None]]))
+    given = piece.given
+    if given is not None and len(given) > 1:  # the last frame again, which nothing uses
+        given = torch.cat([given[1:], given[-1:]])
+    return replace(piece, history=torch.cat([piece.history[1:], frame[None]]), given=given)
 
 
 def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor:

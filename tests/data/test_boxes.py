@@ -10,7 +10,8 @@ from matey.config import DataDescription
 from matey.data.boxes import read_boxes
 from matey.data.described import DescribedFiles
 from matey.data.located import Together
-from matey.data.reading import read_parts, read_windows
+from matey.data.reading import read_windows
+from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.tokens.parts import BrickShare
 

@@ -35,6 +35,14 @@ def space(dtype):
     return [replace(make_batch(num_samples=1, grid=(32, 8, 8), dtype=dtype), periodic=(True, False, True))]
 
 
+def told(dtype, constant=False):
+    """Fields that are given with the second batch, one of them unknown to the model; its samples have leads of their own."""
+    first, batch = mixed(dtype)
+    given = torch.rand(batch.num_samples, 1 if constant else 7, 2, *batch.grid, dtype=dtype)
+    return [first, replace(batch, given_fields=("wind", "force"), given=given, lead_time=torch.tensor([1.0, 4.0]))]
+
+
+GIVEN = {"fields": (*VOCABULARY, "force"), "given": ("force",)}
 CASES = {
     "uniform": ("uniform", ((1, 1, 4, 4),), mixed, {}),
     "mix": ("mix", PLANE, mixed, {}),
@@ -48,6 +56,8 @@ CASES = {
     "raw values and changes": ("mix", PLANE, mixed, {"values": "raw", "change": 0.5}),
     "a threshold": ("mix", PLANE, mixed, {"rule": "threshold"}),
     "at random": ("mix", PLANE, mixed, {"criterion": "random"}),
+    "given": ("mix", PLANE, told, GIVEN),
+    "given, constant": ("mul", PLANE, lambda dtype: told(dtype, constant=True), GIVEN),
     "space": ("mix", ((2, 4, 4, 4), (1, 2, 2, 2)), space, {}),
     "space, mul": ("mul", ((2, 8, 8, 8), (1, 4, 4, 4)), space, {}),
 }

@@ -89,8 +89,8 @@ def run(model, sequence_group, batches, group=None, loss=NRMSE):
     """Return the outputs as one vector, the loss and the gradient of every parameter."""
     model.sequence_group = sequence_group
     model.zero_grad()
-    # As in training, no rank has the whole fields; but for what is given, which is read whole.
-    if group is not None and sequence_group.size > 1 and not model.config.given:
+    # As in training, no rank has the whole fields.
+    if group is not None and sequence_group.size > 1:
         share = BrickShare(model.config.patches[0], sequence_group.ranks.place, sequence_group.size)
         batches = prepare_parts(parts_of(batches, share), model.config, sequence_group.ranks, sequence_group.exchange)
     forecasts = model(batches)

@@ -11,17 +11,23 @@ def parts_of(batches, share):
     """What one rank reads of the batches, as `matey.tokens.parts.BrickShare` says."""
     boxes = share([batch.samples for batch in batches])
     return [
-        BatchPart(batch.samples, tuple(piece_of(batch, sample, cells) for sample, cells in of_batch))
+        BatchPart(
+            batch.samples,
+            tuple(piece_of(batch, sample, cells) for sample, cells in of_batch),
+            num_given=0 if batch.given is None else batch.given.shape[1],
+        )
         for batch, of_batch in zip(batches, boxes, strict=True)
     ]
 
 
 def piece_of(batch, sample, cells):
-    history, target = batch.history[sample], batch.target[sample]
+    history, target, given = batch.history[sample], batch.target[sample], batch.given
+    given = None if given is None else given[sample]
     for axis, (side, length) in enumerate(zip(cells, batch.grid, strict=True), start=-3):
         index = torch.arange(side.start, side.stop) % length
         history, target = (fields.index_select(axis, index) for fields in (history, target))
-    return Piece(sample, tuple(side.start for side in cells), history, target)
+        given = None if given is None else given.index_select(axis, index)
+    return Piece(sample, tuple(side.start for side in cells), history, target, given)
 
 
 class Group:

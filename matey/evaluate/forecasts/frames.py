@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.reading import read_history, read_history_part
+from matey.data.reading import read_history
+from matey.data.reading_parts import read_history_part
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
@@ -118,7 +119,8 @@ def forecast_boxes(
     ranks, exchange = model.sequence_group.ranks, model.sequence_group.exchange
     brick, trajectories = model.config.patches[0], request.trajectories[first:end]
     share = BrickShare(brick, ranks.place, ranks.size)
-    part = read_history_part(request.data, trajectories, request.start, request.num_frames, share)
+    asked = request.start, request.num_frames, share, request.num_steps
+    part = read_history_part(request.data, trajectories, *asked)
     largest = largest_change_of(part, exchange, ranks.size)
     if begun:
         last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]
@@ -133,7 +135,7 @@ def forecast_boxes(
         for piece, values, new in zip(part.pieces, frames, read(known, begun), strict=True):
             inside(piece, values, part.samples).copy_(new)
         (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
-        part = moved_on(part, continued(frames, part, boxes, ranks, exchange))
+        part = moved_on(part, continued(frames, part, boxes, ranks, exchange), begun)
     left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest)
     for step, found in enumerate(left, start=begun + 1):
         yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]
