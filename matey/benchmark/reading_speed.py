@@ -8,7 +8,8 @@ from itertools import islice
 
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case
-from matey.data.mixture import Mixture, micro_batches
+from matey.data.mixture import Mixture
+from matey.data.stream import micro_batches
 from matey.data.trajectories import TrajectorySet
 
 ENDLESS = 10**9  # steps

@@ -11,8 +11,9 @@ from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 
 if TYPE_CHECKING:
-    from matey.data.mixture import Mixture, micro_batches
+    from matey.data.mixture import Mixture
     from matey.data.reading import Rollout, read_rollouts, read_windows
+    from matey.data.stream import micro_batches
     from matey.data.windows import Window, spread_windows
 
 __all__ = [
@@ -36,7 +37,8 @@ __all__ = [
 
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 _HOME = {
-    **dict.fromkeys(("Mixture", "micro_batches"), "matey.data.mixture"),
+    "Mixture": "matey.data.mixture",
+    "micro_batches": "matey.data.stream",
     **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
     **dict.fromkeys(("Window", "spread_windows"), "matey.data.windows"),
 }

@@ -1,27 +1,18 @@
-"""The training stream: which windows make up the global batch of a step, and the micro-batches that a rank reads.
+"""Which windows make up the global batch of a step of training; `matey.data.stream` reads them.
 
 Nothing here has a state: a step number is all that a run needs to go on where it stopped.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
 
-from matey.data.reading import is_sound, read_windows
-from matey.data.reading_parts import read_parts
 from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, num_starts
-from matey.data.workers import check_temporary_folder, end_at_exit, leave_signals_to_the_run
-from matey.fields import FieldBatch
-from matey.samples import BatchPart, Box, Samples
 
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
@@ -119,7 +110,9 @@ class Mixture:
         about = self.sets[window.set_index].trajectories[window.trajectory]
         return replace(window, lead=min(window.lead + frames, about.num_frames - self.num_frames - window.start))
 
-    def in_place_of(self, window: Window, step: int, slot: int, further: int = 0) -> Window:
+    def in_place_of(
+        self, window: Window, step: int, slot: int, is_sound: Callable[[Window], bool], further: int = 0
+    ) -> Window:
         """Draw a sound window of the same set in place of one that holds NaN or infinity.
 
         A pure function of ``(seed, step, slot)`` and the data, so it is the same on whatever rank the slot falls.
@@ -128,6 +121,7 @@ class Mixture:
             window: the window that holds NaN or infinity.
             step: the step.
             slot: the window's place in the global batch.
+            is_sound: whether a window is free of NaN and infinity.
             further: frames by which its target moves on, see `further`.
 
         Raises:
@@ -135,7 +129,7 @@ class Mixture:
         """
         for attempt in range(1, _MAX_DRAWS + 1):
             other = self.further(self._draw(step, slot, attempt, window.set_index, window.draw), further)
-            if is_sound(self.sets, other, self.num_frames):
+            if is_sound(other):
                 return other
         source = self.sets[window.set_index]
         raise BadValuesError(
@@ -151,147 +145,3 @@ class Mixture:
         lead = int(random.integers(1, min(self._lead_max, about.num_frames - self.num_frames), endpoint=True))
         start = int(random.integers(num_starts(about, self.num_frames, follow=lead)))
         return Window(set_index, trajectory, start, lead, draw)
-
-
-def micro_batches(
-    mixture: Mixture,
-    first_step: int,
-    num_steps: int,
-    micro_batch: int,
-    accumulation: int = 1,
-    rank: int = 0,
-    num_ranks: int = 1,
-    workers: int = 0,
-    start_method: str | None = None,
-    same_system: bool = False,
-    bad_values: Literal["refuse", "skip"] = "refuse",
-    further: Callable[[int], int] | None = None,
-    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None = None,
-    finish: Callable[[int, Any], Any] | None = None,
-) -> Generator[Any, None, None]:
-    """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
-
-    The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
-    chunks; of each, rank ``r`` reads the ``r``-th part of ``micro_batch`` windows. So the samples of a step depend on
-    the global size alone, not on how it is cut (with ``same_system``, on ``micro_batch`` too). ``rank`` counts
-    data-parallel ranks: those of one sequence group pass the same number.
-
-    Args:
-        mixture: the data sets, mixed.
-        first_step: number of the first step, the one after the last that was finished.
-        num_steps: number of steps.
-        micro_batch: samples of one micro-batch on one rank.
-        accumulation: micro-batches per step.
-        rank: this data-parallel rank.
-        num_ranks: number of data-parallel ranks.
-        workers: processes that read ahead; 0 reads in this process.
-        start_method: start method of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
-        same_system: whether each micro-batch holds windows of one set only.
-        bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
-        further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
-            number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
-            it is sent to them.
-        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Sent to workers likewise.
-        finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
-            their place; called where they are read, and sent to workers as ``further`` is.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker. Or workers cannot
-            hand over what they read.
-    """
-    assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
-    run_length, skip_bad = (micro_batch if same_system else 1), bad_values == "skip"
-    reads = _MicroBatches(
-        mixture, micro_batch, accumulation, rank, num_ranks, run_length, skip_bad, further, share, finish
-    )
-    indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
-    items: Iterable[Any]
-    if workers == 0:
-        items = map(reads.__getitem__, indices)
-    else:
-        check_temporary_folder()
-        items = DataLoader(
-            reads,
-            batch_size=None,
-            sampler=indices,
-            num_workers=workers,
-            multiprocessing_context=start_method,
-            worker_init_fn=leave_signals_to_the_run,
-            collate_fn=_as_it_is,
-            # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
-            # differ from one without.
-            generator=torch.Generator(),
-        )
-    children = {child.pid for child in multiprocessing.active_children()}
-    reading: Iterator[Any] = iter(items)  # workers start here, in the thread that signals go to
-    if workers:
-        end_at_exit(reading, children)
-    return _or_raise(reading)
-
-
-@dataclass(frozen=True)
-class _MicroBatches(Dataset[Any]):
-    """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it.
-
-    What is not said here is as in `micro_batches`.
-
-    Attributes:
-        run_length: number of consecutive windows that come from one set, see `Mixture.global_batch`.
-        skip_bad: whether another window is drawn in place of one with NaN or infinity.
-    """
-
-    mixture: Mixture
-    micro_batch: int
-    accumulation: int
-    rank: int
-    num_ranks: int
-    run_length: int
-    skip_bad: bool
-    further: Callable[[int], int] | None
-    share: Callable[[Sequence[Samples]], Sequence[Sequence[Box]]] | None
-    finish: Callable[[int, Any], Any] | None
-
-    def __getitem__(self, index: int) -> Any:  # noqa: ANN401
-        try:
-            batches = self._read(*divmod(index, self.accumulation))
-            return batches if self.finish is None else self.finish(index, batches)
-        except DataError as error:
-            return error
-
-    def _read(self, step: int, chunk: int) -> list[FieldBatch] | list[BatchPart]:
-        sets, num_frames = self.mixture.sets, self.mixture.num_frames
-        size = self.micro_batch * self.accumulation * self.num_ranks
-        first = (chunk * self.num_ranks + self.rank) * self.micro_batch
-        further = self.further(step * self.accumulation + chunk) if self.further else 0
-        drawn = self.mixture.global_batch(step, size, self.run_length, range(first, first + self.micro_batch))
-        windows = [self.mixture.further(window, further) for window in drawn]
-        if self.share is not None:
-            return read_parts(sets, windows, num_frames, self.share)
-        try:
-            return read_windows(sets, windows, num_frames)
-        except BadValuesError:
-            if not self.skip_bad:
-                raise
-        for slot, window in enumerate(windows):
-            if not is_sound(sets, window, num_frames):
-                windows[slot] = self.mixture.in_place_of(window, step, first + slot, further)
-        return read_windows(sets, windows, num_frames)
-
-
-def _as_it_is(item: Any) -> Any:  # noqa: ANN401
-    return item
-
-
-def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
-    for item in items:
-        if isinstance(item, DataError):
-            error = item
-            break
-        yield (item, item := None)[0]  # no name is left here: who takes it decides how long it lies in memory
-    else:
-        return
-    # Else the error holds this frame, which holds the error and what ends the workers once nothing refers to it.
-    try:
-        raise error
-    finally:
-        del items, item, error

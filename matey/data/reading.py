@@ -5,6 +5,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory
 from matey.data.windows import Window, alike
 from matey.fields import FieldBatch
 from matey.samples import Samples
+
+AT_ONCE = 2**26  # values that are read at once where windows are looked through
 
 
 @dataclass(frozen=True)
@@ -102,9 +105,21 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
 
 
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
-    """Read a window and return whether its history and target are free of NaN and infinity."""
+    """Return whether a window is free of NaN and infinity, with what is given; a few layers are read at a time."""
+    source, number = sets[window.set_index], window.trajectory
+    grid, end = source.trajectories[number].grid, window.start + num_frames
+    axis = next((axis for axis, size in enumerate(grid) if size > 1), 0)
+    num_values = (num_frames + 1) * len(source.fields) + (num_frames + window.lead) * len(source.given)
+    layers = max(AT_ONCE // (num_values * math.prod(grid[axis + 1 :])), 1)
     try:
-        read_windows(sets, [window], num_frames)
+        for first in range(0, grid[axis], layers):
+            sides = [slice(0, size) for size in grid]
+            sides[axis] = slice(first, min(first + layers, grid[axis]))
+            z, y, x = sides
+            source.read(number, window.start, end, (z, y, x))
+            source.read(number, end - 1 + window.lead, end + window.lead, (z, y, x))
+            if source.given:
+                source.read_given(number, window.start, end + window.lead, (z, y, x))
     except BadValuesError:
         return False
     return True

@@ -122,10 +122,9 @@ class TrajectorySet(ABC):
         varies = any(name in self.given_in_time for name in self.given)
         cells = cells or about.cells
         shape = (stop - start if varies else 1, *(side.stop - side.start for side in cells))
+        asked = start, stop, cells
         with _reading:
-            each = [
-                np.broadcast_to(self._read_given(trajectory, name, start, stop, cells), shape) for name in self.given
-            ]
+            each = [np.broadcast_to(self._read_given(trajectory, name, *asked), shape) for name in self.given]
         frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
         check_finite(about, self.given, frames, start, [side.start for side in cells])
         return frames

@@ -95,6 +95,11 @@ def together(
             yield cast(MicroBatch | Packed, item)
 
 
+def on_any_of(ranks: RankGroup, exchange: Exchange, flag: bool) -> bool:
+    """Return whether a flag is set on any of the ranks that share the samples, all of which call."""
+    return bool(exchange.gather(torch.tensor([int(flag)]), [1] * ranks.size).any())
+
+
 def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Generator[MicroBatch, None, None]:
     """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU each goes in one buffer."""
     if device.type == "cpu":

@@ -12,9 +12,10 @@ from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
-from matey.data.mixture import ORDER, micro_batches
+from matey.data.mixture import ORDER
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
+from matey.data.stream import micro_batches
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.model.shared_fields import share_of
@@ -26,7 +27,7 @@ from matey.parallel.package import Engine
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.train.ahead import MakeReady, on_device, together
+from matey.train.ahead import MakeReady, on_any_of, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
 from matey.train.closing import closing
@@ -111,6 +112,9 @@ def _train_in(
         say(_nothing_to_do(run, progress))
         return True
     ranks = model.sequence_group.ranks
+    # Ahead of a step ranks tell each other in a group of its own: they validate at the same time.
+    exchange, share = HostExchange(topology.sequence_groups()), share_of(model.config, ranks)
+    skips_in_parts = share is not None and run.data.bad_values == "skip"
     read = micro_batches(
         data.mixture,
         progress.step,
@@ -123,12 +127,11 @@ def _train_in(
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
-        # All ranks have to find a window that is to be replaced.
-        share=None if run.data.bad_values == "skip" else share_of(model.config, ranks),
+        share=share,
         finish=MakeReady(model.config, ranks, run.train, is_packed=run.data.workers > 0),
+        on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
     )
-    # Ahead of a step ranks tell each other in a group of its own: they validate at the same time.
-    prepared = together(read, model.config, ranks, HostExchange(topology.sequence_groups()))
+    prepared = together(read, model.config, ranks, exchange)
     stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)

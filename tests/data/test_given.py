@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
+from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.joined import JoinedTrajectories
 from matey.data.reading import read_history
+from matey.data.reading_parts import read_history_part, read_parts
+from matey.data.time_blocks import TimeBlocks
 from tests.support.described_files import BY_NAME, dataset, describe, write_components
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, write_the_well
 
@@ -129,6 +132,41 @@ def test_rollouts_and_forecasts_hold_what_is_given_as_far_as_they_go():
         read_history(from_memory(), [0], 1, 2, follow=4)
     still = read_history(from_memory(given=["depth"]), [0], 1, 2, follow=99)
     assert still.given.shape[1] == 1
+
+
+def test_what_is_given_is_read_in_boxes_by_every_reader(described, tmp_path):
+    (other := tmp_path / "other").mkdir()  # elsewhere than the description
+    flow = write_incompressible(other / "flow.h5")
+    with h5py.File(flow, "a") as file:
+        file["force"][...] = np.random.default_rng(0).normal(size=file["force"].shape)
+    memory = from_memory()
+    sets = [open_dataset(described), open_dataset(write_the_well(other / "a.hdf5")), open_dataset(flow), memory]
+    sets += [CoarsenedTrajectories(memory, 2, 2), JoinedTrajectories([from_memory(1), memory])]
+    sets.append(TimeBlocks(memory, (0.5, 0.25, 0.25)))
+    for data in sets:
+        whole, (_, height, width) = data.read_given(1, 0, 2), data.trajectories[1].grid
+        for y, x in ((slice(1, 3), slice(2, width)), (slice(0, height), slice(1, 2))):
+            np.testing.assert_array_equal(data.read_given(1, 0, 2, (slice(0, 1), y, x)), whole[..., y, x])
+
+
+def test_parts_of_windows_hold_what_is_given_in_their_boxes():
+    windows = [Window(0, 0, 3, lead=1), Window(0, 1, 2, lead=2)]
+    boxes = [
+        (0, (slice(0, 1), slice(2, 5), slice(0, NUM_X))),
+        (1, (slice(0, 1), slice(0, 2), slice(NUM_X - 1, NUM_X + 3))),
+    ]
+    for given, follow in ((("depth",), 1), (("depth", "forcing"), 1)):
+        data = from_memory(given=given)
+        (batch,) = read_windows([data], windows, num_frames=2)
+        (part,) = read_parts([data], windows, 2, lambda samples: [boxes], follow)
+        assert part.samples.given_fields == given and part.num_given == batch.given.shape[1]
+        for piece, (sample, (_, y, x)) in zip(part.pieces, boxes, strict=True):
+            columns = torch.arange(x.start, x.stop) % NUM_X
+            assert torch.equal(piece.given, batch.given[sample][..., y, :][..., columns])
+    (part,) = read_parts([from_memory()], windows, 2, lambda samples: [[]], follow=4)
+    assert part.num_given == 6
+    with pytest.raises(DataError, match="expected forcing, which the model is given, up to frame 6, got 6 frames"):
+        read_history_part(from_memory(), [0], 1, 2, lambda samples: [[]], follow=4)
 
 
 def test_samples_without_a_parameter_have_none_in_a_batch():

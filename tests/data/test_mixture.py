@@ -1,6 +1,8 @@
 """The training stream: pure, fair to the weights, the same on any number of ranks and workers."""
 
 from collections import Counter
+from functools import partial
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -9,6 +11,9 @@ import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.reading import sound_windows
+from matey.tokens.parts import BrickShare
+from matey.train.ahead import on_any_of
+from tests.support.parts import Group
 from tests.support.seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 
@@ -208,6 +213,29 @@ def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch
     assert 0 < sum(bad) < 160 and not Counter(kept) - Counter((first, lead) for _, first, lead in came)
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_that_read_parts_skip_the_windows_that_one_process_skips(spoilt, size):
+    how = {"bad_values": "skip", "further": lambda number: number % 3}
+    whole = list(micro_batches(spoilt, 0, 8, 4, **how))
+
+    def of_rank(rank, exchange):
+        share = BrickShare((1, 1, 2, 4), rank, size)
+        on_any = partial(on_any_of, SimpleNamespace(size=size), exchange)
+        parts = micro_batches(
+            spoilt, 0, 8, 4, share=share, on_any=on_any, finish=lambda number, it: (number, it), **how
+        )
+        return list(parts)
+
+    for parts in Group(size).run(of_rank):
+        assert [number for number, _ in parts] == list(range(8))
+        for (part,), (batch,) in zip((it for _, it in parts), whole, strict=True):
+            assert torch.equal(part.samples.lead_time, batch.lead_time) and part.pieces
+            for piece in part.pieces:
+                z, y, x = piece.cells
+                assert torch.equal(piece.history, batch.history[piece.sample][..., z, y, x])
+                assert torch.equal(piece.target, batch.target[piece.sample][..., z, y, x])
+
+
 def test_windows_of_a_wholly_bad_set_end_the_run_with_its_name(tmp_path):
     path = write_seed_groups(tmp_path / "bad.h5", "shallow_water", num_frames=(6,))
     with h5py.File(path, "a") as file:
@@ -217,7 +245,9 @@ def test_windows_of_a_wholly_bad_set_end_the_run_with_its_name(tmp_path):
         next(micro_batches(mixture, 0, 1, 2, 1, 0, 1, bad_values="skip"))
 
 
-def test_windows_chosen_for_validation_leave_out_bad_ones(spoilt):
+@pytest.mark.parametrize("at_once", [1, 200, 2**26])
+def test_windows_chosen_for_validation_leave_out_bad_ones(spoilt, at_once, monkeypatch):
+    monkeypatch.setattr("matey.data.reading.AT_ONCE", at_once)
     windows = spread_windows(spoilt.sets[0], (0, 1), num_frames=3, lead=1, count=100)
     sound = sound_windows(spoilt.sets, windows, num_frames=3)
     assert sound == [w for w in windows if w.trajectory == 1 or w.start == 0]

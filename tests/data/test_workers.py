@@ -150,7 +150,8 @@ def test_what_was_read_belongs_to_who_took_it(mixture):
 def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_water_file):
     program = f"""
 from matey.data import open_dataset
-from matey.data.mixture import Mixture, micro_batches
+from matey.data.stream import micro_batches
+from matey.data.mixture import Mixture
 mixture = Mixture([open_dataset({str(shallow_water_file)!r})], [(0,)], weights=[1], num_frames=3, lead_max=1)
 stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2)
 print(len(next(stream)))

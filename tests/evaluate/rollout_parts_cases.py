@@ -39,6 +39,8 @@ CASES = {
     "space, periodic": ("mix", SPACE, (16, 8, 16), (True, False, True), 2, 2, {}),
     "space, padded and periodic": ("mul", SPACE, (12, 20, 9), (True, True, False), 4, 3, {"history": 4}),
     "space, one frame": ("uniform", SPACE[1:], (16, 8, 16), (True, False, True), 1, 2, {"history": 1}),
+    "space, given": ("mix", SPACE, (12, 20, 9), (True, True, False), 2, 2, {"given": ("force",)}),
+    "plane, given, constant": ("mul", PLANE, (1, 40, 20), (False, True, True), 2, 2, {"given": ("force",)}),
     "space, constant": ("mix", SPACE, (12, 20, 9), (True, True, False), 2, 2, {}),
     "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
 }
@@ -67,7 +69,12 @@ def main():
         limits.MAX_GROWTH = 4.0 if "space" in name else 1e6
         made = make_batch(fields=VOCABULARY, num_samples=2, frames=frames, grid=grid, dtype=torch.float64)
         batch = replace(made, periodic=periodic)
-        if "constant" in name:
+        if "given" in name:
+            known = 1 if "constant" in name else frames + STEPS
+            given = torch.randn(2, known, 1, *grid, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+            batch = replace(batch, given_fields=("force",), given=given)
+            settings = settings | {"fields": (*VOCABULARY, "force")}
+        elif "constant" in name:
             batch.history[1, :, 1:] = 0
             batch.history[0, :, 1] = 3
         model = make_model(patches, set=token_set, **settings)

@@ -37,9 +37,9 @@ def batches():
     ]
 
 
-def told_model(**settings):
+def told_model(dtype=torch.float32, **settings):
     """A model that takes a forcing."""
-    return make_model(PATCHES, torch.float32, fields=(*VOCABULARY, "force"), given=("force",), **settings)
+    return make_model(PATCHES, dtype, fields=(*VOCABULARY, "force"), given=("force",), **settings)
 
 
 def run(stage, size):
@@ -65,11 +65,12 @@ def run(stage, size):
 
 def off_of_parts():
     """How far the loss of histories that are pushed forward in parts is off that of whole ones, and how far they have moved."""
-    model = make_model(PATCHES, torch.float64)
+    model = told_model(dtype=torch.float64)
     model.sequence_group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
-    fields = make_batch(num_samples=3, grid=(1, 20, 16), seed=3, dtype=torch.float64)
+    first = batches()[0]
+    doubled = {"history": first.history.double(), "target": first.target.double(), "given": first.given.double()}
     whole = [
-        replace(fields, periodic=(False, True, False)),
+        replace(first, **doubled, periodic=(False, True, False)),
         make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2, dtype=torch.float64),
     ]
     share = BrickShare(PATCHES[0], rank(), world_size())

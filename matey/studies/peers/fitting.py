@@ -17,7 +17,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from matey.data.mixture import Mixture, micro_batches
+from matey.data.mixture import Mixture
+from matey.data.stream import micro_batches
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON

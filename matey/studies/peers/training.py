@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from matey.config import RunConfig
-from matey.data.mixture import micro_batches
+from matey.data.stream import micro_batches
 from matey.metrics import nrmse
 from matey.peers.inputs import NetworkPeer
 from matey.train.loss import LossScale

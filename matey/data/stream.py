@@ -1,0 +1,219 @@
+"""The micro-batches of a training run that a rank reads, here or in workers.
+
+Nothing here has a state: a step number is all that a run needs to go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from matey.data.mixture import Mixture
+from matey.data.reading import is_sound, read_windows
+from matey.data.reading_parts import ShareOut, read_parts
+from matey.data.trajectories import BadValuesError, DataError
+from matey.data.windows import Window
+from matey.data.workers import check_temporary_folder, end_at_exit, leave_signals_to_the_run
+from matey.fields import FieldBatch
+from matey.samples import BatchPart
+
+
+def micro_batches(
+    mixture: Mixture,
+    first_step: int,
+    num_steps: int,
+    micro_batch: int,
+    accumulation: int = 1,
+    rank: int = 0,
+    num_ranks: int = 1,
+    workers: int = 0,
+    start_method: str | None = None,
+    same_system: bool = False,
+    bad_values: Literal["refuse", "skip"] = "refuse",
+    further: Callable[[int], int] | None = None,
+    share: ShareOut | None = None,
+    finish: Callable[[int, Any], Any] | None = None,
+    on_any: Callable[[bool], bool] | None = None,
+) -> Generator[Any, None, None]:
+    """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
+
+    The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
+    chunks; of each, rank ``r`` reads the ``r``-th part of ``micro_batch`` windows. So the samples of a step depend on
+    the global size alone, not on how it is cut (with ``same_system``, on ``micro_batch`` too). ``rank`` counts
+    data-parallel ranks: those of one sequence group pass the same number.
+
+    Args:
+        mixture: the data sets, mixed.
+        first_step: number of the first step, the one after the last that was finished.
+        num_steps: number of steps.
+        micro_batch: samples of one micro-batch on one rank.
+        accumulation: micro-batches per step.
+        rank: this data-parallel rank.
+        num_ranks: number of data-parallel ranks.
+        workers: processes that read ahead; 0 reads in this process.
+        start_method: start method of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
+        same_system: whether each micro-batch holds windows of one set only.
+        bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
+        further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
+            number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
+            it is sent to them.
+        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Sent to workers likewise.
+        finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
+            their place; called where they are read, and sent to workers as ``further`` is.
+        on_any: function that returns whether something holds on any of the ranks that share windows; all of them call it, for
+            every micro-batch. It is needed where they read parts and skip bad windows: one may meet what others do not.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker. Or workers cannot
+            hand over what they read.
+    """
+    assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
+    assert share is None or bad_values == "refuse" or on_any is not None, "ranks have to agree on what they skip"
+    run_length, skip_bad = (micro_batch if same_system else 1), bad_values == "skip"
+    reads = _MicroBatches(
+        mixture, micro_batch, accumulation, rank, num_ranks, run_length, skip_bad, further, share, finish
+    )
+    indices = range(first_step * accumulation, (first_step + num_steps) * accumulation)
+    items: Iterable[Any]
+    if workers == 0:
+        items = map(reads.__getitem__, indices)
+    else:
+        check_temporary_folder()
+        items = DataLoader(
+            reads,
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            multiprocessing_context=start_method,
+            worker_init_fn=leave_signals_to_the_run,
+            collate_fn=_as_it_is,
+            # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
+            # differ from one without.
+            generator=torch.Generator(),
+        )
+    children = {child.pid for child in multiprocessing.active_children()}
+    reading: Iterator[Any] = iter(items)  # workers start here, in the thread that signals go to
+    if workers:
+        end_at_exit(reading, children)
+    if on_any is not None:
+        reading = _sound(reading, indices, reads, on_any)
+    return _or_raise(reading)
+
+
+@dataclass(frozen=True)
+class _MicroBatches(Dataset[Any]):
+    """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it.
+
+    What is not said here is as in `micro_batches`.
+
+    Attributes:
+        run_length: number of consecutive windows that come from one set, see `Mixture.global_batch`.
+        skip_bad: whether another window is drawn in place of one with NaN or infinity.
+    """
+
+    mixture: Mixture
+    micro_batch: int
+    accumulation: int
+    rank: int
+    num_ranks: int
+    run_length: int
+    skip_bad: bool
+    further: Callable[[int], int] | None
+    share: ShareOut | None
+    finish: Callable[[int, Any], Any] | None
+
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401
+        try:
+            batches = self._read(index)
+            return None if batches is None else self._finished(index, batches)
+        except DataError as error:
+            return error
+
+    def sound(self, index: int, on_any: Callable[[bool], bool]) -> Any:  # noqa: ANN401
+        """Read a micro-batch with other windows in place of bad ones, with all ranks that share them."""
+        assert self.share is not None
+        share, mixture = self.share, self.mixture
+
+        def is_sound_here(window: Window) -> bool:
+            try:
+                read_parts(mixture.sets, [window], mixture.num_frames, share)
+            except BadValuesError:
+                return False
+            return True
+
+        try:
+            windows = self._replaced(index, lambda window: not on_any(not is_sound_here(window)))
+            return self._finished(index, read_parts(mixture.sets, windows, mixture.num_frames, share))
+        except DataError as error:
+            return error
+
+    def _finished(self, index: int, batches: Any) -> Any:  # noqa: ANN401
+        return batches if self.finish is None else self.finish(index, batches)
+
+    def _read(self, index: int) -> list[FieldBatch] | list[BatchPart] | None:
+        """Read a micro-batch; None where ranks have to agree on it, since this one's part is bad and others' need not be."""
+        sets, num_frames = self.mixture.sets, self.mixture.num_frames
+        windows, *_ = self._drawn(index)
+        try:
+            if self.share is not None:
+                return read_parts(sets, windows, num_frames, self.share)
+            return read_windows(sets, windows, num_frames)
+        except BadValuesError:
+            if not self.skip_bad:
+                raise
+        if self.share is not None:
+            return None
+        windows = self._replaced(index, lambda window: is_sound(sets, window, num_frames))
+        return read_windows(sets, windows, num_frames)
+
+    def _drawn(self, index: int) -> tuple[list[Window], int, int, int]:
+        """Return the windows of a micro-batch, its step, its first place in the global batch, and how far targets move on."""
+        step, chunk = divmod(index, self.accumulation)
+        size = self.micro_batch * self.accumulation * self.num_ranks
+        first = (chunk * self.num_ranks + self.rank) * self.micro_batch
+        further = self.further(index) if self.further else 0
+        drawn = self.mixture.global_batch(step, size, self.run_length, range(first, first + self.micro_batch))
+        return [self.mixture.further(window, further) for window in drawn], step, first, further
+
+    def _replaced(self, index: int, is_sound: Callable[[Window], bool]) -> list[Window]:
+        """Return the windows of a micro-batch, others in place of those that are not sound."""
+        windows, step, first, further = self._drawn(index)
+        for slot, window in enumerate(windows):
+            if not is_sound(window):
+                windows[slot] = self.mixture.in_place_of(window, step, first + slot, is_sound, further)
+        return windows
+
+
+def _sound(
+    items: Iterator[Any], indices: Iterable[int], reads: _MicroBatches, on_any: Callable[[bool], bool]
+) -> Iterator[Any]:
+    """Yield micro-batches, those anew of which any rank's part is bad."""
+    for index in indices:
+        item = next(items)
+        if on_any(item is None):
+            item = reads.sound(index, on_any)
+        yield (item, item := None)[0]  # see `_or_raise`
+
+
+def _as_it_is(item: Any) -> Any:  # noqa: ANN401
+    return item
+
+
+def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
+    for item in items:
+        if isinstance(item, DataError):
+            error = item
+            break
+        yield (item, item := None)[0]  # no name is left here: who takes it decides how long it lies in memory
+    else:
+        return
+    # Else the error holds this frame, which holds the error and what ends the workers once nothing refers to it.
+    try:
+        raise error
+    finally:
+        del items, item, error
