@@ -130,8 +130,7 @@ def share_fields(
         group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
         if share_of(trained.model.config, group.ranks) is None:
             raise FlagError(
-                f"--share {size}: {name} needs fields whole, for what it is given or for a package's criterion; evaluate it "
-                "without --share."
+                f"--share {size}: {name} has a criterion of a package, which needs fields whole; evaluate it without --share."
             )
         trained.model.sequence_group = group
 

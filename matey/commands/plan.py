@@ -28,6 +28,11 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
     print(text(planned, workload, assumed, run, machine))
     print(reading_of(args, planned, workload, run))
+    if not planned.fits_node:
+        print(
+            "The main memory of a node does not suffice for its ranks: take fewer data.workers, more ranks to a sequence "
+            "group, or fewer ranks on a node."
+        )
     if planned.fits and not args.search:
         return 0
     found = search(run, deepspeed_config, machine, planned, workload)
@@ -69,6 +74,7 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
         + _preparing(planned, run),
+        *_of_node(planned),
         *(
             [
                 f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that data.workers of a rank have read ahead"
@@ -102,6 +108,17 @@ def _preparing(planned: Estimate, run: RunConfig) -> str:
     if planned.sequence_parallel_size > 1:
         return "each rank"
     return f"each of {run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank"
+
+
+def _of_node(planned: Estimate) -> list[str]:
+    """Set what the ranks of a node take of its main memory beside what it has, where that is known."""
+    if planned.node_memory is None:
+        return []
+    ranks, offloaded = planned.ranks_on_node, planned.memory.offloaded
+    of_what = f", {offloaded / GIB:.1f} of each offloaded" if offloaded else ""
+    verdict = "" if planned.fits_node else ": too much"
+    has = f"of {planned.node_memory / GIB:.1f} that a node has"
+    return [f"{planned.on_node / GIB:34.2f}   {has}, for ranks {ranks}{of_what}{verdict}"]
 
 
 def _of_some(planned: Estimate) -> list[str]:

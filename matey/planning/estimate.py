@@ -82,6 +82,9 @@ class Estimate:
         read_bytes: bytes of float32 that a rank reads for a step.
         preparation_bytes: bytes of main memory that a process takes to read and prepare a micro-batch of a rank.
         waiting_bytes: bytes of main memory of the micro-batches that the workers of a rank have read ahead, at the most.
+        num_preparing: number of processes of a rank that prepare micro-batches at once.
+        ranks_on_node: number of ranks of a full node.
+        node_memory: bytes of main memory of a node; None where that is not known, or is the memory that devices have.
     """
 
     ranks: int
@@ -100,11 +103,25 @@ class Estimate:
     read_bytes: float
     preparation_bytes: float
     waiting_bytes: float
+    num_preparing: int
+    ranks_on_node: int
+    node_memory: float | None
 
     @property
     def fits(self) -> bool:
-        """Whether a rank's memory suffices."""
-        return self.memory.total <= self.memory_limit
+        """Whether a rank's memory suffices, and the main memory of a node, where it is known."""
+        return self.memory.total <= self.memory_limit and self.fits_node
+
+    @property
+    def fits_node(self) -> bool:
+        """Whether the main memory of a node suffices for its ranks, where it is known."""
+        return self.node_memory is None or self.on_node <= self.node_memory
+
+    @property
+    def on_node(self) -> float:
+        """Bytes of main memory that the ranks of a node take for micro-batches and for what is offloaded."""
+        of_rank = self.num_preparing * self.preparation_bytes + self.waiting_bytes + self.memory.offloaded
+        return self.ranks_on_node * of_rank
 
     @property
     def tokens_per_second(self) -> float:
@@ -186,6 +203,10 @@ def estimate(
         read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
         preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
+        # Ranks of a group prepare together; else workers do so, where there are any.
+        num_preparing=1 if topology.sequence_parallel_size > 1 else max(run.data.workers, 1),
+        ranks_on_node=machine.ranks_on_node(ranks),
+        node_memory=None if machine.shared_devices else machine.node_memory,
     )
 
 

@@ -40,6 +40,9 @@ class Machine(Section):
     reserved_memory: float = Field(
         ge=0, description="bytes of it that a process holds before it makes a tensor, for Python and libraries"
     )
+    node_memory: float | None = Field(
+        None, gt=0, description="main memory of a node in bytes; without it there is no verdict on main memory"
+    )
     memory_bandwidth: float = Field(gt=0, description="memory bandwidth of a device in bytes a second")
     peak: dict[str, float] = Field(description="operations a second of a device's matrix products, by precision")
     achieved: dict[str, float] = Field(description="share of the peak that large matrix products reach, by precision")

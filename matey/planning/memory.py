@@ -32,6 +32,7 @@ class MemoryPlan:
         communication: buckets of the collectives, and with stage 3 gathered weights.
         adam: gradients or gathered weights that are there during the optimizer's step; activations and buckets are gone by
             then.
+        offloaded: weights and optimizer that are in main memory instead.
         process: memory that Python, the libraries and the collectives hold before the first tensor is made.
     """
 
@@ -41,6 +42,7 @@ class MemoryPlan:
     activations: float
     communication: float
     adam: float
+    offloaded: float
     process: float
 
     @property
@@ -74,6 +76,7 @@ def plan_memory(
         activations=_activations(run, workload, engine, topology),
         communication=_communication(num, engine, whole_buckets),
         adam=adam,
+        offloaded=weights * engine.offloads_weights + optimizer * engine.offloads_optimizer,
         process=machine.reserved_memory,
     )
 

@@ -134,8 +134,8 @@ def test_rollouts_and_forecasts_hold_what_is_given_as_far_as_they_go():
     assert still.given.shape[1] == 1
 
 
-def test_what_is_given_is_read_in_boxes_by_every_reader(described, tmp_path):
-    (other := tmp_path / "other").mkdir()  # elsewhere than the description
+def test_what_is_given_is_read_in_boxes_by_every_reader(described, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")  # where the description does not hold
     flow = write_incompressible(other / "flow.h5")
     with h5py.File(flow, "a") as file:
         file["force"][...] = np.random.default_rng(0).normal(size=file["force"].shape)

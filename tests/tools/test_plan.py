@@ -55,6 +55,29 @@ def test_what_does_not_fit_ends_with_1_and_the_nearest_change(tmp_path):
     assert "It does not fit. The nearest that does: " in result.stdout
 
 
+def test_main_memory_of_a_node_is_part_of_the_verdict(tmp_path):
+    result = plan(*PAPER, "--nodes", "92", "--machine", "frontier")
+    (line,) = (line for line in result.stdout.splitlines() if "that a node has" in line)
+    assert result.returncode == 0 and line.endswith("of 476.8 that a node has, for ranks 8")
+    machine = tmp_path / "small.yaml"
+    text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
+    machine.write_text(text.replace("node_memory: 512.0e+9", "node_memory: 0.1e+9"))
+    result = plan(*PAPER, "--nodes", "92", "--machine", machine)
+    assert result.returncode == 1 and "for ranks 8: too much" in result.stdout
+    assert "The main memory of a node does not suffice for its ranks: take fewer data.workers" in result.stdout
+
+
+def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
+    run = load_config(PAPER[1], ["data.workers=3"])
+    workload = load_workload(run, Assumed(), num_samples=1)
+    offload = {"zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}}}
+    planned = estimate(run, offload, load_machine("frontier"), ranks=12, workload=workload)
+    assert planned.memory.optimizer == 0 and planned.memory.offloaded == pytest.approx(planned.num_parameters)
+    of_rank = 3 * planned.preparation_bytes + planned.waiting_bytes + planned.num_parameters
+    assert planned.on_node == pytest.approx(6 * of_rank) and planned.fits
+    assert estimate(run, {}, CPU, ranks=1, workload=workload).node_memory is None
+
+
 def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml):
     own = ["--config", run_yaml(), "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "2"]
     result = plan(*own, "--machine", "cpu")
