@@ -68,7 +68,7 @@ def histories_of(
     """Return histories as windows.
 
     Raises:
-        DataError: what is given and varies in time ends before the ``follow`` frames after them do.
+        DataError: given fields that vary in time end before the ``follow`` frames after them do.
     """
     varying, end = sorted(data.given_in_time.intersection(data.given)), start + num_frames + follow
     for about in (data.trajectories[trajectory] for trajectory in trajectories):

@@ -36,7 +36,7 @@ def read_parts(
         sets: the data sets.
         windows: the windows of the micro-batch.
         num_frames: frames of history, ``T``.
-        share: which boxes of each batch to read.
+        share: function that says which boxes of each batch to read.
         follow: frames after the histories up to which given fields are read, if that is beyond the targets.
 
     Raises:

@@ -111,7 +111,7 @@ class WellFile(TrajectorySet):
         field, number = self._constant[name]
         sides = [cells["zyx".index(axis)] for axis in self._ours]
         part = [side for side, varies in zip(sides, field.varies, strict=True) if varies]
-        index = (trajectory, *part) if field.per_trajectory else (*part,)
+        index: tuple[int | slice, ...] = (trajectory, *part) if field.per_trajectory else (*part,)
         values = read_part(self.trajectories[trajectory].source, field.dataset, index)
         return self._on_our_axes(field, values, 1, [side.stop - side.start for side in sides])[:, number]
 

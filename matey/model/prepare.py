@@ -144,7 +144,7 @@ def prepare(
     ):
         own = plan.bricks[number], plan.blocks_of(number), plan.decoding.local[number], plan.decoding.held[number]
         seen.append(see(batch, normalisation, given[number], frames, *own, config))
-    statistics = [each and each.normalisation for each in given]
+    statistics = [None if each is None else each.normalisation for each in given]
     return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, statistics)
 
 

@@ -95,10 +95,8 @@ def see(
         tiles: tiles that hold own cells.
         config: the configuration of the model.
     """
-    normalised, statistics = (
-        normalisation.apply(batch.history),
-        with_given(normalisation, given and given.normalisation),
-    )
+    normalised = normalisation.apply(batch.history)
+    statistics = with_given(normalisation, None if given is None else given.normalisation)
     if given is not None:
         normalised = given.beside(normalised)
     extended = extend(normalised, frames.covered, frames.periodic)

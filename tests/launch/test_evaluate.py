@@ -126,37 +126,6 @@ def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, t
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 
-def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(folder, tmp_path, evaluate):
-    command = ["--checkpoint", folder / "waves", "--rollout", "12", "--batch", "3", "--threads", "1"]
-    assert evaluate(*command, "--out", tmp_path / "one")[0] == 0
-    shared = ["--share", "2", "--out", tmp_path / "two"]
-    two = start_ranks(2, ROOT / "launch/evaluate.py", *command, *shared)
-    assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr
-    assert "Ranks held parts of the fields: there are no pictures" in two.stdout
-    report, records = (tmp_path / "two" / name for name in ("report.html", "metrics.json"))
-    assert "<h2>Rollouts</h2>" in report.read_text() and "<h2>Adaptive mesh</h2>" not in report.read_text()
-    one, ours = (json.loads(path.read_text()) for path in (tmp_path / "one" / "metrics.json", records))
-    assert len(ours) == len(one) and {row["kind"] for row in ours} == {"lead", "rollout", "rollout by 3"}
-    for found, expected in zip(ours, one, strict=True):
-        assert found.pop("seams") is None
-        assert "seams" in expected and found == {name: approximate(expected[name]) for name in found}
-    # What one rank alone meets ends all with one sentence.
-    data = write_waves(tmp_path, "shallow_water")
-    with h5py.File(data, "r+") as file:
-        file["0002/data"][5, -1, -1] = np.nan
-    wrong = ("--data", data, "--leads", "1", "--rollout", "0", "--out", tmp_path / "wrong", *shared[:2])
-    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command[:2], *wrong)
-    assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
-    odd = start_ranks(2, ROOT / "launch/evaluate.py", *command, "--share", "3", "--out", tmp_path / "odd")
-    assert odd.returncode == 2 and odd.stderr.count("--share 3 has to divide the 2 ranks") == 1, odd.stderr
-
-
-def approximate(value):
-    if isinstance(value, dict):
-        return {name: approximate(each) for name, each in value.items()}
-    return pytest.approx(value, rel=1e-6, abs=1e-7) if isinstance(value, float) else value
-
-
 def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),

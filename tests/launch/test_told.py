@@ -14,7 +14,7 @@ from matey.train.finetune import finetune
 from matey.train.network import with_vocabulary
 from matey.train.run_data import open_data
 from tests.support.programs import TWO_RANKS
-from tests.support.runs import pretrain, succeed
+from tests.support.runs import metrics, pretrain, succeed
 
 xarray = pytest.importorskip("xarray")
 GIVEN = ["wind", "depth"]
@@ -53,6 +53,20 @@ def run_of(site, name, **sections):
     }
     (site / f"{name}.yaml").write_text(yaml.safe_dump({**tree, **sections}))
     return site / f"{name}.yaml"
+
+
+def test_ranks_that_read_parts_train_on_the_given_fields_and_sound_windows_of_one_process(site):
+    with xarray.load_dataset(site / "a.nc") as data:
+        data["h"][::2, 6, 14, 3] = np.nan
+        data["f"][1::2, 8, 1, 2] = np.nan
+        data.to_netcdf(site / "a.nc")
+    skipping = {"data": {"sets": [{"path": str(site)}], "history": 2, "lead_max": 2, "bad_values": "skip"}}
+    one, two = run_of(site, "one", **skipping), run_of(site, "two", **skipping, parallel={"sequence_parallel_size": 2})
+    succeed(pretrain(one))
+    succeed(pretrain(two, launcher=TWO_RANKS))
+    for key in ("loss", "valid_nrmse"):
+        expected, found = (metrics(site / name, key) for name in ("one", "two"))
+        assert found == pytest.approx(expected, rel=1e-4) and len(expected) > (key == "loss"), key
 
 
 def test_a_run_is_told_a_forcing_and_parameters_and_so_is_its_forecast(site):

@@ -1,0 +1,69 @@
+"""Evaluation by ranks that share each forecast: none has the fields whole."""
+
+import json
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tests.support.models import PATCHES, make_model
+from tests.support.paths import ROOT
+from tests.support.programs import start, start_ranks
+from tests.support.small_files import write_waves
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Return a command that evaluates a model on waves in the plane."""
+    write_waves(tmp_path / "data", "shallow_water", num_trajectories=3)
+    write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=2)
+    make_model(PATCHES, torch.float32).save_pretrained(tmp_path / "model")
+    data = sorted((tmp_path / "data").iterdir())
+    how = [
+        "--leads",
+        "1,3",
+        "--rollout",
+        "12",
+        "--rollout-lead",
+        "3",
+        "--batch",
+        "3",
+        "--history",
+        "2",
+        "--threads",
+        "1",
+    ]
+    return [ROOT / "launch/evaluate.py", "--checkpoint", tmp_path / "model", "--data", *data, *how]
+
+
+def approximate(value):
+    if isinstance(value, dict):
+        return {name: approximate(each) for name, each in value.items()}
+    return pytest.approx(value, rel=1e-6, abs=1e-7) if isinstance(value, float) else value
+
+
+def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, tmp_path):
+    alone = start([sys.executable, *command, "--out", tmp_path / "one"])
+    assert alone.returncode == 0, alone.stderr
+    two = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "two")
+    assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr
+    assert "Ranks held parts of the fields: there are no pictures" in two.stdout
+    report = (tmp_path / "two" / "report.html").read_text()
+    assert "<h2>Rollouts</h2>" in report and "<h2>Adaptive mesh</h2>" not in report
+    one, ours = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert len(ours) == len(one) and {row["kind"] for row in ours} == {"lead", "rollout", "rollout by 3"}
+    for found, expected in zip(ours, one, strict=True):
+        assert found.pop("seams") is None
+        expected["physics"] = {name: value for name, value in expected["physics"].items() if "diverg" not in name}
+        assert "seams" in expected and found == {name: approximate(expected[name]) for name in found}
+
+
+def test_what_one_of_the_ranks_that_share_a_forecast_meets_ends_all_with_one_sentence(command, tmp_path):
+    with h5py.File(next((tmp_path / "data").glob("*rdb*")), "r+") as file:
+        file["0002/data"][5, -1, -1] = np.nan
+    bad = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "bad")
+    assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
+    odd = start_ranks(2, *command, "--share", "3", "--out", tmp_path / "odd")
+    assert odd.returncode == 2 and odd.stderr.count("--share 3 has to divide the 2 ranks") == 1, odd.stderr
