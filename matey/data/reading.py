@@ -180,8 +180,12 @@ def _batch_of(
     """Return a batch without a target, with what is given up to all targets and ``follow`` frames after the histories."""
     source = sets[windows[0].set_index]
     abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
-    follow = max(follow, *(window.lead for window in windows))
-    read = (given_in(sets[window.set_index], window, num_frames + follow, [abouts[0].cells]) for window in windows)
+    total = num_frames + max(follow, *(window.lead for window in windows))
+    ends = (num_frames + max(follow, window.lead) for window in windows)
+    read = (
+        given_in(sets[window.set_index], window, end, total, [abouts[0].cells])
+        for window, end in zip(windows, ends, strict=True)
+    )
     given = [values for (values,) in read] if source.given else []
     return FieldBatch(
         system=source.system,
@@ -209,14 +213,16 @@ def _number(about: Trajectory, name: str) -> float:
     return value if abs(value) <= np.finfo(np.float32).max else np.nan
 
 
-def given_in(source: TrajectorySet, window: Window, num_frames: int, boxes: Sequence[Cells]) -> list[np.ndarray]:
-    """Read the given fields of so many frames in some boxes.
+def given_in(
+    source: TrajectorySet, window: Window, num_frames: int, total: int, boxes: Sequence[Cells]
+) -> list[np.ndarray]:
+    """Read the given fields of so many frames in some boxes; up to ``total`` frames the last one comes again.
 
-    Beyond the end of the trajectory, where nothing uses it, the last frame comes again.
+    Nothing uses it then, as beyond the end of the trajectory. A bad value there is no reason to skip the window.
     """
     stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
     read = read_boxes(source, window.trajectory, window.start, stop, boxes, given=True)
-    missing = num_frames - len(read[0])
+    missing = total - len(read[0])
     return [f if len(f) == 1 or not missing else np.concatenate([f, *[f[-1:]] * missing]) for f in read]
 
 

@@ -112,13 +112,15 @@ def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: 
     source, num_frames = sets[windows[0].set_index], part.samples.window[0]
     if not source.given:
         return part
-    num_frames += max(follow, *(window.lead for window in windows))
+    total = num_frames + max(follow, *(window.lead for window in windows))
     given: list[Tensor] = []
     for sample, cells in _by_sample([(piece.sample, piece.cells) for piece in part.pieces]):
-        given += map(torch.from_numpy, given_in(sets[windows[sample].set_index], windows[sample], num_frames, cells))
+        window = windows[sample]
+        end = num_frames + max(follow, window.lead)
+        given += map(torch.from_numpy, given_in(sets[window.set_index], window, end, total, cells))
     pieces = (replace(piece, given=values) for piece, values in zip(part.pieces, given, strict=True))
     varies = not source.given_in_time.isdisjoint(source.given)
-    return replace(part, pieces=tuple(pieces), num_given=num_frames if varies else 1)
+    return replace(part, pieces=tuple(pieces), num_given=total if varies else 1)
 
 
 def _by_sample(boxes: Sequence[Box]) -> Iterator[tuple[int, list[Cells]]]:
