@@ -60,7 +60,7 @@ def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, 
         assert "seams" in expected and found == {name: approximate(expected[name]) for name in found}
 
 
-def test_what_one_of_the_ranks_that_share_a_forecast_meets_ends_all_with_one_sentence(command, tmp_path):
+def test_what_one_of_the_ranks_that_share_a_forecast_meets_ends_all(command, tmp_path):
     with h5py.File(next((tmp_path / "data").glob("*rdb*")), "r+") as file:
         file["0002/data"][5, -1, -1] = np.nan
     bad = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "bad")

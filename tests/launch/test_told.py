@@ -55,7 +55,7 @@ def run_of(site, name, **sections):
     return site / f"{name}.yaml"
 
 
-def test_ranks_that_read_parts_train_on_the_given_fields_and_sound_windows_of_one_process(site):
+def test_ranks_that_read_parts_train_as_one_process_given_fields_and_bad_values(site):
     with xarray.load_dataset(site / "a.nc") as data:
         data["h"][::2, 6, 14, 3] = np.nan
         data["f"][1::2, 8, 1, 2] = np.nan
