@@ -23,7 +23,7 @@ from matey.evaluate.physics import TRUTH
 from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
 from matey.evaluate.rollout_parts import added_up, rollout_parts
 from matey.fields import FieldBatch
-from matey.metrics import METRICS, CellSums
+from matey.metrics import CELLS, METRICS, CellSums
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, predicted
 from matey.model.sequence_group import SequenceGroup
@@ -31,6 +31,8 @@ from matey.model.shared_fields import prepare_parts, share_of
 from matey.physics import MEASURES, Measure
 from matey.samples import BatchPart
 
+AT_ONCE = 2**18  # cells that are compared at once
+NOTHING = torch.zeros((), dtype=torch.float64)
 LEFT_OUT = (
     "Ranks held parts of the fields: there are no pictures, spectra, seams, divergences nor anything beyond the truth, and no "
     "numbers of metrics that a package measures on whole fields."
@@ -81,6 +83,14 @@ def _parts(
         del part
 
 
+def _slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield frames ``(f, z, y, x)`` of a box as ``(g, f, z, y, x)`` in float64, a few layers at a time."""
+    axis = 1 if frames[0].shape[1] > 1 else 2
+    layers = max(AT_ONCE // frames[0].narrow(axis, 0, 1)[0].numel(), 1)
+    for of_all in zip(*(frame.split(layers, dim=axis) for frame in frames), strict=True):
+        yield torch.stack(of_all).double()
+
+
 def _abouts(data: HeldOut, windows: Sequence[Window]) -> list[Trajectory]:
     return [data.sets[window.set_index].trajectories[window.trajectory] for window in windows]
 
@@ -93,8 +103,8 @@ class ScoredPart:
     """
 
     def __init__(self, part: BatchPart, abouts: Sequence[Trajectory], group: SequenceGroup) -> None:
-        pieces = (replace(piece, history=piece.history[-2:].clone(), target=None) for piece in part.pieces)
-        self.part = replace(part, pieces=tuple(pieces), has_target=False)
+        pieces = (replace(piece, history=piece.history[-2:].clone(), target=None, given=None) for piece in part.pieces)
+        self.part = replace(part, pieces=tuple(pieces), has_target=False, num_given=0)
         self._abouts, self._group = abouts, group
 
     def add(self, sums: ErrorSums, kind: Kind, lead: int, frames: Frames, truth: Frames) -> None:
@@ -122,19 +132,23 @@ class ScoredPart:
     def _cell_sums(self, guesses: Sequence[Frames], truth: Frames) -> CellSums:
         """Return the sums ``(g, b, f)`` of some guesses of the same frame, from own boxes within the domain."""
         about, num_fields = self.part.samples, len(self.part.samples.fields)
-        num_cells = math.prod(about.window[1:])
-        shape, cells = (len(guesses) + 1, num_fields), (2, 3, 4)
-        # (g + 1, f, z, y, x), the truth last
-        of_pieces = [torch.stack(of_piece) for of_piece in zip(*guesses, truth, strict=True)]
-        means = self._added_up([of.sum(dim=cells, dtype=torch.float64) for of in of_pieces], *shape) / num_cells
-        sums = []
-        for piece, of_piece in zip(self.part.pieces, of_pieces, strict=True):
-            values = of_piece.double()  # of a box at a time
-            off = values - means[piece.sample, ..., None, None, None]
+        num_cells, num_sums = math.prod(about.window[1:]), 3 * len(guesses) + 2
+        of_pieces = list(zip(*guesses, truth, strict=True))
+        totals = [sum((slab.sum(dim=CELLS) for slab in _slabs(of_piece)), NOTHING) for of_piece in of_pieces]
+        means = self._added_up(totals, len(guesses) + 1, num_fields) / num_cells
+
+        def sums_of(values: Tensor, mean: Tensor) -> Tensor:
+            """Return sums ``(s, f)`` of values ``(g + 1, f, z, y, x)``, the truth last."""
+            off = values - mean[..., None, None, None]
             products = (values[:-1] - values[-1]).square(), off[:-1].square(), off[:-1] * off[-1]
-            of_truth = torch.stack([values[-1].square(), off[-1].square()]).sum(dim=cells)
-            sums.append(torch.cat([*(each.sum(dim=cells) for each in products), of_truth]))
-        found = self._added_up(sums, 3 * len(guesses) + 2, num_fields).transpose(0, 1)  # (s, b, f)
+            of_truth = torch.stack([values[-1].square(), off[-1].square()]).sum(dim=CELLS)
+            return torch.cat([*(each.sum(dim=CELLS) for each in products), of_truth])
+
+        sums = [
+            sum((sums_of(slab, means[piece.sample]) for slab in _slabs(of_piece)), NOTHING)
+            for piece, of_piece in zip(self.part.pieces, of_pieces, strict=True)
+        ]
+        found = self._added_up(sums, num_sums, num_fields).transpose(0, 1)  # (s, b, f)
         error, deviation, product = found[:-2].unflatten(0, (3, len(guesses)))
         return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
 
@@ -148,15 +162,22 @@ class ScoredPart:
                 like = measure.sums(torch.zeros(1, len(about.fields), 1, 1, 1), batches[0])
                 if like is not None:
                     measures[name] = measure, like.shape[1]
+        if not measures:
+            return {}
         widths = [width for _, width in measures.values()]
-        own = []
-        for piece, *of_piece in zip(self.part.pieces, frames, truth, last, strict=True):
-            batch = batches[piece.sample]
-            each = [[measure.sums(frame[None], batch) for measure, _ in measures.values()] for frame in of_piece]
-            rows = [
-                torch.cat([torch.zeros(0), *(s[0].double() for s in of_frame if s is not None)]) for of_frame in each
-            ]
-            own.append(torch.stack(rows))
+
+        def sums_of(slab: Tensor, batch: FieldBatch) -> Tensor:
+            """Return sums ``(g, k)`` of all measures over the cells of frames ``(g, f, z, y, x)``."""
+            rows = []
+            for frame in slab:
+                each = [measure.sums(frame[None], batch) for measure, _ in measures.values()]
+                rows.append(torch.cat([of_measure for of_measure in each if of_measure is not None], dim=1).double())
+            return torch.cat(rows)
+
+        own = [
+            sum((sums_of(slab, batches[piece.sample]) for slab in _slabs(of_piece)), NOTHING)
+            for piece, *of_piece in zip(self.part.pieces, frames, truth, last, strict=True)
+        ]
         found = self._added_up(own, 3, sum(widths)).split(widths, dim=2)  # each (b, 3, k)
         numbers = {}
         for (name, (measure, _)), of_measure in zip(measures.items(), found, strict=True):
