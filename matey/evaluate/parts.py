@@ -78,9 +78,8 @@ def _parts(
     share = share_of(model.config, model.sequence_group.ranks)
     assert share is not None, "a model whose ranks hold whole fields"
     for together in alike(data.sets, windows):
-        (part,) = read_parts(data.sets, together, data.num_frames, share, follow)
-        yield together, part
-        del part
+        # No name is left here: who takes the part decides how long it lies in memory.
+        yield together, read_parts(data.sets, together, data.num_frames, share, follow)[0]
 
 
 def _slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
