@@ -28,7 +28,7 @@ from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, predicted
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts, share_of
-from matey.physics import MEASURES, Measure
+from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
 
 AT_ONCE = 2**18  # cells that are compared at once
@@ -156,7 +156,7 @@ class ScoredPart:
         about = self.part.samples
         batches = [self._batch(sample) for sample in range(about.number)]
         measures: dict[str, tuple[Measure, int]] = {}
-        for name, measure in MEASURES.items():
+        for name, measure in measures_of(batches[0]):
             if measure.is_of_cells:
                 like = measure.sums(torch.zeros(1, len(about.fields), 1, 1, 1), batches[0])
                 if like is not None:
@@ -196,5 +196,6 @@ class ScoredPart:
             spacing=self._abouts[sample].spacing,
             periodic=about.periodic,
             parameters={name: of_samples[[sample]] for name, of_samples in about.parameters.items()},
+            conserved=self._abouts[sample].conserved,
         )
         return batch.with_tensors(history=empty.expand(-1, -1, -1, *about.window[1:]))

@@ -27,7 +27,8 @@ def batch_of(system, fields, grid, periodic, frames):
     torch.manual_seed(7)
     history = torch.rand(2, frames, len(fields), *grid) + 0.5
     target = history[:, -1] + 0.1 * torch.randn(2, len(fields), *grid)
-    return FieldBatch(system, fields, history, torch.tensor([3.0, 3.0]), target, periodic=periodic)
+    lead_time = torch.tensor([3.0, 3.0])
+    return FieldBatch(system, fields, history, lead_time, target, periodic=periodic, conserved=fields[:1])
 
 
 @pytest.mark.parametrize(("size", "at_once"), [(2, 2**18), (3, 30)])
@@ -45,7 +46,7 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, size, at_once, mon
         share = BrickShare((1, 1 if batch.grid[0] == 1 else 4, 4, 4), rank, size)
         (part,) = parts_of([batch], share)
         frames = [piece_of(replace(batch, target=prediction), each.sample, each.cells).target for each in part.pieces]
-        abouts = [SimpleNamespace(label=name, spacing=batch.spacing) for name in names]
+        abouts = [SimpleNamespace(label=name, spacing=batch.spacing, conserved=batch.conserved) for name in names]
         sums, group = ErrorSums(), SimpleNamespace(exchange=exchange, size=size)
         scored = ScoredPart(part, abouts, group)
         scored.add(sums, "rollout", 3, frames, [piece.target for piece in part.pieces])
@@ -57,9 +58,9 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, size, at_once, mon
         for ours, one in zip(records, expected, strict=True):
             assert math.isnan(ours.errors["largest"]) and math.isnan(ours.seams)
             in_parts = {name: value for name, value in one.physics.items() if "divergence" not in name}
-            assert ours.physics == pytest.approx(in_parts, rel=1e-6) and ("truth_mass" in in_parts) == (
-                "compressible" in one.system and one.field == "all"
-            )
+            assert ours.physics == pytest.approx(in_parts, rel=1e-6)
+            expects = one.field == "all", one.field == "all" and "compressible" in one.system
+            assert (f"truth_total_{batch.fields[0]}" in in_parts, "truth_mass" in in_parts) == expects
             for name in ("nrmse", "vrmse", "correlation"):
                 found = ours.errors[name], ours.persistence[name]
                 assert found == pytest.approx((one.errors[name], one.persistence[name]), rel=1e-6), name
