@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matey.checkpoints.newest import ShardError, first_file, step_folder
 from matey.checkpoints.run_files import CONFIG
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import Source
 
 MAX_RANKS = 2**20  # more than any machine has
@@ -51,5 +51,12 @@ def open_checkpoint(folder: Path) -> Source:
         raise ShardError(
             f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which cannot be; "
             "copy it again, or take an older checkpoint."
+        )
+    with laid_out(path):
+        is_mixed = common.get("ds_config", {}).get("zero_optimization", {}).get("round_robin_gradients", False)
+    if is_mixed and common["zero_stage"] in (1, 2) and common["dp_world_size"] > 1:
+        raise ShardError(
+            f"{folder} was saved with zero_optimization.round_robin_gradients, with which DeepSpeed mixes up the names of "
+            "weights; train again without it."
         )
     return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)

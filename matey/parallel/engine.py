@@ -205,7 +205,8 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     """Return the ZeRO section of a DeepSpeed configuration with its defaults filled in.
 
     Raises:
-        ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do.
+        ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do, or for an order of
+            weights of which DeepSpeed keeps no record.
     """
     schema = deepspeed().runtime.zero.config.DeepSpeedZeroConfig
     zero = _parse(schema, config.get("zero_optimization", {}), "zero_optimization")
@@ -216,6 +217,11 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         )
     if config.get("fp16", {}).get("enabled"):
         raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")
+    if zero.stage in (1, 2) and zero.round_robin_gradients:
+        raise ConfigError(
+            "zero_optimization.round_robin_gradients is not supported: with it DeepSpeed 0.19 keeps weights in another order "
+            "than their names, so that each would be saved under the name of another; remove it from the DeepSpeed JSON."
+        )
     return zero
 
 

@@ -63,6 +63,8 @@ def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_inpu
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
         ({"bf16": {"enabled": True}}, "bf16 with ZeRO stage 0"),
         ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16 is not supported"),
+        ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
+        ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
     ],
 )
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):
