@@ -117,33 +117,38 @@ def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, A
     """Return the optimizer's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
     Those that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not on
-    norms, biases, rows of fields and the local operator's kernels.
+    norms, biases, rows of fields and the local operator's kernels. Which parameters are together follows from `train.groups`
+    and depth alone: a run that goes on may change rates and decays of the others, and then has the groups of its checkpoint.
     """
-    groups: dict[tuple[float, float, bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[object, ...], dict[str, Any]] = {}
     by_muon = matrices_of_blocks(model) if train.optimizer == "muon" else {}
+    num_blocks = len(model.blocks)
     for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                is_matrix = isinstance(module, nn.Linear) and name == "weight"
-                is_muons = f"{path}.{name}" in by_muon
-                factor, decay = _rates(f"{path}.{name}", len(model.blocks), train)
-                if is_muons:
-                    factor *= train.muon.learning_rate / train.learning_rate
-                kind = "muon" if is_muons else "decayed" if is_matrix else "plain"
-                key = (factor, decay if is_matrix else 0.0, is_matrix, is_muons)
-                empty = {"params": [], "weight_decay": key[1], "factor": factor, "name": f"{kind} x{factor:g}"}
-                if is_muons:
-                    empty["momentum"] = train.muon.momentum
-                groups.setdefault(key, empty)["params"].append(parameter)
-    return [groups[key] for key in sorted(groups, key=lambda key: not key[2])]  # matrices first
+        for last, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            name = f"{path}.{last}"
+            is_matrix = isinstance(module, nn.Linear) and last == "weight"
+            kind = "muon" if name in by_muon else "decayed" if is_matrix else "plain"
+            own = train.groups.get(part_of(name), GroupSection())
+            below = num_blocks + 1 - depth_of(name, num_blocks) if train.layer_decay < 1 else 0
+            key = (kind, own.learning_rate, own.weight_decay if is_matrix else None, below)
+            if key not in groups:
+                groups[key] = _empty_group(kind, own, below, train)
+            groups[key]["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0] == "plain")]  # matrices first
 
 
-def _rates(name: str, num_blocks: int, train: TrainSection) -> tuple[float, float]:
-    """Return the factor on the learning rate of a parameter, and the weight decay of its part."""
-    group = train.groups.get(part_of(name), GroupSection())
-    rate = train.learning_rate if group.learning_rate is None else group.learning_rate
-    factor = rate / train.learning_rate * train.layer_decay ** (num_blocks + 1 - depth_of(name, num_blocks))
-    return factor, train.weight_decay if group.weight_decay is None else group.weight_decay
+def _empty_group(kind: str, own: GroupSection, below: int, train: TrainSection) -> dict[str, Any]:
+    """Return an optimizer's group without parameters; what its part leaves open, the run says."""
+    rate = train.learning_rate if own.learning_rate is None else own.learning_rate
+    decay = train.weight_decay if own.weight_decay is None else own.weight_decay
+    factor = rate / train.learning_rate * train.layer_decay**below
+    if kind == "muon":
+        factor *= train.muon.learning_rate / train.learning_rate
+    group = {"params": [], "weight_decay": 0.0 if kind == "plain" else decay, "factor": factor}
+    group["name"] = f"{kind} x{factor:g}"
+    return group | ({"momentum": train.muon.momentum} if kind == "muon" else {})
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
@@ -217,6 +222,11 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         )
     if config.get("fp16", {}).get("enabled"):
         raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")
+    if zero.elastic_checkpoint:
+        raise ConfigError(
+            "zero_optimization.elastic_checkpoint is not supported: neither --resume nor conversion reads what it saves; "
+            "remove it from the DeepSpeed JSON, and convert checkpoints for other numbers of ranks."
+        )
     if zero.stage in (1, 2) and zero.round_robin_gradients:
         raise ConfigError(
             "zero_optimization.round_robin_gradients is not supported: with it DeepSpeed 0.19 keeps weights in another order "

@@ -32,7 +32,8 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     """Load the checkpoint in a folder ``step_*`` and return the state saved with it. All ranks must call.
 
     Raises:
-        RunError: it is corrupt, or was saved by other ranks or another ZeRO stage and is not universal.
+        RunError: it is corrupt, or was saved by other ranks or another ZeRO stage and is not universal, or with other groups
+            of parameters.
     """
     older = f"an older one can be named in {folder.parent / LATEST}."
     try:
@@ -49,7 +50,9 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         average.load(folder)
     except ShardError as error:
         raise RunError(f"{error} Or {older}") from None
-    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
+    except RunError:
+        raise
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
         let_lost_contact_through(error)
         raise RunError(f"The checkpoint {folder} cannot be loaded ({one_line(error)}); {older}") from error
     return state

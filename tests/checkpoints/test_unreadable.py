@@ -70,7 +70,10 @@ def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words
 
 
 def test_a_checkpoint_in_which_deepspeed_mixed_up_names_is_refused(tmp_path):
-    mixed = COMMON | {"dp_world_size": 2, "ds_config": {"zero_optimization": {"stage": 1, "round_robin_gradients": True}}}
+    mixed = COMMON | {
+        "dp_world_size": 2,
+        "ds_config": {"zero_optimization": {"stage": 1, "round_robin_gradients": True}},
+    }
     torch.save(mixed, tmp_path / MODEL_STATES)
     with pytest.raises(ShardError, match="mixes up the names of weights; train again"):
         open_checkpoint(tmp_path)

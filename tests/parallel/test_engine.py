@@ -53,6 +53,19 @@ def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_inpu
     assert found["local.schemes.0.field_stencils"] == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_decay):
+    model = make_model()
+    parts = {"blocks": {"learning_rate": 2e-3, "weight_decay": 0.2}, "lead_time": {"weight_decay": 0.1}}
+    kept = {"steps": 1, "optimizer": optimizer, "layer_decay": layer_decay, "groups": parts}
+    seen = []
+    for rate, decay in ((1e-3, 0.3), (2e-3, 0.1), (4e-3, 0.2), (2e-3, 0.0)):
+        train = TrainSection(learning_rate=rate, weight_decay=decay, **kept)
+        seen.append([[id(parameter) for parameter in group["params"]] for group in parameter_groups(model, train)])
+    assert seen[1:] == seen[:1] * 3
+
+
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
@@ -64,6 +77,7 @@ def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_inpu
         ({"bf16": {"enabled": True}}, "bf16 with ZeRO stage 0"),
         ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16 is not supported"),
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
+        ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
         ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
     ],
 )

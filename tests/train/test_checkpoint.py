@@ -8,10 +8,11 @@ import sys
 
 import pytest
 import torch
+import yaml
 
 from tests.support.paths import ROOT
 from tests.support.programs import TWO_RANKS
-from tests.support.runs import pretrain, succeed
+from tests.support.runs import fail, pretrain, succeed
 
 
 @pytest.mark.slow
@@ -61,3 +62,18 @@ def test_a_run_that_goes_on_decays_and_validates_as_its_settings_now_say(run_yam
     groups = saved["base_optimizer_state"]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.9, 0.0}
     assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups)
+
+
+def test_a_rate_may_come_to_a_parts_own_and_other_groups_than_saved_are_named(run_yaml, tmp_path):
+    own = {"groups": {"blocks": {"learning_rate": 2e-3, "weight_decay": 0.2}}, "weight_decay": 0.1}
+    flags = {"deepspeed_config": "ds_configs/zero0.json"}
+    succeed(pretrain(run_yaml(train=own), **flags))
+    alike = own | {"learning_rate": 2e-3, "weight_decay": 0.2}
+    succeed(pretrain(run_yaml(train=alike | {"steps": 6}), "--resume", **flags))
+    config = tmp_path / "run" / "config.yaml"
+    other = {"blocks": {"learning_rate": 2e-3}, "decoder": {"learning_rate": 1e-3}}
+    tree = yaml.safe_load(config.read_text())
+    tree["train"]["groups"] = other
+    config.write_text(yaml.safe_dump(tree))
+    result = pretrain(run_yaml(train=own | {"steps": 8, "groups": other}), "--resume", **flags)
+    fail(result, "step_000006 cannot be loaded (loaded state dict has a different number of parameter groups)")
