@@ -6,7 +6,6 @@ import pickle
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -81,7 +80,11 @@ def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[
     # What follows each other is often of one file, which one rank then opens.
     first, stop = (-(-each * len(items) // world_size()) for each in (rank(), rank() + 1))
     of_ranks = _from_all_packed([_outcome(work, item) for item in items[first:stop]])
-    return _without_mistakes([outcome for of_rank in of_ranks for outcome in of_rank])
+    outcomes = [outcome for of_rank in of_ranks for outcome in of_rank]
+    for outcome in outcomes:
+        if isinstance(outcome, Mistake):
+            raise outcome
+    return outcomes
 
 
 @contextmanager
@@ -111,21 +114,12 @@ def dealt(items: Sequence[Item], together: int = 1) -> Sequence[Item]:
 def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /, together: int = 1) -> list[Value]:
     """Do as `shared_out` does, each rank for its part of `dealt`.
 
-    Ranks that work together, and find the same, wait for each other: what one of them meets is raised there at once.
+    Raises:
+        Mistake: at once on the rank that meets it, which ends by it, and the others with it: theirs may take hours.
     """
-    if world_size() == 1:
-        return [work(item) for item in items]
-    outcome = work if together > 1 else partial(_outcome, work)
-    groups = _from_all_packed([outcome(item) for item in dealt(items, together)])[::together]
-    return _without_mistakes([groups[number % len(groups)][number // len(groups)] for number in range(len(items))])
-
-
-def _without_mistakes(outcomes: list[Any]) -> list[Any]:
-    """Return the values that work came to; raise the first mistake among them."""
-    for outcome in outcomes:
-        if isinstance(outcome, Mistake):
-            raise outcome
-    return outcomes
+    own = [work(item) for item in dealt(items, together)]
+    groups = _from_all_packed(own)[::together] if world_size() > 1 else [own]
+    return [groups[number % len(groups)][number // len(groups)] for number in range(len(items))]
 
 
 def done_by_rank_zero(work: Callable[[], Value]) -> Value:

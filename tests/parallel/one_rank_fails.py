@@ -7,13 +7,23 @@ import time
 
 import torch
 
+from matey.commands.on_ranks import run_on_ranks
 from matey.ending import end_with_error
-from matey.parallel.collectives import sum_over_ranks
+from matey.mistakes import Mistake
+from matey.parallel.collectives import dealt_out, sum_over_ranks
 from matey.parallel.environment import find_environment, start_processes
 from matey.parallel.failure import during
 
 
+def forecast(seconds: float) -> None:
+    if not seconds:
+        raise Mistake("what rank 1 alone met")
+    time.sleep(seconds)
+
+
 def main(way: str, timeout: float) -> None:
+    if way == "meets_a_mistake":
+        run_on_ranks(lambda _: dealt_out(forecast, [timeout, 0, timeout]).clear(), threads=1)
     environment = find_environment()
     start_processes(environment, timeout)
     for step in range(100):

@@ -52,8 +52,9 @@ def end_of(tmp_path, num_ranks, way):
         return codes, said.read().decode()
 
 
-def test_a_rank_that_waits_for_one_that_failed_ends_with_its_code(tmp_path):
-    codes, text = end_of(tmp_path, 2, "is_refused")
+@pytest.mark.parametrize("way", ["is_refused", "meets_a_mistake"])
+def test_a_rank_that_waits_or_forecasts_ends_with_the_code_of_one_that_failed(tmp_path, way):
+    codes, text = end_of(tmp_path, 2, way)
     assert codes == [2, 2] and text.count("error: what rank 1 alone met") == 1 and "Traceback" not in text, text
 
 
