@@ -52,7 +52,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     }
     muon = None
     if matrices:
-        _check_offload(zero)
+        _check_muon(zero, config)
         muon = partial(Muon, betas=train.betas, precision=torch.bfloat16 if is_bf16(config) else torch.float32)
         config["zero_force_ds_cpu_optimizer"] = False
         supported = deepspeed().runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS
@@ -75,14 +75,21 @@ def _adam(train: TrainSection, is_compiled: bool) -> dict[str, Any]:
     return adam if is_compiled else {**adam, "fused": True}
 
 
-def _check_offload(zero: DeepSpeedZeroConfig) -> None:
-    """Raise ConfigError if the optimizer's state would lie where Muon's steps do not reach it."""
+def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
+    """Raise ConfigError if the optimizer's state would lie where Muon's steps do not reach it, or not be in float32."""
     offload = zero.offload_optimizer
-    if offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload):
+    if zero.zenflow is not None or (
+        offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload)
+    ):
         raise ConfigError(
-            "zero_optimization.offload_optimizer sends the optimizer's state to a disk, or a part of it to DeepSpeed's own "
-            "Adam (ratio, super_offload), and train.optimizer muon can step it on the device or in main memory; set device to "
-            "'cpu' without these, or train.optimizer to adamw."
+            "zero_optimization sends the optimizer's state to a disk, or a part of it to an Adam of DeepSpeed's own (ratio, "
+            "super_offload, zenflow), and train.optimizer muon can step it on the device or in main memory; set "
+            "offload_optimizer.device to 'cpu' without these, or train.optimizer to adamw."
+        )
+    if config.get("bf16", {}).get("bf16_master_weights_and_grads"):
+        raise ConfigError(
+            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, and train.optimizer muon needs them in float32; "
+            "remove it from the DeepSpeed JSON, or set train.optimizer to adamw."
         )
 
 
@@ -219,6 +226,11 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         raise ConfigError(
             "bf16 with ZeRO stage 0 takes an optimizer wrapper whose results drift from those of the other stages; "
             "use zero_optimization.stage 1, which costs nothing on one rank."
+        )
+    if config.get("torch_autocast", {}).get("enabled"):
+        raise ConfigError(
+            "torch_autocast is not supported: the network itself chooses what it computes in float32; use bf16, or float32 "
+            "without either."
         )
     if config.get("fp16", {}).get("enabled"):
         raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")

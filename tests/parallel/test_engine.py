@@ -76,6 +76,7 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
         ({"bf16": {"enabled": True}}, "bf16 with ZeRO stage 0"),
         ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16 is not supported"),
+        ({"torch_autocast": {"enabled": True}, "zero_optimization": {"stage": 1}}, "torch_autocast is not supported"),
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
         ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),

@@ -72,10 +72,26 @@ def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw(mode
     assert settings[0] == settings[1]
 
 
-@pytest.mark.parametrize("offload", [{"device": "nvme", "nvme_path": "/tmp"}, {"device": "cpu", "ratio": 0.5}])
-def test_a_state_out_of_reach_is_refused_in_a_sentence(offload):
-    tree = {"zero_optimization": {"stage": 3, "offload_optimizer": offload}}
-    with pytest.raises(
-        ConfigError, match="train.optimizer muon can step it on the device or in main memory; set device"
-    ):
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"offload_optimizer": {"device": "nvme", "nvme_path": "/tmp"}},
+        {"offload_optimizer": {"device": "cpu", "ratio": 0.5}},
+        {"offload_optimizer": {"device": "cpu"}, "zenflow": {"topk_ratio": 0.1}},
+    ],
+)
+def test_a_state_out_of_reach_is_refused_in_a_sentence(more):
+    tree = {"zero_optimization": {"stage": 3, **more}}
+    words = "muon can step it on the device or in main memory; set offload_optimizer.device to 'cpu' without these"
+    with pytest.raises(ConfigError, match=words):
+        build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)
+
+
+@pytest.mark.parametrize("more", [{}, {"bf16_optimizer_states": True}])
+def test_weights_in_bfloat16_alone_are_refused_in_a_sentence(more):
+    tree = {
+        "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
+        "bf16": {"enabled": True, "bf16_master_weights_and_grads": True, **more},
+    }
+    with pytest.raises(ConfigError, match="bf16_master_weights_and_grads keeps weights in bfloat16, and"):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)
