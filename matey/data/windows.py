@@ -43,14 +43,13 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     """
     starts = trajectory.num_frames - num_frames - follow + 1
     if starts < 1:
-        of_one = " Files of one snapshot each are described as such by concat: time (docs/data.md)."
-        remedy = (
-            "give its part more of data.split" if Span.of(trajectory.name).is_block else "leave this trajectory out"
-        )
+        is_block = Span.of(trajectory.name).is_block
+        remedy = "give its part more of data.split." if is_block else "leave this trajectory out."
+        if trajectory.num_frames == 1 and not is_block:
+            remedy += " Files of one snapshot each are described as such by concat: time (docs/data.md)."
         raise DataError(
             f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
-            f"to predict, got {trajectory.num_frames}; ask for fewer or {remedy}."
-            f"{of_one if trajectory.num_frames == 1 else ''}"
+            f"to predict, got {trajectory.num_frames}; ask for fewer or {remedy}"
         )
     return starts
 

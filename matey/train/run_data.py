@@ -17,8 +17,8 @@ from matey.data.mixture import Mixture
 from matey.data.reading import sound_windows
 from matey.data.split_record import SplitRecord
 from matey.data.splits import Split
-from matey.data.trajectories import TrajectorySet
-from matey.data.windows import Window, spread_windows
+from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.windows import Window, num_starts, spread_windows
 from matey.parallel.agreement import code_fingerprint
 from matey.parallel.collectives import done_by_rank_zero, rank, shared_out
 from matey.train.loss import LossScale
@@ -38,7 +38,7 @@ class RunData:
         mixture: the stream of samples: of those sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
         index: descriptions of the files, kept in the run's folder.
-        notes: sentences about the source of the splits, if there is anything to say.
+        notes: sentences about the splits, if there is anything to say.
     """
 
     sets: tuple[TrajectorySet, ...]
@@ -81,7 +81,10 @@ def open_data(run: RunConfig) -> RunData:
     )
     if others:
         done_by_rank_zero(lambda: _check_others(run, sets, others))
+    if len({each.split_by for each in run.data.sets}) > 1:
+        done_by_rank_zero(lambda: _check_cuts(run, sets))
     splits, record, notes = split_run(run, sets)
+    notes = (*notes, *_short_tests(run, sets, splits))
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
     mixture = Mixture(
         [data for data, _, _ in views],
@@ -154,6 +157,30 @@ def _check_others(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequenc
                 f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
                 "set is validated on its own valid part."
             )
+
+
+def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
+    """Raise ConfigError if a file is cut in time in one data set, and not in another, which may train on what is held out."""
+    kinds = [each.split_by for each in run.data.sets]
+    known = {
+        _identity(source) for data, kind in zip(sets, kinds, strict=True) if kind == "time" for source in data.sources
+    }
+    for data, kind in zip(sets, kinds, strict=True):
+        if kind != "time" and (both := [source for source in data.sources if _identity(source) in known]):
+            raise ConfigError(
+                f"data.sets: {min(both)} is in a set that split_by: time cuts and in one that stays whole, which would train "
+                "on frames that are held out; leave it out of one of them, or cut both."
+            )
+
+
+def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> Iterator[str]:
+    """Yield a sentence for each data set with something to test on that is too short for any forecast."""
+    for data, split in zip(sets, splits, strict=True):
+        try:
+            for number in split.test:
+                num_starts(data.trajectories[number], run.data.history, 1)
+        except DataError as error:
+            yield f"What is held out cannot be evaluated: {error}"
 
 
 def _bytes_of(path: Path) -> bytes:
