@@ -6,8 +6,11 @@ is more of without another simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -91,8 +94,10 @@ class CoarsenedTrajectories(TrajectorySet):
         return z, y, x
 
     def _means(self, values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-        """Return the means of blocks along the last three axes."""
-        z, y, x = (self._block(size) for size in grid)
-        *others, num_z, num_y, num_x = values.shape
-        blocks = np.asarray(values, np.float32).reshape(*others, num_z // z, z, num_y // y, y, num_x // x, x)
-        return blocks.mean(axis=(-5, -3, -1))
+        """Return the means of blocks along the last three axes, to the same bits whichever box they lie in."""
+        means, blocks = np.asarray(values, np.float32), [self._block(size) for size in grid]
+        for after, block in zip((2, 1, 0), blocks, strict=True):
+            # One by one, since in which order `numpy.mean` adds depends on the shape.
+            rest: list[Any] = [slice(None)] * after
+            means = reduce(np.add, (means[(..., slice(first, None, block), *rest)] for first in range(block)))
+        return means / math.prod(blocks)

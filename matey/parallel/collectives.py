@@ -115,7 +115,7 @@ def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /, together:
     """Do as `shared_out` does, each rank for its part of `dealt`.
 
     Raises:
-        Mistake: at once on the rank that meets it, which ends by it, and the others with it: theirs may take hours.
+        Mistake: the first that this rank meets, at once: it ends by it, and the others with it, whose part may take hours.
     """
     own = [work(item) for item in dealt(items, together)]
     groups = _from_all_packed(own)[::together] if world_size() > 1 else [own]

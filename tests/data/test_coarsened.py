@@ -1,5 +1,7 @@
 """Coarser views of a set: every so-many-th frame and means of cells, from whatever part is read."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,16 @@ def test_frames_and_means_are_those_of_the_data():
     np.testing.assert_array_equal(coarse.read(1, 1, 3, cells), coarse.read(1, 0, 3)[1:, :, *cells])
     assert about.label == "memory, trajectory 1 (every 3 frames, means of 2 cells along each axis)"
     assert coarse.fields == ("a",)
+
+
+@pytest.mark.parametrize(("shape", "cells"), [((1, 2, 32, 64), 8), ((1, 2, 8, 16, 16), 4), ((1, 2, 24, 24, 24), 2)])
+def test_means_in_a_box_are_those_of_the_whole_grid_to_the_last_bit(shape, cells):
+    _, source = noise(shape, boundary=["periodic"] * (len(shape) - 2))
+    coarse = CoarsenedTrajectories(source, cells=cells)
+    whole = coarse.read(0, 0, 2)
+    sides = [(slice(0, size), slice(size - 1, size), slice(size // 2, size)) for size in coarse.trajectories[0].grid]
+    for box in product(*sides):
+        np.testing.assert_array_equal(coarse.read(0, 0, 2, box), whole[:, :, *box])
 
 
 @pytest.mark.parametrize(("shape", "grid"), [((1, 3, 6), (1, 1, 3)), ((1, 3, 4, 6, 8), (2, 3, 4))])
