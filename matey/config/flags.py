@@ -9,7 +9,10 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
+from matey.ending import end_with_error
+from matey.likely_place import likely_place
 from matey.mistakes import Mistake
 
 
@@ -66,6 +69,14 @@ def command_line() -> str:
 def started_as(script: str, subcommand: str) -> str:
     """Return how to start one of our scripts: as a subcommand where this process is one, since there may be no checkout."""
     return f"matey {subcommand}" if sys.argv[0].startswith("matey ") else f"python {script}"
+
+
+class RanksParser(ArgumentParser):
+    """The parser of a command that several ranks may run, which say what is wrong with a flag once."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and what is wrong, and with code 2."""
+        sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))
 
 
 def take_local_rank(parser: ArgumentParser) -> None:

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
-from matey.config.flags import take_local_rank
+from matey.config.flags import RanksParser, take_local_rank
 from matey.ending import end_with_error
 from matey.likely_place import likely_place, looks_for_all
 from matey.mistakes import Mistake
@@ -26,7 +26,7 @@ MONITORS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the flags of every training run."""
-    parser = _Parser(description=description)
+    parser = RanksParser(description=description)
     parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
     parser.add_argument(
@@ -104,10 +104,3 @@ def _wandb_may_start(environment: Mapping[str, str]) -> bool:
     ]
     keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
     return any(environment.get(key) for key in keys) or any(place.is_file() for place in places)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with a flag once for all ranks."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))

@@ -102,3 +102,12 @@ def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):
     assert predict("--overwrite").returncode == 0
     with xarray.open_dataset(tmp_path / "swe.nc") as found:
         assert found.sizes["trajectory"] == 3
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_mistyped_flag_is_said_once_for_all_ranks(command):
+    wrong = start_ranks(2, ROOT / f"launch/{command}.py", "--checkpoint", "runs/demo", "--outt", "here")
+    assert wrong.returncode == 2 and wrong.stderr.count("error: the following arguments are required") == 1, (
+        wrong.stderr
+    )
+    assert wrong.stderr.count(f"usage: {command}.py") == 1, wrong.stderr
