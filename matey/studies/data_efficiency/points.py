@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from matey.config import DataSection
-from matey.data import DataError, open_dataset
+from matey.data import DataError, open_sets
 from matey.data.remote.paths import within
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import ALL_FIELDS
@@ -59,14 +59,18 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     total = 0
     for entry in data.sets:
         try:
-            opened = open_dataset(within(root, entry.path), entry.description)
+            rooted = entry.model_copy(update={"path": str(within(root, entry.path))})
+            (opened,) = open_sets(data.model_copy(update={"sets": (rooted,)}))
             num_train = len(split_set(opened, data.split, data.split_seed).train)
         except DataError as error:
             raise StudyError(str(error)) from None
         if num_train < size:
+            parts, needs = "trajectories", f"{trajectories_for(size, data)} in all"
+            if entry.split_by == "time":
+                parts, needs = "blocks", f"{size} trajectories"
             raise StudyError(
-                f"{entry.path} holds {opened.num_trajectories} trajectories, {num_train} of them to train on; --sizes asks "
-                f"for {size}, which needs {trajectories_for(size, data)} in all."
+                f"{entry.path} holds {opened.num_trajectories} {parts}, {num_train} of them to train on; --sizes asks for "
+                f"{size}, which needs {needs}."
             )
         shortest, needed = min(each.num_frames for each in opened.trajectories), data.history + data.lead_max
         if shortest < needed:

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
+import yaml
 
 from matey.config import DataSection, DataSet
 from matey.data.splits import split_trajectories
-from matey.studies.data_efficiency.points import Point, points_of, scores, trajectories_for
+from matey.studies.data_efficiency.points import Point, check_data, points_of, scores, trajectories_for
+from matey.studies.folder import StudyError
 
 
 def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_own():
@@ -21,6 +24,19 @@ def test_so_many_trajectories_are_needed_to_train_on_a_number_of_them(size, need
     assert trajectories_for(size, DataSection(sets=(DataSet(path="data/thermals"),))) == needed
     left = [len(split_trajectories(number, (0.8, 0.1, 0.1), 0).train) for number in (needed - 1, needed) if number > 2]
     assert left[-1] >= size and (len(left) == 1 or left[0] < size)
+
+
+def test_a_set_that_is_cut_in_time_has_a_block_to_train_on_for_each_trajectory(tmp_path):
+    np.save(tmp_path / "les.npy", np.random.default_rng(0).normal(size=(60, 8, 8)))
+    description = {"system": "les", "axes": ["time", "y", "x"], "fields": {"tracer": {}}, "time_step": 1}
+    description |= {"spacing": {"y": 1, "x": 1}, "boundary": {"y": "periodic", "x": "periodic"}}
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description))
+    data = DataSection(sets=(DataSet(path="les.npy", split_by="time"),), history=2, lead_max=3)
+    assert check_data(data, tmp_path, 1) == 3
+    with pytest.raises(StudyError, match="les.npy holds 3 blocks, 1 of them .* asks for 2, which needs 2 trajectories"):
+        check_data(data, tmp_path, 2)
+    with pytest.raises(StudyError, match="trajectory of 6 frames; a history of 4 and the lead 3"):
+        check_data(data.model_copy(update={"history": 4}), tmp_path, 1)
 
 
 def test_a_point_has_a_row_for_each_lead_over_all_fields(tmp_path):
