@@ -50,6 +50,11 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("data.sets=x", r"--set: data.sets: expected a list, such as \[a, b\] \(got 'x'\)"),
         ("train.steps", "--set takes key=value"),
         ("train.steps.x=2", "'steps' is a value, not a section"),
+        (
+            "data.split_by=time",
+            r"'data.sets.split_by'\? It belongs to a data set: data.sets=\[\{path: ..., split_by: ...\}\]",
+        ),
+        ("data.sets.split_by=time", "'sets' is a list, which is set as a whole, such as --set 'data.sets="),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(path, override, message):

@@ -61,6 +61,10 @@ def test_names_stand_for_what_comes_with_the_program_unless_a_file_has_them(tmp_
     assert load_deepspeed_config("zero1")["zero_optimization"]["stage"] == 2
     with pytest.raises(ConfigError, match="Cannot read the configuration deom: No such file.* Did you mean 'demo'"):
         load_config("deom")
+    with pytest.raises(ConfigError, match="launch/runs/demo.yml: No such file.* Did you mean 'demo'"):
+        load_config("launch/runs/demo.yml")
+    with pytest.raises(ConfigError, match="ds_configs/zer1.json: No such file.* Did you mean 'zero1'"):
+        load_deepspeed_config("ds_configs/zer1.json")
 
 
 @pytest.mark.parametrize("before", [[], ["--local_rank=0"]], ids=["torchrun", "deepspeed"])

@@ -87,13 +87,20 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
         key: f"{section}.{key}" for section in RunConfig.model_fields for key in section_at([section]).model_fields
     }
     if meant := ALIASES.get(name.lower()) or others.get(name):
-        return f" Did you mean {own.get(meant.rpartition('.')[2], meant)!r}?"
+        return _proposal(own.get(meant.rpartition(".")[2], meant))
     if name.lower() in DEEPSPEED_KEYS:
         return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
     here, elsewhere = _nearest(name, own, _HERE), _nearest(name, others, _ELSEWHERE)
     if here and (not elsewhere or _likeness(name, here) >= _likeness(name, elsewhere)):
         return f" Did you mean {own[here]!r}?"
-    return f" Did you mean {others[elsewhere]!r}?" if elsewhere else ""
+    return _proposal(others[elsewhere]) if elsewhere else ""
+
+
+def _proposal(key: str) -> str:
+    """Propose a key; of a data set, which is an item of a list, say where it stands."""
+    in_list, _, inside = key.rpartition(".")
+    example = f" It belongs to a data set: data.sets=[{{path: ..., {inside}: ...}}]." if in_list == "data.sets" else ""
+    return f" Did you mean {key!r}?{example}"
 
 
 def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:

@@ -153,9 +153,15 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set takes key=value such as train.steps=200, got {override!r}.")
     *parents, name = key.split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
+        inside = tree.setdefault(parent, {})
+        if isinstance(inside, list):
+            raise ConfigError(
+                f"--set {override}: {parent!r} is a list, which is set as a whole, such as "
+                "--set 'data.sets=[{path: data/les, split_by: time}]'."
+            )
+        if not isinstance(inside, dict):
             raise ConfigError(f"--set {override}: {parent!r} is a value, not a section.")
+        tree = inside
     try:
         tree[name] = parse_yaml(value)
     except PlainTextError as error:

@@ -57,8 +57,8 @@ def find(path: str | Path) -> Path:
 
 
 def hint(path: str | Path) -> str:
-    """Return `` Did you mean 'x'?`` for a name that comes with the program and is close to one that is not there."""
+    """Return `` Did you mean 'x'?`` for a configuration that comes with the program and is called almost as one not there."""
     name = Path(path)
-    if len(name.parts) != 1:
+    if len(name.parts) != 1 and name.parent.as_posix() not in KINDS:
         return ""
     return nearest_name(name.stem, [known for folder in KINDS for known in configurations(folder)])

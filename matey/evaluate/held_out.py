@@ -78,8 +78,8 @@ def hold_out(
         raise DataError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
     if record is not None and are_of_the_run and (lost := record.lost(sets, part)):
         raise DataError(
-            f"The {part} part of the run's data is not what it was in training: {lost}. Restore it, or name the "
-            "data to take the part from with --data."
+            f"The {part} part of the run's data is not what it was in training: {lost}. Restore it, or name the data to take "
+            f"the part from with --data and --split {part}."
         )
     chosen, notes = [], []
     recorded = None if record is None else RecordedParts(record)

@@ -72,7 +72,7 @@ def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out
     write_long_run(tmp_path / "les" / "run.npy", 80)
     for more in ((), ("--set", "data.changed=keep")):
         fail(pretrain(config, "--resume", *more), "'run, frames 0 to 41'", "stays cut in time as it was")
-    fail(evaluate(tmp_path)[0], "The test part of the run's data is not what it was", "--data")
+    fail(evaluate(tmp_path)[0], "The test part of the run's data is not what it was", "--data and --split test.")
     result, out = evaluate(tmp_path, "--data", tmp_path / "les" / "run.npy", "--split", "test")
     succeed(result)
     assert "frames 48 to 59" in (out / "metrics.json").read_text()
