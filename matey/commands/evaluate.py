@@ -130,7 +130,8 @@ def share_fields(
         group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
         if share_of(trained.model.config, group.ranks) is None:
             raise FlagError(
-                f"--share {size}: {name} has a criterion of a package, which needs fields whole; evaluate it without --share."
+                f"--share {size}: {name} refines by a criterion that looks beyond a patch (a package's, or random with "
+                "tokens.change), which needs fields whole; evaluate it without --share."
             )
         trained.model.sequence_group = group
 

@@ -80,9 +80,10 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
     Returns:
         The times; None where the units do not tell, or the calendars are different ones.
     """
-    if (stored.unit, stored.calendar) == (other.unit, other.calendar):
+    calendars = [_CALENDARS.get(each.calendar.lower(), each.calendar.lower()) for each in (stored, other)]
+    if stored.unit == other.unit and calendars[0] == calendars[1]:
         return tuple(times)
-    ours, theirs = (_origin(each.unit, each.calendar.lower()) for each in (stored, other))
+    ours, theirs = (_origin(each.unit, calendar) for each, calendar in zip((stored, other), calendars, strict=True))
     if ours is None or theirs is None or ours[0] != theirs[0]:
         return None
     (_, start, unit), (_, new_start, new_unit) = ours, theirs
@@ -91,7 +92,6 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
 
 def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
     """Return the calendar of times that count from a date, that date in seconds, and the seconds of the times' unit."""
-    calendar = _CALENDARS.get(calendar, calendar)
     match = _SINCE.fullmatch(" ".join(unit.split()))
     day = match and _day(calendar, *map(int, match.group(2, 3, 4)))
     if match is None or day is None:

@@ -59,8 +59,9 @@ def find_files(
     try:
         if description is not None:
             files = descriptions.files_in(whole, description)
-            folder = next(folder for folder in (whole, *whole.parents) if folder.is_dir())
-            return _described(files, descriptions.with_tables_in(folder, description))
+            if description.tables:
+                description = descriptions.with_tables_in(_folder_of(whole), description)
+            return _described(files, description)
         return list(_with_descriptions(_find(whole, suffixes)))
     except PermissionError as error:
         raise DataError(f"{error.filename or path} may not be read ({error.strerror}); get the right to.") from None
@@ -83,6 +84,11 @@ def would_find(file: Path, named: str | Path | None = None) -> Path | None:
         if found:
             return path
     return None
+
+
+def _folder_of(path: Path) -> Path:
+    """Return the folder of the data that a path stands for: the path itself, or the one above a file, a store or a pattern."""
+    return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
 def _described(files: Iterable[Together], description: DataDescription) -> list[DataFile]:

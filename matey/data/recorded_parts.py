@@ -26,6 +26,7 @@ class RecordedParts:
         self._spans: dict[
             int, dict[str, list[tuple[Span, str]]]
         ] = {}  # of each file by its trajectories, once asked for
+        self._begun: dict[tuple[Path, str], FileParts | None] = {}  # what `_begun_as` has found
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
@@ -79,12 +80,12 @@ class RecordedParts:
         So a simulation that goes on is known again in a file of any name.
         """
         known: dict[str, list[Span]] = {}
-        for name, text in _prints(self._record):
+        for _, name, text in _prints(self._record):
             known.setdefault(text, []).append(Span.of(name))
-        for name, text in _prints(now):
+        for label, name, text in _prints(now):
             spans = known.get(text, [])
             if spans and Span.of(name).ends not in [span.ends for span in spans]:
-                return name, spans[0].name
+                return f"{label}, trajectory {name}", spans[0].name
         return None
 
     def _of(self, span: Span, file: FileParts) -> list[tuple[Span, str]]:
@@ -105,7 +106,12 @@ class RecordedParts:
         files = {}
         for source, described in described_files(data):
             file = self._find(folder, labels[source], described, order)
-            files[source] = file or self._begun_as(data, numbers[source], labels[source], order)
+            if file is None:
+                key = (source, labels[source])
+                if key not in self._begun:  # first frames are read for it
+                    self._begun[key] = self._begun_as(data, numbers[source], labels[source], order)
+                file = self._begun[key]
+            files[source] = file
         yield from ((about, files[about.source]) for about in data.trajectories)
 
     def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
@@ -142,9 +148,10 @@ class RecordedParts:
         return None
 
 
-def _prints(record: SplitRecord) -> Iterator[tuple[str, str]]:
-    """Yield the names and fingerprints of trajectories."""
-    yield from (item for files in record.sets for file in files.values() for item in file.prints.items())
+def _prints(record: SplitRecord) -> Iterator[tuple[str, str, str]]:
+    """Yield the file of each trajectory, its name and its fingerprint."""
+    for files in record.sets:
+        yield from ((label, *item) for label, file in files.items() for item in file.prints.items())
 
 
 def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:

@@ -51,12 +51,14 @@ class Table:
                 f"{self.path}: expected a column {column!r} of a parameter, found {listed(self.columns)}."
                 f"{nearest_name(column, self.columns)} Mend the table, or name another 'column' in the description."
             )
-        files = (seen_from(self.path.parent, about.source), about.source.name, about.source.stem)
+        path = seen_from(self.path.parent, about.source)
+        files = (path, path.removesuffix(about.source.suffix), about.source.name, about.source.stem)
         names = (*(f"{file}/{about.name}" for file in files), *files, about.name)
         name = next((name for name in names if name in self.rows), None)
         if name is None:
+            wanted = " or ".join(dict.fromkeys(map(repr, (*files[2:], about.name))))
             raise DataError(
-                f"{self.path}: expected a row {' or '.join(dict.fromkeys(map(repr, names[4:])))} for {about.label}, found "
+                f"{self.path}: expected a row {wanted} for {about.label}, found "
                 f"{listed(self.rows)}; add it, with empty cells where nothing is known."
             )
         cell = self.rows[name].get(column)

@@ -22,8 +22,10 @@ class EngineSettings:
         live: number of gathered weight values that stage 3 keeps at once.
         prefetch: number of weight values that stage 3 gathers together.
         persistent: size of a parameter below which stage 3 keeps it whole.
-        offloads_optimizer: whether the optimizer's state is kept in main memory; DeepSpeed allows it from stage 1 on.
-        offloads_weights: whether the weights are kept in main memory; with stage 3 only.
+        offloads_optimizer: whether the optimizer's state is kept off the device; DeepSpeed allows it from stage 1 on.
+        offloads_weights: whether the weights are kept off the device; with stage 3 only.
+        optimizer_on_disk: whether the optimizer's state that leaves the device goes to a disk, and not to main memory.
+        weights_on_disk: whether the weights do.
     """
 
     stage: int
@@ -36,6 +38,8 @@ class EngineSettings:
     persistent: int
     offloads_optimizer: bool
     offloads_weights: bool
+    optimizer_on_disk: bool = False
+    weights_on_disk: bool = False
 
     @property
     def value_bytes(self) -> int:
@@ -77,7 +81,10 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
     accumulate = config.get("data_types", {}).get("grad_accum_dtype")
     if accumulate not in (None, "fp32", "bf16"):
         raise ConfigError(f"data_types.grad_accum_dtype is {accumulate!r}; planning knows fp32 and bf16.")
-    offload = [part is not None and part.device != "none" for part in (zero.offload_optimizer, zero.offload_param)]
+    parts = (zero.offload_optimizer, zero.offload_param)
+    offload, on_disk = (
+        [part is not None and part.device not in nearer for part in parts] for nearer in (("none",), ("none", "cpu"))
+    )
     return EngineSettings(
         stage=int(zero.stage),
         precision="bfloat16" if half else "float32",
@@ -89,4 +96,6 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         persistent=zero.param_persistence_threshold,
         offloads_optimizer=offload[0] and zero.stage >= 1,
         offloads_weights=offload[1] and zero.stage == 3,
+        optimizer_on_disk=on_disk[0],
+        weights_on_disk=on_disk[1],
     )

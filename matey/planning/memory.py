@@ -76,7 +76,8 @@ def plan_memory(
         activations=_activations(run, workload, engine, topology),
         communication=_communication(num, engine, whole_buckets),
         adam=adam,
-        offloaded=weights * engine.offloads_weights + optimizer * engine.offloads_optimizer,
+        offloaded=weights * (engine.offloads_weights and not engine.weights_on_disk)
+        + optimizer * (engine.offloads_optimizer and not engine.optimizer_on_disk),
         process=machine.reserved_memory,
     )
 

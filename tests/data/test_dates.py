@@ -50,3 +50,5 @@ def test_what_is_no_date_of_the_other_calendar_is_not_taken_for_one(unit, calend
 
 def test_times_of_one_unit_stay_as_they_are_whatever_it_is():
     assert counted_from((0.1, 0.3), stored("fortnights"), stored("fortnights")) == (0.1, 0.3)
+    assert counted_from((0.1, 0.3), stored("s", "gregorian"), stored("s", "standard")) == (0.1, 0.3)
+    assert counted_from((0.1, 0.3), stored("s"), stored("s", "Gregorian")) == (0.1, 0.3)

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+import zarr
 
 from matey.config import DataDescription
 from matey.data import DataError, open_dataset
@@ -76,6 +77,18 @@ def test_a_description_in_a_run_finds_the_table_in_the_folder_of_its_data(runs):
     (runs / "runs.csv").write_text(CSV)
     for path in (runs, runs / "*.h5", runs / "a.h5"):
         assert open_dataset(path, DataDescription(**FLOW)).trajectories[0].parameters == {"Re": 100, "angle": 0.5}
+
+
+def test_the_table_of_a_store_lies_beside_it_and_rows_may_be_paths_without_ending(tmp_path):
+    zarr.create_group(tmp_path / "x" / "a.zarr").create_array("u", data=np.ones((4, 8, 8), "f4"))
+    (tmp_path / "x" / "runs.csv").write_text(CSV)
+    found = open_dataset(tmp_path / "x" / "a.zarr", DataDescription(**FLOW)).trajectories[0].parameters
+    assert found == {"Re": 100, "angle": 0.5}
+    (tmp_path / "x" / "runs.csv").unlink()
+    (tmp_path / "runs.csv").write_text("run,Re\nx/a,3\n")
+    flow = FLOW | {"files": "x/a.zarr", "parameters": {"Re": {"table": "runs.csv"}}}
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(flow))
+    assert open_dataset(tmp_path).trajectories[0].parameters == {"Re": 3}
 
 
 def test_a_table_that_changed_is_read_again(runs):

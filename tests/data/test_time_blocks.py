@@ -203,7 +203,10 @@ def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(desc
     then = with_prints(record(blocks)[1], blocks)
     described("moved", num_frames=30)
     (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
-    for num_frames, found in ((30, ("longer, frames 0 to 20", "les, frames 0 to 13")), (20, None)):
+    for num_frames, found in (
+        (30, ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")),
+        (20, None),
+    ):
         np.save(tmp_path / "moved" / "longer.npy", np.load(tmp_path / "moved" / "longer.npy")[:num_frames])
         moved = TimeBlocks(open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION), SHARES)
         assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found

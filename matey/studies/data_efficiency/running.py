@@ -13,10 +13,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained
 from matey.config import dump_config, load_config, load_resolved
 from matey.data import open_sets
+from matey.data.remote.paths import within
 from matey.mistakes import Mistake
 from matey.model.from_run import with_network_of
 from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
@@ -181,14 +183,17 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         if self._source is None:
             return
         try:
-            pretrained = load_trained(self._source).model.config
+            there = within(self.work, self._source)
+            pretrained = load_trained(there if there.exists() else self._source).model.config  # or what is shipped
             settings = self._settings(next(point for point in self.points if point.mode == mode))
             overrides = [*settings, f"finetune.pretrained={json.dumps(self._source)}", f"finetune.train={mode}"]
             run = with_network_of(load_config(self._config, overrides), pretrained)
-            sets = [data.with_given(run.model.given) for data in open_sets(run.data)]
+            places = [entry.model_copy(update={"path": str(within(self.work, entry.path))}) for entry in run.data.sets]
+            opened = open_sets(run.data.model_copy(update={"sets": tuple(places)}))
+            sets = [data.with_given(run.model.given) for data in opened]
             text = dump_config(with_vocabulary(run, sets, pretrained))
         except Mistake as error:
             raise StudyError(str(error)) from None
         path = self._network(mode)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        replace_text(path, text)  # a job of the study may be reading it
