@@ -50,6 +50,12 @@ def trajectories_for(size: int, data: DataSection) -> int:
     return next(n for n in counts if len(split_trajectories(n, data.split, data.split_seed).train) >= size)
 
 
+def rooted(data: DataSection, root: Path) -> DataSection:
+    """Return a run's data whose paths, which count from ``root``, are whole."""
+    sets = (entry.model_copy(update={"path": str(within(root, entry.path))}) for entry in data.sets)
+    return data.model_copy(update={"sets": tuple(sets)})
+
+
 def check_data(data: DataSection, root: Path, size: int) -> int:
     """Return the number of trajectories in a run's data, whose paths count from ``root``.
 
@@ -59,8 +65,7 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     total = 0
     for entry in data.sets:
         try:
-            rooted = entry.model_copy(update={"path": str(within(root, entry.path))})
-            (opened,) = open_sets(data.model_copy(update={"sets": (rooted,)}))
+            (opened,) = open_sets(rooted(data.model_copy(update={"sets": (entry,)}), root))
             num_train = len(split_set(opened, data.split, data.split_seed).train)
         except DataError as error:
             raise StudyError(str(error)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def _share(pretrained: Sequence[float], random: Sequence[float]) -> str:
     share = mean(pretrained) / mean(random)
     if min(len(pretrained), len(random)) < 2:
         return f"{share:.2f}"
-    return f"{share:.2f} ± {share * math.hypot(*(stdev(values) / mean(values) for values in (pretrained, random))):.2f}"
+    return f"{share:.2f} ± {share * math.hypot(*(deviation(values) / mean(values) for values in (pretrained, random))):.2f}"
 
 
 def study_figure(rows: Sequence[Row], system: str) -> Figure:

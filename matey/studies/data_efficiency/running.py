@@ -21,7 +21,7 @@ from matey.data import open_sets
 from matey.data.remote.paths import within
 from matey.mistakes import Mistake
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
+from matey.studies.data_efficiency.points import Point, check_data, rooted, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
@@ -188,9 +188,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             settings = self._settings(next(point for point in self.points if point.mode == mode))
             overrides = [*settings, f"finetune.pretrained={json.dumps(self._source)}", f"finetune.train={mode}"]
             run = with_network_of(load_config(self._config, overrides), pretrained)
-            places = [entry.model_copy(update={"path": str(within(self.work, entry.path))}) for entry in run.data.sets]
-            opened = open_sets(run.data.model_copy(update={"sets": tuple(places)}))
-            sets = [data.with_given(run.model.given) for data in opened]
+            sets = [data.with_given(run.model.given) for data in open_sets(rooted(run.data, self.work))]
             text = dump_config(with_vocabulary(run, sets, pretrained))
         except Mistake as error:
             raise StudyError(str(error)) from None
