@@ -155,3 +155,13 @@ def deviation(values: Sequence[float]) -> float:
     if not all(map(math.isfinite, values)):
         return math.nan
     return stdev(values) if len(values) > 1 else 0.0
+
+
+def quotient(values: Sequence[float], others: Sequence[float]) -> str:
+    """Return the quotient of two means as text; with seeds, its deviation: relative deviations add as squares."""
+    if not (values and others):
+        return "-"
+    of_means = mean(values) / mean(others)
+    if min(len(values), len(others)) < 2:
+        return f"{of_means:.2f}"
+    return f"{of_means:.2f} ± {of_means * math.hypot(*(deviation(each) / mean(each) for each in (values, others))):.2f}"

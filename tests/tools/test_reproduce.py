@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import itertools
 import sys
 
 import pytest
@@ -102,9 +103,10 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     assert done.stat().st_mtime_ns == before
     with (tmp_path / "study" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["start"], row["lead"]) for row in rows] == [
-        ("pretrained", "1"), ("pretrained", "5"), ("random", "1"), ("random", "5")
-    ]  # fmt: skip
+    forecasts = ("lead 1", "lead 5", "rollout 10", "rollout 10 by 5")
+    assert [(row["start"], row["forecast"]) for row in rows] == [
+        *itertools.product(("pretrained", "random"), forecasts)
+    ]
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
     # The random start has the pretrained model's vocabulary, of which the data holds no field.
     random = MateyModel.from_pretrained(tmp_path / "study" / "points" / "random-head-1-0" / "model")

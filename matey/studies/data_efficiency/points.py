@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from matey.config import DataSection
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import within
 from matey.data.splits import split_set, split_trajectories
-from matey.evaluate.records import ALL_FIELDS
+from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row, StudyError
 
 
@@ -88,10 +88,15 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 
 
 def scores(point: Point, metrics: Path) -> list[Row]:
-    """Return a row for each lead of an evaluated point, from its ``metrics.json``."""
-    records = json.loads(metrics.read_text(encoding="utf-8"))
+    """Return a row for each lead, and for the last step of each rollout, of an evaluated point from its ``metrics.json``."""
     return [
-        {**asdict(point), **{key: record[key] for key in ("lead", "nrmse", "persistence_nrmse", "num_windows")}}
-        for record in records
-        if record["kind"] == "lead" and record["field"] == ALL_FIELDS
+        {
+            **asdict(point),
+            "forecast": forecast_text(record),
+            "nrmse": record.nrmse,
+            "persistence_nrmse": record.persistence_nrmse,
+            "num_windows": record.num_windows,
+        }
+        for record in summary_records(read_records(metrics))
+        if record.field == ALL_FIELDS
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 from statistics import mean
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS
-from matey.studies.folder import Row, deviation, mean_and_deviation
+from matey.studies.folder import Row, deviation, mean_and_deviation, quotient
 from matey.text_table import text_table
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
@@ -25,8 +25,9 @@ def study_table(rows: Sequence[Row]) -> str:
     heads = [f"{start}, {mode}" for mode in modes for start in starts]
     heads += [f"gain, {mode}" for mode in modes if len(starts) > 1]
     lines = []
-    for lead, size in sorted({(row["lead"], row["trajectories"]) for row in rows}):
-        alike = [row for row in rows if (row["lead"], row["trajectories"]) == (lead, size)]
+    sizes = sorted({row["trajectories"] for row in rows})
+    for forecast, size in itertools.product(_forecasts(rows), sizes):
+        alike = [row for row in rows if (row["forecast"], row["trajectories"]) == (forecast, size)]
         ratios = {
             (start, mode): [
                 row["nrmse"] / row["persistence_nrmse"] for row in alike if (row["start"], row["mode"]) == (start, mode)
@@ -36,30 +37,25 @@ def study_table(rows: Sequence[Row]) -> str:
         }
         cells = [mean_and_deviation(values) for values in ratios.values()]
         if len(starts) > 1:
-            cells += [_share(ratios["pretrained", mode], ratios["random", mode]) for mode in modes]
-        lines.append([str(lead), str(size), *cells])
-    return text_table(["lead", "trajectories", *heads], lines, num_text=0)
-
-
-def _share(pretrained: Sequence[float], random: Sequence[float]) -> str:
-    """Return the quotient of two means, with its deviation where there are seeds: relative deviations add as squares."""
-    if not (pretrained and random):
-        return "-"
-    share = mean(pretrained) / mean(random)
-    if min(len(pretrained), len(random)) < 2:
-        return f"{share:.2f}"
-    return f"{share:.2f} ± {share * math.hypot(*(deviation(values) / mean(values) for values in (pretrained, random))):.2f}"
+            cells += [quotient(ratios["pretrained", mode], ratios["random", mode]) for mode in modes]
+        lines.append([forecast, str(size), *cells])
+    return text_table(["forecast", "trajectories", *heads], lines)
 
 
 def study_figure(rows: Sequence[Row], system: str) -> Figure:
-    """Draw the test error against the number of trajectories, a panel a lead; bars are the deviation over seeds."""
-    leads = sorted({row["lead"] for row in rows})
-    chart = Figure(figsize=(4.6 * len(leads) + 1.6, 3.8), layout="constrained")
-    for axes, lead in zip(chart.subplots(1, len(leads), squeeze=False)[0], leads, strict=True):
-        _panel(axes, [row for row in rows if row["lead"] == lead])
-        axes.set_title(f"{system}, lead {lead}", fontsize=10)
+    """Draw the test error against the number of trajectories, a panel a forecast; bars are the deviation over seeds."""
+    forecasts = _forecasts(rows)
+    chart = Figure(figsize=(3.6 * len(forecasts) + 1.6, 3.8), layout="constrained")
+    for axes, forecast in zip(chart.subplots(1, len(forecasts), squeeze=False)[0], forecasts, strict=True):
+        _panel(axes, [row for row in rows if row["forecast"] == forecast])
+        axes.set_title(f"{system}, {forecast}", fontsize=10)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return chart
+
+
+def _forecasts(rows: Sequence[Row]) -> list[str]:
+    """Return the kinds of forecast that were scored, in their order."""
+    return list(dict.fromkeys(row["forecast"] for row in rows))
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:

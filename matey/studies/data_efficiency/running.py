@@ -128,7 +128,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return script(self.root / "launch/finetune.py", flags, settings, shlex.split(self.launcher))
 
     def rows_of(self, point: Point) -> list[Row]:
-        """Return a row for each lead."""
+        """Return a row for each kind of forecast."""
         return scores(point, self.folder(point) / RECORDS)
 
     def text(self, rows: Sequence[Row]) -> str:

@@ -74,15 +74,6 @@ class Comparison(RunnableStudy[Point]):
         about = {"config": str(self.config), "set": [*self.settings], "device": self.device}
         return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
 
-    def prepare(self) -> None:
-        """Time a short run of MATEY on each selection of data, by which the steps of the others are counted.
-
-        Raises:
-            StudyError: it failed.
-        """
-        for point in {point.data: point for point in self.points if point.model == MATEY}.values():
-            self._timed(point)
-
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
         sets = ", ".join(f"{{path: {self.paths[system]}}}" for system in point.systems)
@@ -179,10 +170,10 @@ class Comparison(RunnableStudy[Point]):
         return Result(seconds, len(lines), trained.model.num_parameters(), rate, **vars(speed))
 
     def _timed(self, point: Point) -> list[dict[str, Any]]:
-        """Return the steps of a short run on a point's data, which is made where it is not there yet."""
-        folder = self.out / "timing" / point.data
+        """Return the steps of a short run of a point, made right before its own so that as much runs beside them."""
+        folder = self.folder(point) / "timing"
         if len(_steps_of(folder)) < TIMED_STEPS:
-            self._pretrain(point, f"timing-{point.data}", folder, TIMED_STEPS)
+            self._pretrain(point, f"{point.name}-timing", folder, TIMED_STEPS)
         return _steps_of(folder)
 
     def _pretrain(self, point: Point, name: str, folder: Path, steps: int) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
-from matey.studies.folder import Row, deviation
+from matey.studies.folder import Row, deviation, quotient
 from matey.studies.peers.points import MATEY
 from matey.text_table import text_table
 
@@ -28,8 +28,8 @@ SPEEDS = (
 def peers_table(rows: Sequence[Row]) -> str:
     """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer.
 
-    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast. Speeds are
-    beside that of the fastest peer.
+    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast; with seeds, the
+    deviation of the quotient says whether the seeds decide. Speeds are beside that of the fastest peer.
     """
     rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)]
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
@@ -39,18 +39,23 @@ def peers_table(rows: Sequence[Row]) -> str:
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
         alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
         ratios = {label: [row["ratio"] for row in alike if row["model"] == label] for label in columns}
-        best = min((mean for label in PEERS if math.isfinite(mean := mean_of(ratios[label]))), default=math.nan)
+        best = min((ratios[label] for label in PEERS if math.isfinite(mean_of(ratios[label]))), key=mean_of, default=())
         extrapolated = alike[0]["extrapolation_nrmse"] / alike[0]["persistence_nrmse"]
         cells = [_number(extrapolated), *(_ratio_text(ratios[label]) for label in columns)]
-        cells += [_verdict(mean_of(ratios[label]) / best) for label in own]
+        cells += [_verdict(ratios[label], best) for label in own]
         lines.append([system, forecast, *cells])
     done = [[row for row in rows if row["model"] == label] for label in columns]
-    costs = [f"{np.mean([row['seconds'] for row in of_model]):.1f} s" if of_model else "-" for of_model in done]
+    costs = [_cost_line(system, done, len(own)) for system in dict.fromkeys(row["system"] for row in rows)]
     sizes = [f"{max(row['parameters'] for row in of_model):,}" if of_model else "-" for of_model in done]
-    no_ratios = [""] * len(own)
-    lines += [["cost per system", "", "", *costs, *no_ratios], ["trained numbers", "", "", *sizes, *no_ratios]]
+    lines += [*costs, ["trained numbers", "", "", *sizes, *[""] * len(own)]]
     lines += [_speed_line(done, *speed) for speed in SPEEDS]
     return text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
+
+
+def _cost_line(system: str, rows_by_model: Sequence[Sequence[Row]], num_own: int) -> list[str]:
+    """Return the line of what training on a system took, of each model."""
+    seconds = [mean_of([row["seconds"] for row in rows if row["system"] == system]) for rows in rows_by_model]
+    return ["cost", system, "", *(f"{mean:.1f} s" if math.isfinite(mean) else "-" for mean in seconds), *[""] * num_own]
 
 
 def _speed_line(
@@ -106,10 +111,11 @@ def _ratio_text(values: Sequence[float]) -> str:
     return f"{_number(mean_of(values))} ± {_number(deviation(values))}" if len(values) > 1 else _number(values[0])
 
 
-def _verdict(share: float) -> str:
+def _verdict(own: Sequence[float], best: Sequence[float]) -> str:
+    share = mean_of(own) / mean_of(best)
     if not math.isfinite(share):
         return "-"
-    return f"{share:.2f} {'<=' if share <= 1 else '> '} 1"
+    return f"{quotient(own, best)} {'<=' if share <= 1 else '> '} 1"
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:

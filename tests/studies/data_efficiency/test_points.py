@@ -1,13 +1,12 @@
 """The study of data efficiency: its points and their scores."""
 
-import json
-
 import numpy as np
 import pytest
 import yaml
 
 from matey.config import DataSection, DataSet
 from matey.data.splits import split_trajectories
+from matey.evaluate.records import Record, write_records
 from matey.studies.data_efficiency.points import Point, check_data, points_of, scores, trajectories_for
 from matey.studies.folder import StudyError
 
@@ -39,10 +38,15 @@ def test_a_set_that_is_cut_in_time_has_a_block_to_train_on_for_each_trajectory(t
         check_data(data.model_copy(update={"history": 4}), tmp_path, 1)
 
 
-def test_a_point_has_a_row_for_each_lead_over_all_fields(tmp_path):
-    record = {"field": "all", "kind": "lead", "lead": 1, "nrmse": 0.1, "persistence_nrmse": 0.2, "num_windows": 9}
-    others = [{**record, "field": "density"}, {**record, "kind": "rollout"}, {**record, "lead": 50, "nrmse": 0.4}]
-    (tmp_path / "metrics.json").write_text(json.dumps([record, *others]))
+def test_a_point_has_a_row_for_each_lead_and_the_end_of_each_rollout_over_all_fields(tmp_path):
+    records = [
+        Record("les", field, kind, lead, {"nrmse": 0.1 * lead}, {"nrmse": 0.5}, 9)
+        for field in ("density", "all")
+        for kind, lead in (("lead", 1), ("lead", 5), ("rollout", 1), ("rollout", 2), ("rollout by 5", 2))
+    ]
+    write_records(records, tmp_path / "metrics.json")
     rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json")
-    assert [(row["lead"], row["nrmse"]) for row in rows] == [(1, 0.1), (50, 0.4)]
+    assert [(row["forecast"], row["nrmse"]) for row in rows] == [
+        *(("lead 1", 0.1), ("lead 5", 0.5), ("rollout 2", 0.2), ("rollout 2 by 5", 0.2))
+    ]
     assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2
