@@ -20,14 +20,16 @@ def to_png(figure: Figure) -> bytes:
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """Write a figure to a file; where the disk is full, no half picture is left behind.
+    """Write a figure to a file; where the disk is full, no half picture is left behind, and one that is protected stays.
 
     Raises:
         OSError: it cannot be written.
     """
     content = to_png(figure)
+    file = path.open("wb")  # an error here has changed nothing
     try:
-        path.write_bytes(content)
+        with file:
+            file.write(content)
     except OSError:
         if path.is_file():
             path.unlink()

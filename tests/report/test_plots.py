@@ -1,5 +1,7 @@
 import resource
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from matplotlib.figure import Figure
 
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
+from matey.mistakes import writing
 from matey.report import plots, rollout_plots
 from matey.report.png import to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch
+from tests.support.nobody import said_to_nobody
 
 
 def pictures(figure):
@@ -155,6 +159,21 @@ def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["whole.png"]
+
+
+def test_a_picture_that_is_protected_stays():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        path = Path(folder) / "mine.png"
+        path.write_bytes(b"a picture")
+        path.chmod(0o444)
+
+        def write():
+            with writing(path):
+                write_png(Figure(), path)
+
+        assert said_to_nobody(write).startswith(f"Cannot write to {path} (Permission denied)")
+        assert path.read_bytes() == b"a picture"
 
 
 def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one():
