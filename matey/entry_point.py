@@ -9,31 +9,55 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from matey.ending import end_with_error
+from matey.ending import end_process, end_with_error
+from matey.launchers import launchers_above
 from matey.likely_place import likely_place
 from matey.mistakes import Mistake
 from matey.waiting_threads import let_waiting_threads_sleep
 
 Arguments = ParamSpec("Arguments")
 
+INTERRUPTED = 130  # as shells have it for SIGINT
+
+
+def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Decorate a command, which returns its exit code: ctrl-C ends it with a word, which one of several ranks says."""
+
+    @wraps(command)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            rank, world_size = likely_place()
+            if rank == 0:
+                sys.stderr.write("Interrupted.\n")
+            if world_size > 1:  # whose interpreter might wait for others
+                end_process(INTERRUPTED)
+            return INTERRUPTED
+
+    return run
+
 
 def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command, which returns its exit code: a mistake ends it with its sentence and code 2, ctrl-C with a word.
+    """Decorate a command as `interruptible` does; a mistake ends it with its sentence and code 2.
 
     A reader of its output that has had enough, such as ``head``, ends it without a word.
     What has to be set before PyTorch is imported is set here; several ranks say a mistake once.
     """
 
+    @interruptible
     @wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
         let_waiting_threads_sleep()
+        rank, world_size = likely_place()
+        if world_size > 1:
+            launchers_above()  # while they are there: a rank ends with its launcher
         try:
             code = command(*args, **kwargs)
             if sys.stdout is not None:  # as it is where a launcher has closed it
                 sys.stdout.flush()
             return code
         except Mistake as error:
-            rank, world_size = likely_place()
             if world_size > 1:
                 return end_with_error(rank, world_size, f"error: {error}")
             sys.stderr.write(f"error: {error}\n")
@@ -42,9 +66,6 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
             if not _stop_saying():
                 raise
             return 0
-        except KeyboardInterrupt:
-            sys.stderr.write("Interrupted.\n")
-            return 130  # as shells have it for SIGINT
 
     return run
 

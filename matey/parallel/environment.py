@@ -23,14 +23,13 @@ from matey.model.convolution import keep_all_bits
 from matey.parallel import mpi, slurm
 from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
-from matey.parallel.failure_watch import look_out, meeting, stop_looking
+from matey.parallel.failure_watch import end_with_launcher, look_out, meeting, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.package import deepspeed
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
 
-# DeepSpeed's launcher gives every run this port: two runs on one machine would meet. On one node, its process number
-# is as good a source for another one; its ranks share it.
+# DeepSpeed's launcher gives every run this port: two on one machine would meet; its process number serves for another.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -83,8 +82,7 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
         num_devices: number of GPUs that this process sees; by default what torch counts.
 
     Raises:
-        ConfigError: a launcher set a part of its variables only, one is no number or out of range, two contradict each other,
-            or devices are too few.
+        ConfigError: a launcher's variables are incomplete, no numbers, out of range or contradictory, or devices too few.
     """
     launcher = find_launcher(variables)
     if is_task(variables) and launcher != "none":
@@ -111,13 +109,16 @@ def find_launcher(variables: Mapping[str, str]) -> str:
     return "mpi" if any(whole_number(variables, name, "1") > 1 for name in mpi.SIZES) else "none"
 
 
-def start_processes(environment: Environment, timeout: float, threads: int | None = None) -> None:
-    """Join the process group that DeepSpeed will use, and listen to the scheduler.
+def start_processes(
+    environment: Environment, timeout: float, threads: int | None = None, *, can_save: bool = False
+) -> None:
+    """Join the process group that DeepSpeed will use.
 
     Args:
         environment: the environment of this process.
         timeout: seconds after which a collective that hangs fails.
         threads: CPU threads of this process; by default as many as it has cores to itself.
+        can_save: whether it looks at `asked_to_leave` from now on, to save; if not, it dies of signals and with its launcher.
 
     Raises:
         ConfigError: rank 0's address cannot be resolved, its port is taken, or a network interface is not there.
@@ -153,7 +154,7 @@ def start_processes(environment: Environment, timeout: float, threads: int | Non
     cores = cores_of_rank()
     note_cores(cores)
     torch.set_num_threads(threads or max(1, int(cores)))
-    listen()
+    listen() if can_save else end_with_launcher(environment.rank, environment.world_size)
 
 
 def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:

@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch.distributed as dist
 
 from matey.ending import FAILED, say, speak_through
-from matey.launchers import launcher_has_gone
+from matey.launchers import launcher_has_gone, launchers_above
+from matey.parallel.signals import die_of_interrupts
 
 # A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
 MEETING_SECONDS = 10.0
@@ -33,8 +34,9 @@ _left = threading.Event()
 
 @contextmanager
 def meeting(rank: int, world_size: int) -> Iterator[None]:
-    """End this process where the ranks do not meet in the block and it is asked to, by SIGTERM or its launcher's end."""
+    """End this process where the ranks do not meet in the block and it is asked to, by a signal or its launcher's end."""
     met = threading.Event()
+    launchers_above()  # while they are there
 
     def look() -> None:
         asked = None
@@ -54,6 +56,7 @@ def meeting(rank: int, world_size: int) -> Iterator[None]:
                     _end(1)
 
     if world_size > 1:
+        die_of_interrupts()
         threading.Thread(target=look, daemon=True).start()
     try:
         yield
@@ -86,14 +89,28 @@ def look_out() -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
+def end_with_launcher(rank: int, world_size: int) -> None:
+    """From now on, end this process soon after its launcher: the same command started again would write the same files."""
+
+    def look() -> None:
+        while not _left.wait(LOOK_SECONDS):
+            if launcher_has_gone():
+                with suppress(OSError):  # whoever read its words may have gone as well
+                    say(rank, world_size, "The launcher has ended, and this rank with it.")
+                _end(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
 def stop_looking() -> None:
-    """Let other ranks be: they end as this one does."""
+    """Let other ranks and the launcher be: they end as this one does."""
     _left.set()
     speak_through(None)
 
 
 def _end(code: int) -> None:
     """End this process, whose main thread may wait for ever; those that read data for it notice by themselves."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)

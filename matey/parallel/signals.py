@@ -26,6 +26,12 @@ def listen() -> None:
     release()
 
 
+def die_of_interrupts() -> None:
+    """Let ctrl-C end this process at once, as SIGTERM does: while it waits in a library, Python would not hear of it."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else somebody lets it be, as a shell behind `&`
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop_listening() -> None:
     """Ignore the signals from now on: this rank leaves, and is not to die of a signal on its way.
 

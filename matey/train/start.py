@@ -37,7 +37,7 @@ def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any],
     try:
         environment = find_environment()
         rank, world_size = environment.rank, environment.world_size
-        start_processes(environment, run.parallel.timeout, run.parallel.threads)
+        start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
         if environment.device.type == "cpu":
             keep_freed_memory()
         tell = _print if rank == 0 else lambda line: None

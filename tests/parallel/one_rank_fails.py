@@ -1,9 +1,10 @@
-"""Started by test_failure.py on two ranks: sums over the ranks until rank 1 fails in the way that the argument names."""
+"""Started by test_failure.py on two ranks: works until rank 1 fails, or all are ended, in the way that the argument names."""
 
 import os
 import signal
 import sys
 import time
+from functools import partial
 
 import torch
 
@@ -11,7 +12,7 @@ from matey.commands.on_ranks import run_on_ranks
 from matey.ending import end_with_error
 from matey.mistakes import Mistake
 from matey.parallel.collectives import dealt_out, sum_over_ranks
-from matey.parallel.environment import find_environment, start_processes
+from matey.parallel.environment import Environment, find_environment, start_processes
 from matey.parallel.failure import during
 
 
@@ -21,7 +22,16 @@ def forecast(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def forecast_on(environment: Environment, seconds: float) -> None:
+    sys.stdout.write(f"rank {environment.rank} is forecasting\n")
+    sys.stdout.flush()
+    time.sleep(seconds)
+
+
 def main(way: str, timeout: float) -> None:
+    if way == "forecasts":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests behind `&` ignore
+        run_on_ranks(partial(forecast_on, seconds=timeout), threads=1)
     if way == "meets_a_mistake":
         run_on_ranks(lambda _: dealt_out(forecast, [timeout, 0, timeout]).clear(), threads=1)
     environment = find_environment()

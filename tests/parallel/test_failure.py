@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.support.launchers import LAUNCHERS
-from tests.support.programs import held_back, kill, preloaded, start
+from tests.support.programs import held_back, in_background, kill, preloaded, start
 from tests.support.watched import environments
 
 SCRIPT = "tests/parallel/one_rank_fails.py"
@@ -56,6 +56,42 @@ def end_of(tmp_path, num_ranks, way):
 def test_a_rank_that_waits_or_forecasts_ends_with_the_code_of_one_that_failed(tmp_path, way):
     codes, text = end_of(tmp_path, 2, way)
     assert codes == [2, 2] and text.count("error: what rank 1 alone met") == 1 and "Traceback" not in text, text
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM, signal.SIGINT), (signal.SIGHUP, signal.SIGUSR1)])
+def test_ranks_that_forecast_die_of_signals(tmp_path, numbers):
+    command = [sys.executable, SCRIPT, "forecasts", "300"]
+    with (tmp_path / "said.txt").open("w+b") as said:
+        ranks = [preloaded().start(command, variables, said, said) for variables in environments(tmp_path, 2)]
+        try:
+            wait_for((tmp_path / "said.txt").read_text, "is forecasting", 2)
+            for rank, number in zip(ranks, numbers, strict=True):
+                os.kill(rank.pid, number)
+            assert [rank.wait(30) for rank in ranks] == [-number for number in numbers]
+        finally:
+            for rank in ranks:
+                kill(rank)
+
+
+@pytest.mark.parametrize("launcher", launchers("torchrun"))
+def test_ranks_that_forecast_end_with_their_launcher(tmp_path, launcher):
+    more = ["--no_local_rank"] if launcher == "deepspeed" else []
+    with (
+        (tmp_path / "said.txt").open("w") as said,
+        in_background([*LAUNCHERS[launcher], *more, SCRIPT, "forecasts", "300"], stdout=said, stderr=said) as process,
+    ):
+        wait_for((tmp_path / "said.txt").read_text, "is forecasting", 2)
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert not psutil.wait_procs(ranks, timeout=30)[1], (tmp_path / "said.txt").read_text()
+
+
+def wait_for(read, word, count):
+    """Wait until a text has a word so often."""
+    deadline = time.monotonic() + 120
+    while read().count(word) < count:
+        assert time.monotonic() < deadline, read()
+        time.sleep(0.05)
 
 
 def test_ranks_that_lose_the_same_one_say_so_once(tmp_path):
