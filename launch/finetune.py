@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
+from matey.entry_point import interruptible
 from matey.held_signals import hold
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 
 
+@interruptible
 def main() -> int:
     """Run from the command line; the exit codes are those of launch/pretrain.py."""
     hold()  # before the imports that take seconds

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from matey.entry_point import interruptible
 from matey.held_signals import hold
 
 
+@interruptible
 def main() -> int:
     """Run from the command line; the exit codes are those of `matey.train.start.run_training`."""
     hold()  # before the imports that take seconds

@@ -3,10 +3,16 @@
 import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from matey.leave_signals import SIGNALS
 from tests.support.paths import ROOT
+from tests.support.programs import held_back, in_background
 
 PROGRAM = """
 from matey.held_signals import hold
@@ -28,6 +34,42 @@ def test_a_signal_during_the_imports_is_heard_after_them(number):
         process.send_signal(number)
         rest, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, rest) == (0, "asked to leave: True\n")
+
+
+@contextmanager
+def importing(script, config):
+    """A run in a new interpreter, which holds signals back and has yet to import PyTorch."""
+    command = [sys.executable, f"launch/{script}.py", "--deepspeed_config", "ds_configs/zero1.json", "--config", config]
+    command += ["--pretrained", "none"] if script == "finetune" else []
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    # Behind `&`, ctrl-C is ignored by the tests, and by what they start.
+    with in_background(command, preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL), **streams) as process:
+        until = time.monotonic() + 60
+        while not {*SIGNALS} <= held_back(process.pid):
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.001)
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(), "it imports first"
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("script", "number"),
+    [("pretrain", signal.SIGTERM), pytest.param("finetune", signal.SIGUSR1, marks=pytest.mark.slow)],
+)
+def test_a_run_asked_to_leave_while_it_imports_saves_its_first_step_and_leaves(run_yaml, tmp_path, script, number):
+    with importing(script, run_yaml()) as process:
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == 75, said
+    assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "step_000001"
+
+
+@pytest.mark.parametrize("script", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])
+def test_ctrl_c_while_a_run_imports_ends_it_with_a_word(run_yaml, script):
+    with importing(script, run_yaml()) as process:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Interrupted.\n")
 
 
 def test_training_imported_as_a_library_holds_back_nothing():

@@ -17,7 +17,7 @@ import psutil
 import yaml
 
 from tests.support import programs
-from tests.support.programs import clean_environment, kill, preloaded
+from tests.support.programs import clean_environment, held_back, kill, preloaded
 
 NUM_STEPS, EVERY = 8, 2
 SECONDS_TO_CLEAN_UP = 30  # promised in docs/reliability.md
@@ -145,6 +145,13 @@ class Ranks:
         while left := self.left_behind():
             assert time.monotonic() < until, f"{left} are left after {SECONDS_TO_CLEAN_UP} s: {self.text()}"
             time.sleep(0.1)
+
+    def wait_until_held(self, *numbers: int) -> None:
+        """Wait until all ranks hold signals back."""
+        until = time.monotonic() + 60
+        while not all({*numbers} <= held_back(session) for session in self.sessions):
+            assert time.monotonic() < until and not self.has_ended(), self.text()
+            time.sleep(0.0005)
 
     def signal(self, number: int, count: int, random: Random) -> None:
         """Send a signal to so many of the programs, drawn at random; one that has ended hears nothing."""
