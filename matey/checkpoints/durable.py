@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from itertools import count
 from pathlib import Path
 
 from tqdm import tqdm
@@ -49,6 +50,20 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def free_name(path: Path) -> Path:
+    """Return the name of a file or folder with the first number that nothing has yet, such as ``runs/x.1``."""
+    names = (path.with_name(f"{path.name}.{number}") for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def still_there(new: Path) -> str | None:
+    """Remove what an attempt that was cut off has left in the place of a new folder; return a sentence if it stays."""
+    shutil.rmtree(new, ignore_errors=True)
+    if not os.path.lexists(new):
+        return None
+    return f"{new} was left by a save that was cut off, and cannot be removed; remove it, and go on with --resume."
 
 
 def remove_if_it_goes(folder: Path, stuck: set[Path]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from matey.checkpoints.durable import flush
+from matey.checkpoints.durable import flush, free_name
 from matey.checkpoints.modes import give_usual_modes
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
@@ -53,5 +52,4 @@ def _make_way(old: Path) -> None:
     for path in (old, *numbered):
         shutil.rmtree(path, ignore_errors=True)
     if old.exists():
-        names = (old.with_name(f"{old.name}.{number}") for number in count(1))
-        old.rename(next(name for name in names if not name.exists()))
+        old.rename(free_name(old))

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 import matey
-from matey.checkpoints.durable import flush, remove_if_it_goes, replace_text
+from matey.checkpoints.durable import flush, free_name, remove_if_it_goes, replace_text, still_there
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
@@ -29,11 +29,12 @@ from matey.checkpoints.run_files import (
     LATEST,
     METRICS,
     MODEL,
+    MODEL_AFTER,
     MODEL_BEFORE,
     STEP,
     step_name,
 )
-from matey.config import ConfigError, RunConfig, dump_config, load_resolved
+from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.flags import command_line
 from matey.data.mixture import ORDER
 from matey.data.workers import ends_of_workers_heard_later
@@ -47,10 +48,7 @@ from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
 from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder
-from matey.train.resume import RunError, let_lost_contact_through, load_checkpoint
-
-# What a resumed run must have as it was: of some sections everything, of others these keys.
-KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
+from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
 
 # Of the programs that write a checkpoint; DeepSpeed notes its own.
 VERSIONS = {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
@@ -111,7 +109,8 @@ class RunFolder:
         note = ""
         if rank() == 0:
             if any(os.path.lexists(results) for results in (self.metrics, self.checkpoints, self.model)):
-                note = f"The earlier run in {self.path} was moved to {self._move_aside()}; --resume would have gone on with it."
+                more = "" if run.output.resume == "auto" else "; --resume would have gone on with it"
+                note = f"The earlier run in {self.path} was moved to {self._move_aside()}{more}."
             self._write_configs(run, deepspeed_config)
         barrier()
         return note
@@ -125,15 +124,7 @@ class RunFolder:
         Raises:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
         """
-        saved = load_resolved(self.path / CONFIG)
-        for section, keys in KEPT.items():
-            before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
-            for key in keys or {**before, **now}:
-                if before.get(key) != now.get(key):
-                    raise RunError(
-                        f"{self.path} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
-                        "use the same, or another output.dir."
-                    )
+        check_kept(self.path, run)
         barrier()
         note = ""
         if rank() == 0:
@@ -163,10 +154,7 @@ class RunFolder:
         # Under another name until it is whole: what an earlier attempt left behind must not be taken for a part of it.
         whole = self.checkpoints / step_name(step)
         new = whole.with_name(f"{whole.name}.new")
-        self._check_lock()
-        if rank() == 0:
-            shutil.rmtree(new, ignore_errors=True)
-        barrier()
+        self._begin_to_write(new)
         try:
             about = {
                 "step": step,
@@ -187,15 +175,21 @@ class RunFolder:
                 # What `latest` names has to be on the disk before `latest` is.
                 give_usual_modes(new)
                 flush(new)
+                self._check_lock()  # which writing may have outlasted
+                before = free_name(whole)
                 if is_folder(whole):
-                    shutil.rmtree(whole)  # of a run that went on from an earlier step than it had come to
+                    whole.rename(before)  # of a run that went on from an earlier step than it had come to
                 new.rename(whole)
                 replace_text(self.checkpoints / LATEST, whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-            shutil.rmtree(new, ignore_errors=True)
+            if world_size() == 1:  # others may still write into it
+                shutil.rmtree(new, ignore_errors=True)
             let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         if rank() == 0:
+            self._check_lock()
+            if before.exists():
+                remove_if_it_goes(before, self._stuck)
             self._prune(step, keep)
         barrier()
 
@@ -209,7 +203,7 @@ class RunFolder:
 
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
-        self._check_lock()
+        self._begin_to_write(self.path / MODEL_AFTER)
         weights = whole_parameters(engine)
         if rank() == 0:
             try:
@@ -236,9 +230,14 @@ class RunFolder:
         )
         return {int(match[1]): path for match, path in matches if match and is_folder(path)}
 
+    def _begin_to_write(self, new: Path) -> None:
+        """Raise RunError on all ranks if the folder is no longer this run's, or what is to be written finds its name taken."""
+        if refusal := from_rank_zero((self._lock.loss() or still_there(new)) if rank() == 0 else None):
+            raise RunError(refusal)
+
     def _check_lock(self) -> None:
-        """Raise RunError on all ranks if the folder has been moved, or may be another run's by now."""
-        if loss := from_rank_zero(self._lock.loss() if rank() == 0 else None):
+        """Raise RunError if the folder has been moved, or may be another run's by now; rank 0 knows."""
+        if loss := self._lock.loss():
             raise RunError(loss)
 
     def _enter(self) -> str | None:
@@ -257,9 +256,7 @@ class RunFolder:
     def _move_aside(self) -> Path:
         """Give the folder another name, which is returned, and make a new one, locked before the old one is let go."""
         whole = self.path.resolve()  # what a link leads to, so that the link leads to the new one
-        number = 1
-        while os.path.lexists(aside := whole.with_name(f"{whole.name}.{number}")):
-            number += 1
+        aside = free_name(whole)
         earlier, self._lock = self._lock, FolderLock(self.path)
         try:
             with self._writing():

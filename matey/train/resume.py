@@ -1,4 +1,7 @@
-"""Loads a checkpoint into the engine: DeepSpeed's as it is, where ranks and ZeRO stage are the same, or a universal one."""
+"""Loads a checkpoint into the engine: DeepSpeed's as it is, where ranks and ZeRO stage are the same, or a universal one.
+
+What a run may change when it goes on is known here too.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from safetensors import SafetensorError
 from matey.checkpoints.describe import find_damage
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import LATEST
+from matey.checkpoints.run_files import CONFIG, LATEST
 from matey.checkpoints.source import AVERAGE, Source, layout_of
+from matey.config import RunConfig, load_resolved
 from matey.config.flags import started_as
 from matey.mistakes import Mistake, one_line
 from matey.parallel.collectives import rank, world_size
@@ -23,9 +27,25 @@ from matey.parallel.master import set_frozen, set_whole
 from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 
+# What a resumed run must have as it was: of some sections everything, of others these keys.
+KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
+
 
 class RunError(Mistake):
     """A run that cannot start, go on or be saved: one sentence that says what to do."""
+
+
+def check_kept(folder: Path, run: RunConfig) -> None:
+    """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts or at other rates."""
+    saved = load_resolved(folder / CONFIG)
+    for section, keys in KEPT.items():
+        before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
+        for key in keys or {**before, **now}:
+            if before.get(key) != now.get(key):
+                raise RunError(
+                    f"{folder} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
+                    "use the same, or another output.dir."
+                )
 
 
 def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dict[str, Any]:

@@ -1,16 +1,23 @@
 """What a run leaves alone in its folder, and what it finds again after a kill."""
 
+import os
 import subprocess
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from matey.checkpoints.describe import find_damage
+from matey.checkpoints.find import open_checkpoint
 from matey.config import ConfigError, load_config
 from matey.model.matey import MateyModel
 from matey.train.best_weights import replace_model
 from matey.train.checkpoint import RunFolder
+from matey.train.resume import RunError
 from matey.train.run_data import open_data, validation_windows
 from tests.support.models import make_model
+from tests.support.runs import pretrain, succeed
 
 
 def test_pruning_leaves_what_is_not_named_as_a_checkpoint(tmp_path):
@@ -28,12 +35,14 @@ def test_pruning_leaves_what_is_not_named_as_a_checkpoint(tmp_path):
 def unremovable(folder):
     """Keep a folder from being removed, as a file server keeps one whose files are open."""
     folder.mkdir(parents=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "none", folder], capture_output=True).returncode:
+    source = f"unremovable_{os.getpid()}_{time.monotonic_ns()}"
+    if subprocess.run(["mount", "-t", "tmpfs", source, folder], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
+    finally:  # a folder above it may have got another name
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+        subprocess.run(["umount", *(place for name, place, *_ in mounts if name == source)], check=True)
 
 
 def test_a_checkpoint_that_cannot_be_removed_costs_room_and_no_run(tmp_path, capsys):
@@ -45,6 +54,26 @@ def test_a_checkpoint_that_cannot_be_removed_costs_room_and_no_run(tmp_path, cap
         folder._prune(3, 1)
         assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["step_000001", "step_000003"]
     assert capsys.readouterr().err.count("step_000001 is no longer needed and cannot be removed") == 1
+
+
+def test_a_step_that_cannot_be_removed_gives_its_name_to_the_one_saved_again(run_yaml, tmp_path):
+    checkpoints = tmp_path / "run" / "checkpoints"
+    succeed(pretrain(run_yaml()))
+    (checkpoints / "latest").write_text("step_000002")
+    with unremovable(checkpoints / "step_000004" / "mp"):
+        result = succeed(pretrain(run_yaml(), "--resume"))
+        assert result.stderr.count("step_000004.1 is no longer needed and cannot be removed") == 1
+    assert find_damage(open_checkpoint(checkpoints / "step_000004")) == []
+    assert (checkpoints / "latest").read_text() == "step_000004"
+
+
+def test_what_a_save_that_was_cut_off_left_must_go_before_the_next_one(tmp_path):
+    folder = RunFolder(tmp_path)
+    new = folder.checkpoints / "step_000002.new"
+    with unremovable(new / "mp"), pytest.raises(RunError, match="was left by a save that was cut off"):
+        folder._begin_to_write(new)
+    folder._begin_to_write(new)
+    assert not new.exists()
 
 
 def test_weights_that_another_program_reads_do_not_keep_new_ones_from_their_place(tmp_path):

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.support.launchers import TORCHRUN
+from tests.support.programs import cases_of, start
 from tests.support.runs import fail, pretrain, running, succeed
 
 MANY = ["--set", "train.steps=100000", "--set", "train.validate_every=100000", "--set", "train.checkpoint_every=3"]
@@ -61,6 +62,7 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     config = run_yaml(train={"steps": 2})
     result = succeed(pretrain(config, "--resume"))
     assert "holds no checkpoint yet: training starts at its first step" in result.stdout
+    assert f"was moved to {tmp_path / 'run.1'}." in result.stdout and "would have gone on" not in result.stdout
     assert (tmp_path / "run.1" / "checkpoints" / "step_000004.new").is_dir()  # moved aside, not removed
     # Again in the place of the whole step, as after going back to an earlier one.
     for name in ("step_000004", "step_000004.new", "step_000006.new"):
@@ -70,6 +72,18 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     shards = {path.name for path in (checkpoints / "step_000004").iterdir()}
     assert shards == {"mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"}
     assert not (tmp_path / "run.2").exists()
+
+
+@pytest.mark.parametrize("moment", ["while it writes", "as latest moves"])
+def test_a_run_that_loses_its_folder_in_a_save_renames_and_removes_nothing_more(tmp_path, moment):
+    (found,) = cases_of(start([sys.executable, "-m", "tests.train.lost_folder", moment, tmp_path / "run"]))
+    assert "is no longer this run's" in found["refusal"]
+    entries = {
+        "while it writes": ["latest", "step_000001", "step_000002", "step_000003.new"],
+        "as latest moves": ["latest", "step_000001", "step_000002", "step_000003"],
+    }
+    assert found["entries"] == entries[moment]
+    assert found["latest"] == entries[moment][-1].replace("3.new", "2")
 
 
 @pytest.mark.parametrize("loss", ["moved", "its lock removed"])
