@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from matey.checkpoints.card import model_card
+from matey.checkpoints.durable import flush
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, RUN_FILES, SEEN, step_name
@@ -47,12 +48,13 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
         ConversionError: it lacks what is asked for, the folder exists, or cannot be written.
     """
     _check(source, run, form, out, average, dtype)
-    new = out.with_name(out.name + ".new")
+    new = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(new, ignore_errors=True)
     try:
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
         give_usual_modes(new)
+        flush(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, of Python, of torch and of safetensors
         raise ConversionError(f"Cannot write {out} ({one_line(error)}); make room, or choose another --out.") from error

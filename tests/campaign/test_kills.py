@@ -61,7 +61,7 @@ def kill_a_conversion(folder, run, form, random):
     if not expected.exists():
         with started(folder, [[*command, str(expected)]]) as programs:
             assert programs.codes(SECONDS) == [0], programs.text()
-    new, begun = out.with_name("out.new"), time.monotonic()
+    new, begun = out.with_name(".out.unfinished"), time.monotonic()
     with started(folder, [[*command, str(out)]]) as programs:
         while not new.exists() and not programs.has_ended():
             time.sleep(0.0005)

@@ -17,8 +17,10 @@ def convert(*arguments):
 
 def test_a_run_becomes_a_model(run_yaml, tmp_path):
     succeed(pretrain(run_yaml(train={"steps": 1, "ema": 0.9})))
+    (tmp_path / "model.new").mkdir()  # somebody's
     result = succeed(convert(tmp_path / "run", "--to", "huggingface", "--ema", "--out", tmp_path / "model"))
     assert f"MateyModel.from_pretrained('{tmp_path}/model')" in result.stdout and "Reading ema" in result.stderr
+    assert (tmp_path / "model.new").exists() and not (tmp_path / ".model.unfinished").exists()
     card = (tmp_path / "model" / "README.md").read_text()
     assert "shallow_water: water_height; 8/1/1 train/valid/test trajectories" in card
     assert "launch/pretrain.py --deepspeed_config" in card and "| shallow_water | 0." in card
