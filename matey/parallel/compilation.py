@@ -1,4 +1,4 @@
-"""Finds the lock that a killed compilation of DeepSpeed's Adam for the CPU left: torch waits for it for ever, in silence."""
+"""Finds the lock that a killed compilation of a part of DeepSpeed left: torch waits for it for ever, in silence."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from matey.ending import is_first_to_say
 
-CPU_ADAM = "cpu_adam"
-"""The name under which DeepSpeed compiles it."""
+COMPILED = ("cpu_adam", "async_io", "gds", "pin_memory", "quantizer", "fused_adam")
+"""What DeepSpeed compiles for a run on first use: Adam for the CPU, offload to a disk, quantized communication."""
 
 
 @contextmanager
@@ -37,16 +37,17 @@ def said_when_locked(patience: float = 60.0) -> Iterator[None]:
 def locks() -> Iterator[tuple[Path, float]]:
     """Yield the locks of compilations that run, or were killed, with the seconds since they were taken."""
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
-    for lock in root.glob(f"**/{CPU_ADAM}/lock"):
+    for lock in root.glob("**/lock"):
         with suppress(FileNotFoundError):  # just now it was removed
-            yield lock, time.time() - lock.stat().st_mtime
+            if lock.parent.name in COMPILED:
+                yield lock, time.time() - lock.stat().st_mtime
 
 
 def _say_if_locked(patience: float) -> None:
     for lock, age in locks():
         if age >= patience and is_first_to_say(str(lock)) is not False:
             sys.stderr.write(
-                f"Waiting for another process, which has been compiling DeepSpeed's Adam for the CPU for {age:.0f} s. If "
+                f"Waiting for another process, which has been compiling DeepSpeed's {lock.parent.name} for {age:.0f} s. If "
                 f"there is none (it may have been killed), end this run, delete {lock} and start the run again.\n"
             )
             sys.stderr.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
     groups = parameter_groups(model, train)
     _mark_norms_on_the_device()
-    with said_when_locked() if is_compiled else nullcontext(), _wandb_in_a_sentence():
+    with said_when_locked(), _wandb_in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)
     if matrices:
         engine.basic_optimizer.lay_out(masters(engine), matrices, is_cut=zero.stage > 0, device=engine.device)

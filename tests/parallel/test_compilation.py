@@ -1,28 +1,41 @@
 """A lock that a killed compilation left behind is named, by a process that really waits for it."""
 
 import os
-import subprocess
 import sys
 import time
+
+import pytest
 
 from tests.support.programs import clean_environment, in_background
 
 WAITS = """
-from deepspeed.ops.op_builder import CPUAdamBuilder
+from {module} import {function}
 from matey.parallel.compilation import said_when_locked
 with said_when_locked(2):
-    CPUAdamBuilder().load()
+    {function}{call}
 """
+LOADS = {
+    "cpu_adam": ("deepspeed.ops.op_builder", "CPUAdamBuilder", "().load()"),
+    # As its builder does where there is libaio.
+    "async_io": ("torch.utils.cpp_extension", "load_inline", "('async_io', '')"),
+}
 
 
-def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(tmp_path):
-    lock = tmp_path / "cpu_adam" / "lock"
+@pytest.mark.parametrize("name", LOADS)
+def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(tmp_path, name):
+    lock = tmp_path / name / "lock"
     lock.parent.mkdir()
     lock.touch()
     hour_ago = time.time() - 3600
     os.utime(lock, (hour_ago, hour_ago))
     env = clean_environment() | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
-    with in_background([sys.executable, "-c", WAITS], env, stderr=subprocess.PIPE) as process:
-        said = next(line for line in process.stderr if "compiling" in line)
+    module, function, call = LOADS[name]
+    program = WAITS.format(module=module, function=function, call=call)
+    path, until = tmp_path / "said.txt", time.monotonic() + 120
+    with path.open("w") as output, in_background([sys.executable, "-c", program], env, stderr=output) as process:
+        while "compiling" not in (said := path.read_text()):
+            assert process.poll() is None and time.monotonic() < until, said
+            time.sleep(0.1)
         assert process.poll() is None
-    assert "for 36" in said and f"end this run, delete {lock} and start the run again." in said
+    assert f"compiling DeepSpeed's {name} for 36" in said
+    assert f"end this run, delete {lock} and start the run again." in said
