@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
 # Sourced by the job scripts: `end_job CODE FLAGS...` ends the job with the code of its run, or submits the next job of the chain.
 
+# SIGUSR1 to the script alone, while it prepares the nodes, would end it and its chain; `run_with_signals` passes it on.
+early=''
+trap 'early=1' USR1
+TASKS_START="${TASKS_START:-30}" # seconds after which all tasks of srun hold signals back until they can save
+
 if [[ ! "$MAX_JOBS" =~ ^[1-9][0-9]*$ ]]; then
     echo "error: MAX_JOBS is '$MAX_JOBS', expected the number of jobs in the chain, such as 20" >&2
     exit 2
@@ -33,6 +38,7 @@ asked_again() {
 run_with_signals() {
     "$@" &
     local run=$! signalled
+    if [[ -n "$early" ]]; then { sleep "$TASKS_START" && kill -USR1 "$run" 2> /dev/null; } & fi
     trap 'signalled=1; kill -USR1 "$run" 2> /dev/null || true' USR1
     while :; do
         signalled='' code=0

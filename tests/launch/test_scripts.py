@@ -79,10 +79,10 @@ def site(tmp_path):
     }
 
 
-def instead_of_python(site, code):
-    """Have jobs end with a code at once, where only what they start is looked at."""
-    program = Path(site["PATH"].partition(":")[0]) / "python"
-    program.write_text(f"#!/bin/sh\nexit {code}\n")
+def instead_of(name, site, body):
+    """Put another program in the place of one, such as one that ends with a code where only what is started is looked at."""
+    program = Path(site["PATH"].partition(":")[0]) / name
+    program.write_text(f"#!/usr/bin/env bash\n{body}\n")
     program.chmod(0o755)
 
 
@@ -144,7 +144,7 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
 @pytest.mark.parametrize("launcher", ["mpi", "slurm"])
 def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_disk(site, nodes, network, launcher):
     site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher}
-    instead_of_python(site, 1)
+    instead_of("python", site, "exit 1")
     output = subprocess.run(["bash", SCRIPTS[2]], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
     task = output[output.rindex("called: srun") :]
     assert dict(line.split(": ")[1].split("=") for line in task.splitlines() if line.startswith("set: ")) == {
@@ -175,7 +175,7 @@ def test_the_fine_tuning_job_names_the_model_to_start_from(site):
 def test_the_next_fine_tuning_job_has_the_same_model_and_trains_the_same_parts(site):
     site |= {"PRETRAINED": "runs/old", "TRAIN": "lora"}
     del site["DEEPSPEED_CONFIG"]
-    instead_of_python(site, 75)
+    instead_of("python", site, "exit 75")
     output = subprocess.run(["bash", FINETUNE], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
     submitted = output[output.index("called: sbatch") :].splitlines()
     assert submitted[0].endswith(f" {FINETUNE}")
@@ -186,10 +186,19 @@ def test_the_next_fine_tuning_job_has_the_same_model_and_trains_the_same_parts(s
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_task_of_an_array_goes_on_as_that_task_alone(site, script):
     site |= {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}
-    instead_of_python(site, 75)
+    instead_of("python", site, "exit 75")
     output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
     (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
     assert {"--array=2", "--dependency=afterany:77_2"} <= set(submitted.split()), submitted
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(site, script):
+    site |= {"TASKS_START": "1", "MODULES": "some"}
+    instead_of("module", site, "kill -USR1 $PPID")
+    instead_of("python", site, "trap 'exit 75' USR1; for _ in {1..300}; do sleep 0.1; done")
+    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and "called: sbatch" in result.stdout, result.stdout + result.stderr
 
 
 def test_the_local_script_trains_and_goes_on(site):
