@@ -1,11 +1,13 @@
 """The job script for Slurm on a real Slurm, whose virtual nodes are this machine: what jobs start, and what mistakes give."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.support.paths import ROOT
 from tests.support.runs import losses
 from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 
@@ -19,6 +21,17 @@ def test_two_tasks_on_each_of_two_nodes_train_together(cluster):
     assert state == "COMPLETED 0:0", output
     assert "rank 0 of 4 by slurm; 0 of 2 on its node" in output
     assert list(losses(folder)) == [1, 2, 3]  # the flag reached the run
+
+
+def test_a_job_from_a_fresh_clone_has_a_place_for_its_words(cluster, tmp_path):
+    subprocess.run(["git", "clone", "--quiet", ROOT, tmp_path / "clone"], check=True)
+    del cluster.variables["SBATCH_OUTPUT"]
+    try:
+        job = cluster.submit(*ONE_NODE, SCRIPT, folder=tmp_path / "clone", CONFIG="nowhere.yaml")
+    finally:
+        cluster.variables["SBATCH_OUTPUT"] = f"{cluster.folder}/job-%j.out"
+    cluster.wait(job)
+    assert "error: Cannot read " in (tmp_path / "clone" / "logs" / f"matey-{job}.out").read_text()
 
 
 @pytest.mark.slow

@@ -42,14 +42,14 @@ class Cluster:
             "MASTER_ADDR": "127.0.0.1",
         }
 
-    def run(self, *command, **variables) -> subprocess.CompletedProcess:
+    def run(self, *command, folder=ROOT, **variables) -> subprocess.CompletedProcess:
         environment = {**self.variables, **variables}
         return subprocess.run(
-            [*map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+            [*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
         )
 
-    def submit(self, *options, **variables) -> int:
-        result = self.run("sbatch", "--parsable", *options, **variables)
+    def submit(self, *options, folder=ROOT, **variables) -> int:
+        result = self.run("sbatch", "--parsable", *options, folder=folder, **variables)
         assert result.returncode == 0, result.stderr
         return int(result.stdout)
 
