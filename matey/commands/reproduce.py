@@ -18,9 +18,11 @@ from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, run_one, run_study, submit
+from matey.studies.folder import folder_among
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
+from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES
 
@@ -42,23 +44,33 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(1)
         if args.list:
             print("\n".join(point.name for point in study.points))
+        elif args.plan:
+            print(study.plan())
         elif args.point is not None:
             run_one(study, args.point)
-        elif args.submit:
-            submit(study, command, args.sbatch, print)
         else:
-            print(run_study(study, command, args.jobs))
-            print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
+            run(study, command, args)
     return 0
+
+
+def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
+    """Run or submit a study; what it will cost is said before, where that is much or the user names a machine."""
+    if args.scale == "paper" or vars(args).get("machine"):
+        print(study.plan(), flush=True)
+    if args.submit:
+        submit(study, command, args.sbatch, print)
+    else:
+        print(run_study(study, command, args.jobs))
+        print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
 
 
 def peers(args: argparse.Namespace) -> Comparison:
     """Return the comparison of models of the same cost."""
-    points = comparisons(tuple(args.paths), args.seconds, args.seeds)
-    config = find(args.config).absolute()
-    comparison = Comparison(
-        WORK, args.out.absolute(), config, tuple(args.set), args.paths, args.device, points, args.max_windows
-    )
+    out, config = folder_among(args.out.absolute(), "peers", study="peers"), find(args.config).absolute()
+    simulated = () if args.paths else PEER_SCALES[args.scale].data
+    paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
+    points = comparisons(tuple(paths), args.seconds, args.seeds)
+    comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, points, args.max_windows, simulated)
     comparison.run_config(points[0])  # raises where the run does not suit the peers
     fno_class()  # raises where its package is missing
     return comparison
@@ -66,17 +78,20 @@ def peers(args: argparse.Namespace) -> Comparison:
 
 def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
     """Return the study of fine-tuning on more and more trajectories."""
+    scale, name = SCALES[args.scale], "data_efficiency"
     return DataEfficiencyStudy(
         ROOT,
         WORK,
-        args.out.absolute(),
+        folder_among(args.out.absolute(), f"{name}-{args.system}", study=name, system=args.system),
         args.system,
         args.scale,
-        fine_tunings(args.starts, args.modes, args.sizes, args.seeds or SCALES[args.scale].seeds),
+        fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
         args.launcher,
         args.deepspeed_config,
         tuple(args.set),
+        machine_of(args),
+        args.ranks or scale.ranks,
     )
 
 
@@ -92,10 +107,18 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         table.points(args.seeds),
         (args.study, args.scale),
         question.costs,
-        args.launcher,
+        args.launcher or table.launcher or sys.executable,
         str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
+        machine_of(args),
+        args.ranks or table.ranks,
     )
     for point in study.points:
         study.run_config(point)
     return study
+
+
+def machine_of(args: argparse.Namespace) -> str:
+    """Return the machine that a study is planned for: the paper's, where it has the paper's settings."""
+    machine: str = args.machine or ("frontier" if args.scale == "paper" else "cpu")
+    return machine

@@ -19,7 +19,7 @@ from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_
 from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts
-from matey.evaluate.spectra import Spectra, SpectraSums
+from matey.evaluate.spectra import Spectra, SpectraSums, with_power
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import dealt_out, rank
@@ -185,7 +185,8 @@ def score(
         total.errors.merge(sums.errors)
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
-    return Scores(total.errors.records(), mean_costs(total.costs), total.spectra.spectra())
+    spectra = total.spectra.spectra()
+    return Scores(with_power(total.errors.records(), spectra), mean_costs(total.costs), spectra)
 
 
 def evaluate(

@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matey.evaluate.records import Kind
+from matey.evaluate.physics import TRUTH
+from matey.evaluate.records import ALL_FIELDS, Kind, Record
 from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)
+POWER = ("power_coarse", "power_middle", "power_fine")
+"""Names of a forecast's power over the truth's in each third of the wavenumbers, the longest waves first."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,26 @@ class SpectraSums:
             )
             for s, count in first.values()
         ]
+
+
+def with_power(records: Sequence[Record], spectra: Sequence[Spectra]) -> list[Record]:
+    """Write `POWER` into the records of the last steps of rollouts: of each system's fields the geometric mean."""
+    found = {(each.system, each.kind, each.lead): _power(each) for each in spectra}
+    more = (found.get((r.system, r.kind, r.lead), {}) if r.field == ALL_FIELDS else {} for r in records)
+    return [replace(r, physics={**r.physics, **own}) if own else r for r, own in zip(records, more, strict=True)]
+
+
+def _power(spectra: Spectra) -> dict[str, float]:
+    """Return the power of the forecast over the truth's in each third, and the truth's own, which is 1."""
+    if len(spectra.wavenumbers) < len(POWER):
+        return {}
+    numbers: dict[str, float] = {}
+    parts = (each.tensor_split(len(POWER), dim=1) for each in (spectra.forecast, spectra.truth))
+    for name, forecast, truth in zip(POWER, *parts, strict=True):
+        of_fields = (forecast.sum(dim=1) / truth.sum(dim=1))[truth.sum(dim=1) > 0]
+        if len(of_fields):
+            numbers |= {name: of_fields.log().mean().exp().item(), TRUTH + name: 1.0}
+    return numbers
 
 
 def radial_power(frames: Tensor, spacing: Sequence[float], periodic: Sequence[bool]) -> tuple[Tensor, Tensor]:

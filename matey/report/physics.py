@@ -9,15 +9,20 @@ from matey.evaluate.beyond import Beyond, Drift
 from matey.evaluate.comparison import one_of, side_by_side
 from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
 from matey.evaluate.records import PERSISTENCE, Record
+from matey.evaluate.spectra import POWER
 from matey.physics import measure
 from matey.report.page import definitions, heading, paragraph, table
 from matey.report.summary import forecast_text, summary_records
 from matey.text_table import text_table
 
-LABELS = {CORRELATION_TIME: "correlation time"}
+LABELS = {CORRELATION_TIME: "correlation time"} | {name: name.replace("_", " of ") + " scales" for name in POWER}
 CORRELATION_MEANING = (
     f"Snapshots after which the mean correlation of a rollout with the truth falls below {LEAST_CORRELATION:g}; beside it, "
     "persistence's."
+)
+POWER_MEANING = (
+    "Power of the forecast at the end of rollouts over the truth's, in a third of the wavenumbers, the geometric mean over the "
+    "fields: below 1 the forecast is smoother than the truth."
 )
 
 
@@ -53,6 +58,7 @@ def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Re
     names_of_all = {name for records in records_by_model for record in records for name in record.physics}
     of_measures = {found.label: found.meaning for name in names_of_all if (found := measure(name))}
     of_measures[label_of(CORRELATION_TIME)] = CORRELATION_MEANING
+    of_measures |= {label_of(name): POWER_MEANING for name in POWER}
     present = dict.fromkeys(row[2] for row in rows)
     return [
         heading(2, "Physics"),

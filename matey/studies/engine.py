@@ -50,6 +50,14 @@ class RunnableStudy(ABC, Generic[PointT]):
     def facts(self) -> Mapping[str, Any]:
         """Facts that identify the study, its name under ``study``; a folder holds one study only."""
 
+    @abstractmethod
+    def plan(self) -> str:
+        """Return what the points that are not done will cost, as text.
+
+        Raises:
+            ConfigError: it cannot be planned for the machine that is named.
+        """
+
     def prepare(self) -> None:
         """Make what the points have in common, such as data, unless it is there.
 

@@ -42,3 +42,9 @@ def test_the_page_explains_what_it_shows_and_nothing_else():
     assert "Change of the total" in section and "mean correlation of a rollout" in section
     assert "Root mean square of the divergence" not in section
     assert physics_section(["MATEY"], [RECORDS[-1:]]) == [] and physics_text(["MATEY"], [RECORDS[-1:]]) == ""
+
+
+def test_power_of_rollouts_stands_beside_the_truths_and_is_explained():
+    power = {"power_fine": 0.4, "truth_power_fine": 1.0}
+    assert physics_rows([[record("rollout", 10, power)]]) == [("gas", "rollout 10", "power of fine scales", "0.4", "1")]
+    assert "smoother than the truth" in "".join(physics_section(["MATEY"], [[record("rollout", 10, power)]]))

@@ -42,6 +42,9 @@ class Squares(RunnableStudy[Number]):
     def facts(self):
         return {"study": "squares"}
 
+    def plan(self):
+        return f"{len(self.points)} squares"
+
     def prepare(self):
         self.prepared += 1
 

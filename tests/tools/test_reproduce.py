@@ -2,8 +2,8 @@
 
 import csv
 import importlib.util
-import itertools
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -96,20 +96,22 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     flags = ["--sizes", "1", "--modes", "head", "--seeds", "1", "--pretrained", tmp_path / "old"]
     result = study(tmp_path / "study", *flags, "--starts", "pretrained", timeout=600)
     assert result.returncode == 0, result.stderr
-    done = tmp_path / "study" / "points" / "pretrained-head-1-0" / "report.html"
+    folder = tmp_path / "study" / "data_efficiency-thermals"
+    done = folder / "points" / "pretrained-head-1-0" / "report.html"
     before = done.stat().st_mtime_ns
-    result = study(tmp_path / "study", *flags, timeout=600)
+    result = study(tmp_path / "study", *flags, "--starts", "pretrained,random,stencil", timeout=600)
     assert result.returncode == 0, result.stderr
     assert done.stat().st_mtime_ns == before
-    with (tmp_path / "study" / "results.csv").open() as file:
+    with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     forecasts = ("lead 1", "lead 5", "rollout 10", "rollout 10 by 5")
     assert [(row["start"], row["forecast"]) for row in rows] == [
-        *itertools.product(("pretrained", "random"), forecasts)
+        *product(("pretrained", "random", "stencil"), forecasts)
     ]
-    assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
+    assert all(float(row["mass"]) >= 0 for row in rows)
+    assert (folder / "results.png").stat().st_size > 10_000
     # The random start has the pretrained model's vocabulary, of which the data holds no field.
-    random = MateyModel.from_pretrained(tmp_path / "study" / "points" / "random-head-1-0" / "model")
+    random = MateyModel.from_pretrained(folder / "points" / "random-head-1-0" / "model")
     assert random.config.fields[0] == "water_height"
-    result = study(tmp_path / "study", *flags, "--system", "mhd")
+    result = study(tmp_path / "study", *flags, "--set", "train.steps=41")
     assert result.returncode == 2 and "holds a study with" in result.stderr

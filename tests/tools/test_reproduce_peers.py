@@ -60,6 +60,18 @@ def test_two_sets_of_one_system_are_refused(waves, refuse):
     assert "both hold shallow_water; give one set for each system." in refuse("--data", f"{water},{water}")
 
 
+def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
+    pytest.importorskip("neuralop")
+    listed = compare(tmp_path, "--list").stdout.split()
+    assert len(listed) == 11 and listed[0] == "stencil-shallow_water-2-0"
+    laptop = compare(tmp_path, "--list", "--scale", "laptop", "--seeds", "1").stdout.split()
+    assert len(laptop) == 22 and {name.split("-")[2] for name in laptop} == {"30", "110"}
+    planned = compare(tmp_path, "--plan", "--scale", "laptop", "--seconds", "60")
+    assert planned.stdout.startswith("33 trainings, 0.6 hours of CPU time") and not list(tmp_path.iterdir())
+    missing = compare(tmp_path, "--plan", "--scale", "paper")
+    assert missing.returncode == 2 and "2D_rdb_NA_NA.h5 does not exist" in missing.stderr
+
+
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(waves, tmp_path):
     pytest.importorskip("neuralop")
@@ -68,16 +80,17 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     result = compare(tmp_path / "study", *flags, timeout=900)
     assert result.returncode == 0, result.stderr
     assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best", "cost per system")] == 3 * [True]
-    with (tmp_path / "study" / "results.csv").open() as file:
+    folder = tmp_path / "study" / "peers"
+    with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (5 + 1) * 2 * 4
     assert all(float(row["seconds"]) > 0 and int(row["steps"]) > 0 for row in rows)
-    assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
+    assert (folder / "results.png").stat().st_size > 10_000
 
     alone = compare(tmp_path / "alone", *flags, "--point", "matey-shallow_water-2-0", timeout=300)
     assert alone.returncode == 0, alone.stderr  # it times itself
 
-    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "study" / "points").glob("*/result.json")}
+    results = {path: path.stat().st_mtime_ns for path in (folder / "points").glob("*/result.json")}
     assert len(results) == 5 * 2 + 1
     lost = next(path for path in results if "unet-shallow_water" in str(path))
     lost.unlink()

@@ -26,6 +26,14 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_papers_scale_says_its_cost_before_anything_starts(tmp_path):
+    nowhere = "data.sets=[{path: nowhere}]"  # so that it ends with its first training
+    started = reproduce("adaptivity", "--scale", "paper", "--seeds", "1", "--out", tmp_path, "--set", nowhere)
+    assert started.returncode == 2 and "nowhere does not exist" in started.stderr
+    assert started.stdout.startswith("On frontier, 32 ranks on 4 nodes, 128 samples a step:")
+    assert "18 trainings, " in started.stdout and " node hours, " in started.stdout
+
+
 @pytest.mark.slow
 def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_path):
     flags = ["adaptivity", "--out", tmp_path, "--jobs", "2", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]
@@ -34,7 +42,7 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     assert "vit mix 16 to 8, 0.2" in result.stdout
     folder = tmp_path / "adaptivity"
     costs = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
-    assert costs["tokens"] == 32 and min(costs.values()) > 0
+    assert costs["tokens"] == 32 and min(cost for name, cost in costs.items() if "message" not in name) > 0
     (folder / "points" / "vit-uniform-8-seed0" / "costs.json").unlink()
     before = {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
     assert reproduce(*flags, timeout=600).returncode == 0
@@ -44,3 +52,12 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     assert (
         "Adaptive tokens against uniform ones" in text and "data:image/png;base64" in text and 'src="http' not in text
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", ["fine_grid", "schemes", "scaling_of_tokens", "long_sequences"])
+def test_every_study_goes_from_its_data_to_its_figure_at_the_scale_tiny(study, tmp_path):
+    result = reproduce(study, "--out", tmp_path, "--set", "train.steps=4", "--set", "train.warmup_steps=1", timeout=900)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "correlation time" in result.stdout and (tmp_path / study / "results.png").stat().st_size > 10_000
+    assert ("a step of a rank" in result.stdout) == (study == "long_sequences")

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path, PosixPath
 from typing import Any
 
+from matey.config import DataSection
 from matey.data.remote.cache import RemoteFile, name_of
 from matey.data.remote.server import about, existing, listing
 
@@ -25,6 +26,12 @@ def within(folder: Path, path: str | Path) -> Path:
     """Return a path that a user wrote in a folder."""
     named = place(path).expanduser()
     return named if isinstance(named, RemotePath) else folder / named
+
+
+def rooted(data: DataSection, root: Path) -> DataSection:
+    """Return a run's data whose paths, which count from ``root``, are whole."""
+    sets = (entry.model_copy(update={"path": str(within(root, entry.path))}) for entry in data.sets)
+    return data.model_copy(update={"sets": tuple(sets)})
 
 
 def seen_from(folder: Path, path: Path) -> str:

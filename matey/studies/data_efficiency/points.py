@@ -9,20 +9,24 @@ from pathlib import Path
 
 from matey.config import DataSection
 from matey.data import DataError, open_sets
-from matey.data.remote.paths import within
+from matey.data.remote.paths import rooted
 from matey.data.splits import split_set, split_trajectories
-from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.evaluate.records import read_records
 from matey.report.summary import forecast_text, summary_records
+from matey.studies.data_efficiency.scales import PEERS, STARTS
 from matey.studies.folder import Row, StudyError
+from matey.studies.physics import physics_of
+
+PEER = "peer"
 
 
 @dataclass(frozen=True)
 class Point:
-    """One fine-tuning run of the study.
+    """One fine-tuning run of the study, or the training of a peer.
 
     Attributes:
-        start: initial weights, ``pretrained`` or ``random``.
-        mode: mode of fine-tuning, which says what parts are trained.
+        start: initial weights, ``pretrained`` or ``random``, or the kind of a peer.
+        mode: mode of fine-tuning, which says what parts are trained; `PEER` of a peer.
         trajectories: number of training trajectories.
         seed: seed of the stream of samples and of random weights.
     """
@@ -39,21 +43,20 @@ class Point:
 
 
 def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int], seeds: int) -> list[Point]:
-    """Return all points, those from pretrained weights first and of one seed after the other."""
-    order = itertools.product(sorted(starts), range(seeds), sizes, modes)
-    return [Point(start, mode, size, seed) for start, seed, size, mode in order]
+    """Return all points in the order of `STARTS`, of one seed after the other."""
+    order = list(itertools.product(range(seeds), sizes))
+    return [
+        Point(start, mode, size, seed)
+        for start in sorted(starts, key=STARTS.index)
+        for seed, size in order
+        for mode in ((PEER,) if start in PEERS else modes)
+    ]
 
 
 def trajectories_for(size: int, data: DataSection) -> int:
     """Return the smallest number of trajectories whose split leaves ``size`` to train on."""
     counts = itertools.count(max(3, size))
     return next(n for n in counts if len(split_trajectories(n, data.split, data.split_seed).train) >= size)
-
-
-def rooted(data: DataSection, root: Path) -> DataSection:
-    """Return a run's data whose paths, which count from ``root``, are whole."""
-    sets = (entry.model_copy(update={"path": str(within(root, entry.path))}) for entry in data.sets)
-    return data.model_copy(update={"sets": tuple(sets)})
 
 
 def check_data(data: DataSection, root: Path, size: int) -> int:
@@ -88,15 +91,16 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 
 
 def scores(point: Point, metrics: Path) -> list[Row]:
-    """Return a row for each lead, and for the last step of each rollout, of an evaluated point from its ``metrics.json``."""
+    """Return a row for each forecast of an evaluated point, from its ``metrics.json``."""
     return [
         {
             **asdict(point),
+            "system": record.system,
             "forecast": forecast_text(record),
             "nrmse": record.nrmse,
             "persistence_nrmse": record.persistence_nrmse,
             "num_windows": record.num_windows,
+            **physics_of(record),
         }
         for record in summary_records(read_records(metrics))
-        if record.field == ALL_FIELDS
     ]

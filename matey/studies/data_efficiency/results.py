@@ -6,56 +6,73 @@ import itertools
 from collections.abc import Sequence
 from statistics import mean
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from matey.report.plots import COLOURS
+from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.studies.data_efficiency.scales import PEERS
 from matey.studies.folder import Row, deviation, mean_and_deviation, quotient
+from matey.studies.physics import physics_text
+from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
-LINES = {"pretrained": "-", "random": ":"}
+COLOUR_OF_PEER = dict(zip(PEERS, COLOURS[4:], strict=False))
+LINES = {"pretrained": "-", "random": ":"} | dict.fromkeys(PEERS, "--")
 
 
 def study_table(rows: Sequence[Row]) -> str:
-    """Lay out NRMSE over that of persistence, mean and deviation over the seeds, and pretrained's over random's."""
-    modes = sorted({row["mode"] for row in rows})
-    starts = [start for start in LINES if any(row["start"] == start for row in rows)]
-    heads = [f"{start}, {mode}" for mode in modes for start in starts]
-    heads += [f"gain, {mode}" for mode in modes if len(starts) > 1]
+    """Lay out NRMSE over that of persistence, mean and deviation over the seeds, pretrained's over random's, and physics."""
+    models = sorted(
+        {(row["start"], row["mode"]) for row in rows}, key=lambda model: (model[0] in PEERS, model[1], model[0])
+    )
+    both = [mode for start, mode in models if start == "random" and ("pretrained", mode) in models]
+    heads = [*(_named(*model) for model in models), *(f"gain, {mode}" for mode in both)]
     lines = []
-    sizes = sorted({row["trajectories"] for row in rows})
-    for forecast, size in itertools.product(_forecasts(rows), sizes):
+    forecasts, sizes = dict.fromkeys(row["forecast"] for row in rows), sorted({row["trajectories"] for row in rows})
+    for forecast, size in itertools.product(forecasts, sizes):
         alike = [row for row in rows if (row["forecast"], row["trajectories"]) == (forecast, size)]
         ratios = {
-            (start, mode): [
-                row["nrmse"] / row["persistence_nrmse"] for row in alike if (row["start"], row["mode"]) == (start, mode)
-            ]
-            for mode in modes
-            for start in starts
+            model: [row["nrmse"] / row["persistence_nrmse"] for row in alike if (row["start"], row["mode"]) == model]
+            for model in models
         }
         cells = [mean_and_deviation(values) for values in ratios.values()]
-        if len(starts) > 1:
-            cells += [quotient(ratios["pretrained", mode], ratios["random", mode]) for mode in modes]
+        cells += [quotient(ratios["pretrained", mode], ratios["random", mode]) for mode in both]
         lines.append([forecast, str(size), *cells])
-    return text_table(["forecast", "trajectories", *heads], lines)
+    errors = text_table(["forecast", "trajectories", *heads], lines, merge=1)
+    return "\n\n".join(filter(None, [errors, physics_text(rows, _model)]))
 
 
+def _model(row: Row) -> str:
+    return f"{_named(row['start'], row['mode'])}, {row['trajectories']}"
+
+
+def _named(start: str, mode: str) -> str:
+    return start if start in PEERS else f"{start}, {mode}"
+
+
+@matplotlib.rc_context(STYLE)
 def study_figure(rows: Sequence[Row], system: str) -> Figure:
     """Draw the test error against the number of trajectories, a panel a forecast; bars are the deviation over seeds."""
-    forecasts = _forecasts(rows)
-    chart = Figure(figsize=(3.6 * len(forecasts) + 1.6, 3.8), layout="constrained")
-    for axes, forecast in zip(chart.subplots(1, len(forecasts), squeeze=False)[0], forecasts, strict=True):
+    forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
+    across = min(len(forecasts), 2)
+    down = -(-len(forecasts) // across)
+    chart = Figure(figsize=(4.2 * across, 3.1 * down + 0.7), layout="constrained")
+    grid = chart.subplots(down, across, squeeze=False, sharex=True)
+    for axes, forecast in zip(grid.flat, forecasts, strict=False):
         _panel(axes, [row for row in rows if row["forecast"] == forecast])
-        axes.set_title(f"{system}, {forecast}", fontsize=10)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.set_title(f"{system}, {forecast}")
+    for axes in grid.flat[len(forecasts) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel("training trajectories")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("NRMSE on the test set")
+    plain_ticks(axes.yaxis for axes in grid.flat[: len(forecasts)])
+    chart.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return chart
-
-
-def _forecasts(rows: Sequence[Row]) -> list[str]:
-    """Return the kinds of forecast that were scored, in their order."""
-    return list(dict.fromkeys(row["forecast"] for row in rows))
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
@@ -70,19 +87,15 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             there,
             means,
             deviations,
-            label=f"{start}, {mode}",
-            color=COLOUR_OF_MODE.get(mode, "#777777"),
+            label=_named(start, mode),
+            color={**COLOUR_OF_MODE, **COLOUR_OF_PEER}.get(start if start in PEERS else mode, "#777777"),
             ls=line,
             marker="o",
             ms=4,
             capsize=3,
         )
-    axes.axhline(mean([row["persistence_nrmse"] for row in rows]), color="0.6", ls="--", label="persistence")
+    axes.axhline(mean([row["persistence_nrmse"] for row in rows]), color=PERSISTENCE, ls="--", label="persistence")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
-    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-        set_formatter("{x:.3g}")
-    axes.set_xlabel("training trajectories")
-    axes.set_ylabel("NRMSE on the test set")

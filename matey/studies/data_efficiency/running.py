@@ -11,21 +11,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained
-from matey.config import dump_config, load_config, load_resolved
-from matey.data import open_sets
-from matey.data.remote.paths import within
+from matey.config import RunConfig, dump_config, load_config, load_resolved
+from matey.data import DataError, open_sets
+from matey.data.remote.paths import rooted, within
+from matey.evaluate.evaluation import Protocol, score, tasks_of
+from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
+from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Point, check_data, rooted, scores, trajectories_for
+from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
-from matey.studies.data_efficiency.scales import SCALES, SYSTEMS, Scale
+from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.peers.trained import train_peer
+from matey.studies.planned import Engine, Training, plan_text
+from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
 FRAMES = 51  # of each simulated trajectory
@@ -46,6 +53,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         launcher: the command before ``launch/finetune.py``.
         deepspeed_config: JSON of DeepSpeed.
         settings: overrides of every point's YAML.
+        machine: name or file of the machine that it is planned for.
+        ranks: number of ranks of each run that it is planned for; that many are started by ``launcher``.
     """
 
     root: Path
@@ -58,6 +67,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     launcher: str = sys.executable
     deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
+    machine: str = "cpu"
+    ranks: int = 1
     last_written = REPORT
 
     @property
@@ -85,6 +96,21 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             return trajectories_for(max(largest, *map(int, self._scale.sizes[self.system].split(","))), data)
         return check_data(data, self.work, largest)
 
+    def plan(self) -> str:
+        """Lay out what the runs that are not done cost, as if all their weights were trained.
+
+        Raises:
+            StudyError: the model or the data cannot be read, or one does not fit the other.
+        """
+        grid = Simulated(SYSTEMS[self.system], self._resolution, 0, 0).grid
+        waiting = [point for point in self.points if not self.is_done(point)]
+        tuned = [point for point in waiting if point.start not in PEERS]
+        run_of = {point.mode: self._run_of(point) for point in tuned}
+        trainings = [Training(point.mode, run_of[point.mode], (grid,)) for point in tuned]
+        hours = (len(waiting) - len(tuned)) * self._scale.peer_seconds / 3600
+        text = plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+        return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
+
     def prepare(self) -> None:
         """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model.
 
@@ -92,9 +118,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             StudyError: it failed.
         """
         if self._scale.simulates:
-            flags = {"out": self._data, "resolution": 64, "trajectories": self.num_trajectories, "frames": FRAMES}
-            command = script(self.root / "tools/simulate.py", flags, words=[SYSTEMS[self.system]])
-            call(self.out, f"simulate-{SYSTEMS[self.system]}", command, self.work)
+            data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
+            simulate(data, self._data, self.out, self.root, self.work)
         for mode in {point.mode for point in self.points if point.start == "random"}:
             self._state_network(mode)
 
@@ -105,11 +130,36 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             StudyError: it failed.
         """
         folder = self.folder(point)
+        if point.start in PEERS:
+            self._run_peer(point)
+            return
         call(self.out, point.name, self.finetuning(point), self.work)
         lead_max = load_resolved(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
         flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
+
+    def is_done(self, point: Point) -> bool:
+        """Return whether a point is trained and scored; a peer has no report of its own."""
+        return (self.folder(point) / (RECORDS if point.start in PEERS else REPORT)).exists()
+
+    def _run_peer(self, point: Point) -> None:
+        """Train a peer on the windows of the fine-tunings, and score it on theirs."""
+        folder, run = self.folder(point), self._run_of(point)
+        data = rooted(run.data, self.work).model_copy(update={"trajectories": point.trajectories})
+        folder.mkdir(parents=True, exist_ok=True)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        steps, lead_max = self._scale.rollout, run.data.lead_max
+        protocol = Protocol(
+            tuple(sorted({1, lead_max})), steps, self._scale.max_windows, rollout_lead=min(lead_max, steps)
+        )
+        try:
+            run = run.model_copy(update={"data": data})
+            trained = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
+            records = score(trained.peer, trained.held_out, protocol, tasks_of(trained.held_out, protocol)).records
+        except DataError as error:
+            raise StudyError(str(error)) from None
+        write_records(records, folder / RECORDS)
 
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
@@ -148,6 +198,10 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return self.root / self._scale.config.format(system=self.system)
 
     @property
+    def _resolution(self) -> int:
+        return self._scale.resolution[self.system]
+
+    @property
     def _data(self) -> Path:
         return self.out / "data" / SYSTEMS[self.system]
 
@@ -183,15 +237,36 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         if self._source is None:
             return
         try:
-            there = within(self.work, self._source)
-            pretrained = load_trained(there if there.exists() else self._source).model.config  # or what is shipped
-            settings = self._settings(next(point for point in self.points if point.mode == mode))
-            overrides = [*settings, f"finetune.pretrained={json.dumps(self._source)}", f"finetune.train={mode}"]
-            run = with_network_of(load_config(self._config, overrides), pretrained)
+            run = self._run_of(next(point for point in self.points if point.mode == mode))
             sets = [data.with_given(run.model.given) for data in open_sets(rooted(run.data, self.work))]
-            text = dump_config(with_vocabulary(run, sets, pretrained))
+            text = dump_config(with_vocabulary(run, sets, self._pretrained))
         except Mistake as error:
             raise StudyError(str(error)) from None
         path = self._network(mode)
         path.parent.mkdir(exist_ok=True)
         replace_text(path, text)  # a job of the study may be reading it
+
+    def _run_of(self, point: Point) -> RunConfig:
+        """Return the run of a point, with the pretrained model's network and history where there is one.
+
+        Raises:
+            StudyError: the model cannot be read, or what the run states contradicts it.
+        """
+        settings = self._settings(point)
+        if point.start not in PEERS:
+            settings.append(f"finetune.train={point.mode}")
+        try:
+            if self._pretrained is None:
+                return load_config(self._config, settings)
+            overrides = [*settings, f"finetune.pretrained={json.dumps(self._source)}"]
+            return with_network_of(load_config(self._config, overrides), self._pretrained)
+        except Mistake as error:
+            raise StudyError(str(error)) from None
+
+    @cached_property
+    def _pretrained(self) -> MateyConfig | None:
+        """The network of the model to start from."""
+        if self._source is None:
+            return None
+        there = within(self.work, self._source)
+        return load_trained(there if there.exists() else self._source).model.config  # or what is shipped

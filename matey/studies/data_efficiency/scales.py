@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+STARTS = ("pretrained", "random", "stencil", "U-Net")
+"""Models of the study: fine-tuned from a pretrained model or from random weights, and peers on the same trajectories."""
+
+PEERS = STARTS[2:]
 SYSTEMS = {"thermals": "colliding_thermals", "mhd": "mhd_cavity"}
 
 
@@ -16,24 +21,30 @@ class Scale:
         sizes: numbers of training trajectories by system.
         modes: parts that are trained.
         seeds: number of runs of each point.
+        peer_seconds: cost of training a peer, in seconds of CPU or GPU.
         settings: overrides of the YAML.
         system_settings: overrides of single systems, from the model in the box.
         mode_settings: overrides of single modes.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each run on, per lead.
         simulates: whether the study makes its own data, enough for the largest of ``sizes``.
+        resolution: number of cells of what it simulates, or of the data that it expects, by system.
+        ranks: number of ranks that each run is meant for.
     """
 
     config: str
     sizes: dict[str, str]
     modes: str
     seeds: int
+    peer_seconds: float
     settings: tuple[str, ...] = ()
     system_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     rollout: int = 10
     max_windows: int = 1000
     simulates: bool = False
+    resolution: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SYSTEMS, 64))
+    ranks: int = 1
 
 
 PAPER_SIZES = {"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"}
@@ -42,6 +53,7 @@ LAPTOP = Scale(
     sizes=PAPER_SIZES,
     modes="prepost,all,lora",
     seeds=3,
+    peer_seconds=60,
     settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100", "train.unroll=0"),
     system_settings=(
         ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),
@@ -56,6 +68,7 @@ SCALES = {
         sizes=dict.fromkeys(SYSTEMS, "1,6"),
         modes="all",
         seeds=1,
+        peer_seconds=3,
         settings=(*LAPTOP.settings, "train.steps=40"),
         max_windows=20,
     ),
@@ -65,6 +78,9 @@ SCALES = {
         sizes=PAPER_SIZES,
         modes="prepost,all",
         seeds=3,
+        peer_seconds=3600,
         mode_settings=(("all", ("train.learning_rate=5.0e-5", "train.weight_decay=0")),),
+        resolution={"thermals": 256, "mhd": 128},
+        ranks=64,
     ),
 }

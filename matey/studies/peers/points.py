@@ -14,6 +14,7 @@ from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.peers.kinds import PEERS
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
+from matey.studies.physics import physics_of
 
 MATEY = "MATEY"
 RESULT = "result.json"  # cost of a point's training, in its folder
@@ -104,6 +105,7 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             "samples_per_second": result.samples_per_second,
             "forecast_seconds": result.forecast_seconds,
             "batch_seconds": result.batch_seconds,
+            **physics_of(record),
         }
         for record in summary_records(overall)
     ]

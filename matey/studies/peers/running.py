@@ -8,37 +8,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 
-from matey.checkpoints.peer_folder import write_peer
 from matey.checkpoints.run_files import METRICS, RECORDS
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
 from matey.data import DataError, open_dataset
-from matey.data.seen import seen_text
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
-from matey.parallel.allocator import keep_freed_memory
-from matey.peers.kinds import PeerFacts, untrained
-from matey.peers.stencil import StencilPeer
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.peers.fitting import check_memory, fit_stencil
 from matey.studies.peers.points import MATEY, RESULT, Point, Result, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
-from matey.studies.peers.training import Settings, train_network
+from matey.studies.peers.trained import train_peer
+from matey.studies.simulated import Simulated, simulate
 from matey.studies.speed import forecast_speed
-from matey.train.run_data import loss_scales, open_data
 
-SETTINGS = {
-    "ResNet": Settings(batch=4, learning_rate=4e-3),
-    "U-Net": Settings(batch=4, learning_rate=2e-3),
-    "FNO": Settings(batch=4, learning_rate=3e-3),
-}
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
 
@@ -56,6 +44,7 @@ class Comparison(RunnableStudy[Point]):
         device: the device to train on, ``cpu`` or ``cuda``.
         points: the trainings.
         max_windows: largest number of windows to score each model on, per system and lead.
+        simulated: the data sets that it simulates; none: those of ``paths`` have to be there.
     """
 
     work: Path
@@ -66,6 +55,7 @@ class Comparison(RunnableStudy[Point]):
     device: str
     points: Sequence[Point]
     max_windows: int = 200
+    simulated: tuple[Simulated, ...] = ()
     last_written = RESULT
 
     @property
@@ -73,6 +63,22 @@ class Comparison(RunnableStudy[Point]):
         """Data and settings."""
         about = {"config": str(self.config), "set": [*self.settings], "device": self.device}
         return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
+
+    def plan(self) -> str:
+        """Say what the points that are not done will cost: what they are given."""
+        waiting = [point for point in self.points if not self.is_done(point)]
+        unit = "GPU hours" if self.device == "cuda" else "hours of CPU time"
+        hours = sum(point.budget for point in waiting) / 3600
+        return f"{len(waiting)} trainings, {hours:.3g} {unit}, without their starts and scores."
+
+    def prepare(self) -> None:
+        """Simulate the data, where it is the study's own.
+
+        Raises:
+            StudyError: it failed.
+        """
+        for data in self.simulated:
+            simulate(data, Path(self.paths[data.system]), self.out, ROOT, self.work)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
@@ -117,38 +123,18 @@ class Comparison(RunnableStudy[Point]):
         return peers_figure(rows, "GPU seconds" if self.device == "cuda" else "CPU seconds")
 
     def _run_peer(self, point: Point) -> Result:
-        run = self.run_config(point)
-        keep_freed_memory()  # as MATEY's training does
+        run, folder = self.run_config(point), self.folder(point)
+        protocol = protocol_of(run.data.lead_max, self.max_windows)
         try:
-            data = open_data(run)
-            torch.manual_seed(point.seed)
-            peer = untrained(point.model, run.data.history, len(data.fields)).to(torch.device(self.device))
-            if isinstance(peer, StencilPeer):
-                check_memory(data.sets, run.data.lead_max)
-                training = fit_stencil(peer, data.mixture, run.data.bad_values, point.budget)
-                num_samples = training.steps
-            else:
-                settings = SETTINGS[point.model]
-                training = train_network(peer, run, data, loss_scales(run, data), settings, point.budget)
-                num_samples = training.steps * settings.batch
-            held_out = hold_out(data.sets, "test", run.data.history, run.data)
-            protocol = protocol_of(run.data.lead_max, self.max_windows)
-            records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
-            speed = forecast_speed(peer, held_out, run.data.lead_max)
-            seen = seen_text(data.sets, [split.train for split in data.splits])
+            trained = train_peer(point.model, run, point.budget, self.device, folder)
+            held_out = trained.held_out
+            records = score(trained.peer, held_out, protocol, tasks_of(held_out, protocol)).records
+            speed = forecast_speed(trained.peer, held_out, run.data.lead_max)
         except DataError as error:
             raise StudyError(str(error)) from None
-        facts = PeerFacts(
-            kind=point.model,
-            system=data.sets[0].system,
-            fields=data.sets[0].fields,
-            history=run.data.history,
-            lead_max=run.data.lead_max,
-        )
-        write_peer(self.folder(point), peer, facts, data.record, seen)
-        write_records(records, self.folder(point) / RECORDS)
-        rate = num_samples / training.seconds
-        return Result(training.seconds, training.steps, peer.num_parameters, rate, **vars(speed))
+        write_records(records, folder / RECORDS)
+        rate = trained.num_samples / trained.seconds
+        return Result(trained.seconds, trained.steps, trained.peer.num_parameters, rate, **vars(speed))
 
     def _run_matey(self, point: Point) -> Result:
         folder = self.folder(point)

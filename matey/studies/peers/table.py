@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.studies.folder import Row, deviation, quotient
 from matey.studies.peers.points import MATEY
+from matey.studies.physics import physics_text
+from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
@@ -26,12 +29,13 @@ SPEEDS = (
 
 
 def peers_table(rows: Sequence[Row]) -> str:
-    """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer.
+    """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer; and physics.
 
     Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast; with seeds, the
     deviation of the quotient says whether the seeds decide. Speeds are beside that of the fastest peer.
+    Of several budgets there is also what MATEY takes for the best peer's error.
     """
-    rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)]
+    rows, all_rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)], rows
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     columns = [*PEERS, *own]
     heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
@@ -49,7 +53,53 @@ def peers_table(rows: Sequence[Row]) -> str:
     sizes = [f"{max(row['parameters'] for row in of_model):,}" if of_model else "-" for of_model in done]
     lines += [*costs, ["trained numbers", "", "", *sizes, *[""] * len(own)]]
     lines += [_speed_line(done, *speed) for speed in SPEEDS]
-    return text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
+    errors = text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
+    of_equal_error = equal_error_text(all_rows) if len({row["budget"] for row in all_rows}) > 1 else ""
+    return "\n\n".join(filter(None, [errors, of_equal_error, physics_text(rows, lambda row: str(row["model"]))]))
+
+
+def equal_error_text(rows: Sequence[Row]) -> str:
+    """Lay out what MATEY's training takes until it has the error of the best peer at the largest budget, and of which peer.
+
+    Between budgets the logarithm of the error is taken to be straight over that of the cost; beyond them nothing is said.
+    """
+    own = [label for label in OWN if any(row["model"] == label for row in rows)]
+    largest, lines = max(row["budget"] for row in rows), []
+    for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
+        alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
+        curves = {label: _curve([row for row in alike if row["model"] == label]) for label in (*PEERS, *own)}
+        ends = {
+            label: curve[-1] for label, curve in curves.items() if label in PEERS and curve and curve[-1][0] == largest
+        }
+        if ends:
+            best = min(ends, key=lambda label: ends[label][2])
+            _, seconds, error = ends[best]
+            cells = [_seconds_text(curves[label], error) for label in own]
+            lines.append([system, forecast, best, _number(error), f"{seconds:.1f} s", *cells])
+    head = ["equal error", "", "best peer", "its error", "cost", *own]
+    return text_table(head, lines, num_text=3, merge=1) if lines else ""
+
+
+def _curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
+    """Return budget, mean cost and mean error of a model at each budget, the smallest first; without what diverged."""
+    groups = [[row for row in rows if row["budget"] == budget] for budget in sorted({row["budget"] for row in rows})]
+    points = [
+        (of[0]["budget"], mean_of([r["seconds"] for r in of]), mean_of([r["ratio"] for r in of])) for of in groups
+    ]
+    return [point for point in points if math.isfinite(point[2])]
+
+
+def _seconds_text(curve: Sequence[tuple[float, float, float]], error: float) -> str:
+    """Return the cost at which a curve comes down to an error."""
+    if not curve:
+        return "-"
+    if curve[0][2] <= error:
+        return f"< {curve[0][1]:.1f} s"
+    for (_, cost, high), (_, later, low) in itertools.pairwise(curve):
+        if low <= error:
+            share = math.log(high / error) / math.log(high / low)
+            return f"{cost * (later / cost) ** share:.1f} s"
+    return f"> {curve[-1][1]:.1f} s"
 
 
 def _cost_line(system: str, rows_by_model: Sequence[Sequence[Row]], num_own: int) -> list[str]:
@@ -90,6 +140,7 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
         line[0].set_ylabel("NRMSE / persistence")
     for axes in grid[-1]:
         axes.set_xlabel(f"{unit} per system")
+    plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(PEERS) + len(OWN))
     return figure
 

@@ -6,29 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-THERMALS = "colliding_thermals"
-
-
-@dataclass(frozen=True)
-class Simulated:
-    """A data set that a study simulates for itself.
-
-    Attributes:
-        system: name of the system.
-        resolution: number of cells.
-        trajectories: number of trajectories.
-        frames: number of frames of each.
-    """
-
-    system: str
-    resolution: int
-    trajectories: int
-    frames: int
-
-    @property
-    def name(self) -> str:
-        """A name for its folder."""
-        return f"{self.system}-{self.resolution}"
+from matey.studies.simulated import THERMALS, Simulated
 
 
 @dataclass(frozen=True)

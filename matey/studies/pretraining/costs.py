@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +29,13 @@ class Costs(Speed):
         step_seconds: CPU seconds of a training step of one rank, or seconds on a GPU; the median over the run.
         samples_per_second: number of samples that a rank takes in in a second of training.
         peak_memory_bytes: the most that a rank held during training, in bytes.
+        data_seconds: seconds of a training step in which a rank waits for data or prepares it; the median over the run, as of
+            the other parts; not a number in files of earlier versions.
+        forward_seconds: those of the forward pass and the loss.
+        backward_seconds: those of the backward pass.
+        optimizer_seconds: those of the optimizer.
+        message_bytes: bytes that a rank puts into messages in a step, where they are counted (`train.count_traffic`).
+        message_calls: number of its messages in a step.
     """
 
     parameters: int
@@ -34,19 +44,28 @@ class Costs(Speed):
     step_seconds: float
     samples_per_second: float
     peak_memory_bytes: int
+    data_seconds: float = math.nan
+    forward_seconds: float = math.nan
+    backward_seconds: float = math.nan
+    optimizer_seconds: float = math.nan
+    message_bytes: float = 0.0
+    message_calls: float = 0.0
 
+
+PARTS = ("data", "forward", "backward", "optimizer")
+"""Parts of a training step in a run's log."""
 
 COSTS = {
-    "parameters": "parameters",
-    "tokens": "tokens a sample",
-    "forward_operations": "operations a forecast",
-    "step_seconds": "seconds a training step",
-    "samples_per_second": "samples a second in training",
-    "forecast_seconds": "seconds a forecast",
-    "batch_seconds": "seconds a forecast, 16 at a time",
-    "peak_memory_bytes": "peak memory in training, bytes",
+    "parameters": ("millions of parameters", 1e-6),
+    "tokens": ("tokens a sample", 1.0),
+    "forward_operations": ("GFLOP a forecast", 1e-9),
+    "step_seconds": ("seconds a training step", 1.0),
+    "samples_per_second": ("samples a second in training", 1.0),
+    "forecast_seconds": ("ms a forecast", 1e3),
+    "batch_seconds": ("ms a forecast, 16 at a time", 1e3),
+    "peak_memory_bytes": ("peak memory in training, MiB", 2**-20),
 }
-"""Names of the costs in tables and plots."""
+"""Names of the costs in plots, and the factor to the unit there."""
 
 
 def measure(folder: Path) -> Costs:
@@ -74,4 +93,12 @@ def measure(folder: Path) -> Costs:
         step_seconds=step_seconds,
         samples_per_second=run.train.micro_batch * run.train.accumulation / step_seconds,
         peak_memory_bytes=max(line["peak_memory_bytes"] for line in steps),
+        **{f"{part}_seconds": statistics.median(line["seconds_by_part"][part] for line in steps) for part in PARTS},
+        **_messages(steps),
     )
+
+
+def _messages(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return bytes and calls of the messages of the last step in which they were counted."""
+    of_kinds = next((line["traffic"].values() for line in reversed(steps) if "traffic" in line), ())
+    return {f"message_{what}": float(sum(kind[what] for kind in of_kinds)) for what in ("bytes", "calls")}

@@ -8,14 +8,15 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from matey.report.plots import COLOURS, STYLE
 from matey.studies.folder import Row, deviation
 from matey.studies.pretraining.costs import COSTS
 from matey.studies.pretraining.rows import errors_of
+from matey.studies.ticks import plain_ticks
 
 MARKERS = "osD^vP"
+LINES = ("-", "--", ":")
 FORECASTS = 2
 """Forecasts that are drawn: the shortest and the longest lead; rollouts are in the table."""
 
@@ -38,8 +39,9 @@ def study_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
             _panel(axes, rows, forecast, cost)
         line[0].set_ylabel(f"{forecast}: NRMSE / persistence")
     for axes, cost in zip(grid[-1], costs, strict=True):
-        axes.set_xlabel(COSTS[cost])
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+        axes.set_xlabel(COSTS[cost][0])
+    plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid[:, 0]])
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
@@ -50,20 +52,19 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
         for case in cases:
             own = [row for row in rows if row["case"] == case]
             errors = errors_of(own, forecast)
-            points.append((np.mean([row[cost] for row in own]), np.mean(errors), deviation(errors)))
+            points.append((COSTS[cost][1] * np.mean([row[cost] for row in own]), np.mean(errors), deviation(errors)))
         at, means, deviations = zip(*sorted(points), strict=True)
         axes.errorbar(
             at,
             means,
             deviations,
             color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number // len(COLOURS) % len(MARKERS)],
-            linestyle="-" if len(points) > 1 else "",
-            markersize=4,
+            marker=MARKERS[number % len(MARKERS)],  # of another period than the colours: no two series are alike
+            linestyle=LINES[number // len(COLOURS) % len(LINES)] if len(points) > 1 else "",
+            markersize=4.5,
+            linewidth=1.2,
+            elinewidth=0.8,
             capsize=2,
             label=series,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())  # they would stand in each other's way

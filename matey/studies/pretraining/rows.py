@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from matey.checkpoints.run_files import RECORDS
-from matey.evaluate.physics import CORRELATION_TIME, TRUTH
 from matey.evaluate.records import ALL_FIELDS, read_records
-from matey.physics import MEASURES
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row, mean_and_deviation
+from matey.studies.physics import physics_of, physics_text
+from matey.studies.pretraining.costs import PARTS, Costs
 from matey.studies.pretraining.tables import Point, Table
 from matey.text_table import text_table
 
@@ -29,7 +30,6 @@ COLUMNS = (
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
 GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "samples_per_second")]
-PHYSICS = (CORRELATION_TIME, *(before + name for name in MEASURES.own for before in ("", TRUTH)))
 
 
 def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
@@ -41,7 +41,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
         costs: the file of its costs.
     """
     records = summary_records(read_records(folder / RECORDS))
-    measured = json.loads(costs.read_text(encoding="utf-8"))
+    measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))  # those of earlier versions have fewer
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
     return [
         {
@@ -52,7 +52,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
             "persistence_nrmse": record.persistence_nrmse,
             "ratio": record.ratio,
             "correlation": record.errors.get("correlation", math.nan),
-            **{name: record.physics.get(name, math.nan) for name in PHYSICS},
+            **physics_of(record),
             **measured,
         }
         for record in records
@@ -61,7 +61,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
 
 
 def study_table(rows: Sequence[Row], table: Table) -> str:
-    """Lay out costs and errors of each case, and both over those of the cases that it is compared with.
+    """Lay out costs and errors of each case, and both over those of the cases that it is compared with; below, physics.
 
     An error is NRMSE over that of persistence, its geometric mean over the systems: mean and deviation over the seeds.
     """
@@ -80,9 +80,25 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
             ratios = [np.mean(errors_of(own, f)) / np.mean(errors_of(other, f)) for f in forecasts]
             steps = np.mean([row["step_seconds"] for row in own]) / np.mean([row["step_seconds"] for row in other])
             cells += [f"{math.exp(np.mean(np.log(ratios))):.2f}", f"{steps:.2f}"]
-        lines.append([f"{own[0]['series']}, {own[0]['label']}", *cells])
-    text = text_table(head, lines)
-    return f"{text}\n\n{growth_text(rows)}" if table.labels_grow else text
+        lines.append([_model(own[0]), *cells])
+    growth = growth_text(rows) if table.labels_grow else ""
+    return "\n\n".join(filter(None, [text_table(head, lines), growth, messages_text(rows), physics_text(rows, _model)]))
+
+
+def messages_text(rows: Sequence[Row]) -> str:
+    """Lay out the parts of a step and its messages, where any were counted: of one rank, seconds by the clock."""
+    head = ["a step of a rank", *(f"{part} (s)" for part in PARTS), "messages", "MiB"]
+    lines = []
+    for case in dict.fromkeys(row["case"] for row in rows if row["message_calls"]):
+        own = [row for row in rows if row["case"] == case]
+        parts = [f"{np.mean([row[f'{part}_seconds'] for row in own]):.3f}" for part in PARTS]
+        calls, size = (np.mean([row[f"message_{what}"] for row in own]) for what in ("calls", "bytes"))
+        lines.append([_model(own[0]), *parts, f"{calls:.0f}", f"{size / 2**20:.1f}"])
+    return text_table(head, lines) if lines else ""
+
+
+def _model(row: Row) -> str:
+    return f"{row['series']}, {row['label']}"
 
 
 def growth_text(rows: Sequence[Row]) -> str:

@@ -16,11 +16,12 @@ from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config, load_resolved
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.pretraining.cases import Simulated
+from matey.studies.planned import Engine, Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
 from matey.studies.pretraining.tables import Point, Table
+from matey.studies.simulated import Simulated, simulate
 
 COSTS = "costs.json"
 
@@ -40,6 +41,8 @@ class PretrainingStudy(RunnableStudy[Point]):
         launcher: the command before ``launch/pretrain.py``.
         deepspeed_config: JSON of DeepSpeed.
         settings: overrides of every point's YAML on top of the table's.
+        machine: name or file of the machine that it is planned for.
+        ranks: number of ranks of each training that it is planned for; that many are started by ``launcher``.
     """
 
     root: Path
@@ -52,6 +55,8 @@ class PretrainingStudy(RunnableStudy[Point]):
     launcher: str = sys.executable
     deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
+    machine: str = "cpu"
+    ranks: int = 1
     last_written = COSTS
 
     @property
@@ -84,6 +89,12 @@ class PretrainingStudy(RunnableStudy[Point]):
         """
         return load_config(self.root / self.table.config, self.overrides(point))
 
+    def plan(self) -> str:
+        """Lay out what the trainings that are not done cost."""
+        waiting = (point for point in self.points if not self.is_done(point))
+        trainings = [Training(p.case.name, self.run_config(p), self.table.grids_of(p.case)) for p in waiting]
+        return plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+
     def prepare(self) -> None:
         """Simulate what the points are trained on, unless it is there.
 
@@ -91,10 +102,7 @@ class PretrainingStudy(RunnableStudy[Point]):
             StudyError: it failed.
         """
         for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
-            flags = {"out": self.data_folder(data), "trajectories": data.trajectories}
-            flags |= {"resolution": data.resolution, "frames": data.frames}
-            command = script(self.root / "tools/simulate.py", flags, words=[data.system])
-            call(self.out, f"simulate-{data.name}", command, self.work)
+            simulate(data, self.data_folder(data), self.out, self.root, self.work)
 
     def run_point(self, point: Point) -> None:
         """Train, score and measure a point; an interrupted one goes on from its newest checkpoint.

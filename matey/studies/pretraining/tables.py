@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from matey.config.choices import CRITERIA
 from matey.studies.pretraining.cases import (
-    THERMALS,
     Case,
-    Simulated,
     adaptive,
     adaptivity_cases,
     criterion_cases,
     resolution_cases,
     scheme_cases,
 )
+from matey.studies.simulated import THERMALS, Simulated
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class Table:
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
         labels_grow: whether the labels of a line of the plot are numbers that costs grow with.
+        grids: cells ``z, y, x`` of the YAML's data sets, to plan with as long as they are not there.
+        ranks: number of ranks that each training is meant for.
+        launcher: command before ``launch/pretrain.py`` that starts them; empty: this Python, or what the user names.
     """
 
     title: str
@@ -64,6 +69,9 @@ class Table:
     rollout: int = 10
     max_windows: int = 200
     labels_grow: bool = False
+    grids: tuple[tuple[int, int, int], ...] = ()
+    ranks: int = 1
+    launcher: str = ""
 
     def points(self, seeds: int | None = None) -> list[Point]:
         """Return all trainings, one seed after the other, so that an early look shows every model."""
@@ -72,6 +80,10 @@ class Table:
     def data_of(self, case: Case) -> tuple[Simulated, ...]:
         """Return the simulated sets that a case is trained on."""
         return case.data or self.data
+
+    def grids_of(self, case: Case) -> tuple[tuple[int, int, int], ...]:
+        """Return the cells ``z, y, x`` of each data set that a case is trained on."""
+        return tuple(data.grid for data in self.data_of(case)) or self.grids
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ def _adaptivity() -> Study:
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
         "laptop": table(BASE, laptop, uniform, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
-        "paper": table(PAPER_THERMALS, paper, uniform, max_windows=1000),
+        "paper": table(PAPER_THERMALS, paper, uniform, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
     return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
@@ -158,7 +170,14 @@ def _schemes() -> Study:
         "tiny": table(BASE, scheme_cases(("micro",)), of, tiny, ("train.steps=40",), 1, 4, 16),
         "small": table(BASE, scheme_cases(("micro",)), of, small, ("train.steps=250", SMALL_SPLIT)),
         "laptop": table(BASE, scheme_cases(("micro", "Ti", "S")), of, laptop, adapted),
-        "paper": table(paper, scheme_cases(("Ti", "S", "B")), ("vit-Ti",), max_windows=1000),
+        "paper": table(
+            paper,
+            scheme_cases(("Ti", "S", "B")),
+            ("vit-Ti",),
+            max_windows=1000,
+            grids=(*[(1, 128, 128)] * 3, (1, 512, 512)),
+            ranks=92 * 8,
+        ),
     }
     return Study(("parameters", "step_seconds", "peak_memory_bytes"), tables)
 
@@ -166,15 +185,42 @@ def _schemes() -> Study:
 def _scaling_of_tokens() -> Study:
     title = "Tokens and time against resolution, structures of one size"
 
-    def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: int) -> Table:
+    def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
         cases = resolution_cases(resolutions, trajectories, frames)
         return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, labels_grow=True, **rest)
 
     tables = {
         "tiny": at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16),
         "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
-        "laptop": at((64, 128, 256), 30, 51, "train.steps=300"),
+        "laptop": at((64, 128, 256, 512), 12, 31, "train.steps=300", SMALL_SPLIT, max_windows=40),
         "paper": at((256, 512, 1024), 120, 101),
+    }
+    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+
+
+def _long_sequences() -> Study:
+    """Return the longest sequences that two cores can train on: cut over the ranks of one group, of short attentions."""
+
+    def at(sizes: Sequence[int], ranks: int, data: Simulated, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
+        cases = adaptivity_cases(("avit",), sizes, (), (), extra=False, frames=1)
+        launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
+        shared = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2", *settings)
+        title, of = "More and more tokens on several ranks", (f"avit-uniform-{sizes[0]}",)
+        return Table(title, BASE, cases, of, (data,), shared, ranks=ranks, launcher=launcher, **rest)
+
+    tables = {
+        "tiny": at((8, 4), 2, Simulated(THERMALS, 64, 8, 13), "train.steps=20", seeds=1, rollout=4, max_windows=8),
+        "laptop": at(
+            (16, 8, 4, 2),
+            4,
+            Simulated(THERMALS, 512, 12, 31),
+            "train.steps=150",
+            "train.micro_batch=2",
+            SMALL_SPLIT,
+            seeds=1,
+            rollout=5,
+            max_windows=6,
+        ),
     }
     return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
@@ -184,5 +230,6 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "fine_grid": _fine_grid,
     "schemes": _schemes,
     "scaling_of_tokens": _scaling_of_tokens,
+    "long_sequences": _long_sequences,
 }
 """The studies by the names that ``tools/reproduce.py`` knows them by."""

@@ -18,6 +18,12 @@ def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_ow
     assert points[0].name == "pretrained-prepost-1-0"
 
 
+def test_a_peer_is_trained_once_on_each_number_of_trajectories_whatever_the_modes():
+    points = points_of(["stencil", "random", "U-Net"], ["prepost", "all"], [1, 6], 2)
+    assert [point.start for point in points] == ["random"] * 8 + ["stencil"] * 4 + ["U-Net"] * 4
+    assert [point.name for point in points[8:10]] == ["stencil-peer-1-0", "stencil-peer-6-0"]
+
+
 @pytest.mark.parametrize(("size", "needed"), [(1, 3), (16, 20), (24, 30), (48, 60), (96, 120), (25, 31)])
 def test_so_many_trajectories_are_needed_to_train_on_a_number_of_them(size, needed):
     assert trajectories_for(size, DataSection(sets=(DataSet(path="data/thermals"),))) == needed
@@ -38,15 +44,13 @@ def test_a_set_that_is_cut_in_time_has_a_block_to_train_on_for_each_trajectory(t
         check_data(data.model_copy(update={"history": 4}), tmp_path, 1)
 
 
-def test_a_point_has_a_row_for_each_lead_and_the_end_of_each_rollout_over_all_fields(tmp_path):
-    records = [
-        Record("les", field, kind, lead, {"nrmse": 0.1 * lead}, {"nrmse": 0.5}, 9)
-        for field in ("density", "all")
-        for kind, lead in (("lead", 1), ("lead", 5), ("rollout", 1), ("rollout", 2), ("rollout by 5", 2))
-    ]
+def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tmp_path):
+    def record(field, kind, lead, physics=None):
+        return Record("thermals", field, kind, lead, {"nrmse": 0.1 * lead}, {"nrmse": 1.0}, 9, physics=physics or {})
+
+    records = [record("all", "lead", 1), record("density", "lead", 1), record("all", "lead", 5)]
+    records += [record("all", "rollout", step, {"mass": 0.01 * step}) for step in (1, 2)]
     write_records(records, tmp_path / "metrics.json")
     rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json")
-    assert [(row["forecast"], row["nrmse"]) for row in rows] == [
-        *(("lead 1", 0.1), ("lead 5", 0.5), ("rollout 2", 0.2), ("rollout 2 by 5", 0.2))
-    ]
-    assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2
+    assert [(row["forecast"], row["nrmse"]) for row in rows] == [("lead 1", 0.1), ("lead 5", 0.5), ("rollout 2", 0.2)]
+    assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2 and rows[2]["mass"] == 0.02

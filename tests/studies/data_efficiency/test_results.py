@@ -5,20 +5,30 @@ import pytest
 from matey.studies.data_efficiency.results import study_figure, study_table
 
 ROWS = [
-    {"start": start, "mode": "all", "trajectories": size, "seed": seed, "forecast": forecast}
+    {"start": start, "mode": "all", "trajectories": size, "seed": seed, "forecast": forecast, "system": "thermals"}
     | {"nrmse": 0.1 * (1 + seed) * (2 if start == "random" else 1) / size, "persistence_nrmse": 0.5}
     for start in ("pretrained", "random")
     for size in (1, 4)
     for seed in (0, 1)
-    for forecast in ("lead 1", "rollout 10 by 5")
+    for forecast in ("lead 1", "lead 5")
 ]
 
 
 def test_the_table_has_means_over_persistence_and_what_pretraining_gains():
     head, _, *lines = study_table(ROWS).splitlines()
     assert head.split() == ["forecast", "trajectories", "pretrained,", "all", "random,", "all", "gain,", "all"]
-    assert [line.split("  ")[0] for line in lines] == ["lead 1", "lead 1", "rollout 10 by 5", "rollout 10 by 5"]
+    assert [line[:8].strip() for line in lines] == ["lead 1", "", "lead 5", ""]
+    assert [line[8:].split()[0] for line in lines] == ["1", "4", "1", "4"]
     assert lines[0].split()[3:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50", "±", "0.33"]
+
+
+def test_peers_stand_beside_without_a_gain_of_their_own():
+    peers = [{**row, "start": "stencil", "mode": "peer"} for row in ROWS if row["start"] == "random"]
+    head, _, line, *_ = study_table(ROWS + peers).splitlines()
+    assert head.split()[2:] == ["pretrained,", "all", "random,", "all", "stencil", "gain,", "all"]
+    assert line.split()[-6:] == ["0.600", "±", "0.283", "0.50", "±", "0.33"]
+    labels = [text.get_text() for text in study_figure(ROWS + peers, "thermals").legends[0].get_texts()]
+    assert labels == ["persistence", "pretrained, all", "random, all", "stencil"]
 
 
 def test_a_table_of_one_start_and_one_seed_has_neither_deviations_nor_gains():
@@ -28,8 +38,19 @@ def test_a_table_of_one_start_and_one_seed_has_neither_deviations_nor_gains():
 
 def test_the_plot_shows_means_and_deviations_over_seeds_for_each_lead():
     chart = study_figure(ROWS, "thermals")
-    assert [axes.get_title() for axes in chart.axes] == ["thermals, lead 1", "thermals, rollout 10 by 5"]
+    assert [axes.get_title() for axes in chart.axes] == ["thermals, lead 1", "thermals, lead 5"]
     line, caps, (bars,) = chart.axes[0].containers[0]
     assert list(line.get_xdata()) == [1, 4]
     assert list(line.get_ydata()) == pytest.approx([0.15, 0.0375])
     assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.15 - 0.5**0.5 / 10, 0.15 + 0.5**0.5 / 10])
+
+
+def test_four_forecasts_have_two_panels_in_a_row_and_a_legend_below_them():
+    rows = [{**row, "forecast": f"{row['forecast']} {more}"} for row in ROWS for more in ("", "of means")]
+    chart = study_figure(rows, "thermals")
+    assert len(chart.axes) == 4 and chart.axes[0].get_gridspec().ncols == 2
+    assert [text.get_text() for text in chart.legends[0].get_texts()] == [
+        "persistence",
+        "pretrained, all",
+        "random, all",
+    ]

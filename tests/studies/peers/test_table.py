@@ -6,7 +6,8 @@ import pytest
 
 from matey.evaluate.records import Record, write_records
 from matey.studies.peers.points import Point, points_of, rows_of
-from matey.studies.peers.table import peers_figure, peers_table
+from matey.studies.peers.table import equal_error_text, peers_figure, peers_table
+from matey.studies.physics import COLUMNS
 
 RATIOS = {"stencil": 0.4, "ResNet": 0.35, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
 
@@ -16,6 +17,7 @@ def make_rows(budgets=(10,), ratios=RATIOS):
         {"model": model, "budget": budget, "seed": seed, "system": system, "forecast": forecast}
         | {"ratio": ratio * (0.9, 1.1)[seed] * 10 / budget, "persistence_nrmse": 0.5, "extrapolation_nrmse": 0.4}
         | {"seconds": budget + seed, "parameters": 1234}
+        | dict.fromkeys(COLUMNS, float("nan"))
         | {"samples_per_second": 50.0, "forecast_seconds": 0.01 * (1 + ratio), "batch_seconds": float("nan")}
         for budget in budgets
         for seed in (0, 1)
@@ -23,6 +25,11 @@ def make_rows(budgets=(10,), ratios=RATIOS):
         for system in ("gas", "plasma")
         for forecast in ("lead 1", "rollout 10")
     ]
+
+
+def errors_of(rows):
+    """Return the lines of the table of errors, the first of all."""
+    return peers_table(rows).split("\n\n")[0].splitlines()
 
 
 def test_each_model_is_trained_on_each_system_and_matey_on_all_of_them_too():
@@ -65,7 +72,7 @@ def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shar
 
 
 def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer():
-    lines = peers_table(make_rows()).splitlines()
+    lines = errors_of(make_rows())
     assert lines[2].split() == [
         *("gas", "lead", "1", "0.800", "0.400", "±", "0.057", "0.350", "±", "0.049", "0.200", "±", "0.028"),
         *("0.300", "±", "0.042", "0.100", "±", "0.014", "0.250", "±", "0.035"),
@@ -78,7 +85,7 @@ def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer(
 
 
 def test_speeds_stand_beside_that_of_the_fastest_peer():
-    training, alone, together = (line.split() for line in peers_table(make_rows()).splitlines()[-3:])
+    training, alone, together = (line.split() for line in errors_of(make_rows())[-3:])
     assert training == ["samples/s,", "training", *6 * ["50.000"], "1.00", "1.00"]
     assert alone == [
         *("ms", "a", "forecast", "14.000", "13.500", "12.000", "13.000", "11.000", "12.500"),
@@ -89,11 +96,11 @@ def test_speeds_stand_beside_that_of_the_fastest_peer():
 
 
 def test_the_table_is_of_the_largest_cost():
-    assert peers_table(make_rows(budgets=(10, 100))) == peers_table(make_rows(budgets=(100,)))
+    assert errors_of(make_rows(budgets=(10, 100))) == errors_of(make_rows(budgets=(100,)))
 
 
 def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
-    lines = peers_table(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1})).splitlines()
+    lines = errors_of(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1}))
     assert lines[2].split()[3:] == [
         *("0.800", "diverged", "-", "0.200", "±", "0.028", "-", "0.100", "±", "0.014"),
         *("0.50", "±", "0.10", "<=", "1"),
@@ -103,7 +110,7 @@ def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
 
 def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():
     rows = [row for row in make_rows(ratios={**RATIOS, "stencil": 19722.4}) if row["seed"] == 0]
-    lines = peers_table(rows).splitlines()
+    lines = errors_of(rows)
     assert lines[2].split()[:6] == ["gas", "lead", "1", "0.800", "1.8e+04", "0.315"]
     assert len({len(line) for line in lines[:3]}) == 1
 
@@ -118,3 +125,18 @@ def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
     assert along.get_segments()[0][:, 1] == pytest.approx([0.4 - 0.04 * 2**0.5, 0.4 + 0.04 * 2**0.5])
     assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
     assert figure.axes[-1].get_xlabel() == "CPU seconds per system"
+
+
+def test_equal_errors_have_a_cost_between_budgets_or_none():
+    """Errors fall with the cost here, so that a model of half the error takes half the cost."""
+    lines = equal_error_text(make_rows(budgets=(10, 100))).splitlines()
+    assert lines[0].split()[-5:] == ["MATEY", "per", "system", "MATEY", "joint"]
+    assert lines[2].split() == ["gas", "lead", "1", "U-Net", "0.020", "100.5", "s", "50.9", "s", ">", "100.5", "s"]
+    assert "equal error" in peers_table(make_rows(budgets=(10, 100))) and "equal" not in peers_table(make_rows())
+
+
+def test_physics_of_the_rollouts_of_each_model_stand_below_the_errors():
+    rows = [{**row, "truth_mass": 0.0, "mass": 0.25, "correlation_time": 3.0} for row in make_rows()]
+    *_, gas, plasma = peers_table(rows).split("\n\n")
+    assert gas.startswith("gas, rollout 10") and plasma.startswith("plasma, rollout 10")
+    assert ["U-Net", "3.0", "0.25"] in [line.split() for line in gas.splitlines()]

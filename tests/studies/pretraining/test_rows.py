@@ -70,6 +70,35 @@ def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(
     assert len(panel.containers) == len({row["series"] for row in rows})
 
 
+def test_every_series_of_the_largest_study_has_a_look_of_its_own():
+    table = STUDIES["adaptivity"]().tables["laptop"]
+    numbers = dict.fromkeys(("tokens", "ratio", "seed"), 1.0)
+    rows = [{"series": c.series, "case": c.name, "forecast": "lead 1", **numbers} for c in table.cases]
+    lines = [container[0] for container in study_figure(rows, ("tokens",)).axes[0].containers]
+    looks = {(line.get_color(), line.get_marker()) for line in lines}
+    assert len(looks) == len(lines) == len({case.series for case in table.cases}) > 10
+    criteria = {case.series for case in table.cases if " by " in case.series}
+    colours = [
+        c[0].get_color() for c in study_figure(rows, ("tokens",)).axes[0].containers if c.get_label() in criteria
+    ]
+    assert len(set(colours)) == len(criteria) == len(colours)
+
+
+def test_axes_have_a_few_plain_numbers(rows):
+    chart = study_figure(
+        [{**row, "peak_memory_bytes": 5e8 + 1e8 * row["step_seconds"]} for row in rows], ("peak_memory_bytes",)
+    )
+    chart.canvas.draw()
+    texts = [label.get_text() for label in chart.axes[-1].get_xticklabels()]
+    assert 2 <= len(texts) <= 6 and all(470 < float(text) < 520 for text in texts)
+
+
+def test_messages_of_a_step_are_told_where_they_were_counted(rows):
+    assert "messages" not in study_table(rows, TABLE)
+    counted = [{**row, "message_calls": 12.0, "message_bytes": 2.0**21, "forward_seconds": 0.5} for row in rows]
+    assert "12  2.0" in study_table(counted, TABLE)
+
+
 def test_a_point_has_a_name_that_a_folder_can_have():
     for study in STUDIES.values():
         for table in study().tables.values():

@@ -61,6 +61,22 @@ def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, s
             assert (run.tokens.refine - unsplit) % 3 == 0 < run.tokens.refine - unsplit
 
 
+def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
+    table = STUDIES["long_sequences"]().tables["laptop"]
+    (data,) = table.data
+    _, y, x = data.grid
+    runs = [PretrainingStudy(ROOT, ROOT, Path("out"), table).run_config(point) for point in table.points(1)]
+    tokens = [run.data.history * (y // patch[2]) * (x // patch[3]) for run in runs for patch in run.tokens.patches]
+    assert tokens == [1024, 4096, 16384, 65536]
+    assert {run.parallel.sequence_parallel_size for run in runs} == {table.ranks} == {4}
+    assert table.launcher.endswith("--nproc-per-node 4")
+
+
+def test_resolutions_go_to_512_cells_of_structures_of_one_size():
+    table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+    assert [data.resolution for case in table.cases for data in table.data_of(case)][::3] == [64, 128, 256, 512]
+
+
 def test_coarse_patches_of_one_size_in_space_have_a_level_more_at_every_doubling():
     cases = {case.name: case for case in resolution_cases((64, 128, 256), 1, 1)}
     for cells, sizes in ((64, [16, 8]), (128, [32, 16, 8]), (256, [64, 32, 16, 8])):

@@ -1,0 +1,79 @@
+"""Trains a peer on the windows that MATEY's own run would have, and keeps it; for all studies with peers beside MATEY."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from matey.checkpoints.peer_folder import write_peer
+from matey.config import RunConfig
+from matey.data.seen import seen_text
+from matey.evaluate.held_out import HeldOut, hold_out
+from matey.parallel.allocator import keep_freed_memory
+from matey.peers.kinds import Peer, PeerFacts, untrained
+from matey.peers.stencil import StencilPeer
+from matey.studies.peers.fitting import check_memory, fit_stencil
+from matey.studies.peers.training import Settings, train_network
+from matey.train.run_data import loss_scales, open_data
+
+SETTINGS = {
+    "ResNet": Settings(batch=4, learning_rate=4e-3),
+    "U-Net": Settings(batch=4, learning_rate=2e-3),
+    "FNO": Settings(batch=4, learning_rate=3e-3),
+}
+
+
+@dataclass(frozen=True)
+class TrainedPeer:
+    """A peer, and what its training cost.
+
+    Attributes:
+        peer: the peer.
+        held_out: the test trajectories of the run's data.
+        seconds: CPU time in seconds, or time on the GPU.
+        steps: number of optimizer steps, or of windows that a stencil was fitted to.
+        num_samples: number of samples that it has taken in.
+    """
+
+    peer: Peer
+    held_out: HeldOut
+    seconds: float
+    steps: int
+    num_samples: int
+
+
+def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: Path) -> TrainedPeer:
+    """Train a peer for a given cost, and write it into a folder.
+
+    Args:
+        kind: kind of the peer, one of `matey.peers.kinds.PEERS`.
+        run: the run, whose data and seed determine the windows.
+        seconds: largest cost in seconds.
+        device: the device to train on, ``cpu`` or ``cuda``.
+        folder: folder that it is kept in, which exists.
+
+    Raises:
+        DataError: the data cannot be read, or does not suit the peer.
+    """
+    keep_freed_memory()  # as MATEY's training does
+    data = open_data(run)
+    torch.manual_seed(run.train.seed)
+    peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device))
+    if isinstance(peer, StencilPeer):
+        check_memory(data.sets, run.data.lead_max)
+        training, of_step = fit_stencil(peer, data.mixture, run.data.bad_values, seconds), 1
+    else:
+        settings = SETTINGS[kind]
+        training, of_step = train_network(peer, run, data, loss_scales(run, data), settings, seconds), settings.batch
+    facts = PeerFacts(
+        kind=kind,
+        system=data.sets[0].system,
+        fields=data.sets[0].fields,
+        history=run.data.history,
+        lead_max=run.data.lead_max,
+    )
+    write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
+    held_out = hold_out(data.sets, "test", run.data.history, run.data)
+    return TrainedPeer(peer, held_out, training.seconds, training.steps, training.steps * of_step)

@@ -1,0 +1,58 @@
+"""Physics of forecasts in the tables of studies: what rollouts of each model end with, beside the truth, per system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from matey.evaluate.physics import CORRELATION_TIME, TRUTH
+from matey.evaluate.records import PERSISTENCE, Record
+from matey.evaluate.spectra import POWER
+from matey.physics import MEASURES
+from matey.report.physics import label_of
+from matey.studies.folder import Row
+from matey.text_table import text_table
+
+MEASURED = (*MEASURES.own, *POWER)
+COLUMNS = (CORRELATION_TIME, PERSISTENCE + CORRELATION_TIME, *(t + name for name in MEASURED for t in ("", TRUTH)))
+
+
+def physics_of(record: Record) -> Row:
+    """Return all that studies keep of a record's physics, in columns that every row has; not a number where it has none."""
+    return {name: record.physics.get(name, math.nan) for name in COLUMNS}
+
+
+def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
+    """Lay out, for each system, what the rollouts in the longest steps end with: means over the seeds, and the truth's.
+
+    Args:
+        rows: rows of points that are done, with system, forecast and the columns of `physics_of`.
+        model_of: function that names the model of a row.
+    """
+    texts = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == system and row["forecast"].startswith("rollout")]
+        own = [row for row in own if row["forecast"] == own[-1]["forecast"]]
+        known = [name for name in MEASURED if any(math.isfinite(row[TRUTH + name]) for row in own)]
+        if own:
+            head = (f"{system}, {own[0]['forecast']}", label_of(CORRELATION_TIME), *map(label_of, known))
+            lines = [["truth", "", *(_mean(own, TRUTH + name) for name in known)]] if known else []
+            lines += [["persistence", _time(own, PERSISTENCE + CORRELATION_TIME), *("" for _ in known)]]
+            for model in dict.fromkeys(map(model_of, own)):
+                of_model = [row for row in own if model_of(row) == model]
+                lines.append([model, _time(of_model, CORRELATION_TIME), *(_mean(of_model, name) for name in known)])
+            texts.append(text_table(head, lines))
+    return "\n\n".join(texts)
+
+
+def _mean(rows: Sequence[Row], name: str) -> str:
+    mean = fmean(row[name] for row in rows)
+    return f"{mean:.2g}" if math.isfinite(mean) else "diverged"
+
+
+def _time(rows: Sequence[Row], name: str) -> str:
+    """Return the mean time; of rollouts that stay above the threshold to their end no more is known than that."""
+    end = int(rows[0]["forecast"].split()[1])
+    times = [row[name] if math.isfinite(row[name]) else end for row in rows]
+    return f"{'> ' * (not all(math.isfinite(row[name]) for row in rows))}{fmean(times):.1f}"

@@ -1,0 +1,108 @@
+"""What the trainings of a study will cost, told before the first of them starts: weights, memory, hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matey.config import RunConfig, load_deepspeed_config
+from matey.data.remote.paths import rooted
+from matey.planning.at_hand import is_at_hand
+from matey.planning.estimate import Estimate, estimate
+from matey.planning.machine import load_machine
+from matey.planning.samples import Assumed
+from matey.planning.workload import load_workload
+from matey.text_table import text_table
+
+GIB = 2**30
+NUM_SAMPLES = 8  # windows that tokens are counted on; a study has many models
+UNNAMED = tuple(f"field_{number}" for number in range(Assumed.num_fields))  # of data that is not there yet
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Machine and engine that trainings are planned for.
+
+    Attributes:
+        machine: name or file of the machine, see `matey.planning.machine`.
+        ranks: number of ranks of each training.
+        deepspeed_config: JSON of DeepSpeed.
+        work: folder that relative paths of data count from.
+    """
+
+    machine: str
+    ranks: int
+    deepspeed_config: str
+    work: Path
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that has not ended.
+
+    Attributes:
+        name: the model's name, which its seeds share.
+        run: its run.
+        grids: cells ``z, y, x`` of each of its data sets, for those that are not there yet.
+    """
+
+    name: str
+    run: RunConfig
+    grids: tuple[tuple[int, int, int], ...]
+
+
+def plan_text(trainings: Sequence[Training], engine: Engine) -> str:
+    """Lay out what trainings cost on a machine, a line for each model, and their sum.
+
+    Raises:
+        ConfigError: there is no such machine, or it has fewer nodes than the ranks need.
+        DataError: data cannot be read.
+    """
+    names = list(dict.fromkeys(training.name for training in trainings))
+    if not names:
+        return "Nothing is left to train."
+    lines, node_hours, too_large, assumed = [], 0.0, [], False
+    for name in names:
+        alike = [training for training in trainings if training.name == name]
+        run = alike[0].run
+        run = run.model_copy(update={"data": rooted(run.data, engine.work)})
+        planned = _estimate(run, alike[0].grids, engine)
+        assumed |= not is_at_hand(run)
+        hours = 24 * planned.days
+        node_hours += len(alike) * hours * planned.nodes
+        too_large += [name] * (not planned.fits)
+        lines.append(
+            [
+                name,
+                str(len(alike)),
+                f"{planned.num_parameters / 1e6:.2f} M",
+                f"{planned.tokens_per_sample:,.0f}",
+                f"{planned.memory.total / GIB:.1f} of {planned.memory_limit / GIB:.1f}",
+                f"{planned.seconds.total:.3f} s",
+                f"{run.train.steps:,}",
+                f"{hours:.3g}",
+                f"{len(alike) * hours * planned.nodes:,.3g}",
+            ]
+        )
+    head = ["", "trainings", "weights", "tokens", "GiB of a rank", "step", "steps", "hours each", "node hours"]
+    return "\n".join(
+        [
+            f"On {engine.machine}, {engine.ranks} rank{'s' * (engine.ranks > 1)} on {planned.nodes} "
+            f"node{'s' * (planned.nodes > 1)}, {planned.samples_per_step} samples a step:",
+            text_table(head, lines),
+            f"{len(trainings)} trainings, {node_hours:,.3g} node hours, without their starts, validations and scores"
+            + ("; tokens by grids and shares that were assumed, since the data is not there yet." if assumed else "."),
+            *([f"More memory than there is: {', '.join(too_large)}."] if too_large else []),
+        ]
+    )
+
+
+def _estimate(run: RunConfig, grids: tuple[tuple[int, int, int], ...], engine: Engine) -> Estimate:
+    machine, assumed = load_machine(engine.machine), None
+    if not is_at_hand(run):
+        assumed = Assumed(grids)
+        if run.model.fields is None:
+            run = run.model_copy(update={"model": run.model.model_copy(update={"fields": UNNAMED})})
+    workload = load_workload(run, assumed, NUM_SAMPLES)
+    return estimate(run, load_deepspeed_config(engine.deepspeed_config), machine, ranks=engine.ranks, workload=workload)

@@ -1,0 +1,23 @@
+"""Numbers on the logarithmic axes of studies' figures: few, and plain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from matplotlib.axis import Axis
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+
+def plain_ticks(shown: Iterable[Axis]) -> None:
+    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10 or, where few are in sight, others."""
+    for axis in shown:
+        low, high = axis.get_view_interval()
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+        round_numbers = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        found = [number for number in round_numbers if low <= number <= high]
+        if len(found) < 3:
+            found = [number for number in MaxNLocator(4).tick_values(low, high) if low <= number <= high]
+        axis.set_major_locator(FixedLocator(found))
+        axis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
+        axis.set_minor_locator(NullLocator())  # they would stand in each other's way

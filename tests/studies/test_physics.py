@@ -1,0 +1,38 @@
+"""Physics in the tables of studies."""
+
+import math
+
+from matey.evaluate.records import Record
+from matey.studies.physics import COLUMNS, physics_of, physics_text
+
+
+def row(system, forecast, model, **physics):
+    return {"system": system, "forecast": forecast, "model": model, **dict.fromkeys(COLUMNS, math.nan), **physics}
+
+
+def test_every_row_has_every_column_whatever_its_system_has():
+    record = Record("gas", "all", "lead", 1, {"nrmse": 0.1}, {"nrmse": 0.2}, 4, physics={"mass": 0.5, "other": 1.0})
+    columns = physics_of(record)
+    assert tuple(columns) == COLUMNS and columns["mass"] == 0.5 and math.isnan(columns["truth_power_fine"])
+
+
+def test_the_rollout_in_the_longest_steps_is_told_beside_truth_and_persistence():
+    gas = {"truth_mass": 1e-7, "persistence_correlation_time": 2.5}
+    rows = [
+        row("gas", "lead 5", "a", mass=9.0, **gas),
+        row("gas", "rollout 10", "a", mass=9.0, **gas),
+        row("gas", "rollout 10 by 5", "a", mass=0.1, correlation_time=4.0, **gas),
+        row("gas", "rollout 10 by 5", "a", mass=0.3, **gas),  # stays above to its end
+        row("gas", "rollout 10 by 5", "b", correlation_time=1.0, **gas),
+        row("foam", "rollout 10 by 5", "a", correlation_time=1.0, persistence_correlation_time=2.0),
+    ]
+    gases, foam = (text.splitlines() for text in physics_text(rows, lambda row: row["model"]).split("\n\n"))
+    assert gases[0].split("  ")[0] == "gas, rollout 10 by 5" and gases[0].endswith("drift of mass")
+    assert [line.split() for line in gases[2:]] == [
+        ["truth", "1e-07"],
+        ["persistence", "2.5"],
+        ["a", ">", "7.0", "0.2"],
+        ["b", "1.0", "diverged"],
+    ]
+    assert "drift" not in foam[0] and [line.split() for line in foam[2:]] == [["persistence", "2.0"], ["a", "1.0"]]
+    assert physics_text(rows[:1], lambda row: row["model"]) == ""
