@@ -46,7 +46,7 @@ def folder_among(out: Path, name: str, **facts: str) -> Path:
     Args:
         out: folder of studies.
         name: name of the study's folder.
-        facts: what its file says of it.
+        facts: entries of its file by which it is known.
     """
     path = out / STUDY
     there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -43,7 +43,7 @@ class Training:
 
     Attributes:
         name: the model's name, which its seeds share.
-        run: its run.
+        run: configuration of the run.
         grids: cells ``z, y, x`` of each of its data sets, for those that are not there yet.
     """
 

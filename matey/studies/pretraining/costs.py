@@ -31,9 +31,9 @@ class Costs(Speed):
         peak_memory_bytes: the most that a rank held during training, in bytes.
         data_seconds: seconds of a training step in which a rank waits for data or prepares it; the median over the run, as of
             the other parts; not a number in files of earlier versions.
-        forward_seconds: those of the forward pass and the loss.
-        backward_seconds: those of the backward pass.
-        optimizer_seconds: those of the optimizer.
+        forward_seconds: seconds of the forward pass and the loss.
+        backward_seconds: seconds of the backward pass.
+        optimizer_seconds: seconds of the optimizer.
         message_bytes: bytes that a rank puts into messages in a step, where they are counted (`train.count_traffic`).
         message_calls: number of its messages in a step.
     """
