@@ -103,7 +103,7 @@ def main() -> int:
 def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
     study = what.add_parser("peers", help="MATEY beside a stencil, a ResNet, a U-Net and an FNO of the same cost")
-    study.add_argument("--scale", choices=PEER_SCALES, default="tiny", help="data and size (tiny)")
+    study.add_argument("--scale", choices=PEER_SCALES, default="laptop", help="data and size (laptop: the demo's data)")
     of_scales = {
         name: "; ".join(f"{key}: {getattr(scale, name)}" for key, scale in PEER_SCALES.items()) for name in SIZES
     }
