@@ -17,6 +17,9 @@ from matey.data.splits import PARTS
 from matey.data.windows import stretches
 
 
+_SMALL = 1e-9  # of which a network's normalisation and errors, which count from 1e-12 on, lose a thousandth
+
+
 @dataclass
 class Range:
     """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``."""
@@ -156,6 +159,12 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
     columns = zip(data.fields, data.units, values.low, values.mean, values.high, values.deviation, strict=True)
     for name, unit, *numbers in columns:
         lines.append(f"  {name:<{width}}{unit:<{of_unit}}" + "".join(f"{number:>13.5g}" for number in numbers))
+    small = [(n, d) for n, d in zip(data.fields, values.deviation, strict=True) if 0 < d < _SMALL]
+    for name, deviation in small:
+        lines.append(
+            f"  {name}: too small to be told from 0; write smaller units, with a description scale: "
+            f"{10.0 ** -np.floor(np.log10(deviation)):.0e} beside its array"
+        )
     return lines
 
 

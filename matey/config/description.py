@@ -94,7 +94,8 @@ class DataDescription(Section):
         description="time between snapshots, the array of times, or the place of the time of a snapshot by itself"
     )
     concat: Literal["time"] | None = Field(
-        None, description="'time' where the files of a trajectory, each with an axis 'time', follow each other"
+        None,
+        description="'time' where the files of a trajectory follow each other, each with an axis 'time' or with arrays of snapshots",
     )
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(
@@ -169,8 +170,6 @@ class DataDescription(Section):
                 "fields: one '*' in the path of every array stands for the groups of the trajectories; then no axis is "
                 "'trajectory'. Without an axis 'time', the last '*' stands for the snapshots"
             )
-        if self.concat and not has_time and wild != {0}:
-            raise ValueError("concat: snapshots lie in files or, by the '*' of the arrays, in one; leave 'concat' out")
         if isinstance(self.time_step, TimeSource) and has_time:
             raise ValueError(
                 "time_step: an attribute or a name has the time of a single snapshot, and axes has 'time'; name an array"

@@ -55,7 +55,10 @@ class FieldSource(Section):
     )
     axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
     index: int | None = Field(None, ge=0, le=10**6, description="position of the field along the axis 'component'")
-    unit: FieldName = Field("?", description="unit of the values")
+    unit: FieldName = Field("?", description="unit of the values, scaled as they may be")
+    scale: float = Field(
+        1.0, gt=0, description="factor for the stored values, where these are very large or small: 1e-25"
+    )
     file: PathText | dict[PartName, PathText] | None = Field(
         None, description="path of a file of its own; each '*' stands for what that of 'files' does"
     )

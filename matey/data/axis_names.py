@@ -6,10 +6,14 @@ from matey.config.places import Axis
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
-    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time sim_time valid_time",
-    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho",
-    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho",
-    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time sim_time valid_time "
+    "time_counter t_array",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho pressure_level isobaricinhpa z_t "
+    "deptht st_ocean pfull zt zu_3d z_l zl z_aac s_w z_w depthw sw_ocean phalf zm zw_3d z_i zi z_aaf zf",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho nlat yt_ocean grid_yt yt y_aca eta_v yu_ocean yq yv "
+    "ym y_afa yf",
+    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho nlon xt_ocean grid_xt xt x_caa xi_u xu_ocean xq xu "
+    "xm x_faa xf",
     "component": "component components comp channel channels c vector dim variable",
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
@@ -20,6 +24,10 @@ NO_TIMES = {"timestep"}
 """Names that an axis of time may have; an array that is called so has the sizes of steps, or counts them."""
 MARK_BETWEEN = "_stag"
 """End of the name of an axis that counts places between cells, as WRF has it."""
+BETWEEN = {*"s_w z_w depthw sw_ocean phalf zw_3d z_i zi z_aaf zf yq eta_v yv y_afa yf xq xi_u xu x_faa xf".split()}
+"""Names of such axes in other programs."""
+COMPONENTS = ("x", "y", "z", "r", "t")
+"""Names of a vector's components, each an array of its own in a group of the vector's name; t is the azimuth."""
 MOST_COMPONENTS = 9  # of a tensor
 
 

@@ -16,7 +16,8 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
 A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Without an axis ``time``, each file is a
-snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`).
+snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`), in one file
+or, with ``concat: time``, in several.
 Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is turned round.
 """
 
@@ -157,7 +158,9 @@ class DescribedFiles(TrajectorySet):
             )
             lowest = min((index for _, index in members if index is not None), default=0)
             for position, index in members:
-                frames[position] = values[0 if index is None else index - lowest]
+                own = values[0 if index is None else index - lowest]
+                scale = self.description.fields[self.fields[position]].scale
+                frames[position] = own if scale == 1 else own * scale
         known = [frame for frame in frames if frame is not None]
         assert len(known) == len(self.fields)
         return np.stack(known, axis=1)  # (t, f, z, y, x)
@@ -170,7 +173,7 @@ class DescribedFiles(TrajectorySet):
         pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
         read = [self._read_array(piece, piece.given[name], axes, own, cells, index) for piece, own in pieces]
         (values,) = np.concatenate(read, axis=1)  # of all components, one
-        return values
+        return values if source.scale == 1 else values * source.scale
 
     def _times(self, start: int, stop: int) -> slice:
         """Return the snapshots in the file of frames ``start`` to ``stop - 1``."""
@@ -231,11 +234,30 @@ class DescribedFiles(TrajectorySet):
         return values[:, :, *turned]
 
     def _units(self) -> tuple[str, ...]:
-        """Units as the description says or, where it does not, as the first file does."""
-        first = self._located[0]
-        given = [source.unit for source in self.description.fields.values()]
-        of_file = [first.stored[name].unit for name in first.arrays]
-        return tuple(unit if unit != "?" else own or "?" for unit, own in zip(given, of_file, strict=True))
+        """Units as the description says or, where it does not, as the files do.
+
+        Raises:
+            DataError: files give an array in several units.
+        """
+        found = []
+        for position, (field, source) in enumerate(self.description.fields.items()):
+            own: dict[str, Located] = {}
+            if source.unit == "?":
+                pieces = (piece for located in self._located for piece in located.pieces or (located,))
+                for piece in pieces:
+                    own.setdefault(piece.stored[piece.arrays[position]].unit, piece)
+                own.pop("", None)
+            if len(own) > 1:
+                first, other, *_ = own.items()
+                raise DataError(
+                    f"{field}: expected one unit, got {first[0]!r} in {first[1].about.source} and {other[0]!r} in "
+                    f"{other[1].about.source}; write the files in one, or, where both mean the same, "
+                    f"the unit into the description: fields.{field}.unit."
+                )
+            scaled = "" if source.scale == 1 else f"{1 / source.scale:.7g} "
+            unit = next(iter(own), "") or "?"
+            found.append(source.unit if source.unit != "?" else "?" if unit == "?" else f"{scaled}{unit}")
+        return tuple(found)
 
 
 def _with_tables(description: DataDescription, located: Located) -> Located:

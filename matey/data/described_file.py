@@ -85,7 +85,8 @@ def _trajectories(
         tuple(keys[field] for field in description.fields),
         {field: keys[field] for field in description.given},
     )
-    own_name = file.path.parent.name if description.snapshots == "files" else file.path.stem
+    in_files = description.snapshots == "files" or description.concat is not None
+    own_name = file.path.parent.name if in_files else file.path.stem
     named = group[:-1] if description.snapshots == "arrays" else group
     for sample in range(count):
         times = _times(file, num_frames, group, sample, count, place)

@@ -19,19 +19,26 @@ from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, role_of
-from matey.data.coordinates import line_of
 from matey.data.dates import is_text
 from matey.data.guess import Guess
 from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
-from matey.data.guessed_snapshots import Snapshots, in_groups, of_one_snapshot, said_of_others, snapshot_axes
+from matey.data.guessed_meshes import MAX_CELLS, axis_of_mesh
+from matey.data.guessed_snapshots import (
+    Snapshots,
+    in_groups,
+    in_numbered_files,
+    of_one_snapshot,
+    said_of_blocks,
+    said_of_others,
+    snapshot_axes,
+)
 from matey.data.staggered import said_of_between
 from matey.data.trajectories import DataError
 from matey.mistakes import listed
 
-_MAX_CELLS = 2**24  # of a frame that is read to look at its ends
 _MOST_ATTRIBUTES = 12  # taken for parameters
 
 
@@ -50,21 +57,28 @@ def guess_description(path: Path, beside: Path) -> Guess:
     arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub" or _has_dates(name, stored)}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
-    patterns = in_groups(arrays)
+    patterns = in_numbered_files(arrays, path.stem) or in_groups(arrays)
     members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
-    fields = likely_fields(members)
+    if said := said_of_blocks(arrays):
+        raise DataError(f"{path}: {said}")
+    likely = likely_fields(members)
+    fields = {n: stored for n, stored in likely.items() if axis_of_mesh(kind, path, patterns[n][0], stored) is None}
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
             f"{listed(f'{name} {stored.outline}' for name, stored in held.items())}."
         )
     coordinates = {name: max(stored.shape) for name, stored in members.items() if _is_coordinate(name, stored)}
-    axes = {name: guess_axes(stored, coordinates) for name, stored in fields.items()}
+    measured = {
+        name.rpartition("/")[2] for name, each in members.items() if len(each.shape) == 1 and each.dtype.kind == "f"
+    }
+    axes = {name: guess_axes(stored, coordinates, measured) for name, stored in fields.items()}
     snapshots = Snapshots.around(path, beside, patterns[next(iter(fields))])
     if snapshots.count > 1 and not all(axes.values()):
         axes = {name: snapshot_axes(stored, coordinates) for name, stored in fields.items()}
-    first = _besides_components(next(iter(axes.values())))
+    first = _besides_components(axes[max(fields, key=lambda name: math.prod(fields[name].shape))])
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
+    axes = {name: axes[name] for name in fields}
     is_alone = len(fields) == 1 and "component" not in (next(iter(axes.values())) or [])
     others = OtherFiles.beside(path, kind, next(iter(fields.values())).shape) if is_alone else OtherFiles()
     return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots, others, beside).guess()
@@ -100,8 +114,10 @@ class _Guesser:
         in_each = (
             self.snapshots.time(self.kind, self.path, self.arrays, first, self.patterns[first][0]) if apart else None
         )
-        concat = {"concat": "time"} if apart and known and "time" in known else {}
-        time = self._coordinate("time", known) or (in_each if isinstance(in_each, str) or not concat else None)
+        files = self.snapshots.files if apart else self.snapshots.file
+        has_time, in_files = "time" in (known or []), bool(apart) and files != self.snapshots.file
+        concat = {"concat": "time"} if apart and (has_time or (in_files and "*" in first)) else {}
+        time = self._coordinate("time", known) or (in_each if isinstance(in_each, str) or not has_time else None)
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
         if known is None:
             shape = self.fields[first].shape
@@ -115,9 +131,8 @@ class _Guesser:
                 comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
             if spacing[axis] == TODO:
                 comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
-        files = self.snapshots.files if apart else self.snapshots.file
         comments["time_step"] = "time between snapshots, or the array of times"
-        if apart and files != self.snapshots.file and not concat:
+        if in_files and not has_time:
             comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
         tree: dict[str, Any] = {
             "system": TODO,
@@ -168,20 +183,22 @@ class _Guesser:
         """Whether an array has a coordinate of each cell that changes along its axis alone."""
         field, stored = next(iter(self.fields.values())), self.arrays[name]
         grid = [(role, size) for role, size in zip(known, field.shape, strict=True) if role in GRID]
-        if stored.shape != tuple(size for _, size in grid) or math.prod(stored.shape) > _MAX_CELLS:
+        if stored.shape != tuple(size for _, size in grid):
             return False
-        raw = self.kind.read(self.path, self.patterns[name][0], (slice(None),) * len(stored.shape))
-        line = line_of(stored.packing.unpacked(raw).astype(np.float64), dict(grid)[axis])
-        return line is not None and grid[line[1]][0] == axis
+        along = axis_of_mesh(self.kind, self.path, self.patterns[name][0], stored)
+        return along is not None and grid[along][0] == axis
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         return self.arrays[name].shape if name in self.arrays else ()
 
     def _cell_size(self, axis: Axis, known: list[Axis] | None) -> tuple[str, float] | None:
-        """An attribute of the file such as DX that has the size of a cell along an axis, and its value."""
+        """An attribute such as DX, of the file or beside the array, that has the size of a cell along an axis, and its value."""
         if known is None:
             return None
-        names = next(iter(self.fields.values())).axes
+        field = next(iter(self.fields.values()))
+        if field.steps and (size := field.steps[known.index(axis)]) > 0:
+            return "gridSpacing", float(f"{size:.7g}")
+        names = field.axes
         theirs = f"d{(names and role_of(names[known.index(axis)])) or axis}"
         found = self.kind.attributes(self.path, "").items()
         return next(((name, float(f"{size:.7g}")) for name, size in found if name.lower() == theirs and size > 0), None)
@@ -213,7 +230,7 @@ class _Guesser:
             is_one = math.prod(other.shape) == 1 or (count > 1 and other.shape == (count,))
             is_number = is_one and other.dtype.kind != "b" and name not in self.coordinates
             if is_number and [*map(role_of, other.axes)] != ["time"]:
-                yield name.rpartition("/")[2], {"array": name}
+                yield plain_name(name), {"array": name}
         attributes = self._attributes(known)
         if len(attributes) <= _MOST_ATTRIBUTES:
             yield from ((name, {"attribute": name}) for name in attributes)
@@ -225,7 +242,7 @@ class _Guesser:
         return [
             name
             for name in self.kind.attributes(self.path, "")
-            if not name.startswith("_") and name not in left_out and role_of(name) != "time"
+            if not name.startswith(("_", "openPMD")) and name not in left_out and role_of(name) != "time"
         ]
 
     def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
@@ -235,7 +252,7 @@ class _Guesser:
         index = tuple(slice(None) if role in GRID else stored.shape[p] // 2 if role == "time" else 0
                       for p, role in enumerate(known))  # fmt: skip
         cells = math.prod(stored.shape[p] for p, role in enumerate(known) if role in GRID)
-        if cells > _MAX_CELLS:
+        if cells > MAX_CELLS:
             return ""
         frame = stored.packing.unpacked(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
         frame = np.moveaxis(frame, [role for role in known if role in GRID].index(axis), 0)

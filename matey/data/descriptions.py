@@ -154,7 +154,7 @@ def _all_of(
     together: dict[str, list[Path]] = {}
     for pattern in listed:
         for file in _matches(path, pattern):
-            of_files = description.snapshots == "files"
+            of_files = description.snapshots == "files" or description.concat is not None
             whole = within(path.parent, pattern)
             apart = re.sub(f"(.*){date_pattern(dates)}", r"\1*", str(file)) if dates else trajectory_of(file, whole)
             key = apart if of_files else str(file)

@@ -14,6 +14,7 @@ from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
 from matey.data.located import Together
 from matey.data.remote.paths import RemotePath, matches, place, would_match
+from matey.data.signature import folder_of
 from matey.data.trajectories import DataError, Part
 from matey.mistakes import listed
 
@@ -150,6 +151,8 @@ def _find(path: Path, suffixes: Collection[str]) -> list[Path]:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
     files = [file for match in found for file in (_search(match, suffixes) if is_folder(match) else [match])]
     if not files:
+        if path.is_dir() and (said := folder_of(path)):
+            raise DataError(f"{path} holds no data file: {said}.")
         inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
             f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
@@ -22,17 +22,19 @@ NUMBERED = (
 )
 
 
-def guess_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
+def guess_axes(stored: StoredArray, coordinates: Mapping[str, int], measured: Collection[str]) -> list[Axis] | None:
     """Return the kind of each axis of an array, None where it cannot be told.
 
     Args:
         stored: the array.
         coordinates: names of one-dimensional arrays in the file that are named as axes are, and their lengths.
+        measured: names of all one-dimensional arrays of real numbers: an axis of such a name is none of components.
     """
     roles = [*map(role_of, stored.axes)] if stored.axes else _by_length(stored.shape, coordinates)
     left = [position for position, role in enumerate(roles) if role is None]
     if len(left) == 1 and left[0] > 0 and stored.shape[left[0]] <= MOST_COMPONENTS and "component" not in roles:
-        roles[left[0]] = "component"
+        is_measured = bool(stored.axes) and stored.axes[left[0]] in measured
+        roles[left[0]] = None if is_measured else "component"
     known = [role for role in roles if role is not None]
     if len(known) < len(roles) or len(set(known)) < len(known) or "time" not in known:
         return None

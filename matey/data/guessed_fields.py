@@ -9,6 +9,7 @@ from typing import Any
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
+from matey.data.axis_names import COMPONENTS
 from matey.data.guessed_axes import may_vary
 from matey.data.staggered import between_cells
 
@@ -81,6 +82,10 @@ def is_name_of_field(word: str) -> bool:
 
 def field_name(name: str) -> str:
     """Return the name in the vocabulary of a field that an array, or a word in the name of its file, is called after."""
+    group, _, last = name.rpartition("/")
+    if group and last in COMPONENTS:  # such as E/x
+        vector = plain_name(group)
+        return f"{_VECTORS.get(vector.lower(), vector)}_{last}"
     return _NAMES.get(plain_name(name).lower(), plain_name(name))
 
 

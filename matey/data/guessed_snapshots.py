@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.axis_names import GRID, MOST_COMPONENTS, role_of
+from matey.data.axis_names import COMPONENTS, GRID, MOST_COMPONENTS, role_of
+from matey.data.guessed_fields import plain_name
 from matey.data.numbered import date_pattern, place_of_last, seconds_of
 from matey.data.remote.paths import RemotePath, matches, place, seen_from, within
 from matey.data.trajectories import DataError
@@ -19,6 +21,7 @@ _CLOCKS = (
 )
 _DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d", "%Y%m%d")]
 _TIMES = ("time", "times", "t", "sim_time")
+_OF_BLOCKS = {"Athena++": {"LogicalLocations", "Levels"}, "FLASH": {"bounding box", "refine level"}}
 _LEAST = 3  # files or arrays that may be snapshots
 
 
@@ -76,7 +79,7 @@ class Snapshots:
             name: path of one of these.
         """
         for array, stored in arrays.items():
-            if array.rpartition("/")[2].lower() in _TIMES and stored.shape in ((), (1,), (self.count,)):
+            if plain_name(array).lower() in _TIMES and stored.shape in ((), (1,), (self.count,)):
                 return array
         depth = next((number for number, part in enumerate(field.split("/"), start=1) if "*" in part), 0)
         group = "/".join(name.split("/")[:depth])
@@ -90,7 +93,8 @@ def said_of_others(file: str, files: str, beside: Path) -> str:
     """Return a note on files here that differ from one in any numbers in their paths, if ``files`` leaves out some of them."""
     if isinstance(place(file), RemotePath):  # numbers are those of hosts and ports, too
         return ""
-    alike = re.sub(r"\d+(?:\.\d+)*", "*", file)
+    stem = re.sub(r"\.[a-z]+\d?$", "", file)  # the number of an ending such as .h5 tells nothing apart
+    alike = re.sub(r"\d+(?:\.\d+)*", "*", stem) + file[len(stem) :]
     num_alike, num_taken = _num_matches(within(beside, alike)), _num_matches(within(beside, files))
     if num_alike <= max(1, num_taken):
         return ""
@@ -129,21 +133,69 @@ def date_form(name: str) -> str | None:
 
 def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
     """Return arrays by name; those in groups of the same members, or that a number tells apart, are one, with ``*``."""
-    for depth in range(max((name.count("/") for name in arrays), default=-1) + 1):
-        for by_number in (True, False):
-            found: dict[str, list[str]] = {}
-            for name in arrays:
-                parts = name.split("/")
-                if by_number and len(parts) > depth:
-                    parts[depth] = glob_of(parts[depth])
-                elif len(parts) > depth + 1:
-                    parts[depth] = "*"
-                found.setdefault("/".join(parts), []).append(name)
-            counts = {len(names) for pattern, names in found.items() if "*" in pattern}
-            ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # arrays, not groups
-            if len(counts) == 1 and max(counts) > (MOST_COMPONENTS if ends else 1):
-                return found
+    depths = range(max((name.count("/") for name in arrays), default=-1) + 1)
+    for by_number, depth in product((True, False), depths):
+        if not by_number and _are_components(arrays, depth):
+            continue
+        found: dict[str, list[str]] = {}
+        for name in arrays:
+            parts = name.split("/")
+            if by_number and len(parts) > depth:
+                parts[depth] = glob_of(parts[depth])
+            elif len(parts) > depth + 1:
+                parts[depth] = "*"
+            found.setdefault("/".join(parts), []).append(name)
+        ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # arrays, not groups
+        if by_number:  # a few numbered arrays beside them are components, or coordinates
+            least = MOST_COMPONENTS if ends else 1
+            few = [name for names in found.values() if len(names) <= least for name in names]
+            found = {pattern: names for pattern, names in found.items() if len(names) > least} | {n: [n] for n in few}
+        counts = {len(names) for pattern, names in found.items() if "*" in pattern}
+        if len(counts) == 1 and max(counts) > (MOST_COMPONENTS if ends else 1):
+            return {pattern: names for pattern, names in sorted(found.items(), key=lambda item: item[1][0])}
     return {name: [name] for name in arrays}
+
+
+def _are_components(arrays: Mapping[str, StoredArray], depth: int) -> bool:
+    """Whether groups are vectors, whose members are named by axes as in ``E/x``, and no trajectories."""
+    members = {name.split("/", depth + 1)[-1] for name in arrays if name.count("/") > depth}
+    return bool(members) and members <= {*COMPONENTS}
+
+
+def said_of_blocks(arrays: Collection[str]) -> str:
+    """Say that arrays hold the blocks of a mesh beside each other, and what to do; nothing where they do not."""
+    program = next((program for program, names in _OF_BLOCKS.items() if names <= {*arrays}), None)
+    return (
+        program
+        and (
+            f"blocks of a mesh of {program} lie beside each other in each array; put every snapshot on one grid first, with yt: "
+            "ds = yt.load(FILE), grid = ds.covering_grid(0, ds.domain_left_edge, ds.domain_dimensions), "
+            "numpy.save('density_0000.npy', grid['gas', 'density'].v)."
+        )
+        or ""
+    )
+
+
+def in_numbered_files(arrays: Mapping[str, StoredArray], stem: str) -> dict[str, list[str]] | None:
+    """Return arrays by name, with ``*`` for the group that has the number of the file: ``data/50/u`` in ``sim_0050.h5``.
+
+    None where there is no such group, or others that differ from it in the number.
+    """
+    start, end = place_of_last(stem) or (0, 0)
+    groups = ((name.split("/"), depth) for name in arrays for depth in range(name.count("/")))
+    own = next((parts[: depth + 1] for parts, depth in groups if _has_number(parts[depth], stem[start:end])), None)
+    if own is None:
+        return None
+    head, wild = "/".join(own) + "/", "/".join([*own[:-1], glob_of(own[-1])]) + "/"
+    found = {wild + name.removeprefix(head) if name.startswith(head) else name: [name] for name in arrays}
+    alike = re.compile(re.escape(wild).replace(r"\*", "[^/]*"))
+    return found if all(name.startswith(head) or not alike.match(name) for name in arrays) else None
+
+
+def _has_number(group: str, number: str) -> bool:
+    start, end = place_of_last(group) or (0, 0)
+    own = group[start:end]
+    return own.isdecimal() and number.isdecimal() and int(own) == int(number)
 
 
 def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:

@@ -13,6 +13,14 @@ _OF_VTK = (
     "write each array as the grid has it, for point data of pyvista.read({0!r}) as mesh: "
     "numpy.save('u.npy', mesh['u'].reshape(mesh.dimensions[::-1]))"
 )
+_OF_OPENFOAM = (
+    "convert it by foamToVTK, then of each time: mesh = pyvista.read(FILE), numpy.save('p_0000.npy', "
+    "mesh.cell_data['p'].reshape(nz, ny, nx)), for a mesh of one block"
+)
+_OF_AMREX = (
+    "put it on one grid with yt: ds = yt.load({0!r}), grid = ds.covering_grid(0, ds.domain_left_edge, ds.domain_dimensions), "
+    "numpy.save('density_0000.npy', grid['gas', 'density'].v)"
+)
 # How files of other formats begin, what they are, and the line that writes what is read.
 _OTHERS = (
     (
@@ -33,7 +41,28 @@ _OTHERS = (
     (b"# vtk Da", "a VTK file", _OF_VTK),
     (b"<VTKFile", "a VTK file", _OF_VTK),
     (b"<?xml ve", "XML, as VTK files are", _OF_VTK),
+    (b"/*------", "a file of OpenFOAM", _OF_OPENFOAM),
+    (
+        b"#std",
+        "a file of Nek5000",
+        "put it on an even grid with pymech: pymech.dataset.open_dataset({0!r}), interpolate, and to_netcdf('data.nc')",
+    ),
     (b"\x0e\x03\x13\x01", "HDF4", "convert it with h4toh5, which The HDF Group offers"),
+)
+
+# What is in folders of other formats, what they are, and the line that writes what is read.
+_FOLDERS = (
+    ("system/controlDict", "a case of OpenFOAM", _OF_OPENFOAM),
+    ("Level_0", "a plotfile of AMReX", _OF_AMREX),
+    (
+        "md.idx",
+        "a folder of ADIOS2",
+        "where it is openPMD, write HDF5: openpmd-pipe --infile {0} --outfile data_%06T.h5",
+    ),
+)
+_TEXT = (
+    "text; write each array: numpy.save('u_0000.npy', numpy.loadtxt({0!r}, usecols=2).reshape(ny, nx)) of columns x, y, u, as "
+    "Basilisk's output_field has them, with delimiter=',' and skiprows=1 of a table of commas"
 )
 
 _remembered: dict[Path, bytes] = {}  # of the files that are being looked at
@@ -90,11 +119,23 @@ def _begins(path: Path, mark: bytes, what: str) -> bool:
     return is_so
 
 
+def folder_of(path: Path) -> str:
+    """Say which program's folder one without data files is and what to do about it; nothing where that is not known."""
+    for mark, what, remedy in () if isinstance(path, RemotePath) else _FOLDERS:
+        if (path / mark).exists():
+            return f"it is {what}; {remedy.format(path.name)}"
+    return ""
+
+
 def beginning(path: Path) -> str:
     """Say what a file of no kind that is read seems to be and what to do about it, for the end of a message."""
+    if path.suffix in (".xdmf", ".xmf"):
+        return "it is XDMF, which says what is in HDF5 files beside it; give one of these"
     first = first_bytes(path)
     for mark, what, remedy in _OTHERS:
         if first.startswith(mark):
             return f"it is {what}; {remedy.format(path.name)}"
+    if first and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in first):
+        return f"it is {_TEXT.format(path.name)}"
     begins = f"begins with {first!r}" if first else "is empty"
     return f"it {begins}; give another or copy it again"

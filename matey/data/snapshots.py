@@ -36,15 +36,15 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
         DataError: one does not fit the others, or one is missing between them.
     """
     of_files = description.snapshots == "files"
-    of_name: dict[str | int, list[Located]] = {}
+    found: dict[tuple[tuple[str, ...], int], list[Located]] = {}
     for piece in pieces:
-        of_name.setdefault(piece.sample if of_files else piece.about.name, []).append(piece)
-    if of_files and len({len(each) for each in of_name.values()}) > 1:
-        counts = ", ".join(f"{name} in {len(each)}" for name, each in of_name.items())
+        found.setdefault((piece.group if of_files else piece.group[:-1], piece.sample), []).append(piece)
+    if of_files and len({len(each) for each in found.values()}) > 1:
+        counts = ", ".join(f"{each[0].about.name} in {len(each)}" for each in found.values())
         raise DataError(
             f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
         )
-    return [_joined(description, each) for each in of_name.values()]
+    return [_joined(description, each) for each in found.values()]
 
 
 def trajectory_of(file: Path, pattern: Path) -> str:
@@ -159,11 +159,10 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     Raises:
         DataError: they differ in more than a number.
     """
-    labels = [_label(piece) for piece in pieces]
-    numbers = numbers_of(labels)
+    numbers = numbers_of([piece.arrays[0] if piece.group else str(piece.about.source) for piece in pieces])
     if numbers is None:
         raise DataError(
-            f"{labels[0]} to {labels[-1]}: expected names that differ in one number, such as u_0001 and u_0002, as the "
+            f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and u_0002, as the "
             "snapshots of a trajectory. Write a * for that number into 'files' and others for what tells trajectories apart, "
             "such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matey.data.arrays.stored import StoredArray
-from matey.data.axis_names import GRID, MARK_BETWEEN, role_of
+from matey.data.axis_names import BETWEEN, GRID, MARK_BETWEEN, role_of
 from matey.mistakes import listed
 
 _FEWEST = 6  # cells along an axis whose name does not say what it is: fewer may be components
@@ -31,10 +31,12 @@ def between_cells(arrays: Mapping[str, StoredArray]) -> set[str]:
         kinds.setdefault((stored.shape, stored.axes), []).append(name)
     members = [(arrays[names[0]], names) for names in kinds.values()]
     ranks = [_rank(stored, names, [other for other, _ in members]) for stored, names in members]
+    are_marked = not any(is_unmarked for is_unmarked, *_ in ranks)
+    cells = [(stored, rank) for (stored, _), rank in zip(members, ranks, strict=True) if are_marked or rank[0]]
     return {
         name
         for (stored, names), rank in zip(members, ranks, strict=True)
-        if any(_apart(stored, other) and above > rank for (other, _), above in zip(members, ranks, strict=True))
+        if any(_apart(stored, other) and above > rank for other, above in cells)
         for name in names
     }
 
@@ -66,7 +68,7 @@ def remedy_between(own: Mapping[Any, int], sizes: Mapping[str, int]) -> str:
 def _rank(stored: StoredArray, names: Sequence[str], all_kinds: Sequence[StoredArray]) -> tuple[object, ...]:
     """Return a rank that is higher for cells than for what lies between them: by neighbours, then names, numbers and sizes."""
     near = [other for other in all_kinds if len(_apart(stored, other)) == 1]
-    are_marked = any(name.lower().endswith(MARK_BETWEEN) for name in stored.axes)
+    are_marked = any(name.lower().endswith(MARK_BETWEEN) or name.lower() in BETWEEN for name in stored.axes)
     are_winds = all(name.rpartition("/")[2].lower() in _BETWEEN for name in names)
     return not are_marked, len(near), not are_winds, len(names), -math.prod(stored.shape)
 
@@ -82,10 +84,9 @@ def _apart(stored: StoredArray, field: StoredArray) -> list[int]:
 
 
 def _is_along_grid(stored: StoredArray, field: StoredArray, position: int) -> bool:
-    names = [each.axes[position] for each in (stored, field) if each.axes]
-    roles = {role_of(name) for name in names}
-    is_marked = any(name.lower().endswith(MARK_BETWEEN) for name in names) and roles <= {*GRID}
-    return is_marked or (roles <= {None, *GRID} and min(stored.shape[position], field.shape[position]) >= _FEWEST)
+    roles = {role_of(each.axes[position]) for each in (stored, field) if each.axes}
+    is_named = bool(roles) and roles <= {*GRID}
+    return is_named or (roles <= {None, *GRID} and min(stored.shape[position], field.shape[position]) >= _FEWEST)
 
 
 def _averaged(name: str, stored: StoredArray, field: StoredArray) -> str:

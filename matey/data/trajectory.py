@@ -107,6 +107,9 @@ def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | N
     return longest
 
 
+LARGEST = 1e15
+"""Largest value that is read: squares of larger ones, summed over cells, leave the range of float32."""
+
 # How the names of types of real numbers begin in NumPy and PyTorch.
 _REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
 
@@ -151,12 +154,15 @@ def check_numbers(system: str, arrays: Mapping[str, Any]) -> None:
 def check_finite(
     about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
 ) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite; frames begin at ``start``."""
-    if not np.isfinite(frames).all():
-        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~np.isfinite(frames)))
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; they begin at ``start``."""
+    if not np.abs(frames).max() <= LARGEST:
+        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
+        value = frames[frame, index, *cell]
+        too_large = np.isfinite(value)
         raise BadValuesError(
-            f"{about.label}: expected finite values, but field {names[index]!r} is "
-            f"{frames[frame, index, *cell]} in frame {start + frame} at (z, y, x) = {place}; "
+            f"{about.label}: expected {f'values up to {LARGEST:g}' if too_large else 'finite values'}, but field "
+            f"{names[index]!r} is {value} in frame {start + frame} at (z, y, x) = {place}; "
+            f"{'write larger units, such as scale: 1e-20 beside the array in a description; or ' if too_large else ''}"
             f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
         )

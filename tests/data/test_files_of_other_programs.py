@@ -212,7 +212,10 @@ def write_text(text):
         (write_text(b"# vtk DataFile Version 3.0\n"), r"VTK file; .*pyvista.read\('run.dat'\) as mesh: numpy.save"),
         (write_text(b"<VTKFile type='ImageData'>"), "it is a VTK file; write each array"),
         (lambda path: np.savez(path.open("wb"), a=X), r"\.npz files .* array in numpy.load\('run.dat'\).items\(\)"),
-        (write_text(b"something else"), "it begins with b'somethin'; give another or copy it again"),
+        (write_text(b"x,y,u\n0,0,1"), r"it is text; .* numpy.loadtxt\('run.dat', usecols=2\).* delimiter=','"),
+        (write_text(b"/*--------- C++ -*--"), "it is a file of OpenFOAM; convert it by foamToVTK, then"),
+        (write_text(b"#std 4  8  8  8"), r"it is a file of Nek5000; .* pymech.dataset.open_dataset\('run.dat'\)"),
+        (write_text(bytes(range(1, 9))), r"it begins with b'.*'; give another or copy it again"),
         (write_text(b""), "it is empty; give another or copy it again"),
     ],
 )

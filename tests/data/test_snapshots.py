@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
-from matey.config import load_config
+from matey.config import DataDescription, load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.fingerprints import fingerprints
@@ -173,7 +173,7 @@ WRONG = {
     "no field": (without_a_field, {}, r"plt_40.h5: expected an array 'q' for the field 'tracer'"),
     "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),
     "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, and first_frame is 12; lower that"),
-    "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, "leave 'concat' out"),
+    "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, r"such as 'h/\*', .* found h, q"),
     "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute or a name has the time"),
     "two wildcards": (lambda folder: None, {"axes": ["time", "y", "x"], "fields": {"h": "*/*"}}, "the last '.' stands for"),
 }  # fmt: skip
@@ -202,6 +202,25 @@ def test_files_of_one_time_each_without_concat_are_told_of_it(tmp_path):
     folder = written(tmp_path / "data", LAYOUTS["netCDF"], concat=None)
     with pytest.raises(DataError, match="got 1; .* Files of one snapshot each are described as such by concat: time"):
         num_starts(open_dataset(folder).trajectories[0], 1, 1)
+
+
+def test_groups_of_trajectories_go_on_in_the_next_file(tmp_path):
+    for part in range(2):
+        with h5py.File(tmp_path / f"out_{part}.h5", "w") as file:
+            for run in range(2):
+                file[f"run_{run}/u"] = VALUES[run, 5 * part : 5 * part + 5, 0]
+    about = {
+        "axes": ["time", "y", "x"],
+        "concat": "time",
+        "fields": {"u": "*/u"},
+        "time_step": 0.1,
+        "files": "out_*.h5",
+    }
+    about |= {"system": "flow", "spacing": {"y": 1, "x": 1}, "boundary": {"y": "open", "x": "open"}}
+    data = open_dataset(tmp_path, DataDescription.model_validate(about))
+    assert [trajectory.name for trajectory in data.trajectories] == ["run_0", "run_1"]
+    for run in range(2):
+        np.testing.assert_array_equal(data.read(run, 3, 8)[:, 0, 0], VALUES[run, 3:8, 0])
 
 
 def test_trajectories_that_one_wildcard_runs_together_are_refused(tmp_path):

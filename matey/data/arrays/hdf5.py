@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from matey.data.arrays.openpmd import constant_of, mesh_of
 from matey.data.arrays.packing import READ, packing_of
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
@@ -28,18 +29,24 @@ def describe(path: Path) -> dict[str, StoredArray]:
 
     def add(name: str, item: h5py.HLObject) -> None:
         visited.add(name)
+        if isinstance(item, h5py.Group) and (value := constant_of(item)):
+            found[name] = StoredArray(
+                (), np.dtype("V"), problem=f"is {value} in all cells, with no array: leave it out"
+            )
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         attributes = {key: item.attrs[key] for key in READ if key in item.attrs}
         if _is_no_variable(item):
             return
         claimed, limit = claim_of(item)
+        mesh = mesh_of(item)
         found[name] = StoredArray(
             shape=item.shape,
             dtype=np.dtype(item.dtype),
-            axes=_axes(item),
+            axes=_axes(item) or (mesh.axes if mesh else ()),
             scales=_scales(item),
-            unit=as_text(item.attrs.get("units")),
+            steps=mesh.steps if mesh else (),
+            unit=as_text(item.attrs.get("units")) or (mesh.unit if mesh else ""),
             calendar=as_text(item.attrs.get("calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
             problem=_problem(item, path.parent),

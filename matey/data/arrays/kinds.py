@@ -12,7 +12,7 @@ from matey.data.arrays.npy import NPY
 from matey.data.arrays.stored import FileKind
 from matey.data.arrays.zarr import ZARR, is_zarr
 from matey.data.remote.paths import RemotePath, matches
-from matey.data.signature import beginning
+from matey.data.signature import beginning, folder_of
 from matey.data.trajectories import DataError
 
 KINDS = {kind.name: kind for kind in (HDF5, NETCDF, NPY, ZARR)}
@@ -27,7 +27,7 @@ def kind_of(path: Path) -> FileKind:
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
-        is_other = f"it is a folder, and no {ZARR.name} store; give another or copy it again"
+        is_other = folder_of(path) or f"it is a folder, and no {ZARR.name} store; give another or copy it again"
         what = is_other if path.is_dir() else beginning(path)
         names = ", ".join(KINDS)
         raise DataError(f"{path} is none of {names}: {what}.")

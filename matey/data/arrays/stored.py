@@ -24,6 +24,7 @@ class StoredArray:
         shape: shape of the array.
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none; that of an axis of components may be empty.
+        steps: size of a cell along each axis, empty where the file does not say it beside the array.
         scales: path of the array of coordinates of each axis, empty where the file ties none to it.
         unit: unit as the file gives it, empty where it gives none.
         calendar: calendar of dates, empty where the file names none.
@@ -38,6 +39,7 @@ class StoredArray:
     dtype: np.dtype
     axes: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
+    steps: tuple[float, ...] = ()
     unit: str = ""
     calendar: str = ""
     packing: Packing = field(default_factory=Packing)
