@@ -16,7 +16,6 @@ from matey.data.remote.paths import seen_from
 from matey.data.splits import PARTS
 from matey.data.windows import stretches
 
-
 _SMALL = 1e-9  # of which a network's normalisation and errors, which count from 1e-12 on, lose a thousandth
 
 

@@ -95,7 +95,7 @@ class DataDescription(Section):
     )
     concat: Literal["time"] | None = Field(
         None,
-        description="'time' where the files of a trajectory follow each other, each with an axis 'time' or with arrays of snapshots",
+        description="'time' where files of a trajectory follow each other, each with an axis 'time' or arrays of snapshots",
     )
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(

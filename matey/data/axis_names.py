@@ -10,8 +10,8 @@ _NAMES: dict[Axis, str] = {
     "time_counter t_array",
     "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho pressure_level isobaricinhpa z_t "
     "deptht st_ocean pfull zt zu_3d z_l zl z_aac s_w z_w depthw sw_ocean phalf zm zw_3d z_i zi z_aaf zf",
-    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho nlat yt_ocean grid_yt yt y_aca eta_v yu_ocean yq yv "
-    "ym y_afa yf",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho nlat yt_ocean grid_yt yt y_aca eta_v yu_ocean yq "
+    "yv ym y_afa yf",
     "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho nlon xt_ocean grid_xt xt x_caa xi_u xu_ocean xq xu "
     "xm x_faa xf",
     "component": "component components comp channel channels c vector dim variable",

@@ -16,8 +16,8 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
 A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Without an axis ``time``, each file is a
-snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`), in one file
-or, with ``concat: time``, in several.
+snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`), in one
+file or, with ``concat: time``, in several.
 Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is turned round.
 """
 

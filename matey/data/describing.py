@@ -192,7 +192,7 @@ class _Guesser:
         return self.arrays[name].shape if name in self.arrays else ()
 
     def _cell_size(self, axis: Axis, known: list[Axis] | None) -> tuple[str, float] | None:
-        """An attribute such as DX, of the file or beside the array, that has the size of a cell along an axis, and its value."""
+        """An attribute such as DX, of the file or the array, that has the size of a cell along an axis, and its value."""
         if known is None:
             return None
         field = next(iter(self.fields.values()))

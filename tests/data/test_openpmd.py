@@ -1,4 +1,4 @@
-"""Meshes as the openPMD standard has them, written as its own library writes them in HDF5: one file or one for each iteration."""
+"""Meshes as openPMD's own library writes them in HDF5: one file for all iterations, or one for each."""
 
 import h5py
 import numpy as np

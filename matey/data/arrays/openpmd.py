@@ -1,4 +1,4 @@
-"""What the openPMD standard (1.1) writes beside a mesh in HDF5: names of its axes, sizes of its cells, the unit of its values."""
+"""What the openPMD standard (1.1) has beside a mesh in HDF5: names of its axes, sizes of its cells, the unit of its values."""
 
 from __future__ import annotations
 
