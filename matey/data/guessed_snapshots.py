@@ -165,14 +165,12 @@ def _are_components(arrays: Mapping[str, StoredArray], depth: int) -> bool:
 def said_of_blocks(arrays: Collection[str]) -> str:
     """Say that arrays hold the blocks of a mesh beside each other, and what to do; nothing where they do not."""
     program = next((program for program, names in _OF_BLOCKS.items() if names <= {*arrays}), None)
+    if program is None:
+        return ""
     return (
-        program
-        and (
-            f"blocks of a mesh of {program} lie beside each other in each array; put every snapshot on one grid first, with yt: "
-            "ds = yt.load(FILE), grid = ds.covering_grid(0, ds.domain_left_edge, ds.domain_dimensions), "
-            "numpy.save('density_0000.npy', grid['gas', 'density'].v)."
-        )
-        or ""
+        f"blocks of a mesh of {program} lie beside each other in each array; put every snapshot on one grid first, with yt: "
+        "ds = yt.load(FILE), grid = ds.covering_grid(0, ds.domain_left_edge, ds.domain_dimensions), "
+        "numpy.save('density_0000.npy', grid['gas', 'density'].v)."
     )
 
 

@@ -163,8 +163,8 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     if numbers is None:
         raise DataError(
             f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and "
-            "u_0002, as the snapshots of a trajectory. Write a * for that number into 'files' and others for what tells trajectories apart, "
-            "such as run_*/u_*.npy; or name the times that the files hold in time_step."
+            "u_0002, as the snapshots of a trajectory. Write a * for that number into 'files' and others for what tells "
+            "trajectories apart, such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )
     return numbers
 
