@@ -159,7 +159,8 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     Raises:
         DataError: they differ in more than a number.
     """
-    numbers = numbers_of([piece.arrays[0] if piece.group else str(piece.about.source) for piece in pieces])
+    arrays, files = [piece.arrays[0] for piece in pieces], [str(piece.about.source) for piece in pieces]
+    numbers = numbers_of(arrays if len({*arrays}) > 1 else files)  # snapshots may be arrays of several files
     if numbers is None:
         raise DataError(
             f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and "
