@@ -22,10 +22,10 @@ from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, ro
 from matey.data.dates import is_text
 from matey.data.guess import Guess
 from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
+from matey.data.guessed_coordinates import MAX_CELLS, Line, axis_of_mesh, has_dates, is_coordinate
 from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_given import constant_arrays
-from matey.data.guessed_meshes import MAX_CELLS, axis_of_mesh
 from matey.data.guessed_snapshots import (
     Snapshots,
     in_groups,
@@ -54,7 +54,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     """
     kind = kind_of(path)
     held = kind.arrays(path)
-    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub" or _has_dates(name, stored)}
+    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub" or has_dates(name, stored)}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
     patterns = in_numbered_files(arrays, path.stem) or in_groups(arrays)
@@ -68,7 +68,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
             f"{listed(f'{name} {stored.outline}' for name, stored in held.items())}."
         )
-    coordinates = {name: max(stored.shape) for name, stored in members.items() if _is_coordinate(name, stored)}
+    coordinates = {name: max(stored.shape) for name, stored in members.items() if is_coordinate(name, stored)}
     measured = {
         name.rpartition("/")[2] for name, each in members.items() if len(each.shape) == 1 and each.dtype.kind == "f"
     }
@@ -107,13 +107,13 @@ class _Guesser:
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
         }
         sizes = {axis: found for axis in grid if (found := self._cell_size(axis, known))}
-        spacing: Any = {
-            axis: self._coordinate(axis, known) or (sizes[axis][1] if axis in sizes else TODO) for axis in grid
-        } or TODO
+        along = {axis: name for axis in grid if (name := self._coordinate(axis, known))}
+        lines = {axis: self._line(axis, name, known) for axis, name in along.items()}
+        steps = {axis: along[axis] for axis, line in lines.items() if line.is_even}
+        spacing: Any = {axis: steps.get(axis) or sizes.get(axis, ("", TODO))[1] for axis in grid} or TODO
         apart = self.snapshots.said_of(known, self.fields[first])
-        in_each = (
-            self.snapshots.time(self.kind, self.path, self.arrays, first, self.patterns[first][0]) if apart else None
-        )
+        pattern = self.patterns[first][0]
+        in_each = self.snapshots.time(self.kind, self.path, self.arrays, first, pattern) if apart else None
         files = self.snapshots.files if apart else self.snapshots.file
         has_time, in_files = "time" in (known or []), bool(apart) and files != self.snapshots.file
         concat = {"concat": "time"} if apart and (has_time or (in_files and "*" in first)) else {}
@@ -130,7 +130,12 @@ class _Guesser:
             if axis in sizes and spacing[axis] == sizes[axis][1]:
                 comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
             if spacing[axis] == TODO:
-                comments[f"spacing.{axis}"] = "size of a cell, or the array of coordinates"
+                uneven = (
+                    f"{along.get(axis)} is uneven, which is not supported: interpolate the fields, or count cells by 1"
+                )
+                comments[f"spacing.{axis}"] = uneven if axis in along else "size of a cell, or the array of coordinates"
+            if axis in lines and lines[axis].is_circle:
+                boundary[axis], comments[f"boundary.{axis}"] = "periodic", f"{along[axis]} goes round the globe"
         comments["time_step"] = "time between snapshots, or the array of times"
         if in_files and not has_time:
             comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
@@ -164,9 +169,7 @@ class _Guesser:
         stored = next(iter(self.fields.values()))
         position = known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        theirs = [
-            role for role in GRID if role in map(role_of, self.coordinates)
-        ]  # x and z of data in the plane are our x and y
+        theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z in the plane are our x, y
         ours = [role for role in GRID if role in known]
         role = dict(zip(ours, theirs, strict=True)).get(axis, axis) if len(ours) == len(theirs) else axis
         size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
@@ -187,6 +190,11 @@ class _Guesser:
             return False
         along = axis_of_mesh(self.kind, self.path, self.patterns[name][0], stored)
         return along is not None and grid[along][0] == axis
+
+    def _line(self, axis: Axis, name: str, known: list[Axis] | None) -> Line:
+        assert known is not None
+        size = next(iter(self.fields.values())).shape[known.index(axis)]
+        return Line.of(self.kind, self.path, self.patterns[name][0], self.arrays[name], size)
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         return self.arrays[name].shape if name in self.arrays else ()
@@ -225,7 +233,7 @@ class _Guesser:
 
     def _parameters(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
         stored = next(iter(self.fields.values()))
-        count = stored.shape[known.index("trajectory")] if known and "trajectory" in known else 1
+        count = dict(zip(known or [], stored.shape, strict=False)).get("trajectory", 1)
         for name, other in self.arrays.items():
             is_one = math.prod(other.shape) == 1 or (count > 1 and other.shape == (count,))
             is_number = is_one and other.dtype.kind != "b" and name not in self.coordinates
@@ -290,12 +298,3 @@ class _Guesser:
 
 def _besides_components(axes: list[Axis] | None) -> set[Axis]:
     return {axis for axis in axes or [] if axis != "component"}
-
-
-def _has_dates(name: str, stored: StoredArray) -> bool:
-    return is_text(stored) and role_of(name) == "time"
-
-
-def _is_coordinate(name: str, stored: StoredArray) -> bool:
-    is_vector = len(stored.shape) == 1 or (len(stored.shape) == 2 and 1 in stored.shape)  # as MATLAB writes one
-    return is_vector and axis_name(name) in ROLES

@@ -117,3 +117,15 @@ def test_a_folder_of_another_program_says_so_and_the_line_that_converts_it(tmp_p
     for look in (open_dataset, lambda path: guess_description(path, tmp_path)):
         with pytest.raises(DataError, match=words):
             look(tmp_path / "run")
+
+
+def test_longitudes_round_the_globe_are_periodic_and_uneven_levels_a_question(tmp_path):
+    places = {"level": [300.0, 500, 850], "lat": np.linspace(80, -80, 9), "lon": np.arange(0, 360, 30.0)}
+    data = xarray.Dataset({"t": (("time", *places), np.ones((4, 3, 9, 12), "f4"))}, {"time": np.arange(4.0), **places})
+    data["lon"].attrs["units"] = "degrees_east"
+    data.to_netcdf(tmp_path / "era.nc")
+    guess = guess_description(tmp_path / "era.nc", tmp_path)
+    assert guess.tree["boundary"] == {"z": "TODO", "y": "TODO", "x": "periodic"}
+    assert guess.tree["spacing"] == {"z": "TODO", "y": "lat", "x": "lon"}
+    assert guess.questions == ["system", "spacing.z", "boundary.z", "boundary.y"]
+    assert "level is uneven, which is not supported" in guess.text and "lon goes round the globe" in guess.text

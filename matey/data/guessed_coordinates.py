@@ -1,0 +1,70 @@
+"""Tells coordinates from fields, and says what the values of coordinates speak for: uneven cells, a circle round the globe."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from matey.data.arrays.stored import FileKind, StoredArray
+from matey.data.axis_names import GRID, ROLES, axis_name, role_of
+from matey.data.coordinates import UNEVEN_SPACE, even_step, line_of
+from matey.data.dates import is_text
+from matey.data.trajectories import DataError
+
+MAX_CELLS = 2**24
+"""Cells of an array that is read whole to look at its values."""
+
+
+def is_coordinate(name: str, stored: StoredArray) -> bool:
+    """Whether an array is called as an axis and has the form of coordinates."""
+    is_vector = len(stored.shape) == 1 or (len(stored.shape) == 2 and 1 in stored.shape)  # as MATLAB writes one
+    return is_vector and axis_name(name) in ROLES
+
+
+def has_dates(name: str, stored: StoredArray) -> bool:
+    """Whether an array has times as texts."""
+    return is_text(stored) and role_of(name) == "time"
+
+
+def axis_of_mesh(kind: FileKind, path: Path, name: str, stored: StoredArray) -> int | None:
+    """Return the only axis along which the values of an array change, if it is called as an axis of a grid; else None."""
+    may_be = ROLES.get(axis_name(name)) in GRID and "time" not in map(role_of, stored.axes)
+    if not may_be or stored.dtype.kind not in "fiu" or math.prod(stored.shape) > MAX_CELLS:
+        return None
+    values = _values(kind, path, name, stored)
+    lines = (line_of(values, size) for size in stored.shape if size > 1)
+    return next((line[1] for line in lines if line is not None and line[0][0] != line[0][-1]), None)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the coordinates of cells along an axis speak for.
+
+    Attributes:
+        is_even: whether cells have one size.
+        is_circle: whether they go once round the globe, as degrees of longitude.
+    """
+
+    is_even: bool
+    is_circle: bool
+
+    @classmethod
+    def of(cls, kind: FileKind, path: Path, name: str, stored: StoredArray, size: int) -> Line:
+        """Look at the values of an array; of what is no line of ``size`` coordinates, nothing is said."""
+        found = line_of(_values(kind, path, name, stored), size)
+        if found is None or size < 2:
+            return cls(is_even=True, is_circle=False)
+        places = found[0] if found[0][-1] > found[0][0] else found[0][::-1]
+        try:
+            step = even_step(places, name, UNEVEN_SPACE, "")
+        except DataError:
+            return cls(is_even=False, is_circle=False)
+        is_round = abs(step * size - 360) < 1e-3 * step and stored.unit.lower().startswith("degree")
+        return cls(is_even=True, is_circle=is_round)
+
+
+def _values(kind: FileKind, path: Path, name: str, stored: StoredArray) -> np.ndarray:
+    return stored.packing.unpacked(kind.read(path, name, (slice(None),) * len(stored.shape))).astype(np.float64)
