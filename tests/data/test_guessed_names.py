@@ -27,7 +27,8 @@ def write(path, **arrays):
     held, coordinates = {}, {}
     for name, axes in arrays.items():
         kinds = axes.split()
-        sizes = [SIZES["tzyx"[-len(kinds) :][place]] + axis.endswith("+") for place, axis in enumerate(kinds)]
+        letters = "tyx" if len(kinds) == 3 else "tzyx"
+        sizes = [SIZES[letter] + axis.endswith("+") for letter, axis in zip(letters, kinds, strict=True)]
         held[name] = tuple(axis.rstrip("+") for axis in kinds), np.random.default_rng(0).normal(size=sizes).astype("f4")
         coordinates |= {axis.rstrip("+"): np.arange(size) + 0.5 for axis, size in zip(kinds, sizes, strict=True)}
     xarray.Dataset(held, coordinates).to_netcdf(path)
