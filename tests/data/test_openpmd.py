@@ -132,6 +132,7 @@ def test_iterations_of_different_units_are_refused_unless_one_is_told(tmp_path):
 
 def test_azimuthal_modes_have_no_axes_by_name(tmp_path):
     with h5py.File(tmp_path / "modes.h5", "w") as file:
+        file.attrs["openPMD"] = "1.1.0"
         item = file.create_dataset("data/0/fields/E/r", data=np.ones((3, NUM_Y, NUM_X)))
         item.parent.attrs.update({"axisLabels": np.array([b"r", b"z"]), "gridSpacing": np.array([0.1, 0.2])})
     assert guess_description(tmp_path / "modes.h5", tmp_path).tree["axes"] == "TODO"

@@ -7,6 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
+from matey.commands.inspect_data import check, field_table
+from matey.data import TrajectorySet
 from tests.support.described_files import write
 from tests.support.paths import SHARED
 from tests.support.programs import start
@@ -98,3 +100,15 @@ def test_the_real_folder_shows_every_system():
     ):
         assert f"\n{system}\n" in "\n" + result.stdout
     assert "8 train, 2 valid, 2 test" in result.stdout and "faults: 0" in result.stdout
+
+
+def test_a_field_too_small_to_be_told_from_zero_is_named_with_a_scale():
+    values = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype("f4")
+    about = {"spacing": (1.0, 1.0), "boundary": ("open", "open"), "time_step": 1.0}
+    data = TrajectorySet.from_arrays("plasma", {"n": values, "m": 3e-20 * values}, **about)
+    counted, _ = check(data)
+    (said,) = field_table(data, counted)[3:]
+    assert (
+        said
+        == "  m: too small to be told from 0; write smaller units, with a description scale: 1e+20 beside its array"
+    )

@@ -29,7 +29,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
 
     def add(name: str, item: h5py.HLObject) -> None:
         visited.add(name)
-        if isinstance(item, h5py.Group) and (value := constant_of(item)):
+        if is_openpmd and isinstance(item, h5py.Group) and (value := constant_of(item)):
             found[name] = StoredArray(
                 (), np.dtype("V"), problem=f"is {value} in all cells, with no array: leave it out"
             )
@@ -39,7 +39,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
         if _is_no_variable(item):
             return
         claimed, limit = claim_of(item)
-        mesh = mesh_of(item)
+        mesh = mesh_of(item) if is_openpmd else None
         found[name] = StoredArray(
             shape=item.shape,
             dtype=np.dtype(item.dtype),
@@ -60,6 +60,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
             found[name] = StoredArray((), np.dtype("V"), problem=_where(link))
 
     with described_hdf5(path) as file:
+        is_openpmd = "openPMD" in file.attrs
         file.visititems(add)
         file.visititems_links(add_link)
     return found

@@ -43,7 +43,7 @@ def mesh_of(item: h5py.Dataset) -> Mesh | None:
 
 def constant_of(item: h5py.Group) -> str:
     """Return the value of a record that has one for all cells in the place of a dataset, empty where it is none."""
-    value = as_number(item.attrs.get("value")) if "shape" in item.attrs and "unitSI" in item.attrs else None
+    value = as_number(item.attrs.get("value")) if "shape" in item.attrs else None
     return "" if value is None else f"{value:g}"
 
 
