@@ -41,7 +41,7 @@ def axis_of_mesh(kind: FileKind, path: Path, name: str, stored: StoredArray) -> 
 
 @dataclass(frozen=True)
 class Line:
-    """What the coordinates of cells along an axis speak for.
+    """Form of the coordinates along an axis.
 
     Attributes:
         is_even: whether cells have one size.
@@ -52,10 +52,10 @@ class Line:
     is_circle: bool
 
     @classmethod
-    def of(cls, kind: FileKind, path: Path, name: str, stored: StoredArray, size: int) -> Line:
-        """Look at the values of an array; of what is no line of ``size`` coordinates, nothing is said."""
-        found = line_of(_values(kind, path, name, stored), size)
-        if found is None or size < 2:
+    def of(cls, kind: FileKind, path: Path, name: str, stored: StoredArray | None, size: int) -> Line:
+        """Look at the values of an array; of one that is no line of ``size`` coordinates, or not there, nothing is said."""
+        found = line_of(_values(kind, path, name, stored), size) if stored else None
+        if stored is None or found is None or size < 2:
             return cls(is_even=True, is_circle=False)
         places = found[0] if found[0][-1] > found[0][0] else found[0][::-1]
         try:

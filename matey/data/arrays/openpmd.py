@@ -14,7 +14,7 @@ _BASE_UNITS = ("m", "kg", "s", "A", "K", "mol", "cd")
 
 @dataclass(frozen=True)
 class Mesh:
-    """What is said of a dataset.
+    """Description of a dataset as a mesh.
 
     Attributes:
         axes: names of its axes in the order of the dataset; empty where they are not those of its grid.
@@ -28,7 +28,7 @@ class Mesh:
 
 
 def mesh_of(item: h5py.Dataset) -> Mesh | None:
-    """Return what is said of a dataset, None where it is no mesh; its record is the dataset, or the group that it lies in."""
+    """Return the description of a dataset, None where it is no mesh; its record is the dataset, or the group that it lies in."""
     record = next((each.attrs for each in (item, item.parent) if "axisLabels" in each.attrs), None)
     if record is None:
         return None
