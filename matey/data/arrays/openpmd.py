@@ -28,7 +28,7 @@ class Mesh:
 
 
 def mesh_of(item: h5py.Dataset) -> Mesh | None:
-    """Return the description of a dataset, None where it is no mesh; its record is the dataset, or the group that it lies in."""
+    """Return the description of a dataset, None where it is no mesh; its record is itself, or the group that it lies in."""
     record = next((each.attrs for each in (item, item.parent) if "axisLabels" in each.attrs), None)
     if record is None:
         return None
