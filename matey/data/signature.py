@@ -60,7 +60,7 @@ _FOLDERS = (
         "where it is openPMD, write HDF5: openpmd-pipe --infile {0} --outfile data_%06T.h5",
     ),
 )
-_OF_OTHERS = (".h5", ".hdf5", ".nc", ".nc4", ".npy", ".mat")
+_BINARY = (".h5", ".hdf5", ".nc", ".nc4", ".npy", ".mat")
 _TEXT = (
     "text; write each array: numpy.save('u_0000.npy', numpy.loadtxt({0!r}, usecols=2).reshape(ny, nx)) of columns x, y, u, as "
     "Basilisk's output_field has them, with delimiter=',' and skiprows=1 of a table of commas"
@@ -137,7 +137,7 @@ def beginning(path: Path) -> str:
         if first.startswith(mark):
             return f"it is {what}; {remedy.format(path.name)}"
     is_text = bool(first) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in first)
-    if is_text and path.suffix not in _OF_OTHERS:  # a page, or a pointer of Git LFS, that was saved as data is none
+    if is_text and path.suffix not in _BINARY:  # a page, or a pointer of Git LFS, that was saved as data is none
         return f"it is {_TEXT.format(path.name)}"
     begins = f"begins with {first!r}" if first else "is empty"
     return f"it {begins}; give another or copy it again"

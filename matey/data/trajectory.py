@@ -155,7 +155,7 @@ def check_finite(
     about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
 ) -> None:
     """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; they begin at ``start``."""
-    if not np.abs(frames).max() <= LARGEST:
+    if not (frames.min() >= -LARGEST and frames.max() <= LARGEST):  # false where NaN is among them
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
         value = frames[frame, index, *cell]
