@@ -9,16 +9,14 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")  # ranks of a test may outnumber 
 import gc
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from matey.parallel.compilation import locks
 from matey.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import clean_environment, preloaded
-from tests.support.small_files import write_swe
+from tests.support.runs import small_run
 
 pytest_plugins = ["tests.support.evaluations", "tests.support.processes", "tests.support.proved"]
 
@@ -44,30 +42,8 @@ def pytest_collection_finish():
 
 @pytest.fixture
 def run_yaml(tmp_path):
-    """Write a small run and return a function that writes it with other values."""
-    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
-
-    def write(**sections) -> Path:
-        tree = {
-            "model": {"size": "micro"},
-            "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
-            "data": {"sets": [{"path": str(tmp_path / "swe")}], "history": 2, "lead_max": 2},
-            "train": {
-                "steps": 4,
-                "micro_batch": 4,
-                "validate_every": 2,
-                "checkpoint_every": 2,
-                "validation_windows": 4,
-            },
-            "output": {"dir": str(tmp_path / "run")},
-        }
-        for section, values in sections.items():
-            tree[section] = {**tree.get(section, {}), **values}
-        path = tmp_path / "run.yaml"
-        path.write_text(yaml.safe_dump(tree))
-        return path
-
-    return write
+    """Write the data of a small run and return a function that writes its YAML, with other values where they are given."""
+    return small_run(tmp_path)
 
 
 @pytest.fixture

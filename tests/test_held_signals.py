@@ -70,9 +70,3 @@ def test_ctrl_c_while_a_run_imports_ends_it_with_a_word(run_yaml, script):
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "Interrupted.\n")
-
-
-def test_training_imported_as_a_library_holds_back_nothing():
-    code = "import matey.train.run, signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[-1] == "set()"

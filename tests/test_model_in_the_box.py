@@ -30,8 +30,8 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
     ("system", "seed", "at_leads", "in_rollouts"),
     [  # a third above what was measured: 0.034 0.046, 0.028 0.118, 0.090 0.326
         ("shallow_water", 0, 0.045, 0.06),
-        ("diffusion_reaction", 12345, 0.037, 0.16),
-        ("incompressible", 12345, 0.12, 0.44),
+        pytest.param("diffusion_reaction", 12345, 0.037, 0.16, marks=pytest.mark.slow),
+        pytest.param("incompressible", 12345, 0.12, 0.44, marks=pytest.mark.slow),
     ],
 )
 def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(system, seed, at_leads, in_rollouts, tmp_path):

@@ -13,13 +13,19 @@ from tests.support.launchers import LAUNCHERS
 from tests.support.layout_files import write_the_well
 from tests.support.paths import ROOT
 from tests.support.programs import TWO_RANKS
-from tests.support.runs import fail, metrics, pretrain, succeed
+from tests.support.runs import fail, metrics, pretrain, small_run, succeed
 from tests.support.small_files import write_swe
 
 
-def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(run_yaml, tmp_path):
-    result = succeed(pretrain(run_yaml()))
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What one process printed of a small run to its end, and the folder of the run."""
+    folder = tmp_path_factory.mktemp("whole")
+    return succeed(pretrain(small_run(folder)())), folder / "run"
+
+
+def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
+    result, run = whole
     errors = metrics(run, "valid_nrmse")
     for step, error in errors.items():
         assert f"Step {step}: validation NRMSE {error:.4f}" in result.stdout
@@ -89,38 +95,34 @@ def test_an_earlier_run_is_moved_aside_not_overwritten(run_yaml, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_ranks_under_any_launcher_give_the_losses_of_one_process(run_yaml, tmp_path, launcher):
-    one = run_yaml(train={"micro_batch": 4}, output={"dir": str(tmp_path / "one")})
-    succeed(pretrain(one))
-    two = run_yaml(train={"micro_batch": 2})
+def test_two_ranks_under_any_launcher_give_the_losses_of_one_process(whole, run_yaml, tmp_path, launcher):
+    two, one = run_yaml(train={"micro_batch": 2}), whole[1]
     succeed(pretrain(two, launcher=LAUNCHERS[launcher], deepspeed_config="ds_configs/zero2.json"))
-    assert list(metrics(tmp_path / "run").values()) == pytest.approx(list(metrics(tmp_path / "one").values()), rel=1e-5)
+    assert metrics(tmp_path / "run") == pytest.approx(metrics(one), rel=1e-5)
     for key in ("grad_norm", "valid_nrmse"):
-        assert metrics(tmp_path / "run", key) == pytest.approx(metrics(tmp_path / "one", key), rel=1e-4)
-    assert metrics(tmp_path / "run", "num_tokens") == metrics(tmp_path / "one", "num_tokens")
+        assert metrics(tmp_path / "run", key) == pytest.approx(metrics(one, key), rel=1e-4)
+    assert metrics(tmp_path / "run", "num_tokens") == metrics(one, "num_tokens")
 
 
 @pytest.mark.parametrize("stage", [0, 3])
-def test_every_zero_stage_gives_the_losses_of_one_process(run_yaml, tmp_path, stage):
-    succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "one")})))
-    two = run_yaml(train={"micro_batch": 2})
+def test_every_zero_stage_gives_the_losses_of_one_process(whole, run_yaml, tmp_path, stage):
+    two, one = run_yaml(train={"micro_batch": 2}), whole[1]
     succeed(pretrain(two, launcher=TWO_RANKS, deepspeed_config=f"ds_configs/zero{stage}.json"))
-    assert metrics(tmp_path / "run") == pytest.approx(metrics(tmp_path / "one"), rel=1e-5)
-    assert metrics(tmp_path / "run", "grad_norm") == pytest.approx(metrics(tmp_path / "one", "grad_norm"), rel=1e-4)
+    assert metrics(tmp_path / "run") == pytest.approx(metrics(one), rel=1e-5)
+    assert metrics(tmp_path / "run", "grad_norm") == pytest.approx(metrics(one, "grad_norm"), rel=1e-4)
     from matey import MateyModel
 
-    one, two = (MateyModel.from_pretrained(tmp_path / name / "model") for name in ("one", "run"))
+    one, two = (MateyModel.from_pretrained(run / "model") for run in (one, tmp_path / "run"))
     for (name, expected), got in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         assert got.shape == expected.shape and (got - expected).abs().max() < 1e-4, name
 
 
-def test_bf16_trains(run_yaml, tmp_path):
+def test_bf16_trains(whole, run_yaml, tmp_path):
     succeed(pretrain(run_yaml(), deepspeed_config="ds_configs/bf16_zero1.json"))
-    succeed(pretrain(run_yaml(output={"dir": str(tmp_path / "float32")})))
-    half, whole = (list(metrics(tmp_path / name).values()) for name in ("run", "float32"))
-    assert half == pytest.approx(whole, rel=2e-2)
+    half, single = (list(metrics(run).values()) for run in (tmp_path / "run", whole[1]))
+    assert half == pytest.approx(single, rel=2e-2)
     # The model begins as persistence, whatever its precision; later losses would agree to 1e-6 in float32.
-    assert half[0] == whole[0] and all(abs(a - b) > 1e-5 * b for a, b in zip(half[1:], whole[1:], strict=True))
+    assert half[0] == single[0] and all(abs(a - b) > 1e-5 * b for a, b in zip(half[1:], single[1:], strict=True))
     from matey import MateyModel
 
     for decoder in MateyModel.from_pretrained(tmp_path / "run" / "model").decoders:

@@ -203,9 +203,9 @@ def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(sit
 
 def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
-    for steps, words in ((2, "Weights:"), (4, "Going on after step 2")):
+    for steps, ranks, words in ((2, "", "Weights:"), (4, "1", "Going on after step 2")):
         more = ["--set", f"train.steps={steps}"]
-        result = start([*command, *more], env=site)
+        result = start([*command, *more], env=site | {"RANKS": ranks})
         assert result.returncode == 0 and words in result.stdout, result.stdout + result.stderr
 
 

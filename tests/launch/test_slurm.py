@@ -8,15 +8,19 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
+from tests.support.programs import preloaded
 from tests.support.runs import losses
 from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 
 ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 
 
-def test_two_tasks_on_each_of_two_nodes_train_together(cluster):
+def test_two_tasks_on_each_of_two_nodes_train_together(cluster, tmp_path):
     config, folder = run_in(cluster, "together", 4)
-    job = cluster.submit(*SHAPE, SCRIPT, "--set", "train.steps=3", CONFIG=str(config))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "activate").write_text(f"PATH={preloaded().bin}:$PATH\n")
+    given = {"CONFIG": str(config), "VENV": str(tmp_path)}
+    job = cluster.submit(*SHAPE, SCRIPT, "--set", "train.steps=3", **given)
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0", output
     assert "rank 0 of 4 by slurm; 0 of 2 on its node" in output

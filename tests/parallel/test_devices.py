@@ -9,9 +9,9 @@ import pytest
 from matey.parallel.environment import find_environment, variables_for_deepspeed
 from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
 from tests.support.paths import BIN, ROOT
-from tests.support.programs import clean_environment, start
+from tests.support.programs import clean_environment, preloaded, start
 
-CASES = [sys.executable, "tests/parallel/device_cases.py"]
+CASES = "tests/parallel/device_cases.py"
 
 
 def devices_asked_for(output, num_ranks):
@@ -44,13 +44,14 @@ def srun_on_this_machine(num_tasks, *command):
 
 @pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])
 def test_tasks_of_srun_ask_for_the_devices_they_are_shown(devices, expected):
-    assert devices_asked_for(srun_on_this_machine(2, *CASES, f"--devices={devices}"), 2) == expected
+    command = [preloaded().python, CASES, f"--devices={devices}"]
+    assert devices_asked_for(srun_on_this_machine(2, *command), 2) == expected
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])
 def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
     visible = "$OMPI_COMM_WORLD_RANK" if devices == 1 else "0,1"
-    script = f"CUDA_VISIBLE_DEVICES={visible} {' '.join(CASES)} --devices={devices}"
+    script = f"CUDA_VISIBLE_DEVICES={visible} {preloaded().python} {CASES} --devices={devices}"
     result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
     assert devices_asked_for(result.stdout + result.stderr, 2) == expected
 
@@ -63,12 +64,12 @@ def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
     ],
 )
 def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
-    result = start([*launcher, CASES[1], "--devices=2"])
+    result = start([*launcher, CASES, "--devices=2"])
     assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 1]
 
 
 def test_one_process_asks_for_the_first_device():
-    result = start([*CASES, "--devices=8"])
+    result = start([sys.executable, CASES, "--devices=8"])
     assert devices_asked_for(result.stdout + result.stderr, 1) == [0]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from matey.config import ConfigError
 from matey.parallel.environment import find_environment
 from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
 from tests.support.paths import BIN, ROOT
-from tests.support.programs import clean_environment, start
+from tests.support.programs import clean_environment, preloaded, start
 
 
 def describe(launcher, *flags, **variables):
@@ -214,21 +215,28 @@ def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
 
 
 def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
-    code = "from matey.parallel.environment import find_environment as f; print(f(num_devices=1).device)"
-    for visible, words in (("$OMPI_COMM_WORLD_RANK", "cuda:0\ncuda:0"), ("0", "2 ranks run on this node")):
-        script = f"CUDA_VISIBLE_DEVICES={visible} {sys.executable} -c '{code}'"
-        result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
-        assert words in result.stdout + result.stderr, result.stdout + result.stderr
-
-
-def test_every_launcher_says_whom_it_started():
-    for launcher, size in (
-        ([sys.executable, "-m"], 1),
-        ([BIN / "torchrun", "--nproc_per_node", "2", "-m"], 2),
-        ([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2),
-        ([*MPIRUN_ANY, "-np", "2", sys.executable, "-m"], 2),
+    for visible, words in (
+        ("$OMPI_COMM_WORLD_RANK", r"cuda:0, nccl(.|\n)*cuda:0, nccl"),
+        ("0", "2 ranks run on this node"),
     ):
-        result = start([*launcher, "matey.parallel.environment"], anew=True)
-        for rank in range(size):
-            assert f"rank {rank} of {size} by " in result.stdout, result.stdout + result.stderr
-            assert f"{rank} of {size} on its node; cpu, gloo;" in result.stdout, result.stdout
+        script = f"CUDA_VISIBLE_DEVICES={visible} {preloaded().python} -m matey.parallel.environment --devices 1"
+        result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
+        assert re.search(words, result.stdout + result.stderr), result.stdout + result.stderr
+
+
+# All of its interpreters are new ones; where they are forked, other tests start ranks by each launcher.
+@pytest.mark.parametrize(
+    ("launcher", "size"),
+    [
+        pytest.param([sys.executable, "-m"], 1, marks=pytest.mark.slow),
+        ([BIN / "torchrun", "--nproc_per_node", "2", "-m"], 2),
+        pytest.param([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2, marks=pytest.mark.slow),
+        pytest.param([*MPIRUN_ANY, "-np", "2", sys.executable, "-m"], 2, marks=pytest.mark.slow),
+    ],
+    ids=["python", "torchrun", "deepspeed", "mpirun"],
+)
+def test_every_launcher_says_whom_it_started(launcher, size):
+    result = start([*launcher, "matey.parallel.environment"], anew=True)
+    for rank in range(size):
+        assert f"rank {rank} of {size} by " in result.stdout, result.stdout + result.stderr
+        assert f"{rank} of {size} on its node; cpu, gloo;" in result.stdout, result.stdout

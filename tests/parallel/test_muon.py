@@ -13,7 +13,7 @@ from tests.support.programs import cases_of, start_ranks
 NUM_MATRICES = 2 * 4  # of two blocks: queries, keys and values; what is gathered; two of the MLP
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_steps_are_those_of_a_dense_muon_with_every_stage(num_ranks):
     cases = dict(cases_of(start_ranks(num_ranks, "-m", "tests.parallel.muon_cases", timeout=300)))
     assert len(cases) == 13

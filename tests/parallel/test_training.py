@@ -36,9 +36,9 @@ def hold(cases):
     PROVED.append(f"{len(cases)} training cases up to {cases[-1][0]}: losses off by at most {off:.1e} of one process's")
 
 
-def test_two_ranks_train_as_one_process_with_every_stage_and_group():
-    cases = run_cases(2, [2], [0.05], recomputes=[True])
-    assert len(cases) == 4 * 2 * 2
+def test_two_ranks_train_as_one_process_with_optimizer_or_all_shared_and_every_group():
+    cases = run_cases(2, [2], [0.05], recomputes=[True], stages=[1, 3])  # all stages: below
+    assert len(cases) == 2 * 2 * 2
     hold(cases)
 
 

@@ -59,7 +59,7 @@ def test_a_preparation_takes_the_memory_that_is_planned():
         assert planned == pytest.approx(measured, rel=0.15), case
 
 
-@pytest.mark.parametrize("ways", [2, 4])
+@pytest.mark.parametrize("ways", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways):
     cases = json.dumps([case.to_json() for case in SHARED])
     result = start_ranks(ways, "-m", "tests.planning.preparation_case", cases, timeout=600)

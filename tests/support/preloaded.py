@@ -48,6 +48,9 @@ MODULES = (
 )
 """What is imported beforehand; nothing of this project."""
 
+LIGHT = ("pydantic", "yaml", "numpy", "h5py")
+"""The same where programs are to import none of those that take seconds."""
+
 AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_", "MPL")
 """Variables that begin so may be read by an import: the program's have to be the server's."""
 
@@ -76,6 +79,10 @@ class Program:
         """Return what can be read from when the program has ended, as `select.select` asks for."""
         return self._connection.fileno()
 
+    def poll(self) -> int | None:
+        """Return its exit code if it has ended."""
+        return self.wait() if self.returncode is not None or select.select([self], [], [], 0)[0] else None
+
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return its exit code; raises `subprocess.TimeoutExpired`."""
         if self.returncode is None:
@@ -92,8 +99,8 @@ class Program:
 class Server:
     """The process that has imported; it ends with the tests."""
 
-    def __init__(self, root: Path, environment: dict[str, str]) -> None:
-        """Start it in a folder with the variables that its programs will have at import."""
+    def __init__(self, root: Path, environment: dict[str, str], modules: Sequence[str] = MODULES) -> None:
+        """Start it in a folder with the variables that its programs will have at import, and what it is to import."""
         self._environment = _read_at_import(environment)
         self._folder = tempfile.TemporaryDirectory()
         self._address = str(Path(self._folder.name) / "socket")
@@ -108,7 +115,7 @@ class Server:
             listener.bind(self._address)
             listener.listen(64)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), self._folder.name],
+                [sys.executable, "-m", __name__, str(listener.fileno()), self._folder.name, *modules],
                 cwd=root,
                 env=environment,
                 pass_fds=[listener.fileno()],
@@ -239,7 +246,7 @@ def run(request: dict, folder: Path) -> None:
 def main() -> None:
     """Import, and serve; what comes back is the program to run, after which this process ends as any interpreter does."""
     at_import = _read_at_import(os.environ)  # some imports set variables
-    for name in MODULES:
+    for name in sys.argv[3:]:
         __import__(name)
     gc.collect()
     gc.freeze()  # else every fork walks, and so copies, all that was imported when it ends: 1.2 s

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -18,17 +19,9 @@ from pathlib import Path
 import psutil
 
 from tests.support.paths import BIN, ROOT
-from tests.support.preloaded import LAUNCHERS, Server
+from tests.support.preloaded import LAUNCHERS, LIGHT, Program, Server
 
 TWO_RANKS = ("two ranks",)  # in place of a launcher, where it does not matter which: see `start_ranks`
-IMPORTS_OF = """
-import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print("imported:", *sorted({name.split(".")[0] for name in sys.modules}))
-"""
 
 
 def clean_environment() -> dict[str, str]:
@@ -87,18 +80,32 @@ def start(command, timeout=240, limit_file_bytes=None, env=None, anew=False) -> 
     if command[0] == TWO_RANKS[0]:
         return start_ranks(2, *command[1:], timeout=timeout)
     command, env = [*map(str, command)], env or clean_environment()
-    if limit_file_bytes is None and not anew:
-        first, *more = command
-        more = [preloaded().python if word == sys.executable else word for word in more]
-        launcher = [sys.executable] if Path(first).name in LAUNCHERS else []
-        command = [*launcher, first, *more]
+    if not anew:
+        command = with_forks(command)
         if preloaded().can_run(command, env):
-            return run_together([(command, env)], timeout)
-    prefix = ["bash", "-c", f'ulimit -f {limit_file_bytes // 1024}; exec "$@"', "-"] if limit_file_bytes else []
+            return run_together([(command, env)], timeout, limit_file_bytes)
+    assert limit_file_bytes is None, command
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with in_background([*prefix, *command], env, **streams) as process:
+    with in_background(command, env, **streams) as process:
         printed = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
+def with_forks(command) -> list[str]:
+    """A command whose launcher, and what it starts with this Python, can be forked from `preloaded`."""
+    first, *more = command
+    more = [preloaded().python if word == sys.executable else word for word in more]
+    return [*([sys.executable] if Path(first).name in LAUNCHERS else []), first, *more]
+
+
+@contextmanager
+def forked(command, output) -> Iterator[Program]:
+    """Run a command of `preloaded` while the block lasts, as `in_background` does; it prints into a file."""
+    program = preloaded().start(command, clean_environment(), output, output)
+    try:
+        yield program
+    finally:
+        kill(program)
 
 
 def start_ranks(num_ranks, *command, timeout=240) -> subprocess.CompletedProcess:
@@ -124,12 +131,14 @@ def cases_of(result, word="case") -> list:
     return [json.loads(text) for first, _, text in lines if first == word]
 
 
-def run_together(commands, timeout) -> subprocess.CompletedProcess:
+def run_together(commands, timeout, limit_file_bytes=None, server=None) -> subprocess.CompletedProcess:
     """Run commands of `preloaded` side by side until all have ended well or one has not; return all that they printed."""
     running = []
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
-            running += [preloaded().start(*command, stdout, stderr) for command in commands]
+            running += [(server or preloaded()).start(*command, stdout, stderr) for command in commands]
+            for program in running if limit_file_bytes else ():  # it imports for long before it writes
+                resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (limit_file_bytes, limit_file_bytes))
             pending, code, until = [*running], 0, time.monotonic() + timeout
             while pending and code == 0:
                 ended, *_ = select.select(pending, [], [], max(0, until - time.monotonic()))
@@ -147,11 +156,16 @@ def run_together(commands, timeout) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(commands[0][0], code, *printed)
 
 
+@functools.cache
+def light() -> Server:
+    """The process that programs are forked from of which it is asked what they import."""
+    return Server(ROOT, clean_environment(), LIGHT)
+
+
 def imports_of(*command):
     """Exit code of a command, all that it prints, and the packages that it had imported by then."""
-    result = subprocess.run(
-        [sys.executable, "-c", IMPORTS_OF, *map(str, command)], cwd=ROOT, capture_output=True, text=True
-    )
+    words = [sys.executable, "-m", "tests.support.tell_imports", *map(str, command)]
+    result = run_together([(words, clean_environment())], 60, server=light())
     *_, line = result.stdout.splitlines()
     assert line.startswith("imported: ")
     return result.returncode, result.stdout + result.stderr, set(line.split())

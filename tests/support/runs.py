@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import yaml
 
-from tests.support.programs import in_background, start
+from tests.support.preloaded import Program
+from tests.support.programs import forked, in_background, start, with_forks
+from tests.support.small_files import write_swe
 
 NUM_STEPS = 20
 
@@ -61,6 +64,33 @@ def write_run(folder: Path, num_ranks: int, **data) -> Path:
     return path
 
 
+def small_run(folder: Path) -> Callable[..., Path]:
+    """Write the data of a small run and return a function that writes its YAML, with other values where they are given."""
+    write_swe(folder / "swe" / "2D_rdb_NA_NA.h5", 10)
+
+    def write(**sections) -> Path:
+        tree = {
+            "model": {"size": "micro"},
+            "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+            "data": {"sets": [{"path": str(folder / "swe")}], "history": 2, "lead_max": 2},
+            "train": {
+                "steps": 4,
+                "micro_batch": 4,
+                "validate_every": 2,
+                "checkpoint_every": 2,
+                "validation_windows": 4,
+            },
+            "output": {"dir": str(folder / "run")},
+        }
+        for section, values in sections.items():
+            tree[section] = {**tree.get(section, {}), **values}
+        path = folder / "run.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
 def losses(folder: Path) -> dict[int, float]:
     path = folder / "run" / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -69,16 +99,21 @@ def losses(folder: Path) -> dict[int, float]:
 
 
 class Run:
-    """A run in the background, whose ranks can be signalled."""
+    """A run in the background, whose ranks can be signalled; what is forked from `preloaded` itself is the only rank."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen):
+    def __init__(self, folder: Path, process: subprocess.Popen | Program):
         self.folder = folder
         self.process = process
 
     def ranks(self) -> list[psutil.Process]:
         """The processes that train: those whose first argument is the script."""
-        tree = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        return [p for p in tree if "launch/pretrain.py" in p.cmdline()[1:3] and "python" in p.name()]
+        outermost = psutil.Process(self.process.pid)
+        if isinstance(self.process, Program):
+            return [outermost]
+        tree = [outermost, *outermost.children(recursive=True)]
+        words = ((p, p.cmdline()) for p in tree if "python" in p.name())
+        # Of a stand-in for Python the script is the fifth argument.
+        return [p for p, command in words if "launch/pretrain.py" in (*command[1:3], *command[5:6])]
 
     def wait_for_steps(self, count: int) -> None:
         deadline = time.monotonic() + 120
@@ -99,18 +134,12 @@ class Run:
 
 @contextmanager
 def running(folder: Path, launcher, config: Path, flags=()):
-    """A run that is killed at the end of the block if it is still there."""
-    command = [
-        *launcher,
-        "launch/pretrain.py",
-        "--deepspeed_config",
-        "ds_configs/zero1.json",
-        "--config",
-        config,
-        *flags,
-    ]
-    with (
-        (folder / "output.txt").open("w") as output,
-        in_background(command, stdout=output, stderr=subprocess.STDOUT) as process,
-    ):
-        yield Run(folder, process)
+    """A run that is killed at the end of the block if it is still there; launchers of others start new interpreters."""
+    files = ["--deepspeed_config", "ds_configs/zero1.json", "--config", config]
+    command = [*map(str, [*launcher, "launch/pretrain.py", *files, *flags])]
+    if launcher[0] == sys.executable:
+        command = with_forks(command)
+    with (folder / "output.txt").open("w") as output:
+        streams = {"stdout": output, "stderr": subprocess.STDOUT}
+        with forked(command, output) if len(launcher) == 1 else in_background(command, **streams) as process:
+            yield Run(folder, process)

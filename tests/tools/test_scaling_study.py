@@ -33,6 +33,7 @@ def rows_of(out, kind="measured"):
         return [row for row in csv.DictReader(file) if row["kind"] == kind]
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_study_is_planned_run_once_and_reported_from_what_its_runs_logged(run_yaml, tmp_path):
     out = tmp_path / "study"
     assert plan(run_yaml(), out, "--steps", 3, "--warm_up", 1).returncode == 0

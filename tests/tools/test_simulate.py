@@ -176,7 +176,7 @@ def test_a_setting_of_the_physics_goes_into_the_name_of_the_file(run, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_16_Train.hdf5"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
     arguments = [
         "diffusion_reaction",

@@ -8,18 +8,16 @@ from rich.console import Console
 
 from matey.report.progress import in_terminal, read_progress
 from matey.report.text_curves import Curve, text_curves
-from tests.support.programs import clean_environment, in_background, start
-
-PRETRAIN = [sys.executable, "launch/pretrain.py", "--deepspeed_config", "ds_configs/zero1.json", "--config"]
+from tests.support.programs import clean_environment, in_background, preloaded, start
+from tests.support.runs import pretrain, succeed
 
 
 def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, tmp_path):
     run, page = tmp_path / "run", tmp_path / "watched.html"
     other = written_run(tmp_path / "other", [0.4, 0.2])
-    with in_background([*PRETRAIN, run_yaml()]) as training:
-        assert training.wait(timeout=240) == 0
+    succeed(pretrain(run_yaml()))
     (run / "metrics.jsonl").rename(tmp_path / "all")
-    watching = [sys.executable, "tools/watch.py", run, "--html", page, "--every", "1"]
+    watching = [preloaded().python, "tools/watch.py", run, "--html", page, "--every", "1"]
     (run / "metrics.jsonl").write_text("".join((tmp_path / "all").open().readlines()[:1]))
     with in_background(watching, clean_environment() | {"COLUMNS": "90"}, stdout=-1) as process:
         while not page.exists():

@@ -1,5 +1,6 @@
 """Runs with ZeRO 3, which fetches weights in the order that it has seen, from a checkpoint on."""
 
+import os
 import signal
 import sys
 
@@ -15,7 +16,7 @@ def test_steps_follow_a_validation_soon_after_a_resume(run_yaml, tmp_path, dista
     config = run_yaml(train={"steps": 100_000, "micro_batch": 2, "validate_every": 100_000, "checkpoint_every": 3})
     with running(tmp_path, [sys.executable], config, ["--deepspeed_config", ZERO3]) as run:
         run.wait_for_steps(4)
-        run.process.send_signal(signal.SIGKILL)
+        os.kill(run.process.pid, signal.SIGKILL)
         run.wait()
     step = int((tmp_path / "run" / "checkpoints" / "latest").read_text().removeprefix("step_"))
     ahead = [f"train.steps={step + distance + 2}", f"train.validate_every={step + distance}"]
