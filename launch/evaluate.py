@@ -23,7 +23,7 @@ import sys
 
 from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.trained_folder import is_peer, is_run
-from matey.config import flags, load_resolved, shipped
+from matey.config import flags, load_config, shipped
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
 from matey.entry_point import entry_point
@@ -55,7 +55,7 @@ def check_found_data(args: argparse.Namespace) -> None:
         for path in args.data:
             check_found(path)
     elif runs:
-        for data in load_resolved(shipped.find(runs[0]) / CONFIG).data.sets:
+        for data in load_config(shipped.find(runs[0]) / CONFIG).data.sets:
             check_found(data.path, data.description)
     else:
         raise FlagError(f"{args.checkpoint[0]} is a model without a run, which names no data; give some with --data.")

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config, load_resolved, parse_config
+from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config
 from matey.config.hints import ALIASES, section_at
 from tests.support.paths import ROOT
 
@@ -97,18 +97,6 @@ def test_a_wrong_deepspeed_json_says_what_is_wrong(tmp_path, tree, message):
         load_deepspeed_config(tmp_path / "ds.json")
 
 
-def test_what_an_older_run_did_not_name_is_as_it_was_then(tmp_path):
-    run = parse_config(MINIMAL, "a test")
-    tree = yaml.safe_load(dump_config(run))
-    assert (run.model.local, run.model.statistics) == (16, True)
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    assert load_resolved(path) == run
-    del tree["model"]["local"], tree["model"]["statistics"]
-    path.write_text(yaml.safe_dump(tree))
-    assert (load_resolved(path).model.local, load_resolved(path).model.statistics) == (0, False)
-
-
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
 
 
@@ -174,10 +162,10 @@ def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
         load_config(path, ["train.micro_batch=2048", "train.accumulation=1024"])
 
 
-def test_a_section_of_an_older_run_that_is_no_mapping_is_a_sentence(path):
+def test_a_section_that_is_no_mapping_is_a_sentence(path):
     path.write_text(yaml.safe_dump(MINIMAL | {"model": [1]}))
     with pytest.raises(ConfigError, match="model: expected keys with values"):
-        load_resolved(path)
+        load_config(path)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, RUN_FILES, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
 from matey.checkpoints.universal import write_universal
-from matey.config import RunConfig, load_resolved
+from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
@@ -95,7 +95,7 @@ def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch
 
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
-    settings = load_resolved(run / CONFIG)
+    settings = load_config(run / CONFIG)
     best = run / MODEL
     # The YAML does not say all of a network that was pretrained elsewhere.
     config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
@@ -118,7 +118,7 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
 
 
 def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
-    settings = None if run is None else load_resolved(run / CONFIG)
+    settings = None if run is None else load_config(run / CONFIG)
     save_torch_state_dict(_weights(source, settings, what, dtype), new, max_shard_size=MAX_SHARD)
     return "Weights: {out}, by the names of the module's state dict."
 
@@ -132,7 +132,7 @@ def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: to
             shutil.copytree(path, new / path.name)
         elif path.is_file():
             shutil.copy2(path, new)
-    note = _batch_note(source, load_resolved(run / CONFIG))
+    note = _batch_note(source, load_config(run / CONFIG))
     return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
 
 

@@ -13,7 +13,7 @@ from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
-from matey.config import load_resolved
+from matey.config import load_config
 
 
 def describe(source: Source, run: Path | None) -> str:
@@ -72,7 +72,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
 
 
 def _of_run(run: Path) -> list[tuple[str, str]]:
-    settings = load_resolved(run / CONFIG)
+    settings = load_config(run / CONFIG)
     model, tokens, data = settings.model, settings.tokens, settings.data
     return [
         ("run", str(run)),

@@ -19,7 +19,7 @@ from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.config.schema import Count
 from matey.config.section import FieldName
 from matey.mistakes import one_line
-from matey.model.configuration import BEFORE, in_names_of_today
+from matey.model.configuration import check_stated
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -104,7 +104,11 @@ def _read_config(folder: Path) -> _ModelJson:
     for key in _REFUSED:
         if tree.get(key) is not None:
             raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which is not read here; take a plain model.")
-    return validated(_ModelJson, BEFORE | in_names_of_today(tree), folder / MODEL_CONFIG)
+    try:
+        check_stated(tree)
+    except ValueError as error:
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from None
+    return validated(_ModelJson, tree, folder / MODEL_CONFIG)
 
 
 def _weight_files(folder: Path) -> list[Path]:

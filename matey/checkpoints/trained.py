@@ -11,7 +11,7 @@ from matey.checkpoints.metrics_log import MetricsLog, read_metrics
 from matey.checkpoints.model_folder import load_model
 from matey.checkpoints.run_files import CONFIG, METRICS, MODEL, SEEN, SPLIT
 from matey.checkpoints.trained_folder import CheckpointError, is_run
-from matey.config import RunConfig, load_resolved, shipped
+from matey.config import RunConfig, load_config, shipped
 from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
 from matey.model.matey import MateyModel
@@ -46,8 +46,8 @@ class Trained:
 
     @property
     def num_frames(self) -> int:
-        """Frames of history that the model was trained with; an older model's ``config.json`` does not name them."""
-        return self.run.data.history if self.run else self.model.config.history
+        """Frames of history that the model was trained with."""
+        return self.model.config.history
 
     @property
     def lead_max(self) -> int | None:
@@ -74,7 +74,7 @@ def load_trained(folder: str | Path) -> Trained:
         return Trained(
             name,
             load_model(folder / MODEL),
-            load_resolved(folder / CONFIG),
+            load_config(folder / CONFIG),
             _by_step(log),
             read_record(folder / SPLIT),
             read_seen(folder / SEEN),

@@ -36,9 +36,6 @@ OWNED_BY_RUN = {
     "steps_per_print": "train.log_every",
 }
 
-# What a run did before there was a key for it: older runs' ``config.yaml`` does not name these.
-BEFORE_THE_KEY = {"model": {"local": 0, "local_scales": [1], "statistics": False}}
-
 _MAX_NAMED = 5
 _IN_YAML = {
     "tuple_type": "expected a list, such as [a, b]",
@@ -64,19 +61,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
     return parse_config(with_overrides(read_yaml(path), overrides), str(path), overrides)
-
-
-def load_resolved(path: str | Path) -> RunConfig:
-    """Read the ``config.yaml`` that a run wrote; what an older run did not name is as it was then, not as the default is now.
-
-    Raises:
-        ConfigError: the file cannot be read, see `load_config`.
-    """
-    tree = read_yaml(path)
-    for section, values in BEFORE_THE_KEY.items():
-        if isinstance(tree.get(section, {}), dict):
-            tree[section] = values | tree.get(section, {})
-    return parse_config(tree, str(path))
 
 
 def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

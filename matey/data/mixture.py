@@ -17,9 +17,6 @@ from matey.data.windows import Window, num_starts
 # Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
 _MAX_DRAWS = 100
 
-ORDER = 2
-"""Number of the way in which windows are drawn; a run that goes on with another one meets other samples."""
-
 
 class Mixture:
     """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size.

@@ -45,8 +45,7 @@ class Record:
         num_windows: number of windows that the means are taken over.
         seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
             number for rollouts, and where there are no borders or no errors.
-        extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change; not a
-            number in files of earlier versions.
+        extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change.
         best_trajectory: mean NRMSE over the windows of the trajectory where it is smallest; not a number where windows were
             not told apart.
         worst_trajectory: mean NRMSE over the windows of the trajectory where it is largest.
@@ -280,13 +279,13 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a file of `write_records`, also of an earlier version; null becomes a number that is not finite."""
+    """Read a file of `write_records`; null becomes a number that is not finite."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Record)}
     records = []
     for row in rows:
         row |= {name: math.nan for name, value in row.items() if value is None}
-        row["physics"] = {name: math.nan if value is None else value for name, value in row.get("physics", {}).items()}
+        row["physics"] = {name: math.nan if value is None else value for name, value in row["physics"].items()}
         of_persistence = {name.removeprefix(PERSISTENCE): row[name] for name in row if name.startswith(PERSISTENCE)}
         errors = {name: row[name] for name in of_persistence}
         rest = {name: value for name, value in row.items() if name in known}

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from matey.config.loading import BEFORE_THE_KEY, sentences
+from matey.config.loading import sentences
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.model.place import check_place
@@ -27,18 +27,8 @@ SIZES = {
 }
 
 
-# What older models' ``config.json`` calls a key of the section `tokens`, and what the run YAML and we call it.
-ONCE_CALLED = {
-    "token_set": "set",
-    "patches": "patches",
-    "refine_rule": "rule",
-    "refine_amount": "refine",
-    "refine_values": "values",
-    "refine_criterion": "criterion",
-    "refine_change": "change",
-}
-# What a network was before there was a key for it: older models' ``config.json`` does not name these.
-BEFORE = BEFORE_THE_KEY["model"] | {"predict": "change", "history": 1}
+# Without one of these a network would be taken for another than the one that was saved.
+STATED = ("tokens", "history", "local", "local_scales", "statistics", "predict")
 # Of these the run YAML's schema says what is legal; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
@@ -108,13 +98,8 @@ class MateyConfig(PretrainedConfig):
         parameters: Sequence[str] = (),
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
-        for key in kwargs.keys() & (ONCE_CALLED.keys() | TokensSection.model_fields.keys()):
-            key_now = ONCE_CALLED.get(key, key)
-            raise ValueError(
-                f"{key} is {key_now} of tokens, as in the run YAML: tokens={{{key_now!r}: {kwargs[key]!r}}}."
-            )
-        if (normalisation := kwargs.pop("normalisation", "sample")) != "sample":  # older models state it
-            raise ValueError(f"normalisation must be 'sample', the only one that there is, got {normalisation!r}.")
+        for key in kwargs.keys() & TokensSection.model_fields.keys():
+            raise ValueError(f"{key} is one of tokens, as in the run YAML: tokens={{{key!r}: {kwargs[key]!r}}}.")
         self.fields = list(fields)
         self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(TokensSection, tokens, "tokens")
         self.scheme = scheme
@@ -158,8 +143,13 @@ class MateyConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:  # noqa: ANN401
-        """Read a model's ``config.json``; a key that an older one lacks has the value of its time."""
-        return super().from_dict(BEFORE | in_names_of_today(config_dict), **kwargs)
+        """Read a model's ``config.json``.
+
+        Raises:
+            ValueError: it does not state what decides which network it is.
+        """
+        check_stated(config_dict)
+        return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""
@@ -210,11 +200,12 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"width {self.width} is not a multiple of 4, which the patch stem needs.")
 
 
-def in_names_of_today(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a ``config.json``; an older one's values for tokens go into a section of their own, as today."""
-    of_tokens = {ONCE_CALLED[key]: value for key, value in tree.items() if key in ONCE_CALLED}
-    rest = {key: value for key, value in tree.items() if key not in ONCE_CALLED}
-    return rest | ({"tokens": of_tokens} if of_tokens else {})
+def check_stated(tree: Mapping[str, Any]) -> None:
+    """Raise ValueError if a ``config.json`` does not state what decides which network it is."""
+    if missing := [key for key in STATED if key not in tree]:
+        raise ValueError(
+            f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."
+        )
 
 
 def _parsed(section: type[SectionT], tree: Mapping[str, Any], name: str, *, strict: bool = False) -> SectionT:

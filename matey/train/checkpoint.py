@@ -36,7 +36,6 @@ from matey.checkpoints.run_files import (
 )
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.flags import command_line
-from matey.data.mixture import ORDER
 from matey.data.workers import ends_of_workers_heard_later
 from matey.mistakes import one_line
 from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
@@ -163,7 +162,6 @@ class RunFolder:
                 "by_muon": stepped_by_muon(engine),
                 "has_average": average.is_kept,
                 "versions": VERSIONS,
-                "order": ORDER,
             }
             with ends_of_workers_heard_later():
                 engine.save_checkpoint(

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
@@ -74,7 +73,7 @@ def check_accelerator(variables: Mapping[str, str]) -> None:
 
 
 def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:
-    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package, or key, is not there."""
+    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package is not there."""
     for monitor, package in MONITORS.items():
         section = deepspeed_config.get(monitor)
         if not isinstance(section, dict) or not section.get("enabled"):
@@ -84,23 +83,3 @@ def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:
                 f"{path}: {monitor} is enabled, and the package {package} is not installed; pip install {package}, or set "
                 f"{monitor}.enabled to false."
             )
-        if monitor == "wandb" and not _wandb_may_start(os.environ):
-            raise ConfigError(
-                f"{path}: wandb is enabled, and there is no key for it; set WANDB_API_KEY, or 'wandb login' once, or write to "
-                "this machine alone with WANDB_MODE=offline, or set wandb.enabled to false."
-            )
-
-
-def _wandb_may_start(environment: Mapping[str, str]) -> bool:
-    """Whether there is a place from which wandb may take a key, or it is not to send anything; none is opened."""
-    if environment.get("WANDB_MODE", "online").lower() not in ("online", "shared"):
-        return True
-    home, config = Path(environment.get("HOME", "")), environment.get("WANDB_CONFIG_DIR")
-    places = [
-        Path(environment.get("NETRC") or home / ".netrc"),
-        home / "_netrc",
-        Path(config or home / ".config" / "wandb") / "settings",
-        Path("wandb") / "settings",
-    ]
-    keys = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-    return any(environment.get(key) for key in keys) or any(place.is_file() for place in places)

@@ -17,7 +17,7 @@ from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import CONFIG, LATEST
 from matey.checkpoints.source import AVERAGE, Source, layout_of
-from matey.config import RunConfig, load_resolved
+from matey.config import RunConfig, load_config
 from matey.config.flags import started_as
 from matey.mistakes import Mistake, one_line
 from matey.parallel.collectives import rank, world_size
@@ -37,7 +37,7 @@ class RunError(Mistake):
 
 def check_kept(folder: Path, run: RunConfig) -> None:
     """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts or at other rates."""
-    saved = load_resolved(folder / CONFIG)
+    saved = load_config(folder / CONFIG)
     for section, keys in KEPT.items():
         before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
         for key in keys or {**before, **now}:

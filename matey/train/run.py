@@ -12,7 +12,6 @@ from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
-from matey.data.mixture import ORDER
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
@@ -175,11 +174,6 @@ def _start_or_resume(
     if note := folder.go_on(run, deepspeed_config, done):
         say(note)
     state = folder.load(engine, done, average)
-    if state.get("order") != ORDER:
-        say(
-            f"Step {done} was saved by an older version, which drew samples in another order: up to there the run has met "
-            "others than it would have by this one. None is left out by that, and none of what was held out is trained on."
-        )
     owes_validation = state.get("owes_validation", False)
     if state.get("validated", validated) != validated:
         say(

@@ -107,13 +107,6 @@ def test_records_are_read_as_they_were_written(tmp_path):
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
 
 
-def test_records_of_an_earlier_version_are_read_without_extrapolation(tmp_path):
-    row = dict(zip(KEYS[:10], ["gas", "all", "lead", 1, 0.1, 0.2, 0.5, 0.25, 7, 1.5], strict=True))
-    (tmp_path / "metrics.json").write_text(json.dumps([row]))
-    (record,) = read_records(tmp_path / "metrics.json")
-    assert record.nrmse == 0.1 and math.isnan(record.extrapolation_nrmse)
-
-
 def test_a_rollout_says_how_far_each_of_its_steps_goes():
     assert (rollout_kind(1), rollout_kind(5)) == ("rollout", "rollout by 5")
 

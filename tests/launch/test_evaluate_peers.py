@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from matey.checkpoints.peer_folder import load_peer
-from matey.config import dump_config, load_resolved
+from matey.config import dump_config, load_config
 from matey.data import open_dataset
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
@@ -128,7 +128,7 @@ def test_a_peer_forecasts_as_it_did_before_it_was_written(kind, site, tmp_path):
     assert peer.facts.fields == ("water_height",) and (peer.num_frames, peer.lead_max) == (2, 3)
     assert json.loads((folder / "result.json").read_text())["parameters"] == peer.model.num_parameters
     data = hold_out(
-        [open_dataset(site / WATER)], "test", 2, load_resolved(site / "waves" / "config.yaml").data, peer.split
+        [open_dataset(site / WATER)], "test", 2, load_config(site / "waves" / "config.yaml").data, peer.split
     )
     protocol = protocol_of(3, max_windows=2)
     write_records(score(peer.model, data, protocol, tasks_of(data, protocol)).records, tmp_path / "metrics.json")

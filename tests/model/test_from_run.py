@@ -5,7 +5,10 @@ import json
 import pytest
 
 from matey import MateyConfig
+from matey.checkpoints.model_folder import load_model
+from matey.checkpoints.trained_folder import CheckpointError
 from matey.config import load_config, parse_config
+from matey.model.configuration import STATED
 from matey.model.from_run import FIXED, model_config, with_network_of
 
 
@@ -26,30 +29,21 @@ def test_a_setting_has_the_same_default_in_the_yaml_and_from_python():
     assert model_config(run).to_dict() == MateyConfig(["density"]).to_dict()
 
 
-def test_a_model_saved_before_there_was_a_key_is_as_it_was_then(tmp_path):
+@pytest.mark.parametrize("key", STATED)
+def test_a_model_of_which_it_is_not_stated_what_network_it_is_is_refused_in_a_sentence(tmp_path, key):
     MateyConfig(["density"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    del config["tokens"]
-    config |= {
-        "patches": [[1, 1, 8, 8], [1, 1, 4, 4]],
-        "token_set": "mul",
-        "refine_rule": "budget",
-        "refine_amount": 9.0,
-    }
-    for key in ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict"):
-        del config[key]
+    del config[key]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    read = MateyConfig.from_pretrained(tmp_path)
-    assert (read.local, read.local_scales, read.statistics, read.predict) == (0, [1], False, "change")
-    assert not read.local_cascade and not read.local_layers
-    assert (read.tokens.set, read.tokens.rule, read.tokens.refine) == ("mul", "budget", 9)
-    assert read.patches == ((1, 1, 8, 8), (1, 1, 4, 4))
+    with pytest.raises(ValueError, match=f"config.json does not state {key}, as every model of this version does"):
+        MateyConfig.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=f"cannot be loaded: config.json does not state {key}"):
+        load_model(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["refine_amount", "refine"])
-def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place(name):
-    with pytest.raises(ValueError, match=rf"{name} is refine of tokens, as in the run YAML: tokens={{'refine': 0.1}}"):
-        MateyConfig(["density"], **{name: 0.1})
+def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place():
+    with pytest.raises(ValueError, match="refine is one of tokens, as in the run YAML: tokens={'refine': 0.1}"):
+        MateyConfig(["density"], refine=0.1)
 
 
 def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
@@ -71,13 +65,3 @@ def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
 def test_scales_and_layers_that_make_no_operator_are_refused(local, sentence):
     with pytest.raises(ValueError, match=sentence):
         MateyConfig(["density"], **local)
-
-
-def test_a_model_that_states_the_one_normalisation_is_read_and_another_is_refused(tmp_path):
-    MateyConfig(["density"]).save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalisation": "sample"}))
-    assert MateyConfig.from_pretrained(tmp_path).to_dict() == MateyConfig(["density"]).to_dict()
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalisation": "batch"}))
-    with pytest.raises(ValueError, match="normalisation must be 'sample', the only one that there is, got 'batch'"):
-        MateyConfig.from_pretrained(tmp_path)

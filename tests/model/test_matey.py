@@ -1,6 +1,5 @@
 """The laws of the whole model."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -246,20 +245,6 @@ def test_saving_and_loading_is_bit_exact(tmp_path):
     assert loaded.config.patches == model.config.patches and loaded.config.fields == model.config.fields
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    batch = make_batch()
-    assert torch.equal(loaded.predict(batch), model.predict(batch))
-
-
-def test_a_model_from_before_there_was_a_local_operator_predicts_as_it_did(tmp_path):
-    model = make_model(dtype=torch.float32, local=0, statistics=False, predict="change")
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({name: config[name] for name in config.keys() - {"local", "statistics", "predict"}}))
-    loaded, info = MateyModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert (loaded.config.local, loaded.config.statistics, loaded.config.predict) == (0, False, "change")
-    assert not info["missing_keys"] and not info["unexpected_keys"]
-    assert loaded.local is None and loaded.conditions is None
     batch = make_batch()
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 

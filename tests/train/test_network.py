@@ -54,22 +54,3 @@ def test_a_monitor_without_its_package_is_refused_before_anything_starts():
             ConfigError, match=f"ds.json: {monitor} is enabled, .* not installed; pip install {package}"
         ):
             check_monitors({monitor: {"enabled": True}}, "ds.json")
-
-
-@pytest.mark.skipif(find_spec("wandb") is None, reason="needs wandb")
-def test_wandb_without_a_key_is_refused_before_anything_starts(tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    asked = {"wandb": {"enabled": True}}
-    with pytest.raises(
-        ConfigError, match=r"ds.json: wandb is enabled, and there is no key for it; .*WANDB_MODE=offline"
-    ):
-        check_monitors(asked, "ds.json")
-    for name, value in {"WANDB_MODE": "offline", "WANDB_API_KEY": "0123"}.items():
-        with monkeypatch.context() as one:
-            one.setenv(name, value)
-            check_monitors(asked, "ds.json")
-    (tmp_path / ".netrc").touch()
-    check_monitors(asked, "ds.json")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained
-from matey.config import RunConfig, dump_config, load_config, load_resolved
+from matey.config import RunConfig, dump_config, load_config
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
 from matey.evaluate.evaluation import Protocol, score, tasks_of
@@ -134,7 +134,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             self._run_peer(point)
             return
         call(self.out, point.name, self.finetuning(point), self.work)
-        lead_max = load_resolved(folder / CONFIG).data.lead_max
+        lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
         flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)

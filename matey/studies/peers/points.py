@@ -59,7 +59,7 @@ class Result:
         steps: number of optimizer steps, or of windows that a stencil was fitted to.
         parameters: number of trained parameters.
         samples_per_second: number of samples taken in in a second of training.
-        forecast_seconds: see `matey.studies.speed.Speed`; like the one above, not a number in files of earlier versions.
+        forecast_seconds: see `matey.studies.speed.Speed`.
         batch_seconds: see `matey.studies.speed.Speed`.
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG
-from matey.config import RunConfig, load_config, load_resolved
+from matey.config import RunConfig, load_config
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.planned import Engine, Training, plan_text
@@ -117,7 +117,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         call(
             self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
         )
-        lead_max = load_resolved(folder / CONFIG).data.lead_max
+        lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max}))), "threads": 1}
         flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
