@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -130,8 +131,9 @@ class Server:
 
     def can_run(self, command: Sequence[str], environment: dict[str, str]) -> bool:
         """Whether a command is a program of this Python, whose imports would read what the server's did."""
-        is_program = command[0] == sys.executable and _is_program(command[1:])
-        return is_program and _read_at_import(environment) == self._environment
+        # Of a stand-in such a text may be a process of multiprocessing, which has to be a child of who starts it.
+        is_program = _is_program(command[1:]) or command[1:2] == ["-c"]
+        return command[0] == sys.executable and is_program and _read_at_import(environment) == self._environment
 
     def start(
         self,
@@ -234,7 +236,12 @@ def run(request: dict, folder: Path) -> None:
     if first == "-u":
         first, *arguments = arguments
         sys.stdout.reconfigure(write_through=True)
-    if first == "-m":
+    if first == "-c":
+        text, *arguments = arguments
+        sys.argv, sys.path[0] = ["-c", *arguments], ""
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(text, "<string>", "exec", dont_inherit=True), vars(main))
+    elif first == "-m":
         module, *arguments = arguments
         sys.argv, sys.path[0] = ["-m", *arguments], os.getcwd()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
