@@ -21,7 +21,7 @@ class RecordedParts:
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
         self._has_blocks = any(
-            Span.of(name).is_block for files in record.sets for file in files.values() for name in file.parts
+            Span.named(name).is_block for files in record.sets for file in files.values() for name in file.parts
         )
         self._spans: dict[
             int, dict[str, list[tuple[Span, str]]]
@@ -42,7 +42,7 @@ class RecordedParts:
         return [
             None if file is None else any(part == "train" and span.meets(own) for span, part in self._of(own, file))
             for about, file in self._files_of(data)
-            for own in [Span.of(about.name)]
+            for own in [Span.named(about.name)]
         ]
 
     def cut_as_then(self, data: TrajectorySet, fractions: Sequence[float]) -> TrajectorySet:
@@ -70,7 +70,7 @@ class RecordedParts:
         """Return a trajectory or block that the record has cut otherwise, and the name of a block there; None if none is so."""
         for about, file in self._files_of(data, index):
             if file is not None and about.name not in file.parts:
-                for span, _ in self._of(Span.of(about.name), file):
+                for span, _ in self._of(Span.named(about.name), file):
                     return about, span.name
         return None
 
@@ -81,10 +81,10 @@ class RecordedParts:
         """
         known: dict[str, list[Span]] = {}
         for _, name, text in _prints(self._record):
-            known.setdefault(text, []).append(Span.of(name))
+            known.setdefault(text, []).append(Span.named(name))
         for label, name, text in _prints(now):
             spans = known.get(text, [])
-            if spans and Span.of(name).ends not in [span.ends for span in spans]:
+            if spans and Span.named(name).ends not in [span.ends for span in spans]:
                 return f"{label}, trajectory {name}", spans[0].name
         return None
 
@@ -93,7 +93,7 @@ class RecordedParts:
         if id(file) not in self._spans:
             found = self._spans[id(file)] = {}
             for name, part in file.parts.items():
-                found.setdefault((own := Span.of(name)).trajectory, []).append((own, part))
+                found.setdefault((own := Span.named(name)).trajectory, []).append((own, part))
         return self._spans[id(file)].get(span.trajectory, [])
 
     def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
@@ -137,9 +137,11 @@ class RecordedParts:
             label: path of the file inside the folder of the data set.
             order: numbers of the recorded data sets, in the order to look in.
         """
-        spans = {number: Span.of(data.trajectories[number].name) for number in numbers}
+        spans = {number: Span.named(data.trajectories[number].name) for number in numbers}
         for file in (self._by_label[number][label] for number in order if label in self._by_label[number]):
-            begun = {span.trajectory: text for name, text in file.prints.items() if (span := Span.of(name)).first == 0}
+            begun = {
+                span.trajectory: text for name, text in file.prints.items() if (span := Span.named(name)).first == 0
+            }
             known = {
                 n: begun[span.trajectory] for n, span in spans.items() if span.first == 0 and span.trajectory in begun
             }

@@ -39,7 +39,7 @@ class Span:
     last: int | float = math.inf
 
     @classmethod
-    def of(cls, name: str) -> Span:
+    def named(cls, name: str) -> Span:
         """Return the frames that the name of a trajectory or of a block stands for."""
         match = _NAME.fullmatch(name)
         return cls(match[1], int(match[2]), int(match[3])) if match else cls(name)

@@ -43,7 +43,7 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     """
     starts = trajectory.num_frames - num_frames - follow + 1
     if starts < 1:
-        is_block = Span.of(trajectory.name).is_block
+        is_block = Span.named(trajectory.name).is_block
         remedy = "give its part more of data.split." if is_block else "leave this trajectory out."
         if trajectory.num_frames == 1 and not is_block:
             remedy += " Files of one snapshot each are described as such by concat: time (docs/data.md)."

@@ -55,7 +55,7 @@ def _what(data: TrajectorySet) -> str:
         return "trajectories"
     if data.whole.num_trajectories > 1:
         return "blocks of trajectories cut in time"
-    spans = (Span.of(about.name) for about in data.trajectories)
+    spans = (Span.named(about.name) for about in data.trajectories)
     return f"blocks of a trajectory cut in time, frames {', '.join(f'{span.first} to {span.last}' for span in spans)}"
 
 

@@ -55,7 +55,7 @@ def test_trajectories_of_one_name_are_each_cut_where_they_were():
     _, whole = long_run(2)
     whole.trajectories = tuple(replace(about, name="0") for about in whole.trajectories)  # as of two files
     cuts = [[Span("0", *ends) for ends in of_one] for of_one in (CUTS, [(0, 9), (10, 14), (15, 19)])]
-    found = [Span.of(about.name) for about in TimeBlocks(whole, SHARES, cuts).trajectories]
+    found = [Span.named(about.name) for about in TimeBlocks(whole, SHARES, cuts).trajectories]
     assert found == [*cuts[0], *cuts[1]]
 
 
@@ -63,7 +63,7 @@ def test_trajectories_of_one_name_are_each_cut_where_they_were():
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)])
 def test_every_frame_is_in_one_block_and_every_part_asked_for_has_one(num_frames, shares):
     _, whole = long_run(num_frames=num_frames)
-    spans = [Span.of(about.name) for about in TimeBlocks(whole, shares).trajectories]
+    spans = [Span.named(about.name) for about in TimeBlocks(whole, shares).trajectories]
     assert len(spans) == sum(share > 0 for share in shares)
     assert [frame for s in spans for frame in range(s.first, s.last + 1)] == list(range(num_frames))
 
@@ -127,7 +127,7 @@ def test_a_block_too_short_for_a_window_says_which_share_to_raise():
 
 def test_names_and_frames_of_blocks_tell_each_other():
     for span in (Span("a, frames 3 to 4 (x)"), Span("run_7", 0, 12), Span("a, frames 3 to 4 (x)", 5, 5)):
-        assert Span.of(span.name) == span
+        assert Span.named(span.name) == span
     assert Span("a", 0, 5).meets(Span("a", 5, 9)) and Span("a").meets(Span("a", 7, 8))
     assert not Span("a", 0, 5).meets(Span("a", 6, 9)) and not Span("a", 0, 5).meets(Span("b", 0, 5))
 
