@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, SRUN, TORCHRUN
-from tests.support.programs import start
+from tests.support.programs import preloaded, start
 from tests.support.runs import NUM_STEPS, losses, pretrain, running, write_run
 from tests.support.small_files import write_swe
 
@@ -124,7 +123,7 @@ def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp
 def test_a_run_goes_on_when_the_reader_of_its_output_has_gone(place):
     folder = place[0] / "unread"
     config = write_run(folder, 1)
-    command = f"{sys.executable} launch/pretrain.py --deepspeed_config ds_configs/zero1.json --config {config} 2>&1"
+    command = f"{preloaded().python} launch/pretrain.py --deepspeed_config ds_configs/zero1.json --config {config} 2>&1"
     result = start(["bash", "-c", f"{command} | head -n 1; exit ${{PIPESTATUS[0]}}"])
     assert result.returncode == 0 and result.stdout.count("\n") == 1
     assert losses(folder) == place[1]

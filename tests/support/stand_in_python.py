@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -34,8 +35,13 @@ def main(address: str, python: str, *command: str) -> None:
     program = int(answers.readline())
     if not program:
         os.execv(python, [python, *command])
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(program, number)
+
     for number in PASSED_ON:
-        signal.signal(number, lambda number, _: os.kill(program, number))
+        signal.signal(number, pass_on)
     code = os.waitstatus_to_exitcode(int(answers.readline()))
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
