@@ -33,18 +33,23 @@ asked_again() {
 }
 
 # Runs a command such as srun; its exit code is then in `code`. SIGUSR1 to the script alone (--signal=B:USR1@600, scancel --batch)
-# goes on to it, and so to all tasks; with the signal to all, they get it twice, which changes nothing. `scancel` sends SIGTERM, which
+# goes on to it, and so to all tasks, when these hold it back; with the signal to all, they get it twice, which changes nothing. `scancel` sends SIGTERM, which
 # ends script and chain.
 run_with_signals() {
     "$@" &
-    local run=$! signalled
-    if [[ -n "$early" ]]; then { sleep "$TASKS_START" && kill -USR1 "$run" 2> /dev/null; } & fi
-    trap 'signalled=1; kill -USR1 "$run" 2> /dev/null || true' USR1
+    local run=$! begun=$SECONDS signalled
+    trap 'signalled=1; pass_on' USR1
+    [[ -z "$early" ]] || pass_on
     while :; do
         signalled='' code=0
         wait "$run" || code=$?
         [[ -n "$signalled" ]] || break # else the signal ended the waiting alone
     done
+    trap '' USR1 # what was asked for is done
+}
+
+pass_on() {
+    { sleep "$((begun + TASKS_START > SECONDS ? begun + TASKS_START - SECONDS : 0))" && kill -USR1 "$run" 2> /dev/null; } &
 }
 
 end_job() {

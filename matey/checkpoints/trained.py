@@ -47,7 +47,7 @@ class Trained:
     @property
     def num_frames(self) -> int:
         """Frames of history that the model was trained with."""
-        return self.model.config.history
+        return self.run.data.history if self.run else self.model.config.history
 
     @property
     def lead_max(self) -> int | None:

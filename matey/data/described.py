@@ -160,7 +160,7 @@ class DescribedFiles(TrajectorySet):
             for position, index in members:
                 own = values[0 if index is None else index - lowest]
                 scale = self.description.fields[self.fields[position]].scale
-                frames[position] = own if scale == 1 else own * scale
+                frames[position] = own if scale == 1 else own.astype(np.float64) * scale
         known = [frame for frame in frames if frame is not None]
         assert len(known) == len(self.fields)
         return np.stack(known, axis=1)  # (t, f, z, y, x)
@@ -173,7 +173,7 @@ class DescribedFiles(TrajectorySet):
         pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
         read = [self._read_array(piece, piece.given[name], axes, own, cells, index) for piece, own in pieces]
         (values,) = np.concatenate(read, axis=1)  # of all components, one
-        return values if source.scale == 1 else values * source.scale
+        return values if source.scale == 1 else values.astype(np.float64) * source.scale
 
     def _times(self, start: int, stop: int) -> slice:
         """Return the snapshots in the file of frames ``start`` to ``stop - 1``."""

@@ -24,6 +24,11 @@ _OF_AMREX = (
 # How files of other formats begin, what they are, and the line that writes what is read.
 _OTHERS = (
     (
+        b"SIMPLE  ",
+        "FITS",
+        "write each array: numpy.save('u_0000.npy', astropy.io.fits.getdata({0!r}).astype('<f4'))",
+    ),
+    (
         b"PK\x03\x04",
         "a zip archive, as .npz files and zipped Zarr stores are, which has to be unpacked",
         "of an .npz: for name, array in numpy.load({0!r}).items(): numpy.save(name + '.npy', array)",

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig
 from matey.config.loading import sentences
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
+from matey.mistakes import Mistake
 from matey.model.place import check_place
 from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
@@ -146,7 +147,7 @@ class MateyConfig(PretrainedConfig):
         """Read a model's ``config.json``.
 
         Raises:
-            ValueError: it does not state what decides which network it is.
+            Mistake: it does not state what decides which network it is.
         """
         check_stated(config_dict)
         return super().from_dict(config_dict, **kwargs)
@@ -201,9 +202,9 @@ class MateyConfig(PretrainedConfig):
 
 
 def check_stated(tree: Mapping[str, Any]) -> None:
-    """Raise ValueError if a ``config.json`` does not state what decides which network it is."""
+    """Raise Mistake if a ``config.json`` does not state what decides which network it is."""
     if missing := [key for key in STATED if key not in tree]:
-        raise ValueError(
+        raise Mistake(
             f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."
         )
 

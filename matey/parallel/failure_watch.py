@@ -42,17 +42,19 @@ def meeting(rank: int, world_size: int) -> Iterator[None]:
         asked = None
         while not met.wait(LOOK_SECONDS):
             if launcher_has_gone():
-                say(
+                _say(
                     rank,
                     world_size,
-                    "The launcher has ended while this rank waited for others, which it does not any longer.",
+                    "The launcher has ended while this rank waited for others; it does not any longer.",
                 )
                 _end(1)
             if signal.SIGTERM in signal.sigpending():
                 asked = asked or time.monotonic()
                 if time.monotonic() > asked + MEETING_SECONDS:
                     # To whom no other rank has said why: the launcher, or who sent the signal, knows.
-                    say(rank, world_size, "Asked to end (SIGTERM) while it waited for other ranks, which did not come.")
+                    _say(
+                        rank, world_size, "Asked to end (SIGTERM) while it waited for other ranks, which did not come."
+                    )
                     _end(1)
 
     if world_size > 1:
@@ -93,10 +95,12 @@ def end_with_launcher(rank: int, world_size: int) -> None:
     """From now on, end this process soon after its launcher: the same command started again would write the same files."""
 
     def look() -> None:
+        looks = 0  # in a row that missed it: one alone may have failed for another reason
         while not _left.wait(LOOK_SECONDS):
-            if launcher_has_gone():
-                with suppress(OSError):  # whoever read its words may have gone as well
-                    say(rank, world_size, "The launcher has ended, and this rank with it.")
+            with suppress(OSError):  # as where no more files can be opened: nothing is known
+                looks = looks + 1 if launcher_has_gone() else 0
+            if looks == 2:
+                _say(rank, world_size, "The launcher has ended, and this rank with it.")
                 _end(1)
 
     threading.Thread(target=look, daemon=True).start()
@@ -106,6 +110,11 @@ def stop_looking() -> None:
     """Let other ranks and the launcher be: they end as this one does."""
     _left.set()
     speak_through(None)
+
+
+def _say(rank: int, world_size: int, sentence: str) -> None:
+    with suppress(OSError):  # whoever read its words may have gone as well
+        say(rank, world_size, sentence)
 
 
 def _end(code: int) -> None:

@@ -30,7 +30,7 @@ def test_a_setting_has_the_same_default_in_the_yaml_and_from_python():
 
 
 @pytest.mark.parametrize("key", STATED)
-def test_a_model_of_which_it_is_not_stated_what_network_it_is_is_refused_in_a_sentence(tmp_path, key):
+def test_a_config_that_does_not_state_what_network_it_is_is_refused(tmp_path, key):
     MateyConfig(["density"]).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     del config[key]

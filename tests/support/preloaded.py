@@ -49,7 +49,7 @@ MODULES = (
 )
 """What is imported beforehand; nothing of this project."""
 
-LIGHT = ("pydantic", "yaml", "numpy", "h5py")
+LIGHT = ("pydantic", "yaml")
 """The same where programs are to import none of those that take seconds."""
 
 AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_", "MPL")
