@@ -104,7 +104,7 @@ def test_a_chain_across_time_limits_gives_the_losses_of_one_unbroken_run(cluster
 
 def test_a_chain_whose_jobs_are_used_up_says_so(cluster):
     config, folder = run_in(cluster, "used_up", 2)
-    job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, CONFIG=str(config), MAX_JOBS="1")
+    job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, CONFIG=str(config), MAX_JOBS="1", TASKS_START="0")
     wait_for_step(folder, 3, cluster, job)
     cluster.run("scancel", "--batch", "--signal=USR1", job)  # to the script alone
     state, output = cluster.wait(job)
