@@ -102,7 +102,9 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         Raises:
             StudyError: the model or the data cannot be read, or one does not fit the other.
         """
-        grid = Simulated(SYSTEMS[self.system], self._resolution, 0, 0).grid
+        cells = self._resolution
+        # The paper's files are square; what is simulated here has its own shape.
+        grid = Simulated(SYSTEMS[self.system], cells, 0, 0).grid if self._scale.simulates else (1, cells, cells)
         waiting = [point for point in self.points if not self.is_done(point)]
         tuned = [point for point in waiting if point.start not in PEERS]
         run_of = {point.mode: self._run_of(point) for point in tuned}
