@@ -147,6 +147,10 @@ class TrainSection(Section):
         description="most steps that the model is rolled out before it is trained on what it made; 0: never",
     )
     unroll_share: float = Field(0.25, ge=0, le=1, description="share of the micro-steps that are unrolled")
+    compile: bool = Field(
+        False,
+        description="whether the MLPs of the blocks are compiled by torch.compile, in the first step, for less memory",
+    )
     log_every: Count = Field(1, description="steps between lines of metrics.jsonl")
     validate_every: Count = Field(200, description="steps between validations; there is one at the end as well")
     validation_windows: int = Field(32, ge=1, le=10**6, description="windows per system and validation")

@@ -47,6 +47,7 @@ class MateyModel(PreTrainedModel):
         checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
             ``all`` or ``every_other``.
         offload_activations: whether what such blocks keep waits in main memory.
+        is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
     """
 
     config_class = MateyConfig
@@ -83,7 +84,7 @@ class MateyModel(PreTrainedModel):
                 layers=config.local_layers,
             )
         self.sequence_group = SequenceGroup(config.attention)
-        self.checkpoint_blocks, self.offload_activations = "none", False
+        self.checkpoint_blocks, self.offload_activations, self.is_compiled = "none", False, False
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -61,6 +61,10 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     else:
         config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
     groups = parameter_groups(model, train)
+    if model.is_compiled:
+        # So ZeRO 3 brings all weights of an MLP before its call: hooks inside would cut what is compiled to pieces.
+        for block in model.blocks:
+            deepspeed().utils.set_z3_leaf_module(block.mlp, True)
     _mark_norms_on_the_device()
     with said_when_locked(), _wandb_in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)

@@ -15,6 +15,7 @@ from matey.config import ConfigError, RunConfig, dump_config
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
+from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.model.shared_fields import share_of
@@ -72,6 +73,8 @@ def train_run(
     check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
+    if run.train.compile and not only_describe:
+        compile_blocks(model)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     notes = (*data.notes, *notes)

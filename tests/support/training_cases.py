@@ -13,6 +13,7 @@ import cpuinfo
 import torch
 
 from matey.config import TrainSection
+from matey.model.compiled import compile_blocks
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -46,13 +47,15 @@ def together(samples):
     return replace(first, **{name: torch.cat([getattr(sample, name) for sample in samples]) for name in tensors})
 
 
-def train(stage, size, accumulation, clip, offload, recompute, freeze):
+def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compiled):
     topology = Topology(rank(), world_size(), size, 3)
     micro = GLOBAL_BATCH // accumulation // topology.num_data_ranks
     model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
     if size > 1:
         model.sequence_group = DistributedSequenceGroup(topology)
     model.checkpoint_blocks = "all" if recompute else "none"
+    if is_compiled:
+        compile_blocks(model)
     if freeze:
         model.blocks.requires_grad_(False)
     calls = []
@@ -86,17 +89,17 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze):
     return history, flat
 
 
-def main(stages, accumulations, clips, offloads, recomputes):
+def main(stages, accumulations, clips, offloads, recomputes, compiled):
     start_processes(find_environment(), timeout=120, threads=1)
     sizes = [size for size in (1, 2) if world_size() % size == 0 and world_size() // size <= 2]
-    cases = itertools.product(stages, sizes, accumulations, clips, offloads, recomputes, (False, True))
-    for stage, size, accumulation, clip, offload, recompute, freeze in cases:
+    cases = itertools.product(stages, sizes, accumulations, clips, offloads, recomputes, (False, True), compiled)
+    for stage, size, accumulation, clip, offload, recompute, freeze, is_compiled in cases:
         if offload and stage < 2:
             continue
-        history, weights = train(stage, size, accumulation, clip, offload, recompute, freeze)
+        history, weights = train(stage, size, accumulation, clip, offload, recompute, freeze, is_compiled)
         if rank() == 0:
             name = f"stage {stage}, P {size}, accumulation {accumulation}, clip {clip}"
-            name += f", offload {offload}, recompute {recompute}, frozen {freeze}"
+            name += f", offload {offload}, recompute {recompute}, frozen {freeze}, compiled {is_compiled}"
             sample = weights[:: max(1, len(weights) // 500)].tolist()
             sys.stdout.write(f"case {json.dumps([name, [clip, freeze], history, sample])}\n")
             sys.stdout.flush()
