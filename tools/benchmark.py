@@ -139,6 +139,7 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
         default="scales",
         help="local operator: none, that of the default settings, or that of the demo (scales)",
     )
+    parser.add_argument("--compile", action="store_true", help="compile MLPs of the blocks, as train.compile of a run")
     parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
     parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
     parser.add_argument(

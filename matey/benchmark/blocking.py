@@ -49,12 +49,17 @@ class BlockingCalls:
 
     Attributes:
         where: number of calls of each operation from each line of this package, by the part that was `mark`-ed.
+        operations: number of all operations that are no views, in the transformer blocks and outside, by the same parts.
+        in_blocks: whether the blocks are being computed, as `matey.benchmark.speed.blocks_noted` says.
     """
 
     def __init__(self, on_device: Iterable[Tensor]) -> None:
         """Begin with what the GPU holds from the start."""
         self.where: dict[str, Counter[str]] = {}
+        self.operations: dict[str, Counter[str]] = {}
+        self.in_blocks = False
         self._since: Counter[str] = Counter()
+        self._operations_since: Counter[str] = Counter()
         self._held: dict[int, StorageWeakRef] = {}
         self._literals: dict[int, StorageWeakRef] = {}
         self.hold(on_device)
@@ -86,12 +91,17 @@ class BlockingCalls:
 
     def mark(self, part: str) -> None:
         """Say that what was called since the last mark belongs to a ``part``; a part may come several times."""
-        self.where.setdefault(part, Counter()).update(self._since)
-        self._since.clear()
+        for of_parts, since in ((self.where, self._since), (self.operations, self._operations_since)):
+            of_parts.setdefault(part, Counter()).update(since)
+            since.clear()
 
     def number(self, *parts: str) -> int:
         """Return how many calls there were in some parts."""
         return sum(self.where[part].total() for part in parts if part in self.where)
+
+    def note_operation(self) -> None:
+        """Count an operation, whether it waits or not."""
+        self._operations_since["blocks" if self.in_blocks else "outside"] += 1
 
     def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
         """Make a call; count it if it waits and a GPU holds an input, and so the result, unless that ``arrives`` here."""
@@ -161,6 +171,8 @@ class _Dispatched(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
+        if not func.is_view and name != "_unsafe_view":
+            self._calls.note_operation()
         if name == "lift_fresh" and args[0].ndim:  # a single number that is assigned becomes a tensor where it goes to
             return self._calls.made(func(*args, **kwargs))
         if name == "copy_":

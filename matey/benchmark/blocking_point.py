@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from matey.benchmark.blocking import BlockingCalls
+from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import TrainSection
 from matey.model.prepare import prepare
@@ -63,7 +65,7 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str, Any]:
-    """Return the blocking calls of a whole step that is logged, and of forward and backward alone.
+    """Return the blocking calls of a whole step that is logged, and of forward and backward alone; and all operations of these.
 
     Args:
         case: the model and its micro-batch.
@@ -91,7 +93,11 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     assert taken is not None
     calls = BlockingCalls([*_held_by(engine), *tensors_in(ready)])
     meter.calls = calls
-    with calls:
+
+    def note(name: str) -> None:
+        calls.in_blocks = name.startswith("enter")
+
+    with calls, blocks_noted(model, note):
         _take(engine, iter([ready]), settings, average, settings.steps, meter)
         # What the loop reads while the device computes: the numbers of the step before.
         taken.totals.read(), taken.grad_norm.read()
@@ -101,7 +107,8 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     engine.destroy()
     by_part = {part: calls.number(part) for part in PARTS}
     where = {part: dict(counts.most_common()) for part, counts in calls.where.items() if counts}
-    return {**by_part, "step": calls.number(*calls.where), "where": where}
+    operations = sum((calls.operations[part] for part in PARTS), Counter())
+    return {**by_part, "step": calls.number(*calls.where), "operations": dict(operations), "where": where}
 
 
 def _take(

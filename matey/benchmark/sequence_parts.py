@@ -17,7 +17,9 @@ from matey.config import DataDescription
 from matey.data.described import DescribedFiles
 from matey.data.located import Together
 from matey.data.windows import Window
+from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast
+from matey.evaluate.held_out import HeldOut
 from matey.model.matey import MateyModel
 from matey.model.own_tokens import OwnTokens
 from matey.model.prepare import Prepared
@@ -32,14 +34,14 @@ FILE, ARRAY, STEPS = "fields.h5", "values", 2
 def from_file_to_gradients(
     case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
 ) -> dict[str, int]:
-    """Take a step on fields that lie in a file, forecast from them into another, and return what it took of this rank.
+    """Take a step on fields that lie in a file, forecast from them into another, score forecasts, and return what it took.
 
     All ranks call together.
 
     Returns:
         The peak of memory over what was in use before, the bytes that were read from files, those that were sent to other ranks
-        before the step, those of the layout (of all tokens, and of own ones besides), and the peak of memory in
-        the forecast.
+        before the step, those of the layout (of all tokens, and of own ones besides), and the peaks of memory in
+        the forecast and in the evaluation (at a lead and in a rollout, one step each).
     """
     with in_a_file(case) as (folder, data):
         before, bytes_before = memory("cpu"), _bytes_read()
@@ -59,6 +61,12 @@ def from_file_to_gradients(
         before = memory("cpu")
         forecast(model, data, steps=STEPS, history=case.frames, batch_size=case.batch).write(folder / "forecast.h5")
         found["forecast_memory_bytes"] = memory("cpu", peak=True) - before
+        collectives.barrier()
+        before = memory("cpu")
+        held_out = HeldOut((data,), (tuple(range(case.batch)),), case.frames)
+        protocol = Protocol(leads=(1,), rollout_steps=1, batch_size=case.batch)
+        score(model, held_out, protocol, tasks_of(held_out, protocol))
+        found["evaluation_memory_bytes"] = memory("cpu", peak=True) - before
     return found
 
 

@@ -15,7 +15,10 @@ from matey.benchmark.speed_cases import Case
 from matey.report.plots import COLOURS
 
 Point = dict[str, Any]
-PART_MEASURES = ("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes", "forecast_memory_bytes")
+PART_MEASURES = (
+    *("peak_memory_bytes", "bytes_read", "layout_bytes", "exchanged_bytes"),
+    *("forecast_memory_bytes", "evaluation_memory_bytes"),
+)
 
 
 def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None, before: Case | None = None) -> Point:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,6 +23,11 @@ from matey.parallel.engine import parameter_groups
 from matey.train.loss import LossScale, training_loss
 
 WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
+
+PRODUCTS = ("mm", "conv", "attention", "gemm", "flash", "fmha")
+"""Parts of the names of operations and kernels that multiply matrices."""
+
+NUM_ELSEWHERE = 8  # operations that are named
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Speed:
         matmul_rate: operations per second of a square matrix product, measured between the steps.
         matmul_share: operations per second of the step, divided by ``matmul_rate``.
         outside_blocks_share: share of the step that forward and backward spend outside the transformer blocks.
+        elsewhere: shares of a step that are no products of matrices, attention or convolutions, by PyTorch's name of the
+            operation, the largest first; as PyTorch's profiler sees them, which slows down what is small.
     """
 
     case: Case
@@ -52,10 +61,12 @@ class Speed:
     matmul_rate: float
     matmul_share: float
     outside_blocks_share: float
+    elsewhere: dict[str, float]
 
     def as_row(self) -> dict[str, Any]:
         """Return everything in one level, as JSON and CSV can hold it."""
         row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
+        row["elsewhere"] = ", ".join(f"{name} {share:.3f}" for name, share in self.elsewhere.items())
         for name in ("patches", "grid"):
             row[name] = ",".join(map(str, row[name]))
         return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
@@ -95,7 +106,7 @@ class _Stand:
     def run(self) -> None:
         """Take a step and keep the time at which each part of it ended."""
         mark = {"start": now(self.case.device)}
-        with _blocks_marked(self.model, mark, self.case):
+        with blocks_noted(self.model, lambda name: mark.update({name: now(self.case.device)})):
             loss = self._loss()
             mark["forward"] = now(self.case.device)
             loss.backward()
@@ -123,6 +134,7 @@ class _Stand:
             matmul_rate=rate,
             matmul_share=self.flops / step / rate,
             outside_blocks_share=(forward + backward - in_blocks) / step,
+            elsewhere=self._elsewhere(),
         )
 
     def _loss(self) -> Tensor:
@@ -134,16 +146,27 @@ class _Stand:
             self._loss()
         return counter.get_total_flops()
 
+    def _elsewhere(self) -> dict[str, float]:
+        with torch.profiler.profile() as profiler:
+            self.run()
+        self.marks.pop()
+        seconds: Counter[str] = Counter()
+        for row in profiler.key_averages():
+            if row.device_type != DeviceType.CPU:  # a kernel, whose time is that of the operation that launched it as well
+                continue
+            spent = row.self_device_time_total if self.case.device == "cuda" else row.self_cpu_time_total
+            seconds[row.key.removeprefix("aten::")] += spent
+        others = {name: spent for name, spent in seconds.items() if not any(product in name for product in PRODUCTS)}
+        most = Counter(others).most_common(NUM_ELSEWHERE)
+        return {name: spent / seconds.total() for name, spent in most if spent}
+
     def _median(self, start: str, end: str) -> float:
         return statistics.median(mark[end] - mark[start] for mark in self.marks)
 
 
 @contextmanager
-def _blocks_marked(model: MateyModel, mark: dict[str, float], case: Case) -> Iterator[None]:
-    """Mark when forward and backward enter and leave the transformer blocks."""
-
-    def note(name: str) -> None:
-        mark[name] = now(case.device)
+def blocks_noted(model: MateyModel, note: Callable[[str], None]) -> Iterator[None]:
+    """Note ``enter``, ``leave``, ``enter backward`` and ``leave backward`` where those passes come to the blocks and go on."""
 
     def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].requires_grad:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from matey.fields import FieldBatch
+from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 
@@ -38,6 +39,7 @@ class Case:
         patch_frames: frames of a patch, on every level.
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
         local: name of the local operator in `LOCAL`.
+        compile: the setting ``train.compile``.
     """
 
     model: str = "Ti"
@@ -54,6 +56,7 @@ class Case:
     patch_frames: int = 1
     checkpoint_blocks: str = "none"
     local: str = "scales"
+    compile: bool = False
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
@@ -78,6 +81,8 @@ class Case:
         torch.manual_seed(0)
         model = MateyModel(self.make_config()).to(self.device, self.dtype)
         model.checkpoint_blocks = self.checkpoint_blocks
+        if self.compile:
+            compile_blocks(model)
         return model
 
     def make_batch(self) -> FieldBatch:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from matey.model.blending import ramp
 from matey.model.configuration import MateyConfig
-from matey.model.given import Rows
+from matey.model.given import Rows, chosen
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed
 from matey.model.windows import Windows
@@ -86,9 +86,9 @@ class PatchDecoder(nn.Module):
         blocks = tokens.split([len(window) for window in windows])
         decoded = []
         for features, window, row in zip(blocks, windows, rows, strict=True):
-            seen = window.weighted_sums(self.window_weight[row.inputs] / math.sqrt(len(row.predicted)))
-            weight = rearrange(field_weight[row.predicted], "f e w -> (f w) e")
-            decoded.append(torch.addmm(field_bias[row.predicted].flatten()[:, None], weight, F.gelu(features + seen).T))
+            seen = window.weighted_sums(chosen(self.window_weight, row.inputs) / math.sqrt(len(row.predicted)))
+            weight = rearrange(chosen(field_weight, row.predicted), "f e w -> (f w) e")
+            decoded.append(torch.addmm(chosen(field_bias, row.predicted).flatten()[:, None], weight, F.gelu(features + seen).T))
         return packed(decoded)
 
     def shapes(self, windows: Sequence[Windows], rows: Sequence[Rows]) -> list[tuple[int, ...]]:

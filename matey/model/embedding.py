@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.given import Rows
+from matey.model.given import Rows, chosen
 from matey.model.module_list import ModuleList
 from matey.model.scales import NUM_SCALES
 from matey.tokens.patches import Patch, factor_stages
@@ -55,7 +55,7 @@ class PatchEmbedding(nn.Module):
         parts = []
         for values, row in zip(patches, rows, strict=True):
             cells = rearrange(values, "m f (T t) (Z z) (Y y) (X x) -> (m T Z Y X) (f t z y x)", t=t, z=z, y=y, x=x)
-            weight = rearrange(self.field_weight[row.inputs], "f c e -> (f c) e")
+            weight = chosen(self.field_weight, row.inputs).flatten(0, 1)  # (f c, e)
             # Divided so that many fields do not outweigh few; by those that are predicted, so that giving one more, whose
             # weights are zero at first, changes nothing.
             parts.append(weighted_sums(cells, weight) / math.sqrt(len(row.predicted)))
@@ -127,7 +127,7 @@ class ConditionEmbedding(nn.Module):
         """
         added = []
         for of_batch, row in zip(scales, rows, strict=True):
-            weight = self.field_weight[row.inputs] / math.sqrt(len(row.predicted))
+            weight = chosen(self.field_weight, row.inputs) / math.sqrt(len(row.predicted))
             added.append(torch.einsum("b f s, f s e -> b e", (of_batch / 2).to(weight.dtype), weight))
         return self.contract(F.gelu(torch.cat(added)))
 

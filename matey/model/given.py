@@ -37,6 +37,11 @@ class Rows:
     predicted: Tensor
 
 
+def chosen(weight: Tensor, rows: Tensor) -> Tensor:
+    """Return some rows of a weight ``(f, ...)``, as a lookup: its gradient is one pass, that of an index a sort on GPUs."""
+    return F.embedding(rows, weight.flatten(1)).view(len(rows), *weight.shape[1:])
+
+
 @dataclass(frozen=True)
 class Given:
     """The given fields of a batch that the model knows.

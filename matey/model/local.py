@@ -23,6 +23,7 @@ so that a cell's change is the same in whatever box it is predicted.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -176,11 +177,20 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
     if coarse == fine:
         # A part that is all of it would cost the backward pass a copy.
         return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
-    means = torch.arange(to.start, to.stop, dtype=values.dtype, device=values.device)
-    place = (means + 0.5) * (fine / coarse) - 0.5 - box.start
-    number = torch.arange(values.shape[axis], dtype=values.dtype, device=values.device)
-    weights = (1 - (place[:, None] - number).abs()).clamp_min(0)
+    sides = (box.start, box.start + values.shape[axis]), (to.start, to.stop)
+    weights = _weights_along(*sides, fine / coarse, values.dtype, values.device)
     return (weights @ values.flatten(axis + 1)).unflatten(-1, values.shape[axis + 1 :])
+
+
+@lru_cache(maxsize=64)
+def _weights_along(
+    box: tuple[int, int], to: tuple[int, int], ratio: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the matrix that interpolates means of a side of a box to finer ones: most steps have the same sides as the last."""
+    with torch.inference_mode(False):  # it may be used in training later
+        place = (torch.arange(*to, dtype=dtype, device=device) + 0.5) * ratio - 0.5 - box[0]
+        number = torch.arange(box[1] - box[0], dtype=dtype, device=device)
+        return (1 - (place[:, None] - number).abs()).clamp_min(0)
 
 
 def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.convolution import convolve, inner
-from matey.model.given import Rows
+from matey.model.given import Rows, chosen
 from matey.model.ladder import Ladder
 from matey.model.layer import add_products, bounded
 from matey.model.one_tensor import joined, packed
@@ -100,7 +100,7 @@ class Stage(nn.Module):
             halos.append(self.beyond)
             weights.append(self.bring)
         if self.field_out is not None:
-            weights.append(self.field_out[row.predicted].unflatten(2, _sides(self.step)))
+            weights.append(chosen(self.field_out, row.predicted).unflatten(2, _sides(self.step)))
         weights = [weight.to(wide.dtype) for weight in weights]
         kept = kept_by_stage(sum(each.shape[1] for each in fields), self.channels, len(self.mixes))
         at_once = 1 if is_large(grid_of(fields[0], self.reach), kept) else len(wide)
@@ -111,10 +111,11 @@ class Stage(nn.Module):
 
     def _window(self, row: Rows, dtype: torch.dtype) -> Tensor:
         """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, of the last stage, to changes."""
-        weight = self.field_weight[row.inputs].to(dtype) / math.sqrt(len(row.predicted))  # (f, w, i, c)
+        weight = chosen(self.field_weight, row.inputs).to(dtype) / math.sqrt(len(row.predicted))  # (f, w, i, c)
         kernel = rearrange(weight, "f w i c -> c i f w")
         if self.field_stencil is not None and self.field_linear is not None:
-            linear, stencil = (rows[row.predicted].to(dtype) for rows in (self.field_linear, self.field_stencil))
+            of_fields = (self.field_linear, self.field_stencil)
+            linear, stencil = (chosen(weights, row.predicted).to(dtype) for weights in of_fields)
             # Its rows are the inputs: what is given has no stencil on itself.
             same = torch.eye(len(row.inputs), len(row.predicted), dtype=dtype, device=weight.device)
             across = torch.einsum("g c, c i f w -> g i f w", linear, kernel)

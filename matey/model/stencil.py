@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.convolution import convolve, inner
-from matey.model.given import Rows
+from matey.model.given import Rows, chosen
 from matey.model.one_tensor import packed
 from matey.model.slabs import in_slabs, kept_by_scheme
 
@@ -131,32 +132,35 @@ class Scheme(nn.Module):
             predict, with ``f`` more inputs where it follows another scheme; offsets ``(b, 2 c + f)``; the map ``(b, c, f)``
             from the mixed products to their changes.
         """
-        num_fields, channels, dtype = len(row.predicted), self.channels, told.dtype
-        of_products, offset, of_linear, of_out, of_stencils = told.split(
-            [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS], dim=1
-        )
-        weight = self.field_weight[row.inputs].to(dtype) / math.sqrt(num_fields)
+        num_fields, dtype, two = len(row.predicted), told.dtype, 2 * self.channels
+        sizes = [two, two, two, self.channels, NUM_STENCILS]
+        of_products, _, of_linear, of_out, of_stencils = (1 + told).split(sizes, dim=1)
         stencils, linear, out = (
-            weights[row.predicted].to(dtype) for weights in (self.field_stencils, self.field_linear, self.field_out)
+            chosen(weights, row.predicted).to(dtype)
+            for weights in (self.field_stencils, self.field_linear, self.field_out)
         )
-        # Its rows are the inputs: what is given has no stencil on itself.
-        same = torch.eye(len(row.inputs), num_fields, dtype=dtype, device=told.device)
-        kernel = torch.cat(
-            [
-                torch.einsum("f w i c, b c -> b c i f w", weight, 1 + of_products),
-                torch.einsum("f w i c, b c, g c -> b g i f w", weight, 1 + of_linear, linear)
-                + torch.einsum("g w i s, b s, f g -> b g i f w", stencils, 1 + of_stencils, same),
-            ],
-            dim=1,
-        ).flatten(2, 3)
+        own = (of_stencils @ rearrange(stencils, "g w i s -> s (i g w)")).view(len(told), NUM_INPUTS, num_fields, -1)
+        if num_given := len(row.inputs) - num_fields:  # what is given has no stencil on itself
+            own = F.pad(own, (0, 0, 0, num_given))
+        own = own[:, None] * _same(num_fields, len(row.inputs), dtype, told.device)  # (b, g, i, f, w)
+        across = of_linear[:, None] * linear  # (b, g, 2 c)
+        weight = chosen(self.field_weight, row.inputs).to(dtype) / math.sqrt(num_fields)
+        weight = rearrange(weight, "f w i c -> c (i f w)")
+        kernel = torch.cat([of_products[:, :, None] * weight, across @ weight + own.flatten(2)], dim=1)
         if self.field_predicted is not None:
-            weight = self.field_predicted[row.predicted].to(dtype) / math.sqrt(num_fields)
-            of_predicted = [
-                torch.einsum("f w c, b c -> b c f w", weight, 1 + of_products),
-                torch.einsum("f w c, b c, g c -> b g f w", weight, 1 + of_linear, linear),
-            ]
-            kernel = torch.cat([kernel, torch.cat(of_predicted, dim=1)], dim=2)
-        return kernel.unflatten(3, self.sides), F.pad(offset, (0, num_fields)), (1 + of_out)[:, :, None] * out.T
+            weight = chosen(self.field_predicted, row.predicted).to(dtype) / math.sqrt(num_fields)
+            weight = rearrange(weight, "f w c -> c (f w)")
+            of_predicted = torch.cat([of_products[:, :, None] * weight, across @ weight], dim=1)
+            kernel = torch.cat([kernel, of_predicted], dim=2)
+        offset = F.pad(told[:, two : 2 * two], (0, num_fields))
+        return kernel.unflatten(2, (-1, *self.sides)), offset, of_out[:, :, None] * out.T
+
+
+@cache
+def _same(num_fields: int, num_inputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return which input each field to predict is, ``(g, 1, f, 1)``."""
+    with torch.inference_mode(False):  # it may be used in training later
+        return torch.eye(num_fields, num_inputs, dtype=dtype, device=device)[:, None, :, None]
 
 
 def _changes(fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -188,11 +192,11 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         seen, *weights = ctx.saved_tensors
-        of_seen, of_weights = torch.empty_like(seen), [torch.zeros_like(each) for each in weights]
+        of_seen, of_weights = torch.empty_like(seen), None
         for of_some in zip(*_by_cells(seen, of_seen, gradient), strict=True):
-            for total, added in zip(of_weights, _gradients(*of_some, *weights), strict=True):
-                total += added
-        return of_seen, *of_weights
+            added = _gradients(*of_some, *weights)
+            of_weights = added if of_weights is None else tuple(map(torch.add, of_weights, added))
+        return of_seen, *(of_weights or ())
 
 
 def _by_cells(*values: Tensor) -> list[tuple[Tensor, ...]]:

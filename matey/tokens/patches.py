@@ -120,15 +120,15 @@ def patches_at(fields: Tensor, patch: Patch, row: Tensor) -> Tensor:
 
 
 def unravelled(number: Tensor, shape: Sequence[int | Tensor]) -> list[Tensor]:
-    """Return the positions, each ``(m,)``, of some numbers in a grid; its shape may be another for each.
+    """Return the positions, each ``(m,)``, of some numbers of cells of a grid; its shape may be another for each.
 
     `torch.unravel_index` makes a tensor of the shape, for which a GPU's host waits.
     """
     places: list[Tensor] = []
-    for size in reversed(shape):
+    for size in reversed(shape[1:]):
         places.insert(0, number % size)
         number = number // size
-    return places
+    return [number, *places]
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:

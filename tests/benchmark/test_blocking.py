@@ -93,6 +93,16 @@ def test_a_gradient_that_waits_is_heard_and_its_line_is_named():
     assert calls.where["backward"] == {"_local_scalar_dense elsewhere": 1}
 
 
+def test_operations_are_counted_by_part_and_place_and_views_are_not():
+    calls = BlockingCalls([VALUES])
+    with calls:
+        (VALUES.view(2, 3).T * 2).exp()
+        calls.in_blocks = True
+        VALUES[1:].sum()
+    calls.mark("call")
+    assert calls.operations == {"call": {"outside": 2, "blocks": 1}}
+
+
 def points(num_ranks, *, stage, is_prepared, cases):
     settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": is_prepared}
     result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_point", json.dumps(settings))
@@ -118,6 +128,7 @@ def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(nu
     for point in found:
         assert point["forward"] == point["backward"] == 0, point
         assert point["step"] <= 3, point
+        assert point["operations"]["blocks"] < 500 and point["operations"]["outside"] < 1250, point
 
 
 def test_a_step_that_prepares_its_micro_batch_itself_waits_all_the_time():
