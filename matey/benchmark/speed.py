@@ -152,7 +152,9 @@ class _Stand:
         self.marks.pop()
         seconds: Counter[str] = Counter()
         for row in profiler.key_averages():
-            if row.device_type != DeviceType.CPU:  # a kernel, whose time is that of the operation that launched it as well
+            if (
+                row.device_type != DeviceType.CPU
+            ):  # a kernel, whose time is that of the operation that launched it as well
                 continue
             spent = row.self_device_time_total if self.case.device == "cuda" else row.self_cpu_time_total
             seconds[row.key.removeprefix("aten::")] += spent

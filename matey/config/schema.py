@@ -149,7 +149,7 @@ class TrainSection(Section):
     unroll_share: float = Field(0.25, ge=0, le=1, description="share of the micro-steps that are unrolled")
     compile: bool = Field(
         False,
-        description="whether the MLPs of the blocks are compiled by torch.compile, in the first step, for less memory",
+        description="whether the MLPs of the blocks are compiled by torch.compile in the first step; on CPUs that gains little",
     )
     log_every: Count = Field(1, description="steps between lines of metrics.jsonl")
     validate_every: Count = Field(200, description="steps between validations; there is one at the end as well")

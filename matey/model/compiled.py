@@ -1,8 +1,8 @@
 """Has the MLPs of the blocks compiled by `torch.compile`, where a run asks for it.
 
-They are most of what a block computes, token by token, so that one compilation serves any number of tokens and all blocks. What
-is compiled keeps less for the backward pass: the GELU is computed again where it is needed. Attention is a call of a kernel
-already, and the local operator's passes over the cells, compiled, take 1.1 times as long on a CPU (docs/performance.md).
+They are most of what a block computes, token by token, so that one compilation serves any number of tokens and all blocks.
+Attention is a call of a kernel already, and the local operator's passes over the cells, compiled, take 1.1 to 1.2 times as long
+on a CPU (docs/performance.md).
 """
 
 from __future__ import annotations

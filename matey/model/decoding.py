@@ -88,7 +88,9 @@ class PatchDecoder(nn.Module):
         for features, window, row in zip(blocks, windows, rows, strict=True):
             seen = window.weighted_sums(chosen(self.window_weight, row.inputs) / math.sqrt(len(row.predicted)))
             weight = rearrange(chosen(field_weight, row.predicted), "f e w -> (f w) e")
-            decoded.append(torch.addmm(chosen(field_bias, row.predicted).flatten()[:, None], weight, F.gelu(features + seen).T))
+            decoded.append(
+                torch.addmm(chosen(field_bias, row.predicted).flatten()[:, None], weight, F.gelu(features + seen).T)
+            )
         return packed(decoded)
 
     def shapes(self, windows: Sequence[Windows], rows: Sequence[Rows]) -> list[tuple[int, ...]]:

@@ -186,7 +186,7 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
 def _weights_along(
     box: tuple[int, int], to: tuple[int, int], ratio: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the matrix that interpolates means of a side of a box to finer ones: most steps have the same sides as the last."""
+    """Return the matrix that interpolates means along a side of a box to finer ones; steps mostly ask for those of the last."""
     with torch.inference_mode(False):  # it may be used in training later
         place = (torch.arange(*to, dtype=dtype, device=device) + 0.5) * ratio - 0.5 - box[0]
         number = torch.arange(box[1] - box[0], dtype=dtype, device=device)

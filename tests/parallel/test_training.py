@@ -10,7 +10,9 @@ from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
 
 
-def run_cases(num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,), stages=(0, 1, 2, 3), compiled=False):
+def run_cases(
+    num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,), stages=(0, 1, 2, 3), compiled=False
+):
     """Return (name, what decides the result, losses and norms, weights) of every case."""
     choices = json.dumps([stages, accumulations, clips, offloads, recomputes, [compiled]])
     return cases_of(start_ranks(num_ranks, "-m", "tests.support.training_cases", choices, timeout=1500))
@@ -53,6 +55,7 @@ def test_recomputed_blocks_train_as_one_process_with_and_without_offload():
     hold(run_cases(2, [2], [0.05], offloads=[False, True], recomputes=[True]))
 
 
+@pytest.mark.slow
 def test_compiled_blocks_train_as_others_with_zero_1_and_3_recomputed_or_not():
     hold(run_cases(1, [1], [0.05], recomputes=[False, True], stages=[1, 3], compiled=True))
 
