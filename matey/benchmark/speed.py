@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -152,9 +151,8 @@ class _Stand:
         self.marks.pop()
         seconds: Counter[str] = Counter()
         for row in profiler.key_averages():
-            if (
-                row.device_type != DeviceType.CPU
-            ):  # a kernel, whose time is that of the operation that launched it as well
+            # A kernel's time is that of the operation that launched it as well.
+            if row.device_type.name != "CPU":
                 continue
             spent = row.self_device_time_total if self.case.device == "cuda" else row.self_cpu_time_total
             seconds[row.key.removeprefix("aten::")] += spent

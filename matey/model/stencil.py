@@ -192,11 +192,13 @@ class _Products(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         seen, *weights = ctx.saved_tensors
-        of_seen, of_weights = torch.empty_like(seen), None
-        for of_some in zip(*_by_cells(seen, of_seen, gradient), strict=True):
-            added = _gradients(*of_some, *weights)
-            of_weights = added if of_weights is None else tuple(map(torch.add, of_weights, added))
-        return of_seen, *(of_weights or ())
+        of_seen = torch.empty_like(seen)
+        first, *others = zip(*_by_cells(seen, of_seen, gradient), strict=True)
+        of_weights = _gradients(*first, *weights)
+        for of_some in others:
+            for total, added in zip(of_weights, _gradients(*of_some, *weights), strict=True):
+                total += added
+        return of_seen, *of_weights
 
 
 def _by_cells(*values: Tensor) -> list[tuple[Tensor, ...]]:
