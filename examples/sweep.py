@@ -87,7 +87,8 @@ def main() -> int:
         study_name="matey",
         storage=f"sqlite:///{args.out / 'study.db'}",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0),
+        # Without a seed: the same command again, now or at the same time, is to try other settings.
+        sampler=optuna.samplers.TPESampler(constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=args.startup),
     )
     study.optimize(lambda trial: objective(trial, args), n_trials=args.trials, catch=(RuntimeError,))

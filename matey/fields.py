@@ -7,7 +7,7 @@ Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -77,11 +77,12 @@ class FieldBatch:
         """Raise ValueError where shapes contradict each other, or the history is no finite real numbers."""
         import torch  # here, since most who import this module need no tensor
 
-        names: object = self.fields
-        if isinstance(names, str):
-            raise ValueError(f"fields must be names such as ({names!r},), got the text {names!r}.")
-        object.__setattr__(self, "fields", tuple(self.fields))
-        object.__setattr__(self, "given_fields", tuple(self.given_fields))
+        for what in ("fields", "given_fields"):
+            object.__setattr__(self, what, _as_names(what, getattr(self, what)))
+        if not isinstance(self.parameters, Mapping):
+            raise ValueError(
+                f"parameters must be numbers by name, such as {{'viscosity': 0.1}}, got {type(self.parameters).__name__}."
+            )
         for name in ("history", "lead_time", "target", "draw", "given"):
             if (value := getattr(self, name)) is not None and not isinstance(value, torch.Tensor):
                 object.__setattr__(self, name, _as_tensor(name, value))
@@ -96,6 +97,11 @@ class FieldBatch:
             raise ValueError(
                 "history must be float32, float64 or bfloat16 on a CPU, got float16; convert it to float32."
             )
+        for name in ("target", "given"):  # truth values and whole numbers, such as of a mask
+            if (value := getattr(self, name)) is not None and not value.is_floating_point():
+                if value.is_complex():
+                    raise ValueError(f"{name} must hold real numbers, got {_kind(value)}; convert it to float32.")
+                object.__setattr__(self, name, value.to(self.history.dtype))
         self._check_about()
         _check_finite("history", self.fields, self.history)
         if self.target is not None:
@@ -234,6 +240,16 @@ class FieldBatch:
             given=None if self.given is None else self.given.to(device, non_blocking=True),
             parameters={name: of_samples.to(device, non_blocking=True) for name, of_samples in self.parameters.items()},
         )
+
+
+def _as_names(what: str, names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        example, came = (names, f"the text {names!r}") if isinstance(names, str) else ("height", type(names).__name__)
+        raise ValueError(f"{what} must be names such as ({example!r},), got {came}.")
+    found = tuple(names)
+    if not all(isinstance(name, str) for name in found) or len({*found}) < len(found):
+        raise ValueError(f"{what} must be names, each once, got {found}.")
+    return found
 
 
 def _check_finite(what: str, names: Sequence[str], values: Tensor) -> None:

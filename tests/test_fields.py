@@ -46,12 +46,25 @@ def test_arrays_and_a_single_lead_time_become_tensors_of_their_precision():
         ({"target": torch.full((1, 1, 1, 4, 4), torch.nan)}, "target must be finite"),
         ({"history": torch.zeros(1, 2, 1, 1, 4, 4).half()}, "got float16; convert it to float32"),
         ({"history": torch.zeros(0, 2, 1, 1, 4, 4)}, "history holds no sample"),
+        ({"fields": None}, r"fields must be names such as \('height',\), got NoneType"),
+        ({"fields": ("a", "a"), "history": torch.zeros(1, 2, 2, 1, 4, 4)}, r"names, each once, got \('a', 'a'\)"),
+        ({"fields": (1,)}, r"fields must be names, each once, got \(1,\)"),
+        ({"parameters": [0.1]}, "parameters must be numbers by name, such as {'viscosity': 0.1}, got list"),
+        ({"target": torch.zeros(1, 1, 1, 4, 4).cfloat()}, "target must hold real numbers, got complex64"),
     ],
 )
 def test_what_cannot_be_a_batch_is_a_sentence(changes, words):
     given = {"system": "s", "fields": ("a",), "history": torch.zeros(1, 2, 1, 1, 4, 4), "lead_time": 1}
     with pytest.raises(ValueError, match=words):
         FieldBatch(**given | changes)
+
+
+def test_masks_and_whole_numbers_become_the_type_of_the_history():
+    history = torch.zeros(1, 2, 1, 1, 4, 4, dtype=torch.float64)
+    mask, target = torch.ones(1, 1, 1, 1, 4, 4, dtype=torch.bool), np.full((1, 1, 1, 4, 4), 3)
+    batch = FieldBatch("s", ("a",), history, 1, target, given_fields=("land",), given=mask)
+    assert batch.given.dtype == batch.target.dtype == torch.float64
+    assert (batch.given == 1).all() and (batch.target == 3).all()
 
 
 def test_arrays_of_other_byte_orders_and_read_only_ones_become_tensors_silently():

@@ -13,16 +13,18 @@ from tqdm import tqdm
 
 from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT
+from matey.checkpoints.run_names import distinct_names
 from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
 from matey.commands.on_ranks import run_on_ranks
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
+from matey.data.lacking import lacking_note
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
-from matey.evaluate.comparison import Candidate, compare, distinct_names, plan_comparison
+from matey.evaluate.comparison import Candidate, compare, plan_comparison
 from matey.evaluate.evaluation import Evaluation, Protocol, chunks
-from matey.evaluate.held_out import HeldOut, Part, hold_out, lacking_note, with_twins_noted, without_seen
+from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
 from matey.likely_place import likely_place
@@ -73,8 +75,10 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
         data = replace(data, notes=(*data.notes, note))
-    takes = dict.fromkeys(name for each in models if isinstance(each, Trained) for name in each.model.config.parameters)
-    if note := lacking_note([*takes], data.sets):
+    configs = [each.model.config for each in models if isinstance(each, Trained)]
+    parameters = dict.fromkeys(name for config in configs for name in config.parameters)
+    given = dict.fromkeys(name for config in configs for name in config.given)
+    if note := lacking_note([*parameters], [*given], data.sets):
         data = replace(data, notes=(*data.notes, note))
     if args.share > 1:
         data = replace(data, notes=(*data.notes, LEFT_OUT))

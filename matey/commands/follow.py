@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.live import Live
 
 from matey.mistakes import writing
-from matey.report.progress import Progress, in_terminal, read_progress
+from matey.report.progress import Progress, in_terminal, read_runs
 
 
 def compare(folders: Sequence[Path], html: Path | None) -> int:
     """Print curves and tables of runs, and write a page of them; return 0."""
-    runs = [read_progress(folder) for folder in folders]
+    runs = read_runs(folders)
     console = Console()
     console.print(in_terminal(runs, console.width))
     _write(html, runs, None)
@@ -23,7 +23,7 @@ def compare(folders: Sequence[Path], html: Path | None) -> int:
 
 
 def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
-    """Show runs until each has taken its last step or ctrl-C ends it; return 0.
+    """Show runs until each has ended, by its last step or earlier, or ctrl-C ends it; return 0.
 
     Args:
         folders: the folders of the runs.
@@ -31,13 +31,13 @@ def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
         every: seconds between looks.
     """
     console = Console()
-    runs = [read_progress(folder) for folder in folders]
+    runs = read_runs(folders)
     try:
         with Live(in_terminal(runs, console.width), console=console, auto_refresh=False) as live:
-            while not all(run.num_steps is not None and run.last >= run.num_steps for run in runs):
+            while not all(run.is_over for run in runs):
                 _write(html, runs, every)
                 time.sleep(every)
-                runs = [read_progress(folder) for folder in folders]
+                runs = read_runs(folders)
                 live.update(in_terminal(runs, console.width), refresh=True)
     except KeyboardInterrupt:
         pass

@@ -19,7 +19,7 @@ from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
-from matey.evaluate.held_out import lacking_note
+from matey.evaluate.held_out import HeldOut, without_seen
 from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.matey import quiet
@@ -54,8 +54,10 @@ def share(args: argparse.Namespace, environment: Environment) -> None:
 
 def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:
     """Forecast as the command line says; the first of several ranks prints what was written and how the forecast ends."""
+    with quiet():
+        trained = model if isinstance(model, Trained) else load_trained(model)
     forecasts = forecast(
-        model,
+        trained,
         args.data,
         steps=args.steps,
         lead=args.lead,
@@ -76,8 +78,8 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
     if not is_first:
         return
-    if note := lacking_note(forecasts.model.config.parameters, [request.data]):
-        print(note)
+    if forecasts.note:
+        print(forecasts.note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []
@@ -86,6 +88,18 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
         if args.animate is not None:
             animate(args.animate, forecasts, file, field, cells, series)
         print(f"\n{closing_table(request, file)}")
+    for note in notes_on_errors(trained, forecasts):
+        print(note)
+
+
+def notes_on_errors(trained: Trained, forecasts: Forecasts) -> tuple[str, ...]:
+    """Say where errors are those of trajectories that the model was trained on."""
+    request = forecasts.request
+    scored = tuple(number for number in request.trajectories if request.num_true(number))
+    if not scored:
+        return ()
+    held_out = HeldOut((request.data,), (scored,), request.num_frames)
+    return without_seen(held_out, trained.seen, trained.split, "score").notes
 
 
 def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> None:

@@ -6,9 +6,10 @@ import argparse
 
 from matey.checkpoints.trained import load_trained
 from matey.data import DataError, Window, open_dataset
+from matey.data.lacking import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
-from matey.evaluate.held_out import HeldOut
+from matey.evaluate.held_out import HeldOut, without_seen
 from matey.evaluate.shown_rollouts import show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing
@@ -53,3 +54,7 @@ def draw(args: argparse.Namespace) -> None:
         assert view.layout is not None  # a run or a model has tokens
         found = f"NRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
         print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")
+    takes = trained.model.config
+    notes = without_seen(held_out, trained.seen, trained.split, "score").notes
+    for note in filter(None, (lacking_note(takes.parameters, takes.given, [data]), *notes)):
+        print(note)

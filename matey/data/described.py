@@ -32,7 +32,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.places import Axis, GridAxis, TimeSource
+from matey.config.places import Axis, GridAxis, ParameterSource, TimeSource
 from matey.data.arrays.kinds import KINDS
 from matey.data.coordinates import line_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
@@ -40,7 +40,7 @@ from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
 from matey.data.located import Located, Together
 from matey.data.opened_file import OpenedFile
-from matey.data.remote.paths import RemotePath
+from matey.data.remote.paths import RemotePath, place
 from matey.data.snapshots import put_together
 from matey.data.tables import parameters_in_tables
 from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Trajectory, TrajectorySet
@@ -96,6 +96,21 @@ class DescribedFiles(TrajectorySet):
         """The files of the fields, each once, in order; of a trajectory in several files, all of them."""
         pieces = (piece for located in self._located for piece in located.pieces or (located,))
         return tuple(dict.fromkeys(path for piece in pieces for path in (piece.about.source, *piece.files_of_fields())))
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of the fields, of given fields and tables of parameters."""
+        pieces = (piece for located in self._located for piece in located.pieces or (located,))
+        given = (piece.place_of(array)[0] for piece in pieces for array in piece.given.values())
+        tables = (
+            source.table for source in self.description.parameters.values() if isinstance(source, ParameterSource)
+        )
+        return tuple(dict.fromkeys([*self.sources, *given, *(place(table) for table in tables if table is not None)]))
+
+    @property
+    def told(self) -> str:
+        """The description as JSON."""
+        return self.description.model_dump_json()
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once

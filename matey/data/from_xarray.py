@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from matey.config.places import Axis
 from matey.data.axis_names import GRID, role_of
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
-from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.dates import CALENDAR, UNIT
+from matey.data.trajectories import Coordinates, DataError, TrajectorySet
 from matey.data.trajectory import Boundary
 from matey.mistakes import listed
 
@@ -22,31 +24,37 @@ def from_xarray(
     boundary: Mapping[str, Boundary],
     fields: Sequence[str] | None = None,
     given: Sequence[str] = (),
+    parameters: Sequence[str] = (),
     axes: Mapping[str, Axis] | None = None,
     spacing: Mapping[str, float] | None = None,
     time_step: float | None = None,
 ) -> TrajectorySet:
     """Return the trajectories of a Dataset; values are read when they are used, and dates are read in seconds.
 
+    Forecasts are labelled with the Dataset's own coordinates.
+
     Args:
-        dataset: the ``xarray.Dataset``.
+        dataset: the ``xarray.Dataset``, or a ``DataArray`` that has a name.
         system: name of the PDE system.
         boundary: kind of boundary at the ends of each dimension of the grid.
-        fields: names of the variables to predict; by default all that have a time.
+        fields: names of the variables to predict; by default all of real numbers that have a time and an axis of the grid.
         given: names of the variables that are known and not to be predicted.
+        parameters: names of the variables that are numbers which set the physics apart, such as a viscosity: one for each
+            trajectory, or one for all.
         axes: the axis that each dimension is, where its name does not tell: ``{"row": "y"}``.
-        spacing: cell size along dimensions that have no coordinates.
+        spacing: cell size along dimensions that have no coordinates, or whose coordinates are in another unit.
         time_step: time between two snapshots, where the dimension of time has no coordinates.
 
     Raises:
         DataError: a variable or dimension is not what it is taken for, or coordinates are not evenly spaced.
     """
-    roles = {dim: (axes or {}).get(dim) or role_of(str(dim)) for dim in dataset.dims}
+    dataset = _as_dataset(system, dataset)
+    axes, spacing = {} if axes is None else axes, {} if spacing is None else spacing
+    _check_told(system, dataset, {"fields": fields, "given": given, "parameters": parameters}, axes)
+    roles = {dim: axes.get(dim) or role_of(str(dim)) for dim in dataset.dims}
     time = next((dim for dim, role in roles.items() if role == "time"), None)
-    names = [*fields] if fields is not None else [name for name in dataset.data_vars if time in dataset[name].dims]
-    names = [name for name in names if name not in given]
-    if unknown := [name for name in (*names, *given) if name not in dataset]:
-        raise DataError(f"{system}: expected variables {listed(unknown)}, the dataset has {listed(dataset.data_vars)}.")
+    names = [*fields] if fields is not None else _fields_of(dataset, roles)
+    names = [name for name in names if name not in (*given, *parameters)]
     if time is None or not names:
         raise DataError(
             f"{system}: expected variables with a dimension of time, got the dimensions {listed(map(str, dataset.dims))}; name "
@@ -54,30 +62,94 @@ def from_xarray(
         )
     order = _order(system, dataset[names[0]].dims, roles)
     grid = [dim for dim in order if roles[dim] in GRID]
-    for what, told in (("boundary", boundary), ("spacing", spacing or {})):
-        if set(told) - set(grid) or (what == "boundary" and set(told) != set(grid)):
-            raise DataError(f"{system}, {what}: expected the dimensions {listed(grid)}, got {listed(told) or 'none'}.")
-    steps = {dim: (spacing or {}).get(dim) or _step(system, dataset, dim, "spacing", UNEVEN_SPACE) for dim in grid}
-    dataset = dataset.isel({dim: slice(None, None, -1) for dim, step in steps.items() if step < 0})
+    for what, told in (("boundary", boundary), ("spacing", spacing)):
+        if not isinstance(told, Mapping) or set(told) - set(grid) or (what == "boundary" and set(told) != set(grid)):
+            came = (listed(map(str, told)) if told else "none") if isinstance(told, Mapping) else repr(told)
+            raise DataError(f"{system}, {what}: expected the dimensions {listed(grid)}, got {came}.")
+    steps = [
+        spacing[dim] if dim in spacing else abs(_step(system, dataset, dim, "spacing", UNEVEN_SPACE)) for dim in grid
+    ]
+    dataset = dataset.isel({dim: slice(None, None, -1) for dim in grid if _falls(dataset, dim)})
+    of_time = None if time_step is not None else _coordinates(dataset, time)
+    labels = {"time": of_time, **{roles[dim]: _coordinates(dataset, dim) for dim in grid}}
     constant = [name for name in given if time not in dataset[name].dims]
     data = TrajectorySet.from_arrays(
         system,
         {str(name): _Lazy.turned(system, dataset[name], order, roles) for name in names},
-        spacing=[abs(steps[dim]) for dim in grid],
+        spacing=steps,
         boundary=[boundary[dim] for dim in grid],
-        time_step=time_step or _step(system, dataset, time, "time_step", UNEVEN_TIME),
+        time_step=_step(system, dataset, time, "time_step", UNEVEN_TIME) if time_step is None else time_step,
         units={str(name): _unit(dataset[name]) for name in names},
+        parameters={name: _parameter(system, dataset[name], order, roles) for name in parameters},
         given={
             str(name): _Lazy.turned(
                 system, dataset[name], [d for d in order if d != time or name not in constant], roles
             )
             for name in given
         },
+        coordinates={str(axis): own for axis, own in labels.items() if own is not None},
     )
     data.time_unit = "?" if time not in dataset.coords else "s" if _is_date(dataset[time]) else _unit(dataset[time])
-    of_grid = {_unit(dataset[dim]) if dim in dataset.coords else "?" for dim in grid}
+    of_grid = {_unit(dataset[dim]) if dim in dataset.coords and dim not in spacing else "?" for dim in grid}
     data.length_unit = of_grid.pop() if len(of_grid) == 1 else "?"
     return data
+
+
+def _as_dataset(system: str, dataset: Any) -> Any:  # noqa: ANN401
+    """Return a Dataset, or a DataArray as one."""
+    if hasattr(dataset, "data_vars"):
+        return dataset
+    if hasattr(dataset, "to_dataset") and getattr(dataset, "name", None) is not None:
+        return dataset.to_dataset()
+    if hasattr(dataset, "to_dataset"):
+        raise DataError(
+            f"{system}: expected an array with a name, got none; array.to_dataset(name='height') gives it one."
+        )
+    if isinstance(dataset, str | Path):
+        raise DataError(
+            f"{system}: expected an xarray Dataset, got the path {str(dataset)!r}; open it by xarray.open_dataset, or read it "
+            "by matey.open_dataset."
+        )
+    raise DataError(
+        f"{system}: expected an xarray Dataset, got {type(dataset).__name__}; make one by xarray.Dataset(...)."
+    )
+
+
+def _check_told(
+    system: str,
+    dataset: Any,  # noqa: ANN401
+    variables: Mapping[str, Sequence[str] | None],
+    axes: Mapping[str, Axis],
+) -> None:
+    """Raise DataError where names are none of variables, or axes none of dimensions."""
+    for what, names in variables.items():
+        if isinstance(names, str):
+            raise DataError(f"{system}, {what}: expected names such as [{names!r}], got the text {names!r}.")
+        if unknown := [str(name) for name in names or () if name not in dataset]:
+            raise DataError(
+                f"{system}, {what}: expected variables {listed(unknown)}, the dataset has "
+                f"{listed(map(str, dataset.data_vars))}."
+            )
+    known = get_args(Axis)
+    for dim, axis in axes.items():
+        if dim not in dataset.dims or axis not in known:
+            near = role_of(str(axis))
+            raise DataError(
+                f"{system}, axes: expected one of {listed(known)} for a dimension among {listed(map(str, dataset.dims))}, got "
+                f"{{{dim!r}: {axis!r}}}{f'; did you mean {near!r}' if near and axis not in known else ''}."
+            )
+
+
+def _fields_of(dataset: Any, roles: Mapping[Any, Axis | None]) -> list[Any]:  # noqa: ANN401
+    """Return the variables of real numbers with a time and an axis of the grid, and that are no bounds of coordinates."""
+    coordinates = [dataset[name] for name in dataset.coords]
+    bounds = {each.attrs.get("bounds", each.encoding.get("bounds")) for each in coordinates}
+    found = []
+    for name, variable in dataset.data_vars.items():
+        has = {roles[dim] for dim in variable.dims}
+        if variable.dtype.kind in "fiub" and "time" in has and has & {*GRID} and name not in bounds:
+            found.append(name)
+    return found
 
 
 def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -> list[Any]:
@@ -98,21 +170,73 @@ def _step(system: str, dataset: Any, dim: Any, key: str, tolerance: float) -> fl
     if dim not in dataset.coords:
         raise DataError(f"{system}: the dimension {dim} has no coordinates; give {key}.")
     values = dataset[dim].values
-    if _is_date(dataset[dim]):
-        values = (values - values[0]) / np.timedelta64(1, "s")
-    if values.dtype.kind not in "fiu":
-        raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {values.dtype}; give {key}.")
-    places = values.astype(np.float64)
+    if not _is_numeric(dataset[dim]):
+        kind = values.dtype
+        raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
+    places = _numbers(values)
     sign = -1.0 if key == "spacing" and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 
 
+def _coordinates(dataset: Any, dim: Any) -> Coordinates | None:  # noqa: ANN401
+    """Return the coordinates along a dimension; None where there are none that increase."""
+    if dim not in dataset.coords or not _is_numeric(dataset[dim]):
+        return None
+    values = dataset[dim].values
+    numbers = _numbers(values)
+    if not (np.diff(numbers) > 0).all():
+        return None
+    if not _is_date(dataset[dim]):
+        return Coordinates(numbers, _unit(dataset[dim]))
+    if values.dtype.kind == "m":
+        return Coordinates(numbers, "s")
+    return Coordinates(numbers, UNIT, CALENDAR if values.dtype.kind == "M" else values[0].calendar)
+
+
+def _falls(dataset: Any, dim: Any) -> bool:  # noqa: ANN401
+    """Whether the coordinates along a dimension decrease."""
+    if dim not in dataset.coords or not _is_numeric(dataset[dim]):
+        return False
+    numbers = _numbers(dataset[dim].values)
+    return len(numbers) > 1 and bool((np.diff(numbers) < 0).all())
+
+
+def _numbers(values: np.ndarray) -> np.ndarray:
+    """Return coordinates in double precision, dates in seconds from 1970 and lengths of time in seconds."""
+    if values.dtype.kind == "M":
+        values = values - np.datetime64(0, "s")
+    if values.dtype.kind == "m":
+        values = values / np.timedelta64(1, "s")
+    elif values.dtype.kind == "O":
+        import cftime  # whoever has made such dates has it
+
+        values = cftime.date2num(values, UNIT, values[0].calendar)
+    return values.astype(np.float64)
+
+
+def _is_numeric(coordinate: Any) -> bool:  # noqa: ANN401
+    return coordinate.dtype.kind in "fiu" or _is_date(coordinate)
+
+
 def _is_date(coordinate: Any) -> bool:  # noqa: ANN401
-    return coordinate.dtype.kind in "mM"
+    """Whether coordinates are dates, NumPy's or those of other calendars."""
+    return coordinate.dtype.kind in "mM" or (coordinate.dtype.kind == "O" and hasattr(coordinate.values[0], "calendar"))
 
 
 def _unit(variable: Any) -> str:  # noqa: ANN401
     return str(variable.attrs.get("units", "?"))
+
+
+def _parameter(system: str, variable: Any, order: Sequence[Any], roles: Mapping[Any, Axis | None]) -> Any:  # noqa: ANN401
+    """Return the values of a parameter, one for each trajectory or one for all."""
+    of_each = [dim for dim in order if roles[dim] == "trajectory"]
+    if variable.ndim and [*variable.dims] != of_each:
+        numbers = f"one number for each {of_each[0]}" if of_each else "one number"
+        raise DataError(
+            f"{system}, parameters: expected {variable.name} to be {numbers}, got the dimensions "
+            f"{listed(map(str, variable.dims))}; name it in given, or select one of its places (dataset.isel)."
+        )
+    return variable.values
 
 
 class _Lazy:
@@ -137,6 +261,8 @@ class _Lazy:
                 f"{system}, {variable.name}: expected the dimensions {listed(map(str, order))}, as of the first field, got "
                 f"{listed(map(str, variable.dims)) or 'none'}; leave it out of fields and given, or broadcast it."
             )
+        if variable.dtype.kind not in "fiub":
+            raise DataError(f"{system}: expected a variable of real numbers, got {variable.name} of {variable.dtype}.")
         turned = variable.transpose(*order)
         return cls(
             turned if any(roles[dim] == "trajectory" for dim in order) else turned.expand_dims("trajectory of all")

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 from operator import itemgetter
+from pathlib import Path
 
 import numpy as np
 
@@ -36,6 +37,16 @@ class JoinedTrajectories(TrajectorySet):
         self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
         self._parts = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of all parts."""
+        return tuple(dict.fromkeys(path for part in self._parts for path in part.inputs))
+
+    @property
+    def told(self) -> str:
+        """What is said of the files of all parts."""
+        return "\n".join(part.told for part in self._parts)
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the chunk in the trajectory's own set."""

@@ -104,6 +104,16 @@ class TimeBlocks(TrajectorySet):
         """The files of the set that is cut."""
         return self.whole.sources
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of the set that is cut."""
+        return self.whole.inputs
+
+    @property
+    def told(self) -> str:
+        """What is said of the set that is cut."""
+        return self.whole.told
+
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the chunk of the trajectory that is cut."""
         return self.whole.chunk(self.wholes[trajectory])

@@ -6,19 +6,17 @@ share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-d
 
 from __future__ import annotations
 
-import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from matey.data.trajectory import (
-    NO_AXIS,
     BadValuesError,
     Boundary,
     Coordinates,
@@ -26,8 +24,6 @@ from matey.data.trajectory import (
     Part,
     Trajectory,
     check_finite,
-    check_forms,
-    check_numbers,
     common_coordinates,
 )
 
@@ -80,6 +76,16 @@ class TrajectorySet(ABC):
     def sources(self) -> tuple[Path, ...]:
         """The files of the set, each once, in order."""
         return tuple(dict.fromkeys(trajectory.source for trajectory in self.trajectories))
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """All files that values and parameters come from, each once: those of the set, of given fields and tables."""
+        return self.sources
+
+    @property
+    def told(self) -> str:
+        """What is said of the files beside them, by a description, as a text; empty where they say all themselves."""
+        return ""
 
     def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames ``start`` to ``stop - 1`` of one trajectory, and no others, from its file.
@@ -169,8 +175,9 @@ class TrajectorySet(ABC):
         boundary: Sequence[Boundary],
         time_step: float = 1.0,
         units: Mapping[str, str] | None = None,
-        parameters: Sequence[Mapping[str, float]] | None = None,
+        parameters: Sequence[Mapping[str, float]] | Mapping[str, Array | float] | None = None,
         given: Mapping[str, Array] | None = None,
+        coordinates: Mapping[str, Coordinates] | None = None,
     ) -> TrajectorySet:
         """Return a set of trajectories that lie in memory, such as a solver in the same program makes.
 
@@ -184,103 +191,19 @@ class TrajectorySet(ABC):
             boundary: kind of boundary at the ends of each grid axis.
             time_step: time between two snapshots.
             units: unit of a field by its name.
-            parameters: numbers that set a trajectory apart, for each trajectory.
+            parameters: numbers that set trajectories apart: an array ``(n,)`` or a number for each name, or the numbers by
+                name for each trajectory. NaN stands for one that is not known.
             given: an array for each field that is known and not to be predicted: ``(n, t, [[z,] y,] x)`` where it varies
                 in time, ``(n, [[z,] y,] x)`` where not.
+            coordinates: what forecasts are to be labelled with along ``time``, ``z``, ``y`` or ``x``; by default they count
+                from the lower end of each axis.
 
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
         """
-        of_memory = _InMemory(system, fields, spacing, boundary, time_step, units or {}, parameters or [])
-        of_memory.give(given or {})
-        return of_memory
+        from matey.data.in_memory import InMemory  # here, since it is made of what stands in this file
 
-
-class _InMemory(TrajectorySet):
-    """Trajectories in arrays of this process."""
-
-    def __init__(
-        self,
-        system: str,
-        fields: Mapping[str, Array],
-        spacing: Sequence[float],
-        boundary: Sequence[Boundary],
-        time_step: float,
-        units: Mapping[str, str],
-        parameters: Sequence[Mapping[str, float]],
-    ) -> None:
-        check_forms(system, fields, spacing, boundary, parameters)
-        self.system, self.fields = system, tuple(fields)
-        self.units = tuple(units.get(name, "?") for name in fields)
-        self._arrays = tuple(fields.values())
-        num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
-        shape = next(iter(shapes.values()), ())
-        axes = f"(n, t, {', '.join('zyx'[3 - num_axes :])})"
-        if not 1 <= num_axes <= 3 or len(boundary) != num_axes:
-            raise DataError(
-                f"{system}: expected a cell size and a boundary for each of one to three grid axes, got the spacing "
-                f"{tuple(spacing)} and the boundaries {tuple(boundary)}."
-            )
-        if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
-            raise DataError(
-                f"{system}: expected arrays {axes} of one shape, to go with {num_axes} cell sizes, got "
-                f"{', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}."
-            )
-        if unknown := set(boundary) - set(get_args(Boundary)):
-            raise DataError(f"{system}: expected boundaries {', '.join(get_args(Boundary))}, got {', '.join(unknown)}.")
-        if not 0 < time_step < math.inf or not all(0 < step < math.inf for step in spacing):
-            raise DataError(
-                f"{system}: expected steps above 0 in space and time, got {tuple(spacing)} and {time_step}."
-            )
-        if parameters and len(parameters) != shape[0]:
-            raise DataError(f"{system}: expected parameters of {shape[0]} trajectories, got {len(parameters)}.")
-        missing = 3 - num_axes
-        grid_z, grid_y, grid_x = (1,) * missing + shape[2:]
-        step_z, step_y, step_x = (1.0,) * missing + tuple(float(step) for step in spacing)
-        end_z, end_y, end_x = (NO_AXIS,) * missing + tuple(boundary)
-        self.trajectories = tuple(
-            Trajectory(
-                source=Path("memory"),
-                name=str(number),
-                num_frames=shape[1],
-                grid=(grid_z, grid_y, grid_x),
-                spacing=(step_z, step_y, step_x),
-                boundary=(end_z, end_y, end_x),
-                time_step=float(time_step),
-                parameters=dict(parameters[number]) if parameters else {},
-            )
-            for number in range(shape[0])
-        )
-
-    def give(self, fields: Mapping[str, Array]) -> None:
-        """Add given fields."""
-        shape = tuple(self._arrays[0].shape)
-        check_numbers(self.system, fields)
-        for name, array in fields.items():
-            if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in self.fields:
-                raise DataError(
-                    f"{self.system}: expected a given field of the shape {shape}, or without time, that is not among those "
-                    f"to predict; got {name} {tuple(array.shape)}."
-                )
-        self.given, self._given = tuple(fields), dict(fields)
-        self.given_in_time = frozenset(name for name, array in fields.items() if len(array.shape) == len(shape))
-
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
-        frames = (slice(start, stop),) if name in self.given_in_time else ()
-        values = _on_the_host(self._given[name][(trajectory, *frames, *cells[5 - len(self._arrays[0].shape) :])])
-        return values.reshape(-1, *(side.stop - side.start for side in cells))
-
-    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        index = (trajectory, slice(start, stop), *cells[5 - len(self._arrays[0].shape) :])
-        frames = [_on_the_host(array[index]) for array in self._arrays]
-        return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
-
-
-def _on_the_host(values: Any) -> np.ndarray:  # noqa: ANN401 (this module does without PyTorch)
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-    return np.asarray(values)
+        return InMemory(system, fields, spacing, boundary, time_step, units, parameters, given, coordinates)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -109,46 +108,6 @@ def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | N
 
 LARGEST = 1e15
 """Largest value that is read: squares of larger ones, summed over cells, leave the range of float32."""
-
-# How the names of types of real numbers begin in NumPy and PyTorch.
-_REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
-
-
-def check_forms(
-    system: str, fields: object, spacing: object, boundary: object, parameters: Sequence[Mapping[str, Any]]
-) -> None:
-    """Raise DataError if arrays in memory, or what is said of them, are of another kind than they must be."""
-    for name, value, is_so, expected in (
-        ("fields", fields, isinstance(fields, Mapping), "an array for each name, such as {'height': array}"),
-        ("spacing", spacing, hasattr(spacing, "__len__"), "a cell size for each grid axis, such as (0.1, 0.1)"),
-        (
-            "boundary",
-            boundary,
-            not isinstance(boundary, str),
-            "a kind for each grid axis, such as ('wall', 'periodic')",
-        ),
-    ):
-        if not is_so:
-            raise DataError(f"{system}, {name}: expected {expected}, got {type(value).__name__}.")
-    for name, number in (item for each in parameters for item in each.items()):
-        if not isinstance(number, Real) and not hasattr(number, "item"):
-            raise DataError(f"{system}, parameters: expected a number for {name!r}, got {number!r}.")
-    assert isinstance(fields, Mapping)
-    check_numbers(system, fields)
-
-
-def check_numbers(system: str, arrays: Mapping[str, Any]) -> None:
-    """Raise DataError if an array does not hold real numbers, all of which are meant."""
-    for name, array in arrays.items():
-        dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
-        if not dtype.startswith(_REAL):
-            raise DataError(
-                f"{system}: expected an array of real numbers for {name}, got {type(array).__name__} of {dtype or 'no type'}."
-            )
-        if np.ma.isMaskedArray(array):
-            raise DataError(
-                f"{system}: {name} is masked; masks are not supported: cut a box that has none, or fill cells."
-            )
 
 
 def check_finite(

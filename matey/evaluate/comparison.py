@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from matey.data import DataError
 from matey.evaluate.evaluation import Evaluation, Protocol, Task, check_fit, evaluate, tasks_of
@@ -54,16 +53,6 @@ def best_of(records: Sequence[Record | None]) -> int:
     """Return which model's record has the smallest error; one whose error is not finite is never it while others are."""
     errors = [math.nan if record is None else record.nrmse for record in records]
     return min(range(len(errors)), key=lambda i: (records[i] is None, math.inf if math.isnan(errors[i]) else errors[i]))
-
-
-def distinct_names(folders: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of paths that tell folders apart, as names of models."""
-    parts = [folder.resolve().parts for folder in folders]
-    length = 1
-    while len({part[-length:] for part in parts}) < len({*parts}):
-        length += 1
-    names = ["/".join(part[-length:]) for part in parts]
-    return [name if names.count(name) == 1 else f"{name} ({index + 1})" for index, name in enumerate(names)]
 
 
 def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Protocol) -> list[list[Task]]:

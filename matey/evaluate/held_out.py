@@ -11,7 +11,6 @@ from matey.data import DataError, TrajectorySet, split_set
 from matey.data.recorded_parts import RecordedParts
 from matey.data.seen import trained_on, twins_note
 from matey.data.split_record import SplitRecord
-from matey.mistakes import listed
 
 Part = Literal["all", "train", "valid", "test"]
 Seen = Literal["refuse", "leave_out", "score"]
@@ -150,11 +149,3 @@ def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None
             )
         chosen.append(tuple(number for number in numbers if rule == "score" or number not in known))
     return replace(data, trajectories=tuple(chosen), notes=(*data.notes, *notes))
-
-
-def lacking_note(names: Sequence[str], sets: Sequence[TrajectorySet]) -> str:
-    """Return a sentence on parameters that a model takes and trajectories lack, such as a viscosity; empty where none does."""
-    lacking = {name for data in sets for about in data.trajectories for name in names if name not in about.parameters}
-    if not lacking:
-        return ""
-    return f"The model takes {listed(sorted(lacking))}, which trajectories lack: it is told that they are not known."

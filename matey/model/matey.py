@@ -24,6 +24,7 @@ from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEm
 from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
+from matey.model.micro_batch import micro_batch, single
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.place import check_place
@@ -147,8 +148,7 @@ class MateyModel(PreTrainedModel):
                 computed without waiting for the device; histories are prepared here, where they are.
         """
         if not isinstance(batches, Prepared):
-            batches = [batches] if isinstance(batches, FieldBatch) else batches
-            batches = prepare(batches, self.config, self.sequence_group.ranks)
+            batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
     def forward(self, prepared: Prepared) -> Tensor:
@@ -191,6 +191,7 @@ class MateyModel(PreTrainedModel):
             batch: histories and lead times.
             token_batch: the batch's tokens, see `tokens_of`, where they are wanted beside the forecast: they are found once.
         """
+        batch = single(batch)
         was_training = self.training
         self.eval()
         (forecast,) = self(prepare([batch.to(self.device)], self.config, self.sequence_group.ranks, token_batch))

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.run_files import CONFIG, METRICS
+from matey.checkpoints.run_files import CONFIG, LOCK, METRICS
+from matey.checkpoints.run_names import distinct_names
 from matey.mistakes import Mistake
 from matey.report.text_curves import Curve, text_curves
 
 COLOURS = ("blue", "dark_orange", "green", "magenta", "yellow", "cyan", "red")
 WINDOW = 50  # most steps over which the loss and the speed are means
+# Seconds without a sign after which a run is called silent: of its process, which touches its lock every five, and of a step.
+SILENCE_OF_PROCESS, SILENCE_OF_STEPS = 60.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,25 @@ class Progress:
     """A run's progress, as its folder records it.
 
     Attributes:
-        name: name of the folder.
+        name: name of the folder, with as much of its path as tells it from others.
         num_steps: steps that it is to take, or None where that cannot be read.
         steps: the lines of ``metrics.jsonl`` that hold a loss.
         validations: entries that hold a validation.
+        has_ended: whether its process ended in order, by its last step or earlier.
+        silence: seconds for which it has given no sign, of a run that has not ended and should have; else 0.
     """
 
     name: str
     num_steps: int | None
     steps: Sequence[dict[str, Any]]
     validations: Sequence[dict[str, Any]]
+    has_ended: bool = False
+    silence: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further step is to come from its process."""
+        return self.has_ended or (self.num_steps is not None and self.last >= self.num_steps)
 
     @property
     def last(self) -> int:
@@ -68,8 +80,13 @@ class Progress:
         return math.nan if self.num_steps is None else max(0, self.num_steps - self.last) * self.seconds_per_step
 
 
-def read_progress(folder: Path) -> Progress:
-    """Read what a run has logged so far.
+def read_runs(folders: Sequence[Path]) -> list[Progress]:
+    """Read what runs have logged so far, see `read_progress`."""
+    return [read_progress(folder, name) for folder, name in zip(folders, distinct_names(folders), strict=True)]
+
+
+def read_progress(folder: Path, name: str | None = None) -> Progress:
+    """Read what a run has logged so far; by default it is called by its folder.
 
     Raises:
         Mistake: the folder is not that of a run.
@@ -84,7 +101,26 @@ def read_progress(folder: Path) -> Progress:
         num_steps = None
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
-    return Progress(folder.name, num_steps, losses, [line for line in lines if "valid_nrmse" in line])
+    validations = [line for line in lines if "valid_nrmse" in line]
+    so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, has_ended=_has_ended(folder))
+    return replace(so_far, silence=0.0 if so_far.is_over else _silence(folder, so_far.seconds_per_step))
+
+
+def _has_ended(folder: Path) -> bool:
+    """Whether the run's lock, see `matey.train.lock`, names nobody any more."""
+    lock = folder / LOCK
+    return lock.is_file() and lock.stat().st_size == 0
+
+
+def _silence(folder: Path, seconds_per_step: float) -> float:
+    """Return for how long a run has been silent, 0 where it may yet be at work."""
+    ages = {
+        path.name: time.time() - path.stat().st_mtime for path in (folder / LOCK, folder / METRICS) if path.is_file()
+    }
+    if (of_process := ages.get(LOCK, 0.0)) > SILENCE_OF_PROCESS:
+        return of_process
+    of_steps, usual = ages.get(METRICS, 0.0), 20 * (seconds_per_step if math.isfinite(seconds_per_step) else 0.0)
+    return of_steps if of_steps > max(SILENCE_OF_STEPS, usual) else 0.0
 
 
 def in_terminal(runs: Sequence[Progress], width: int) -> Group:
@@ -137,7 +173,7 @@ def run_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
                 _number(best["valid_nrmse"]) if best else "-",
                 str(best["step"]) if best else "-",
                 _number(run.seconds_per_step),
-                _time(run.seconds_left),
+                _left(run),
             ]
         )
     return head, rows
@@ -178,7 +214,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
+def _left(run: Progress) -> str:
+    if run.silence:
+        return f"silent for {_time(run.silence)}"
+    return "ended" if run.has_ended and run.last < (run.num_steps or 0) else _time(run.seconds_left)
+
+
 def _time(seconds: float) -> str:
     if not math.isfinite(seconds):
         return "-"
-    return f"{seconds:.0f} s" if seconds < 100 else time.strftime("%H:%M", time.gmtime(seconds)) + " h"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{hours:02d}:{minutes:02d} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from matey.config import RunConfig
+from matey.data.lacking import lacking_note
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import TrajectorySet
 from matey.model.matey import MateyModel
@@ -32,6 +33,7 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
         names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
         lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
     lines += _padding_notes(run, run_data)
+    lines += filter(None, [lacking_note(model.config.parameters, model.config.given, run_data.all_sets)])
     num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     lines.append(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
+from matey import MateyConfig, MateyModel, forecast
 from matey.data import DataError, read_windows
 from matey.data.from_xarray import from_xarray
 from matey.data.windows import Window
@@ -20,6 +21,8 @@ def weather(**coords):
             "u10": (("lat", "lon", "time"), random.normal(size=(4, 8, 6)).astype("f4"), {"units": "m/s"}),
             "sun": (dims, random.normal(size=(6, 4, 8))),
             "land": (dims[1:], random.normal(size=(4, 8)) > 0),
+            "issued": (dims, np.zeros((6, 4, 8), "datetime64[ns]")),
+            "time_bnds": (("time", "bnds"), np.zeros((6, 2))),
         },
         {
             "time": np.datetime64("2020-01-01T00", "ns") + np.arange(6) * np.timedelta64(6, "h"),
@@ -56,7 +59,7 @@ def test_a_dataset_on_disk_is_read_a_few_frames_at_a_time(tmp_path, monkeypatch)
             asked.append(getattr(values, "shape", ()))
             return plain(values, *args, **kwargs)
 
-        monkeypatch.setattr("matey.data.trajectories.np.asarray", noting)
+        monkeypatch.setattr("matey.data.in_memory.np.asarray", noting)
         data.read(0, 2, 4)
         assert asked and max(shape[0] for shape in asked if len(shape) == 3) == 2
         assert not dataset["t2m"]._in_memory
@@ -85,11 +88,78 @@ def test_trajectories_and_dimensions_of_other_names_are_told():
         ({}, {"boundary": {"lat": "wall"}}, "boundary: expected the dimensions lat, lon, got lat"),
         ({"lon": ("lon", np.arange(8.0) ** 2)}, {}, "weather, lon: expected evenly spaced .* or give spacing"),
         ({"time": list("abcdef")}, {}, "weather, time: expected numbers or dates as coordinates, .* give time_step"),
+        ({}, {"fields": "t2m"}, r"fields: expected names such as \['t2m'\], got the text 't2m'"),
+        ({}, {"axes": {"lat": "latitude"}}, "axes: expected one of .* {'lat': 'latitude'}; did you mean 'y'"),
+        ({}, {"axes": {"row": "y"}}, "axes: .* for a dimension among time, lat, lon, bnds, got {'row': 'y'}"),
+        ({}, {"boundary": ENDS | {"lat": "none"}}, "expected boundaries periodic, .* got none"),
+        ({}, {"boundary": "periodic"}, "boundary: expected the dimensions lat, lon, got 'periodic'"),
+        ({}, {"spacing": {"lat": 0}}, "expected numbers as steps above 0"),
+        ({}, {"fields": ["t2m", "issued"]}, "expected a variable of real numbers, got issued of datetime64"),
+        ({}, {"parameters": ["land"]}, "parameters: expected land to be one number, got the dimensions lat, lon"),
+        ({}, {"parameters": ["nu"]}, "parameters: expected variables nu, the dataset has"),
     ],
 )
 def test_what_does_not_fit_is_said(change, asked, words):
     with pytest.raises(DataError, match=words):
         from_xarray(weather(**change), "weather", **{"boundary": ENDS, **asked})
+
+
+def test_forecasts_are_labelled_with_the_coordinates_and_dates_of_the_dataset():
+    dataset = weather()[["t2m"]]
+    config = MateyConfig(("t2m",), {"patches": [[1, 1, 4, 4]], "set": "uniform"}, num_heads=3, width=24, num_blocks=1)
+    model = MateyModel(config)
+    data = from_xarray(dataset, "weather", boundary=ENDS)
+    made = forecast(model, data, steps=4, history=1).to_xarray()
+    made = made.isel(trajectory=0).rename(y="lat", x="lon")
+    np.testing.assert_array_equal(made["lat"], dataset["lat"][::-1])
+    np.testing.assert_array_equal(made["lon"], dataset["lon"])
+    np.testing.assert_array_equal(made["time"], dataset["time"][1:5])
+    assert made["lat"].attrs["units"] == "degrees"
+    error = made["t2m"] - dataset["t2m"]  # xarray goes by the labels
+    assert error.sizes == {"time": 4, "lat": 4, "lon": 8} and np.isfinite(error).all()
+    persistence = dataset["t2m"].isel(time=0) - dataset["t2m"].isel(time=slice(1, 5))  # of a model that is not trained
+    np.testing.assert_allclose(error, persistence.transpose(*error.dims).sel(lat=error["lat"]), atol=1e-6)
+
+
+def test_dates_of_other_calendars_keep_their_calendar():
+    times = xarray.date_range("2001-02-27", periods=6, freq="1D", calendar="noleap", use_cftime=True)
+    data = from_xarray(weather(time=times), "weather", boundary=ENDS, fields=["t2m"])
+    own = data.coordinates("time", [0])
+    assert data.trajectories[0].time_step == 86400 and own.calendar == "noleap"
+    assert own.unit == "seconds since 1970-01-01" and own.values[0] == (31 * 365 + 31 + 26) * 86400
+
+
+def test_steps_that_are_told_take_the_place_of_coordinates_whose_labels_stay():
+    data = from_xarray(weather(), "weather", boundary=ENDS, spacing={"lat": 1e5, "lon": 2e5}, time_step=6.0)
+    assert data.trajectories[0].spacing == (1, 1e5, 2e5) and data.length_unit == "?"
+    assert data.coordinates("y", [0]).values.tolist() == [30, 40, 50, 60] and data.coordinates("time", [0]) is None
+    np.testing.assert_array_equal(data.read(0, 0, 1)[0, 0, 0], weather()["t2m"][0, ::-1])
+
+
+def test_parameters_are_numbers_of_each_trajectory_or_of_all():
+    values = np.zeros((2, 3, 4, 4))
+    dataset = xarray.Dataset(
+        {"a": (("run", "time", "y", "x"), values), "nu": ("run", [0.1, 0.2]), "g": 9.81},
+        {"time": np.arange(3.0), "y": np.arange(4), "x": np.arange(4)},
+    )
+    ends = {"y": "open", "x": "open"}
+    data = from_xarray(dataset, "runs", boundary=ends, parameters=["nu", "g"])
+    assert data.fields == ("a",)
+    assert [each.parameters for each in data.trajectories] == [{"nu": 0.1, "g": 9.81}, {"nu": 0.2, "g": 9.81}]
+    with pytest.raises(DataError, match="expected time to be one number for each run, got the dimensions time"):
+        from_xarray(dataset, "runs", boundary=ends, parameters=["time"])
+
+
+def test_an_array_with_a_name_is_a_dataset_of_one_field():
+    array = weather()["t2m"]
+    assert from_xarray(array, "weather", boundary=ENDS).fields == ("t2m",)
+    for value, words in (
+        (array.rename(None), r"expected an array with a name, got none; array.to_dataset\(name="),
+        ("weather.nc", "got the path 'weather.nc'; open it by xarray.open_dataset, or read it by matey.open_dataset"),
+        (array.values, "expected an xarray Dataset, got ndarray"),
+    ):
+        with pytest.raises(DataError, match=words):
+            from_xarray(value, "weather", boundary=ENDS)
 
 
 def test_dimensions_that_nothing_tells_are_asked_for():

@@ -9,6 +9,7 @@ from matey.data import DataError, Mixture, TrajectorySet, micro_batches, read_wi
 from matey.data.joined import JoinedTrajectories
 from matey.metrics import nrmse
 
+FIELD = {"a": np.zeros((2, 3, 4, 4))}
 PLANE = {"spacing": (0.25, 0.5), "boundary": ("wall", "periodic")}
 
 
@@ -36,6 +37,17 @@ def test_arrays_and_tensors_are_read_frame_by_frame_without_a_copy():
     np.testing.assert_array_equal(frames[:, 0, 0], tensor.detach()[1, 1:3].float())
 
 
+def test_parameters_are_an_array_for_each_name_or_numbers_for_each_trajectory():
+    arrays = {"nu": np.array([0.1, np.nan]), "Re": torch.tensor([10, 20]), "M": 0.3, "g": [9, 8]}
+    of_arrays = TrajectorySet.from_arrays("waves", FIELD, **PLANE, parameters=arrays)
+    first, second = (about.parameters for about in of_arrays.trajectories)
+    assert first == {"nu": 0.1, "Re": 10, "M": 0.3, "g": 9} and {*map(type, first.values())} == {float}
+    assert np.isnan(second.pop("nu")) and second == {"Re": 20, "M": 0.3, "g": 8}
+    of_each = [{"nu": np.float32(0.5)}, {"nu": torch.tensor(1)}]
+    of_lists = TrajectorySet.from_arrays("waves", FIELD, **PLANE, parameters=of_each)
+    assert [about.parameters for about in of_lists.trajectories] == [{"nu": 0.5}, {"nu": 1}]
+
+
 def test_types_of_pytorch_and_other_orders_of_bytes_are_read():
     values = np.arange(8.0).reshape(1, 2, 2, 2)
     for array in (torch.from_numpy(values).bfloat16(), values.astype(">f4"), values.astype("<i2")):
@@ -61,7 +73,7 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
         ({"a": np.zeros((2, 3, 4, 4)), "b": np.zeros((2, 3, 4, 5))}, {}, r"of one shape, .* b \(2, 3, 4, 5\)"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall",)}, "a cell size and a boundary for each"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall", "wals")}, "expected boundaries periodic, .* got wals"),
-        ({"a": np.zeros((2, 3, 4, 4))}, {"spacing": (0, 1)}, "expected steps above 0 in space and time"),
+        ({"a": np.zeros((2, 3, 4, 4))}, {"spacing": (0, 1)}, "expected numbers as steps above 0 in space and time"),
         ({"a": np.ma.masked_less(np.eye(4)[None, None], 0.5)}, {}, "a is masked; masks are not supported"),
         ({"a": np.zeros((2, 3, 4, 4), complex)}, {}, "real numbers for a, got ndarray of complex128"),
         ({"a": np.full((2, 3, 4, 4), "1.0")}, {}, "real numbers for a, got ndarray of <U3"),
@@ -79,6 +91,23 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
             "parameters: expected a number for 'nu', got 'a'",
         ),
         ({"a": np.zeros((2, 3, 4, 4))}, {"parameters": [{}]}, "expected parameters of 2 trajectories, got 1"),
+        (FIELD, {"parameters": [{"nu": np.zeros(2)}] * 2}, r"a number for 'nu', got ndarray of the shape \(2,\)"),
+        (FIELD, {"parameters": [{"nu": 1j}] * 2}, "parameters: expected a number for 'nu', got 1j"),
+        (
+            FIELD,
+            {"parameters": {"nu": np.zeros(3)}},
+            r"a number for 'nu', or one for each of 2 trajectories, got .*\(3,\)",
+        ),
+        (FIELD, {"parameters": {"nu": "0.1"}}, "a number for 'nu', or one for each of 2 trajectories, got '0.1'"),
+        (FIELD, {"parameters": [0.1, 0.2]}, "parameters: expected numbers by name for each trajectory, .* got list"),
+        (FIELD, {"parameters": "nu"}, "parameters: expected numbers by name for each trajectory, .* got 'nu'"),
+        (FIELD, {"units": ("m",)}, "units: expected a unit by the name of a field, .* got tuple"),
+        (FIELD, {"units": {"b": "m"}}, "units: b is none of the fields a"),
+        (FIELD, {"given": [np.zeros((2, 4, 4))]}, "given: expected an array for each name, .* got list"),
+        (FIELD, {"time_step": "0.1"}, "expected numbers as steps above 0 in space and time, .* and '0.1'"),
+        (FIELD, {"spacing": ("dy", "dx")}, r"expected numbers as steps above 0 .* got \('dy', 'dx'\)"),
+        (FIELD, {"boundary": ("none", "wall")}, "expected boundaries periodic, open, wall, no_flux, mixed, got none"),
+        ({1: np.zeros((2, 3, 4, 4))}, {}, "fields: expected an array for each name, .* got the names 1"),
     ],
 )
 def test_arrays_that_do_not_fit_are_a_sentence(fields, changes, words):

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.checkpoints.run_names import distinct_names
 from matey.data import DataError
-from matey.evaluate.comparison import Candidate, best_of, compare, distinct_names, plan_comparison
+from matey.evaluate.comparison import Candidate, best_of, compare, plan_comparison
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record

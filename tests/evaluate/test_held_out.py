@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 
 from matey.config import DataSection
-from matey.data import DataError, TrajectorySet, open_dataset, split_trajectories
+from matey.data import DataError, open_dataset, split_trajectories
 from matey.data.seen import fingerprints
-from matey.evaluate.held_out import hold_out, lacking_note, without_seen
+from matey.evaluate.held_out import hold_out, without_seen
 from tests.support.layout_files import write_the_well
 
 
@@ -80,17 +79,3 @@ def test_the_training_part_is_what_was_trained_on_and_may_be_asked_for(shallow_w
     seen = frozenset(fingerprints(shallow_water, range(3)).values())
     data = hold_out([shallow_water], "train", 2, section(0.4, 0.3, 0.3))
     assert without_seen(data, seen, None, "refuse") == data
-
-
-def test_what_trajectories_lack_of_a_models_parameters_is_said():
-    fields = {"u": np.zeros((2, 3, 4, 4), "f4")}
-    data = TrajectorySet.from_arrays(
-        "puffs",
-        fields,
-        spacing=(1, 1),
-        boundary=("wall", "wall"),
-        time_step=1.0,
-        parameters=[{"nu": 1.0}, {"nu": 2.0, "u": 1.0}],
-    )
-    assert lacking_note(["nu", "u"], [data]).startswith("The model takes u, which trajectories lack")
-    assert lacking_note(["nu"], [data]) == lacking_note([], [data]) == ""

@@ -1,12 +1,16 @@
 """A run is watched while it trains and compared with another, in the terminal and as a page."""
 
 import json
+import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from matey.report.progress import in_terminal, read_progress
+from matey.commands.follow import watch
+from matey.report.progress import in_terminal, read_progress, read_runs, run_rows
 from matey.report.text_curves import Curve, text_curves
 from tests.support.programs import clean_environment, in_background, preloaded, start
 from tests.support.runs import pretrain, succeed
@@ -17,6 +21,7 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
     other = written_run(tmp_path / "other", [0.4, 0.2])
     succeed(pretrain(run_yaml()))
     (run / "metrics.jsonl").rename(tmp_path / "all")
+    (run / "matey.lock").write_text("{}")  # as of a run at work
     watching = [preloaded().python, "tools/watch.py", run, "--html", page, "--every", "1"]
     (run / "metrics.jsonl").write_text("".join((tmp_path / "all").open().readlines()[:1]))
     with in_background(watching, clean_environment() | {"COLUMNS": "90"}, stdout=-1) as process:
@@ -45,6 +50,47 @@ def test_a_run_that_has_logged_nothing_yet_is_shown_too(tmp_path):
     console = Console(width=80, record=True)
     console.print(in_terminal([run], 80))
     assert "0 of 0" in console.export_text()
+
+
+def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, capsys):
+    folder = written_run(tmp_path / "run", [0.4, 0.2, 0.2], steps=100)  # as by train.patience
+    (folder / "matey.lock").touch()
+    assert watch([folder], None, every=3600) == 0
+    assert "3 of 100" in (printed := capsys.readouterr().out) and "ended" in printed
+
+
+def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
+    folder = written_run(tmp_path / "run", [0.4, 0.2], steps=100)
+    now, lock, metrics = time.time(), folder / "matey.lock", folder / "metrics.jsonl"
+    lock.write_text("{}")
+
+    def left():
+        run = read_progress(folder)
+        assert not run.is_over
+        return run_rows([run])[1][0][-1]
+
+    assert left() == "49 s"
+    os.utime(metrics, (now, now - 3 * 3600))
+    assert left() == "silent for 03:00 h"
+    os.utime(metrics)
+    os.utime(lock, (now, now - 26 * 3600 - 60))
+    assert left() == "silent for 26:01 h"
+    lock.unlink()
+    assert left() == "49 s"
+
+
+def test_time_left_goes_on_beyond_a_day(tmp_path):
+    run = read_progress(written_run(tmp_path / "run", [0.4], steps=2 * 3600 * 30 + 1))
+    assert run_rows([run])[1][0][-1] == "30:00 h"
+
+
+def test_runs_of_the_same_folder_name_are_told_apart(tmp_path, monkeypatch):
+    for parent in "ab":
+        (tmp_path / parent).mkdir()
+        written_run(tmp_path / parent / "demo", [0.4])
+    assert [run.name for run in read_runs([tmp_path / "a" / "demo", tmp_path / "b" / "demo"])] == ["a/demo", "b/demo"]
+    monkeypatch.chdir(tmp_path / "a" / "demo")
+    assert [run.name for run in read_runs([Path()])] == [read_progress(Path()).name] == ["demo"]
 
 
 def test_a_folder_that_is_no_run_is_refused_in_a_sentence(tmp_path):

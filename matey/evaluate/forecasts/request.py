@@ -87,6 +87,14 @@ class ForecastRequest:
         (only,) = self.data.read(trajectory, frame, frame + 1)
         return np.asarray(only)
 
+    def known_values(self) -> Iterator[np.ndarray]:
+        """Read all that the forecasts are made from: the known frames, and what is given up to the last step."""
+        for number in self.trajectories:
+            yield self.data.read(number, self.start, self.start + self.num_frames)
+            if self.data.given:
+                end = min(self.data.trajectories[number].num_frames, self.last_known + self.num_steps + 1)
+                yield self.data.read_given(number, self.start, end)
+
     def batches(self, size: int, done: Sequence[int]) -> Iterator[tuple[int, int]]:
         """Yield which of the trajectories to forecast together, as a first and an end among them.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.files import would_find
+from matey.data.lacking import lacking_note
 from matey.evaluate.forecasts.contents import Contents, contents_of
 from matey.evaluate.forecasts.crew import Crew, told_by_first
 from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
@@ -46,6 +48,7 @@ class Forecasts:
         batch_size: number of trajectories forecast together.
         facts: attributes of a file that tell its origin.
         found_by: file, folder or glob that was named as the data.
+        note: a sentence on parameters and given fields that the model takes and the data lacks; empty where it has all.
     """
 
     model: MateyModel
@@ -53,6 +56,7 @@ class Forecasts:
     batch_size: int = 16
     facts: Mapping[str, str] = field(default_factory=dict)
     found_by: str | Path | None = None
+    note: str = ""
 
     def __repr__(self) -> str:
         """Return a line: a network, as such, prints on hundreds."""
@@ -117,7 +121,7 @@ class Forecasts:
         progress = Progress(path, self._digest(path.suffix) if is_first else "")
         done = [0] * len(self.request.trajectories)
         if is_first:
-            check_path(path, overwrite=overwrite, inputs=self.request.data.sources)
+            check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
             if (covers := would_find(path, self.found_by)) is not None:
                 raise FormatError(
                     f"{path} would be taken for data, since {covers} stands for it; write it to a folder elsewhere."
@@ -172,14 +176,14 @@ class Forecasts:
         """Return a digest that differs between forecasts, also those in the same format."""
         request = self.request
         sources: list[object] = [
-            (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.sources if s.exists()
+            (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.inputs if s.exists()
         ]
         if not sources:  # data in memory
-            end = request.start + request.num_frames
-            known = b"".join(request.data.read(n, request.start, end).tobytes() for n in request.trajectories)
-            sources = [hashlib.sha256(known).hexdigest()]
+            sources = [hashlib.sha256(values.tobytes()).hexdigest() for values in request.known_values()]
+        chosen = [request.data.trajectories[number] for number in request.trajectories]
+        physics = [(each.parameters, each.grid, each.spacing, each.boundary, each.time_step) for each in chosen]
         asked = (request.trajectories, request.start, request.num_frames, request.num_steps, request.lead)
-        facts = sources, asked, weights_fingerprint(self.model), suffix
+        facts = sources, physics, request.data.told, request.data.given, asked, weights_fingerprint(self.model), suffix
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
@@ -212,7 +216,8 @@ def forecast(
         history: number of frames that the model is given; by default as many as in its training.
         batch_size: number of trajectories forecast together.
         device: device to compute on; by default where the model is.
-        command: command or program that a file names as its origin.
+        command: command or program that a file names as its origin, and that prints `Forecasts.note` itself; without one
+            it is a warning.
 
     Returns:
         The forecasts, which are computed when they are iterated over, written, or turned to an xarray Dataset.
@@ -247,7 +252,10 @@ def forecast(
         raise DataError(
             f"device: expected one that PyTorch has, such as cpu, got {device!r} ({one_line(error)})."
         ) from None
-    return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by)
+    note = lacking_note(trained.model.config.parameters, trained.model.config.given, [data])
+    if note and command is None:
+        warnings.warn(note, stacklevel=2)
+    return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by, note)
 
 
 def _trained(model: str | Path | MateyModel) -> Trained:

@@ -1,0 +1,40 @@
+"""What a model is told beside the fields and data does not have, such as a viscosity or a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from matey.data.trajectories import TrajectorySet
+from matey.mistakes import listed
+
+
+def lacking_note(parameters: Sequence[str], given: Sequence[str], sets: Sequence[TrajectorySet]) -> str:
+    """Return sentences on parameters and given fields that a model takes and data lacks; empty where it has all.
+
+    Args:
+        parameters: names of the parameters that the model takes.
+        given: names of the given fields that it takes; one that a set has to predict is not lacking there.
+        sets: the data sets.
+    """
+    return " ".join([*_on_parameters(parameters, sets), *_on_given(given, sets)])
+
+
+def _on_parameters(names: Sequence[str], sets: Sequence[TrajectorySet]) -> Iterator[str]:
+    lacking = {name for data in sets for about in data.trajectories for name in names if name not in about.parameters}
+    if not lacking:
+        return
+    counts = []
+    for data in sets:
+        number = sum(not lacking.issubset(about.parameters) for about in data.trajectories)
+        counts += [f"{number} of {data.num_trajectories} of {data.system}"] if number else []
+    yield (
+        f"The model takes {listed(sorted(lacking))}, which trajectories lack, {', '.join(counts)}: it is told that they are "
+        "not known."
+    )
+
+
+def _on_given(names: Sequence[str], sets: Sequence[TrajectorySet]) -> Iterator[str]:
+    for data in sets:
+        has = {*data.given, *data.left_out, *data.fields}
+        if lacking := [name for name in names if name not in has]:
+            yield f"The model takes the given fields {listed(lacking)}, which {data.system} lacks: it does without them there."
