@@ -23,12 +23,13 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import mean_step
+from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
 from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
 from matey.data.trajectory import NO_AXIS
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
+CARTESIAN = "cartesian"
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
 
 
@@ -60,6 +61,11 @@ class WellFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             self.system = _text(_attribute(file, "dataset_name"))
+            if (kind := _text(file.attrs.get("grid_type", CARTESIAN))).lower() != CARTESIAN:
+                raise DataError(
+                    f"{path}: expected a cartesian grid, got the grid_type {kind!r}; other coordinates are not supported: "
+                    "resample the data on an even cartesian grid."
+                )
             self._axes = tuple(_text(name) for name in _attribute(_member(file, "dimensions"), "spatial_dims"))
             self._ours = _our_axes(file, self._axes)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
@@ -214,7 +220,8 @@ def _size(file: h5py.File, axis: str) -> int:
 
 
 def _step(file: h5py.File, axis: str, index: int) -> float:
-    return mean_step(_places(file, axis, index), f"{file.filename}, dimensions/{axis}")
+    places, label = _places(file, axis, index), f"{file.filename}, dimensions/{axis}"
+    return mean_step(places, label) if axis == "time" else even_step(places, label, UNEVEN_SPACE, "resample the data")
 
 
 def _places(file: h5py.File, axis: str, index: int) -> np.ndarray:

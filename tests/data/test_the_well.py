@@ -62,6 +62,21 @@ def test_axes_of_other_names_are_x_y_in_their_order(path):
     np.testing.assert_array_equal(trajectories.read(1, 0, 2)[:, [0, 2, 3], 0], coded(3)[1, :2])
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_grids_that_are_uneven_or_not_cartesian_are_refused(path, axis):
+    with h5py.File(path, "a") as file:
+        file.attrs["grid_type"] = "spherical"
+    with pytest.raises(DataError, match="a.hdf5: expected a cartesian grid, got the grid_type 'spherical'; other"):
+        open_dataset(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["grid_type"] = "Cartesian"
+        file[f"dimensions/{axis}"][-1] *= 1.01
+    with pytest.raises(
+        DataError, match=f"dimensions/{axis}: expected evenly spaced coordinates, .*: resample the data"
+    ):
+        open_dataset(path)
+
+
 def test_tensors_are_flattened_row_by_row(path):
     with h5py.File(path, "a") as file:
         values = np.arange(2 * NUM_FRAMES * 12 * 8 * 4, dtype=np.float32).reshape(2, NUM_FRAMES, 12, 8, 2, 2)
