@@ -11,10 +11,12 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
+from matey.data.arrays.stored import as_number
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
+from matey.data.file_parameters import attributes_of, parameters_of
 from matey.data.guessed_axes import axes_by_name
 from matey.data.located import Located, filled_in
-from matey.data.numbered import in_order, number_in
+from matey.data.numbered import in_order
 from matey.data.opened_file import TIMES, OpenedFile
 from matey.data.staggered import remedy_between
 from matey.data.trajectories import DataError, Part, Trajectory
@@ -98,7 +100,7 @@ def _trajectories(
             spacing=(spacing_z, spacing_y, spacing_x),
             boundary=(boundary_z, boundary_y, boundary_x),
             time_step=1.0 if in_pieces else _time_step(file, times),
-            parameters=dict(_parameters(file, group, sample, count)),
+            parameters=dict(parameters_of(file, group, sample, count)),
             split=part,
             conserved=description.conserved,
         )
@@ -227,13 +229,14 @@ def _times(
     if isinstance(source, float) or (isinstance(source, TimeSource) and source.attribute is None):
         return None
     if isinstance(source, TimeSource):
-        found = _attributes(file, group)
-        if source.attribute not in found:
+        found = attributes_of(file, group)
+        if (time := as_number(found.get(source.attribute))) is None:
             raise DataError(
                 f"{file.path}: expected an attribute {source.attribute!r} with the time of the snapshot, found "
-                f"{listed(found)}; name another in time_step, or give the time between snapshots."
+                f"{listed(name for name, value in found.items() if as_number(value) is not None)}; name another in time_step, "
+                "or give the time between snapshots."
             )
-        return np.array([found[source.attribute]])
+        return np.array([time])
     name = filled_in(source, group)
     times = file.values(name, TIMES)
     number, num_pieces = place
@@ -257,42 +260,3 @@ def _time_step(file: OpenedFile, times: np.ndarray | None) -> float:
     taken = times[description.first_frame :: description.stride]
     label = f"{file.path}, {description.time_step}"
     return even_step(taken, label, UNEVEN_TIME, "write snapshots at even times, or give a time_step")
-
-
-def _parameters(file: OpenedFile, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
-    """Yield the parameters of a trajectory; what the file does not have is left out."""
-    for name, given in file.description.parameters.items():
-        if isinstance(given, float):
-            yield name, given
-        elif given.attribute is not None:
-            found = _attributes(file, group)
-            if given.attribute in found:
-                yield name, found[given.attribute]
-        elif given.in_name is not None:
-            where = f"{file.path}/{filled_in(file.first_array, group)}" if group else str(file.path)
-            if (number := number_in(where, given.in_name)) is None:
-                raise DataError(
-                    f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; mend "
-                    "in_name, or name the files so."
-                )
-            yield name, number
-        elif given.array is not None:
-            array = filled_in(given.array, group)
-            values = file.values(array, f" of the parameter {name!r}").reshape(-1)
-            if len(values) not in (1, count):
-                raise DataError(
-                    f"{file.path}, {array}: expected one number, or one for each of {count} trajectories, for the parameter "
-                    f"{name!r}, got {len(values)}."
-                )
-            yield name, float(values[sample if len(values) == count else 0])
-
-
-def _attributes(file: OpenedFile, group: tuple[str, ...]) -> dict[str, float]:
-    """Return the numbers among the attributes of a file, and of the groups and arrays in it that a ``*`` stands for."""
-    found = file.kind.attributes(file.path, "")
-    pattern = file.first_array
-    own = filled_in(pattern, group).split("/")
-    for depth, part in enumerate(pattern.split("/"), start=1):
-        if "*" in part:
-            found |= file.kind.attributes(file.path, "/".join(own[:depth]))
-    return found

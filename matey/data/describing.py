@@ -208,7 +208,7 @@ class _Guesser:
             return "gridSpacing", float(f"{size:.7g}")
         names = field.axes
         theirs = f"d{(names and role_of(names[known.index(axis)])) or axis}"
-        found = self.kind.attributes(self.path, "").items()
+        found = self.kind.numbers(self.path, "").items()
         return next(((name, float(f"{size:.7g}")) for name, size in found if name.lower() == theirs and size > 0), None)
 
     def _sources(self, known: list[Axis] | None, files: str) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class _Guesser:
         left_out = {found[0] for found in sizes if found}
         return [
             name
-            for name in self.kind.attributes(self.path, "")
+            for name in self.kind.numbers(self.path, "")
             if not name.startswith(("_", "openPMD")) and name not in left_out and role_of(name) != "time"
         ]
 

@@ -83,7 +83,7 @@ class Snapshots:
                 return array
         depth = next((number for number, part in enumerate(field.split("/"), start=1) if "*" in part), 0)
         group = "/".join(name.split("/")[:depth])
-        attributes = kind.attributes(path, "") | (kind.attributes(path, group) if group else {})
+        attributes = kind.numbers(path, "") | (kind.numbers(path, group) if group else {})
         held = next(({"attribute": key} for key in attributes if key.lower() in _TIMES), None)
         form = date_form(path.stem) if self.files != self.file else None
         return held or (form and {"date_in_name": form})

@@ -40,7 +40,7 @@ def test_values_steps_and_units_are_those_of_the_dataset():
     assert data.fields == ("t2m", "u10") and data.units == ("K", "m/s") and data.given == ("sun", "land")
     assert about.time_step == 6 * 3600 and data.time_unit == "s" and data.length_unit == "degrees"
     assert about.grid == (1, 4, 8) and about.spacing == (1, 10, 45) and about.boundary == ("none", "wall", "periodic")
-    expected = dataset.isel(lat=slice(None, None, -1)).transpose("time", "lat", "lon")
+    expected = dataset.isel(lat=slice(None, None, -1)).transpose("time", "lat", "lon", ...)
     read = data.read(0, 1, 4, (slice(0, 1), slice(1, 3), slice(2, 8)))[:, :, 0]
     for index, name in enumerate(data.fields):
         np.testing.assert_array_equal(read[:, index], expected[name].values[1:4, 1:3, 2:8])

@@ -1,4 +1,4 @@
-"""Parameters of trajectories that stand in the names of files, folders and groups."""
+"""Parameters of trajectories that stand in the names of files, folders and groups, or in attributes."""
 
 import h5py
 import numpy as np
@@ -80,3 +80,33 @@ def test_a_form_without_one_place_for_the_number_is_refused(tmp_path, form):
 )
 def test_the_number_is_the_last_one_in_that_text(name, form, number):
     assert number_in(name, form) == number
+
+
+def attributed(path, values):
+    with h5py.File(path, "w") as file:
+        file["u"] = np.zeros((2, 4, 8, 8), "f4")
+        for (where, name), value in values.items():
+            (file[where] if where else file).attrs[name] = value
+
+
+RUNS = {"axes": ["trajectory", "time", "y", "x"], "fields": {"u": "u"}, "parameters": {"nu": {"attribute": "nu"}}}
+
+
+def test_an_attribute_may_have_a_number_for_each_trajectory_or_be_that_of_the_array(tmp_path):
+    attributed(tmp_path / "a.h5", {("", "nu"): [0.1, 0.2]})
+    attributed(tmp_path / "b.h5", {("u", "nu"): 0.3})
+    attributed(tmp_path / "c.h5", {("u", "nu"): 0.3, ("", "nu"): 0.4})
+    attributed(tmp_path / "d.h5", {})
+    numbers = [{"nu": 0.1}, {"nu": 0.2}, *[{"nu": 0.3}] * 2, *[{"nu": 0.4}] * 2, {}, {}]
+    assert described(tmp_path, **RUNS) == numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "came"), [("0.01 m2/s", "'0.01 m2/s'"), ([0.1, 0.2, 0.3], r"\[0.1, 0.2, 0.3\]"), ([], r"\[\]")]
+)
+def test_an_attribute_that_is_no_number_is_refused_with_its_value(tmp_path, value, came):
+    attributed(tmp_path / "a.h5", {("", "nu"): value})
+    with pytest.raises(
+        DataError, match=f"a.h5, nu: expected one number, or one for each of 2 trajectories, .* got {came}"
+    ):
+        described(tmp_path, **RUNS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from matey.data.arrays.openpmd import constant_of, mesh_of
 from matey.data.arrays.packing import READ, packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
 from matey.data.hdf5 import claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
 from matey.data.signature import first_bytes
@@ -66,12 +67,10 @@ def describe(path: Path) -> dict[str, StoredArray]:
     return found
 
 
-def attributes(path: Path, group: str) -> dict[str, float]:
-    """Return the attributes of a file, or of a group in it, that are numbers."""
+def attributes(path: Path, name: str) -> dict[str, Any]:
+    """Return the attributes of a file, or of a group or array in it."""
     with described_hdf5(path) as file:
-        item = file[group] if group else file
-        numbers = {name: as_number(item.attrs[name]) for name in item.attrs}
-    return {name: number for name, number in numbers.items() if number is not None}
+        return dict((file[name] if name else file).attrs)
 
 
 def _recognises(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from matey.data.arrays.packing import packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of, not_read
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, bytes_of, not_read
 from matey.data.hdf5 import most_held
 from matey.data.signature import first_bytes, is_classic_netcdf
 from matey.data.trajectories import DataError
@@ -28,11 +28,10 @@ def describe(path: Path) -> dict[str, StoredArray]:
         return {name: _described(item, limit) for name, item in file.variables.items()}
 
 
-def attributes(path: Path, group: str) -> dict[str, float]:
-    """Return the attributes of a file that are numbers; there are no groups."""
+def attributes(path: Path, name: str) -> dict[str, Any]:
+    """Return the attributes of a file, or of an array in it; there are no groups."""
     with _opened(path) as file:
-        numbers = {name: as_number(value) for name, value in _attributes(file).items()}
-    return {name: number for name, number in numbers.items() if number is not None}
+        return _attributes(file.variables[name] if name in file.variables else file)
 
 
 def _described(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variable of either library)

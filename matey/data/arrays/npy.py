@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
     return {NAME: StoredArray(shape=array.shape, dtype=array.dtype)}
 
 
-def attributes(path: Path, group: str) -> dict[str, float]:
+def attributes(path: Path, name: str) -> dict[str, Any]:
     """Return nothing: an array has no attributes."""
     return {}
 

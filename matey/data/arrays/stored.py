@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class FileKind:
         suffixes: endings of the files to look at when a folder is searched.
         recognises: whether a file, or a folder that is a store, is of this kind.
         arrays: describes all arrays of a file by their paths in it.
-        attributes: the numbers among the attributes of the file, or of a group in it.
+        attributes: the attributes of the file, or of a group or array in it.
         read: reads a part of an array: function of file, name and an index for each axis.
     """
 
@@ -86,8 +87,13 @@ class FileKind:
     suffixes: tuple[str, ...]
     recognises: Callable[[Path], bool]
     arrays: Callable[[Path], dict[str, StoredArray]]
-    attributes: Callable[[Path, str], dict[str, float]]
+    attributes: Callable[[Path, str], dict[str, Any]]
     read: Callable[[Path, str, Index], np.ndarray]
+
+    def numbers(self, path: Path, name: str) -> dict[str, float]:
+        """Return the numbers among the attributes of the file, or of a group or array in it."""
+        found = {key: as_number(value) for key, value in self.attributes(path, name).items()}
+        return {key: number for key, number in found.items() if number is not None}
 
 
 def as_number(value: object) -> float | None:

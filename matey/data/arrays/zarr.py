@@ -44,11 +44,10 @@ def describe(path: Path) -> dict[str, StoredArray]:
         return {name: _described(item, path, name) for name, item in _arrays(root)}
 
 
-def attributes(path: Path, group: str) -> dict[str, float]:
-    """Return the attributes of a store, or of a group in it, that are numbers."""
+def attributes(path: Path, name: str) -> dict[str, Any]:
+    """Return the attributes of a store, or of a group or array in it."""
     with _opened(path) as root:
-        numbers = {name: as_number(value) for name, value in (root[group] if group else root).attrs.items()}
-    return {name: number for name, number in numbers.items() if number is not None}
+        return dict((root[name] if name and hasattr(root, "members") else root).attrs)
 
 
 def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may not be installed)
