@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import isleap, monthrange
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -12,6 +13,8 @@ import numpy as np
 from matey.data.arrays.stored import StoredArray
 from matey.data.trajectories import DataError
 
+LONGEST = {month: monthrange(4, month)[1] for month in range(1, 13)}
+"""Most days of each month."""
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _LONGEST = 40  # characters of a date
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -88,6 +91,19 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
         return None
     (_, start, unit), (_, new_start, new_unit) = ours, theirs
     return tuple((start - new_start + time * unit) / new_unit for time in times)
+
+
+def count_from_a_date(unit: str, calendar: str) -> bool:
+    """Whether times in a unit such as ``days since 2000-01-01`` are dates of their calendar, which other programs read."""
+    match = _SINCE.fullmatch(" ".join(unit.split()))
+    name = _CALENDARS.get(calendar.lower(), calendar.lower())
+    if match is None or name not in (*_CALENDARS.values(), "360_day", "julian"):
+        return False
+    year, month, day = map(int, match.group(2, 3, 4))
+    longest = 30 if name == "360_day" else LONGEST.get(month, 0)
+    if name in ("standard", "noleap") and month == 2 and not (name == "standard" and isleap(year)):
+        longest = 28
+    return year > 0 and 1 <= month <= 12 and 1 <= day <= longest
 
 
 def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:

@@ -7,13 +7,16 @@ of the data's files where these have some and all trajectories have the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from matey.data.trajectories import Cells
+from matey.data.dates import count_from_a_date
+from matey.data.trajectories import Cells, DataError
 from matey.evaluate.forecasts.request import ForecastRequest
+from matey.mistakes import listed
 
 CONVENTIONS = "CF-1.11"
 UNKNOWN = "?"
@@ -86,6 +89,9 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
     Args:
         request: the request.
         facts: attributes of the whole file, such as the model and the command.
+
+    Raises:
+        DataError: a field is called as a coordinate.
     """
     data = request.data
     axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
@@ -94,6 +100,11 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
     coordinates = {**_of_trajectories(request), **_of_times(request)}
     for axis in axes:
         coordinates[axis] = _of_cells(request, axis)
+    if clash := [name for name in data.fields if name in coordinates]:
+        raise DataError(
+            f"{data.system}: expected fields that are not called as a coordinate of forecasts, {listed(coordinates)}; got "
+            f"{listed(clash)}: rename it in fields."
+        )
     fields = {
         name: Variable(tuple(sizes), None, {"long_name": name.replace("_", " "), **_units(unit)})
         for name, unit in zip(data.fields, data.units, strict=True)
@@ -127,9 +138,13 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
     steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
     frames, unit = request.last_known + steps, request.data.time_unit
     if own is not None:
-        unit, since, _ = own.unit.partition(" since ")
-        of_time = {"long_name": "time as in the data", **_units(own.unit)}
-        of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"} if since else {}
+        unit, *since = re.split(r"\s+since\s", own.unit, maxsplit=1, flags=re.IGNORECASE)
+        is_date = count_from_a_date(own.unit, own.calendar)
+        of_time = {"long_name": "time as in the data", **_units(own.unit if is_date else unit)}
+        if is_date:
+            of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"}
+        elif since:  # such as the start of a simulation, which other programs take for a date that they cannot read
+            of_time["comment"] = f"In the data: {own.unit}."
     else:
         of_time = {"long_name": "time since the trajectory began", **_units(unit)}
         if unit == "s":

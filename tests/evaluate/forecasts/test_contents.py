@@ -3,11 +3,14 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 import xarray
 
 import matey
+from matey.data import DataError, TrajectorySet
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
+from matey.data.trajectories import Coordinates
 from matey.evaluate.forecasts.formats import FormatError
 from tests.support.described_files import describe
 from tests.support.models import PATCHES, make_model
@@ -134,3 +137,41 @@ def test_times_of_each_trajectory_and_left_out_frames_are_taken_as_described(tmp
     contents = matey.forecast(model, describe(tmp_path, tree), steps=3, trajectories=[1]).contents
     assert contents.coordinates["time"].values.tolist() == [3660.0 + 600 * frame for frame in (5, 7, 9)]
     assert contents.coordinates["y"].values[0] == 0.25  # counted from the lower end, where the file has no coordinates
+
+
+@pytest.mark.parametrize(
+    "unit", ["seconds since start of simulation", "months since 2000-01-01", "days since 2001-02-29"]
+)
+def test_times_whose_beginning_is_no_date_have_the_plain_unit_and_open_again(tmp_path, model, unit):
+    made = matey.forecast(model, counted_in(unit), steps=2)
+    made.write(tmp_path / "f.nc")
+    with xarray.open_dataset(tmp_path / "f.nc", decode_timedelta=False) as found:
+        assert found.time.attrs["comment"] == f"In the data: {unit}."
+        assert found.time.attrs["units"] == unit.split()[0] and found.time.values.tolist() == [3, 4]
+    assert made.to_xarray().time.size == 2
+
+
+@pytest.mark.parametrize("unit", ["days since 2000-01-01", "hours since 0001-01-01 00:00:00", "s since 1970-1-1"])
+def test_times_since_a_date_are_dates(model, unit):
+    made = matey.forecast(model, counted_in(unit), steps=2)
+    assert made.contents.coordinates["time"].attributes["units"] == unit
+    assert made.to_xarray().time.dtype.kind in "MO"
+
+
+def counted_in(unit):
+    values = np.random.default_rng(0).normal(3, 1, (1, 5, CELLS, CELLS))
+    along = {"time": Coordinates(np.arange(1.0, 6), unit)}
+    return TrajectorySet.from_arrays(
+        "waves", {"water_height": values}, spacing=(1, 1), boundary=("wall", "wall"), coordinates=along
+    )
+
+
+@pytest.mark.parametrize("name", ["x", "step", "time", "trajectory_name", "parameter_nu"])
+def test_a_field_that_is_called_as_a_coordinate_is_refused_before_anything_is_computed(name):
+    model = make_model(((1, 1, 4, 4),), torch.float32, fields=(name,))
+    values = np.random.default_rng(0).normal(3, 1, (1, 5, CELLS, CELLS))
+    data = TrajectorySet.from_arrays(
+        "waves", {name: values}, spacing=(1, 1), boundary=("wall", "wall"), parameters={"nu": 0.1}
+    )
+    with pytest.raises(DataError, match=f"not called as a coordinate of forecasts, .* got {name}: rename it in fields"):
+        matey.forecast(model, data, steps=2).to_xarray()
