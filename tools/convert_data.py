@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar="SHARE", help="shares (0.8 0.1 0.1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (0)")
+    parser.add_argument("--seed", type=flags.whole(0), default=0, help="seed of the split (0)")
     args = parser.parse_args()
     from matey.commands.convert_data import main as convert_data
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -66,7 +66,13 @@ def write_the_well(
     """
     if out.exists():
         raise DataError(f"{out} exists already; choose another --out, or remove it.")
-    varying, constant = _fields(data, data.fields), _fields(data, _constant(data))
+    if not split.train:
+        raise DataError(
+            f"{data.system}: no trajectory is in the training part, by whose statistics The Well's reader normalises; "
+            "give it a share, or take data of which some is for training."
+        )
+    varying = _fields(data, data.fields, {*_constant(data)})
+    constant = _fields(data, _constant(data), {*data.fields, *(each.name for each in varying)})
     new = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -89,11 +95,21 @@ def write_the_well(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     lost = [name for name in data.given if name in data.given_in_time]
-    units = [f"{name} in {unit}" for name, unit in zip(data.fields, data.units, strict=True) if unit not in "?1"]
+    units = [f"{name} in {unit}" for name, unit in _units(data) if unit not in "?1"]
+    empty = [part for part in PARTS if not getattr(split, part)]
     return [
+        *([f"No trajectory is in the parts {', '.join(empty)}, which are not written."] if empty else []),
         *([f"Left out, since the layout has no fields that are given in time: {', '.join(lost)}."] if lost else []),
         *([f"The layout has no place for units: {', '.join(units)}."] if units else []),
     ]
+
+
+def _units(data: TrajectorySet) -> Iterator[tuple[str, str]]:
+    """Yield fields, coordinates and times, each with its unit."""
+    yield from zip(data.fields, data.units, strict=True)
+    for axis in (*_axes(data.trajectories[0]), "time"):
+        own = data.coordinates(axis, [0])
+        yield axis, own.unit if own is not None else data.time_unit if axis == "time" else data.length_unit
 
 
 def _constant(data: TrajectorySet) -> tuple[str, ...]:
@@ -109,8 +125,8 @@ def _kind(about: Trajectory) -> _Kind:
     return about.grid, about.spacing, about.boundary, about.num_frames, f"{about.time_step:.5g}"
 
 
-def _fields(data: TrajectorySet, names: Sequence[str]) -> list[WellField]:
-    """Put components together to vectors and tensors."""
+def _fields(data: TrajectorySet, names: Sequence[str], others: Collection[str]) -> list[WellField]:
+    """Put components together to vectors and tensors, but for those whose names are taken, also by ``others``."""
     axes = _axes(data.trajectories[0])
     found: list[WellField] = []
     left = dict.fromkeys(names)
@@ -119,7 +135,8 @@ def _fields(data: TrajectorySet, names: Sequence[str]) -> list[WellField]:
         for name in [*left] if endings else []:
             base = name.removesuffix(endings[0])
             components = [f"{base}{ending}" for ending in endings]
-            if base not in (name, "") and all(component in left for component in components):
+            taken = {"", *names, *others, *(each.name for each in found)}
+            if base not in taken and all(component in left for component in components):
                 found.append(WellField(base, order, tuple(names.index(component) for component in components)))
                 left = {other: None for other in left if other not in components}
     return [*(WellField(name, 0, (names.index(name),)) for name in left), *found]
