@@ -72,11 +72,20 @@ def read_description(path: Path) -> DataDescription:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except PlainTextError as error:
         raise DataError(f"{path} {error}.") from None
+    return with_tables_in(path.parent, description_of(tree, str(path)))
+
+
+def description_of(tree: object, label: str) -> DataDescription:
+    """Return what a tree as YAML holds it describes; ``label`` names it in errors.
+
+    Raises:
+        DataError: it says what cannot be.
+    """
     try:
-        return with_tables_in(path.parent, DataDescription.model_validate(tree))
+        return DataDescription.model_validate(tree)
     except ValidationError as error:
         found = sentences(error, DataDescription)
-        raise DataError(f"{path}: {found}{'' if found.endswith(('?', '.')) else '.'}") from None
+        raise DataError(f"{label}: {found}{'' if found.endswith(('?', '.')) else '.'}") from None
 
 
 def with_tables_in(folder: Path, description: DataDescription) -> DataDescription:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from matey.config import DataDescription, DataSection
 from matey.config.flags import started_as
@@ -47,7 +47,10 @@ READERS: Registry[Reader] = Registry(
 
 
 def open_dataset(
-    path: str | Path, description: DataDescription | None = None, share: Share = alone, index: Index | None = None
+    path: str | Path,
+    description: DataDescription | Mapping[str, Any] | None = None,
+    share: Share = alone,
+    index: Index | None = None,
 ) -> TrajectorySet:
     """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
 
@@ -56,13 +59,17 @@ def open_dataset(
 
     Args:
         path: file, folder or glob.
-        description: the contents of the files, by which they are read whatever they look like.
+        description: the contents of the files, by which they are read whatever they look like, also as YAML would have it.
         share: function that shares the files out over ranks, each of which then calls this.
         index: descriptions of files that were made earlier; by default every file is described.
 
     Raises:
-        DataError: nothing is there, a file is corrupt or of unknown layout, or there is more than one system.
+        DataError: nothing is there, a file is corrupt or of unknown layout, there is more than one system, or the description
+            says what cannot be.
     """
+    _check_path(path)
+    if isinstance(description, Mapping):
+        description = descriptions.description_of(description, f"The description of {path}")
     (files,) = share(partial(_find, description), [path])
     parts = share(describe, files) if index is None else index.described(files, describe, share)
     unknown = [file for file, part in zip(files, parts, strict=True) if part is None]
@@ -135,6 +142,15 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
         else:
             parts.setdefault((part.system, part.fields, part.units), []).append(part)
     return [_joined(group) for group in parts.values()], errors
+
+
+def _check_path(path: object) -> None:
+    """Raise DataError if a path is none, such as a list of them."""
+    if not isinstance(path, str | Path):
+        raise DataError(
+            f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; sets that "
+            "are opened one by one are joined by matey.data.joined.JoinedTrajectories."
+        )
 
 
 def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:

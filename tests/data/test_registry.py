@@ -57,6 +57,20 @@ def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusi
         JoinedTrajectories([open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)])
 
 
+def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
+    with pytest.raises(DataError, match=r"a glob such as 'data/run_\*.nc', got list; sets that .* JoinedTrajectories"):
+        open_dataset([shallow_water_file, shallow_water_file])
+
+
+def test_a_description_may_be_a_dict(tmp_path):
+    np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
+    told = {"system": "flow", "axes": ["time", "y", "x"], "fields": {"u": {}}, "spacing": {"y": 1, "x": 1}}
+    told |= {"time_step": 0.5, "boundary": {"y": "wall", "x": "wall"}}
+    assert open_dataset(tmp_path / "u.npy", told).trajectories[0].time_step == 0.5
+    with pytest.raises(DataError, match="The description of .*u.npy: .*time_stp"):
+        open_dataset(tmp_path / "u.npy", told | {"time_stp": 1})
+
+
 def test_a_missing_path_names_its_close_siblings(shallow_water_file):
     with pytest.raises(DataError, match=r"2D_rdb_NA\.h5 does not exist; did you mean .*/2D_rdb_NA_NA\.h5\?"):
         open_dataset(shallow_water_file.with_name("2D_rdb_NA.h5"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -194,7 +194,7 @@ def forecast(
     steps: int,
     lead: int = 1,
     start: int = 0,
-    trajectories: Sequence[int] | None = None,
+    trajectories: Sequence[int] | int | None = None,
     history: int | None = None,
     batch_size: int = 16,
     device: str | None = None,
@@ -212,7 +212,7 @@ def forecast(
         steps: number of snapshots to forecast.
         lead: snapshots that are predicted from the same history; as large as ``steps``, all are predicted at once.
         start: first frame that the model is given.
-        trajectories: numbers of the trajectories, counted from 0; by default all.
+        trajectories: numbers of the trajectories, counted from 0, or one number; by default all.
         history: number of frames that the model is given; by default as many as in its training.
         batch_size: number of trajectories forecast together.
         device: device to compute on; by default where the model is.
@@ -231,6 +231,7 @@ def forecast(
         "lead": (lead, 1),
         "batch_size": (batch_size, 1),
         "start": (start, 0),
+        **({} if history is None else {"history": (history, 1)}),
     }
     for name, (number, smallest) in least.items():
         if not isinstance(number, Integral) or int(number) < smallest:
@@ -238,13 +239,9 @@ def forecast(
     trained = model if isinstance(model, Trained) else _trained(model)
     found_by, data = (None, data) if isinstance(data, TrajectorySet) else (data, open_dataset(data))
     data = data.with_given(trained.model.config.given)
-    numbers = [*(range(data.num_trajectories) if trajectories is None else trajectories)]
-    if not all(isinstance(number, Integral) for number in numbers):
-        raise DataError(f"trajectories: expected their numbers, counted from 0, or None for all, got {trajectories!r}.")
-    chosen = tuple(dict.fromkeys(map(int, numbers)))
-    if not chosen:
-        raise DataError("No trajectory is chosen; expected one or more.")
-    request = ForecastRequest(data, chosen, start, history or trained.num_frames, steps, lead)
+    chosen = _chosen(trajectories, data.num_trajectories)
+    num_frames = trained.num_frames if history is None else history
+    request = ForecastRequest(data, chosen, start, num_frames, steps, lead)
     check_request(trained.model, request)
     try:
         network = trained.model if device is None else trained.model.to(device)
@@ -256,6 +253,17 @@ def forecast(
     if note and command is None:
         warnings.warn(note, stacklevel=2)
     return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by, note)
+
+
+def _chosen(trajectories: object, num_trajectories: int) -> tuple[int, ...]:
+    """Return the numbers of the trajectories that are asked for, each once."""
+    asked = range(num_trajectories) if trajectories is None else trajectories
+    numbers = [asked] if isinstance(asked, Integral) else [*asked] if isinstance(asked, Iterable) else [None]
+    if not all(isinstance(number, Integral) for number in numbers):
+        raise DataError(f"trajectories: expected their numbers, counted from 0, or None for all, got {trajectories!r}.")
+    if not numbers:
+        raise DataError("No trajectory is chosen; expected one or more.")
+    return tuple(dict.fromkeys(int(number) for number in numbers if isinstance(number, Integral)))
 
 
 def _trained(model: str | Path | MateyModel) -> Trained:

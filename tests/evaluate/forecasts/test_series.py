@@ -56,6 +56,7 @@ def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts
 def test_forecasts_print_on_a_line_and_name_each_trajectory_once(model, shallow_water):
     asked = matey.forecast(model, shallow_water, steps=2, trajectories=[1, 1, np.int64(0)])
     assert repr(asked) == "Forecasts(shallow_water, trajectories [1, 0], 2 snapshots)"
+    assert matey.forecast(model, shallow_water, steps=2, trajectories=0).request.trajectories == (0,)
 
 
 def test_a_forecast_that_is_opened_as_data_is_known_for_one(written):
@@ -207,6 +208,11 @@ def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, 
         ({"trajectories": "all"}, "trajectories: expected their numbers, .* got 'all'"),
         ({"device": "gpu"}, r"device: expected one that PyTorch has, such as cpu, got 'gpu' \("),
         ({"trajectories": ()}, "No trajectory is chosen"),
+        ({"trajectories": 1.5}, "trajectories: expected their numbers, .* got 1.5"),
+        ({"trajectories": -1}, "3 trajectories here, numbered from 0; got -1"),
+        ({"history": -2}, "history: expected a whole number of 1 or more, got -2"),
+        ({"history": 0}, "history: expected a whole number of 1 or more, got 0"),
+        ({"history": 2.0}, "history: expected a whole number of 1 or more, got 2.0"),
     ):
         with pytest.raises(matey.data.DataError, match=sentence):
             matey.forecast(model, shallow_water, **{"steps": 2, **arguments})
