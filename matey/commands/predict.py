@@ -107,7 +107,7 @@ def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> 
     table, picture = out.with_suffix(".probes.csv"), out.with_suffix(".probes.png")
     with writing(table):
         write_probes(table, forecasts.request, series)
-        write_png(probes_figure(series, forecasts.request.data.fields), picture)
+        write_png(probes_figure(series, forecasts.request.data.fields, forecasts.request.clock), picture)
     print(f"Wrote {table} and {picture}.")
 
 
@@ -120,9 +120,8 @@ def animate(
     steps = range(1, request.num_steps + 1, every)
     low, high, error = _limits(forecasts, file, field, steps)
     (first,) = views(forecasts.model, request, file, 0, field, steps[:1])
-    film = Film(
-        first, request.first.spacing, request.data.fields[field], (low, high), error, series[: len(cells)], field
-    )
+    shown_of_this = series[: len(cells)], field, request.clock
+    film = Film(first, request.first.spacing, request.data.fields[field], (low, high), error, *shown_of_this)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shown = views(forecasts.model, request, file, 0, field, steps)

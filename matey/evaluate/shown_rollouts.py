@@ -27,7 +27,7 @@ class View:
 
     Attributes:
         step: snapshots after the last known frame; 0 is that frame itself.
-        time: time since the trajectory began, in the units of the data set.
+        time: time since the trajectory began, or as the data has it, in the units of the data set.
         forecast: ``(z, y, x)``, the forecast in physical units.
         truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
         layout: tokens into which the model cuts the frames up to this one; None of a peer, which has none.

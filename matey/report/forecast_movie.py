@@ -39,6 +39,7 @@ FRAMES_PER_SECOND = 12
 DOTS_PER_INCH = 100
 PAGE_FRAMES_PER_SECOND, PAGE_DOTS_PER_INCH = 3, 90
 MOST_NAMED = 8  # series in a legend
+SINCE_THE_BEGINNING = "since the trajectory began"
 TRUTH, FORECAST, ERROR, MESH = "truth", "forecast", "forecast \N{MINUS SIGN} truth", "mesh of tokens"
 
 
@@ -55,6 +56,7 @@ class Film:
         largest_error: float,
         probes: Sequence[ProbeSeries] = (),
         field_index: int = 0,
+        clock: str = SINCE_THE_BEGINNING,
     ) -> None:
         """Draw the panels.
 
@@ -66,7 +68,9 @@ class Film:
             largest_error: error at the ends of the colours of the error.
             probes: series of this trajectory, drawn below.
             field_index: index of the field along axis ``f``.
+            clock: what times are, in words that follow "time".
         """
+        self._clock = clock
         self._grid, self._spacing = first.forecast.shape, spacing
         names = [FORECAST] if first.truth is None else [TRUTH, FORECAST, ERROR]
         names += [] if first.layout is None else [MESH]
@@ -87,7 +91,9 @@ class Film:
             bar.set_label("error" if name == ERROR else words(field))
             bar.ax.locator_params(nbins=4)
             bar.outline.set_visible(False)
-        self._now = _draw_series(self.figure.add_subplot(rows[1, :]), probes, field, field_index) if probes else None
+        self._now: matplotlib.lines.Line2D | None = None
+        if probes:
+            self._now = _draw_series(self.figure.add_subplot(rows[1, :]), probes, field, field_index, clock)
 
     def draw(self, view: View) -> None:
         """Turn the figure to a view."""
@@ -102,9 +108,7 @@ class Film:
         if view.layout is not None:
             self._images[MESH].set_data(forecast)
             self._draw_mesh(view.layout)
-        self.figure.suptitle(
-            f"{view.step} snapshots ahead, time {view.time:.4g} since the trajectory began", fontsize=11
-        )
+        self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.10g} {self._clock}", fontsize=11)
         if self._now is not None:
             self._now.set_xdata([view.time, view.time])
 
@@ -156,11 +160,11 @@ def film_of(rollout: ShownRollout, most_bytes: int) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
-def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str]) -> Figure:
-    """Draw the series at probed cells, a panel for each field."""
+def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: str = SINCE_THE_BEGINNING) -> Figure:
+    """Draw the series at probed cells, a panel for each field; ``clock`` follows "time"."""
     figure = Figure(figsize=(10, 2.4 * len(fields) + 0.4), layout="constrained")
     for index, axes in enumerate(figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]):
-        _draw_series(axes, series, fields[index], index).remove()
+        _draw_series(axes, series, fields[index], index, clock).remove()
     return figure
 
 
@@ -173,7 +177,9 @@ def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     return FFMpegWriter(fps=rate, codec="libx264", extra_args=even)
 
 
-def _draw_series(axes: Axes, probes: Sequence[ProbeSeries], field: str, index: int) -> matplotlib.lines.Line2D:
+def _draw_series(
+    axes: Axes, probes: Sequence[ProbeSeries], field: str, index: int, clock: str
+) -> matplotlib.lines.Line2D:
     """Draw one field at some cells, the truth dashed; return the line that marks a time."""
     for number, series in enumerate(probes):
         colour = COLOURS[number % len(COLOURS)]
@@ -181,7 +187,7 @@ def _draw_series(axes: Axes, probes: Sequence[ProbeSeries], field: str, index: i
         name = f"trajectory {series.trajectory}, cell {cell}"
         axes.plot(series.times, series.forecast[:, index], color=colour, label=name)
         axes.plot(series.times, series.truth[:, index], "--", color=colour, linewidth=1)
-    axes.set(xlabel="time since the trajectory began (dashed: known and truth)", ylabel=words(field))
+    axes.set(xlabel=f"time {clock} (dashed: known and truth)", ylabel=words(field))
     if len(probes) <= MOST_NAMED:
         axes.legend(fontsize=8, ncols=2)
     return axes.axvline(probes[0].times[0], color="#666666", linewidth=1)

@@ -75,6 +75,14 @@ class ForecastRequest:
         times: np.ndarray = own.values[frames - beyond] + beyond * self.first.time_step
         return times
 
+    @property
+    def clock(self) -> str:
+        """What the times are, in words for a picture that follow "time"."""
+        own = self.data.coordinates("time", self.trajectories)
+        if own is None:
+            return "since the trajectory began"
+        return "as in the data" if own.unit in ("?", "1", "") else f"in {own.unit}"
+
     def num_true(self, trajectory: int) -> int:
         """Return how many of the forecast snapshots the trajectory itself has."""
         return min(self.num_steps, self.data.trajectories[trajectory].num_frames - 1 - self.last_known)

@@ -31,7 +31,7 @@ class ProbeSeries:
         trajectory: number of the trajectory in the data set.
         cell: the cell.
         steps: ``(t,)``, snapshots after the last known frame; 0 and below are known.
-        times: ``(t,)``, time since the trajectory began, in the units of the data set.
+        times: ``(t,)``, times as in the data or, where it has none, since the trajectory began, in its units.
         forecast: ``(t, f)``, the forecast; not a number at steps that are known.
         truth: ``(t, f)``, known frames and truth; not a number beyond the end of the trajectory.
     """
@@ -59,14 +59,14 @@ def views(
     """
     number, num_frames = request.trajectories[place], request.num_frames
     known = read_history(request.data, [number], request.start, num_frames)
-    for step in steps:
+    for step, time in zip(steps, request.times(request.last_known + np.array(steps)), strict=True):
         recent = torch.from_numpy(file.read(place, place + 1, max(0, step - num_frames), step))  # (b, t, f, z, y, x)
         history = torch.cat([known.history, recent], dim=1)[:, -num_frames:]
         layout = tokenize([replace(known, history=history)], model.config.patches, model.config.refinement).layout
         truth = request.truth(number, step)
         yield View(
             step=step,
-            time=(request.last_known + step) * request.first.time_step,
+            time=float(time),
             forecast=history[0, -1, field],
             truth=None if truth is None else torch.from_numpy(truth[field]),
             layout=layout,
@@ -77,7 +77,7 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
     """Read forecast and truth at some cells, of every trajectory and at every step."""
     found = []
     steps = np.arange(1 - request.num_frames, request.num_steps + 1)
-    times = (request.last_known + steps) * request.first.time_step
+    times = request.times(request.last_known + steps)
     for place, number in enumerate(request.trajectories):
         shape = len(steps), len(cells), len(request.data.fields)
         forecast, truth = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
@@ -123,12 +123,11 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["trajectory", "z", "y", "x", "step", "time", *fields])
-        times = request.times(request.last_known + series[0].steps)  # those of all, as in the forecast's own file
         for one in series:
             for row, step in enumerate(one.steps.tolist()):
                 pairs = zip(one.forecast[row].tolist(), one.truth[row].tolist(), strict=True)
                 values = ["" if np.isnan(value) else f"{value:.9g}" for pair in pairs for value in pair]
-                table.writerow([one.trajectory, *one.cell, step, float(times[row]), *values])
+                table.writerow([one.trajectory, *one.cell, step, float(one.times[row]), *values])
 
 
 def _box(cell: Cell) -> Cells:
