@@ -9,6 +9,8 @@ import pytest
 import xarray
 from PIL import Image
 
+from matey.data import open_dataset
+from matey.data.seen import seen_text
 from matey.report.film_formats import ffmpeg
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -49,6 +51,19 @@ def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
                 place = found.water_height.sel(trajectory=int(row["trajectory"]), time=float(row["time"]))
                 assert np.isclose(float(row["water_height"]), place.values[int(row["y"]), int(row["x"])], rtol=1e-6)
     assert (tmp_path / "swe.probes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_on_what_the_model_was_trained_on_are_said_to_flatter_it(model_folder, predict, tmp_path):
+    data = open_dataset(tmp_path)
+    seen = model_folder / "seen.txt"
+    seen.write_text(seen_text([data], [[0, 2]]))
+    try:
+        known, new = predict("--trajectories", "0,1,2"), predict("--trajectories", "1", "--overwrite")
+    finally:
+        seen.unlink()
+    assert known.returncode == new.returncode == 0, known.stderr + new.stderr
+    words = "the model was trained on 2 of these 3 trajectories"
+    assert known.stdout.endswith("their errors flatter it.\n") and words in known.stdout and "flatter" not in new.stdout
 
 
 def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder, tmp_path):

@@ -1,6 +1,7 @@
 """Scales of the loss, and windows to validate on where trajectories are shorter than history and largest lead."""
 
 from collections import Counter
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -89,6 +90,21 @@ def test_a_coarser_view_whose_grid_is_padded_says_so_and_is_refused_as_others_ar
         else:
             with pytest.raises(ConfigError, match=f"2D_rdb_NA_NA.h5, means of 4 cells along each axis: .*{words}"):
                 check_fit(config, data.sets_and_views)
+
+
+def test_a_run_says_which_parameters_some_trajectories_lack(run_yaml):
+    run = load_config(run_yaml(model={"size": "micro", "parameters": ["dam_radius"]}))
+    data = open_data(run)
+    config = model_config(with_vocabulary(run, data.all_sets))
+
+    def said():
+        return describe(run, data, MateyModel(config), Topology(0, 1, 1, config.num_heads), 0)
+
+    assert "lack" not in said()
+    (only,) = data.sets
+    first, *others = only.trajectories
+    only.trajectories = (replace(first, parameters={}), *others)
+    assert "The model takes dam_radius, which trajectories lack, 1 of 10 of shallow_water: it is told that" in said()
 
 
 @pytest.mark.slow
