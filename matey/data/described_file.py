@@ -226,9 +226,11 @@ def _times(
 ) -> np.ndarray | None:
     """Return the times of all snapshots of a trajectory or piece, None where the description has the step between them."""
     source = file.description.time_step
-    if isinstance(source, float) or (isinstance(source, TimeSource) and source.attribute is None):
+    if isinstance(source, float):
         return None
     if isinstance(source, TimeSource):
+        if source.attribute is None:
+            return None
         found = attributes_of(file, group)
         if (time := as_number(found.get(source.attribute))) is None:
             raise DataError(

@@ -104,10 +104,8 @@ class InMemory(TrajectorySet):
         return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
 
 
-def parameters_of_each(
-    system: str, parameters: Sequence[Mapping[str, float]] | Mapping[str, Array | float] | None, count: int
-) -> list[dict[str, float]]:
-    """Return the parameters of each of ``count`` trajectories.
+def parameters_of_each(system: str, parameters: object, count: int) -> list[dict[str, float]]:
+    """Return the parameters of each of ``count`` trajectories, see `TrajectorySet.from_arrays`.
 
     Raises:
         DataError: they are no numbers, or those of another number of trajectories.
@@ -117,23 +115,25 @@ def parameters_of_each(
     if isinstance(parameters, Mapping):
         columns = {name: _column(system, name, values, count) for name, values in parameters.items()}
         return [{name: values[number] for name, values in columns.items()} for number in range(count)]
-    is_list = not isinstance(parameters, str) and hasattr(parameters, "__len__") and hasattr(parameters, "__iter__")
-    if not is_list or not all(isinstance(each, Mapping) for each in parameters):
+    is_row = isinstance(parameters, Sequence) and not isinstance(parameters, str)
+    given: list[object] = [*parameters] if isinstance(parameters, Sequence) and is_row else [None]
+    rows = [each for each in given if isinstance(each, Mapping)]
+    if len(rows) < len(given):
         raise DataError(
             f"{system}, parameters: expected numbers by name for each trajectory, such as [{{'nu': 0.1}}, {{'nu': 0.2}}], or "
             f"an array for each name, such as {{'nu': array}}, got {_what(parameters)}."
         )
-    if len(parameters) not in (0, count):
-        raise DataError(f"{system}: expected parameters of {count} trajectories, got {len(parameters)}.")
-    for name, value in (item for each in parameters for item in each.items()):
+    if len(rows) not in (0, count):
+        raise DataError(f"{system}: expected parameters of {count} trajectories, got {len(rows)}.")
+    for name, value in (item for each in rows for item in each.items()):
         if not isinstance(name, str) or _number(value) is None:
             raise DataError(f"{system}, parameters: expected a number for {name!r}, got {_what(value)}.")
-    return [{name: float(value) for name, value in each.items()} for each in parameters] or [{} for _ in range(count)]
+    return [{name: float(value) for name, value in each.items()} for each in rows] or [{} for _ in range(count)]
 
 
 def _column(system: str, name: object, values: object, count: int) -> list[float]:
     """Return a parameter of each trajectory."""
-    if (alike := _number(values)) is not None:
+    if (alike := _number(values)) is not None and isinstance(name, str):
         return [alike] * count
     array = _on_the_host(values) if isinstance(values, list | tuple) or hasattr(values, "shape") else np.array(None)
     if array.shape != (count,) or array.dtype.kind not in "fiub" or not isinstance(name, str):

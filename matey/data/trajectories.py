@@ -195,8 +195,8 @@ class TrajectorySet(ABC):
                 name for each trajectory. NaN stands for one that is not known.
             given: an array for each field that is known and not to be predicted: ``(n, t, [[z,] y,] x)`` where it varies
                 in time, ``(n, [[z,] y,] x)`` where not.
-            coordinates: what forecasts are to be labelled with along ``time``, ``z``, ``y`` or ``x``; by default they count
-                from the lower end of each axis.
+            coordinates: labels of frames or cells along ``time``, ``z``, ``y`` or ``x``, which forecasts get as well; by
+                default these count from the lower end of each axis.
 
         Raises:
             DataError: arrays are not of this shape, or differ in shape.

@@ -68,7 +68,7 @@ class Film:
             largest_error: error at the ends of the colours of the error.
             probes: series of this trajectory, drawn below.
             field_index: index of the field along axis ``f``.
-            clock: what times are, in words that follow "time".
+            clock: words that follow "time" and say what it is.
         """
         self._clock = clock
         self._grid, self._spacing = first.forecast.shape, spacing

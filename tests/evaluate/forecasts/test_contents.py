@@ -167,7 +167,7 @@ def counted_in(unit):
 
 
 @pytest.mark.parametrize("name", ["x", "step", "time", "trajectory_name", "parameter_nu"])
-def test_a_field_that_is_called_as_a_coordinate_is_refused_before_anything_is_computed(name):
+def test_a_field_that_is_called_as_a_coordinate_is_refused_beforehand(name):
     model = make_model(((1, 1, 4, 4),), torch.float32, fields=(name,))
     values = np.random.default_rng(0).normal(3, 1, (1, 5, CELLS, CELLS))
     data = TrajectorySet.from_arrays(
