@@ -45,7 +45,7 @@ class JoinedTrajectories(TrajectorySet):
 
     @property
     def told(self) -> str:
-        """What is said of the files of all parts."""
+        """The words on the files of all parts."""
         return "\n".join(part.told for part in self._parts)
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:

@@ -1,4 +1,4 @@
-"""What a model is told beside the fields and data does not have, such as a viscosity or a mask."""
+"""Inputs of a model beside the fields and data does not have, such as a viscosity or a mask."""
 
 from __future__ import annotations
 

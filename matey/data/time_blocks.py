@@ -111,7 +111,7 @@ class TimeBlocks(TrajectorySet):
 
     @property
     def told(self) -> str:
-        """What is said of the set that is cut."""
+        """The words on the set that is cut."""
         return self.whole.told
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:

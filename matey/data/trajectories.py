@@ -84,7 +84,7 @@ class TrajectorySet(ABC):
 
     @property
     def told(self) -> str:
-        """What is said of the files beside them, by a description, as a text; empty where they say all themselves."""
+        """The words on the files that stand beside them, as a description; empty where files say all themselves."""
         return ""
 
     def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a model is called with: one batch or several, and a sentence for anything else."""
+"""The arguments of a model: one batch or several, and a sentence for anything else."""
 
 from __future__ import annotations
 

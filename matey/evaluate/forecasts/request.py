@@ -77,7 +77,7 @@ class ForecastRequest:
 
     @property
     def clock(self) -> str:
-        """What the times are, in words for a picture that follow "time"."""
+        """Words that follow "time" in a picture and say what it is."""
         own = self.data.coordinates("time", self.trajectories)
         if own is None:
             return "since the trajectory began"
