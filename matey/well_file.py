@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import h5py
 import numpy as np
 
-from matey.mistakes import Mistake, listed
-
 STATS, PARAMETERS = "stats.yaml", "simulation_parameters"
 NO_NAMES = np.array([], dtype=h5py.string_dtype())
 KINDS = {"periodic": "PERIODIC", "wall": "WALL", "no_flux": "WALL", "open": "OPEN"}
@@ -69,10 +67,7 @@ def add_scalars(
     file: h5py.File, of_all: Mapping[str, float], of_each: Mapping[str, Sequence[float] | np.ndarray]
 ) -> None:
     """Write numbers that set simulations apart: those of all trajectories, and those with one for each trajectory."""
-    if reserved := sorted({*of_all} & {*file.attrs, PARAMETERS}):
-        raise Mistake(
-            f"The Well's layout has a meaning of its own for {listed(reserved)}, which is a parameter here: call it otherwise."
-        )
+    assert not {*of_all} & {*file.attrs, PARAMETERS}, "parameters that the layout has a meaning of its own for"
     file.attrs[PARAMETERS] = list(of_all) or NO_NAMES
     file.attrs.update(of_all)
     file.create_group("scalars").attrs["field_names"] = [*of_all, *of_each] or NO_NAMES

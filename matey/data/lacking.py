@@ -1,4 +1,4 @@
-"""Inputs of a model beside the fields and data does not have, such as a viscosity or a mask."""
+"""Inputs of a model, such as a viscosity or a mask, that data does not have."""
 
 from __future__ import annotations
 

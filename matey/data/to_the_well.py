@@ -22,7 +22,7 @@ import yaml
 from matey.data.splits import PARTS, Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 from matey.data.windows import stretches
-from matey.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
+from matey.well_file import KINDS, PARAMETERS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 
 ROOM = 2**20  # bytes of a file beyond the values of its fields
 
@@ -164,7 +164,13 @@ def _begin(
     counted = np.arange(first.num_frames) * first.time_step
     ends = {axis: KINDS[end] for axis, end in boundary.items()}
     begin(file, data.system, len(numbers), counted if times is None else times.values, places, ends)
-    add_scalars(file, *_parameters(abouts))
+    alike, of_each = _parameters(abouts)
+    if reserved := [name for name in alike if name in (*file.attrs, PARAMETERS)]:
+        raise DataError(
+            f"{first.label}: The Well's layout has a meaning of its own for {', '.join(reserved)}, which is a parameter here; "
+            "call it otherwise."
+        )
+    add_scalars(file, alike, of_each)
     for num_frames, fields in ((first.num_frames, varying), (None, constant)):
         for each in fields:
             add_fields(file, each.order, [each.name], num_frames=num_frames)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from matey.data.in_memory import on_the_host, trajectories_of
 from matey.data.trajectory import (
     BadValuesError,
     Boundary,
@@ -201,9 +202,51 @@ class TrajectorySet(ABC):
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
         """
-        from matey.data.in_memory import InMemory  # here, since it is made of what stands in this file
+        units, given = {} if units is None else units, {} if given is None else given
+        abouts = trajectories_of(
+            system,
+            fields,
+            given,
+            spacing=spacing,
+            boundary=boundary,
+            time_step=time_step,
+            units=units,
+            parameters=parameters,
+        )
+        return _InMemory(system, fields, given, abouts, units, coordinates or {})
 
-        return InMemory(system, fields, spacing, boundary, time_step, units, parameters, given, coordinates)
+
+class _InMemory(TrajectorySet):
+    """Trajectories in arrays of this process."""
+
+    def __init__(
+        self,
+        system: str,
+        fields: Mapping[str, Array],
+        given: Mapping[str, Array],
+        trajectories: tuple[Trajectory, ...],
+        units: Mapping[str, str],
+        coordinates: Mapping[str, Coordinates],
+    ) -> None:
+        self.system, self.fields, self.trajectories = system, tuple(fields), trajectories
+        self.units = tuple(units.get(name, "?") for name in fields)
+        self._arrays, self._coordinates = tuple(fields.values()), coordinates
+        self.given, self._given = tuple(given), dict(given)
+        self._num_axes = len(self._arrays[0].shape)
+        self.given_in_time = frozenset(name for name, array in given.items() if len(array.shape) == self._num_axes)
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        yield from [self._coordinates.get(axis)] * len(trajectories)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        frames = (slice(start, stop),) if name in self.given_in_time else ()
+        values = on_the_host(self._given[name][(trajectory, *frames, *cells[5 - self._num_axes :])])
+        return values.reshape(-1, *(side.stop - side.start for side in cells))
+
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        index = (trajectory, slice(start, stop), *cells[5 - self._num_axes :])
+        frames = [on_the_host(array[index]) for array in self._arrays]
+        return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
 
 
 @dataclass(frozen=True)
