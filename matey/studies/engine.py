@@ -7,12 +7,14 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.mistakes import Mistake
 from matey.report.png import write_png
 from matey.studies.folder import TEXT, Row, StudyError, call, claim, write_table
 from matey.studies.made import made_text, note_made
@@ -103,7 +105,7 @@ def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -
         jobs: number of points that run at the same time, each on its share of the cores.
 
     Raises:
-        StudyError: a point failed, or the folder holds another study.
+        StudyError: points failed, after all others had been run, or the folder holds another study.
     """
     claim(study.out, study.facts)
     study.prepare()
@@ -127,8 +129,7 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
     if found is None:
         raise StudyError(f"--point: the study has no point {name!r}; --list names them.")
     if not study.is_done(found):
-        study.run_point(found)
-        note_made(study.folder(found))
+        _run(study, found)
 
 
 def submit(
@@ -163,13 +164,32 @@ def submit(
 
 
 def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> Iterator[PointT]:
-    """Run the points that are not done and yield each when it is; those beside one that fails come to their end first."""
+    """Run the points that are not done and yield each when it is; one that fails keeps none of the others from running.
+
+    Raises:
+        StudyError: some failed, which are all named when the last of the others has ended.
+    """
     waiting = [point for point in study.points if not study.is_done(point)]
+    failures: list[str] = []
+    for point, wait in _started(study, waiting, command, jobs):
+        try:
+            wait()
+        except Mistake as error:
+            failures.append(str(error))
+        else:
+            yield point
+    if failures:
+        head = f"{len(failures)} of {len(waiting)} trainings failed: " if len(waiting) > 1 else ""
+        raise StudyError(head + "\n".join(failures))
+
+
+def _started(
+    study: RunnableStudy[PointT], waiting: Sequence[PointT], command: Sequence[str], jobs: int
+) -> Iterator[tuple[PointT, Callable[[], object]]]:
+    """Yield points with a function that returns when the point is done, or raises: one after the other, or as they end."""
     if jobs == 1:
         for point in waiting:
-            study.run_point(point)
-            note_made(study.folder(point))
-            yield point
+            yield point, partial(_run, study, point)
         return
     # Points that run at the same time keep off each other's cores, and off each other's CPU time.
     cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
@@ -180,10 +200,14 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
         }
         try:
             for future in as_completed(running):
-                future.result()
-                yield running[future]
+                yield running[future], future.result
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _run(study: RunnableStudy[PointT], point: PointT) -> None:
+    study.run_point(point)
+    note_made(study.folder(point))
 
 
 def _write_results(study: RunnableStudy[PointT]) -> None:

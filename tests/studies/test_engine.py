@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from matey.studies.folder import StudyError
 SCRIPT = """
 import json, pathlib, sys
 out, (flag, name) = pathlib.Path(sys.argv[1]), sys.argv[-2:]
-if name == "p13":
+if name in ("p13", "p26"):
     sys.exit("error: thirteen has no square here")
 (out / "points" / name).mkdir(parents=True, exist_ok=True)
 (out / "points" / name / "result.json").write_text(json.dumps(int(name[1:]) ** 2))
@@ -49,6 +50,8 @@ class Squares(RunnableStudy[Number]):
         self.prepared += 1
 
     def run_point(self, point):
+        if point.value % 13 == 0:
+            raise StudyError(f"{point.name} ended with no square.")
         self.ran.append(point.value)
         self.folder(point).mkdir(parents=True, exist_ok=True)
         (self.folder(point) / self.last_written).write_text(json.dumps(point.value**2))
@@ -97,11 +100,21 @@ def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, comman
 
 
 @pytest.mark.processes
-def test_a_point_that_fails_is_named_and_what_ended_before_it_is_kept(tmp_path, command):
-    study = Squares(tmp_path / "study", [5, 13])
-    with pytest.raises(StudyError, match=r"p13 ended with code 1: error: thirteen has no square here \(all of it in "):
-        run_study(study, command, jobs=2)
-    assert study.is_done(Number(5)) and not study.is_done(Number(13))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_points_that_fail_are_named_at_the_end_and_all_others_are_run(tmp_path, command, jobs):
+    study = Squares(tmp_path / "study", [13, 5, 26, 6])
+    with pytest.raises(StudyError, match="^2 of 4 trainings failed: ") as raised:
+        run_study(study, command, jobs)
+    assert sorted(re.findall(r"p\d+ ended", str(raised.value))) == ["p13 ended", "p26 ended"]
+    assert [point.value for point in study.points if study.is_done(point)] == [5, 6]
+    assert results(tmp_path / "study") == [(5, 25), (6, 36)]
+
+
+@pytest.mark.processes
+def test_a_single_point_that_fails_says_why(tmp_path, command):
+    expected = r"^p13 ended with code 1: error: thirteen has no square here \(all of it in "
+    with pytest.raises(StudyError, match=expected):
+        run_study(Squares(tmp_path / "study", [13]), command, jobs=2)
 
 
 @pytest.mark.processes  # git says the commit
