@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from matey.checkpoints.durable import replace_text
 from matey.mistakes import Mistake
 from matey.report.png import write_png
 from matey.studies.folder import TEXT, Row, StudyError, call, claim, write_table
@@ -94,6 +96,10 @@ class RunnableStudy(ABC, Generic[PointT]):
     def is_done(self, point: PointT) -> bool:
         """Return whether a point is trained and scored."""
         return (self.folder(point) / self.last_written).exists()
+
+    def finish(self, point: PointT, costs: Mapping[str, Any]) -> None:
+        """Write the last file of a point, its costs as JSON: others that look for it find all of it or none."""
+        replace_text(self.folder(point) / self.last_written, json.dumps(costs) + "\n")
 
 
 def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matey.checkpoints.durable import replace_text
 from matey.config.flags import started_as
 from matey.mistakes import Mistake
 
@@ -35,9 +36,10 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
     """
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
-    if path.exists() and (before := json.loads(path.read_text(encoding="utf-8"))) != study:
+    if not path.exists():  # trainings that run side by side each claim it, and read what another has written
+        replace_text(path, json.dumps(study) + "\n")
+    elif (before := json.loads(path.read_text(encoding="utf-8"))) != study:
         raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
-    path.write_text(json.dumps(study) + "\n", encoding="utf-8")
 
 
 def folder_among(out: Path, name: str, **facts: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from matey.studies.engine import RunnableStudy, run_one, run_study
-from matey.studies.folder import StudyError
+from matey.studies.folder import StudyError, claim
 
 SCRIPT = """
 import json, pathlib, sys
@@ -54,7 +54,7 @@ class Squares(RunnableStudy[Number]):
             raise StudyError(f"{point.name} ended with no square.")
         self.ran.append(point.value)
         self.folder(point).mkdir(parents=True, exist_ok=True)
-        (self.folder(point) / self.last_written).write_text(json.dumps(point.value**2))
+        self.finish(point, point.value**2)
 
     def rows_of(self, point):
         return [{"value": point.value, "square": json.loads((self.folder(point) / self.last_written).read_text())}]
@@ -133,3 +133,21 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path):
     (tmp_path / "study" / "study.json").write_text('{"study": "cubes"}\n')
     with pytest.raises(StudyError, match="holds a study with {'study': 'cubes'}"):
         run_study(Squares(tmp_path / "study", [2]), [], jobs=1)
+
+
+def test_who_reads_while_the_same_study_is_claimed_again_sees_all_of_its_file(tmp_path):
+    claim(tmp_path, {"study": "squares"})
+    before = (tmp_path / "study.json").stat()
+    with (tmp_path / "study.json").open() as reader:
+        claim(tmp_path, {"study": "squares"})
+        assert json.load(reader) == {"study": "squares"}
+    assert (tmp_path / "study.json").stat() == before
+
+
+def test_the_last_file_of_a_point_is_replaced_as_a_whole(tmp_path):
+    study = Squares(tmp_path, [2])
+    study.folder(Number(2)).mkdir(parents=True)
+    study.finish(Number(2), {"seconds": 1})
+    with (study.folder(Number(2)) / "result.json").open() as reader:
+        study.finish(Number(2), {"seconds": 2})
+        assert json.load(reader) == {"seconds": 1}

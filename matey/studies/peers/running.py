@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,8 +106,7 @@ class Comparison(RunnableStudy[Point]):
         """
         self.folder(point).mkdir(parents=True, exist_ok=True)
         result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
-        text = json.dumps(asdict(result)) + "\n"
-        (self.folder(point) / self.last_written).write_text(text, encoding="utf-8")
+        self.finish(point, asdict(result))
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each system and kind of forecast."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -125,7 +124,7 @@ class PretrainingStudy(RunnableStudy[Point]):
             costs = measure(folder)
         except ValueError as error:
             raise StudyError(f"{point.name}: {error}") from None
-        (folder / COSTS).write_text(json.dumps(asdict(costs)) + "\n", encoding="utf-8")
+        self.finish(point, asdict(costs))
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each system and forecast."""
