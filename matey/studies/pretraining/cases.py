@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matey.studies.simulated import THERMALS, Simulated
+
+IN_TIME = "data.history=4"
+"""History of schemes that attend along time first, with patches of one frame: a place then has four tokens there."""
+
+RATES = {"micro": 2e-3, "Ti": 1e-3, "S": 5e-4}
+"""Learning rates of the sizes: one that suits the smallest is too large for the others."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def adaptivity_cases(
     amounts: Sequence[float],
     extra: bool,
     frames: int = 2,
+    settings: Sequence[str] = (),
 ) -> tuple[Case, ...]:
     """Return uniform grids and adaptive tokens of each scheme.
 
@@ -61,11 +68,12 @@ def adaptivity_cases(
         amounts: thresholds of the refinement.
         extra: whether the token set ``mul`` and other rules of refinement are among them.
         frames: number of frames of a patch.
+        settings: further settings of every case.
     """
     sizes, cases = list(sizes), []
     for scheme in schemes:
-        attention = f"model.scheme={scheme}"
-        cases += [Case(f"{scheme} uniform", str(size), (attention, *uniform(size, frames))) for size in sizes]
+        shared = (f"model.scheme={scheme}", *settings)
+        cases += [Case(f"{scheme} uniform", str(size), (*shared, *uniform(size, frames))) for size in sizes]
         for of_levels in levels:
             text = " to ".join(map(str, of_levels))
             ways = [("mix", "threshold", amount) for amount in amounts]
@@ -76,7 +84,7 @@ def adaptivity_cases(
                 Case(
                     f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
                     f"{amount:g}",
-                    (attention, *adaptive(token_set, of_levels, amount, rule, frames)),
+                    (*shared, *adaptive(token_set, of_levels, amount, rule, frames)),
                 )
                 for token_set, rule, amount in ways
             ]
@@ -97,10 +105,11 @@ def criterion_cases(
     )
 
 
-def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
-    """Return every attention scheme at every size."""
+def scheme_cases(sizes: Sequence[str], rates: Mapping[str, float] | None = None) -> tuple[Case, ...]:
+    """Return every attention scheme at every size, each size at its learning rate, or all at the YAML's."""
+    of_size = {size: (f"train.learning_rate={rate}",) for size, rate in (rates or {}).items()}
     return tuple(
-        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
+        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}", *of_size.get(size, ())))
         for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
     )
 

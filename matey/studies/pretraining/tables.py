@@ -11,12 +11,15 @@ from typing import Any
 
 from matey.config.choices import CRITERIA
 from matey.studies.pretraining.cases import (
+    IN_TIME,
+    RATES,
     Case,
     adaptive,
     adaptivity_cases,
     criterion_cases,
     resolution_cases,
     scheme_cases,
+    uniform,
 )
 from matey.studies.simulated import THERMALS, Simulated
 
@@ -109,23 +112,25 @@ def _adaptivity() -> Study:
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,), extra=False)
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
-    ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False)
-    laptop += criterion_cases((32, 16, 8), (38, 68), CRITERIA.own)
+    ) + adaptivity_cases(
+        ("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False, frames=1, settings=(IN_TIME,)
+    )
+    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 are 32
     few = ("variance", "last_change", "second_difference", "random")
-    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (38,), few)
+    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (32,), few)
     paper = tuple(
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
     )
-    table, uniform = partial(Table, "Adaptive tokens against uniform ones"), ("vit-uniform-16", "vit-uniform-8")
-    of = ("vit-uniform-16", "vit-mix-by-random-38")
+    table, against = partial(Table, "Adaptive tokens against uniform ones"), ("vit-uniform-16", "vit-uniform-8")
+    of = ("vit-uniform-16", "vit-mix-by-random-32")
     tables = {
-        "tiny": table(BASE, tiny, uniform, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
+        "tiny": table(BASE, tiny, against, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
         "small": table(
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
-        "laptop": table(BASE, laptop, uniform, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
-        "paper": table(PAPER_THERMALS, paper, uniform, max_windows=1000, grids=((1, 256, 256),), ranks=32),
+        "laptop": table(BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
+        "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
     return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
@@ -163,13 +168,15 @@ def _schemes() -> Study:
     frames = {"compressible_rand": 21, "compressible_turb": 21}
     tiny, small = (tuple(Simulated(system, 32, *size) for system in systems[:2]) for size in ((8, 13), (24, 21)))
     laptop = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems)
-    adapted = ("train.steps=300", *adaptive("mix", (16, 8), 0.05))
+    fine, adapted = (IN_TIME, *uniform(8, frames=1)), (IN_TIME, *adaptive("mix", (16, 8), 0.05, frames=1))
     table, of = partial(Table, "Attention schemes against parameters, time and memory"), ("vit-micro",)
     paper = "launch/runs/paper_pretrain_vit_b.yaml"
     tables = {
-        "tiny": table(BASE, scheme_cases(("micro",)), of, tiny, ("train.steps=40",), 1, 4, 16),
-        "small": table(BASE, scheme_cases(("micro",)), of, small, ("train.steps=250", SMALL_SPLIT)),
-        "laptop": table(BASE, scheme_cases(("micro", "Ti", "S")), of, laptop, adapted),
+        "tiny": table(BASE, scheme_cases(("micro",)), of, tiny, ("train.steps=40", *fine), 1, 4, 16),
+        "small": table(BASE, scheme_cases(("micro",)), of, small, ("train.steps=250", SMALL_SPLIT, *fine)),
+        "laptop": table(
+            BASE, scheme_cases(tuple(RATES), RATES), of, laptop, ("train.steps=300", *adapted), max_windows=40
+        ),
         "paper": table(
             paper,
             scheme_cases(("Ti", "S", "B")),

@@ -37,14 +37,34 @@ def test_what_the_user_states_wins():
     assert run.output.dir == str(Path("out/points") / "vit-uniform-16-seed1")
 
 
-def test_criteria_are_compared_at_equal_numbers_of_tokens():
-    for scale, budgets in (("small", {38}), ("laptop", {38, 68})):
+def test_criteria_are_compared_at_equal_numbers_of_tokens_uniform_16s_among_them():
+    for scale, budgets in (("small", {32}), ("laptop", {23, 32, 68})):
         table = STUDIES["adaptivity"]().tables[scale]
+        (data,) = table.data
         runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
         tokens = [runner.run_config(Point(case, 0)).tokens for case in table.cases if " by " in case.series]
         assert {each.rule for each in tokens} == {"budget"} and {"variance", "random"} <= {e.criterion for e in tokens}
         assert scale == "small" or {each.criterion for each in tokens} == set(CRITERIA.own)
         assert {each.refine for each in tokens} == budgets and len({each.patches for each in tokens}) == 1
+        _, y, x = data.grid
+        assert y * x // 16**2 in budgets and all((budget - y * x // 32**2) % 3 == 0 for budget in budgets)
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_schemes_that_attend_along_time_find_more_than_one_token_there(name, scale):
+    table = STUDIES[name]().tables[scale]
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    for run in (runner.run_config(Point(case, 0)) for case in table.cases):
+        if run.model.scheme != "vit":
+            assert all(run.data.history // frames > 1 for frames, *_ in run.tokens.patches)
+
+
+def test_each_size_of_the_schemes_has_a_learning_rate_of_its_own():
+    table = STUDIES["schemes"]().tables["laptop"]
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    runs = [runner.run_config(point) for point in table.points(1)]
+    assert {(run.model.size, run.train.learning_rate) for run in runs} == {("micro", 2e-3), ("Ti", 1e-3), ("S", 5e-4)}
+    assert len(runs) == 9 and {run.model.scheme for run in runs} == {"vit", "svit", "avit"}
 
 
 @pytest.mark.parametrize(("scale", "size"), [("tiny", "micro"), ("laptop", "Ti")])
