@@ -17,8 +17,8 @@ from matey.text_table import text_table
 
 LABELS = {CORRELATION_TIME: "correlation time"} | {name: name.replace("_", " of ") + " scales" for name in POWER}
 CORRELATION_MEANING = (
-    f"Snapshots after which the mean correlation of a rollout with the truth falls below {LEAST_CORRELATION:g}; beside it, "
-    "persistence's."
+    f"Snapshots after which the mean correlation of a rollout with the truth falls below {LEAST_CORRELATION:g}, along a "
+    "straight line from one snapshot to the next; beside it, persistence's."
 )
 POWER_MEANING = (
     "Power of the forecast at the end of rollouts over the truth's, in a third of the wavenumbers, the geometric mean over the "

@@ -11,7 +11,7 @@ from matey.evaluate.records import PERSISTENCE, Record
 from matey.evaluate.spectra import POWER
 from matey.physics import MEASURES
 from matey.report.physics import label_of
-from matey.studies.folder import Row
+from matey.studies.folder import Row, mean_and_deviation
 from matey.text_table import text_table
 
 MEASURED = (*MEASURES.own, *POWER)
@@ -38,7 +38,7 @@ def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
         if own:
             head = (f"{system}, {own[0]['forecast']}", label_of(CORRELATION_TIME), *map(label_of, known))
             lines = [["truth", "", *(_mean(own, TRUTH + name) for name in known)]] if known else []
-            lines += [["persistence", _time(own, PERSISTENCE + CORRELATION_TIME), *("" for _ in known)]]
+            lines += [["persistence", _time(own[:1], PERSISTENCE + CORRELATION_TIME), *("" for _ in known)]]
             for model in dict.fromkeys(map(model_of, own)):
                 of_model = [row for row in own if model_of(row) == model]
                 lines.append([model, _time(of_model, CORRELATION_TIME), *(_mean(of_model, name) for name in known)])
@@ -52,7 +52,7 @@ def _mean(rows: Sequence[Row], name: str) -> str:
 
 
 def _time(rows: Sequence[Row], name: str) -> str:
-    """Return the mean time; of rollouts that stay above the threshold to their end no more is known than that."""
+    """Return mean and deviation of the times; of rollouts that stay above to their end no more is known than that."""
     end = int(rows[0]["forecast"].split()[1])
     times = [row[name] if math.isfinite(row[name]) else end for row in rows]
-    return f"{'> ' * (not all(math.isfinite(row[name]) for row in rows))}{fmean(times):.1f}"
+    return f"{'> ' * (not all(math.isfinite(row[name]) for row in rows))}{mean_and_deviation(times)}"

@@ -30,9 +30,9 @@ def test_the_rollout_in_the_longest_steps_is_told_beside_truth_and_persistence()
     assert gases[0].split("  ")[0] == "gas, rollout 10 by 5" and gases[0].endswith("drift of mass")
     assert [line.split() for line in gases[2:]] == [
         ["truth", "1e-07"],
-        ["persistence", "2.5"],
-        ["a", ">", "7.0", "0.2"],
-        ["b", "1.0", "diverged"],
+        ["persistence", "2.500"],
+        ["a", ">", "7.000", "±", "4.243", "0.2"],
+        ["b", "1.000", "diverged"],
     ]
-    assert "drift" not in foam[0] and [line.split() for line in foam[2:]] == [["persistence", "2.0"], ["a", "1.0"]]
+    assert "drift" not in foam[0] and [line.split() for line in foam[2:]] == [["persistence", "2.000"], ["a", "1.000"]]
     assert physics_text(rows[:1], lambda row: row["model"]) == ""

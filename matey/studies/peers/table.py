@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 
 from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.studies.equal_error import cost_text
 from matey.studies.folder import Row, deviation, quotient
 from matey.studies.peers.points import MATEY
 from matey.studies.physics import physics_text
@@ -59,10 +59,7 @@ def peers_table(rows: Sequence[Row]) -> str:
 
 
 def equal_error_text(rows: Sequence[Row]) -> str:
-    """Lay out what MATEY's training takes until it has the error of the best peer at the largest budget, and of which peer.
-
-    Between budgets the logarithm of the error is taken to be straight over that of the cost; beyond them nothing is said.
-    """
+    """Lay out what MATEY's training takes until it has the error of the best peer at the largest budget, and of which peer."""
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     largest, lines = max(row["budget"] for row in rows), []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
@@ -74,7 +71,7 @@ def equal_error_text(rows: Sequence[Row]) -> str:
         if ends:
             best = min(ends, key=lambda label: ends[label][2])
             _, seconds, error = ends[best]
-            cells = [_seconds_text(curves[label], error) for label in own]
+            cells = [cost_text([point[1:] for point in curves[label]], error, "{:.1f} s".format) for label in own]
             lines.append([system, forecast, best, _number(error), f"{seconds:.1f} s", *cells])
     head = ["equal error", "", "best peer", "its error", "cost", *own]
     return text_table(head, lines, num_text=3, merge=1) if lines else ""
@@ -87,19 +84,6 @@ def _curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
         (of[0]["budget"], mean_of([r["seconds"] for r in of]), mean_of([r["ratio"] for r in of])) for of in groups
     ]
     return [point for point in points if math.isfinite(point[2])]
-
-
-def _seconds_text(curve: Sequence[tuple[float, float, float]], error: float) -> str:
-    """Return the cost at which a curve comes down to an error."""
-    if not curve:
-        return "-"
-    if curve[0][2] <= error:
-        return f"< {curve[0][1]:.1f} s"
-    for (_, cost, high), (_, later, low) in itertools.pairwise(curve):
-        if low <= error:
-            share = math.log(high / error) / math.log(high / low)
-            return f"{cost * (later / cost) ** share:.1f} s"
-    return f"> {curve[-1][1]:.1f} s"
 
 
 def _cost_line(system: str, rows_by_model: Sequence[Sequence[Row]], num_own: int) -> list[str]:

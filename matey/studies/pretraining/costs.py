@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from matey.checkpoints.trained import load_trained
+from matey.config import RunConfig
 from matey.data import open_sets
 from matey.evaluate.held_out import hold_out
 from matey.planning.workload import load_workload
@@ -26,15 +27,16 @@ class Costs(Speed):
         parameters: number of parameters.
         tokens: mean number of tokens of a sample.
         forward_operations: operations of a forecast in matrix products.
-        step_seconds: CPU seconds of a training step of one rank, or seconds on a GPU; the median over the run.
-        samples_per_second: number of samples that a rank takes in in a second of training.
+        step_seconds: CPU seconds of a training step, those of all ranks together, or seconds on a GPU; the median over the run.
+        samples_per_second: number of samples that all ranks together take in in such a second; of several ranks, in a second
+            by the clock.
         peak_memory_bytes: the most that a rank held during training, in bytes.
-        data_seconds: seconds of a training step in which a rank waits for data or prepares it; the median over the run, as of
-            the other parts; not a number in files of earlier versions.
+        data_seconds: seconds by the clock of a training step in which the first rank waits for data or prepares it; the median
+            over the run, as of the other parts.
         forward_seconds: seconds of the forward pass and the loss.
         backward_seconds: seconds of the backward pass.
         optimizer_seconds: seconds of the optimizer.
-        message_bytes: bytes that a rank puts into messages in a step, where they are counted (`train.count_traffic`).
+        message_bytes: bytes that the first rank puts into messages in a step, where they are counted (`train.count_traffic`).
         message_calls: number of its messages in a step.
     """
 
@@ -44,12 +46,12 @@ class Costs(Speed):
     step_seconds: float
     samples_per_second: float
     peak_memory_bytes: int
-    data_seconds: float = math.nan
-    forward_seconds: float = math.nan
-    backward_seconds: float = math.nan
-    optimizer_seconds: float = math.nan
-    message_bytes: float = 0.0
-    message_calls: float = 0.0
+    data_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+    message_bytes: float
+    message_calls: float
 
 
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -68,8 +70,12 @@ COSTS = {
 """Names of the costs in plots, and the factor to the unit there."""
 
 
-def measure(folder: Path) -> Costs:
+def measure(folder: Path, ranks: int) -> Costs:
     """Read and measure the costs of a run that has ended.
+
+    Args:
+        folder: folder of the run.
+        ranks: number of ranks that trained it.
 
     Raises:
         CheckpointError: the run has no model.
@@ -84,18 +90,30 @@ def measure(folder: Path) -> Costs:
     seconds = "seconds" if device.type == "cuda" else "cpu_seconds"
     held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)
     speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max)
-    step_seconds = statistics.median(line[seconds] for line in steps)
+    step_seconds, by_the_clock = (statistics.median(line[key] for line in steps) for key in (seconds, "seconds"))
     return Costs(
         **vars(speed),
         parameters=workload.operations.num_parameters,
         tokens=workload.num_tokens,
         forward_operations=workload.forward_operations,
         step_seconds=step_seconds,
-        samples_per_second=run.train.micro_batch * run.train.accumulation / step_seconds,
+        samples_per_second=samples_per_second(run, ranks, by_the_clock if ranks > 1 else step_seconds),
         peak_memory_bytes=max(line["peak_memory_bytes"] for line in steps),
         **{f"{part}_seconds": statistics.median(line["seconds_by_part"][part] for line in steps) for part in PARTS},
         **_messages(steps),
     )
+
+
+def samples_per_second(run: RunConfig, ranks: int, seconds: float) -> float:
+    """Return how many samples all ranks together take in in a second; not a number where memory decides over the groups.
+
+    Args:
+        run: configuration of the run.
+        ranks: number of ranks.
+        seconds: seconds of a step.
+    """
+    size = run.parallel.sequence_parallel_size
+    return math.nan if size == "auto" else run.train.micro_batch * run.train.accumulation * (ranks // size) / seconds
 
 
 def _messages(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -13,7 +13,8 @@ import numpy as np
 from matey.checkpoints.run_files import RECORDS
 from matey.evaluate.records import ALL_FIELDS, read_records
 from matey.report.summary import forecast_text, summary_records
-from matey.studies.folder import Row, mean_and_deviation
+from matey.studies.equal_error import cost_text
+from matey.studies.folder import Row, mean_and_deviation, quotient
 from matey.studies.physics import physics_of, physics_text
 from matey.studies.pretraining.costs import PARTS, Costs
 from matey.studies.pretraining.tables import Point, Table
@@ -41,7 +42,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
         costs: the file of its costs.
     """
     records = summary_records(read_records(folder / RECORDS))
-    measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))  # those of earlier versions have fewer
+    measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
     return [
         {
@@ -61,32 +62,61 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
 
 
 def study_table(rows: Sequence[Row], table: Table) -> str:
-    """Lay out costs and errors of each case, and both over those of the cases that it is compared with; below, physics.
+    """Lay out costs and errors of each case; below, both over those of each case that it is compared with, and physics.
 
     An error is NRMSE over that of persistence, its geometric mean over the systems: mean and deviation over the seeds.
     """
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    references = [case for case in table.references if case in cases]
-    head = ["", *(title for _, title, _, _ in COLUMNS), *forecasts]
-    head += [f"{what} / {reference}" for reference in references for what in ("error", "step")]
     lines = []
     for case in cases:
         own = [row for row in rows if row["case"] == case]
         cells = [text.format(scale * np.mean([row[key] for row in own])) for key, _, text, scale in COLUMNS]
         cells += [mean_and_deviation(errors_of(own, forecast)) for forecast in forecasts]
-        for reference in references:
-            other = [row for row in rows if row["case"] == reference]
-            ratios = [np.mean(errors_of(own, f)) / np.mean(errors_of(other, f)) for f in forecasts]
-            steps = np.mean([row["step_seconds"] for row in own]) / np.mean([row["step_seconds"] for row in other])
-            cells += [f"{math.exp(np.mean(np.log(ratios))):.2f}", f"{steps:.2f}"]
         lines.append([_model(own[0]), *cells])
-    growth = growth_text(rows) if table.labels_grow else ""
-    return "\n\n".join(filter(None, [text_table(head, lines), growth, messages_text(rows), physics_text(rows, _model)]))
+    texts = [text_table(["", *(title for _, title, _, _ in COLUMNS), *forecasts], lines)]
+    references = [case for case in table.references if case in cases]
+    texts += [over_text(rows, reference, forecasts) for reference in references]
+    # Errors at several resolutions are those of several tasks.
+    texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
+    return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
+
+
+def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
+    """Lay out error and cost of a step of each case over those of one of them, each with the deviation of the quotient."""
+    other, lines = [row for row in rows if row["case"] == reference], []
+    for case in dict.fromkeys(row["case"] for row in rows if row["case"] != reference):
+        own = [row for row in rows if row["case"] == case]
+        cells = [quotient(errors_of(own, forecast), errors_of(other, forecast)) for forecast in forecasts]
+        lines.append([_model(own[0]), *cells, quotient(steps_of(own), steps_of(other))])
+    return text_table([f"over {_model(other[0])}", *forecasts, "step"], lines) if lines else ""
+
+
+def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str]) -> str:
+    """Lay out the step of each line of the plot, over a reference's, at which the line has the reference's error."""
+    lines = []
+    for reference in references:
+        other = [row for row in rows if row["case"] == reference]
+        step = float(np.mean(steps_of(other)))
+        for series in dict.fromkeys(row["series"] for row in rows if row["series"] != other[0]["series"]):
+            own = [row for row in rows if row["series"] == series]
+            curves = [[(seconds / step, error) for seconds, error in _curve(own, forecast)] for forecast in forecasts]
+            errors = [float(np.mean(errors_of(other, forecast))) for forecast in forecasts]
+            cells = [cost_text(*each, "{:.2f}".format) for each in zip(curves, errors, strict=True)]
+            lines.append([_model(other[0]), series, *cells])
+    head = ["step at equal error, over that of", "", *forecasts]
+    return text_table(head, lines, num_text=2, merge=1) if lines else ""
+
+
+def _curve(rows: Sequence[Row], forecast: str) -> list[tuple[float, float]]:
+    """Return seconds of a step and error of each case of a line of the plot, the fastest first; without what diverged."""
+    cases = [[row for row in rows if row["case"] == case] for case in dict.fromkeys(row["case"] for row in rows)]
+    points = sorted((float(np.mean(steps_of(own))), float(np.mean(errors_of(own, forecast)))) for own in cases)
+    return [point for point in points if math.isfinite(point[1])]
 
 
 def messages_text(rows: Sequence[Row]) -> str:
-    """Lay out the parts of a step and its messages, where any were counted: of one rank, seconds by the clock."""
+    """Lay out the parts of a step and its messages, where any were counted: of the first rank, seconds by the clock."""
     head = ["a step of a rank", *(f"{part} (s)" for part in PARTS), "messages", "MiB"]
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows if row["message_calls"]):
@@ -124,3 +154,8 @@ def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
         if row["forecast"] == forecast:
             by_seed.setdefault(row["seed"], []).append(row["ratio"])
     return [math.exp(np.mean(np.log(ratios))) for ratios in by_seed.values()]
+
+
+def steps_of(rows: Sequence[Row]) -> list[float]:
+    """Return the seconds of a step of each seed's training."""
+    return list({row["seed"]: row["step_seconds"] for row in rows}.values())

@@ -41,7 +41,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         deepspeed_config: JSON of DeepSpeed.
         settings: overrides of every point's YAML on top of the table's.
         machine: name or file of the machine that it is planned for.
-        ranks: number of ranks of each training that it is planned for; that many are started by ``launcher``.
+        ranks: number of ranks of each training: it is planned for them, and ``launcher`` starts them.
     """
 
     root: Path
@@ -121,7 +121,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
         try:
-            costs = measure(folder)
+            costs = measure(folder, self.ranks)
         except ValueError as error:
             raise StudyError(f"{point.name}: {error}") from None
         self.finish(point, asdict(costs))

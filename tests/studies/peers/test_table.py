@@ -139,4 +139,4 @@ def test_physics_of_the_rollouts_of_each_model_stand_below_the_errors():
     rows = [{**row, "truth_mass": 0.0, "mass": 0.25, "correlation_time": 3.0} for row in make_rows()]
     *_, gas, plasma = peers_table(rows).split("\n\n")
     assert gas.startswith("gas, rollout 10") and plasma.startswith("plasma, rollout 10")
-    assert ["U-Net", "3.0", "0.25"] in [line.split() for line in gas.splitlines()]
+    assert ["U-Net", "3.000", "±", "0.000", "0.25"] in [line.split() for line in gas.splitlines()]

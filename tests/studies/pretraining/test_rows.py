@@ -2,13 +2,17 @@
 
 import json
 import math
+import re
+from dataclasses import fields, replace
 
 import pytest
 
-from matey.studies.pretraining.costs import COSTS
+from matey.config import load_config
+from matey.studies.pretraining.costs import Costs, samples_per_second
 from matey.studies.pretraining.figure import study_figure
-from matey.studies.pretraining.rows import GROWING, errors_of, growth_text, rows_of, study_table
+from matey.studies.pretraining.rows import GROWING, equal_error_text, errors_of, growth_text, rows_of, study_table
 from matey.studies.pretraining.tables import STUDIES, Point
+from tests.support.paths import ROOT
 
 TABLE = STUDIES["adaptivity"]().tables["tiny"]
 
@@ -28,7 +32,11 @@ def rows(tmp_path):
             record(system, lead, factor * lead * e) for system, e in (("a", 0.01), ("b", 0.04)) for lead in (1, 5)
         ]
         (tmp_path / "metrics.json").write_text(json.dumps(records))
-        costs = dict.fromkeys(COSTS, 10.0) | {"step_seconds": 0.1 if point.case.label == "16" else 0.4}
+        known = dict.fromkeys((each.name for each in fields(Costs)), 10.0) | {
+            "message_calls": 0.0,
+            "message_bytes": 0.0,
+        }
+        costs = known | {"step_seconds": (0.1 if point.case.label == "16" else 0.4) + 0.02 * point.seed}
         (tmp_path / "costs.json").write_text(json.dumps(costs))
         found += rows_of(point, tmp_path, tmp_path / "costs.json")
     return found
@@ -40,14 +48,47 @@ def test_the_error_of_a_seed_is_the_geometric_mean_over_the_systems(rows):
     assert errors_of(own, "lead 1") == pytest.approx([2 * 0.02 / 0.5, 4 * 0.02 / 0.5])
 
 
-def test_the_table_has_means_deviations_and_ratios_to_the_references(rows):
+def test_the_table_has_means_and_deviations(rows):
     lines = study_table(rows, TABLE).splitlines()
-    assert lines[0].split()[-3:] == ["step", "/", "vit-uniform-8"]
+    assert lines[0].split()[-4:] == ["lead", "1", "lead", "5"]
     uniform = next(line for line in lines if line.startswith("vit uniform, 8")).split("  ")
-    cells = [cell.strip() for cell in uniform if cell.strip()]
-    assert cells[-4:] == ["0.50", "4.00", "1.00", "1.00"]
     error, deviation = 0.06, math.sqrt(2) * 0.02
-    assert f"{error:.3f} ± {deviation:.3f}" in cells
+    assert f"{error:.3f} ± {deviation:.3f}" in [cell.strip() for cell in uniform]
+
+
+def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviations(rows):
+    """One seed has twice the error of the other: a deviation of 0.47 of the mean, of the quotient 0.67 of it."""
+    over_16, over_8 = (text for text in study_table(rows, TABLE).split("\n\n") if text.startswith("over "))
+    head, _, *lines = over_16.splitlines()
+    assert head.split() == ["over", "vit", "uniform,", "16", "lead", "1", "lead", "5", "step"]
+    assert [re.split("  +", line) for line in lines] == [
+        ["vit uniform, 8", "0.50 ± 0.33", "0.50 ± 0.33", "3.73 ± 0.50"],
+        ["vit mix 16 to 8, 0.2", "0.50 ± 0.33", "0.50 ± 0.33", "3.73 ± 0.50"],
+    ]
+    assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04" in re.sub("  +", "  ", over_8)
+
+
+def test_steps_at_equal_error_are_read_between_the_points_of_a_line():
+    """Errors that fall as the root of the step: half the error takes four times the step."""
+
+    def of(series, label, step, error):
+        same = {"series": series, "label": label, "case": f"{series} {label}", "seed": 0, "forecast": "lead 1"}
+        return same | {"step_seconds": step, "ratio": error}
+
+    rows = [of("uniform", "8", 8.0, 0.2), of("mix", "b", 4.0, 0.1), of("mix", "a", 0.25, 0.4), of("mul", "a", 2.0, 0.3)]
+    *_, mix, mul = equal_error_text(rows, ["uniform 8"], ["lead 1"]).splitlines()
+    assert mix.split() == ["uniform,", "8", "mix", "0.12"] and mul.split() == ["mul", ">", "0.25"]
+
+
+def test_where_resolutions_differ_errors_are_not_set_equal(rows):
+    assert "at equal error" in study_table(rows, TABLE)
+    grown = [{**row, "label": "64" if row["label"] == "16" else "128"} for row in rows]
+    assert "at equal error" not in study_table(grown, replace(TABLE, labels_grow=True))
+
+
+def test_the_step_of_several_ranks_takes_the_samples_of_all_groups():
+    run = load_config(ROOT / TABLE.config, ["parallel.sequence_parallel_size=2", "train.accumulation=3"])
+    assert [samples_per_second(run, ranks, 2.0) for ranks in (2, 4)] == [12, 24]
 
 
 def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
@@ -66,7 +107,9 @@ def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(
     assert len(chart.axes) == 4
     panel = chart.axes[1]
     line, _, _ = panel.containers[0]
-    assert list(line.get_xdata()) == [0.1, 0.4] and list(line.get_ydata()) == pytest.approx([0.12, 0.06])
+    assert list(line.get_xdata()) == pytest.approx([0.11, 0.41]) and list(line.get_ydata()) == pytest.approx(
+        [0.12, 0.06]
+    )
     assert len(panel.containers) == len({row["series"] for row in rows})
 
 
