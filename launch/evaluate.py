@@ -10,7 +10,7 @@ bounds is reported as diverged.
 sets several models side by side in one table and one page, each on the same windows of the data of --data or of the first run.
 Peers that `tools/reproduce.py peers` trained may be among them:
 
-    python launch/evaluate.py --checkpoint runs/demo runs/paper/peers/points/unet-shallow_water-110-0 --out runs/compared
+    python launch/evaluate.py --checkpoint runs/demo runs/paper/peers-laptop/points/unet-shallow_water-110-0 --out runs/compared
 
 Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one. With
 --share P groups of P ranks make each forecast together: none of them reads or holds more than its part of the fields.

@@ -5,11 +5,11 @@ r"""Reproduce a study from start to plot.
         --starts pretrained,random --seeds 3 --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8" \
         --ranks 8 --set train.accumulation=8
 
-`data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, trains a stencil
-and a U-Net on the same, and scores each on the same test trajectories (the paper's figures 5 and 6). The scales `tiny`
-(minutes, to see that it works) and `laptop` (hours) simulate their data and start from models/matey-micro where --pretrained
-names nothing else; `paper` has the paper's settings and expects its data in data/. Its batch of 256 is 4 a rank, times the
-ranks that --launcher starts, times train.accumulation.
+`data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, trains a stencil,
+a ResNet and a U-Net on the same at about the same cost, and scores each on the same test trajectories (the paper's figures 5
+and 6). The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data and start from
+models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its data in data/. Its
+batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
 
     python tools/reproduce.py peers --scale laptop --jobs 2 --out runs/paper
 
@@ -17,8 +17,8 @@ ranks that --launcher starts, times train.accumulation.
 and an FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU
 seconds a system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
 --seconds 30,110, make curves, and say what MATEY takes for the error of the best of the others. The scale `laptop` has the data
-of `make demo`. launch/evaluate.py takes the folders of trained peers (runs/paper/peers/points/unet-shallow_water-110-0) as it
-takes runs.
+of `make demo`. launch/evaluate.py takes the folders of trained peers as it takes runs
+(runs/paper/peers-laptop/points/unet-shallow_water-110-0).
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py fine_grid --scale laptop --jobs 2 --out runs/paper
@@ -33,7 +33,7 @@ cells, and up to 65,536 tokens of a sample on four ranks. They print errors over
 measured. The scales `tiny` (minutes, to see that it works), `small` and `laptop` (hours) simulate their data; `paper` has the
 paper's settings, and expects its data in data/.
 
-All studies write results.csv, results.txt and results.png into a folder of their name in --out, go on where they were
+All studies write results.csv, results.txt and results.png into a folder of their name and scale in --out, go on where they were
 interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. --plan says what they will
 cost, as the scale `paper` does before anything starts. `report` puts all studies of a folder on one page.
 """
@@ -80,7 +80,7 @@ def main() -> int:
     study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 1, others: 3)")
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="run or model to start from")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
-    study.add_argument("--launcher", default=sys.executable, help="command before launch/finetune.py (this Python)")
+    study.add_argument("--launcher", help="command before launch/finetune.py (this Python; paper: to be given)")
     study.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
     )
@@ -131,7 +131,8 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument(
-        "--launcher", help="command before launch/pretrain.py (this Python, or as many ranks as the study needs)"
+        "--launcher",
+        help="command before launch/pretrain.py (this Python; long_sequences: four of it; paper: to be given)",
     )
     study.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every training"
@@ -145,7 +146,7 @@ def add_planning(study: argparse.ArgumentParser) -> None:
     """Add the flags that say what a study is planned for."""
     machine = "plan for this machine: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
-    ranks = "ranks that --launcher starts, to plan for (as the scale is meant)"
+    ranks = "ranks that --launcher starts (as the scale is meant); 1 trains on one what is meant for many"
     study.add_argument("--ranks", type=flags.whole(1), metavar="N", help=ranks)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, run_one, run_study, submit
-from matey.studies.folder import folder_among
+from matey.studies.folder import StudyError
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
@@ -66,7 +67,7 @@ def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace)
 
 def peers(args: argparse.Namespace) -> Comparison:
     """Return the comparison of models of the same cost."""
-    out, config = folder_among(args.out.absolute(), "peers", study="peers"), find(args.config).absolute()
+    out, config = folder_of(args, "peers"), find(args.config).absolute()
     simulated = () if args.paths else PEER_SCALES[args.scale].data
     paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
     points = comparisons(tuple(paths), args.seconds, args.seeds)
@@ -78,16 +79,17 @@ def peers(args: argparse.Namespace) -> Comparison:
 
 def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
     """Return the study of fine-tuning on more and more trajectories."""
-    scale, name = SCALES[args.scale], "data_efficiency"
+    scale = SCALES[args.scale]
+    check_ranks(args, scale.ranks)
     return DataEfficiencyStudy(
         ROOT,
         WORK,
-        folder_among(args.out.absolute(), f"{name}-{args.system}", study=name, system=args.system),
+        folder_of(args, f"data_efficiency-{args.system}"),
         args.system,
         args.scale,
         fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
-        args.launcher,
+        args.launcher or sys.executable,
         args.deepspeed_config,
         tuple(args.set),
         machine_of(args),
@@ -99,10 +101,12 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
     """Return a study that pretrains many models."""
     question = STUDIES[args.study]()
     table = question.tables[args.scale]
+    if not table.launcher:
+        check_ranks(args, table.ranks)
     study = PretrainingStudy(
         ROOT,
         WORK,
-        args.out.absolute() / args.study,
+        folder_of(args, args.study),
         table,
         table.points(args.seeds),
         (args.study, args.scale),
@@ -116,6 +120,21 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
     for point in study.points:
         study.run_config(point)
     return study
+
+
+def folder_of(args: argparse.Namespace, name: str) -> Path:
+    """Return the folder of a study: each of its scales has one of its own."""
+    out: Path = args.out.absolute()
+    return out / f"{name}-{args.scale}"
+
+
+def check_ranks(args: argparse.Namespace, ranks: int) -> None:
+    """Raise StudyError where what is meant for many ranks would be trained on one, and nobody has said so."""
+    if ranks > 1 and args.launcher is None and args.ranks != 1 and not (args.list or args.plan):
+        raise StudyError(
+            f"{args.study} at the scale {args.scale} is meant for {ranks} ranks and would be trained on one: give the command "
+            "that starts them, as in --launcher 'srun python', or --ranks 1 if one is meant."
+        )
 
 
 def machine_of(args: argparse.Namespace) -> str:

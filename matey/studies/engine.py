@@ -32,6 +32,7 @@ class Point(Protocol):
 
 
 PointT = TypeVar("PointT", bound=Point)
+COLOURS = 64  # of a figure, whose lines have a dozen and their edges the rest
 
 
 class RunnableStudy(ABC, Generic[PointT]):
@@ -223,4 +224,4 @@ def _write_results(study: RunnableStudy[PointT]) -> None:
         write_table(study.out / "results.csv", rows)
         parts = [study.text(rows), made_text(map(study.folder, done))]
         (study.out / TEXT).write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
-        write_png(study.figure(rows), study.out / "results.png")
+        write_png(study.figure(rows), study.out / "results.png", COLOURS)

@@ -42,19 +42,6 @@ def claim(out: Path, study: Mapping[str, Any]) -> None:
         raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
 
 
-def folder_among(out: Path, name: str, **facts: str) -> Path:
-    """Return the folder of a study among others in ``out``; that itself, where it holds the study, as earlier versions had it.
-
-    Args:
-        out: folder of studies.
-        name: name of the study's folder.
-        facts: entries of its file by which it is known.
-    """
-    path = out / STUDY
-    there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return out if there and all(there.get(key) == value for key, value in facts.items()) else out / name
-
-
 def read_study(folder: Path) -> dict[str, Any]:
     """Return what the file says that makes a folder one of a scaling study, see `matey.studies.scaling.study.Study`.
 

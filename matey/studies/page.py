@@ -20,7 +20,7 @@ def write_page_of_all(out: Path) -> Path:
     Raises:
         StudyError: there is none.
     """
-    studies = [path.parent for path in sorted([*out.glob(STUDY), *out.glob(f"*/{STUDY}")])]
+    studies = [path.parent for path in sorted(out.glob(f"*/{STUDY}"))]
     if not studies:
         raise StudyError(f"{out} holds no study; run one with --out {out} first.")
     return write_page(out / REPORT, studies)

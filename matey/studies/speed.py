@@ -15,6 +15,7 @@ from matey.evaluate.held_out import HeldOut
 
 TIMED = 5  # batches whose median is taken, after one that warms up
 BATCH = 16
+MOST_TOKENS = 65536  # in a batch: with more, a CPU takes minutes for it
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,28 @@ class Speed:
 
     Attributes:
         forecast_seconds: seconds of a forecast by itself, on one thread.
-        batch_seconds: seconds of a forecast in a batch of 16, on one thread.
+        batch_seconds: seconds of a forecast in a batch of 16, on one thread; of fewer where they would have too many tokens.
     """
 
     forecast_seconds: float
     batch_seconds: float
 
 
-def forecast_speed(model: Forecaster, data: HeldOut, lead: int) -> Speed:
-    """Time forecasts at a lead: mean over the systems, in CPU seconds of this thread, on a GPU by the clock."""
-    return Speed(*(_forecast_seconds(model, data, lead, size) for size in (1, BATCH)))
+def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 1.0) -> Speed:
+    """Time forecasts at a lead: mean over the systems, in CPU seconds of this thread, on a GPU by the clock.
+
+    Args:
+        model: the model.
+        data: held-out trajectories.
+        lead: lead time in snapshots.
+        tokens: mean number of tokens of a sample, which limits how many are forecast together.
+    """
+    return Speed(*(_forecast_seconds(model, data, lead, size) for size in (1, batch_of(tokens))))
+
+
+def batch_of(tokens: float) -> int:
+    """Return how many samples of so many tokens are forecast together."""
+    return max(1, min(BATCH, int(MOST_TOKENS / tokens)))
 
 
 def _forecast_seconds(model: Forecaster, data: HeldOut, lead: int, size: int) -> float:

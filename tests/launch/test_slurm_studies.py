@@ -18,8 +18,8 @@ def test_a_study_is_submitted_once_and_drawn_when_its_jobs_have_ended(cluster, t
         assert state == "COMPLETED 0:0", line
     again = cluster.run(*command, "--submit")
     assert [line.split(": ")[1] for line in again.stdout.splitlines()[:3]] == 3 * ["done"], again.stderr
-    before = {path: path.read_text() for path in tmp_path.glob("adaptivity/points/*/metrics.jsonl")}
+    before = {path: path.read_text() for path in tmp_path.glob("adaptivity-tiny/points/*/metrics.jsonl")}
     drawn = cluster.run(*command)
     assert drawn.returncode == 0 and "vit mix 16 to 8, 0.2" in drawn.stdout, drawn.stderr
-    assert before == {path: path.read_text() for path in tmp_path.glob("adaptivity/points/*/metrics.jsonl")}
-    assert (tmp_path / "adaptivity" / "results.png").stat().st_size > 10_000
+    assert before == {path: path.read_text() for path in tmp_path.glob("adaptivity-tiny/points/*/metrics.jsonl")}
+    assert (tmp_path / "adaptivity-tiny" / "results.png").stat().st_size > 10_000

@@ -16,11 +16,15 @@ from tests.support.paths import ROOT
 ENGINE = str(ROOT / "ds_configs" / "frontier_zero1.json")
 
 
-def study(name, scale, out, seeds=None, machine="frontier", ranks=None, engine=ENGINE):
+def study(name, scale, out, seeds=None, machine="frontier", ranks=None, engine=ENGINE, settings=()):
     question = STUDIES[name]()
     table = question.tables[scale]
-    points = [point for point in table.points(seeds) if point.case.series in ("vit", "uniform 8", "avit uniform")]
-    how = {"deepspeed_config": engine, "machine": machine, "ranks": ranks or table.ranks}
+    points = [
+        point
+        for point in table.points(seeds)
+        if point.case.series in ("vit", "uniform 8", "vit uniform", "avit uniform")
+    ]
+    how = {"deepspeed_config": engine, "machine": machine, "ranks": ranks or table.ranks, "settings": settings}
     return PretrainingStudy(ROOT, ROOT, out, table, points, (name, scale), question.costs, **how)
 
 
@@ -42,6 +46,15 @@ def test_what_is_done_costs_nothing_any_more(tmp_path):
         some.folder(point).mkdir(parents=True)
         (some.folder(point) / COSTS).touch()
     assert some.plan() == "Nothing is left to train."
+
+
+def test_a_step_on_one_thread_is_not_planned_for_all_cores(tmp_path):
+    def seconds(threads):
+        how = {"seeds": 1, "machine": "cpu", "settings": (f"parallel.threads={threads}",)}
+        line = study("fine_grid", "laptop", tmp_path, **how).plan().splitlines()[3]
+        return float(line.partition(" s ")[0].split()[-1])
+
+    assert 1.5 * seconds(2) < seconds(1) < 2.2 * seconds(2)
 
 
 def test_models_that_do_not_fit_and_machines_that_are_too_small_are_said(tmp_path):

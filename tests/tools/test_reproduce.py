@@ -70,7 +70,18 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
 
 def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool, tmp_path, monkeypatch, capsys):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 30)
-    flags = ["--system", "mhd", "--scale", "paper", "--starts", "random", "--out", str(tmp_path / "study")]
+    flags = [
+        "--system",
+        "mhd",
+        "--scale",
+        "paper",
+        "--starts",
+        "random",
+        "--out",
+        str(tmp_path / "study"),
+        "--ranks",
+        "1",
+    ]
     flags += ["--set", f"data.sets=[{{path: {tmp_path / 'swe'}}}]"]
 
     def refuse(words, *more):
@@ -85,6 +96,7 @@ def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool
     # The paper has 1 to 24 cavities: these are enough, and then too short.
     refuse("has a trajectory of 12 frames; a history of 10 and the lead 100, at which runs are scored, need 110.")
     refuse("nowhere does not exist", "--set", "data.sets=[{path: nowhere}]")
+    refuse("data_efficiency at the scale paper is meant for 64 ranks and would be trained on one: ", "--ranks", "64")
 
 
 @pytest.mark.slow
@@ -96,7 +108,7 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     flags = ["--sizes", "1", "--modes", "head", "--seeds", "1", "--pretrained", tmp_path / "old"]
     result = study(tmp_path / "study", *flags, "--starts", "pretrained", timeout=600)
     assert result.returncode == 0, result.stderr
-    folder = tmp_path / "study" / "data_efficiency-thermals"
+    folder = tmp_path / "study" / "data_efficiency-thermals-tiny"
     done = folder / "points" / "pretrained-head-1-0" / "report.html"
     before = done.stat().st_mtime_ns
     result = study(tmp_path / "study", *flags, "--starts", "pretrained,random,stencil", timeout=600)

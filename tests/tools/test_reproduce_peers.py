@@ -80,7 +80,7 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     result = compare(tmp_path / "study", *flags, timeout=900)
     assert result.returncode == 0, result.stderr
     assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best", "samples/s, training")] == 3 * [True]
-    folder = tmp_path / "study" / "peers"
+    folder = tmp_path / "study" / "peers-laptop"
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (5 + 1) * 2 * 4

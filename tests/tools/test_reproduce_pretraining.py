@@ -2,10 +2,12 @@
 
 import json
 import sys
+from argparse import Namespace
 
 import pytest
 
-from tests.support.programs import start
+from matey.commands.reproduce import pretraining
+from tests.support.programs import clean_environment, start
 
 
 def reproduce(*flags, **kwargs):
@@ -27,11 +29,24 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
 
 
 def test_the_papers_scale_says_its_cost_before_anything_starts(tmp_path):
-    nowhere = "data.sets=[{path: nowhere}]"  # so that it ends with its first training
-    started = reproduce("adaptivity", "--scale", "paper", "--seeds", "1", "--out", tmp_path, "--set", nowhere)
-    assert started.returncode == 2 and "nowhere does not exist" in started.stderr
+    flags = ["adaptivity", "--scale", "paper", "--seeds", "1", "--out", tmp_path]
+    alone = reproduce(*flags)
+    assert alone.returncode == 2 and "is meant for 32 ranks and would be trained on one" in alone.stderr
+    nowhere = {**clean_environment(), "PATH": ""}  # where there is no Slurm
+    started = reproduce(*flags, "--launcher", "srun python", "--submit", env=nowhere)
+    assert started.returncode == 2 and "There is no sbatch here" in started.stderr
     assert started.stdout.startswith("On frontier, 32 ranks on 4 nodes, 128 samples a step:")
     assert "18 trainings, " in started.stdout and " node hours, " in started.stdout
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small", "laptop"])
+def test_each_scale_of_a_study_has_a_folder_of_its_own_in_one_out(scale, tmp_path):
+    """As the docs call them one after the other; what the scales differ in is told apart by the study's facts."""
+    given = {"out": tmp_path, "scale": scale, "set": [], "deepspeed_config": "ds_configs/zero1.json", "list": True}
+    args = Namespace(**given, **dict.fromkeys(("seeds", "launcher", "machine", "ranks")))
+    for name in ("adaptivity", "schemes", "scaling_of_tokens"):
+        study = pretraining(Namespace(study=name, **vars(args)))
+        assert study.out == tmp_path / f"{name}-{scale}"
 
 
 @pytest.mark.slow
@@ -40,7 +55,7 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     result = reproduce(*flags, timeout=600)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "vit mix 16 to 8, 0.2" in result.stdout
-    folder = tmp_path / "adaptivity"
+    folder = tmp_path / "adaptivity-tiny"
     costs = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
     assert costs["tokens"] == 32 and min(cost for name, cost in costs.items() if "message" not in name) > 0
     (folder / "points" / "vit-uniform-8-seed0" / "costs.json").unlink()
@@ -59,5 +74,5 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
 def test_every_study_goes_from_its_data_to_its_figure_at_the_scale_tiny(study, tmp_path):
     result = reproduce(study, "--out", tmp_path, "--set", "train.steps=4", "--set", "train.warmup_steps=1", timeout=900)
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "correlation time" in result.stdout and (tmp_path / study / "results.png").stat().st_size > 10_000
+    assert "correlation time" in result.stdout and (tmp_path / f"{study}-tiny" / "results.png").stat().st_size > 10_000
     assert ("a step of a rank" in result.stdout) == (study == "long_sequences")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from matey.config import DataSection
+import torch
+
+from matey.config import DataSection, TrainSection
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted
 from matey.data.splits import split_set, split_trajectories
@@ -90,8 +94,28 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     return total
 
 
-def scores(point: Point, metrics: Path) -> list[Row]:
-    """Return a row for each forecast of an evaluated point, from its ``metrics.json``."""
+@dataclass(frozen=True)
+class Cost:
+    """What the training of a point took.
+
+    Attributes:
+        seconds: CPU seconds, or seconds on a GPU.
+        windows: number of windows that it has taken in, those that it has seen before included.
+    """
+
+    seconds: float
+    windows: int
+
+
+def cost_of_run(train: TrainSection, log: Sequence[Mapping[str, Any]], ranks: int) -> Cost:
+    """Return what a run took, by the mean over the steps that it logged: CPU seconds of all ranks, or seconds on a GPU."""
+    key = "seconds" if torch.cuda.is_available() else "cpu_seconds"
+    seconds = train.steps * fmean(line[key] for line in log if key in line)
+    return Cost(seconds, train.steps * train.micro_batch * train.accumulation * ranks)
+
+
+def scores(point: Point, metrics: Path, cost: Cost) -> list[Row]:
+    """Return a row for each forecast of an evaluated point, from its ``metrics.json`` and with its cost."""
     return [
         {
             **asdict(point),
@@ -100,6 +124,7 @@ def scores(point: Point, metrics: Path) -> list[Row]:
             "nrmse": record.nrmse,
             "persistence_nrmse": record.persistence_nrmse,
             "num_windows": record.num_windows,
+            **asdict(cost),
             **physics_of(record),
         }
         for record in summary_records(read_records(metrics))

@@ -20,11 +20,12 @@ from matey.text_table import text_table
 
 COLOUR_OF_MODE = dict(zip(("prepost", "all", "lora", "head"), COLOURS, strict=False))
 COLOUR_OF_PEER = dict(zip(PEERS, COLOURS[4:], strict=False))
+COSTS = {"seconds": "cost (s)", "windows": "windows"}
 LINES = {"pretrained": "-", "random": ":"} | dict.fromkeys(PEERS, "--")
 
 
 def study_table(rows: Sequence[Row]) -> str:
-    """Lay out NRMSE over that of persistence, mean and deviation over the seeds, pretrained's over random's, and physics."""
+    """Lay out NRMSE over that of persistence, mean and deviation over the seeds, pretrained's over random's; costs, physics."""
     models = sorted(
         {(row["start"], row["mode"]) for row in rows}, key=lambda model: (model[0] in PEERS, model[1], model[0])
     )
@@ -41,6 +42,13 @@ def study_table(rows: Sequence[Row]) -> str:
         cells = [mean_and_deviation(values) for values in ratios.values()]
         cells += [quotient(ratios["pretrained", mode], ratios["random", mode]) for mode in both]
         lines.append([forecast, str(size), *cells])
+    for (key, text), size in itertools.product(COSTS.items(), sizes):
+        of_models = [
+            [row[key] for row in rows if (row["trajectories"], row["start"], row["mode"]) == (size, *model)]
+            for model in models
+        ]
+        means = [f"{mean(values):.0f}" if values else "-" for values in of_models]
+        lines.append([text, str(size), *means, *[""] * len(both)])
     errors = text_table(["forecast", "trajectories", *heads], lines, merge=1)
     return "\n\n".join(filter(None, [errors, physics_text(rows, _model)]))
 

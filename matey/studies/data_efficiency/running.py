@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ import torch
 from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
-from matey.checkpoints.run_files import CONFIG, RECORDS, REPORT
-from matey.checkpoints.trained import load_trained
+from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS, REPORT
+from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
@@ -25,7 +25,7 @@ from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Point, check_data, scores, trajectories_for
+from matey.studies.data_efficiency.points import Cost, Point, check_data, cost_of_run, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
@@ -36,6 +36,7 @@ from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
 FRAMES = 51  # of each simulated trajectory
+COST = "cost.json"  # of a peer, in its folder
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     def is_done(self, point: Point) -> bool:
         """Return whether a point is trained and scored; a peer has no report of its own."""
-        return (self.folder(point) / (RECORDS if point.start in PEERS else REPORT)).exists()
+        return (self.folder(point) / (COST if point.start in PEERS else REPORT)).exists()
 
     def _run_peer(self, point: Point) -> None:
         """Train a peer on the windows of the fine-tunings, and score it on theirs."""
@@ -162,6 +163,15 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         except DataError as error:
             raise StudyError(str(error)) from None
         write_records(records, folder / RECORDS)
+        cost = Cost(trained.seconds, trained.num_samples)
+        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+
+    def _cost(self, point: Point) -> Cost:
+        """Return what a point's training took; of a fine-tuning, by the steps that it logged."""
+        folder = self.folder(point)
+        if point.start in PEERS:
+            return Cost(**json.loads((folder / COST).read_text(encoding="utf-8")))
+        return cost_of_run(load_config(folder / CONFIG).train, read_log(folder / METRICS), self.ranks)
 
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
@@ -181,7 +191,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each kind of forecast."""
-        return scores(point, self.folder(point) / RECORDS)
+        return scores(point, self.folder(point) / RECORDS, self._cost(point))
 
     def text(self, rows: Sequence[Row]) -> str:
         """Lay out the errors of each number of trajectories."""

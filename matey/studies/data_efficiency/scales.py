@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-STARTS = ("pretrained", "random", "stencil", "U-Net")
+STARTS = ("pretrained", "random", "stencil", "ResNet", "U-Net")
 """Models of the study: fine-tuned from a pretrained model or from random weights, and peers on the same trajectories."""
 
 PEERS = STARTS[2:]
@@ -53,7 +53,7 @@ LAPTOP = Scale(
     sizes=PAPER_SIZES,
     modes="prepost,all,lora",
     seeds=3,
-    peer_seconds=60,
+    peer_seconds=75,  # about what a fine-tuning takes
     settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100", "train.unroll=0"),
     system_settings=(
         ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),

@@ -89,7 +89,7 @@ def measure(folder: Path, ranks: int) -> Costs:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seconds = "seconds" if device.type == "cuda" else "cpu_seconds"
     held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)
-    speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max)
+    speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max, workload.num_tokens)
     step_seconds, by_the_clock = (statistics.median(line[key] for line in steps) for key in (seconds, "seconds"))
     return Costs(
         **vars(speed),

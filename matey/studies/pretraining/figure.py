@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matey.report.plots import COLOURS, STYLE
 from matey.studies.folder import Row, deviation
 from matey.studies.pretraining.costs import COSTS
-from matey.studies.pretraining.rows import errors_of
+from matey.studies.pretraining.rows import errors_of, exponents
 from matey.studies.ticks import plain_ticks
 
 MARKERS = "osD^vP"
@@ -42,6 +42,48 @@ def study_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
         axes.set_xlabel(COSTS[cost][0])
     plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid[:, 0]])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
+    """Draw each cost against the number of cells along an axis, with the exponent of each line in the panel's legend.
+
+    Points are means over the seeds, bars their deviations; the last panel has the error at the longest lead.
+
+    Args:
+        rows: rows of the points done so far, see `matey.studies.pretraining.rows.rows_of`.
+        costs: names of the costs.
+    """
+    *_, longest = list(dict.fromkeys(row["forecast"] for row in rows))[:FORECASTS]
+    shown = [(key, *COSTS[key]) for key in costs] + [("ratio", f"{longest}: NRMSE / persistence", 1.0)]
+    figure = Figure(figsize=(3.3 * -(-len(shown) // 2), 6.4), layout="constrained")
+    panels = figure.subplots(2, -(-len(shown) // 2), squeeze=False, sharex=True)
+    own = [row for row in rows if row["forecast"] == longest]
+    for axes, (key, title, scale) in zip(panels.flat, shown, strict=False):
+        for number, series in enumerate(dict.fromkeys(row["series"] for row in own)):
+            of_series = [row for row in own if row["series"] == series]
+            cells = sorted({float(row["label"]) for row in of_series})
+            values = [[scale * row[key] for row in of_series if float(row["label"]) == each] for each in cells]
+            growth = f", {np.mean(exponents(of_series, key)):.2f}" if key != "ratio" and len(cells) > 1 else ""
+            axes.errorbar(
+                cells,
+                [np.mean(each) for each in values],
+                [deviation(each) for each in values],
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                markersize=4.5,
+                linewidth=1.2,
+                capsize=2,
+                label=f"{series}{growth}",
+            )
+        axes.set(xscale="log", yscale="log", title=title)
+        axes.legend(fontsize=7)
+    for axes in panels.flat[len(shown) :]:
+        axes.set_axis_off()
+    for axes in panels[-1]:
+        axes.set_xlabel("cells along an axis; number: exponent")
+    plain_ticks(axis for axes in panels.flat[: len(shown)] for axis in (axes.xaxis, axes.yaxis))
     return figure
 
 

@@ -132,19 +132,35 @@ def _model(row: Row) -> str:
 
 
 def growth_text(rows: Sequence[Row]) -> str:
-    """Lay out the exponent with which each cost of a line of the plot grows with the numbers that are its labels.
+    """Lay out the exponents with which each cost of a line of the plot grows with the numbers that are its labels.
 
-    A straight line through the logarithms, by least squares; a line with one point has no exponent.
+    Over all of them and over the last two, mean and deviation over the seeds; a line with one point has no exponent.
     """
-    head = ["exponent over the number of cells along an axis", *(title for _, title, _, _ in GROWING)]
+    head = ["exponent over the number of cells along an axis", "", *(title for _, title, _, _ in GROWING)]
     lines = []
     for series in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == series]
-        cells = np.log([float(row["label"]) for row in own])
-        if len(set(cells)) > 1:
-            slopes = [np.polyfit(cells, np.log([row[key] for row in own]), 1)[0] for key, *_ in GROWING]
-            lines.append([series, *(f"{slope:.2f}" for slope in slopes)])
-    return text_table(head, lines)
+        cells = sorted({float(row["label"]) for row in own})
+        for first, *more in [cells] + [cells[-2:]] * (len(cells) > 2):
+            if more:
+                within = [row for row in own if float(row["label"]) >= first]
+                lines.append(
+                    [series, f"from {first:g}", *(mean_and_deviation(exponents(within, k)) for k, *_ in GROWING)]
+                )
+    return text_table(head, lines, num_text=2, merge=1)
+
+
+def exponents(rows: Sequence[Row], key: str) -> list[float]:
+    """Return the exponent of each seed with which a cost of one line of the plot grows with its labels.
+
+    A straight line through the logarithms, by least squares; seeds that have one label alone are left out.
+    """
+    of_seeds = [[row for row in rows if row["seed"] == seed] for seed in dict.fromkeys(row["seed"] for row in rows)]
+    return [
+        float(np.polyfit(np.log([float(row["label"]) for row in own]), np.log([row[key] for row in own]), 1)[0])
+        for own in of_seeds
+        if len({row["label"] for row in own}) > 1
+    ]
 
 
 def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:

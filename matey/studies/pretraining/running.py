@@ -17,7 +17,7 @@ from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.planned import Engine, Training, plan_text
 from matey.studies.pretraining.costs import measure
-from matey.studies.pretraining.figure import study_figure
+from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
 from matey.studies.pretraining.tables import Point, Table
 from matey.studies.simulated import Simulated, simulate
@@ -136,5 +136,5 @@ class PretrainingStudy(RunnableStudy[Point]):
         return study_table(rows, self.table)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
-        """Draw errors against costs."""
-        return study_figure(rows, self.costs)
+        """Draw errors against costs, or costs against cells."""
+        return (growth_figure if self.table.labels_grow else study_figure)(rows, self.costs)

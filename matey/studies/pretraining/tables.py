@@ -104,6 +104,9 @@ class Study:
 
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
 BASE = "launch/runs/study_micro.yaml"
+PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
+"""Costs that are drawn where networks are small: of their memory, a process that holds nothing has the most."""
+
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts where trajectories are few: more of them are held out."""
 
@@ -132,7 +135,7 @@ def _adaptivity() -> Study:
         "laptop": table(BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
         "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
-    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+    return Study(PANELS, tables)
 
 
 def _fine_grid() -> Study:
@@ -202,14 +205,14 @@ def _scaling_of_tokens() -> Study:
         "laptop": at((64, 128, 256, 512), 12, 31, "train.steps=300", SMALL_SPLIT, max_windows=40),
         "paper": at((256, 512, 1024), 120, 101),
     }
-    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+    return Study(PANELS, tables)
 
 
 def _long_sequences() -> Study:
     """Return the longest sequences that two cores can train on: cut over the ranks of one group, of short attentions."""
 
     def at(sizes: Sequence[int], ranks: int, data: Simulated, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = adaptivity_cases(("avit",), sizes, (), (), extra=False, frames=1)
+        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), extra=False, frames=1)
         launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
         shared = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2", *settings)
         title, of = "More and more tokens on several ranks", (f"avit-uniform-{sizes[0]}",)
@@ -226,10 +229,10 @@ def _long_sequences() -> Study:
             SMALL_SPLIT,
             seeds=1,
             rollout=5,
-            max_windows=6,
+            max_windows=24,
         ),
     }
-    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+    return Study(PANELS, tables)
 
 
 STUDIES: dict[str, Callable[[], Study]] = {

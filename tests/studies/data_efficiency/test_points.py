@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 import yaml
 
-from matey.config import DataSection, DataSet
+from matey.config import DataSection, DataSet, load_config
 from matey.data.splits import split_trajectories
 from matey.evaluate.records import Record, write_records
-from matey.studies.data_efficiency.points import Point, check_data, points_of, scores, trajectories_for
+from matey.studies.data_efficiency.points import (
+    Cost,
+    Point,
+    check_data,
+    cost_of_run,
+    points_of,
+    scores,
+    trajectories_for,
+)
+from matey.studies.data_efficiency.scales import LAPTOP
 from matey.studies.folder import StudyError
+from tests.support.paths import ROOT
 
 
 def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_own():
@@ -51,6 +61,13 @@ def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tm
     records = [record("all", "lead", 1), record("density", "lead", 1), record("all", "lead", 5)]
     records += [record("all", "rollout", step, {"mass": 0.01 * step}) for step in (1, 2)]
     write_records(records, tmp_path / "metrics.json")
-    rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json")
+    rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json", Cost(75.0, 3200))
+    assert {(row["seconds"], row["windows"]) for row in rows} == {(75.0, 3200)}
     assert [(row["forecast"], row["nrmse"]) for row in rows] == [("lead 1", 0.1), ("lead 5", 0.5), ("rollout 2", 0.2)]
     assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2 and rows[2]["mass"] == 0.02
+
+
+def test_the_cost_of_a_run_is_that_of_its_steps_and_its_windows_those_of_all_ranks():
+    train = load_config(ROOT / LAPTOP.config, LAPTOP.settings).train
+    line = {"cpu_seconds": 0.25, "seconds": 0.25}
+    assert cost_of_run(train, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == Cost(200 * 0.25, 6400)

@@ -2,11 +2,13 @@
 
 import pytest
 
-from matey.studies.data_efficiency.results import study_figure, study_table
+from matey.studies.data_efficiency.results import COLOUR_OF_MODE, COLOUR_OF_PEER, study_figure, study_table
+from matey.studies.data_efficiency.scales import PEERS
 
 ROWS = [
     {"start": start, "mode": "all", "trajectories": size, "seed": seed, "forecast": forecast, "system": "thermals"}
     | {"nrmse": 0.1 * (1 + seed) * (2 if start == "random" else 1) / size, "persistence_nrmse": 0.5}
+    | {"seconds": 70.0 + seed, "windows": 3200 * size}
     for start in ("pretrained", "random")
     for size in (1, 4)
     for seed in (0, 1)
@@ -17,8 +19,14 @@ ROWS = [
 def test_the_table_has_means_over_persistence_and_what_pretraining_gains():
     head, _, *lines = study_table(ROWS).splitlines()
     assert head.split() == ["forecast", "trajectories", "pretrained,", "all", "random,", "all", "gain,", "all"]
-    assert [line[:8].strip() for line in lines] == ["lead 1", "", "lead 5", ""]
-    assert [line[8:].split()[0] for line in lines] == ["1", "4", "1", "4"]
+    assert [line[:8].strip() for line in lines] == ["lead 1", "", "lead 5", "", "cost (s)", "", "windows", ""]
+    assert [line[8:].split()[0] for line in lines] == 4 * ["1", "4"]
+    assert [line[8:].split()[1:] for line in lines[4:]] == [
+        ["70", "70"],
+        ["70", "70"],
+        ["3200", "3200"],
+        ["12800", "12800"],
+    ]
     assert lines[0].split()[3:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50", "±", "0.33"]
 
 
@@ -29,10 +37,13 @@ def test_peers_stand_beside_without_a_gain_of_their_own():
     assert line.split()[-6:] == ["0.600", "±", "0.283", "0.50", "±", "0.33"]
     labels = [text.get_text() for text in study_figure(ROWS + peers, "thermals").legends[0].get_texts()]
     assert labels == ["persistence", "pretrained, all", "random, all", "stencil"]
+    colours = [*COLOUR_OF_MODE.values(), *COLOUR_OF_PEER.values()]
+    assert set(COLOUR_OF_PEER) == set(PEERS) and len(set(colours)) == len(colours)
 
 
 def test_a_table_of_one_start_and_one_seed_has_neither_deviations_nor_gains():
-    (line,) = study_table(ROWS[:1]).splitlines()[2:]
+    line, *costs = study_table(ROWS[:1]).splitlines()[2:]
+    assert len(costs) == 2
     assert line.split() == ["lead", "1", "1", "0.200"]
 
 

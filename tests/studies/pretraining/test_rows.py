@@ -9,7 +9,7 @@ import pytest
 
 from matey.config import load_config
 from matey.studies.pretraining.costs import Costs, samples_per_second
-from matey.studies.pretraining.figure import study_figure
+from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import GROWING, equal_error_text, errors_of, growth_text, rows_of, study_table
 from matey.studies.pretraining.tables import STUDIES, Point
 from tests.support.paths import ROOT
@@ -91,15 +91,44 @@ def test_the_step_of_several_ranks_takes_the_samples_of_all_groups():
     assert [samples_per_second(run, ranks, 2.0) for ranks in (2, 4)] == [12, 24]
 
 
-def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
-    costs = dict.fromkeys((key for key, *_ in GROWING), 1.0)
-    rows = [
-        {"series": series, "label": str(cells), **costs, "tokens": factor * cells**power}
+def grown(seeds):
+    """Rows of tokens that are powers of the cells: of one line the second, of one the root, of one a single point."""
+    costs = dict.fromkeys((key for key, *_ in GROWING), 1.0) | {"ratio": 0.5}
+    return [
+        {"series": series, "label": str(cells), "forecast": forecast, "seed": seed, **costs}
+        | {"tokens": factor * cells ** (power + seed / 2)}
+        for seed in range(seeds)
         for series, factor, power, sizes in (("a", 3, 2, (64, 128, 256)), ("b", 5, 0.5, (64, 256)), ("c", 1, 1, (64,)))
         for cells in sizes
+        for forecast in ("lead 1", "lead 5")
     ]
-    lines = growth_text(rows).splitlines()[2:]
-    assert [line.split()[:2] for line in lines] == [["a", "2.00"], ["b", "0.50"]]
+
+
+def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
+    lines = growth_text(grown(seeds=1)).splitlines()[2:]
+    assert [re.split("  +", line.strip())[:-5] for line in lines] == [
+        ["a", "from 64", "2.000"],
+        ["from 128", "2.000"],
+        ["b", "from 64", "0.500"],
+    ]
+
+
+def test_exponents_have_deviations_over_the_seeds():
+    """The second seed grows with a power that is larger by one half."""
+    line = growth_text(grown(seeds=2)).splitlines()[2]
+    assert re.split("  +", line)[:3] == ["a", "from 64", "2.250 ± 0.354"]
+
+
+def test_costs_are_drawn_against_cells_with_their_exponents():
+    chart = growth_figure(grown(seeds=1), ("tokens", "step_seconds"))
+    tokens, step, error, nothing = chart.axes
+    line, *_ = tokens.containers[0]
+    assert list(line.get_xdata()) == [64, 128, 256] and list(line.get_ydata()) == [
+        3 * cells**2 for cells in (64, 128, 256)
+    ]
+    labels = [text.get_text() for text in tokens.get_legend().get_texts()]
+    assert labels == ["a, 2.00", "b, 0.50", "c"] and error.get_title() == "lead 5: NRMSE / persistence"
+    assert not nothing.axison and chart.axes[2].get_xlabel().startswith("cells along an axis")
 
 
 def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(rows):

@@ -86,8 +86,8 @@ def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
     (data,) = table.data
     _, y, x = data.grid
     runs = [PretrainingStudy(ROOT, ROOT, Path("out"), table).run_config(point) for point in table.points(1)]
-    tokens = [run.data.history * (y // patch[2]) * (x // patch[3]) for run in runs for patch in run.tokens.patches]
-    assert tokens == [1024, 4096, 16384, 65536]
+    tokens = [[run.data.history * (y // patch[2]) * (x // patch[3]) for patch in run.tokens.patches] for run in runs]
+    assert tokens == [[1024], [4096], [16384], [65536], [1024, 65536]] and runs[-1].tokens.set == "mix"
     assert {run.parallel.sequence_parallel_size for run in runs} == {table.ranks} == {4}
     assert table.launcher.endswith("--nproc-per-node 4")
 
