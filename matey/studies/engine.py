@@ -32,7 +32,7 @@ class Point(Protocol):
 
 
 PointT = TypeVar("PointT", bound=Point)
-COLOURS = 64  # of a figure, whose lines have a dozen and their edges the rest
+COLOURS = 32  # of a figure: its lines have seven, their edges the rest
 
 
 class RunnableStudy(ABC, Generic[PointT]):

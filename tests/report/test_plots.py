@@ -1,3 +1,4 @@
+import io
 import resource
 import tempfile
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
+from PIL import Image
 
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
@@ -231,3 +233,14 @@ def test_in_space_three_planes_are_drawn_and_the_mesh_covers_each_of_them(evalua
     for axes, area in zip(figure.axes, (32, 32, 64), strict=True):
         boxes = [path.get_extents() for outline in axes.collections for path in outline.get_paths()]
         assert sum(box.width * box.height for box in boxes) == pytest.approx(area)
+
+
+def test_a_figure_of_few_colours_takes_less_than_half_the_bytes():
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    for number, colour in enumerate(plots.COLOURS):
+        axes.plot([0, 1, 2], [number, number + 1, number - 1], color=colour)
+    few, all_of_them = to_png(figure, 32), to_png(figure)
+    assert 2 * len(few) < len(all_of_them)
+    with Image.open(io.BytesIO(few)) as picture:
+        assert len(picture.convert("RGB").getcolors()) <= 32 and picture.size == (960, 640)
