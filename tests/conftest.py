@@ -18,7 +18,12 @@ from matey.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import clean_environment, preloaded
 from tests.support.runs import small_run
 
-pytest_plugins = ["tests.support.evaluations", "tests.support.processes", "tests.support.proved"]
+pytest_plugins = [
+    "tests.support.commands",
+    "tests.support.evaluations",
+    "tests.support.processes",
+    "tests.support.proved",
+]
 
 torch.set_num_threads(1)
 let_waiting_threads_sleep()  # in what the tests start

@@ -7,7 +7,7 @@ import torch
 
 from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS
-from tests.checkpoints.running import run_cases
+from tests.checkpoints.running import MORE, run_cases
 
 
 def hold_saved(seen):
@@ -54,18 +54,31 @@ def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_name
     assert command in said and f"--resume --set output.dir={root}/zero3_universal" in said
 
 
-@pytest.mark.parametrize("kind", ["zero3", "muon1", "bf16_1", "bf16_2", "bf16_3"])
-def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks, kind):
-    root, seen = two_ranks
+def hold_gone_on(root, seen, kind):
     name = f"resume {kind} {kind} 1"
     hold_resumed(root, seen, {name: seen[name]})
     assert seen[name]["losses"] == seen[f"save {kind}"]["losses"]
 
 
+@pytest.mark.parametrize("kind", ["zero3", "muon1", "bf16_1"])
+def test_the_same_ranks_and_stage_go_on_bit_for_bit_average_included(two_ranks, kind):
+    hold_gone_on(*two_ranks, kind)
+
+
+@pytest.mark.slow
+def test_the_other_stages_in_bf16_and_a_sequence_group_with_muon_go_on_as_well(more_of_two_ranks):
+    root, seen = more_of_two_ranks
+    hold_saved(seen)
+    for kind in MORE:
+        hold_gone_on(root, seen, kind)
+    name = "resume muon3 muon1_universal 2"
+    hold_resumed(root, seen, {name: seen[name]})
+
+
 def test_a_sequence_group_and_one_rank_resume_what_two_ranks_saved_in_another_stage(two_ranks):
     root, seen = two_ranks
-    for name in ("resume zero1 zero3_universal 2", "resume muon3 muon1_universal 2"):
-        hold_resumed(root, seen, {name: seen[name]})
+    name = "resume zero1 zero3_universal 2"
+    hold_resumed(root, seen, {name: seen[name]})
     pairs = (("zero1", "zero3"), ("zero3", "zero0"), ("muon0", "muon1"))
     cases = [["resume", kind, f"{saved}_universal", 1] for kind, saved in pairs]
     hold_resumed(root, seen, run_cases(1, cases, root))

@@ -60,11 +60,12 @@ def put_together(batch, brick, frames):
     return whole
 
 
-def main():
+def main(names):
     start_processes(find_environment(), timeout=120, threads=1)
     size = world_size()
     group = DistributedSequenceGroup(Topology(rank(), size, size, 3))
-    for name, (token_set, patches, grid, periodic, frames, lead, settings) in CASES.items():
+    for name in names:
+        token_set, patches, grid, periodic, frames, lead, settings = CASES[name]
         # Some changes of the untrained model are limited, and some are not.
         limits.MAX_GROWTH = 4.0 if "space" in name else 1e6
         made = make_batch(fields=VOCABULARY, num_samples=2, frames=frames, grid=grid, dtype=torch.float64)
@@ -97,4 +98,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(json.loads(sys.argv[1]))

@@ -1,10 +1,10 @@
 """The evaluation command: end to end in a process of its own, and what goes wrong on the way."""
 
-import importlib.util
 import json
 import shutil
 import sys
 from argparse import Namespace
+from functools import partial
 
 import h5py
 import numpy as np
@@ -46,18 +46,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(monkeypatch, capsys):
+def evaluate(run_here):
     """Return a function that runs the command in this process: exit status, standard output and error."""
-    spec = importlib.util.spec_from_file_location("launch_evaluate", ROOT / "launch" / "evaluate.py")
-    launcher = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launcher)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["launch/evaluate.py", *map(str, arguments)])
-        status = launcher.main()
-        return status, *capsys.readouterr()
-
-    return run
+    return partial(run_here, "launch/evaluate.py")
 
 
 def test_a_rollout_beyond_the_truth_is_scored_to_its_end_and_followed_further(folder, evaluate, tmp_path):
@@ -110,7 +101,8 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
 
 
 def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, tmp_path, evaluate):
-    command = ["--checkpoint", folder / "waves", "--rollout", "12", "--batch", "3", "--threads", "1"]
+    how = ("--rollout", "12", "--max-windows", "4", "--batch", "3", "--threads", "1")
+    command = ["--checkpoint", folder / "waves", *how]
     assert evaluate(*command, "--out", tmp_path / "one")[0] == 0
     two = start_ranks(2, ROOT / "launch/evaluate.py", "--local_rank=0", *command, "--out", tmp_path / "two")
     assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr

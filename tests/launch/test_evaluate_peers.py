@@ -1,9 +1,7 @@
 """Peers that were trained for seconds beside MATEY in one evaluation, through the command."""
 
-import importlib.util
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -45,17 +43,12 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture
-def evaluate(site, monkeypatch, capsys):
+def evaluate(site, run_here):
     """Return a function that runs the command on folders of the site: exit status, standard output and error."""
-    spec = importlib.util.spec_from_file_location("launch_evaluate", ROOT / "launch" / "evaluate.py")
-    launcher = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launcher)
 
     def run(*names, arguments=ALL, out="out"):
-        folders = [str(folder_of(site, name)) for name in names]
-        command = ["launch/evaluate.py", "--checkpoint", *folders, "--out", str(site / out), *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        return launcher.main(), *capsys.readouterr()
+        folders = [folder_of(site, name) for name in names]
+        return run_here("launch/evaluate.py", "--checkpoint", *folders, "--out", site / out, *arguments)
 
     return run
 

@@ -103,10 +103,12 @@ def test_an_mp4_plays(predict, tmp_path):
         (("--checkpoint", "nowhere"), "There is no folder nowhere"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_no_file(flags, sentence, predict, tmp_path):
-    result = predict(*flags)
-    assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr, result.stderr
-    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "swe.nc").exists()
+def test_a_mistake_is_one_sentence_and_no_file(flags, sentence, model_folder, run_here, tmp_path):
+    data = write_waves(tmp_path, "shallow_water")
+    command = ["launch/predict.py", "--checkpoint", model_folder, "--data", data, "--out", tmp_path / "swe.nc"]
+    status, _, error = run_here(*command, "--steps", "12", "--lead", "4", *flags)
+    assert status == 2 and sentence in error and "Traceback" not in error, error
+    assert len(error.splitlines()) == 1 and not (tmp_path / "swe.nc").exists()
 
 
 def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):

@@ -1,12 +1,7 @@
-"""Started by test_engine.py on two ranks: prints the gradient's norm with one, two and three equal micro-batches, by engine."""
-
-import json
-import sys
+"""The gradient's norm with one, two and three equal micro-batches, by engine; see whole_cases.py, which is started."""
 
 from matey.config import TrainSection
-from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
-from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model
 
@@ -32,16 +27,3 @@ def norms(config: dict, accumulation: int) -> list[float]:
         found.append(take_step(engine))
     engine.destroy()
     return [norm.item() for norm in found if norm is not None]
-
-
-def main() -> None:
-    start_processes(find_environment(), timeout=60, threads=1)
-    for name, config in ENGINES.items():
-        found = [norms(config, times) for times in (1, 2, 3)]
-        if rank() == 0:
-            sys.stdout.write(f"case {json.dumps([name, found])}\n")
-    stop_processes()
-
-
-if __name__ == "__main__":
-    main()

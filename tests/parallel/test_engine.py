@@ -1,13 +1,19 @@
 """What the engine is built from."""
 
+import json
+
 import pytest
 import torch
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
 from matey.parallel.engine import _wandb_in_a_sentence, build_engine, mark_not_finite, parameter_groups
+from tests.parallel.whole_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
+
+# One way to hold the weights of each kind; all with the slow tests.
+QUICK = ("float32, stage 0", "float32, stage 2", "float32, stage 3", "bf16, stage 1")
 
 
 def test_weight_decay_acts_on_matrices_of_linear_maps_only():
@@ -87,20 +93,35 @@ def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(t
         build_engine(make_model(), TrainSection(steps=1), tree)
 
 
-def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce():
-    # Two ranks: alone, what stage 1 reduces too early is not yet wrong.
-    cases = dict(cases_of(start_ranks(2, "-m", "tests.parallel.accumulation_cases")))
+@pytest.fixture(scope="module")
+def on_two_ranks():
+    """What two ranks find, of every way to reduce and of whole weights."""
+    result = start_ranks(2, "-m", "tests.parallel.whole_cases", json.dumps(QUICK))
+    return dict(cases_of(result, "accumulation")), dict(cases_of(result, "whole"))
+
+
+def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce(on_two_ranks):
+    cases, _ = on_two_ranks  # alone, what stage 1 reduces too early is not yet wrong
     assert len(cases) == 5
     for name, (one, *several) in cases.items():
         assert all(norms == pytest.approx(one, rel=1e-2 if "bf16" in name else 1e-5) for norms in several), (name, one)
     assert cases["bf16, stage 1"][2] == pytest.approx(cases["bf16, stage 2"][2], rel=1e-2)
 
 
-def test_the_weights_are_put_together_on_rank_zero_alone():
-    cases = dict(cases_of(start_ranks(2, "-m", "tests.parallel.whole_cases")))
-    assert len(cases) == 7
+def hold_whole(cases, names):
+    assert [*cases] == [*names]
     for name, (wrong, num_bytes, grown) in cases.items():
         assert wrong == [] and grown < num_bytes / 2, (name, wrong, num_bytes, grown)
+
+
+def test_the_weights_are_put_together_on_rank_zero_alone(on_two_ranks):
+    hold_whole(on_two_ranks[1], QUICK)
+
+
+@pytest.mark.slow
+def test_the_weights_of_every_engine_are_put_together_on_rank_zero_alone():
+    result = start_ranks(2, "-m", "tests.parallel.whole_cases", json.dumps([*ENGINES]))
+    hold_whole(dict(cases_of(result, "whole")), ENGINES)
 
 
 def test_what_wandb_does_not_start_for_is_said_in_a_sentence(tmp_path, monkeypatch):

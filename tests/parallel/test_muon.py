@@ -1,5 +1,7 @@
 """Muon beside a dense one: what is stepped by it, how exact its steps are, and what it refuses."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,16 +9,26 @@ from matey.config import ConfigError, FinetuneSection, TrainSection
 from matey.config.choices import FINETUNE_MODES
 from matey.parallel.engine import build_engine, parameter_groups
 from matey.parallel.muon import matrices_of_blocks, orthogonalized
+from tests.parallel.muon_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
 
 NUM_MATRICES = 2 * 4  # of two blocks: queries, keys and values; what is gathered; two of the MLP
 
 
-@pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_steps_are_those_of_a_dense_muon_with_every_stage(num_ranks):
-    cases = dict(cases_of(start_ranks(num_ranks, "-m", "tests.parallel.muon_cases", timeout=300)))
-    assert len(cases) == 13
+# One engine of each kind; all with the slow tests.
+QUICK = ("stage 0", "stage 1", "stage 3 in groups", "stage 2, offloaded", "bf16, stage 1")
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "engines"),
+    [(2, QUICK), *(pytest.param(ranks, [*ENGINES], marks=pytest.mark.slow) for ranks in (1, 2))],
+    ids=["two", "one_all", "two_all"],
+)
+def test_steps_are_those_of_a_dense_muon_with_every_stage(num_ranks, engines):
+    result = start_ranks(num_ranks, "-m", "tests.parallel.muon_cases", json.dumps(engines), timeout=300)
+    cases = dict(cases_of(result))
+    assert {name.rpartition(", ")[0] for name in cases} == {*engines}
     for name, (losses, expected, off, smallest, largest, made) in cases.items():
         is_half = "bf16" in name
         assert losses == pytest.approx(expected, rel=1e-2 if is_half else 1e-6), name

@@ -1,7 +1,8 @@
-"""Started by test_engine.py on two ranks: puts a model together whose weights count up, and prints what that took, by engine.
+"""Started by test_engine.py on two ranks with names of engines: puts models together whose weights count up.
 
-A line per case on rank 0: the name; the weights that are not what they should be; the bytes of the model in float32, and by
-how many the tensors of rank 1 grew meanwhile, at the least of three times.
+A line ``whole`` per engine on rank 0: the name; the weights that are not what they should be; the bytes of the model in
+float32, and by how many the tensors of rank 1 grew meanwhile, at the least of three times. Then a line ``accumulation`` for
+each of accumulation_cases.py: the name, and the norms.
 """
 
 import json
@@ -16,6 +17,7 @@ from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.master import masters, refresh_module
+from tests.parallel import accumulation_cases
 from tests.parallel.accumulation_cases import BF16
 from tests.support.models import make_model
 
@@ -60,14 +62,19 @@ def put_together(config: dict) -> list:
     return [wrong, 4 * sum(sizes.values()), int(grown)]
 
 
-def main() -> None:
+def say(kind: str, name: str, found: list) -> None:
+    if rank() == 0:
+        sys.stdout.write(f"{kind} {json.dumps([name, found])}\n")
+
+
+def main(names: list[str]) -> None:
     start_processes(find_environment(), timeout=60, threads=1)
-    for name, config in ENGINES.items():
-        found = put_together(config)
-        if rank() == 0:
-            sys.stdout.write(f"case {json.dumps([name, found])}\n")
+    for name in names:
+        say("whole", name, put_together(ENGINES[name]))
+    for name, config in accumulation_cases.ENGINES.items():
+        say("accumulation", name, [accumulation_cases.norms(config, times) for times in (1, 2, 3)])
     stop_processes()
 
 
 if __name__ == "__main__":
-    main()
+    main(json.loads(sys.argv[1]))

@@ -47,10 +47,14 @@ for settings in json.loads(sys.argv[1]):
 """
 
 
-def test_a_preparation_takes_the_memory_that_is_planned():
-    result = start([sys.executable, "-c", MEASURE, json.dumps([case.to_json() for case in CASES])], timeout=600)
+# In the plane and in space, one patch size and two; all with the slow tests.
+@pytest.mark.parametrize(
+    "cases", [[CASES[0], *CASES[3:5]], pytest.param(CASES, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_a_preparation_takes_the_memory_that_is_planned(cases):
+    result = start([sys.executable, "-c", MEASURE, json.dumps([case.to_json() for case in cases])], timeout=600)
     assert result.returncode == 0, result.stderr
-    for case, peak in zip(CASES, map(int, result.stdout.split()), strict=True):
+    for case, peak in zip(cases, map(int, result.stdout.split()), strict=True):
         config = case.make_config()
         samples = tuple(samples_of(case.make_batch(), config))
         planned = preparation_bytes(Workload(config, samples), case.batch, 1)
@@ -59,11 +63,15 @@ def test_a_preparation_takes_the_memory_that_is_planned():
         assert planned == pytest.approx(measured, rel=0.15), case
 
 
-@pytest.mark.parametrize("ways", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways):
-    cases = json.dumps([case.to_json() for case in SHARED])
-    result = start_ranks(ways, "-m", "tests.planning.preparation_case", cases, timeout=600)
-    for case, peaks in zip(SHARED, cases_of(result), strict=True):
+@pytest.mark.parametrize(
+    ("ways", "cases"),
+    [(2, SHARED[1::2]), *(pytest.param(ways, SHARED, marks=pytest.mark.slow) for ways in (2, 4))],
+    ids=["two", "two_all", "four_all"],
+)
+def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways, cases):
+    asked = json.dumps([case.to_json() for case in cases])
+    result = start_ranks(ways, "-m", "tests.planning.preparation_case", asked, timeout=600)
+    for case, peaks in zip(cases, cases_of(result), strict=True):
         config = case.make_config()
         samples = tuple(samples_of(case.make_batch(), config))
         planned = preparation_bytes(Workload(config, samples[:1]), case.batch, ways)

@@ -1,6 +1,6 @@
 """tools/plan.py from the command line."""
 
-import sys
+from functools import partial
 
 import pytest
 
@@ -11,21 +11,34 @@ from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
 from tests.support.paths import ROOT
-from tests.support.programs import start
 
 CPU = load_machine("cpu")
 PAPER = ["--config", "launch/runs/paper_pretrain_vit_b.yaml", "--deepspeed_config", "ds_configs/frontier_zero1.json"]
 
 
-def plan(*arguments):
-    return start([sys.executable, "tools/plan.py", *arguments])
+@pytest.fixture
+def plan(run_here):
+    """Return a function that runs the tool in this process: exit status, standard output and error."""
+    return partial(run_here, "tools/plan.py")
 
 
-def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked():
-    result = plan(*PAPER, "--nodes", "92", "--machine", "frontier", "--search")
-    assert result.returncode == 0, result.stderr
+@pytest.fixture(scope="module")
+def papers_workload():
+    return load_workload(load_config(PAPER[1]), Assumed())
+
+
+@pytest.fixture
+def plan_paper(plan, papers_workload, monkeypatch):
+    """The same for the paper's run, whose samples are taken once for all tests."""
+    monkeypatch.setattr("matey.commands.plan.load_workload", lambda run, assumed: papers_workload)
+    return partial(plan, *PAPER, "--nodes", "92", "--machine")
+
+
+def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan):
+    status, printed, _ = plan(*PAPER, "--nodes", "92", "--machine", "frontier", "--search")
+    assert status == 0
     for words in ("ranks 736, nodes of Frontier 92", "global batch 1472", "not counted on data", "model FLOPs", "*"):
-        assert words in result.stdout
+        assert words in printed
 
 
 @pytest.mark.parametrize(
@@ -46,25 +59,24 @@ def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words
         assert workload.num_tokens == 496
 
 
-def test_what_does_not_fit_ends_with_1_and_the_nearest_change(tmp_path):
+def test_what_does_not_fit_ends_with_1_and_the_nearest_change(plan_paper, tmp_path):
     machine = tmp_path / "small.yaml"
     text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
     machine.write_text(text.replace("memory: 64.0e+9", "memory: 3.9e+9"))
-    result = plan(*PAPER, "--nodes", "92", "--machine", machine)
-    assert result.returncode == 1
-    assert "It does not fit. The nearest that does: " in result.stdout
+    status, printed, _ = plan_paper(machine)
+    assert status == 1 and "It does not fit. The nearest that does: " in printed
 
 
-def test_main_memory_of_a_node_is_part_of_the_verdict(tmp_path):
-    result = plan(*PAPER, "--nodes", "92", "--machine", "frontier")
-    (line,) = (line for line in result.stdout.splitlines() if "that a node has" in line)
-    assert result.returncode == 0 and line.endswith("of 476.8 that a node has, for ranks 8")
+def test_main_memory_of_a_node_is_part_of_the_verdict(plan_paper, tmp_path):
+    status, printed, _ = plan_paper("frontier")
+    (line,) = (line for line in printed.splitlines() if "that a node has" in line)
+    assert status == 0 and line.endswith("of 476.8 that a node has, for ranks 8")
     machine = tmp_path / "small.yaml"
     text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
     machine.write_text(text.replace("node_memory: 512.0e+9", "node_memory: 0.1e+9"))
-    result = plan(*PAPER, "--nodes", "92", "--machine", machine)
-    assert result.returncode == 1 and "for ranks 8: too much" in result.stdout
-    assert "The main memory of a node does not suffice for its ranks: take fewer data.workers" in result.stdout
+    status, printed, _ = plan_paper(machine)
+    assert status == 1 and "for ranks 8: too much" in printed
+    assert "The main memory of a node does not suffice for its ranks: take fewer data.workers" in printed
 
 
 def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
@@ -81,17 +93,15 @@ def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
     assert estimate(run, {}, CPU, ranks=1, workload=workload).node_memory is None
 
 
-def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml):
+def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml, plan):
     own = ["--config", run_yaml(), "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "2"]
-    result = plan(*own, "--machine", "cpu")
-    assert result.returncode == 0, result.stderr
-    assert "counted on 32 windows of the data" in result.stdout
-    result = plan(*own, "--machine", "laptop")
-    assert result.returncode == 2 and "no machine 'laptop'" in result.stderr
-    assert "Traceback" not in result.stderr
+    status, printed, _ = plan(*own, "--machine", "cpu")
+    assert status == 0 and "counted on 32 windows of the data" in printed
+    status, _, error = plan(*own, "--machine", "laptop")
+    assert status == 2 and error.startswith("error: ") and "no machine 'laptop'" in error
 
 
-def test_patches_that_do_not_fit_the_assumed_window_end_with_2():
-    result = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", "tokens.patches=[[3,1,32,32],[1,1,8,8]]")
-    assert result.returncode == 2 and "Patch t=3 does not divide the t=16 frames" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_patches_that_do_not_fit_the_assumed_window_end_with_2(plan):
+    patches = "tokens.patches=[[3,1,32,32],[1,1,8,8]]"
+    status, _, error = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", patches)
+    assert status == 2 and error.startswith("error: ") and "Patch t=3 does not divide the t=16 frames" in error

@@ -1,17 +1,19 @@
 """A run on a single long simulation, cut in time: it trains, goes on, and is evaluated on frames that it has not seen."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import yaml
 
+from matey.checkpoints.run_files import INDEX, RECORDS, SPLIT
 from matey.config import ConfigError, load_config
 from matey.data import DataError
 from matey.train.run_data import open_data, validation_windows
 from tests.support.programs import start
-from tests.support.runs import fail, pretrain, succeed
+from tests.support.runs import pretrain, small_run, succeed
 
 DESCRIPTION = {
     "system": "advected",
@@ -28,63 +30,93 @@ def write_long_run(path, num_frames):
     np.save(path, np.sin(2 * np.pi * (x - 0.7 * t) / 16) + np.cos(2 * np.pi * (y + 0.3 * t * (1 + t / 100)) / 16))
 
 
-@pytest.fixture
-def long_run(run_yaml, tmp_path):
-    """A function that writes the YAML of a run on 60 frames of one simulation, with other keys of its data."""
-    (tmp_path / "les").mkdir()
-    write_long_run(tmp_path / "les" / "run.npy", 60)
-    (tmp_path / "les" / "matey.yaml").write_text(yaml.safe_dump(DESCRIPTION))
+def long_run_in(folder, write_yaml):
+    """Write 60 frames of one simulation and return a function that writes the YAML of a run on them, with other data keys."""
+    (folder / "les").mkdir()
+    write_long_run(folder / "les" / "run.npy", 60)
+    (folder / "les" / "matey.yaml").write_text(yaml.safe_dump(DESCRIPTION))
 
-    def write(split_by="time", path=tmp_path / "les" / "run.npy", **data):
+    def write(split_by="time", path=folder / "les" / "run.npy", **data):
         sets = [{"path": str(path), **({"split_by": split_by} if split_by else {})}]
-        return run_yaml(data={"sets": sets, "split": [0.7, 0.1, 0.2], **data})
+        return write_yaml(data={"sets": sets, "split": [0.7, 0.1, 0.2], **data})
 
     return write
 
 
-def evaluate(tmp_path, *more):
-    out = tmp_path / "evaluated"
-    command = ["launch/evaluate.py", "--checkpoint", tmp_path / "run", "--out", out, "--leads", "1", "--rollout", "2"]
-    return start([sys.executable, *command, *more]), out
+@pytest.fixture
+def long_run(run_yaml, tmp_path):
+    return long_run_in(tmp_path, run_yaml)
 
 
-def test_one_simulation_is_trained_on_gone_on_with_and_evaluated_on_its_last_frames(long_run, tmp_path):
-    config = long_run()
-    told = succeed(pretrain(config, "--set", "train.steps=2")).stdout
-    assert "1/1/1 train/valid/test blocks of a trajectory cut in time, frames 0 to 41, 42 to 47, 48 to 59" in told
-    told = succeed(pretrain(config, "--resume")).stdout
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """What a run of two steps on it printed, and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = long_run_in(folder, small_run(folder))()
+    return succeed(pretrain(config, "--set", "train.steps=2")).stdout, folder
+
+
+@pytest.fixture
+def gone_on(trained, tmp_path):
+    """A copy of the folder in which it trained, under its own name."""
+    folder = shutil.copytree(trained[1], tmp_path / "gone_on")
+    (folder / "run" / INDEX).unlink()
+    for name in ("run.yaml", "run/config.yaml", f"run/{SPLIT}"):
+        (folder / name).write_text((folder / name).read_text().replace(str(trained[1]), str(folder)))
+    return folder
+
+
+@pytest.fixture
+def evaluate(run_here):
+    """Return a function that evaluates the run of a folder here: exit status, standard error and the records' text."""
+
+    def run(folder, *more):
+        out = folder / "evaluated"
+        how = ("--out", out, "--leads", "1", "--rollout", "2")
+        status, _, error = run_here("launch/evaluate.py", "--checkpoint", folder / "run", *how, *more)
+        return status, error, (out / RECORDS).read_text() if status == 0 else ""
+
+    return run
+
+
+def refuse_to_go_on(config, words, *settings):
+    with pytest.raises(ConfigError, match=words):
+        open_data(load_config(config, ["output.resume=auto", *settings]))
+
+
+def test_one_simulation_is_trained_on_gone_on_with_and_evaluated_on_its_last_frames(trained, gone_on, evaluate):
+    assert "1/1/1 train/valid/test blocks of a trajectory cut in time, frames 0 to 41, 42 to 47, 48 to 59" in trained[0]
+    told = succeed(pretrain(gone_on / "run.yaml", "--resume")).stdout
     assert "Going on after step 2" in told and "Changed since" not in told
-    result, out = evaluate(tmp_path)
-    told = succeed(result).stdout
-    assert "begin exactly as" not in told
-    records = json.loads((out / "metrics.json").read_text())
+    command = ["launch/evaluate.py", "--checkpoint", gone_on / "run", "--out", gone_on, "--leads", "1", "--rollout", "2"]
+    assert "begin exactly as" not in succeed(start([sys.executable, *command])).stdout
+    records = json.loads((gone_on / RECORDS).read_text())
     assert records and all("frames 48 to 59" in json.dumps(record) for record in records), records[0]
-    data = ("--data", tmp_path / "les" / "run.npy")
-    fail(evaluate(tmp_path, *data)[0], "trained on 1 of these 1 trajectories", "--split test")
-    result, out = evaluate(tmp_path, *data, "--split", "test")
-    succeed(result)
-    assert json.loads((out / "metrics.json").read_text()) == records
+    data = ("--data", gone_on / "les" / "run.npy")
+    status, error, _ = evaluate(gone_on, *data)
+    assert status == 2 and "trained on 1 of these 1 trajectories" in error and "--split test" in error
+    status, error, text = evaluate(gone_on, *data, "--split", "test")
+    assert status == 0 and json.loads(text) == records, error
 
 
-def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out(long_run, tmp_path):
-    config = long_run()
-    succeed(pretrain(config, "--set", "train.steps=2"))
-    write_long_run(tmp_path / "les" / "run.npy", 80)
-    for more in ((), ("--set", "data.changed=keep")):
-        fail(pretrain(config, "--resume", *more), "'run, frames 0 to 41'", "stays cut in time as it was")
-    fail(evaluate(tmp_path)[0], "The test part of the run's data is not what it was", "--data and --split test.")
-    result, out = evaluate(tmp_path, "--data", tmp_path / "les" / "run.npy", "--split", "test")
-    succeed(result)
-    assert "frames 48 to 59" in (out / "metrics.json").read_text()
-    moved = (tmp_path / "les").rename(tmp_path / "moved") / "run.npy"
-    elsewhere = long_run(path=moved)
-    fail(pretrain(elsewhere, "--resume", "--set", "data.changed=keep"), "'run, frames 0 to 41'", "stays cut in time as")
-    again, out = evaluate(tmp_path, "--data", moved, "--split", "test")
-    succeed(again)
-    assert "frames 48 to 59" in (out / "metrics.json").read_text()
-    moved.parent.rename(tmp_path / "les")
-    write_long_run(tmp_path / "les" / "run.npy", 60)
-    fail(pretrain(long_run(split_by=None), "--resume", "--set", "data.changed=keep"), "stays cut in time as it was")
+def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out(gone_on, evaluate):
+    config, keep, les = gone_on / "run.yaml", "data.changed=keep", gone_on / "les"
+    write_long_run(les / "run.npy", 80)
+    for settings in ((), (keep,)):
+        refuse_to_go_on(config, "'run, frames 0 to 41'.* stays cut in time as it was", *settings)
+    status, error, _ = evaluate(gone_on)
+    assert status == 2 and "The test part of the run's data is not what it was" in error
+    assert "--data and --split test." in error
+    status, error, text = evaluate(gone_on, "--data", les / "run.npy", "--split", "test")
+    assert status == 0 and "frames 48 to 59" in text, error
+    moved = les.rename(gone_on / "moved") / "run.npy"
+    elsewhere = f"data.sets=[{{path: {moved}, split_by: time}}]"
+    refuse_to_go_on(config, "'run, frames 0 to 41'.* stays cut in time as", elsewhere, keep)
+    status, error, text = evaluate(gone_on, "--data", moved, "--split", "test")
+    assert status == 0 and "frames 48 to 59" in text, error
+    moved.parent.rename(les)
+    write_long_run(les / "run.npy", 60)
+    refuse_to_go_on(config, "stays cut in time as it was", f"data.sets=[{{path: {les / 'run.npy'}}}]", keep)
 
 
 def test_one_simulation_that_is_not_cut_leads_to_the_key_that_cuts_it(long_run):

@@ -74,18 +74,21 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     assert not (tmp_path / "run.2").exists()
 
 
-@pytest.mark.parametrize("moment", ["while it writes", "as latest moves"])
-def test_a_run_that_loses_its_folder_in_a_save_renames_and_removes_nothing_more(tmp_path, moment):
-    (found,) = cases_of(start([sys.executable, "-m", "tests.train.lost_folder", moment, tmp_path / "run"]))
-    assert "is no longer this run's" in found["refusal"]
-    entries = {
-        "while it writes": ["latest", "step_000001", "step_000002", "step_000003.new"],
-        "as latest moves": ["latest", "step_000001", "step_000002", "step_000003"],
+def test_a_run_that_loses_its_folder_before_or_in_a_save_renames_and_removes_nothing_more(tmp_path):
+    two = ["latest", "step_000001", "step_000002"]
+    expected = {
+        "while it writes": ([*two, "step_000003.new"], "step_000002"),
+        "as latest moves": ([*two, "step_000003"], "step_000003"),
+        "moved": (two, "step_000002"),
+        "its lock removed": (two, "step_000002"),
     }
-    assert found["entries"] == entries[moment]
-    assert found["latest"] == entries[moment][-1].replace("3.new", "2")
+    cases = cases_of(start([sys.executable, "-m", "tests.train.lost_folder", tmp_path]))
+    assert {each["moment"]: (each["entries"], each["latest"]) for each in cases} == expected
+    assert all("is no longer this run's" in each["refusal"] for each in cases)
+    assert not (tmp_path / "moved").exists() and not (tmp_path / "its lock removed" / "matey.lock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["moved", "its lock removed"])
 def test_a_run_whose_folder_is_no_longer_its_own_ends_at_the_next_save(run_yaml, tmp_path, loss):
     folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"

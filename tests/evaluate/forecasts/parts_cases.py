@@ -1,4 +1,4 @@
-"""Run by a launcher on P ranks, with a folder: forecasts into files, written by ranks that hold parts of the fields.
+"""Run by a launcher on P ranks, with a folder and names of cases: forecasts into files, written by ranks that hold parts of the fields.
 
 Prints a line per case on rank 0: its name, how far the file is off one process, whether one that was broken off and gone
 on with is the same, and the largest share of a field that was read or written at once.
@@ -74,10 +74,11 @@ def frames_in(path, forecasts):
     return frames
 
 
-def main(folder):
+def main(folder, names):
     start_processes(find_environment(), timeout=120, threads=1)
     group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
-    for name, (patches, grid, boundary, suffix, settings) in CASES.items():
+    for name in names:
+        patches, grid, boundary, suffix, settings = CASES[name]
         series.STRETCH_BYTES = STRETCH * 4 * int(np.prod(grid))
         data, read = data_of(grid, boundary, "at rest" in name), []
         # With a file, however little is in it, none of the data is read to know a forecast again.
@@ -107,4 +108,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,15 +1,24 @@
 """Forecasts into files by ranks that hold parts of the fields."""
 
+import json
+
 import pytest
 
 from tests.evaluate.forecasts.parts_cases import CASES
 from tests.support.programs import cases_of, start_ranks
 
+QUICK = ("plane .nc", "space .zarr", "space at rest .h5", "whole .nc")
 
-@pytest.mark.parametrize("num_ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
-def test_ranks_that_hold_parts_write_the_file_of_one_process(num_ranks, tmp_path):
-    cases = cases_of(start_ranks(num_ranks, "-m", "tests.evaluate.forecasts.parts_cases", tmp_path, timeout=600))
-    assert [name for name, *_ in cases] == [*CASES]
+
+@pytest.mark.parametrize(
+    ("num_ranks", "names"),
+    [(3, QUICK), *(pytest.param(ranks, [*CASES], marks=pytest.mark.slow) for ranks in (2, 3))],
+    ids=["three", "two_all", "three_all"],
+)
+def test_ranks_that_hold_parts_write_the_file_of_one_process(num_ranks, names, tmp_path):
+    command = ("-m", "tests.evaluate.forecasts.parts_cases", tmp_path, json.dumps(names))
+    cases = cases_of(start_ranks(num_ranks, *command, timeout=600))
+    assert [name for name, *_ in cases] == [*names]
     for name, off, is_same_after_a_break, largest_share in cases:
         assert off < 1e-5 and is_same_after_a_break, (name, off)
         assert largest_share == 1 if "whole" in name else largest_share < 0.7, (name, largest_share)
