@@ -116,11 +116,15 @@ def cases():
     ]
 
 
-# On two ranks every scheme with a token set, and every token set with a scheme; all with the slow tests.
+# Every scheme with a token set, and every token set with a scheme; all with the slow tests.
 @pytest.mark.parametrize(
     ("num_ranks", "chosen"),
-    [(1, cases()), (2, cases()[::4]), pytest.param(2, cases(), marks=pytest.mark.slow)],
-    ids=["one", "two", "two_all"],
+    [
+        (1, cases()[::2]),
+        (2, cases()[::4]),
+        *(pytest.param(ranks, cases(), marks=pytest.mark.slow) for ranks in (1, 2)),
+    ],
+    ids=["one", "two", "one_all", "two_all"],
 )
 def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(num_ranks, chosen):
     found = points(num_ranks, stage=1, is_prepared=True, cases=chosen)

@@ -69,7 +69,7 @@ def cell_by_cell(local, inputs, conditions, rows, periodic):
                 )
             )
             finer = local.ladder.factors[number - 1] if local.ladder.cascade and number else (1, 1, 1)
-            at_finer = functools.partial(interpolated, known, factor, finer)
+            at_finer = functools.cache(functools.partial(interpolated, known, factor, finer))
             if local.ladder.cascade:
                 before, of_scales = at_finer, [at_finer]
             else:

@@ -78,9 +78,16 @@ def same(ours, theirs):
     return len(ours) == len(theirs) and all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
+SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  # of which others are much alike
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, torch.float32) for name in CASES), *((name, torch.float64) for name in ("mul", "space"))],
+    [
+        *(pytest.param(name, torch.float32, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
+        ("space", torch.float64),
+        pytest.param("mul", torch.float64, marks=pytest.mark.slow),
+    ],
 )
 def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
     token_set, patches, make, settings = CASES[name]

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from tests.support.programs import clean_environment, in_background
+from tests.support.programs import forked
 
 WAITS = """
+import os
+os.environ["TORCH_EXTENSIONS_DIR"] = {folder!r}
 from {module} import {function}
 from matey.parallel.compilation import said_when_locked
 with said_when_locked(2):
@@ -28,11 +30,10 @@ def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(t
     lock.touch()
     hour_ago = time.time() - 3600
     os.utime(lock, (hour_ago, hour_ago))
-    env = clean_environment() | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
     module, function, call = LOADS[name]
-    program = WAITS.format(module=module, function=function, call=call)
+    program = WAITS.format(folder=str(tmp_path), module=module, function=function, call=call)
     path, until = tmp_path / "said.txt", time.monotonic() + 120
-    with path.open("w") as output, in_background([sys.executable, "-c", program], env, stderr=output) as process:
+    with path.open("w") as output, forked([sys.executable, "-c", program], output) as process:
         while "compiling" not in (said := path.read_text()):
             assert process.poll() is None and time.monotonic() < until, said
             time.sleep(0.1)

@@ -1,15 +1,13 @@
 """The first contact of the ranks: an address and a port that cannot work are named before anybody waits."""
 
 import socket
-import subprocess
 import sys
 
 import pytest
 
 from matey.config import ConfigError
 from matey.parallel.contact import INTERFACE, check_address, check_interface, check_port_is_free
-from tests.support.paths import ROOT
-from tests.support.programs import clean_environment
+from tests.support.programs import clean_environment, start
 from tests.support.runs import pretrain
 
 
@@ -38,10 +36,8 @@ environment.start_processes(environment.find_environment(), 60)
 """
 
 
-@pytest.mark.processes
 def test_a_port_that_another_job_took_since_it_was_looked_at_is_named():
-    command = [sys.executable, "-c", TAKEN_AFTER_THE_LOOK]
-    result = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    result = start([sys.executable, "-c", TAKEN_AFTER_THE_LOOK], timeout=60)
     assert "is in use by another program; set MASTER_PORT" in result.stderr.splitlines()[-1], result.stderr
 
 

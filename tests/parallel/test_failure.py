@@ -95,8 +95,8 @@ def wait_for(read, word, count):
 
 
 def test_ranks_that_lose_the_same_one_say_so_once(tmp_path):
-    codes, text = end_of(tmp_path, 4, "is_killed")
-    assert codes == [1, -9, 1, 1] and text.count("Lost another rank") == 1, text
+    codes, text = end_of(tmp_path, 3, "is_killed")
+    assert codes == [1, -9, 1] and text.count("Lost another rank") == 1, text
 
 
 @pytest.mark.slow

@@ -92,13 +92,20 @@ def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(mod
     )
 
 
-@pytest.mark.parametrize("num_pictures", [1, 2])
-def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, tmp_path, monkeypatch, num_pictures):
-    path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
+@pytest.fixture(scope="module")
+def bare(evaluation, tmp_path_factory):
+    """An evaluation without pictures, the bytes of its page, and those of a film of one step."""
+    path, rollout = tmp_path_factory.mktemp("bare") / "r.html", evaluation.shown_rollouts[0]
     bare = Evaluation([record for record in evaluation.records if record.kind == "lead"], evaluation.costs, [])
-    write_report(path, bare, about)
-    of_one = len(film_of(replace(rollout, views=rollout.views[-1:]), 10**9))
-    most = path.stat().st_size + int((num_pictures + 0.5) * of_one / 0.7)
+    write_report(path, bare, About("m", []))
+    return bare, path.stat().st_size, len(film_of(replace(rollout, views=rollout.views[-1:]), 10**9))
+
+
+@pytest.mark.parametrize("num_pictures", [1, 2])
+def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, tmp_path, monkeypatch, num_pictures):
+    path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
+    bare, without, of_one = bare
+    most = without + int((num_pictures + 0.5) * of_one / 0.7)
     assert MOST_BYTES == 10**7
     monkeypatch.setattr("matey.report.evaluation.MOST_BYTES", most)
     write_report(path, replace(bare, shown_rollouts=[rollout]), about)

@@ -2,7 +2,8 @@
 
 A new interpreter takes 5 to 7 s of CPU time to import them, and the tests start hundreds. Here one process imports them
 once, and every program is a fork of it: a process of its own with its own memory, environment, streams, session and exit code.
-Nothing of ours is imported before the fork, and what an import reads from the environment is the same, see `can_run`.
+Of ours nothing but `matey.config` is imported before the fork, and that in `LIGHT` alone; what an import reads from the
+environment is the same, see `can_run`.
 
     test  --(command, environment, two files)-->  server, which has imported  --fork-->  watcher  --fork-->  program
       '<------------------ process number, exit code --------------------------------------'
@@ -14,6 +15,7 @@ another program starts is forked as well.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import json
 import os
@@ -24,6 +26,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -49,8 +52,8 @@ MODULES = (
 )
 """What is imported beforehand; nothing of this project."""
 
-LIGHT = ("pydantic", "yaml")
-"""The same where programs are to import none of those that take seconds."""
+LIGHT = ("pydantic", "yaml", "matey.config")
+"""The same where programs are to import none of those that take seconds; `sys.modules` still tells which they import."""
 
 AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "MALLOC_", "MPL")
 """Variables that begin so may be read by an import: the program's have to be the server's."""
@@ -141,13 +144,16 @@ class Server:
         environment: dict[str, str],
         stdout: BinaryIO,
         stderr: BinaryIO,
+        terminal: BinaryIO | None = None,
     ) -> Program:
-        """Start a command that it can run."""
+        """Start a command that it can run, which may have a terminal of its own, from which it reads then."""
         sys.audit("tests.program", command)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
-        request = json.dumps({"command": [*command[1:]], "environment": environment}).encode()
-        socket.send_fds(connection, [len(request).to_bytes(8)], [stdout.fileno(), stderr.fileno()])
+        streams = [stdout, stderr, *([] if terminal is None else [terminal])]
+        told = {"command": [*command[1:]], "environment": environment, "has_terminal": terminal is not None}
+        request = json.dumps(told).encode()
+        socket.send_fds(connection, [len(request).to_bytes(8)], [stream.fileno() for stream in streams])
         connection.sendall(request)
         return Program(connection)
 
@@ -204,6 +210,8 @@ def _watch(connection: socket.socket, at_import: dict[str, str]) -> dict:
         for stream, number in zip(streams, (1, 2, 0), strict=False):
             os.dup2(stream, number)
             os.close(stream)
+        if request.get("has_terminal"):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         return request
     for stream in streams:
         os.close(stream)

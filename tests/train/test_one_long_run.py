@@ -88,7 +88,17 @@ def test_one_simulation_is_trained_on_gone_on_with_and_evaluated_on_its_last_fra
     assert "1/1/1 train/valid/test blocks of a trajectory cut in time, frames 0 to 41, 42 to 47, 48 to 59" in trained[0]
     told = succeed(pretrain(gone_on / "run.yaml", "--resume")).stdout
     assert "Going on after step 2" in told and "Changed since" not in told
-    command = ["launch/evaluate.py", "--checkpoint", gone_on / "run", "--out", gone_on, "--leads", "1", "--rollout", "2"]
+    command = [
+        "launch/evaluate.py",
+        "--checkpoint",
+        gone_on / "run",
+        "--out",
+        gone_on,
+        "--leads",
+        "1",
+        "--rollout",
+        "2",
+    ]
     assert "begin exactly as" not in succeed(start([sys.executable, *command])).stdout
     records = json.loads((gone_on / RECORDS).read_text())
     assert records and all("frames 48 to 59" in json.dumps(record) for record in records), records[0]

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN
-from tests.support.programs import held_back, in_background
+from tests.support.programs import clean_environment, held_back, kill, preloaded
 from tests.support.runs import losses, running, write_run
 from tests.support.small_files import write_swe
 
@@ -81,20 +81,12 @@ def test_ranks_whose_launcher_is_killed_before_they_have_met_end_soon(folder):
 
 
 def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
-    config = write_run(folder, 1)
+    flags = ["--deepspeed_config", "ds_configs/zero1.json", "--config", str(write_run(folder, 1))]
     here, there = os.openpty()
-    command = [
-        sys.executable,
-        "launch/pretrain.py",
-        "--deepspeed_config",
-        "ds_configs/zero1.json",
-        "--config",
-        config,
-        *MANY,
-    ]
-    starter = ["setsid", "--ctty", "--wait"]
-    with in_background([*starter, *command], stdin=there, stdout=there, stderr=there) as process:
-        os.close(there)
+    with os.fdopen(there, "wb", buffering=0) as there:
+        command = [sys.executable, "launch/pretrain.py", *flags, *MANY]
+        process = preloaded().start(command, clean_environment(), there, there, terminal=there)
+    try:
         deadline = time.monotonic() + 120
         while len(losses(folder)) < 3:
             assert process.poll() is None and time.monotonic() < deadline
@@ -102,6 +94,8 @@ def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
                 os.read(here, 4096)
         os.close(here)
         assert process.wait(120) == 75
+    finally:
+        kill(process)
     done = len(losses(folder))
     assert (folder / "run" / "checkpoints" / "latest").read_text() == f"step_{done:06d}"
 

@@ -1,4 +1,4 @@
-"""Run by a launcher on P ranks, with a folder and names of cases: forecasts into files, written by ranks that hold parts of the fields.
+"""Run by a launcher on P ranks, with a folder and names of cases: forecasts into files by ranks that hold parts of the fields.
 
 Prints a line per case on rank 0: its name, how far the file is off one process, whether one that was broken off and gone
 on with is the same, and the largest share of a field that was read or written at once.
