@@ -76,7 +76,7 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         raise ConversionError(f"--to {form} keeps float32; --dtype {dtype} is for --to huggingface.")
     if run is None and form != "fp32":
         raise ConversionError(
-            f"{source.folder} does not lie in a run's checkpoints/, and --to {form} needs the run's config.yaml; "
+            f"{source.folder} does not lie in a run's {CHECKPOINTS}/, and --to {form} needs the run's {CONFIG}; "
             "put it back, or use --to fp32."
         )
 

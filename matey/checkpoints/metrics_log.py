@@ -46,6 +46,4 @@ def _parse(text: bytes) -> tuple[str, dict[str, Any]] | None:
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int or not 0 <= line["step"] < 2**63:
         return None
-    if "processor_seconds" in line:  # as the first runs called it
-        line["cpu_seconds"] = line.pop("processor_seconds")
     return text.decode("utf-8"), {name: value for name, value in line.items() if value is not None}

@@ -27,7 +27,7 @@ def is_run(folder: Path) -> bool:
     """
     folder = shipped.find(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its model/.")
+        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its {MODEL}/.")
     if (folder / CONFIG).is_file():
         if not (folder / MODEL).is_dir():
             if (folder / MODEL_BEFORE).is_dir():
@@ -36,7 +36,7 @@ def is_run(folder: Path) -> bool:
                     f"{MODEL_BEFORE} to {MODEL}."
                 )
             raise CheckpointError(
-                f"The run {folder} has no model/ yet, which training writes at its validations; train it further."
+                f"The run {folder} has no {MODEL}/ yet, which training writes at its validations; train it further."
             )
         return True
     if (folder / MODEL_CONFIG).is_file():
@@ -45,6 +45,6 @@ def is_run(folder: Path) -> bool:
         evaluate = started_as("launch/evaluate.py", "evaluate")
         raise CheckpointError(f"{folder} holds a model to compare with ({PEER}), which only {evaluate} can load.")
     raise CheckpointError(
-        f"{folder} is neither a run (it has no config.yaml) nor a model (it has no config.json); "
-        "give the folder that output.dir names in the run YAML, or its model/."
+        f"{folder} is neither a run (it has no {CONFIG}) nor a model (it has no {MODEL_CONFIG}); "
+        f"give the folder that output.dir names in the run YAML, or its {MODEL}/."
     )

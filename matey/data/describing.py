@@ -194,7 +194,7 @@ class _Guesser:
     def _line(self, axis: Axis, name: str, known: list[Axis] | None) -> Line:
         assert known is not None
         size = next(iter(self.fields.values())).shape[known.index(axis)]
-        return Line.of(self.kind, self.path, self.patterns.get(name, [name])[0], self.arrays.get(name), size)
+        return Line.read(self.kind, self.path, self.patterns.get(name, [name])[0], self.arrays.get(name), size)
 
     def _shape_of(self, name: str) -> tuple[int, ...]:
         return self.arrays[name].shape if name in self.arrays else ()

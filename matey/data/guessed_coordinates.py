@@ -52,7 +52,7 @@ class Line:
     is_circle: bool
 
     @classmethod
-    def of(cls, kind: FileKind, path: Path, name: str, stored: StoredArray | None, size: int) -> Line:
+    def read(cls, kind: FileKind, path: Path, name: str, stored: StoredArray | None, size: int) -> Line:
         """Look at the values of an array; of one that is no line of ``size`` coordinates, or not there, nothing is said."""
         found = line_of(_values(kind, path, name, stored), size) if stored else None
         if stored is None or found is None or size < 2:

@@ -64,12 +64,11 @@ def _read(
     """Return the fingerprints of recorded trajectories whose files are not as they were, and of those in new files."""
     unchanged, labels = _unchanged(record, index, before), labels_of(data)
     earlier = _earlier(record, index, before)
-    has_some = any(file.prints for file in earlier.values())  # the record of an older version has none
     numbers = []
     for number, about in enumerate(data.trajectories):
         label = labels[about.source]
-        is_asked = about.name in earlier[label].prints if label in earlier and has_some else True
-        if is_asked and label not in unchanged:
+        is_known = label not in earlier or about.name in earlier[label].prints
+        if is_known and label not in unchanged:
             numbers.append(number)
     return fingerprints(data, numbers, share)
 

@@ -150,7 +150,7 @@ def record_split(
 
 
 def read_record(path: Path) -> SplitRecord | None:
-    """Read a record; None if there is none, as in the folder of a run that was written before there were any.
+    """Read a record; None if there is none, as in the folder of a run that has yet to begin.
 
     Raises:
         DataError: it is corrupt or cannot be read.

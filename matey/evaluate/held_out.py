@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
 from matey.data.recorded_parts import RecordedParts
@@ -74,7 +75,7 @@ def hold_out(
     if part == "all":
         return HeldOut(tuple(sets), tuple(tuple(range(s.num_trajectories)) for s in sets), num_frames)
     if split is None:
-        raise DataError(f"--split {part} needs a run folder, whose config.yaml says how it split its data; use all.")
+        raise DataError(f"--split {part} needs a run folder, whose {CONFIG} says how it split its data; use all.")
     if record is not None and are_of_the_run and (lost := record.lost(sets, part)):
         raise DataError(
             f"The {part} part of the run's data is not what it was in training: {lost}. Restore it, or name the data to take "

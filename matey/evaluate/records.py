@@ -63,7 +63,7 @@ class Record:
     persistence: Mapping[str, float]
     num_windows: int
     seams: float = math.nan
-    extrapolation_nrmse: float = math.nan
+    extrapolation_nrmse: float = attribute(kw_only=True)
     best_trajectory: float = math.nan
     worst_trajectory: float = math.nan
     worst: str = ""
@@ -285,7 +285,7 @@ def read_records(path: Path) -> list[Record]:
     records = []
     for row in rows:
         row |= {name: math.nan for name, value in row.items() if value is None}
-        row["physics"] = {name: math.nan if value is None else value for name, value in row.get("physics", {}).items()}
+        row["physics"] = {name: math.nan if value is None else value for name, value in row["physics"].items()}
         of_persistence = {name.removeprefix(PERSISTENCE): row[name] for name in row if name.startswith(PERSISTENCE)}
         errors = {name: row[name] for name in of_persistence}
         rest = {name: value for name, value in row.items() if name in known}

@@ -16,9 +16,6 @@ FOLDER = files("matey.planning") / "machines"
 MACHINES: Registry[Machine] = Registry("machine", "matey.machines", {}, type="matey.planning.machine:Machine")
 """Machines that packages add to those of `FOLDER`."""
 
-# Keys of the first machine files, by which those that users have made are still read.
-BEFORE = {"dies_per_node": "devices_per_node", "shared_dies": "shared_devices"}
-
 
 class Link(Section):
     """A connection between devices: a message of n bytes takes ``latency + n / bandwidth``."""
@@ -85,7 +82,7 @@ def load_machine(name_or_path: str | Path) -> Machine:
         if name not in _own_names():
             return _of_package(name)
         path = Path(str(FOLDER / f"{name}.yaml"))
-    tree = {BEFORE.get(key, key): value for key, value in read_yaml(path).items()}
+    tree = read_yaml(path)
     try:
         machine = Machine.model_validate(tree)
     except ValidationError as error:

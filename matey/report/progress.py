@@ -93,7 +93,7 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
     """
     if not (folder / CONFIG).is_file():
         raise Mistake(
-            f"{folder} is not the folder of a run: it holds no config.yaml; give what output.dir says, such as runs/demo."
+            f"{folder} is not the folder of a run: it holds no {CONFIG}; give what output.dir says, such as runs/demo."
         )
     try:
         num_steps = int(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]["steps"])

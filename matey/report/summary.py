@@ -32,14 +32,9 @@ def error_text(error: float) -> str:
     return metrics.error_text(error) if math.isfinite(error) else "diverged"
 
 
-def known_text(error: float) -> str:
-    """Format the error of a baseline; files of earlier versions do not have it."""
-    return "-" if math.isnan(error) else error_text(error)
-
-
 def baseline_cells(record: Record) -> tuple[str, str]:
     """Format the errors of persistence and of extrapolation."""
-    return error_text(record.persistence_nrmse), known_text(record.extrapolation_nrmse)
+    return error_text(record.persistence_nrmse), error_text(record.extrapolation_nrmse)
 
 
 def ratio_text(record: Record) -> str:
@@ -48,9 +43,14 @@ def ratio_text(record: Record) -> str:
 
 
 def spread_cells(record: Record) -> tuple[str, str, str]:
-    """Format the errors of the best and the worst trajectory, and the name of the latter as the end of its path."""
+    """Format the errors of the best and the worst trajectory, and the name of the latter as the end of its path.
+
+    Where windows were not told apart there are none.
+    """
+    if not record.worst:
+        return "-", "-", ""
     *_, name = record.worst.rpartition("/")
-    return known_text(record.best_trajectory), error_text(record.worst_trajectory), name
+    return error_text(record.best_trajectory), error_text(record.worst_trajectory), name
 
 
 def seams_text(record: Record) -> str:

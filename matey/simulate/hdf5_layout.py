@@ -67,7 +67,7 @@ class Hdf5Layout:
             for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
                 _check_room(path.parent, num_bytes)
                 self.add(file, position, trajectory)
-                file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom finds the file broken
+                file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom leaves the file corrupt
                 file.flush()
             del file.attrs["made_as"], file.attrs["num_done"]
         os.replace(partial, path)

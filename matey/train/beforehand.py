@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.trained_folder import CheckpointError, is_run
 from matey.config import ConfigError, RunConfig
 from matey.config.flags import started_as
@@ -44,7 +45,7 @@ def named_source(run: RunConfig) -> str | None:
             if key not in getattr(run, section).model_fields_set:
                 raise ConfigError(
                     "With --pretrained none there is no model to take the network from: the run YAML has to state "
-                    f"{section}.{key}; the config.yaml of a run from a pretrained model states all, its vocabulary too."
+                    f"{section}.{key}; the {CONFIG} of a run from a pretrained model states all, its vocabulary too."
                 )
     return None
 

@@ -40,10 +40,10 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
     prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
     splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
-    record, is_older = done_by_rank_zero(
+    record, is_unrecorded = done_by_rank_zero(
         lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
     )
-    return splits, with_values(record, sets, None, shared_out, prints), (_not_recorded(path),) if is_older else ()
+    return splits, with_values(record, sets, None, shared_out, prints), (_not_recorded(path),) if is_unrecorded else ()
 
 
 def check_unseen(
@@ -123,8 +123,8 @@ def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
 
 def _not_recorded(path: Path) -> str:
     return (
-        f"{path.parent} has no {path.name}: the run was started before splits were recorded. Its data is split by the files "
-        "that are there now, which are recorded from here on."
+        f"{path.parent} has no {path.name}, the record of how the run's data was split. It is split by the files that are "
+        "there now, which are recorded from here on."
     )
 
 

@@ -59,7 +59,7 @@ def test_another_layout_of_the_same_simulation_is_known_again(trained, known, tm
 def test_other_seeds_of_the_same_sizes_are_not_taken_for_them(trained, known, tmp_path):
     other = simulate(tmp_path / "other", first_seed=100, num_trajectories=8)
     assert trained_on(other, range(8), known, trained[2]) == []
-    # Without fingerprints, as of older runs, files of the same names and sizes pass for the same.
+    # Without fingerprints, as where the run has lost its file of them, files of the same names and sizes pass for the same.
     assert trained_on(other, range(8), frozenset(), trained[2]) == list(trained[1].train)
 
 

@@ -61,7 +61,8 @@ def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error
 
 def test_a_forecast_that_blew_up_is_not_the_best():
     blown, sound = (
-        Record("gas", "all", "rollout", 9, {"nrmse": error}, {"nrmse": 0.5}, 1) for error in (float("nan"), 3.0)
+        Record("gas", "all", "rollout", 9, {"nrmse": error}, {"nrmse": 0.5}, 1, extrapolation_nrmse=0.5)
+        for error in (float("nan"), 3.0)
     )
     assert best_of((blown, sound)) == 1
 

@@ -1,6 +1,6 @@
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -79,15 +79,14 @@ def test_systems_that_share_a_field_are_kept_apart():
 
 
 def test_the_ratio_to_a_perfect_baseline_is_defined():
-    exact = Record("gas", "all", "lead", 1, {"nrmse": 0.0}, {"nrmse": 0.0}, 1)
+    exact = Record("gas", "all", "lead", 1, {"nrmse": 0.0}, {"nrmse": 0.0}, 1, extrapolation_nrmse=0.0)
     assert exact.ratio == 1
-    assert Record("gas", "all", "lead", 1, {"nrmse": 0.1}, {"nrmse": 0.0}, 1).ratio == math.inf
+    assert replace(exact, errors={"nrmse": 0.1}).ratio == math.inf
 
 
 def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
-    record = Record(
-        "gas", "all", "rollout", 9, {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}, 7
-    )
+    errors, persistence = {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}
+    record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_nrmse=math.inf)
     write_records([record], tmp_path / "metrics.json")
 
     def refuse(constant):
@@ -99,10 +98,9 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
-    records = [
-        Record("gas", "all", "lead", 5, {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}, 7, 1.5, 0.75),
-        Record("gas", "all", "rollout", 9, {"nrmse": math.nan, "vrmse": math.nan}, {"nrmse": 0.5, "vrmse": 0.25}, 7),
-    ]
+    errors, persistence = {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}
+    one = Record("gas", "all", "lead", 5, errors, persistence, 7, 1.5, extrapolation_nrmse=0.75)
+    records = [one, replace(one, kind="rollout", lead=9, errors={"nrmse": math.nan, "vrmse": math.nan})]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
 

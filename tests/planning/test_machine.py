@@ -7,13 +7,6 @@ from matey.config import ConfigError
 from matey.planning.machine import load_machine, machine_names
 
 
-def test_a_file_with_the_keys_of_before_is_still_read(tmp_path):
-    tree = load_machine("cpu").model_dump()
-    tree |= {"dies_per_node": tree.pop("devices_per_node"), "shared_dies": tree.pop("shared_devices")}
-    (tmp_path / "old.yaml").write_text(yaml.safe_dump(tree))
-    assert load_machine(tmp_path / "old.yaml") == load_machine("cpu")
-
-
 def test_the_machines_that_come_with_the_package_load():
     assert machine_names() == ["cpu", "dgx-h100", "frontier"]
     for name in machine_names():

@@ -177,7 +177,7 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
 
 def test_a_forecast_says_how_far_it_goes_and_how():
     records = [
-        Record("gas", "all", kind, 10, {"nrmse": 0.0}, {"nrmse": 0.0}, 1)
+        Record("gas", "all", kind, 10, {"nrmse": 0.0}, {"nrmse": 0.0}, 1, extrapolation_nrmse=0.0)
         for kind in ("lead", "rollout", "rollout by 5")
     ]
     assert [forecast_text(record) for record in records] == ["lead 10", "rollout 10", "rollout 10 by 5"]
@@ -185,7 +185,8 @@ def test_a_forecast_says_how_far_it_goes_and_how():
 
 def test_a_rollout_that_blew_up_is_called_so():
     assert error_text(float("nan")) == error_text(float("inf")) == "diverged"
-    record = Record("gas", "all", "rollout", 9, {"nrmse": float("nan")}, {"nrmse": 0.5}, 1)
+    errors, persistence = {"nrmse": float("nan")}, {"nrmse": 0.5}
+    record = Record("gas", "all", "rollout", 9, errors, persistence, 1, extrapolation_nrmse=0.5)
     assert "diverged" in summary_text(Evaluation([record], [], []))
 
 

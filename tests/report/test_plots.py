@@ -33,7 +33,7 @@ def curve(axes, label):
 
 def rollout_records(errors, persistence, system="gas", kind="rollout"):
     return [
-        Record(system, "all", kind, step + 1, {"nrmse": error}, {"nrmse": other}, 1)
+        Record(system, "all", kind, step + 1, {"nrmse": error}, {"nrmse": other}, 1, extrapolation_nrmse=other)
         for step, (error, other) in enumerate(zip(errors, persistence, strict=True))
     ]
 

@@ -11,7 +11,17 @@ def row(system, forecast, model, **physics):
 
 
 def test_every_row_has_every_column_whatever_its_system_has():
-    record = Record("gas", "all", "lead", 1, {"nrmse": 0.1}, {"nrmse": 0.2}, 4, physics={"mass": 0.5, "other": 1.0})
+    record = Record(
+        "gas",
+        "all",
+        "lead",
+        1,
+        {"nrmse": 0.1},
+        {"nrmse": 0.2},
+        4,
+        extrapolation_nrmse=0.3,
+        physics={"mass": 0.5, "other": 1.0},
+    )
     columns = physics_of(record)
     assert tuple(columns) == COLUMNS and columns["mass"] == 0.5 and math.isnan(columns["truth_power_fine"])
 

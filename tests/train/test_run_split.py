@@ -1,6 +1,5 @@
 """What a run holds out stays held out: when it goes on, when it is evaluated, and when it is fine-tuned."""
 
-import json
 import os
 from dataclasses import replace
 from types import SimpleNamespace
@@ -93,14 +92,6 @@ def test_only_files_of_another_time_of_change_are_read_again(started, monkeypatc
     assert [*data.record.sets[0]["d.h5"].prints] == [*started.data.record.sets[0]["d.h5"].prints] != []
 
 
-def test_a_record_without_fingerprints_gets_some_when_the_run_goes_on(started):
-    lines = [json.loads(line) for line in started.record.read_text().splitlines()]
-    older = [{key: value for key, value in line.items() if key not in ("changed", "prints")} for line in lines]
-    started.record.write_text("".join(f"{json.dumps(line)}\n" for line in older))
-    data = started.go_on()
-    assert data.record == started.data.record and data.notes == ()
-
-
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -119,10 +110,10 @@ def test_another_split_or_other_sets_are_refused(started, tmp_path, changed, wor
         started.go_on(**changed)
 
 
-def test_a_run_from_before_there_were_records_goes_on_and_says_so(started):
+def test_a_run_whose_record_was_removed_goes_on_and_says_so(started):
     started.record.unlink()
     data = started.go_on()
-    assert "has no split.jsonl: the run was started before splits were recorded" in data.notes[0]
+    assert "has no split.jsonl, the record of how the run's data was split" in data.notes[0]
     assert data.splits == started.data.splits
 
 

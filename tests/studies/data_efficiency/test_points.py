@@ -56,7 +56,17 @@ def test_a_set_that_is_cut_in_time_has_a_block_to_train_on_for_each_trajectory(t
 
 def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tmp_path):
     def record(field, kind, lead, physics=None):
-        return Record("thermals", field, kind, lead, {"nrmse": 0.1 * lead}, {"nrmse": 1.0}, 9, physics=physics or {})
+        return Record(
+            "thermals",
+            field,
+            kind,
+            lead,
+            {"nrmse": 0.1 * lead},
+            {"nrmse": 1.0},
+            9,
+            extrapolation_nrmse=1.0,
+            physics=physics or {},
+        )
 
     records = [record("all", "lead", 1), record("density", "lead", 1), record("all", "lead", 5)]
     records += [record("all", "rollout", step, {"mass": 0.01 * step}) for step in (1, 2)]
