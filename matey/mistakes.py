@@ -38,5 +38,5 @@ def writing(out: Path) -> Iterator[None]:
     except BrokenPipeError:  # of the terminal's output, not of the place: `matey.entry_point` ends it
         raise
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = error.strerror or one_line(error)
         raise Mistake(f"Cannot write to {out} ({reason}); make room or choose another place.") from None

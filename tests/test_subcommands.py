@@ -50,7 +50,7 @@ def test_configurations_are_listed_shown_and_copied_but_over_nothing(tmp_path):
     assert matey("configs", "copy", "demo", cwd=tmp_path).returncode == 0
     assert (tmp_path / "demo.yaml").read_text() == (ROOT / "launch/runs/demo.yaml").read_text()
     again = matey("configs", "copy", "demo", cwd=tmp_path)
-    assert again.returncode == 2 and "Cannot write demo.yaml: File exists" in again.stderr
+    assert again.returncode == 2 and "Cannot write to demo.yaml (File exists)" in again.stderr
 
 
 def test_names_stand_for_what_comes_with_the_program_unless_a_file_has_them(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from pathlib import Path
 from matey.config import flags
 from matey.config.shipped import KINDS, ROOT, configurations, hint
 from matey.entry_point import entry_point
+from matey.mistakes import Mistake, writing
 
 
 @entry_point
@@ -38,15 +39,15 @@ def main() -> int:
         return 0
     source = known.get(args.name) or next((path for path in known.values() if path.name == args.name), None)
     if source is None:
-        print(
-            f"error: There is no configuration {args.name!r}.{hint(args.name)} See `matey configs list`.",
-            file=sys.stderr,
-        )
-        return 2
+        raise Mistake(f"There is no configuration {args.name!r}.{hint(args.name)} See `matey configs list`.")
     if args.what == "show":
         print(source.read_text(encoding="utf-8"), end="")
         return 0
-    return copied(source, args.out or Path(source.name))
+    out = args.out or Path(source.name)
+    with writing(out), out.open("x", encoding="utf-8") as file:
+        file.write(source.read_text(encoding="utf-8"))
+    print(f"Wrote {out}.")
+    return 0
 
 
 def overview() -> str:
@@ -71,18 +72,6 @@ def first_sentence(path: Path) -> str:
     return re.split(
         r"[:;] |[.:]$|\. |, (?=and|16|small|arrays|files)", " ".join(line.removeprefix("# ") for line in lines)
     )[0]
-
-
-def copied(source: Path, out: Path) -> int:
-    """Copy a file where none is yet; return the exit code."""
-    try:
-        with out.open("x", encoding="utf-8") as file:
-            file.write(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        print(f"error: Cannot write {out}: {error.strerror}; choose another --out.", file=sys.stderr)
-        return 2
-    print(f"Wrote {out}.")
-    return 0
 
 
 if __name__ == "__main__":

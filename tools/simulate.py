@@ -17,63 +17,59 @@ import sys
 from typing import NoReturn
 
 from matey.config import flags
-from matey.mistakes import nearest_name, one_line
+from matey.entry_point import INTERRUPTED, entry_point
+from matey.mistakes import Mistake, nearest_name, writing
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 from matey.simulate.systems import SYSTEMS
-from matey.waiting_threads import let_waiting_threads_sleep
 
 MOST_WORKERS = 1024
-INTERRUPTED = 130  # what shells report for a process that SIGINT ended
 
 
+@entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains, 130 if interrupted."""
-    let_waiting_threads_sleep()
     # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    status = run()
-    if status == INTERRUPTED:
-        # Files are closed; an ordinary exit would wait for the solvers' threads, for minutes at 512 x 512.
-        os._exit(status)
-    return status
-
-
-def run(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status, with what the user has to change on stderr."""
     try:
-        options = parse(arguments)
-        if options.list:
-            for name in SYSTEMS:
-                print(f"{name:20s} {(CATALOGUE.get(name) or SYSTEMS[name]).summary}")
-            return 0
+        run(parse())
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues from here.", file=sys.stderr, flush=True)
+        # Files are closed; an ordinary exit would wait for the solvers' threads, for minutes at 512 x 512.
+        os._exit(INTERRUPTED)
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for.
+
+    Raises:
+        Mistake: options contradict each other or the system, or the files cannot be written.
+    """
+    if options.list:
+        for name in SYSTEMS:
+            print(f"{name:20s} {(CATALOGUE.get(name) or SYSTEMS[name]).summary}")
+        return
+    try:
         check(options)
         from matey.commands.simulate import main as simulate
 
-        simulate(options)
+        with writing(options.out):
+            simulate(options)
     except (ValueError, ArithmeticError) as error:
-        print(f"simulate.py: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        reason = error.strerror or one_line(error)
-        print(f"simulate.py: Cannot write to {options.out}: {reason}; choose another --out.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("simulate.py: interrupted; the same command continues from here.", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    return 0
+        raise Mistake(str(error)) from None
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are told like all others: in one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise ValueError instead of leaving."""
-        raise ValueError(f"{message[:1].upper()}{message[1:]}; see --help.")
+        """Raise Mistake instead of leaving."""
+        raise Mistake(f"{message[:1].upper()}{message[1:]}; see --help.")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; raise ValueError if it is not one."""
+def parse() -> argparse.Namespace:
+    """Read the command line; raise Mistake if it is not one."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = f"{' or '.join(CATALOGUE)}, or a part of one that is in no other"
     parser.add_argument("system", nargs="?", metavar="SYSTEM", help=names)
@@ -102,7 +98,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, help="threads (default: as many as PyTorch takes)")
     parser.add_argument("--overwrite", action="store_true", help="replace a file made with other settings")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def check(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
 
 MATRIX = 1024  # rows and columns of the matrices whose product is timed
 
@@ -33,9 +33,7 @@ def return_freed_memory(at_once: bool) -> None:
 
     Kept memory counts as resident, so that a peak would be that of the library's heap and its holes.
     """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 2**16 if at_once else 2**25)
-    libc.mallopt(M_TRIM_THRESHOLD, 2**16 if at_once else 2**26)
+    set_options({M_MMAP_THRESHOLD: 2**16 if at_once else 2**25, M_TRIM_THRESHOLD: 2**16 if at_once else 2**26})
 
 
 def memory(device: str, *, peak: bool = False) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from matey.benchmark.sequence_speed import longer, longest, run_point, sequence_
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
+from matey.mistakes import Mistake, writing
 from matey.report.plots import COLOURS
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
@@ -28,31 +28,34 @@ from matey.text_table import text_table
 
 
 def main(args: argparse.Namespace) -> int:
-    """Measure; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    """Measure; return 0 if all went well."""
     threads = getattr(args, "threads", 1)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        if args.what == "data":
-            data(args)
-        elif args.what == "sequence":
-            sequence(args)
-        elif args.what == "blocking":
-            for ranks in args.ranks:
-                for point in blocking_points(args.model, ranks, args.stage):
-                    print(json.dumps(point))
-        elif args.sweep:
-            sweep(args.out, args.repeat)
-        else:
-            (speed,) = measure([case_of(args)], args.repeat)
-            print(json.dumps(speed.as_row()))
+        run(args)
     except (ValueError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: Cannot write to {args.out} ({error.strerror}); choose another --out.", file=sys.stderr)
-        return 2
+        raise Mistake(str(error)) from None
     return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure what the command line asks for."""
+    if args.what == "data":
+        data(args)
+    elif args.what == "sequence":
+        with writing(args.out):
+            sequence(args)
+    elif args.what == "blocking":
+        for ranks in args.ranks:
+            for point in blocking_points(args.model, ranks, args.stage):
+                print(json.dumps(point))
+    elif args.sweep:
+        with writing(args.out):
+            sweep(args.out, args.repeat)
+    else:
+        (speed,) = measure([case_of(args)], args.repeat)
+        print(json.dumps(speed.as_row()))
 
 
 def data(args: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -14,55 +13,49 @@ from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
 from matey.data.guess import Guess
 from matey.data.remote.paths import place
+from matey.mistakes import Mistake, writing
 from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.png import write_png
 
 
 def main(path: str, out: Path, sheet: Path | None) -> int:
-    """Write the description; return 0 if it was written, 2 if not.
+    """Write the description and, if asked, draw what it says; return 0.
 
     Args:
         path: the file.
         out: the YAML to write.
         sheet: path of a PNG of frames to write, or None.
     """
-    try:
-        guess = guess_description(place(path), out.parent)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(guess.text)
-    except FileExistsError:
-        return _refuse(f"{out} is there already; choose another name, or remove it.")
-    except OSError as error:
-        return _refuse(f"Cannot write {out} ({error.strerror}); choose another name.")
-    except DataError as error:
-        return _refuse(str(error))
+    guess = guess_description(place(path), out.parent)
+    with writing(out):
+        try:
+            with out.open("x", encoding="utf-8") as file:
+                file.write(guess.text)
+        except FileExistsError:
+            raise Mistake(f"{out} is there already; choose another name, or remove it.") from None
     print(guess.text)
     print(f"description: {out}")
     if guess.questions:
         command = f"{started_as('tools/inspect_data.py', 'inspect')} {out} --plot"
         print(f"to answer in it: {', '.join(guess.questions)}; then: {command}")
-    return 0 if sheet is None else _draw(guess, path, sheet)
+    if sheet is not None:
+        _draw(guess, path, sheet)
+    return 0
 
 
-def _draw(guess: Guess, path: str, sheet: Path) -> int:
-    """Draw the fields as they are guessed; return the exit code."""
+def _draw(guess: Guess, path: str, sheet: Path) -> None:
+    """Draw the fields as they are guessed."""
     tree = guess.provisional
     if tree is None:
         print("not drawn: the axes must be known first")
-        return 0
+        return
     try:
         rows = first_readable(open_dataset(path, DataDescription.model_validate(tree)))
         if rows is None:
             print("not drawn: no trajectory has values that are finite all over in the frames to draw")
-            return 0
+            return
         write_png(contact_sheet([rows]), sheet)
     except (DataError, OSError, ValidationError) as error:
         reason = sentences(error, DataDescription) if isinstance(error, ValidationError) else error
-        return _refuse(f"{sheet} was not drawn: {reason}")
+        raise Mistake(f"{sheet} was not drawn: {reason}") from None
     print(f"contact sheet: {sheet}")
-    return 0
-
-
-def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return 2

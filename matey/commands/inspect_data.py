@@ -15,6 +15,7 @@ from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
 from matey.data.splits import PARTS
 from matey.data.windows import stretches
+from matey.mistakes import writing
 
 _SMALL = 1e-9  # of which a network's normalisation and errors, which count from 1e-12 on, lose a thousandth
 
@@ -70,24 +71,20 @@ def main(paths: Sequence[str], sheet: Path | None) -> int:
     for fault in faults:
         print(f"fault: {fault}")
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
-    if sheet is not None and not draw(sets, sheet):
-        return 1
+    if sheet is not None:
+        draw(sets, sheet)
     return 1 if faults else 0
 
 
-def draw(sets: Sequence[TrajectorySet], sheet: Path) -> bool:
-    """Write a PNG of frames of each data set; return whether it could be written."""
+def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
+    """Write a PNG of frames of each data set."""
     from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longer than all else here
     from matey.report.png import write_png
 
     if drawn := [rows for data in sets if (rows := first_readable(data))]:
-        try:
+        with writing(sheet):
             write_png(contact_sheet(drawn), sheet)
-        except OSError as error:
-            print(f"fault: Cannot write {sheet} ({error.strerror}); choose another --out.")
-            return False
         print(f"contact sheet: {sheet}")
-    return True
 
 
 def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+
+from matey.data.time_blocks import Span
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,17 @@ class FileParts:
     def is_as(self, other: FileParts) -> bool:
         """Return whether both describe the same trajectories, whatever their parts and values."""
         return (self.num_bytes, self.content) == (other.num_bytes, other.content)
+
+    def spans_of(self, span: Span) -> list[tuple[Span, str]]:
+        """Return the frames of the trajectory of a span, or of its blocks, each with their part."""
+        return self._spans.get(span.trajectory, [])
+
+    @cached_property
+    def _spans(self) -> dict[str, list[tuple[Span, str]]]:
+        found: dict[str, list[tuple[Span, str]]] = {}
+        for name, part in self.parts.items():
+            found.setdefault((own := Span.named(name)).trajectory, []).append((own, part))
+        return found
 
     def has_values_of(self, other: FileParts) -> bool:
         """Return whether the fingerprints of both are the same, as far as both have some."""

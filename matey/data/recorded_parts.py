@@ -23,9 +23,6 @@ class RecordedParts:
         self._has_blocks = any(
             Span.named(name).is_block for files in record.sets for file in files.values() for name in file.parts
         )
-        self._spans: dict[
-            int, dict[str, list[tuple[Span, str]]]
-        ] = {}  # of each file by its trajectories, once asked for
         self._begun: dict[tuple[Path, str], FileParts | None] = {}  # what `_begun_as` has found
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
@@ -40,7 +37,7 @@ class RecordedParts:
     def trained(self, data: TrajectorySet) -> list[bool | None]:
         """Return whether frames of each trajectory or block were trained on, None where the record does not know its file."""
         return [
-            None if file is None else any(part == "train" and span.meets(own) for span, part in self._of(own, file))
+            None if file is None else any(part == "train" and span.meets(own) for span, part in file.spans_of(own))
             for about, file in self._files_of(data)
             for own in [Span.named(about.name)]
         ]
@@ -62,7 +59,7 @@ class RecordedParts:
 
     def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
         """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has lost some."""
-        blocks = [] if file is None else [span for span, _ in self._of(Span(about.name), file)]
+        blocks = [] if file is None else [span for span, _ in file.spans_of(Span(about.name))]
         are_there = all(span.is_block and span.last < about.num_frames for span in blocks)
         return sorted(blocks, key=lambda span: span.first) if are_there else []
 
@@ -70,7 +67,7 @@ class RecordedParts:
         """Return a trajectory or block that the record has cut otherwise, and the name of a block there; None if none is so."""
         for about, file in self._files_of(data, index):
             if file is not None and about.name not in file.parts:
-                for span, _ in self._of(Span.named(about.name), file):
+                for span, _ in file.spans_of(Span.named(about.name)):
                     return about, span.name
         return None
 
@@ -87,14 +84,6 @@ class RecordedParts:
             if spans and Span.named(name).ends not in [span.ends for span in spans]:
                 return f"{label}, trajectory {name}", spans[0].name
         return None
-
-    def _of(self, span: Span, file: FileParts) -> list[tuple[Span, str]]:
-        """Return what the record has of the trajectory of a span: frames and their part."""
-        if id(file) not in self._spans:
-            found = self._spans[id(file)] = {}
-            for name, part in file.parts.items():
-                found.setdefault((own := Span.named(name)).trajectory, []).append((own, part))
-        return self._spans[id(file)].get(span.trajectory, [])
 
     def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
         """Yield each trajectory of a data set with what the record has of its file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -22,6 +23,11 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return
+    set_options({M_MMAP_THRESHOLD: LARGEST_KEPT, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: LARGEST_KEPT})
+
+
+def set_options(options: Mapping[int, int]) -> None:
+    """Give glibc's allocator values for some of its options."""
     libc = ctypes.CDLL(None)
-    for option, value in ((M_MMAP_THRESHOLD, LARGEST_KEPT), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, LARGEST_KEPT)):
+    for option, value in options.items():
         libc.mallopt(option, value)

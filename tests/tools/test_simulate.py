@@ -1,10 +1,10 @@
 """``tools/simulate.py`` as people run it."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -20,18 +20,14 @@ SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_here):
     """Run the tool's command line in this process; return exit status, output and errors."""
-    spec = importlib.util.spec_from_file_location("simulate_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     num_threads = torch.get_num_threads()
-
-    def run(*arguments):
-        return tool.run([str(argument) for argument in arguments]), *capsys.readouterr()
-
-    yield run
+    yield partial(run_here, "tools/simulate.py")
     torch.set_num_threads(num_threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run, tmp_path):
@@ -134,7 +130,7 @@ def test_list_names_every_system(run):
             "An array does not say",
         ),
         (["shallow_water", "--out", "FILE"], "--out names a folder, but FILE is a file."),
-        (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x: Not a directory;"),
+        (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x (Not a directory);"),
         (["shallow_water", "--out", "OUT", "--resolution", "16000"], "GB free."),
         (
             ["shallow_water", "--out", "OUT", "--resolution", "1000000"],
@@ -166,7 +162,7 @@ def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arg
 
     status, output, errors = run(*map(place, arguments))
     assert (status, output) == (2, "")
-    assert errors.startswith("simulate.py: ") and errors.count("\n") == 1
+    assert errors.startswith("error: ") and errors.count("\n") == 1
     assert place(message) in errors
     assert not list((tmp_path / "out").glob("*"))
 
@@ -196,7 +192,7 @@ def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "simulate.py: interrupted; the same command continues from here.\n")
+    assert (process.returncode, errors) == (130, "Interrupted; the same command continues from here.\n")
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".2D_diff-react_NA_NA.h5.unfinished"]
 
     for folder in ("stopped", "whole"):
