@@ -35,7 +35,7 @@ def _shared(tmp_path_factory, worker_id, make, name):
     """A folder, and what is seen in it once, by whichever process of tests comes first."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "checkpoints"
-    root.mkdir(exist_ok=True)
+    (root / "two_ranks").mkdir(parents=True, exist_ok=True)
     seen = root / f"{name}.json"
     with (root / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -74,7 +74,7 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     assert not (tmp_path / "run.2").exists()
 
 
-def test_a_run_that_loses_its_folder_before_or_in_a_save_renames_and_removes_nothing_more(tmp_path):
+def test_a_run_that_loses_its_folder_near_a_save_renames_and_removes_nothing_more(tmp_path):
     two = ["latest", "step_000001", "step_000002"]
     expected = {
         "while it writes": ([*two, "step_000003.new"], "step_000002"),
