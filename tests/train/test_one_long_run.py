@@ -60,7 +60,7 @@ def trained(tmp_path_factory):
 def gone_on(trained, tmp_path):
     """A copy of the folder in which it trained, under its own name."""
     folder = shutil.copytree(trained[1], tmp_path / "gone_on")
-    (folder / "run" / INDEX).unlink()
+    (folder / "run" / INDEX).unlink(missing_ok=True)
     for name in ("run.yaml", "run/config.yaml", f"run/{SPLIT}"):
         (folder / name).write_text((folder / name).read_text().replace(str(trained[1]), str(folder)))
     return folder
