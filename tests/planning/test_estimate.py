@@ -71,8 +71,10 @@ def test_refining_less_costs_less():
     _, fine = paper(refined=1.0)
     cheap, dear = plan(run, coarse), plan(run, fine)
     assert dear.tokens_per_sample == 16 * cheap.tokens_per_sample == dear.uniform_tokens_per_sample
-    assert dear.seconds.total > 8 * (cheap.seconds.forward + cheap.seconds.backward)
-    assert dear.memory.activations > 10 * cheap.memory.activations
+    # Less than 16 times: the coarse tokens' kernels take as long to start as to compute, and cells are kept for both alike.
+    times = [planned.seconds.forward + planned.seconds.backward for planned in (cheap, dear)]
+    assert times[1] == pytest.approx(8.26 * times[0], rel=0.02)
+    assert dear.memory.activations == pytest.approx(11.4 * cheap.memory.activations, rel=0.02)
 
 
 def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
