@@ -104,7 +104,7 @@ def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(whol
     assert (tmp_path / "run.1" / "metrics.jsonl").read_text() == before
 
 
-# The stage between is trained under a launcher by test_second_run.py and others.
+# ZeRO 1 is what the other tests train with.
 @pytest.mark.parametrize(("launcher", "stage"), [("mpirun", 0), ("deepspeed", 2), ("torchrun", 3)])
 def test_two_ranks_under_any_launcher_and_zero_stage_train_as_one_process(whole, run_yaml, tmp_path, launcher, stage):
     two, one = run_yaml(train={"micro_batch": 2, **ACCUMULATED}), whole[1]
