@@ -67,8 +67,8 @@ def _read(
     numbers = []
     for number, about in enumerate(data.trajectories):
         label = labels[about.source]
-        is_known = label not in earlier or about.name in earlier[label].prints
-        if is_known and label not in unchanged:
+        is_asked = label not in earlier or about.name in earlier[label].prints
+        if is_asked and label not in unchanged:
             numbers.append(number)
     return fingerprints(data, numbers, share)
 
