@@ -30,6 +30,11 @@ def tensors_in(nested: object) -> list[Tensor]:
     return found
 
 
+def num_bytes_of(nested: object) -> int:
+    """Return the bytes of all tensors."""
+    return sum(tensor.nbytes for tensor in tensors_in(nested))
+
+
 def with_tensors(nested: Nested, replace: Callable[[Tensor], Tensor]) -> Nested:
     """Return the same nouns with ``replace(tensor)`` in the place of every tensor."""
     return cast(Nested, _replaced(nested, Tensor, replace))
@@ -52,8 +57,14 @@ class Packed:
         return _replaced(self.outline, _Place, lambda place: place.view_of(self.buffer))
 
 
-def packed(nested: object) -> Packed:
-    """Copy all tensors, which lie in main memory, into one buffer."""
+def packed(nested: object, device: torch.device | None = None, *, pin: bool = False) -> Packed:
+    """Copy all tensors, which lie in main memory, into one buffer.
+
+    Args:
+        nested: the nouns.
+        device: device on which the buffer lies; by default main memory.
+        pin: whether it is to be pinned there, so that a GPU can copy it while others go on.
+    """
     places: list[_Place] = []
     tensors: list[Tensor] = []
     end = 0
@@ -66,7 +77,7 @@ def packed(nested: object) -> Packed:
         return places[-1]
 
     outline = _replaced(nested, Tensor, place_of)
-    buffer = torch.empty(end, dtype=torch.uint8)
+    buffer = torch.empty(end, dtype=torch.uint8, device=device, pin_memory=pin)
     for place, tensor in zip(places, tensors, strict=True):
         place.view_of(buffer).copy_(tensor)
     return Packed(outline, buffer)

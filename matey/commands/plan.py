@@ -77,6 +77,13 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         *_of_node(planned),
         *(
             [
+                f"{planned.pinned_bytes / GIB:34.2f}   pinned, from which micro-batches are copied to the GPU ahead of the step"
+            ]
+            if planned.pinned_bytes
+            else []
+        ),
+        *(
+            [
                 f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that data.workers of a rank have read ahead"
             ]
             if run.data.workers

@@ -13,7 +13,7 @@ from matey.planning.exchanges import RECOMPUTED, Exchange, plan_exchanges
 from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
-from matey.planning.preparation import preparation_bytes, waiting_bytes
+from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_bytes
 from matey.planning.workload import Workload, load_workload
 from matey.train.memory import group_size
 
@@ -82,6 +82,7 @@ class Estimate:
         read_bytes: bytes of float32 that a rank reads for a step.
         preparation_bytes: bytes of main memory that a process takes to read and prepare a micro-batch of a rank.
         waiting_bytes: bytes of main memory of the micro-batches that the workers of a rank have read ahead, at the most.
+        pinned_bytes: bytes of main memory from which micro-batches of a rank are copied to its GPU ahead of the step.
         num_preparing: number of processes of a rank that prepare micro-batches at once.
         ranks_on_node: number of ranks of a full node.
         node_memory: bytes of main memory of a node; None where that is not known, or is the memory that devices have.
@@ -103,6 +104,7 @@ class Estimate:
     read_bytes: float
     preparation_bytes: float
     waiting_bytes: float
+    pinned_bytes: float
     num_preparing: int
     ranks_on_node: int
     node_memory: float | None
@@ -120,8 +122,8 @@ class Estimate:
     @property
     def on_node(self) -> float:
         """Bytes of main memory that the ranks of a node take for micro-batches and for what is offloaded."""
-        of_rank = self.num_preparing * self.preparation_bytes + self.waiting_bytes + self.memory.offloaded
-        return self.ranks_on_node * of_rank
+        of_batches = self.num_preparing * self.preparation_bytes + self.waiting_bytes + self.pinned_bytes
+        return self.ranks_on_node * (of_batches + self.memory.offloaded)
 
     @property
     def tokens_per_second(self) -> float:
@@ -203,6 +205,7 @@ def estimate(
         read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
         preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
+        pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
         # Ranks of a group prepare together; else workers do so, where there are any.
         num_preparing=1 if topology.sequence_parallel_size > 1 else max(run.data.workers, 1),
         ranks_on_node=machine.ranks_on_node(ranks),

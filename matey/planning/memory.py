@@ -14,9 +14,10 @@ from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
 from matey.planning.samples import Sample
 from matey.planning.workload import Workload
-from matey.train.memory import activation_bytes
+from matey.train.memory import activation_bytes, is_copied_ahead
 
 GRADIENT_COPY = 4  # bytes a parameter: gradients of the slice that AdamW steps, laid side by side
+LAYOUT_BYTES = 40  # of a token
 ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once where a stage has no bucket of its own
 
 
@@ -28,7 +29,8 @@ class MemoryPlan:
         weights: weights of the model; with stage 3 this rank's slice.
         gradients: gradients kept for the optimizer, and gradients that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights where there is one, and their moving average.
-        activations: activations that the backward pass needs, and the fields themselves.
+        activations: activations that the backward pass needs, and the fields themselves; of the next micro-batch too where it
+            is copied ahead.
         communication: buckets of the collectives, and with stage 3 gathered weights.
         adam: gradients or gathered weights that are there during the optimizer's step; activations and buckets are gone by
             then.
@@ -73,7 +75,8 @@ def plan_memory(
         weights=0 if engine.offloads_weights else weights,
         gradients=_gradients_in_backward(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
         optimizer=0 if engine.offloads_optimizer else optimizer,
-        activations=_activations(run, workload, engine, topology),
+        activations=_activations(run, workload, engine, topology)
+        + ahead_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
         communication=_communication(num, engine, whole_buckets),
         adam=adam,
         offloaded=weights * (engine.offloads_weights and not engine.weights_on_disk)
@@ -140,14 +143,30 @@ def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
     """Return the bytes of the fields that a rank has on its device for a sample, in float32, and of its plan of their cells.
 
     Its part of the normalised history, of what is given with it, of the target and of the last frame (what it sees around its
-    cells is counted with what it keeps of them); where histories are unrolled first, what it read of them and of the target.
+    cells is counted with what it keeps of them); where one rank unrolls histories first, what it has read.
     """
     most = 0.0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if run.train.unroll else 0
-        most = max(most, field_bytes(workload, sample) / ways + 4 * read / ways * z * y * x)
+        has_read = run.train.unroll and ways == 1  # parts that are to be unrolled stay in main memory
+        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if has_read else 0
+        most = max(most, field_bytes(workload, sample) / ways + 4 * read * z * y * x)
     return most
+
+
+def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
+    """Return the bytes of the micro-batch that lies on a rank's GPU beside the one in use, see `matey.train.ahead`.
+
+    Cores of a host need no copy, and what is large beside a GPU's memory is not copied ahead.
+    """
+    num_bytes = ready_bytes(workload, micro_batch, ways)
+    return num_bytes * (not machine.shared_devices and is_copied_ahead(num_bytes, machine.memory))
+
+
+def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
+    """Return the bytes of a micro-batch that a rank has prepared: its fields, what it sees around its cells, and plans."""
+    own = max(field_bytes(workload, sample) + LAYOUT_BYTES * sample.num_tokens for sample in workload.samples)
+    return micro_batch * own / ways + workload.most_around_bytes(micro_batch, ways)
 
 
 def field_bytes(workload: Workload, sample: Sample) -> float:

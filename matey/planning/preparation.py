@@ -14,16 +14,17 @@ from matey.model.moving import AT_ONCE, NUM_RECENT
 from matey.model.shared_fields import around_tiles
 from matey.parallel.topology import shares
 from matey.planning.cells import in_one_batch, ranks_looked_at, tiles_of_ranks
-from matey.planning.memory import field_bytes, map_bytes
+from matey.planning.machine import Machine
+from matey.planning.memory import LAYOUT_BYTES, ahead_bytes, field_bytes, map_bytes
 from matey.planning.samples import Sample
 from matey.planning.workload import Workload, seen_around
 from matey.samples import Samples
 from matey.tokens.bricks import in_bricks
+from matey.tokens.by_brick import width_of_criteria
 from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
 from matey.tokens.tiles import Frames, Tiles
 
 TAKING_MEANS = 1.5  # frames of all fields for means of the local operator: 1.4 in the plane, 1.7 in space, measured
-LAYOUT_BYTES = 40  # of a token
 SUMMING = 1.75  # times the fields whose sums over patches are taken together, measured
 COPYING = 0.5  # times what is copied at once, measured
 AROUND = 2.5  # times the last frames around own cells while what is seen of them is cut out, measured
@@ -47,6 +48,15 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
         else max(_of_part(workload, sample, micro_batch, ways))
         for sample in largest.values()
     )
+
+
+def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
+    """Return the bytes of pinned memory from which a rank's micro-batches are copied to its GPU ahead of the step.
+
+    PyTorch takes a power of two and keeps it for the next one.
+    """
+    num_bytes = ahead_bytes(workload, micro_batch, ways, machine)
+    return 2 ** math.ceil(math.log2(num_bytes)) if num_bytes else 0.0
 
 
 def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
@@ -97,6 +107,9 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
     looked_at, own = ranks_looked_at(ways), shares(layout.num_tokens, ways)
+    # What all ranks are told of each brick, and the rank of each token.
+    told = 3 * (sample.num_fields + sample.num_given) + (len(config.patches) > 1) * width_of_criteria(config.patches)
+    known = 4 * total * told + 8 * layout.num_tokens
     found = []
     for rank, boxes in zip(looked_at, tiles_of_ranks(config, samples, [own[at] for at in looked_at]), strict=True):
         read = torch.arange(rank * total // ways, (rank + 1) * total // ways)
@@ -105,7 +118,7 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
         reading = 2 * len(read) * num_frames * frame
         moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
-        found.append(max(reading, moving, cutting) + COPYING * 4 * AT_ONCE)
+        found.append(max(reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
     return found
 
 

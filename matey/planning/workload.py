@@ -156,7 +156,11 @@ class Workload:
             value_bytes: bytes of a value that is embedded or decoded; what is seen of the fields is in their precision,
                 as is the local operator.
         """
-        return max(value_bytes * tokens + 4 * cells for tokens, cells in _outside_of_ranks(self, num_samples, ways))
+        return max(value_bytes * tokens + 4 * cells for tokens, cells, _ in _outside_of_ranks(self, num_samples, ways))
+
+    def most_around_bytes(self, num_samples: int, ways: int) -> int:
+        """Bytes of the last frames around the cells that one of the ranks of a micro-batch predicts, at the most."""
+        return 4 * max(around for *_, around in _outside_of_ranks(self, num_samples, ways))
 
     @cached_property
     def _block_costs(self) -> list[int]:
@@ -194,8 +198,11 @@ def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> li
 
 
 @cache
-def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int]]:
-    """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each."""
+def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int, int]]:
+    """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each.
+
+    The last are those of the cells' that it is given of the last frames around them.
+    """
     costs, found = workload.operations, []
     for sample in workload.samples:
         # What is seen of the fields is kept in their precision.
@@ -208,25 +215,28 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
         kept = _outside(sample, embed, decode).repeat(num_samples)
         own = shares(len(kept), ways)
         boxes = boxes_of_ranks(workload.config, [sample] * num_samples, own)
+        around = [sum(number * seen_around(workload, sample, box) for number, *box in of_rank) for of_rank in boxes]
         of_cells = [
             int(seen[part].sum())
             + _of_windows(looked_at[part], level[part])
-            + sum(_of_box(workload, sample, *box) for box in of_rank)
-            for part, of_rank in zip(own, boxes, strict=True)
+            + given
+            + _of_boxes(workload, sample, of_rank)
+            for part, of_rank, given in zip(own, boxes, around, strict=True)
         ]
         if costs.local is not None:
             for rank, of_rank in enumerate(boxes):
                 made = (costs.local.makes(sample.num_inputs, sample.num_fields, box) for _, *box in of_rank)
                 of_cells[rank] += max(made, default=0)
-        found += [(int(kept[part].sum()), values) for part, values in zip(own, of_cells, strict=True)]
+        found += [(int(kept[part].sum()), cells, given) for part, cells, given in zip(own, of_cells, around, strict=True)]
     return found
 
 
-def _of_box(workload: Workload, sample: Sample, number: int, *box: int) -> int:
-    """Return the values that a rank sees and keeps of a box of cells ``z, y, x`` of so many samples that it predicts."""
+def _of_boxes(workload: Workload, sample: Sample, boxes: Sequence[Sequence[int]]) -> int:
+    """Return the values that the local operator keeps of boxes of so many samples and cells ``z, y, x`` each."""
     local = workload.operations.local
-    kept = 0 if local is None else local.keeps(sample.num_inputs, sample.num_fields, box)
-    return number * (seen_around(workload, sample, box) + kept)
+    if local is None:
+        return 0
+    return sum(number * local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
 
 
 def seen_around(workload: Workload, sample: Sample, box: Sequence[int]) -> int:

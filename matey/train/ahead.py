@@ -1,12 +1,14 @@
 """Micro-batches that are ready when a step asks for them: read, prepared and on the device.
 
-    loader's workers, or a thread:  read --> prepare --> pack into one buffer --> pinned memory --> copy in a stream of its own
-    step:                           --- the one before ---                                           wait in the device's queue
+    loader's workers, or a thread:  read --> prepare --> pack into one buffer of pinned memory --> copy in a stream of its own
+    step:                           --- the one before ---                                         wait in the device's queue
 
 Ranks that read a part of the fields each prepare a micro-batch together, which needs this process: workers only read for it.
 
-While one is in use the next is made, so there are two of them on the device. Where the device is the host itself there is
-nothing to copy, and without workers no core to spare: micro-batches are then made as they are asked for.
+While one is in use the next is made, and copied where it is small beside the device's memory, so that there are two of them.
+A large one waits in main memory until the step has let go of the one before (`matey.train.memory.is_copied_ahead`), and no
+second copy of it is made there. Where the device is the host itself there is nothing to copy, and without workers no core to
+spare: micro-batches are then made as they are asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -25,8 +26,9 @@ from matey.model.configuration import MateyConfig
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
-from matey.nested import Packed, packed
+from matey.nested import Packed, num_bytes_of, packed
 from matey.samples import BatchPart
+from matey.train.memory import is_copied_ahead
 from matey.train.unroll import is_part, num_rolled
 
 
@@ -92,7 +94,9 @@ def together(
             del item  # what was read is let go of once it is prepared
             yield prepare_parts(ready, config, ranks, exchange)
         else:
-            yield cast(MicroBatch | Packed, item)
+            del ready
+            # No name is left here: who takes it decides how long it lies in memory.
+            yield cast(MicroBatch | Packed, (item, item := None)[0])  # type: ignore[assignment]
 
 
 def on_any_of(ranks: RankGroup, exchange: Exchange, flag: bool) -> bool:
@@ -100,39 +104,96 @@ def on_any_of(ranks: RankGroup, exchange: Exchange, flag: bool) -> bool:
     return bool(exchange.gather(torch.tensor([int(flag)]), [1] * ranks.size).any())
 
 
-def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Generator[MicroBatch, None, None]:
-    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU each goes in one buffer."""
+def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Iterator[MicroBatch]:
+    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU each goes in one buffer.
+
+    Parts of histories that are rolled out stay in main memory, where ranks prepare them again and again.
+
+    Args:
+        stream: the micro-batches.
+        device: the device. Who takes a micro-batch lets go of the one before, so that its memory can be used.
+    """
     if device.type == "cpu":
-        yield from (item.unpacked() if isinstance(item, Packed) else item for item in stream)
-        return
-    copies = torch.cuda.Stream(device)
-    # A new thread's GPU is the first one: it would take memory there for a context, for every rank of a node.
-    for item, copied in beside(_copied(stream, device, copies), begin=partial(torch.cuda.set_device, device)):
-        torch.cuda.current_stream(device).wait_event(copied)
-        # Its memory belongs to the stream of the copies, which must not use it again while the step does.
-        item.buffer.record_stream(torch.cuda.current_stream(device))
-        yield item.unpacked()
+        return map(_unpacked, stream)
+    way = _WayTo(device)
+    return beside(way.sent(stream), begin=way.begin, finish=way.arrived)
 
 
-def beside(items: Iterator[Item], begin: Callable[[], None] | None = None) -> Generator[Item, None, None]:
+def beside(
+    items: Iterator[Item], begin: Callable[[], None] | None = None, finish: Callable[[Item], Any] | None = None
+) -> Generator[Any, None, None]:
     """Yield items, each of which is taken in a thread while the one before is in use; an error comes up in its turn.
 
     Args:
         items: the items.
         begin: function that the thread calls before it takes the first one.
+        finish: function of an item that returns what is yielded in its place; called when the item is asked for, before the
+            thread takes the next one.
     """
     with ThreadPoolExecutor(1, "ahead", initializer=begin) as thread:
         coming = thread.submit(next, items, _END)
         while (item := coming.result()) is not _END:
+            ready = item if finish is None else finish(cast(Item, item))
+            del item, coming
             coming = thread.submit(next, items, _END)
-            yield item  # type: ignore[misc]  # it is not _END
+            yield (ready, ready := None)[0]  # no name is left here
 
 
-def _copied(
-    stream: Iterator[MicroBatch | Packed], device: torch.device, copies: torch.cuda.Stream
-) -> Iterator[tuple[Packed, torch.cuda.Event]]:
-    for ready in stream:
-        item = ready if isinstance(ready, Packed) else packed(ready)
-        with torch.cuda.stream(copies):
-            moved = replace(item, buffer=item.buffer.pin_memory().to(device, non_blocking=True))
-        yield moved, copies.record_event()
+def _unpacked(item: MicroBatch | Packed) -> MicroBatch:
+    return cast(MicroBatch, item.unpacked()) if isinstance(item, Packed) else item
+
+
+@dataclass(frozen=True)
+class _OnItsWay:
+    """A micro-batch whose tensors are being copied to a GPU, and the event after which they are there."""
+
+    item: Packed
+    copied: torch.cuda.Event
+
+
+class _WayTo:
+    """The way of micro-batches to a device; what is sent ahead of the step goes in a stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._memory = device, 0
+        self._released: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)
+            self._memory = torch.cuda.get_device_properties(device).total_memory
+
+    def begin(self) -> None:
+        """Set up the thread: its GPU would be the first one, and a context there takes memory for every rank of a node."""
+        if self._memory:
+            torch.cuda.set_device(self._device)
+
+    def sent(self, stream: Iterator[MicroBatch | Packed]) -> Iterator[MicroBatch | _OnItsWay]:
+        """Yield micro-batches as they leave, in the thread."""
+        for item in stream:
+            ready = self._send(_unpacked(item))
+            del item
+            yield (ready, ready := None)[0]  # type: ignore[assignment]  # no name is left here
+
+    def _send(self, ready: MicroBatch) -> MicroBatch | _OnItsWay:
+        if _stays(ready) or not is_copied_ahead(num_bytes_of(ready), self._memory):
+            return ready
+        pinned = packed(ready, pin=True)
+        if self._released is not None:
+            self._released.synchronize()  # else a third one could lie there, were the device far behind
+        with torch.cuda.stream(self._copies):
+            moved = replace(pinned, buffer=pinned.buffer.to(self._device, non_blocking=True))
+        return _OnItsWay(moved, self._copies.record_event())
+
+    def arrived(self, item: MicroBatch | _OnItsWay) -> MicroBatch:
+        """Return a micro-batch on the device, when the step asks for it and has let go of the one before."""
+        if not isinstance(item, _OnItsWay):
+            return item if _stays(item) else cast(MicroBatch, packed(item, self._device).unpacked())
+        current = torch.cuda.current_stream(self._device)
+        self._released = current.record_event()
+        current.wait_event(item.copied)
+        # Its memory belongs to the stream of the copies, which must not use it again while the step does.
+        item.item.buffer.record_stream(current)
+        return cast(MicroBatch, item.item.unpacked())
+
+
+def _stays(ready: MicroBatch) -> bool:
+    return isinstance(ready, AsRead) and is_part(ready.batches)

@@ -15,6 +15,14 @@ Attention: input, its norm, queries, keys and values, what was gathered, and the
 of the hidden width, which is counted as four. Measured beside this in docs/parallelism.md.
 """
 
+AHEAD_SHARE = 1 / 8
+"""Share of a GPU's memory that a micro-batch may take to be copied there while the one before is in use."""
+
+
+def is_copied_ahead(num_bytes: float, memory: float) -> bool:
+    """Return whether a micro-batch is copied to a GPU with so much memory before the step has let go of the one before."""
+    return num_bytes <= AHEAD_SHARE * memory
+
 
 def activation_bytes(
     config: MateyConfig, num_tokens: float, num_attentions: int, checkpoint_blocks: str = "none", value_bytes: int = 4

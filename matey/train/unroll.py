@@ -21,7 +21,6 @@ from matey.model.drop_path import uniform_hash
 from matey.model.next_frames import predicted
 from matey.model.prepare import Prepared
 from matey.model.shared_fields import prepare_parts
-from matey.nested import with_tensors
 from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece
 
@@ -46,7 +45,7 @@ def rolled_out(
     if not is_part(batches):
         return push_forward(engine, cast(list[FieldBatch], batches), num_steps)
     group, config = engine.module.sequence_group, engine.module.config
-    parts = push_parts_forward(engine, with_tensors(batches, lambda tensor: tensor.cpu()), num_steps)
+    parts = push_parts_forward(engine, batches, num_steps)
     return prepare_parts(parts, config, group.ranks, group.exchange).to(engine.device)
 
 

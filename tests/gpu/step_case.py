@@ -56,6 +56,7 @@ def main(settings, deepspeed_config):
                 engine.backward(loss)
             with heard("warn" if is_last else "default", device):
                 take_step(engine)
+        del ready  # before the next one comes
         blocked = [str(each.message) for each in said if "synchronizing CUDA" in str(each.message)]
     found = {"device": device, "loss": loss.item(), "blocked": len(blocked), "peak": memory(device, peak=True)}
     sys.stdout.write(f"found {json.dumps(found)}\n")

@@ -10,7 +10,7 @@ from matey.parallel.topology import Topology
 from matey.planning.engine import read_engine
 from matey.planning.exchanges import plan_exchanges
 from matey.planning.machine import load_machine
-from matey.planning.memory import _gradient_copies, plan_memory
+from matey.planning.memory import _gradient_copies, plan_memory, ready_bytes
 from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
 from tests.support.memory_cases import RUN, SAMPLE
@@ -112,6 +112,32 @@ def check_activations(case, ranks):
 
 def test_engines_of_two_ranks_hold_and_send_what_is_planned():
     check_engines("Ti", 2, [OVERLAPPED[0], HALF[2]])
+
+
+def test_a_gpu_holds_two_micro_batches_unless_one_is_large_beside_its_memory():
+    workload, topology = workload_of(QUICK), Topology(0, 1, 1, 1)
+    num_bytes = ready_bytes(workload, RUN.train.micro_batch, 1)
+
+    def activations(machine):
+        return plan_memory(RUN, workload, read_engine({}), topology, machine).activations
+
+    gpu = load_machine("frontier")
+    one = activations(CPU)
+    assert activations(gpu) == pytest.approx(one + num_bytes)
+    assert activations(gpu.model_copy(update={"memory": 7 * num_bytes})) == one
+
+
+def test_parts_that_are_unrolled_first_take_nothing_of_the_device():
+    workload, unrolled = (
+        workload_of(QUICK),
+        RUN.model_copy(update={"train": RUN.train.model_copy(update={"unroll": 2})}),
+    )
+    for ways in (1, 2):
+        plans = [
+            plan_memory(run, workload, read_engine({}), Topology(0, ways, ways, 3), CPU).activations
+            for run in (RUN, unrolled)
+        ]
+        assert (plans[1] > plans[0]) == (ways == 1)
 
 
 @pytest.mark.processes

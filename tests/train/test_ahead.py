@@ -1,19 +1,25 @@
 """Micro-batches that are ready when a step asks for them."""
 
+import gc
 import threading
 import weakref
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from matey.config import TrainSection
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import RankGroup
-from matey.nested import Packed, tensors_in
+from matey.nested import Packed, packed, tensors_in
+from matey.parallel.meter import Meter
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
 from matey.train.ahead import AsRead, MakeReady, beside, on_device, together
+from matey.train.average import MovingAverage
+from matey.train.loop import take_step_of
+from matey.train.loss import LossScale
 from matey.train.unroll import num_rolled
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
@@ -105,6 +111,75 @@ def test_what_was_read_is_let_go_of_once_it_is_prepared():
         assert held[rank]() is None and len(ready.seen) == 2
 
     Group(2).run(prepared)
+
+
+def prepared_one_by_one(config, held):
+    for _ in range(3):
+        assert all(ready() is None for ready in held)  # nobody holds what came before
+        ready = prepare(batches(), config)
+        held.append(weakref.ref(ready))
+        yield (ready, ready := None)[0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_nobody_holds_a_micro_batch_in_main_memory_while_the_next_is_made(device):
+    config, held = make_model().config, []
+    made = together(prepared_one_by_one(config, held), config, RankGroup(), None)
+    num = 0
+    for ready in on_device(made, torch.device(device)):
+        assert {tensor.device.type for tensor in tensors_in(ready)} == {device}
+        num += 1
+        del ready
+    gc.collect()
+    assert num == 3 and all(ready() is None for ready in held)
+
+
+def test_parts_that_are_rolled_out_first_stay_in_main_memory():
+    parts = AsRead(parts_of(batches(), BrickShare(make_model().config.patches[0], 0, 2)))
+    whole = AsRead(batches())
+    kept, moved = on_device(iter([packed(parts), packed(whole)]), torch.device("meta"))
+    assert {tensor.device.type for tensor in tensors_in(kept)} == {"cpu"}
+    assert {tensor.device.type for tensor in tensors_in(moved)} == {"meta"}
+
+
+class Alone:
+    """What a step needs of an engine, of one process without DeepSpeed."""
+
+    def __init__(self, model, accumulation):
+        self.module, self.device, self.num_left = model, model.device, accumulation
+        self.optimizer = torch.optim.SGD([{"params": [*model.parameters()], "factor": 1.0}])
+
+    def __call__(self, batches):
+        return self.module(batches)
+
+    def backward(self, loss):
+        loss.backward()
+
+    def is_gradient_accumulation_boundary(self):
+        return self.num_left == 1
+
+    def step(self):
+        self.num_left -= 1
+
+    def zero_optimization_stage(self):
+        return 0
+
+
+def test_a_step_lets_go_of_its_micro_batches_before_the_next_one_comes():
+    model, batch = make_model().train(), make_batch()
+    engine, held = Alone(model, accumulation=3), []
+
+    def stream():
+        for _ in range(3):
+            assert all(storage.expired() for storage in held)
+            item = packed(prepare([batch], model.config, RankGroup()))
+            held.append(StorageWeakRef(item.buffer.untyped_storage()))
+            yield (item.unpacked(), item := None)[0]
+
+    settings = TrainSection(steps=1, accumulation=3)
+    scales, average = {batch.system: LossScale()}, MovingAverage(engine, 0)
+    take_step_of(engine, stream(), scales, settings, average, 1, Meter(engine.device))
+    assert len(held) == 3
 
 
 def test_an_error_of_the_next_item_comes_up_when_it_is_asked_for():
