@@ -34,6 +34,10 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`
 
+# What HDF5 reads at once of rows shorter than that. By default these are 64 KiB, more than a layer of a small field: a rank
+# would read what lies between the rows of its part.
+_SIEVE_BYTES = 4096
+
 # A data set may be thousands of files, a process is often allowed 1024 open ones.
 _MAX_OPEN_FILES = 64
 
@@ -66,7 +70,13 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
-        return h5py.File(RemoteFile(str(path)) if isinstance(path, RemotePath) else path, "r", locking="best-effort")
+        if isinstance(path, RemotePath):
+            return h5py.File(RemoteFile(str(path)), "r", locking="best-effort")
+        access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+        access.set_file_locking(True, True)
+        access.set_sieve_buf_size(_SIEVE_BYTES)
+        return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=access))
     except PermissionError as error:
         raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:

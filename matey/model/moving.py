@@ -95,26 +95,25 @@ def needs_of(
 ) -> list[list[Needs]]:
     """Return what each rank needs of each batch; the boxes around what others predict are asked for."""
     of_ranks = _gathered(regions, ranks.size, exchange)
-    layout, ways = token_batch.layout, ranks.size
-    rank = ranks.rank_of_tokens(layout.num_tokens)
-    of_levels = [
-        [
-            brick * ways + rank[index]
-            for index, brick, *_ in in_bricks(layout, token_batch.frames, config.patches, level)
-        ]
-        for level in range(len(config.patches))
-    ]
-    pairs = [torch.unique(torch.cat(of_batch)) for of_batch in zip(*of_levels, strict=True)]
-    return [
-        [
-            Needs(
-                pair[pair % ways == of_rank] // ways,
-                torch.unique(torch.cat([around.bricks(grid).flatten() for around in of_batch])),
-            )
-            for pair, of_batch, grid in zip(pairs, of_ranks[of_rank], sharing.grids, strict=True)
-        ]
-        for of_rank in range(ways)
-    ]
+    layout = token_batch.layout
+    num_own = torch.bincount(ranks.rank_of_tokens(layout.num_tokens), minlength=ranks.size).tolist()
+    needs, first = [], 0
+    for regions_of_rank, number in zip(of_ranks, num_own, strict=True):
+        # Rank after rank, so that no column of numbers is as long as all tokens.
+        own, first = layout.select(slice(first, first + number)), first + number
+        of_levels = [in_bricks(own, token_batch.frames, config.patches, level) for level in range(len(config.patches))]
+        needs.append(
+            [
+                Needs(
+                    torch.cat([brick for _, brick, *_ in levels]).unique(),
+                    torch.cat([around.bricks(grid).flatten() for around in of_batch]).unique(),
+                )
+                for levels, of_batch, grid in zip(
+                    zip(*of_levels, strict=True), regions_of_rank, sharing.grids, strict=True
+                )
+            ]
+        )
+    return needs
 
 
 def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange) -> list[list[list[Around]]]:

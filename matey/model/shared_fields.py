@@ -281,7 +281,7 @@ def _recent(
     )
     for axis, (first, size, num_bricks, cells, length, periodic) in enumerate(axes, start=3):
         is_whole = size == num_bricks
-        if is_whole or not periodic:  # without what lies beyond the domain
+        if 0 <= first <= num_bricks - size:  # it does not go round: without what lies beyond the domain
             fields = fields.narrow(axis, 0, min(fields.shape[axis], length - first * cells))
         start.append(first * cells)
         wraps.append(periodic and is_whole)

@@ -21,6 +21,9 @@ from torch import Tensor
 from matey.samples import Box, Samples
 from matey.tokens.patches import Patch, cover, patch_grid
 
+ROUNDED = 0.05
+"""Share of what a rank reads by which it may be more or less, so that its run ends with a layer or a row of bricks."""
+
 
 @dataclass(frozen=True)
 class Sharing:
@@ -47,9 +50,10 @@ class Sharing:
         numbers = [math.prod(grid) for grid in grids]
         total = sum(weight * number for weight, number in zip(weights, numbers, strict=True))
         bounds, before = [], 0
-        for weight, number in zip(weights, numbers, strict=True):
+        for weight, number, (_, _, rows, places) in zip(weights, numbers, grids, strict=True):
+            step = next(n for n in (rows * places, places, 1) if n == 1 or n * ways <= ROUNDED * number)
             starts = ((rank * total - ways * before) // (ways * weight) for rank in range(ways + 1))
-            bounds.append(tuple(min(max(start, 0), number) for start in starts))
+            bounds.append(tuple(min(max((start + step // 2) // step * step, 0), number) for start in starts))
             before += weight * number
         return cls(brick, tuple(grids), tuple(bounds))
 
@@ -166,17 +170,19 @@ class Around:
         axes = zip(samples.window[1:], brick[1:], multiples, samples.periodic, strict=True)
         for axis, (length, cells, multiple, wraps) in enumerate(axes):
             step = math.lcm(cells, multiple)
-            first = min(begin[axis] for _, begin, _ in spans) // step * step
-            last = -(-max(end[axis] for *_, end in spans) // step) * step
+            begins, ends = min(begin[axis] for _, begin, _ in spans), max(end[axis] for *_, end in spans)
+            first, last = begins // step * step, -(-ends // step) * step
             covered = -(-length // cells) * cells
-            if wraps and (length % step or last - first >= length):
+            goes_round = wraps and (begins < 0 or ends > length)
+            # Where steps do not divide the axis, they are others when they are counted on beyond its ends.
+            if goes_round and (length % step or last - first >= length):
                 first, last = 0, covered
-            elif not wraps:
+            elif not goes_round:
                 first, last = max(first, 0), min(last, covered)
             start.append(first // cells)
             size.append((last - first) // cells)
-        ends = min(span[0].start for span in spans), max(span[0].stop for span in spans)
-        return cls(ends, (start[0], start[1], start[2]), (size[0], size[1], size[2]))
+        of_samples = min(span[0].start for span in spans), max(span[0].stop for span in spans)
+        return cls(of_samples, (start[0], start[1], start[2]), (size[0], size[1], size[2]))
 
     def bricks(self, grid: Sequence[int]) -> Tensor:
         """Return the number in a grid ``b Z Y X`` of each brick of the box, ``(b, Z, Y, X)``."""

@@ -69,6 +69,17 @@ def test_a_rank_reads_its_share_of_a_contiguous_file(tmp_path):
         same_as_whole(data, part)
 
 
+def test_a_rank_reads_its_share_where_its_boxes_are_parts_of_layers(tmp_path):
+    grid = (32, 96, 96)
+    data = written(tmp_path / "values.h5", grid)
+    data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
+    for rank in range(4):
+        before = bytes_read()
+        part = read_by(data, rank, 4, brick=(1, 16, 16, 16))
+        assert bytes_read() - before <= 1.15 / 4 * 4 * FIELDS * (FRAMES + 1) * np.prod(grid)
+        same_as_whole(data, part)
+
+
 def counted(data, monkeypatch):
     boxes, read = [], data.read
     monkeypatch.setattr(data, "read", lambda *args: (boxes.extend(args[3:]), read(*args))[1])

@@ -12,7 +12,7 @@ from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.samples import Piece
 from matey.tokens.by_brick import sums_by_brick
-from matey.tokens.parts import BrickShare
+from matey.tokens.parts import Around, BrickShare
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
 
@@ -26,9 +26,9 @@ def mixed(dtype):
     return [replace(padded, periodic=(False, False, True)), replace(other, periodic=(False, True, True))]
 
 
-def long(dtype, periodic=(False, True, True), frames=2):
+def long(dtype, periodic=(False, True, True), frames=2, length=192):
     """A sample so long that what a rank needs around its part is part of it."""
-    return [replace(make_batch(num_samples=1, frames=frames, grid=(1, 192, 16), dtype=dtype), periodic=periodic)]
+    return [replace(make_batch(num_samples=1, frames=frames, grid=(1, length, 16), dtype=dtype), periodic=periodic)]
 
 
 def space(dtype):
@@ -49,6 +49,7 @@ CASES = {
     "mul": ("mul", PLANE, mixed, {}),
     "three levels": ("mul", DEEP, mixed, {}),
     "periodic": ("mix", PLANE, long, {}),
+    "periodic, undivided": ("mix", PLANE, lambda dtype: long(dtype, length=200), {"local_scales": (1, 3, 8)}),
     "walls": ("mix", PLANE, lambda dtype: long(dtype, (False, False, False)), {}),
     "one frame": ("mix", PLANE, lambda dtype: long(dtype, frames=1), {"history": 1}),
     "no local operator": ("mul", PLANE, long, {"local": 0}),
@@ -110,6 +111,16 @@ def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
                 for each in (ours, whole)
             )
             assert same(tensors_in(ours), tensors_in(whole)) and len(tensors_in(ours)) > 30
+
+
+@pytest.mark.parametrize(
+    ("cells", "bricks"), [((70, 90), (4, 2)), ((150, 200), (9, 4)), ((-3, 20), (0, 13)), ((190, 210), (0, 13))]
+)
+def test_only_what_crosses_the_end_of_a_period_that_bricks_do_not_divide_takes_all(cells, bricks):
+    (batch,) = long(torch.float32, length=200)
+    first, end = cells
+    around = Around.of_cells([(slice(0, 1), [0, first, 0], [1, end, 16])], batch.samples, (1, 1, 16, 16), [1, 1, 1])
+    assert (around.start[1], around.size[1]) == bricks and (around.start[2], around.size[2]) == (0, 1)
 
 
 def test_what_is_read_of_a_sample_is_a_share_of_it():

@@ -36,6 +36,17 @@ def test_with_too_few_heads_keys_and_values_are_gathered_and_gradients_scattered
     assert point["tokens_of_ranks"] == [point["num_tokens"] / 2] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_rank_reads_and_holds_its_share_of_a_field(ranks):
+    case = Case("micro", grid=(48, 48, 48), batch=1, patches=(6,), patch_frames=4)
+    one, point = (run_point(case, number, repeat=1) for number in (1, ranks))
+    assert point["bytes_read"] <= 1.15 / ranks * one["bytes_read"]
+    assert point["peak_memory_bytes"] <= 1.28 / ranks * one["peak_memory_bytes"]
+    assert point["layout_bytes"] <= 12 * point["num_tokens"]
+
+
 def test_a_row_of_the_table_sets_a_point_beside_one_process():
     exchanged = {"all_to_all_single": {"bytes": 3 * 4 * 90 * 64 / 3 * 4 * 2}}
     point = {
