@@ -48,14 +48,18 @@ def score_leads_in_parts(
     group, costs = model.sequence_group, []
     for together, part in _parts(model, data, windows, lead):
         truth = [piece.target for piece in part.pieces if piece.target is not None]
-        start = time.perf_counter()
-        part = part.without_targets()
-        prepared = prepare_parts([part], model.config, group.ranks, group.exchange).to(model.device)
+        scored, start = ScoredPart(part, _abouts(data, together), group), time.perf_counter()
+        parts = [part.without_targets()]
+        del part  # of its histories two frames are kept; `prepare_parts` lets go of the others
+        prepared = prepare_parts(parts, model.config, group.ranks, group.exchange).to(model.device)
         num_own = torch.tensor([prepared.tokens.layout.num_tokens])
-        (frames,) = predicted(model(prepared), [part], model.config.patches[0], group.ranks, group.exchange)
+        forecasts = model(prepared)
+        del prepared
+        (frames,) = predicted(forecasts, [scored.part], model.config.patches[0], group.ranks, group.exchange)
         num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
-        costs.append(batch_cost(model, part.samples, num_tokens, time.perf_counter() - start))
-        ScoredPart(part, _abouts(data, together), group).add(sums, "lead", lead, frames, truth)
+        costs.append(batch_cost(model, scored.part.samples, num_tokens, time.perf_counter() - start))
+        scored.add(sums, "lead", lead, frames, truth)
+        del forecasts, frames, truth, scored  # before the next ones are read
     return costs
 
 
