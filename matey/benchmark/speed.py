@@ -155,13 +155,20 @@ class _Stand:
             if row.device_type.name != "CPU":
                 continue
             spent = row.self_device_time_total if self.case.device == "cuda" else row.self_cpu_time_total
-            seconds[row.key.removeprefix("aten::")] += spent
+            seconds[_short(row.key)] += spent
         others = {name: spent for name, spent in seconds.items() if not any(product in name for product in PRODUCTS)}
         most = Counter(others).most_common(NUM_ELSEWHERE)
         return {name: spent / seconds.total() for name, spent in most if spent}
 
     def _median(self, start: str, end: str) -> float:
         return statistics.median(mark[end] - mark[start] for mark in self.marks)
+
+
+def _short(name: str) -> str:
+    """Return an operation's name without where it is defined, and without the spaces and commas that part names in a row."""
+    for prefix in ("autograd::engine::evaluate_function: ", "aten::", "autograd::"):
+        name = name.removeprefix(prefix)
+    return "_".join(name.replace(",", " ").split())
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class Case:
         model = MateyModel(self.make_config()).to(self.device, self.dtype)
         model.checkpoint_blocks = self.checkpoint_blocks
         if self.compile:
-            compile_blocks(model)
+            compile_blocks(model, self.device)
         return model
 
     def make_batch(self) -> FieldBatch:

@@ -15,16 +15,20 @@ from matey.mistakes import one_line
 from matey.model.matey import MateyModel
 
 
-def compile_blocks(model: MateyModel) -> None:
+def compile_blocks(model: MateyModel, device: torch.device | str) -> None:
     """Have the MLPs of a model compiled at their first call; names of weights and what they are saved as stay the same.
 
     Args:
         model: the model, with its adapters if it has any.
+        device: the device on which it will be trained.
 
     Raises:
         ConfigError: nothing can be compiled here.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    from torch._inductor import config  # no other run pays for the import
+
+    # Else each rank would start a process for each core of its node, to compile one function.
+    config.compile_threads = 1
     try:
         torch.compile(_negative)(torch.zeros(2, device=device))
     except RuntimeError as error:

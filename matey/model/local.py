@@ -177,20 +177,31 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
     if coarse == fine:
         # A part that is all of it would cost the backward pass a copy.
         return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
-    sides = (box.start, box.start + values.shape[axis]), (to.start, to.stop)
-    weights = _weights_along(*sides, fine / coarse, values.dtype, values.device)
+    sizes, start = (values.shape[axis], to.stop - to.start), to.start * fine - box.start * coarse
+    weights = _weights_along(*sizes, start, fine, coarse, values.dtype, values.device)
     return (weights @ values.flatten(axis + 1)).unflatten(-1, values.shape[axis + 1 :])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _weights_along(
-    box: tuple[int, int], to: tuple[int, int], ratio: float, dtype: torch.dtype, device: torch.device
+    num: int, num_fine: int, start: int, fine: int, coarse: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the matrix that interpolates means along a side of a box to finer ones; steps mostly ask for those of the last."""
+    """Return the matrix that interpolates means along a side of a box to finer ones; steps mostly ask for those of the last.
+
+    Args:
+        num: number of means.
+        num_fine: number of finer ones.
+        start: cells from where the means begin to where the finer ones do.
+        fine: cells that a finer one is the mean of.
+        coarse: cells of the others.
+        dtype: type of the weights.
+        device: device that they lie on.
+    """
     with torch.inference_mode(False):  # it may be used in training later
-        place = (torch.arange(*to, dtype=dtype, device=device) + 0.5) * ratio - 0.5 - box[0]
-        number = torch.arange(box[1] - box[0], dtype=dtype, device=device)
-        return (1 - (place[:, None] - number).abs()).clamp_min(0)
+        # In whole numbers: boxes that lie alike have the same weights, to the last bit.
+        middle = (2 * torch.arange(num_fine, device=device) + 1) * fine + 2 * start - coarse
+        number = torch.arange(num, device=device) * (2 * coarse)
+        return (1 - (middle[:, None] - number).abs().to(dtype) / (2 * coarse)).clamp_min(0)
 
 
 def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tests.support.proved import PROVED
 
 
 def run_cases(
-    num_ranks, accumulations, clips, offloads=(False,), recomputes=(False,), stages=(0, 1, 2, 3), compiled=False
+    num_ranks, accumulations, clips, offloads=(False,), recomputes=("none",), stages=(0, 1, 2, 3), compiled=False
 ):
     """Return (name, what decides the result, losses and norms, weights) of every case."""
     choices = json.dumps([stages, accumulations, clips, offloads, recomputes, [compiled]])
@@ -39,7 +39,7 @@ def hold(cases):
 
 
 def test_two_ranks_train_as_one_process_with_optimizer_or_all_shared_and_every_group():
-    cases = run_cases(2, [2], [0.05], recomputes=[True], stages=[1, 3])  # all stages: below
+    cases = run_cases(2, [2], [0.05], recomputes=["all"], stages=[1, 3])  # all stages: below
     assert len(cases) == 2 * 2 * 2
     hold(cases)
 
@@ -52,14 +52,19 @@ def test_stages_groups_accumulation_clipping_and_offload_train_as_one_process(nu
 
 @pytest.mark.slow
 def test_recomputed_blocks_train_as_one_process_with_and_without_offload():
-    hold(run_cases(2, [2], [0.05], offloads=[False, True], recomputes=[True]))
+    hold(run_cases(2, [2], [0.05], offloads=[False, True], recomputes=["all"]))
 
 
 @pytest.mark.slow
 def test_compiled_blocks_train_as_others_with_zero_1_and_3_recomputed_or_not():
-    hold(run_cases(1, [1], [0.05], recomputes=[False, True], stages=[1, 3], compiled=True))
+    hold(run_cases(1, [1], [0.05], recomputes=["none", "all"], stages=[1, 3], compiled=True))
 
 
 @pytest.mark.slow
 def test_compiled_blocks_of_two_ranks_train_as_one_process():
-    hold(run_cases(2, [2], [0.05], recomputes=[True], compiled=True))
+    hold(run_cases(2, [2], [0.05], recomputes=["none", "all"], compiled=True))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_of_two_ranks_with_offloaded_activations_train_as_one():
+    hold(run_cases(2, [2], [0.05], recomputes=["offloaded"], stages=[1, 3], compiled=True))

@@ -53,9 +53,10 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compil
     model = make_model(((1, 1, 8, 8), (1, 1, 4, 4)), torch.float32)
     if size > 1:
         model.sequence_group = DistributedSequenceGroup(topology)
-    model.checkpoint_blocks = "all" if recompute else "none"
+    model.offload_activations = recompute == "offloaded"
+    model.checkpoint_blocks = "none" if recompute == "none" else "all"
     if is_compiled:
-        compile_blocks(model)
+        compile_blocks(model, find_environment().device)
     if freeze:
         model.blocks.requires_grad_(False)
     calls = []
@@ -83,7 +84,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compil
             torch.distributed.all_reduce(mean)
             loss_of_step += mean.item() / world_size() / accumulation
         history += [loss_of_step, norm.item()]
-    assert len(calls) == STEPS * accumulation * len(model.blocks) * (2 if recompute else 1), len(calls)
+    assert len(calls) == STEPS * accumulation * len(model.blocks) * (1 + (recompute != "none")), len(calls)
     flat = torch.cat([torch.empty(0), *(value.flatten().double() for value in whole_parameters(engine).values())])
     engine.destroy()
     return history, flat
