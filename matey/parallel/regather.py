@@ -1,16 +1,19 @@
 """Gathered keys and values that are not kept for the backward pass but gathered again there.
 
 They are those of the whole sequence, and kept they would make up most of a rank's memory. Whatever attention saves of them is
-replaced by where it lies; the first that the backward pass asks for gathers them once more, the last drops them.
+replaced by where it lies; the first that the backward pass asks for gathers them once more, the last drops them. A rank whose
+attention saves only copies of them (as of each of several segments) gathers with the others all the same: they wait for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.autograd.graph import saved_tensors_hooks
 
 
@@ -21,20 +24,36 @@ class _Place:
         self.geometry = (view.size(), view.stride(), view.storage_offset())
 
 
+class _AsksFor(Function):
+    """Returns the first tensor; its backward pass asks for what it saved of the second, which is a view of no values."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, other: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(other[:0])
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        _ = ctx.saved_tensors
+        return gradient, None
+
+
 @contextmanager
-def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[None]:
+def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
     """Keep no view of ``gathered`` for the backward pass of what is computed inside.
+
+    Gives a function that what is computed goes through, inside: so its backward pass gathers on every rank, exactly once.
 
     Args:
         gathered: the tensor whose storage is given up.
         gather_again: makes an equal tensor; all ranks of the group get to it in the same order.
     """
     storage = gathered.untyped_storage().data_ptr()
-    pending, again = 0, None
+    pending, again, asks = 0, None, False
 
     def pack(tensor: Tensor) -> Tensor | _Place:
         nonlocal pending
-        if not tensor.numel() or tensor.untyped_storage().data_ptr() != storage:
+        if not asks and (not tensor.numel() or tensor.untyped_storage().data_ptr() != storage):
             return tensor
         pending += 1
         return _Place(tensor)
@@ -52,5 +71,14 @@ def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[N
             again = None
         return view
 
+    def asked_for(values: Tensor) -> Tensor:
+        nonlocal asks
+        if pending or not torch.is_grad_enabled():
+            return values
+        asks = True
+        values = _AsksFor.apply(values, gathered.detach())
+        asks = False
+        return values
+
     with saved_tensors_hooks(pack, unpack):
-        yield
+        yield asked_for

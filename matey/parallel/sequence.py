@@ -171,12 +171,12 @@ class DistributedSequenceGroup(SequenceGroup):
             return gathered if keys is None or not segmentation.runs else gathered[keys]
 
         gathered = gather()
-        with not_kept(gathered, gather) if self._gathers_again else nullcontext():
+        with not_kept(gathered, gather) if self._gathers_again else nullcontext(_as_it_is) as asked_for:
             if not segmentation.runs:
                 # Without a query here, the others still need this rank in the exchanges of the backward pass.
-                return q + 0 * gathered.square().sum()
+                return asked_for(q + 0 * gathered.sum())
             all_keys, all_values = gathered.unbind(1)
-            return segment_attention(q, all_keys, all_values, packed, self.backend)
+            return asked_for(segment_attention(q, all_keys, all_values, packed, self.backend))
 
     def _attend_by_tokens(self, q: Tensor, k: Tensor, v: Tensor, plan: TokensPlan) -> Tensor:
         if not plan.num_moved:
@@ -185,6 +185,10 @@ class DistributedSequenceGroup(SequenceGroup):
         q, k, v = exchange_rows(rows, plan.send, plan.receive, self.group).unbind(1)
         attended = self._attend_here(q, k, v, plan)
         return exchange_rows(attended, plan.receive, plan.send, self.group)[plan.inverse]
+
+
+def _as_it_is(values: Tensor) -> Tensor:
+    return values
 
 
 def heads_plan_moves(num_tokens: int, topology: Topology) -> float:
