@@ -163,6 +163,10 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
 
 def _split_most_variable(criteria: Sequence[Tensor], grids: Sequence[tuple[int, ...]], num_splits: int) -> list[Tensor]:
     """Split the leaf of each sample with the largest criterion, ``num_splits`` times."""
+    if len(criteria) == 1:  # no child can be split
+        most = criteria[0].flatten(1).argsort(dim=1, descending=True, stable=True)[:, :num_splits]
+        is_split = torch.zeros_like(criteria[0], dtype=torch.bool)
+        return [is_split.flatten(1).scatter(1, most, True).view_as(is_split)]
     refined = [torch.zeros(criterion.shape, dtype=torch.bool) for criterion in criteria]
     on_cpu = [criterion.cpu() for criterion in criteria]
     for sample in range(len(criteria[0])):

@@ -6,7 +6,7 @@ import torch
 from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.refinement import Refinement, check_window, refine
+from matey.tokens.refinement import Refinement, _split_most_variable, check_window, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
 
@@ -94,6 +94,14 @@ def test_a_budget_is_spent_to_the_token_on_every_sample_and_level(splits, keep_p
     refined = refine(fields, LEVELS, Refinement("budget", budget, keep_parents=keep_parents))
     layout = layout_tokens([(3, 2, 1, 32, 32)], [refined], LEVELS, keep_parents=keep_parents)
     assert torch.bincount(layout.sample).tolist() == [budget] * 3
+
+
+def test_of_equally_variable_patches_a_budget_goes_to_the_first():
+    criterion = torch.randint(3, (2, 2, 3, 4), generator=torch.Generator().manual_seed(0)).float()
+    (split,) = _split_most_variable([criterion], [(1, 2, 3, 4), (1, 4, 6, 8)], 7)
+    for of_sample, values in zip(split.flatten(1), criterion.flatten(1).tolist(), strict=True):
+        order = sorted(range(len(values)), key=lambda place: (-values[place], place))
+        assert of_sample.nonzero().flatten().tolist() == sorted(order[:7])
 
 
 def test_a_budget_goes_to_the_most_variable_patches():
