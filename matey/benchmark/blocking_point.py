@@ -15,11 +15,17 @@ from typing import Any
 import torch
 
 from matey.benchmark.blocking import BlockingCalls
+from matey.benchmark.sequence_parts import in_a_file
 from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import TrainSection
+from matey.data.reading_parts import read_parts
+from matey.data.windows import Window
+from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
 from matey.model.prepare import prepare
-from matey.nested import tensors_in
+from matey.model.shared_fields import share_of
+from matey.nested import Packed, packed, tensors_in
 from matey.parallel import collectives
 from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -27,7 +33,7 @@ from matey.parallel.meter import Meter
 from matey.parallel.package import Engine
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.train.ahead import AsRead, MicroBatch
+from matey.train.ahead import AsRead, MicroBatch, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
@@ -70,7 +76,8 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     Args:
         case: the model and its micro-batch.
         stage: stage of ZeRO.
-        is_prepared: whether the micro-batch was prepared ahead, or is prepared inside the step.
+        is_prepared: whether the micro-batch was prepared ahead, of several ranks from the part of a file that each has read, or
+            is prepared inside the step.
     """
     size = collectives.world_size()
     model = case.make_model().train()
@@ -83,11 +90,14 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     meter, average = CountingMeter(engine.device), MovingAverage(engine, 0)
     batch = case.make_batch()
     batch = replace(batch, draw=torch.arange(case.batch))
+    sequence_group = model.sequence_group
+    read = _as_read(case, model, batch)
     taken: TakenStep | None = None
     for step in range(1, settings.steps + 1):
         ready: MicroBatch = AsRead([batch])
         if is_prepared:
-            ready = prepare([batch], model.config, model.sequence_group.ranks)
+            made = together(iter([read]), model.config, sequence_group.ranks, sequence_group.exchange)
+            (ready,) = on_device(made, engine.device)
         if step <= WARM_UP:
             taken = _take(engine, iter([ready]), settings, average, step, meter)
     assert taken is not None
@@ -109,6 +119,17 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     where = {part: dict(counts.most_common()) for part, counts in calls.where.items() if counts}
     operations = sum((calls.operations[part] for part in PARTS), Counter())
     return {**by_part, "step": calls.number(*calls.where), "operations": dict(operations), "where": where}
+
+
+def _as_read(case: Case, model: MateyModel, batch: FieldBatch) -> Packed:
+    """Return a micro-batch as a worker sends it: prepared or, of several ranks, the part that this one has read."""
+    share = share_of(model.config, model.sequence_group.ranks)
+    if share is None:
+        return packed(prepare([batch], model.config, model.sequence_group.ranks))
+    with in_a_file(case) as (_, data):
+        windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
+        parts = read_parts([data], windows, case.frames, share)
+    return packed([replace(part, samples=replace(part.samples, draw=batch.draw)) for part in parts])
 
 
 def _take(
