@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,6 +19,7 @@ from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
 from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
+from matey.train.ahead import on_device
 from matey.train.loss import errors_of
 from matey.train.tally import Tally
 
@@ -56,13 +57,14 @@ def validate(
     ]
     model_error, persistence = Tally(names, engine.device), Tally(names, engine.device)
     engine.eval()
-    for first in range(0, len(chunks), topology.num_data_ranks):
+    rounds = range(topology.data_rank, len(chunks) + topology.data_rank, topology.num_data_ranks)
+    of_rounds = [chunks[mine if mine < len(chunks) else 0] for mine in rounds]
+    stream = on_device((read_and_prepare(engine.module, sets, chunk, history) for chunk in of_rounds), engine.device)
+    for mine, chunk in zip(rounds, of_rounds, strict=True):
         if on_any_rank(asked_to_leave()):
             engine.train()
             return None
-        mine = first + topology.data_rank
-        chunk = chunks[mine if mine < len(chunks) else 0]
-        prepared = read_and_prepare(engine.module, sets, chunk, history)
+        prepared = cast(Prepared, next(stream))
         forecasts = engine(prepared)
         same = [
             forecast._replace(base=seen.base, decoded=torch.zeros_like(forecast.decoded))
@@ -72,6 +74,7 @@ def validate(
             errors = errors_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
+        del prepared, forecasts, same, guesses  # before the next one comes: it may take most of a device's memory
     engine.train()
     totals = model_error.reduce().read()
     return {
@@ -84,14 +87,13 @@ def validate(
 def read_and_prepare(
     model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
 ) -> Prepared:
-    """Read windows and prepare them on the model's device; of a group of ranks, which all call, each reads its part."""
+    """Read windows and prepare them, on the host; of a group of ranks, which all call, each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)
     if share is None:
-        batches = [batch.to(model.device) for batch in read_windows(sets, windows, num_frames)]
-        return prepare(batches, model.config, group.ranks)
+        return prepare(read_windows(sets, windows, num_frames), model.config, group.ranks)
     parts = read_parts(sets, windows, num_frames, share)
-    return prepare_parts(parts, model.config, group.ranks, group.exchange).to(model.device)
+    return prepare_parts(parts, model.config, group.ranks, group.exchange)
 
 
 def set_names(sets: Sequence[TrajectorySet]) -> list[str]:
