@@ -35,8 +35,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`
 
 # What HDF5 reads at once of rows shorter than that. By default these are 64 KiB, more than a layer of a small field: a rank
-# would read what lies between the rows of its part.
-_SIEVE_BYTES = 4096
+# would read what lies between the rows of its part. Much less, and a parallel file system is asked too often.
+_SIEVE_BYTES = 2**14
 
 # A data set may be thousands of files, a process is often allowed 1024 open ones.
 _MAX_OPEN_FILES = 64

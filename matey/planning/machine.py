@@ -57,6 +57,18 @@ class Machine(Section):
         if nodes > self.num_nodes:
             raise ConfigError(f"{nodes} nodes are asked for and {self.name} has {self.num_nodes}; ask for fewer.")
 
+    def on_threads(self, ranks: int, threads: int | None) -> Machine:
+        """Return the machine as some ranks see it that compute on ``threads`` cores each, or share all of a node's.
+
+        Other machines than those whose cores are the devices stay as they are.
+        """
+        if not self.shared_devices:
+            return self
+        cores = self.devices_per_node
+        devices = min(cores, ranks * (threads or cores))
+        # Ranks that leave cores idle still share all of the node's memory.
+        return self.model_copy(update={"devices_per_node": devices, "memory": self.memory * cores / devices})
+
     def ranks_on_node(self, num_ranks: int) -> int:
         """Return the ranks of a full node."""
         return -(-num_ranks // self.nodes_of(num_ranks))

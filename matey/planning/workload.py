@@ -227,7 +227,9 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
             for rank, of_rank in enumerate(boxes):
                 made = (costs.local.makes(sample.num_inputs, sample.num_fields, box) for _, *box in of_rank)
                 of_cells[rank] += max(made, default=0)
-        found += [(int(kept[part].sum()), cells, given) for part, cells, given in zip(own, of_cells, around, strict=True)]
+        found += [
+            (int(kept[part].sum()), cells, given) for part, cells, given in zip(own, of_cells, around, strict=True)
+        ]
     return found
 
 

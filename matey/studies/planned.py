@@ -9,12 +9,10 @@ from pathlib import Path
 from matey.config import RunConfig, load_deepspeed_config
 from matey.data.remote.paths import rooted
 from matey.planning.at_hand import is_at_hand
-from matey.planning.estimate import Estimate
+from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
-from matey.studies.scaling.model import cost_of
-from matey.studies.scaling.study import Point
 from matey.text_table import text_table
 
 GIB = 2**30
@@ -107,4 +105,5 @@ def _estimate(run: RunConfig, grids: tuple[tuple[int, int, int], ...], engine: E
         if run.model.fields is None:
             run = run.model_copy(update={"model": run.model.model_copy(update={"fields": UNNAMED})})
     workload = load_workload(run, assumed, NUM_SAMPLES)
-    return cost_of(run, load_deepspeed_config(engine.deepspeed_config), machine, Point("", engine.ranks), workload)
+    machine = machine.on_threads(engine.ranks, run.parallel.threads)
+    return estimate(run, load_deepspeed_config(engine.deepspeed_config), machine, ranks=engine.ranks, workload=workload)

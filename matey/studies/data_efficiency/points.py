@@ -96,7 +96,7 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the training of a point took.
+    """Cost of the training of a point.
 
     Attributes:
         seconds: CPU seconds, or seconds on a GPU.

@@ -98,10 +98,5 @@ def cost_of(
     """
     if point.nodes is not None:
         machine.check_nodes(point.nodes)
-    if machine.shared_devices:
-        cores = machine.devices_per_node
-        devices = min(cores, point.ranks * (run.parallel.threads or cores))
-        # Ranks that leave cores idle still share all of the node's memory.
-        memory = machine.memory * cores / devices
-        machine = machine.model_copy(update={"devices_per_node": devices, "memory": memory})
+    machine = machine.on_threads(point.ranks, run.parallel.threads)
     return estimate(run, deepspeed_config, machine, ranks=point.ranks, workload=workload)
