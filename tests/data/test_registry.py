@@ -58,7 +58,7 @@ def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusi
 
 
 def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
-    with pytest.raises(DataError, match=r"a glob such as 'data/run_\*.nc', got list; sets that .* JoinedTrajectories"):
+    with pytest.raises(DataError, match=r"a glob such as 'data/run_\*.nc', got list; sets that .*JoinedTrajectories"):
         open_dataset([shallow_water_file, shallow_water_file])
 
 
