@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
 from matey.config.description import DataDescription
 from matey.config.hints import section_at
@@ -47,16 +48,21 @@ def test_the_page_of_commands_has_the_flags_of_every_script_and_subcommand(refer
 
 @cache
 def said():
-    """Every text of the package, with ... for what is filled in."""
+    """Every text of the package, with the names of a run's files, and ... for what else is filled in."""
     texts = []
     for path in [*(ROOT / "matey").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "..." for part in node.values]
-                texts.append("".join(parts))
+                texts.append("".join(map(text_of, node.values)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
     return texts
+
+
+def text_of(part):
+    if isinstance(part, ast.Constant):
+        return part.value
+    return vars(run_files).get(part.value.id, "...") if isinstance(part.value, ast.Name) else "..."
 
 
 QUOTED = re.findall(r"^\*\*`(.+)`\*\*$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)

@@ -73,7 +73,6 @@ def open_hdf5(path: Path) -> h5py.File:
         if isinstance(path, RemotePath):
             return h5py.File(RemoteFile(str(path)), "r", locking="best-effort")
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
-        access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
         access.set_file_locking(True, True)
         access.set_sieve_buf_size(_SIEVE_BYTES)
         return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=access))

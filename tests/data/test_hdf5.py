@@ -1,6 +1,7 @@
 """Reading HDF5: only the frames asked for, from any process, with damage reported in words."""
 
 import multiprocessing
+import os
 
 import h5py
 import numpy as np
@@ -81,10 +82,10 @@ def test_a_set_of_many_files_keeps_few_open(tmp_path):
 
 def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypatch):
     path, opened = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 3), []
-    real = h5py.File
-    monkeypatch.setattr(h5py, "File", lambda *args, **kwargs: opened.append(args[0]) or real(*args, **kwargs))
+    real = h5py.h5f.open
+    monkeypatch.setattr(h5py.h5f, "open", lambda name, *args, **more: opened.append(name) or real(name, *args, **more))
     assert open_dataset(path).num_trajectories == 3
-    assert opened == [path]
+    assert opened == [os.fsencode(path)]
     path.rename(path.with_name("moved.h5"))  # nothing of it is held open or remembered
     with pytest.raises(DataError, match="does not exist"):
         open_dataset(path)

@@ -74,7 +74,7 @@ def test_refining_less_costs_less():
     # Less than 16 times: the coarse tokens' kernels take as long to start as to compute, and cells are kept for both alike.
     times = [planned.seconds.forward + planned.seconds.backward for planned in (cheap, dear)]
     assert times[1] == pytest.approx(8.26 * times[0], rel=0.02)
-    assert dear.memory.activations == pytest.approx(11.4 * cheap.memory.activations, rel=0.02)
+    assert dear.memory.activations == pytest.approx(10.9 * cheap.memory.activations, rel=0.02)
 
 
 def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
