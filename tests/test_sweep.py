@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from matey.config import load_config
 from tests.support.paths import ROOT
 from tests.support.programs import start
 
@@ -16,8 +17,12 @@ def test_trials_are_runs_with_other_settings_and_the_study_goes_on(run_yaml, tmp
     first, second = (start([*command, "--trials", count]) for count in (2, 1))
     assert first.returncode == 0 and "\nbest: --set train.learning_rate=" in first.stdout, first.stderr
     assert second.returncode == 0 and second.stdout.count("\ntrial ") + second.stdout.startswith("trial ") == 3
-    assert all((tmp_path / "sweep" / f"trial_00{number}" / "config.yaml").is_file() for number in range(3))
-    assert len({str(trial.params) for trial in study_in(tmp_path / "sweep").trials}) == 3
+    trials = study_in(tmp_path / "sweep").trials
+    rates = [
+        load_config(tmp_path / "sweep" / f"trial_00{number}" / "config.yaml").train.learning_rate for number in range(3)
+    ]
+    assert rates == pytest.approx([trial.params["train.learning_rate"] for trial in trials], rel=1e-3)
+    assert len({*rates}) == 3
 
 
 def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):

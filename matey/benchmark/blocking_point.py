@@ -91,11 +91,11 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     batch = case.make_batch()
     batch = replace(batch, draw=torch.arange(case.batch))
     sequence_group = model.sequence_group
-    read = _as_read(case, model, batch)
+    read = _as_read(case, model, batch) if is_prepared else None
     taken: TakenStep | None = None
     for step in range(1, settings.steps + 1):
         ready: MicroBatch = AsRead([batch])
-        if is_prepared:
+        if read is not None:
             made = together(iter([read]), model.config, sequence_group.ranks, sequence_group.exchange)
             (ready,) = on_device(made, engine.device)
         if step <= WARM_UP:

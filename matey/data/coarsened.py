@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,16 @@ class CoarsenedTrajectories(TrajectorySet):
         self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
         self._source, self._frames, self._cells = source, frames, cells
         self.trajectories = tuple(self._coarser(about) for about in source.trajectories)
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files of the set."""
+        return self._source.inputs
+
+    @property
+    def told(self) -> str:
+        """Description of the set, as JSON."""
+        return self._source.told
 
     def _coarser(self, about: Trajectory) -> Trajectory:
         z, y, x = (self._block(size) for size in about.grid)

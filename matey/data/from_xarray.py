@@ -89,7 +89,10 @@ def from_xarray(
         },
         coordinates={str(axis): own for axis, own in labels.items() if own is not None},
     )
-    data.time_unit = "?" if time not in dataset.coords else "s" if _is_date(dataset[time]) else _unit(dataset[time])
+    if time_step is not None or time not in dataset.coords:
+        data.time_unit = "?"
+    else:
+        data.time_unit = "s" if _is_date(dataset[time]) else _unit(dataset[time])
     of_grid = {_unit(dataset[dim]) if dim in dataset.coords and dim not in spacing else "?" for dim in grid}
     data.length_unit = of_grid.pop() if len(of_grid) == 1 else "?"
     return data
@@ -174,6 +177,8 @@ def _step(system: str, dataset: Any, dim: Any, key: str, tolerance: float) -> fl
         kind = values.dtype
         raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
     places = _numbers(values)
+    if _is_date(dataset[dim]):
+        places = places - places[0]  # what counts as even must not depend on how long ago 1970 was
     sign = -1.0 if key == "spacing" and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from matey.data.trajectory import NO_AXIS, Boundary, DataError, Trajectory
+from matey.data.trajectory import NO_AXIS, Boundary, Coordinates, DataError, Trajectory
 
 ENDS = tuple(kind for kind in get_args(Boundary) if kind != NO_AXIS)
 """Kinds of boundary at the ends of an axis that there is."""
@@ -29,6 +29,7 @@ def trajectories_of(
     time_step: float,
     units: Mapping[str, str],
     parameters: object,
+    coordinates: Mapping[str, Coordinates],
 ) -> tuple[Trajectory, ...]:
     """Return the trajectories in arrays, see `matey.data.trajectories.TrajectorySet.from_arrays`.
 
@@ -62,6 +63,7 @@ def trajectories_of(
         raise DataError(
             f"{system}: expected numbers as steps above 0 in space and time, got {tuple(spacing)} and {time_step!r}."
         )
+    _check_coordinates(system, coordinates, dict(zip(("time", *"zyx"[3 - num_axes :]), shape[1:], strict=True)))
     missing = 3 - num_axes
     grid_z, grid_y, grid_x = (1,) * missing + shape[2:]
     step_z, step_y, step_x = (1.0,) * missing + tuple(float(step) for step in spacing)
@@ -134,6 +136,21 @@ def _what(value: object) -> str:
         return repr(value)
     shape = f" of the shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
     return f"{type(value).__name__}{shape}"
+
+
+def _check_coordinates(system: str, coordinates: Mapping[str, Coordinates], sizes: Mapping[str, int]) -> None:
+    """Raise DataError if labels are not those of the frames and cells, of which there are ``sizes`` along each axis."""
+    for axis, own in coordinates.items():
+        if axis not in sizes or not isinstance(own, Coordinates):
+            raise DataError(
+                f"{system}, coordinates: expected Coordinates along {', '.join(sizes)}, got {type(own).__name__} along {axis}."
+            )
+        values = np.asarray(own.values)
+        if values.shape != (sizes[axis],) or not (np.diff(values) > 0).all():
+            raise DataError(
+                f"{system}, coordinates: expected {sizes[axis]} numbers along {axis} that increase, got "
+                f"{'others' if values.shape == (sizes[axis],) else f'the shape {values.shape}'}."
+            )
 
 
 def _check_forms(system: str, fields: object, given: object, spacing: object, boundary: object, units: object) -> None:

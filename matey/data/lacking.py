@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from matey.data.trajectories import TrajectorySet
@@ -20,13 +21,17 @@ def lacking_note(parameters: Sequence[str], given: Sequence[str], sets: Sequence
 
 
 def _on_parameters(names: Sequence[str], sets: Sequence[TrajectorySet]) -> Iterator[str]:
-    lacking = {name for data in sets for about in data.trajectories for name in names if name not in about.parameters}
+    counts: list[str] = []
+    lacking: set[str] = set()
+    for data in sets:
+        of_each = [
+            {name for name in names if math.isnan(about.parameters.get(name, math.nan))} for about in data.trajectories
+        ]
+        lacking.update(*of_each)
+        number = sum(map(bool, of_each))
+        counts += [f"{number} of {data.num_trajectories} of {data.system}"] if number else []
     if not lacking:
         return
-    counts = []
-    for data in sets:
-        number = sum(not lacking.issubset(about.parameters) for about in data.trajectories)
-        counts += [f"{number} of {data.num_trajectories} of {data.system}"] if number else []
     yield (
         f"The model takes {listed(sorted(lacking))}, which trajectories lack, {', '.join(counts)}: it is told that they are "
         "not known."

@@ -212,6 +212,7 @@ class TrajectorySet(ABC):
             time_step=time_step,
             units=units,
             parameters=parameters,
+            coordinates=coordinates or {},
         )
         return _InMemory(system, fields, given, abouts, units, coordinates or {})
 

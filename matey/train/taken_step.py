@@ -66,11 +66,19 @@ class TakenStep:
         return totals
 
 
+STEP = "matey/step"  # the axis of a run's numbers in W&B
+
+
 class MetricsLog:
     """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._monitor = engine.monitor
+        self._wandb = engine.monitor.wandb_monitor
+        if self._wandb is not None:
+            import wandb
+
+            wandb.define_metric("matey/*", step_metric=STEP)
         with _writing(path):
             self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
 
@@ -87,7 +95,12 @@ class MetricsLog:
                 for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
                     if not isinstance(number, dict):
                         events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
-            self._monitor.write_events(events)
+            for monitor in (self._monitor.tb_monitor, self._monitor.csv_monitor, self._monitor.comet_monitor):
+                if monitor is not None:
+                    monitor.write_events(events)
+            if self._wandb is not None:
+                # DeepSpeed counts W&B's steps in samples, and what comes with a smaller step is dropped there.
+                self._wandb.log({name: number for name, number, _ in events} | {STEP: step})
 
 
 @contextmanager

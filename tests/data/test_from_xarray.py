@@ -133,6 +133,7 @@ def test_steps_that_are_told_take_the_place_of_coordinates_whose_labels_stay():
     data = from_xarray(weather(), "weather", boundary=ENDS, spacing={"lat": 1e5, "lon": 2e5}, time_step=6.0)
     assert data.trajectories[0].spacing == (1, 1e5, 2e5) and data.length_unit == "?"
     assert data.coordinates("y", [0]).values.tolist() == [30, 40, 50, 60] and data.coordinates("time", [0]) is None
+    assert data.time_unit == "?"
     np.testing.assert_array_equal(data.read(0, 0, 1)[0, 0, 0], weather()["t2m"][0, ::-1])
 
 

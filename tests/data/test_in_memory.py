@@ -7,9 +7,11 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.data import DataError, Mixture, TrajectorySet, micro_batches, read_windows, spread_windows
 from matey.data.joined import JoinedTrajectories
+from matey.data.trajectory import Coordinates
 from matey.metrics import nrmse
 
 FIELD = {"a": np.zeros((2, 3, 4, 4))}
+LABELS = Coordinates(np.arange(4.0), "m")
 PLANE = {"spacing": (0.25, 0.5), "boundary": ("wall", "periodic")}
 
 
@@ -107,6 +109,22 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
         (FIELD, {"time_step": "0.1"}, "expected numbers as steps above 0 in space and time, .* and '0.1'"),
         (FIELD, {"spacing": ("dy", "dx")}, r"expected numbers as steps above 0 .* got \('dy', 'dx'\)"),
         (FIELD, {"boundary": ("none", "wall")}, "expected boundaries periodic, open, wall, no_flux, mixed, got none"),
+        (FIELD, {"coordinates": {"lat": LABELS}}, "expected Coordinates along time, y, x, got Coordinates along lat"),
+        (
+            FIELD,
+            {"coordinates": {"time": np.arange(3)}},
+            "expected Coordinates along time, y, x, got ndarray along time",
+        ),
+        (
+            FIELD,
+            {"coordinates": {"time": LABELS}},
+            r"expected 3 numbers along time that increase, got the shape \(4,\)",
+        ),
+        (
+            FIELD,
+            {"coordinates": {"y": Coordinates(-LABELS.values, "m")}},
+            "4 numbers along y that increase, got others",
+        ),
         ({1: np.zeros((2, 3, 4, 4))}, {}, "fields: expected an array for each name, .* got the names 1"),
     ],
 )

@@ -17,6 +17,8 @@ def test_what_trajectories_lack_of_a_models_parameters_is_said():
     assert lacking_note(["nu", "u"], [], [data]).startswith(
         "The model takes u, which trajectories lack, 1 of 2 of puffs"
     )
+    unknown = puffs([{"nu": 1.0}, {"nu": float("nan")}])
+    assert "takes nu, which trajectories lack, 1 of 2 of puffs" in lacking_note(["nu"], [], [data, unknown])
     assert lacking_note(["nu"], [], [data]) == lacking_note([], [], [data]) == ""
 
 

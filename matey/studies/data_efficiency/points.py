@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from matey.config import DataSection, TrainSection
+from matey.config import DataSection, RunConfig
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted
 from matey.data.splits import split_set, split_trajectories
@@ -107,11 +107,13 @@ class Cost:
     windows: int
 
 
-def cost_of_run(train: TrainSection, log: Sequence[Mapping[str, Any]], ranks: int) -> Cost:
+def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> Cost:
     """Return what a run took, by the mean over the steps that it logged: CPU seconds of all ranks, or seconds on a GPU."""
     key = "seconds" if torch.cuda.is_available() else "cpu_seconds"
+    train, size = run.train, run.parallel.sequence_parallel_size
     seconds = train.steps * fmean(line[key] for line in log if key in line)
-    return Cost(seconds, train.steps * train.micro_batch * train.accumulation * ranks)
+    groups = ranks if size == "auto" else ranks // size
+    return Cost(seconds, train.steps * train.micro_batch * train.accumulation * groups)
 
 
 def scores(point: Point, metrics: Path, cost: Cost) -> list[Row]:

@@ -36,7 +36,7 @@ from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
 FRAMES = 51  # of each simulated trajectory
-COST = "cost.json"  # of a peer, in its folder
+COST = "cost.json"  # in the folder of a point
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,9 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             self._run_peer(point)
             return
         call(self.out, point.name, self.finetuning(point), self.work)
+        # Here, where it was trained: whoever draws may have no GPU.
+        cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
+        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
         flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
@@ -166,13 +169,6 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         cost = Cost(trained.seconds, trained.num_samples)
         replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
 
-    def _cost(self, point: Point) -> Cost:
-        """Return what a point's training took; of a fine-tuning, by the steps that it logged."""
-        folder = self.folder(point)
-        if point.start in PEERS:
-            return Cost(**json.loads((folder / COST).read_text(encoding="utf-8")))
-        return cost_of_run(load_config(folder / CONFIG).train, read_log(folder / METRICS), self.ranks)
-
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
         config, settings = self._config, self._settings(point)
@@ -191,7 +187,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each kind of forecast."""
-        return scores(point, self.folder(point) / RECORDS, self._cost(point))
+        cost = json.loads((self.folder(point) / COST).read_text(encoding="utf-8"))
+        return scores(point, self.folder(point) / RECORDS, Cost(**cost))
 
     def text(self, rows: Sequence[Row]) -> str:
         """Lay out the errors of each number of trajectories."""

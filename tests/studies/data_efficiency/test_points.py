@@ -78,6 +78,6 @@ def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tm
 
 
 def test_the_cost_of_a_run_is_that_of_its_steps_and_its_windows_those_of_all_ranks():
-    train = load_config(ROOT / LAPTOP.config, LAPTOP.settings).train
+    run = load_config(ROOT / LAPTOP.config, LAPTOP.settings)
     line = {"cpu_seconds": 0.25, "seconds": 0.25}
-    assert cost_of_run(train, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == Cost(200 * 0.25, 6400)
+    assert cost_of_run(run, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == Cost(200 * 0.25, 6400)
