@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -146,6 +147,7 @@ class _Stand:
         return counter.get_total_flops()
 
     def _elsewhere(self) -> dict[str, float]:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else the profiler says on standard error that it starts and stops
         with torch.profiler.profile() as profiler:
             self.run()
         self.marks.pop()
