@@ -26,8 +26,8 @@ from matey.checkpoints.trained_folder import is_peer, is_run
 from matey.config import flags, load_config, shipped
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
-from matey.entry_point import entry_point
-from matey.likely_place import looks_for_all
+from matey.process.entry_point import entry_point
+from matey.process.likely_place import looks_for_all
 
 
 @entry_point

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
-from matey.entry_point import interruptible
-from matey.held_signals import hold
+from matey.process.entry_point import interruptible
+from matey.process.held_signals import hold
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 

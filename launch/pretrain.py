@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from matey.entry_point import interruptible
-from matey.held_signals import hold
+from matey.process.entry_point import interruptible
+from matey.process.held_signals import hold
 
 
 @interruptible

@@ -35,7 +35,7 @@ def writing(out: Path) -> Iterator[None]:
     """Turn an error of the operating system into a mistake about where results are written, a file or a folder."""
     try:
         yield
-    except BrokenPipeError:  # of the terminal's output, not of the place: `matey.entry_point` ends it
+    except BrokenPipeError:  # of the terminal's output, not of the place: `matey.process.entry_point` ends it
         raise
     except OSError as error:
         reason = error.strerror or one_line(error)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from matey.parallel.compilation import locks
-from matey.waiting_threads import let_waiting_threads_sleep
+from matey.process.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import clean_environment, preloaded
 from tests.support.runs import small_run
 

@@ -22,7 +22,7 @@ from typing import get_args
 
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 
 # Unless others are given, in the plane and in space.
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}

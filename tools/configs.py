@@ -17,8 +17,8 @@ from pathlib import Path
 
 from matey.config import flags
 from matey.config.shipped import KINDS, ROOT, configurations, hint
-from matey.entry_point import entry_point
 from matey.mistakes import Mistake, writing
+from matey.process.entry_point import entry_point
 
 
 @entry_point

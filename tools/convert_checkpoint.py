@@ -13,7 +13,7 @@ import sys
 
 from matey.checkpoints.newest import first_file, step_folder
 from matey.config import flags
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 
 
 @entry_point

@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from matey.config import flags
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 
 
 @entry_point

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from matey.config import flags
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 
 
 @entry_point

@@ -13,9 +13,9 @@ import argparse
 import sys
 
 from matey.config import flags, load_config, load_deepspeed_config
-from matey.entry_point import entry_point
 from matey.planning.at_hand import check_can_be_planned
 from matey.planning.machine import load_machine
+from matey.process.entry_point import entry_point
 
 
 @entry_point

@@ -48,7 +48,7 @@ from pathlib import Path
 from matey.commands import ROOT, WORK
 from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 from matey.studies.data_efficiency.scales import SCALES, STARTS, SYSTEMS
 from matey.studies.folder import StudyError
 from matey.studies.peers.paths import paths_by_system

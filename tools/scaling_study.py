@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from matey.config import ConfigError, flags, load_config, load_deepspeed_config
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 from matey.studies.folder import read_study
 
 

@@ -14,7 +14,7 @@ import sys
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.data.registry import check_found
-from matey.entry_point import entry_point
+from matey.process.entry_point import entry_point
 
 
 @entry_point

@@ -17,8 +17,8 @@ import sys
 from typing import NoReturn
 
 from matey.config import flags
-from matey.entry_point import INTERRUPTED, entry_point
 from matey.mistakes import Mistake, nearest_name, writing
+from matey.process.entry_point import INTERRUPTED, entry_point
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 from matey.simulate.systems import SYSTEMS
 

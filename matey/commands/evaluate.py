@@ -27,7 +27,6 @@ from matey.evaluate.evaluation import Evaluation, Protocol, chunks
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
-from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.convolution import keep_all_bits
 from matey.model.matey import quiet
@@ -37,6 +36,7 @@ from matey.parallel.environment import Environment
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.peers.kinds import PeerFacts
+from matey.process.likely_place import likely_place
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from matey.ending import end_with_error
-from matey.likely_place import likely_place
 from matey.mistakes import Mistake
 from matey.parallel.environment import Environment, find_environment, start_processes, stop_processes
+from matey.process.ending import end_with_error
+from matey.process.likely_place import likely_place
 
 TIMEOUT = 3600.0  # seconds that ranks wait for one that still reads, writes or forecasts
 

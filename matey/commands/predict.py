@@ -20,12 +20,12 @@ from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
 from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
 from matey.evaluate.held_out import HeldOut, without_seen
-from matey.likely_place import likely_place
 from matey.mistakes import writing
 from matey.model.matey import quiet
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
+from matey.process.likely_place import likely_place
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 

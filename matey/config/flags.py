@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from matey.ending import end_with_error
-from matey.likely_place import likely_place
 from matey.mistakes import Mistake
+from matey.process.ending import end_with_error
+from matey.process.likely_place import likely_place
 
 
 class FlagError(Mistake):

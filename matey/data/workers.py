@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from matey.data.trajectories import DataError
-from matey.ending import end_workers
-from matey.leave_signals import END_READING
+from matey.process.ending import end_workers
+from matey.process.leave_signals import END_READING
 
 # Bytes of a socket's path at most, and those that multiprocessing adds to the folder of temporary files.
 LONGEST_SOCKET, ADDED = 107, len("/pymp-12345678/listener-12345678")

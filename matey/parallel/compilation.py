@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch.utils.cpp_extension import get_default_build_root
 
-from matey.ending import is_first_to_say
+from matey.process.ending import is_first_to_say
 
 COMPILED = ("cpu_adam", "async_io", "gds", "pin_memory", "quantizer", "fused_adam")
 """The parts that DeepSpeed compiles for a run on first use: Adam for the CPU, offload to a disk, quantized communication."""

@@ -16,8 +16,6 @@ import torch
 from torch.distributed import DistNetworkError
 
 from matey.config import ConfigError
-from matey.ending import end_process
-from matey.likely_place import is_task
 from matey.mistakes import nearest_name
 from matey.model.convolution import keep_all_bits
 from matey.parallel import mpi, slurm
@@ -28,6 +26,8 @@ from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.package import deepspeed
 from matey.parallel.placement import note_place
 from matey.parallel.signals import listen, stop_listening
+from matey.process.ending import end_process
+from matey.process.likely_place import is_task
 
 # DeepSpeed's launcher gives every run this port: two on one machine would meet; its process number serves for another.
 DEEPSPEED_PORT = 29500

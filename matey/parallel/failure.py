@@ -14,8 +14,8 @@ from types import TracebackType
 
 import torch.distributed as dist
 
-from matey.ending import GRACE_SECONDS, end_process, say_once
 from matey.mistakes import one_line
+from matey.process.ending import GRACE_SECONDS, end_process, say_once
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the messages of gloo's and NCCL's errors that another rank caused.

@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 
 import torch.distributed as dist
 
-from matey.ending import FAILED, say, speak_through
-from matey.launchers import launcher_has_gone, launchers_above
 from matey.parallel.signals import die_of_interrupts
+from matey.process.ending import FAILED, say, speak_through
+from matey.process.launchers import launcher_has_gone, launchers_above
 
 # A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
 MEETING_SECONDS = 10.0

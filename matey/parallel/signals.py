@@ -6,8 +6,8 @@ import os
 import signal
 from types import FrameType
 
-from matey.launchers import launcher_has_gone
-from matey.leave_signals import SIGNALS, release
+from matey.process.launchers import launcher_has_gone
+from matey.process.leave_signals import SIGNALS, release
 
 # What a job script sees from a run that saved and left before its end, and may start again with --resume.
 EXIT_CODE = os.EX_TEMPFAIL  # 75

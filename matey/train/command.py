@@ -11,9 +11,9 @@ from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
 from matey.config.flags import RanksParser, take_local_rank
-from matey.ending import end_with_error
-from matey.likely_place import likely_place, looks_for_all
 from matey.mistakes import Mistake
+from matey.process.ending import end_with_error
+from matey.process.likely_place import likely_place, looks_for_all
 from matey.train.beforehand import check_disks
 
 ACCELERATORS = ("cuda", "cpu")

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from matey.config import RunConfig
-from matey.ending import end_with_error
-from matey.likely_place import likely_place
 from matey.mistakes import Mistake
 from matey.parallel.allocator import keep_freed_memory
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.failure import name_failures
 from matey.parallel.signals import EXIT_CODE
+from matey.process.ending import end_with_error
+from matey.process.likely_place import likely_place
 
 Train = Callable[..., bool]
 """`matey.train.pretrain.pretrain` or `matey.train.finetune.finetune`."""

@@ -16,7 +16,7 @@ import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.workers import ends_of_workers_heard_later
-from matey.ending import end_workers
+from matey.process.ending import end_workers
 from tests.support.programs import start
 
 

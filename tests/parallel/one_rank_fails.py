@@ -9,11 +9,11 @@ from functools import partial
 import torch
 
 from matey.commands.on_ranks import run_on_ranks
-from matey.ending import end_with_error
 from matey.mistakes import Mistake
 from matey.parallel.collectives import dealt_out, sum_over_ranks
 from matey.parallel.environment import Environment, find_environment, start_processes
 from matey.parallel.failure import during
+from matey.process.ending import end_with_error
 
 
 def forecast(seconds: float) -> None:

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from matey.ending import end_process
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.environment import find_environment, start_processes
+from matey.process.ending import end_process
 from tests.support.engine_cases import Training
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal
 from functools import cache
 
-from matey.lasting_output import make_output_last
-from matey.launchers import launchers_above
-from matey.leave_signals import SIGNALS
-from matey.waiting_threads import let_waiting_threads_sleep
+from matey.process.lasting_output import make_output_last
+from matey.process.launchers import launchers_above
+from matey.process.leave_signals import SIGNALS
+from matey.process.waiting_threads import let_waiting_threads_sleep
 
 
 @cache

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from matey.leave_signals import END_READING
+from matey.process.leave_signals import END_READING
 
 # A rank that only lost the others waits before it speaks: theirs is the cause.
 GRACE_SECONDS = 5.0

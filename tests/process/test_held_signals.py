@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from matey.leave_signals import SIGNALS
+from matey.process.leave_signals import SIGNALS
 from tests.support.paths import ROOT
 from tests.support.programs import held_back, in_background
 
 PROGRAM = """
-from matey.held_signals import hold
+from matey.process.held_signals import hold
 hold()
 print("importing", flush=True)
 input()

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from matey.launchers import LAUNCHERS, program_of
+from matey.process.launchers import LAUNCHERS, program_of
 from tests.support.paths import ROOT
 
 # Starts what follows, waits for it, and passes nothing on.
 PARENT = "import subprocess, sys; subprocess.run(sys.argv[1:])"
 CHILD = """
 import sys
-from matey.launchers import launcher_has_gone
+from matey.process.launchers import launcher_has_gone
 print("ready", flush=True)
 for _ in sys.stdin:
     print(launcher_has_gone(), flush=True)
@@ -76,7 +76,9 @@ def test_only_the_end_of_a_launcher_or_of_what_it_started_counts(tmp_path, names
 @pytest.mark.parametrize(("through", "number"), [("bash --norc -ic '{}; true'", "0"), ("bash -c '{}; true'", "2")])
 def test_slurm_is_no_launcher_of_what_is_typed_into_a_terminal_of_a_step(tmp_path, through, number):
     (tmp_path / "slurmstepd").write_text(PARENT)
-    (tmp_path / "ask.py").write_text("from matey.launchers import launchers_above as a; print('above', len(a()))")
+    (tmp_path / "ask.py").write_text(
+        "from matey.process.launchers import launchers_above as a; print('above', len(a()))"
+    )
     ask = f"{sys.executable} {tmp_path / 'ask.py'}"
     mine, theirs = pty.openpty()
     command = [sys.executable, tmp_path / "slurmstepd", "setsid", "--ctty", "bash", "-c", f"exec {through.format(ask)}"]

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec
 
-from matey.ending import end_process, end_with_error
-from matey.launchers import launchers_above
-from matey.likely_place import likely_place
 from matey.mistakes import Mistake
-from matey.waiting_threads import let_waiting_threads_sleep
+from matey.process.ending import end_process, end_with_error
+from matey.process.launchers import launchers_above
+from matey.process.likely_place import likely_place
+from matey.process.waiting_threads import let_waiting_threads_sleep
 
 Arguments = ParamSpec("Arguments")
 
