@@ -1,4 +1,4 @@
-"""Measure how much it helps to tell a model the wind, the diffusivity and the source of a tracer, instead of leaving it to find out.
+"""Measure how much it helps to tell a model the wind, the diffusivity and the source of a tracer beforehand.
 
 A tracer on a periodic square is carried by a wind, diffuses, and is fed by a source whose strength goes up and down:
 
