@@ -33,6 +33,14 @@ setup(
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",
     author="The MATEY developers",
+    keywords=[  # as in CITATION.cff
+        "partial differential equations",
+        "transformer",
+        "adaptive tokens",
+        "foundation model",
+        "sequence parallelism",
+    ],
+    # Homepage, Source and Issues follow when the repository has a public address.
     project_urls={"Paper": "https://arxiv.org/abs/2412.20601"},
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
@@ -91,9 +99,12 @@ setup(
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Physics",
     ],
 )

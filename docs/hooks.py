@@ -30,7 +30,6 @@ OUTSIDE = {
 """Pages of the site by the files that they are made of."""
 
 TITLES = {
-    "readme.md": "README",
     "contributing.md": "Contributing",
     "changelog.md": "Changes",
     "security.md": "Security",
@@ -57,7 +56,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     more = [{title: page} for page, title in TITLES.items()]
     api = ["api/index.md", *({f"matey.{name}": f"api/{name}.md"} for name in packages())]
     reference = [{"Settings": "reference/settings.md"}, {"Commands": "reference/commands.md"}]
-    reference += [{"Glossary": "glossary.md"}, {"Troubleshooting": "troubleshooting.md"}]
     config.nav = [*config.nav, {"Reference": reference}, {"Project": more}, {"API": api}]
     return config
 

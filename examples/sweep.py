@@ -2,9 +2,9 @@
 
     python examples/sweep.py --config demo --trials 20 --out runs/sweep --set train.steps=400 --set train.validate_every=50
 
-A trial is a run in a folder of its own. Its validations are read from metrics.jsonl while it trains, and Optuna's median
-pruner ends it where its error is above the median of the others at the same step. The study is a file in --out: the same
-command goes on with it. What is searched stands in `suggest`: change it to your question.
+A trial is a run in its own folder. Its validations are read from metrics.jsonl while it trains. Optuna's median pruner ends a
+trial whose error is above the median of the others at the same step. The study is a file in --out: the same command continues
+it. The function `suggest` says what is searched: change it to your question.
 `--launcher "deepspeed --num_gpus 4 --module"` trains each trial on several processes.
 """
 

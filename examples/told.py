@@ -1,12 +1,12 @@
-"""What it is worth to tell a model the wind, the diffusivity and the source of a tracer, instead of leaving it to find out.
+"""Measure how much it helps to tell a model the wind, the diffusivity and the source of a tracer beforehand.
 
-A tracer on a periodic square is blown about, diffuses, and is fed by a source whose strength goes up and down:
+A tracer on a periodic square is carried by a wind, diffuses, and is fed by a source whose strength goes up and down:
 
     dc/dt + u dc/dx + v dc/dy = nu (d2c/dx2 + d2c/dy2) + s(x, y) cos(omega t)
 
 u, v, nu and s differ from one trajectory to the next. Every Fourier mode has an exact solution. Networks of one size learn from
-the same windows: told nothing; told u, v and nu; told these and the source. Printed is the error of each on trajectories
-that none was trained on, mean and range over seeds, for each number of frames of history.
+the same windows: one is told nothing; one is told u, v and nu; one is told these and the source. For each number of frames of
+history, the script prints the error of each network on trajectories that none was trained on: mean and range over seeds.
 
     python examples/told.py                    # about a quarter of an hour on two idle cores
 """

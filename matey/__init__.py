@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from matey.evaluate.forecasts.series import forecast
     from matey.evaluate.rollout import rollout
     from matey.fields import FieldBatch
+    from matey.metrics import nrmse
     from matey.model.configuration import MateyConfig
     from matey.model.matey import MateyModel
 
 __version__ = "0.1.0"
-__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "from_xarray", "open_dataset", "rollout"]
+__all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "from_xarray", "nrmse", "open_dataset", "rollout"]
 
 # Imported on first use: the network brings transformers along, whose import takes longer than a small simulation.
 _HOME = {
@@ -23,6 +24,7 @@ _HOME = {
     "MateyModel": "matey.model.matey",
     "forecast": "matey.evaluate.forecasts.series",
     "from_xarray": "matey.data",
+    "nrmse": "matey.metrics",
     "open_dataset": "matey.data",
     "rollout": "matey.evaluate.rollout",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Mistake(ValueError):
-    """Something that the user can mend: one sentence that says what was expected, what came, and what to do."""
+    """Something that the user can correct: one sentence that says what was expected, what came, and what to do."""
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

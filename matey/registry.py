@@ -92,7 +92,9 @@ class Registry(Generic[Thing]):
 
         def decorate(thing: Decorated) -> Decorated:
             if name in self.reserved:
-                raise RegistryError(f"The name {name!r} stands for something else; give the {self.kind} another.")
+                raise RegistryError(
+                    f"The name {name!r} has another meaning already; give the {self.kind} another name."
+                )
             if name in self.own or _differs(self._loaded.get(name), thing):
                 raise RegistryError(f"There is a {self.kind} {name!r} already; register another name.")
             self._loaded[name] = self._typed(thing, f"The {self.kind} {name!r}")
@@ -106,7 +108,7 @@ class Registry(Generic[Thing]):
             thing = point.load()
         except Exception as error:  # whatever code of others may raise
             raise RegistryError(
-                f"{about} cannot be imported ({type(error).__name__}: {one_line(error)}); mend or uninstall that package."
+                f"{about} cannot be imported ({type(error).__name__}: {one_line(error)}); repair or uninstall that package."
             ) from error
         if _differs(self._loaded.get(point.name), thing):
             raise RegistryError(f"{about} has the name of one that is registered already; rename one of them.")
@@ -115,7 +117,7 @@ class Registry(Generic[Thing]):
     def _typed(self, thing: object, about: str) -> Thing:
         expected = _at(self.type)
         if not isinstance(thing, expected):
-            raise RegistryError(f"{about} must be of type {expected.__name__}, got {type(thing).__name__}; mend it.")
+            raise RegistryError(f"{about} must be of type {expected.__name__}, got {type(thing).__name__}; correct it.")
         return cast(Thing, thing)
 
     @cached_property
@@ -124,7 +126,7 @@ class Registry(Generic[Thing]):
         found: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             if point.name in self.reserved:
-                raise RegistryError(f"{self._about(point)} has a name that stands for something else; rename it.")
+                raise RegistryError(f"{self._about(point)} has a name that has another meaning already; rename it.")
             if point.name in self.own or found.setdefault(point.name, point) != point:
                 first = self._about(found[point.name]) if point.name in found else f"MATEY's own {self.kind}"
                 raise RegistryError(f"{self._about(point)} has the same name as {first}; rename or uninstall one.")

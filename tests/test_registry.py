@@ -58,7 +58,7 @@ def test_a_package_that_cannot_be_imported_is_named_in_a_sentence(rounding, inst
         rounding["tens"]
     assert str(refused.value) == (
         "The rounding 'tens' of the package broken (entry point matey.roundings: tens = broken:tens) cannot be imported "
-        "(ModuleNotFoundError: No module named 'nothing_of_that_name'); mend or uninstall that package."
+        "(ModuleNotFoundError: No module named 'nothing_of_that_name'); repair or uninstall that package."
     )
     with pytest.raises(RegistryError, match="'hundreds' of the package broken .* cannot be imported .AttributeError"):
         rounding["hundreds"]
@@ -114,10 +114,10 @@ def test_a_package_may_name_what_its_decorator_has_registered(rounding, install,
 
 def test_a_reserved_name_is_refused_from_scripts_and_packages(install):
     reserving = Registry("rounding", "matey.roundings", OWN, reserved=("result",))
-    with pytest.raises(RegistryError, match="The name 'result' stands for something else; give the rounding another"):
+    with pytest.raises(RegistryError, match="The name 'result' has another meaning already; give the rounding another"):
         reserving.register("result")(round)
     install("coarse", "def tens(x): return round(x, -1)", "result = coarse:tens")
     with pytest.raises(
-        RegistryError, match="rounding 'result' of the package coarse .* has a name that stands for something"
+        RegistryError, match="rounding 'result' of the package coarse .* has a name that has another meaning"
     ):
         list(reserving)

@@ -79,7 +79,7 @@ NO_DATA = "data.sets=[{path: nowhere}]"
         (["tools/convert_checkpoint.py", "--describe", MODEL], f"{MODEL} holds no checkpoint"),
         (
             ["tools/plan.py", *RUN, "--nodes", "1", "--machine", "cpu", "--set", NO_DATA],
-            "The data of this run is not there",
+            "The data of this run does not exist",
         ),
     ],
     ids=lambda value: value[0].split("/")[1] if isinstance(value, list) else None,

@@ -44,13 +44,13 @@ def open_checkpoint(folder: Path) -> Source:
     for key, kinds in WRITTEN.items():
         if not isinstance(common.get(key), kinds):
             raise ShardError(
-                f"{path} says {str(common.get(key))[:80]!r} of {key}, which no run has written; copy it again, or take an "
+                f"{path} has {str(common.get(key))[:80]!r} as {key}, which no run writes; copy it again, or take an "
                 "older checkpoint."
             )
     if not (0 <= common["zero_stage"] <= 3 and 1 <= common["dp_world_size"] <= MAX_RANKS):
         raise ShardError(
-            f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which cannot be; "
-            "copy it again, or take an older checkpoint."
+            f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which is not "
+            "possible; copy it again, or take an older checkpoint."
         )
     with laid_out(path):
         is_mixed = common.get("ds_config", {}).get("zero_optimization", {}).get("round_robin_gradients", False)

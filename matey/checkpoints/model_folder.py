@@ -82,13 +82,13 @@ def load_model(folder: Path) -> MateyModel:
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or of another shape, "
-            f"such as {wrong[0]}; take config.json and weights from one and the same model."
+            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or have another shape, "
+            f"such as {wrong[0]}; take config.json and weights from the same model."
         )
     bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if bad:
         raise CheckpointError(
-            f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: whatever it predicted would be "
+            f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: its predictions would be "
             f"worthless; take the model of an earlier checkpoint ({started_as('tools/convert_checkpoint.py', 'convert')})."
         )
     return model
@@ -103,7 +103,7 @@ def _read_config(folder: Path) -> _ModelJson:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     for key in _REFUSED:
         if tree.get(key) is not None:
-            raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which is not read here; take a plain model.")
+            raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which MATEY does not read; use a plain model.")
     try:
         check_stated(tree)
     except ValueError as error:

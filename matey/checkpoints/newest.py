@@ -55,7 +55,7 @@ def latest_tag(folder: Path) -> str | None:
     """
     latest = folder / LATEST
     if latest.is_fifo():  # it would be waited for
-        raise ShardError(f"{latest} is a pipe; write the name of a step_* beside it in its place.")
+        raise ShardError(f"{latest} is a pipe; replace it by a file that holds the name of a step_* beside it.")
     try:
         tag = latest.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -63,8 +63,10 @@ def latest_tag(folder: Path) -> str | None:
             return None
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ShardError(
-            f"{latest} cannot be read ({why}); write the name of a step_* beside it in its place."
+            f"{latest} cannot be read ({why}); replace it by a file that holds the name of a step_* beside it."
         ) from None
     if Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
-        raise ShardError(f"{latest} names {tag[:80]!r}, which is not beside it; name one of the checkpoints that are.")
+        raise ShardError(
+            f"{latest} names {tag[:80]!r}, which is not beside it; write the name of a checkpoint that is."
+        )
     return tag

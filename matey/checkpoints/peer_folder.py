@@ -84,7 +84,7 @@ def load_peer(folder: Path) -> TrainedPeer:
     except (OSError, ValueError, SafetensorError) as error:
         sentence = one_line(error).removesuffix(".")
         raise CheckpointError(
-            f"The weights of the peer in {folder} cannot be taken: {sentence}; train it again."
+            f"The weights of the peer in {folder} cannot be used: {sentence}; train it again."
         ) from None
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise CheckpointError(

@@ -50,8 +50,8 @@ def open_shard(path: Path) -> dict[str, Any]:
     except UnpicklingError as error:
         if stranger := re.search(r"GLOBAL (\S+)", str(error)):
             raise ShardError(
-                f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that may "
-                "run code of whoever wrote the file."
+                f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that "
+                "could run code of the person who wrote the file."
             ) from None
         raise ShardError(_damaged(path)) from None
     except PermissionError as error:
@@ -76,7 +76,7 @@ def laid_out(path: Path) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, SafetensorError) as error:
         what = f"{type(error).__name__}: {one_line(error)}"
         raise ShardError(
-            f"{path} does not hold what a checkpoint has there ({what}); copy it again, or take an older checkpoint."
+            f"{path} does not hold what a checkpoint must have there ({what}); copy it again, or take an older checkpoint."
         ) from None
 
 

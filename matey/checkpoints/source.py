@@ -252,6 +252,6 @@ def universal_file(folder: Path, what: str, name: str) -> Path:
     if PurePath(name).name != name or name in ("", "..") or "\0" in name:
         raise ShardError(
             f"The checkpoint has a parameter called {name[:80]!r}, which is not a valid file name in {folder}: no model of "
-            "MATEY has such a parameter, and it was not used; take the checkpoint from its source again."
+            "MATEY has such a parameter, so it was not used; copy the checkpoint again."
         )
     return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"

@@ -32,7 +32,7 @@ def is_run(folder: Path) -> bool:
         if not (folder / MODEL).is_dir():
             if (folder / MODEL_BEFORE).is_dir():
                 raise CheckpointError(
-                    f"The run {folder} was ended while it replaced its {MODEL}/: --resume mends it, or rename "
+                    f"The run {folder} was ended while it replaced its {MODEL}/: --resume repairs it, or rename "
                     f"{MODEL_BEFORE} to {MODEL}."
                 )
             raise CheckpointError(

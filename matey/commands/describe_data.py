@@ -32,7 +32,7 @@ def main(path: str, out: Path, sheet: Path | None) -> int:
             with out.open("x", encoding="utf-8") as file:
                 file.write(guess.text)
         except FileExistsError:
-            raise Mistake(f"{out} is there already; choose another name, or remove it.") from None
+            raise Mistake(f"{out} exists already; choose another name, or remove it.") from None
     print(guess.text)
     print(f"description: {out}")
     if guess.questions:

@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         return run_on_ranks(lambda environment: run(args, environment.device, environment), args.threads)
     if args.share > 1:
         raise FlagError(
-            f"--share {args.share} takes as many ranks as a launcher starts, such as deepspeed; there is one."
+            f"--share {args.share} needs ranks that a launcher starts, such as deepspeed; there is only one."
         )
     if args.threads is not None:
         torch.set_num_threads(args.threads)
@@ -129,13 +129,13 @@ def share_fields(
         raise FlagError(f"--share {size} has to divide the {environment.world_size} ranks that were started.")
     for name, trained in zip(names, models, strict=True):
         if isinstance(trained, TrainedPeer):
-            raise FlagError(f"--share {size}: {name} is a peer, which needs fields whole; evaluate it without --share.")
+            raise FlagError(f"--share {size}: {name} is a peer, which needs whole fields; evaluate it without --share.")
         topology = Topology(environment.rank, environment.world_size, size, trained.model.config.num_heads)
         group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
         if share_of(trained.model.config, group.ranks) is None:
             raise FlagError(
                 f"--share {size}: {name} refines by a criterion that looks beyond a patch (a package's, or random with "
-                "tokens.change), which needs fields whole; evaluate it without --share."
+                "tokens.change), which needs whole fields; evaluate it without --share."
             )
         trained.model.sequence_group = group
 
@@ -189,7 +189,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FlagError(f"--device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+        raise FlagError(f"--device {name} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
     return device
 
 

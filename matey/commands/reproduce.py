@@ -132,8 +132,8 @@ def check_ranks(args: argparse.Namespace, ranks: int) -> None:
     """Raise StudyError where what is meant for many ranks would be trained on one, and nobody has said so."""
     if ranks > 1 and args.launcher is None and args.ranks != 1 and not (args.list or args.plan):
         raise StudyError(
-            f"{args.study} at the scale {args.scale} is meant for {ranks} ranks and would be trained on one: give the command "
-            "that starts them, as in --launcher 'srun python', or --ranks 1 if one is meant."
+            f"{args.study} at the scale {args.scale} is meant for {ranks} ranks, but would be trained on one: give the command "
+            "that starts them, as in --launcher 'srun python', or --ranks 1 if you mean one."
         )
 
 

@@ -119,7 +119,7 @@ class DataDescription(Section):
         for key in _MASKS:
             if key in tree:
                 raise ValueError(
-                    f"{key}: cells that are left out of a domain are not supported; cut a box that has none, or fill them "
+                    f"{key}: cells that are left out of a domain are not supported; cut out a box without them, or fill them "
                     "and name the mask in 'given'"
                 )
         tree = {
@@ -142,7 +142,7 @@ class DataDescription(Section):
         kinds = {frozenset(self.axes_of(source)) - {"component"} for source in self.fields.values()}
         if len(kinds) > 1:
             raise ValueError(
-                f"fields: all need the same axes but for 'component' and their order, got {sorted(map(sorted, kinds))}; what "
+                f"fields: all need the same axes, in any order, except 'component'; got {sorted(map(sorted, kinds))}; what "
                 "is constant in time belongs into 'given'"
             )
         for key, given in (("spacing", set(self.spacing)), ("boundary", set(self.boundary))):
@@ -172,25 +172,25 @@ class DataDescription(Section):
             )
         if isinstance(self.time_step, TimeSource) and has_time:
             raise ValueError(
-                "time_step: an attribute or a name has the time of a single snapshot, and axes has 'time'; name an array"
+                "time_step: an attribute or a name gives the time of one snapshot, but axes has 'time'; name an array"
             )
         for key, sources in (("fields", self.fields), ("given", self.given)):
             for name, source in sources.items():
                 self._check_file(f"{key}.{name}", source, may_be_constant=key == "given")
         if all(source.file for source in self.fields.values()):
-            raise ValueError("fields: expected one of them in the files that 'files' names; leave its 'file' out")
+            raise ValueError("fields: expected at least one in the files that 'files' names; leave out its 'file'")
 
     def _check_file(self, name: str, source: FieldSource, *, may_be_constant: bool) -> None:
         """Raise ValueError if a file of a field's own cannot go with the others."""
         if source.file is None:
             return
         if self.files is None or (isinstance(source.file, dict) and not isinstance(self.files, dict)):
-            raise ValueError(f"{name}: 'file' goes with 'files', and one for each part with the parts of these")
+            raise ValueError(f"{name}: 'file' needs 'files', and one 'file' for each part needs the parts in 'files'")
         may_be_constant = may_be_constant and not (self.snapshots == "files" and "time" in self.axes_of(source))
         if self._is_constant(source) and not may_be_constant:
             raise ValueError(
-                f"{name}: expected as many wildcards in 'file' as in 'files', got {source.file!r}; each stands for what that "
-                "of 'files' does, and only what is given may be the same in several files"
+                f"{name}: expected as many wildcards in 'file' as in 'files', got {source.file!r}; each stands for the "
+                "same text as in 'files', and only given fields may be the same in several files"
             )
 
     def _check_given(self, name: str, source: FieldSource) -> None:

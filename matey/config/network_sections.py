@@ -93,7 +93,7 @@ class TokensSection(Section):
             if any(cells % part for cells, part in zip(coarse, fine, strict=True)) or coarse == fine:
                 raise ValueError(
                     f"tokens.patches has {list(fine)} after {list(coarse)}; each size [t, z, y, x] must divide the one before "
-                    "it, and be another"
+                    "it, and differ from it"
                 )
         if self.rule == "fraction" and self.refine > 1:
             raise ValueError(f"tokens.refine is a share of the patches for the rule 'fraction', got {self.refine:g}")

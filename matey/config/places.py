@@ -25,7 +25,9 @@ DATE_DIGITS = {"%Y": 4, "%m": 2, "%d": 2, "%j": 3, "%H": 2, "%M": 2, "%S": 2}
 def _check_date_form(form: str) -> str:
     parts = re.findall("%.?", form)
     if "%Y" not in parts or len({*parts}) < len(parts) or not DATE_DIGITS.keys() >= {*parts}:
-        raise ValueError(f"expected a year and what is needed of {' '.join(DATE_DIGITS)}, each once, got {form!r}")
+        raise ValueError(
+            f"expected a form of dates with %Y and others of {' '.join(DATE_DIGITS)}, each once, got {form!r}"
+        )
     return form
 
 

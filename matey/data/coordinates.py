@@ -67,7 +67,7 @@ def remedy_of_other(places: np.ndarray, size: int, axis: str) -> str:
     if places.size == size + 1 == max(places.shape):
         step = (places.max() - places.min()) / size
         return f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
-    return "curvilinear grids are not supported" if places.ndim > 1 else "mend the order of the axes"
+    return "curvilinear grids are not supported" if places.ndim > 1 else "correct the order of the axes"
 
 
 def mean_step(coordinates: np.ndarray, label: str) -> float:

@@ -286,5 +286,5 @@ def _check_partners(path: Path, own: Mapping[str, Path]) -> None:
     for field, other in own.items():
         if not isinstance(other, RemotePath) and not other.exists():
             raise DataError(
-                f"{other} does not exist, where the field {field!r} of {path} is to lie; put it there, or mend its 'file'."
+                f"{other} does not exist, but should hold the field {field!r} of {path}; put it there, or correct its 'file'."
             )

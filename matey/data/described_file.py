@@ -62,7 +62,9 @@ def _trajectories(
         num_taken = check_frames(description, num_frames, file.path)
     count = sizes.get("trajectory", 1)
     if count > MAX_TRAJECTORIES:
-        raise DataError(f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; mend the axes.")
+        raise DataError(
+            f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; correct the axes."
+        )
     steps = {axis: _spacing(file, axis, sizes, group) for axis in description.grid}
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
@@ -116,9 +118,7 @@ def check_frames(description: DataDescription, num_frames: int, path: Path) -> i
     """
     num_taken = len(range(description.first_frame, num_frames, description.stride))
     if num_taken == 0:
-        raise DataError(
-            f"{path}: has {num_frames} snapshots, and first_frame is {description.first_frame}; lower that."
-        )
+        raise DataError(f"{path}: has {num_frames} snapshots, but first_frame is {description.first_frame}; lower it.")
     return num_taken
 
 
@@ -132,7 +132,8 @@ def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
     if not found:
         raise DataError(
             f"{file.path}: expected arrays such as {pattern!r}, one for each "
-            f"{'snapshot' if file.description.snapshots else 'trajectory'}, found {listed(file.arrays)}; mend the description."
+            f"{'snapshot' if file.description.snapshots else 'trajectory'}, found {listed(file.arrays)}; "
+            "correct the description."
         )
     if file.description.snapshots != "arrays":
         return found
@@ -156,15 +157,15 @@ def _note_sizes(
         without_time = (
             "" if "time" in file.description.all_axes else ", which without time are those of a single snapshot"
         )
-        remedy = (fits and remedy_between(shared, sizes)) or f"mend the axes of the description{without_time}"
+        remedy = (fits and remedy_between(shared, sizes)) or f"correct the axes of the description{without_time}"
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
             f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; {remedy}."
         )
     if source.index is not None and source.index >= own["component"]:
         raise DataError(
-            f"{file.path}, {name}: {field!r} is to be component {source.index}, and there are {own['component']}, "
-            "counted from 0; mend the description."
+            f"{file.path}, {name}: {field!r} is component {source.index} in the description, but there are "
+            f"{own['component']}, counted from 0; correct the description."
         )
 
 
@@ -215,7 +216,7 @@ def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: 
     if stored.shape == tuple(sizes[each] for each in order) and order[along] != axis:
         raise DataError(
             f"{file.path}, {name}: expected coordinates of {axis} that change along {axis}, got some of each cell that change "
-            f"along {order[along]}; mend the order of the axes, or write the size of a cell instead."
+            f"along {order[along]}; correct the order of the axes, or write the size of a cell instead."
         )
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
@@ -247,8 +248,8 @@ def _times(
     times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
     if times.shape != (size,):
         raise DataError(
-            f"{file.path}, {name}: expected {size} times, one for each snapshot, got the shape {times.shape}; mend the axes or "
-            "time_step."
+            f"{file.path}, {name}: expected {size} times, one for each snapshot, got the shape {times.shape}; correct the axes "
+            "or time_step."
         )
     return times
 

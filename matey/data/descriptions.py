@@ -115,7 +115,7 @@ def described_files(path: Path, description: DataDescription) -> list[Together]:
         for together in _all_of(path, patterns, description, part):
             for file in together.files:
                 if known.setdefault(file, part) != part:
-                    raise DataError(f"{path}: {file} is in {known[file]} and in {part}; mend 'files'.")
+                    raise DataError(f"{path}: {file} is in {known[file]} and in {part}; correct 'files'.")
             found.append(together)
     return _each_once(found)
 
@@ -145,7 +145,7 @@ def _each_once(files: list[Together]) -> list[Together]:
         before = known.setdefault((about.st_dev, about.st_ino), file)
         if before != file:
             raise DataError(
-                f"{file} and {before} are the same file; name it once, or what one part holds out another trains on."
+                f"{file} and {before} are the same file; name it once, or one part trains on what another holds out."
             )
     return files
 
@@ -190,7 +190,7 @@ def _matches(path: Path, pattern: str) -> list[Path]:
     found = gridded_files(within(path.parent, pattern))
     if not found:
         raise DataError(
-            f"{path}: no file matches {pattern!r}; mend 'files', which start from the description's folder."
+            f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
         )
     return found
 

@@ -29,8 +29,8 @@ def parameters_of(file: OpenedFile, group: tuple[str, ...], sample: int, count: 
             where = f"{file.path}/{filled_in(file.first_array, group)}" if group else str(file.path)
             if (number := number_in(where, given.in_name)) is None:
                 raise DataError(
-                    f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; mend "
-                    "in_name, or name the files so."
+                    f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; correct "
+                    "in_name, or rename the files."
                 )
             yield name, number
         elif given.array is not None:

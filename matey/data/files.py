@@ -65,7 +65,9 @@ def find_files(
             return _described(files, description)
         return list(_with_descriptions(_find(whole, suffixes)))
     except PermissionError as error:
-        raise DataError(f"{error.filename or path} may not be read ({error.strerror}); get the right to.") from None
+        raise DataError(
+            f"{error.filename or path} cannot be read ({error.strerror}); ask its owner for read permission."
+        ) from None
 
 
 def would_find(file: Path, named: str | Path | None = None) -> Path | None:

@@ -170,7 +170,7 @@ def _check_forms(system: str, fields: object, given: object, spacing: object, bo
     assert isinstance(units, Mapping)
     if unknown := [str(name) for name in units if name not in names]:
         raise DataError(
-            f"{system}, units: {', '.join(unknown)} is none of the fields {', '.join(names)}; mend the name."
+            f"{system}, units: {', '.join(unknown)} is none of the fields {', '.join(names)}; correct the name."
         )
 
 

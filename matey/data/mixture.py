@@ -130,8 +130,8 @@ class Mixture:
                 return other
         source = self.sets[window.set_index]
         raise BadValuesError(
-            f"{source.trajectories[window.trajectory].label}: expected windows free of NaN and infinity, but of "
-            f"{_MAX_DRAWS} drawn from {source.system} none is; mend the data or leave the set out."
+            f"{source.trajectories[window.trajectory].label}: expected windows free of NaN and infinity, but none of "
+            f"{_MAX_DRAWS} drawn from {source.system} is; repair the data or leave the set out."
         )
 
     def _draw(self, step: int, slot: int, attempt: int, set_index: int, draw: int) -> Window:

@@ -99,7 +99,7 @@ class OpenedFile:
             found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
             raise DataError(
                 f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
-                "Mend the description."
+                "Correct the description."
             )
         stored = self.arrays[name]
         if stored.is_link:

@@ -137,8 +137,8 @@ def sound_windows(
     sound = [window for window, is_so in zip(windows, are_sound, strict=True) if is_so]
     for index in {window.set_index for window in windows} - {window.set_index for window in sound}:
         raise BadValuesError(
-            f"{sets[index].sources[0]}: expected windows free of NaN and infinity, but none is "
-            f"among those chosen of {sets[index].system}; mend the data or leave the set out."
+            f"{sets[index].sources[0]}: expected windows free of NaN and infinity, but none of those "
+            f"chosen from {sets[index].system} is; repair the data or leave the set out."
         )
     return sound
 

@@ -78,8 +78,8 @@ def own_file(file: Path, pattern: Path, own: Path) -> Path:
     found = match.groups() if match else ()
     if len(path) // 2 > len(found):
         raise DataError(
-            f"{own}: expected wildcards that stand for what those of 'files' do, and {file} does not tell what they are, as "
-            f"one of {pattern}; write a * into 'files' for each of them."
+            f"{own}: expected wildcards that 'files' has too, but {file}, found as {pattern}, does not say what they "
+            f"stand for; write a * into 'files' for each of them."
         )
     path[1::2] = found[: len(path) // 2]
     return place("".join(path))
@@ -180,7 +180,7 @@ def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
     seconds = seconds_of(labels, form)
     if seconds is None:
         wrong = next(label for label in labels if seconds_of([label], form) is None)
-        raise DataError(f"{wrong}: expected a date of the form {form} in its name; mend date_in_name of time_step.")
+        raise DataError(f"{wrong}: expected a date of the form {form} in its name; correct date_in_name of time_step.")
     return seconds
 
 
@@ -193,7 +193,7 @@ def _check_numbers(pieces: Sequence[Located]) -> None:
         if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
             raise DataError(
                 f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:.12g} after {numbers[number]:.12g}, "
-                f"{usual:g} on as of others, got {numbers[number + 1]:.12g}; a snapshot is missing, which has to be put there; "
+                f"since the others are {usual:g} apart, got {numbers[number + 1]:.12g}; a snapshot is missing: add it, "
                 "or name the times that the files hold in time_step."
             )
 

@@ -166,11 +166,13 @@ def read_record(path: Path) -> SplitRecord | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); it says what the run held out.") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); it says what the run held out: make it readable."
+        ) from None
     except (ValueError, ValidationError, IndexError):
         raise DataError(
             f"{path} says what the run held out, and is corrupt; restore it, or remove it to split the files that are there "
-            "now anew, by which trajectories that were trained on may come to be held out."
+            "now anew; trajectories that were trained on may then be held out."
         ) from None
     return SplitRecord(settings, sets)
 
@@ -201,7 +203,7 @@ def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
             size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
             yield source, FileParts(size, digest.hexdigest()[:16], {}, changed)
         except OSError as error:
-            raise DataError(f"{source} cannot be looked at ({error.strerror}); it may have been moved.") from None
+            raise DataError(f"{source} cannot be read ({error.strerror}); it may have been moved.") from None
 
 
 def folder_of(data: TrajectorySet) -> str:

@@ -98,7 +98,7 @@ def _split_as_files_say(trajectory_set: TrajectorySet, fractions: Sequence[float
     for name, part, fraction in zip(PARTS, astuple(split), fractions, strict=True):
         if fraction > 0 and not part:
             raise DataError(
-                f"{trajectory_set.system} says itself what is for training, and holds only {held}: "
+                f"{trajectory_set.system} has a split of its own, and holds only {held}: "
                 f"expected some for {name}; give the folder that holds data/{name} too, or set its fraction to 0."
             )
     return split

@@ -49,7 +49,7 @@ class Table:
         if column not in self.columns:
             raise DataError(
                 f"{self.path}: expected a column {column!r} of a parameter, found {listed(self.columns)}."
-                f"{nearest_name(column, self.columns)} Mend the table, or name another 'column' in the description."
+                f"{nearest_name(column, self.columns)} Correct the table, or name another 'column' in the description."
             )
         path = seen_from(self.path.parent, about.source)
         files = (path, path.removesuffix(about.source.suffix), about.source.name, about.source.stem)
@@ -68,7 +68,7 @@ class Table:
             number = math.inf
         if math.isinf(number):
             raise DataError(
-                f"{self.path}: expected a number in the column {column!r} of the row {name!r}, got {str(cell)[:60]!r}; mend "
+                f"{self.path}: expected a number in the column {column!r} of the row {name!r}, got {str(cell)[:60]!r}; correct "
                 "it, or leave it out where it is not known."
             )
         return None if math.isnan(number) else number
@@ -95,8 +95,8 @@ def _changed(path: str) -> tuple[int, int]:
         found = place(path).stat()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}), where the description has a table of parameters; put it there, or mend "
-            "'table'."
+            f"{path} cannot be read ({error.strerror}), where the description has a table of parameters; put it there, or "
+            "correct 'table'."
         ) from None
     return found.st_size, found.st_mtime_ns
 
@@ -136,8 +136,8 @@ def _rows_of_csv(content: str) -> dict[str, dict[str, object]]:
     for name, *cells in lines:
         if name in rows or len(cells) != len(header) - 1:
             wrong = (
-                "is there twice" if name in rows else f"has {len(cells) + 1} cells below {len(header)} names of columns"
+                "occurs twice" if name in rows else f"has {len(cells) + 1} cells below {len(header)} names of columns"
             )
-            raise PlainTextError(f"is not a table: the row {name[:60]!r} {wrong}; mend it")
+            raise PlainTextError(f"is not a table: the row {name[:60]!r} {wrong}; correct it")
         rows[name] = dict(zip(header[1:], cells, strict=True))
     return rows

@@ -148,13 +148,13 @@ def _spans(about: Trajectory, fractions: Sequence[float]) -> Iterator[Span]:
     """Yield the frames of each part of a trajectory that has a share."""
     if about.split is not None:
         raise DataError(
-            f"{about.label}: expected a trajectory whose part is left open, to cut it in time, but its files or their "
-            f"description say that it is for {about.split}; leave out split_by, or give what is to be cut a set of its own."
+            f"{about.label}: split_by: time cuts only trajectories whose part is left open, but its files or their "
+            f"description say that it is for {about.split}; leave out split_by, or put what you want to cut into another set."
         )
     if about.num_frames < (num_parts := sum(fraction > 0 for fraction in fractions)):
         raise DataError(
             f"{about.label}: expected at least {num_parts} frames to cut in time, one for each part, got {about.num_frames}; "
-            "leave out split_by, or give this trajectory's files a set of their own."
+            "leave out split_by, or put this trajectory's files into another set."
         )
     sizes = sizes_of(about.num_frames, fractions)
     yield from (

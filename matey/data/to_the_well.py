@@ -168,7 +168,7 @@ def _begin(
     if reserved := [name for name in alike if name in (*file.attrs, PARAMETERS)]:
         raise DataError(
             f"{first.label}: The Well's layout has a meaning of its own for {', '.join(reserved)}, which is a parameter here; "
-            "call it otherwise."
+            "give it another name."
         )
     add_scalars(file, alike, of_each)
     for num_frames, fields in ((first.num_frames, varying), (None, constant)):

@@ -123,5 +123,5 @@ def check_finite(
             f"{about.label}: expected {f'values up to {LARGEST:g}' if too_large else 'finite values'}, but field "
             f"{names[index]!r} is {value} in frame {start + frame} at (z, y, x) = {place}; "
             f"{'write larger units, such as scale: 1e-20 beside the array in a description; or ' if too_large else ''}"
-            f"mend or remove this trajectory; training can go on without such windows (data.bad_values: skip)."
+            f"repair or remove this trajectory; training can leave out such windows (data.bad_values: skip)."
         )

@@ -100,7 +100,7 @@ class MateyConfig(PretrainedConfig):
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
         for key in kwargs.keys() & TokensSection.model_fields.keys():
-            raise ValueError(f"{key} is one of tokens, as in the run YAML: tokens={{{key!r}: {kwargs[key]!r}}}.")
+            raise ValueError(f"{key} belongs to tokens, as in the run YAML: tokens={{{key!r}: {kwargs[key]!r}}}.")
         self.fields = list(fields)
         self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(TokensSection, tokens, "tokens")
         self.scheme = scheme
@@ -183,11 +183,11 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
         _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
         if self.local_cascade and self.local_scales != sorted(self.local_scales):
-            raise ValueError(f"local_scales of a cascade go from fine to coarse, got {self.local_scales}; sort them.")
-        if self.local_layers and not self.local_cascade:
             raise ValueError(
-                "local_layers make a cascade a network; set local_cascade: true beside them, or leave them out."
+                f"local_scales of a cascade must go from fine to coarse, got {self.local_scales}; sort them."
             )
+        if self.local_layers and not self.local_cascade:
+            raise ValueError("local_layers need a cascade; set local_cascade: true as well, or leave local_layers out.")
         if self.local_layers and len(self.local_layers) != len(self.local_scales):
             raise ValueError(
                 f"local_layers are one number for each of the {len(self.local_scales)} local_scales {self.local_scales}, got "

@@ -144,7 +144,7 @@ def _leads(batch: Samples, num_given: int) -> Tensor:
     if ends > num_given:
         raise ValueError(
             f"{batch.system}: expected {', '.join(batch.given_fields)} in {ends} frames, up to the target, got "
-            f"{num_given}; give what is known beforehand as far as it is to be forecast."
+            f"{num_given}; give these fields up to the last frame to forecast."
         )
     return lead_time
 

@@ -64,8 +64,8 @@ def with_halo(
 def _check_width(halo: Sequence[int], patch: Sequence[int]) -> None:
     if any(cells > size for cells, size in zip(halo, patch, strict=True)):
         raise ValueError(
-            f"Ranks that share samples know who holds what as far as a coarsest patch from their cells, here {list(patch)} "
-            f"(z y x); a loss with a halo of {list(halo)} cells needs larger ones (tokens.patches)."
+            f"Where ranks share samples, the halo of a loss may be as wide as a coarsest patch, here {list(patch)} (z y x), "
+            f"got a halo of {list(halo)} cells; set larger tokens.patches."
         )
 
 

@@ -86,13 +86,13 @@ def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
         offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload)
     ):
         raise ConfigError(
-            "zero_optimization sends the optimizer's state to a disk, or a part of it to an Adam of DeepSpeed's own (ratio, "
-            "super_offload, zenflow), and train.optimizer muon can step it on the device or in main memory; set "
+            "train.optimizer muon needs the optimizer's state on the device or in main memory, but zero_optimization sends it "
+            "to a disk, or a part of it to DeepSpeed's own Adam (ratio, super_offload, zenflow); set "
             "offload_optimizer.device to 'cpu' without these, or train.optimizer to adamw."
         )
     if config.get("bf16", {}).get("bf16_master_weights_and_grads"):
         raise ConfigError(
-            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, and train.optimizer muon needs them in float32; "
+            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, but train.optimizer muon needs them in float32; "
             "remove it from the DeepSpeed JSON, or set train.optimizer to adamw."
         )
 
@@ -228,7 +228,7 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     zero = _parse(schema, config.get("zero_optimization", {}), "zero_optimization")
     if is_bf16(config) and zero.stage == 0:
         raise ConfigError(
-            "bf16 with ZeRO stage 0 takes an optimizer wrapper whose results drift from those of the other stages; "
+            "bf16 with ZeRO stage 0 uses an optimizer wrapper whose results differ from those of the other stages; "
             "use zero_optimization.stage 1, which costs nothing on one rank."
         )
     if config.get("torch_autocast", {}).get("enabled"):

@@ -36,6 +36,6 @@ def check_placement(topology: Topology) -> None:
     """
     if on_any_rank(leaves_node(topology, *_place)):
         raise ConfigError(
-            f"Ranks are not numbered node by node, so that sequence groups of {topology.sequence_parallel_size} reach over "
+            f"Ranks are not numbered node by node, so sequence groups of {topology.sequence_parallel_size} span several "
             "nodes; start with srun --distribution=block, or mpirun --map-by slot."
         )

@@ -21,7 +21,7 @@ def check_named(run: RunConfig) -> None:
     """Raise ConfigError if a run names no fields: without its data they are not known."""
     if run.model.fields is None:
         raise ConfigError(
-            "The data of this run is not there, so its fields must be named: set model.fields, for instance "
+            "The data of this run does not exist, so its fields must be named: set model.fields, for instance "
             "--set 'model.fields=[density, pressure]'."
         )
 

@@ -113,7 +113,7 @@ def make(
         path = folder / name
         if not path.exists() or not layout.holds(path, ensemble, seeds):
             if path.exists() and not overwrite:
-                raise ValueError(f"{path} holds something else; choose another --out, or replace it with --overwrite.")
+                raise ValueError(f"{path} holds other data; choose another --out, or replace it with --overwrite.")
             missing[path] = seeds
     for path in missing:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -112,8 +112,8 @@ def call(
             code = process.wait(limit)
         except subprocess.TimeoutExpired as error:
             raise StudyError(
-                f"{name} was not finished in {error.timeout / 60:g} minutes; what it has done counts, and the same command "
-                "with a larger --limit continues."
+                f"{name} was not finished in {error.timeout / 60:g} minutes; its work is kept: run the same command "
+                "with a larger --limit to continue."
             ) from None
         finally:
             _stop(process)

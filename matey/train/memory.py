@@ -77,6 +77,6 @@ def smallest_group(activations: int, limit: float, num_ranks: int) -> int:
             return size
     raise ConfigError(
         f"The activations of a micro-batch take {activations / 2**30:.3g} GiB, which {num_ranks} ranks with "
-        f"parallel.memory_limit {limit / 2**30:g} GiB each cannot hold; raise it, start more ranks, set "
+        f"parallel.memory_limit {limit / 2**30:g} GiB each cannot hold; raise that limit, start more ranks, set "
         "parallel.checkpoint_blocks to 'all', or lower train.micro_batch."
     )

@@ -127,7 +127,7 @@ CASES = [
     Case("shard with another bit", RESUME, "do not match their checksum", changed(f"{STEP}/{OPTIMIZER}")),
     Case("average missing", RESUME, "is missing", lambda here: [path.unlink() for path in (here / STEP).glob("ema*")]),
     Case("shard missing", RESUME, "is missing", lambda here: (here / STEP / OPTIMIZER).unlink()),
-    Case("shard of a function", RESUME, "was not loaded, since that may run code", hostile),
+    Case("shard of a function", RESUME, "was not loaded, since that could run code", hostile),
     Case("module of a list", RESUME, MODULE, lambda here: torch.save([1, 2], here / STEP / MODULE)),
     Case("module without keys", RESUME, MODULE, shard(MODULE, lambda content: content.clear())),
     Case(
@@ -167,7 +167,7 @@ CASES = [
     Case(
         "parameter that leads out",
         f"{CONVERT} universal",
-        "does not hold what a checkpoint has there",
+        "does not hold what a checkpoint must have there",
         shard(MODULE, outside),
     ),
     Case("describe nothing", "tools/convert_checkpoint.py --describe {here}/none", "There is no folder"),

@@ -72,7 +72,7 @@ def test_a_run_without_weights_says_when_there_are_some(tmp_path):
     with pytest.raises(CheckpointError, match="has no model/ yet"):
         load_trained(tmp_path)
     (tmp_path / "model.old").mkdir()
-    with pytest.raises(CheckpointError, match="was ended while it replaced its model/: --resume mends it"):
+    with pytest.raises(CheckpointError, match="was ended while it replaced its model/: --resume repairs it"):
         load_trained(tmp_path)
 
 
@@ -138,8 +138,8 @@ def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damag
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"quantization_config": {"load_in_4bit": True}}, "has quantization_config, which is not read here"),
-        ({"auto_map": {"AutoModel": "x--y.z"}}, "has auto_map, which is not read here"),
+        ({"quantization_config": {"load_in_4bit": True}}, "has quantization_config, which MATEY does not read"),
+        ({"auto_map": {"AutoModel": "x--y.z"}}, "has auto_map, which MATEY does not read"),
         ({"width": 10**30}, "width: .* less than or equal to 65536"),
         ({"width": 32_768, "num_blocks": 1000}, "asks for 1000 blocks of width 32768, .* but the files hold"),
         ({"width": "wide"}, "width: .* integer"),

@@ -57,7 +57,7 @@ COMMON = {
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("param_shapes", 3, "says '3' of param_shapes, which no run has written"),
+        ("param_shapes", 3, "has '3' as param_shapes, which no run writes"),
         ("global_steps", "two", "says 'two' of global_steps"),
         ("dp_world_size", 10**9, "says that 1000000000 ranks with ZeRO 1 wrote it"),
         ("zero_stage", 7, "says that 1 ranks with ZeRO 7 wrote it"),
@@ -90,7 +90,7 @@ def test_an_optimizer_without_what_is_looked_up_in_it_is_one_sentence(tmp_path):
     torch.save(COMMON, tmp_path / MODEL_STATES)
     source = open_checkpoint(tmp_path)
     torch.save({"optimizer_state_dict": {}}, source.optimizer_file(0))
-    with pytest.raises(ShardError, match="optim_states.pt does not hold what a checkpoint has there .KeyError"):
+    with pytest.raises(ShardError, match="optim_states.pt does not hold what a checkpoint must have there .KeyError"):
         source.whole(WEIGHTS)
 
 
@@ -103,5 +103,5 @@ def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
 
 def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "latest")
-    with pytest.raises(ShardError, match=r"latest is a pipe; write the name of a step_\*"):
+    with pytest.raises(ShardError, match=r"latest is a pipe; replace it by a file that holds the name of a step_\*"):
         newest(tmp_path)

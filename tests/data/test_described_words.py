@@ -35,7 +35,7 @@ WRONG = {
     "an index without an axis": ({"fields": {"height": {"array": "h", "index": 0}}}, "'index' goes with an axis 'component'"),
     "a pattern without a match": ({"files": "*.h5"}, r"matey.yaml: no file matches '\*.h5'"),
     "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc is in train and in test"),
-    "no frame left": ({"first_frame": 6}, "has 6 snapshots, and first_frame is 6"),
+    "no frame left": ({"first_frame": 6}, "has 6 snapshots, but first_frame is 6"),
     "a text as an array": ({"time_step": "note"}, "expected an array 'note' of the times"),
     "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got 8"),
     "fields of unlike axes": (

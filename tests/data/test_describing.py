@@ -149,4 +149,4 @@ def test_the_tool_writes_a_guess_draws_it_and_writes_over_nothing(tmp_path):
     assert out.read_text() in result.stdout and "to answer in it: system, boundary.y, boundary.x" in result.stdout
     assert sheet.read_bytes().startswith(b"\x89PNG")
     again = start(command)
-    assert again.returncode == 2 and "matey.yaml is there already" in again.stderr
+    assert again.returncode == 2 and "matey.yaml exists already" in again.stderr

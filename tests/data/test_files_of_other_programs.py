@@ -102,7 +102,7 @@ def test_a_mesh_grid_that_changes_along_another_axis_than_described_is_refused(t
     path = write(tmp_path / "run.h5", u=square, t=T, y=mesh_y, x=mesh_x)
     assert opened(path).trajectories[0].spacing == (1, 0.125, 0.125)
     with pytest.raises(
-        DataError, match="expected coordinates of y that change along y, got .* along x; mend the order"
+        DataError, match="expected coordinates of y that change along y, got .* along x; correct the order"
     ):
         opened(path, axes=["time", "x", "y"])
 
@@ -116,7 +116,7 @@ def test_a_mesh_grid_that_changes_along_another_axis_than_described_is_refused(t
         ),
         (np.arange(NUM_X + 1)[None] / 8, r"got the shape \(1, 9\); these may be the edges of the cells"),
         (X + 0.1 * Y[:, None], r"got the shape \(6, 8\); curvilinear grids are not supported"),
-        (np.arange(NUM_X + 2), r"got the shape \(10,\); mend the order of the axes"),
+        (np.arange(NUM_X + 2), r"got the shape \(10,\); correct the order of the axes"),
         (np.where(X > 0.3, np.nan, X), r"x: expected increasing coordinates, got 0.0 to nan"),
     ],
 )

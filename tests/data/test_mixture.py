@@ -241,7 +241,7 @@ def test_windows_of_a_wholly_bad_set_end_the_run_with_its_name(tmp_path):
     with h5py.File(path, "a") as file:
         file["0000/data"][...] = np.inf
     mixture = Mixture([open_dataset(path)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
-    with pytest.raises(DataError, match=r"bad\.h5, .* but of 100 drawn from shallow_water none is; mend"):
+    with pytest.raises(DataError, match=r"bad\.h5, .* but none of 100 drawn from shallow_water is; repair"):
         next(micro_batches(mixture, 0, 1, 2, 1, 0, 1, bad_values="skip"))
 
 
@@ -251,5 +251,5 @@ def test_windows_chosen_for_validation_leave_out_bad_ones(spoilt, at_once, monke
     windows = spread_windows(spoilt.sets[0], (0, 1), num_frames=3, lead=1, count=100)
     sound = sound_windows(spoilt.sets, windows, num_frames=3)
     assert sound == [w for w in windows if w.trajectory == 1 or w.start == 0]
-    with pytest.raises(DataError, match=r"spoilt\.h5: expected windows free of NaN .*of shallow_water; mend"):
+    with pytest.raises(DataError, match=r"spoilt\.h5: expected windows free of NaN .*from shallow_water is; repair"):
         sound_windows(spoilt.sets, windows[2:4], num_frames=3)

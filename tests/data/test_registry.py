@@ -199,7 +199,9 @@ def test_a_folder_that_may_not_be_read_is_said_to_be_one():
         Path(root).chmod(0o755)
         (folder := Path(root) / "data").mkdir(mode=0)
         said = said_to_nobody(lambda: open_dataset(folder))
-    assert said.startswith(f"{folder}") and said.endswith(" may not be read (Permission denied); get the right to.")
+    assert said.startswith(f"{folder}") and said.endswith(
+        " cannot be read (Permission denied); ask its owner for read permission."
+    )
 
 
 def test_a_folder_of_data_is_listed_once(tmp_path, monkeypatch):

@@ -172,9 +172,9 @@ WRONG = {
     "no time": (without_a_time, {}, r"plt_40.h5: expected an attribute 'time' with the time of the snapshot, found nu;"),
     "no field": (without_a_field, {}, r"plt_40.h5: expected an array 'q' for the field 'tracer'"),
     "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),
-    "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, and first_frame is 12; lower that"),
+    "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, but first_frame is 12; lower it"),
     "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, r"such as 'h/\*', .* found h, q"),
-    "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute or a name has the time"),
+    "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute or a name gives the time"),
     "two wildcards": (lambda folder: None, {"axes": ["time", "y", "x"], "fields": {"h": "*/*"}}, "the last '.' stands for"),
 }  # fmt: skip
 

@@ -120,7 +120,9 @@ def test_a_set_without_splits_of_its_own_is_permuted(tmp_path):
 
 def test_a_part_that_is_asked_for_but_not_there_is_named(well):
     train = open_dataset(well / "data" / "train")
-    with pytest.raises(DataError, match="test_flow says itself .*holds only train: expected some for valid; give"):
+    with pytest.raises(
+        DataError, match="test_flow has a split of its own, .*holds only train: expected some for valid; give"
+    ):
         split_set(train, (0.8, 0.1, 0.1), 0)
     assert split_set(train, (1, 0, 0), 0).train == (0, 1, 2, 3)
 

@@ -106,7 +106,7 @@ def test_cutting_what_its_files_mean_for_a_part_is_refused(stated):
         replace(about, split="valid") if number in stated else about for number, about in enumerate(whole.trajectories)
     )
     with pytest.raises(
-        DataError, match=f"trajectory {stated[0]}: .* for valid; leave out split_by, or give .* set of its"
+        DataError, match=f"trajectory {stated[0]}: .* for valid; leave out split_by, or put .* into another set"
     ):
         TimeBlocks(whole, SHARES)
 

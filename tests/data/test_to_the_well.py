@@ -168,7 +168,7 @@ def test_components_whose_vectors_name_is_taken_stay_scalars(tmp_path):
 
 def test_a_parameter_that_is_called_as_the_layout_calls_something_is_refused(tmp_path):
     data = plane(4, parameters={"n_trajectories": 7.0})
-    with pytest.raises(DataError, match="a meaning of its own for n_trajectories, which is a parameter here; call it"):
+    with pytest.raises(DataError, match="a meaning of its own for n_trajectories, which is a parameter here; give it"):
         converted(data, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

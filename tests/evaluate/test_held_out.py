@@ -32,7 +32,7 @@ def test_a_part_is_what_the_data_set_itself_says(part, tmp_path):
 
 def test_a_data_set_that_has_not_the_part_says_so(tmp_path):
     flow = open_dataset(write_the_well(tmp_path / "flow" / "data" / "train" / "a.hdf5"))
-    with pytest.raises(DataError, match="test_flow says itself what is for training, and holds only train"):
+    with pytest.raises(DataError, match="test_flow has a split of its own, and holds only train"):
         hold_out([flow], "test", 2, section(0.4, 0.3, 0.3))
 
 

@@ -211,7 +211,7 @@ def test_the_second_rollout_has_the_lead_asked_for_or_the_longest_trained_that_f
             ["--checkpoint", "{folder}/waves", "--device", "meta"],
             "--device takes auto, cpu, cuda or cuda:1; got 'meta'",
         ),
-        (["--checkpoint", "{folder}/waves", "--share", "2"], "--share 2 takes as many ranks as a launcher starts"),
+        (["--checkpoint", "{folder}/waves", "--share", "2"], "--share 2 needs ranks that a launcher starts"),
         (["--checkpoint", "{folder}/waves", "--out", "{folder}/waves/config.yaml/out"], "Cannot write to"),
     ],
 )

@@ -131,8 +131,8 @@ def test_a_peer_forecasts_as_it_did_before_it_was_written(kind, site, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda f: (f / "peer.safetensors").unlink(), "cannot be taken: No such file"),
-        (lambda f: (f / "peer.safetensors").write_bytes(b"half"), "cannot be taken: "),
+        (lambda f: (f / "peer.safetensors").unlink(), "cannot be used: No such file"),
+        (lambda f: (f / "peer.safetensors").write_bytes(b"half"), "cannot be used: "),
         (lambda f: save_file({"1": torch.zeros(3, 3)}, f / "peer.safetensors"), "not those of a U-Net on 1 fields"),
         (lambda f: nan_in(f / "peer.safetensors"), "its training diverged"),
         (lambda f: (f / "peer.json").write_text("{}"), "peer.json"),

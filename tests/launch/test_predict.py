@@ -79,7 +79,7 @@ def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder
         size = float(expected.water_height.std())  # some values are near zero
         assert np.allclose(found.water_height, expected.water_height, rtol=1e-5, atol=1e-5 * size)
     again = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc")
-    assert again.returncode == 2 and "is there already" in again.stderr
+    assert again.returncode == 2 and "exists already" in again.stderr
 
 
 def test_an_mp4_plays(predict, tmp_path):
@@ -114,7 +114,7 @@ def test_a_mistake_is_one_sentence_and_no_file(flags, sentence, model_folder, ru
 def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):
     (tmp_path / "swe.nc").write_text("mine")
     result = predict()
-    assert result.returncode == 2 and "swe.nc is there already" in result.stderr
+    assert result.returncode == 2 and "swe.nc exists already" in result.stderr
     assert (tmp_path / "swe.nc").read_text() == "mine"
     assert predict("--overwrite").returncode == 0
     with xarray.open_dataset(tmp_path / "swe.nc") as found:

@@ -95,7 +95,7 @@ def test_fine_tuning_without_a_model_to_start_from_says_so(cluster, site):
 
 
 def test_all_job_scripts_of_a_cluster_are_in_the_documentation():
-    text = Path("docs/training.md").read_text()
+    text = Path("docs/slurm.md").read_text()
     assert all(path.name in text for path in Path("launch/slurm").glob("*.sbatch"))
 
 

@@ -42,7 +42,7 @@ def test_a_config_that_does_not_state_what_network_it_is_is_refused(tmp_path, ke
 
 
 def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place():
-    with pytest.raises(ValueError, match="refine is one of tokens, as in the run YAML: tokens={'refine': 0.1}"):
+    with pytest.raises(ValueError, match="refine belongs to tokens, as in the run YAML: tokens={'refine': 0.1}"):
         MateyConfig(["density"], refine=0.1)
 
 

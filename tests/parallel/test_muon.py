@@ -94,7 +94,7 @@ def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw(mode
 )
 def test_a_state_out_of_reach_is_refused_in_a_sentence(more):
     tree = {"zero_optimization": {"stage": 3, **more}}
-    words = "muon can step it on the device or in main memory; set offload_optimizer.device to 'cpu' without these"
+    words = "set offload_optimizer.device to 'cpu' without these"
     with pytest.raises(ConfigError, match=words):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)
 
@@ -105,5 +105,5 @@ def test_weights_in_bfloat16_alone_are_refused_in_a_sentence(more):
         "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
         "bf16": {"enabled": True, "bf16_master_weights_and_grads": True, **more},
     }
-    with pytest.raises(ConfigError, match="bf16_master_weights_and_grads keeps weights in bfloat16, and"):
+    with pytest.raises(ConfigError, match="bf16_master_weights_and_grads keeps weights in bfloat16, but"):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)

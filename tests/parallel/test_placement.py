@@ -85,7 +85,7 @@ def test_a_placement_that_one_rank_objects_to_is_refused_on_all(two_ranks):
     assert ranks_that_object([0, 1, 0, 1], 2) == [1, 2]
     assert len(two_ranks) == 2
     for _, seen in two_ranks:
-        assert "Ranks are not numbered node by node, so that sequence groups of 2 reach over nodes" in seen["cyclic"]
+        assert "Ranks are not numbered node by node, so sequence groups of 2 span several nodes" in seen["cyclic"]
         assert "srun --distribution=block, or mpirun --map-by slot" in seen["cyclic"]
         assert seen["block"] == seen["cyclic without groups"] == "taken"
 

@@ -96,7 +96,7 @@ def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool
     # The paper has 1 to 24 cavities: these are enough, and then too short.
     refuse("has a trajectory of 12 frames; a history of 10 and the lead 100, at which runs are scored, need 110.")
     refuse("nowhere does not exist", "--set", "data.sets=[{path: nowhere}]")
-    refuse("data_efficiency at the scale paper is meant for 64 ranks and would be trained on one: ", "--ranks", "64")
+    refuse("data_efficiency at the scale paper is meant for 64 ranks, but would be trained on one: ", "--ranks", "64")
 
 
 @pytest.mark.slow

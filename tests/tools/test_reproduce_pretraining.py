@@ -31,7 +31,7 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
 def test_the_papers_scale_says_its_cost_before_anything_starts(tmp_path):
     flags = ["adaptivity", "--scale", "paper", "--seeds", "1", "--out", tmp_path]
     alone = reproduce(*flags)
-    assert alone.returncode == 2 and "is meant for 32 ranks and would be trained on one" in alone.stderr
+    assert alone.returncode == 2 and "is meant for 32 ranks, but would be trained on one" in alone.stderr
     nowhere = {**clean_environment(), "PATH": ""}  # where there is no Slurm
     started = reproduce(*flags, "--launcher", "srun python", "--submit", env=nowhere)
     assert started.returncode == 2 and "There is no sbatch here" in started.stderr

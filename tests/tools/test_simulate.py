@@ -44,7 +44,7 @@ def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run,
     status, output, _ = run("shallow_water", "--out", folder, *SMALL)
     assert (status, output) == (0, f"3 trajectories with these settings are in {folder} already.\n")
     status, output, errors = run("shallow_water", "--out", folder, *SMALL, "--seed", 1)
-    assert (status, output) == (2, "") and "holds something else" in errors and "--overwrite" in errors
+    assert (status, output) == (2, "") and "holds other data" in errors and "--overwrite" in errors
     assert path.stat().st_mtime_ns == before
 
     assert run("shallow_water", "--out", folder, *SMALL, "--seed", 1, "--overwrite")[0] == 0
@@ -90,9 +90,9 @@ def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):
     found = sorted(path.name for path in tmp_path.iterdir())
     assert len(found) == 3 and found[0] == "numpy_Bx_0.10_Re_100.npy"
     assert "already" in run("mhd_cavity", *flags)[1]
-    assert "holds something else" in run("mhd_cavity", *flags, "--resolution", "20")[2]
+    assert "holds other data" in run("mhd_cavity", *flags, "--resolution", "20")[2]
     (tmp_path / found[0]).write_bytes(b"")
-    assert "holds something else" in run("mhd_cavity", *flags)[2]
+    assert "holds other data" in run("mhd_cavity", *flags)[2]
     assert run("mhd_cavity", *flags, "--overwrite")[0] == 0
     assert (open_dataset(tmp_path).system, open_dataset(tmp_path).num_trajectories) == ("mhd_cavity", 3)
 

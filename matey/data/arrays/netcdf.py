@@ -63,7 +63,7 @@ def _recognises(path: Path) -> bool:
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
     with _opened(path) as file:
         if name not in file.variables:
-            raise not_read(path, name, "it is gone")
+            raise not_read(path, name, "it no longer exists")
         try:
             values = _part(file.variables[name], index)
         except (IndexError, OSError, RuntimeError, ValueError) as error:

@@ -102,7 +102,7 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
         coordinates[axis] = _of_cells(request, axis)
     if clash := [name for name in data.fields if name in coordinates]:
         raise DataError(
-            f"{data.system}: expected fields that are not called as a coordinate of forecasts, {listed(coordinates)}; got "
+            f"{data.system}: no field may have the name of a coordinate of forecasts, {listed(coordinates)}; got "
             f"{listed(clash)}: rename it in fields."
         )
     fields = {

@@ -76,9 +76,9 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
             f"{path} needs the package {package}, which is not installed: pip install 'matey-pde[forecast]', or write to .h5."
         )
     if path.exists() and not overwrite:
-        raise FormatError(f"{path} is there already; choose another name, or --overwrite it (overwrite=True).")
+        raise FormatError(f"{path} exists already; choose another name, or --overwrite it (overwrite=True).")
     if path.is_dir() and any(path.iterdir()) and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
-        raise FormatError(f"{path} is a folder of other things, which stay; choose another name.")
+        raise FormatError(f"{path} is a folder that holds other files, which are kept; choose another name.")
 
 
 def format_of(path: Path) -> Format:

@@ -124,7 +124,7 @@ class Forecasts:
             check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
             if (covers := would_find(path, self.found_by)) is not None:
                 raise FormatError(
-                    f"{path} would be taken for data, since {covers} stands for it; write it to a folder elsewhere."
+                    f"{path} would be taken for data, since {covers} matches it; write it to another folder."
                 )
             done = progress.done() or self._begin(progress, stretch)
         done = told_by_first(torch.tensor(done), group).tolist()

@@ -102,7 +102,7 @@ def test_a_forecast_that_would_become_data_is_refused(tmp_path, model, files, na
     write(tmp_path / "other")
     write(tmp_path / "data", files=files)
     made = matey.forecast(model, tmp_path / named, steps=1)
-    with pytest.raises(FormatError, match=f"{out} would be taken for data, since .*{covers} stands for it; write it"):
+    with pytest.raises(FormatError, match=f"{out} would be taken for data, since .*{covers} matches it; write it"):
         made.write(tmp_path / out)
     made.write(tmp_path / "f.nc")
 
@@ -173,5 +173,7 @@ def test_a_field_that_is_called_as_a_coordinate_is_refused_beforehand(name):
     data = TrajectorySet.from_arrays(
         "waves", {name: values}, spacing=(1, 1), boundary=("wall", "wall"), parameters={"nu": 0.1}
     )
-    with pytest.raises(DataError, match=f"not called as a coordinate of forecasts, .* got {name}: rename it in fields"):
+    with pytest.raises(
+        DataError, match=f"no field may have the name of a coordinate of forecasts, .* got {name}: rename it in fields"
+    ):
         matey.forecast(model, data, steps=2).to_xarray()

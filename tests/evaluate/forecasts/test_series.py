@@ -194,7 +194,7 @@ def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shall
 
 
 def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, written):
-    with pytest.raises(FormatError, match="swe.nc is there already"):
+    with pytest.raises(FormatError, match="swe.nc exists already"):
         matey.forecast(model, shallow_water, steps=1).write(written / "swe.nc")
     with pytest.raises(FormatError, match="ends in .txt; expected .nc"):
         matey.forecast(model, shallow_water, steps=1).write(written / "swe.txt")
