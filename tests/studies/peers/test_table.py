@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from matplotlib.lines import Line2D
 
 from matey.evaluate.records import Record, write_records
 from matey.studies.peers.points import Point, points_of, rows_of
@@ -117,14 +118,23 @@ def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns()
 
 def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
     figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
-    titles = ["gas, lead 1", "gas, rollout 10", "plasma, lead 1", "plasma, rollout 10"]
-    assert [axes.get_title() for axes in figure.axes] == titles
+    assert [axes.get_title() for axes in figure.axes] == ["lead 1", "rollout 10", "", ""]
+    assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes] == ["gas", "", "plasma", ""]
     line, _, (across, along) = figure.axes[0].containers[0]
     assert list(line.get_xdata()) == [10.5, 100.5]
     assert list(line.get_ydata()) == pytest.approx([0.4, 0.04])
     assert along.get_segments()[0][:, 1] == pytest.approx([0.4 - 0.04 * 2**0.5, 0.4 + 0.04 * 2**0.5])
     assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
-    assert figure.axes[-1].get_xlabel() == "CPU seconds per system"
+    assert figure.get_supxlabel() == "CPU seconds per system"
+
+
+def test_the_plot_has_models_told_apart_by_marker_and_colour_and_persistence_where_it_is_near():
+    figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
+    lines = [container[0] for container in figure.axes[0].containers]
+    for look in (Line2D.get_color, Line2D.get_marker):
+        assert len({look(line) for line in lines}) == len(RATIOS)
+    bad = [{**row, "ratio": 2 * row["ratio"]} for row in make_rows()]
+    assert figure.axes[0].get_ylim()[1] < 1 < peers_figure(bad, "CPU seconds").axes[0].get_ylim()[1]
 
 
 def test_equal_errors_have_a_cost_between_budgets_or_none():
