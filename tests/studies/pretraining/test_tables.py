@@ -1,13 +1,16 @@
 """The tables of the studies that pretrain many models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from matey.config.choices import CRITERIA
+from matey.studies.folder import StudyError, claim
 from matey.studies.pretraining.cases import resolution_cases
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES, Point
+from matey.studies.simulated import THERMALS, Simulated
 from tests.support.paths import ROOT
 
 TABLES = [(name, scale) for name, study in STUDIES.items() for scale in study().tables]
@@ -79,6 +82,30 @@ def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, s
             coarse = run.tokens.patches[0][2]
             unsplit = run.data.history * (data.resolution // coarse) * (data.resolution // 2 // coarse)
             assert (run.tokens.refine - unsplit) % 3 == 0 < run.tokens.refine - unsplit
+
+
+def test_on_a_fine_grid_adaptive_tokens_make_a_line_and_one_point_of_it_has_its_controls():
+    cases = [case for case in STUDIES["fine_grid"]().tables["laptop"].cases if " by " in case.series]
+    budgets = {c.series: [each.label for each in cases if each.series == c.series] for c in cases}
+    assert budgets == {
+        "vit mix by variance": ["100", "139", "256"],  # fewer than uniform 16, and as many
+        "vit mix by second_difference": ["139"],
+        "vit mix by random": ["139"],
+    }
+
+
+def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
+    table = STUDIES["fine_grid"]().tables["laptop"]
+    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
+    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
+    for other in (replace(table, settings=("train.steps=7",)), replace(table, data=(Simulated(THERMALS, 64, 3, 13),))):
+        with pytest.raises(StudyError, match="choose another --out"):
+            claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, other).facts)
+
+
+def test_each_resolution_is_compared_with_uniform_patches_of_its_own():
+    table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+    assert table.references == tuple(f"uniform-8-{cells}" for cells in (64, 128, 256, 512)) and table.labels_grow
 
 
 def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
