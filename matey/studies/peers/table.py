@@ -20,7 +20,9 @@ from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
-MARKERS = ("s", "^", "D", "v", "o", "P")
+LOOKS = tuple(zip((COLOURS[number] for number in (4, 5, 2, 3, 1, 0)), ("s", "^", "D", "v", "o", "P"), strict=True))
+"""Colour and marker of each model: strong colours for MATEY."""
+
 NEAR_PERSISTENCE = 0.5  # errors over persistence's from which on a panel shows where that is
 SPEEDS = (
     ("samples_per_second", "samples/s, training", 1.0, True),
@@ -125,7 +127,8 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
         line[0].set_ylabel(f"{system}\nNRMSE / persistence")
     for axes, forecast in zip(grid[0], forecasts, strict=True):
         axes.set_title(forecast)
-    figure.supxlabel(f"{unit} per system", fontsize="medium")
+    for axes in grid[-1]:
+        axes.set_xlabel(f"{unit} per system")
     plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(PEERS) + len(OWN))
     return figure
@@ -156,7 +159,7 @@ def _verdict(own: Sequence[float], best: Sequence[float]) -> str:
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    for label, colour, marker in zip((*PEERS, *OWN), COLOURS, MARKERS, strict=False):
+    for label, (colour, marker) in zip((*PEERS, *OWN), LOOKS, strict=True):
         own = [row for row in rows if row["model"] == label]
         budgets = sorted({row["budget"] for row in own})
         groups = [[row for row in own if row["budget"] == budget] for budget in budgets]
