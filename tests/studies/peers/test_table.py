@@ -1,13 +1,19 @@
 """The comparison's points, table and plot."""
 
+import io
 import json
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from matey.evaluate.records import Record, write_records
+from matey.report.png import to_png
+from matey.studies import engine
 from matey.studies.peers.points import Point, points_of, rows_of
-from matey.studies.peers.table import equal_error_text, peers_figure, peers_table
+from matey.studies.peers.table import LOOKS, equal_error_text, peers_figure, peers_table
 from matey.studies.physics import COLUMNS
 
 RATIOS = {"stencil": 0.4, "ResNet": 0.35, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
@@ -136,6 +142,14 @@ def test_the_plot_has_models_told_apart_by_marker_and_colour_and_persistence_whe
     far = [{**row, "ratio": row["ratio"] / 5} for row in make_rows()]
     tops = [peers_figure(rows, "CPU seconds").axes[0].get_ylim()[1] for rows in (far, make_rows())]
     assert tops[0] < 0.5 and tops[1] > 1
+
+
+def test_the_picture_is_small_and_keeps_the_colours_of_the_models():
+    content = to_png(peers_figure(make_rows(budgets=(10, 100)), "CPU seconds"), engine.COLOURS)
+    assert len(content) < 100_000
+    picture = np.array(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
+    for colour, _ in LOOKS:
+        assert np.abs(picture - 255 * np.array(to_rgb(colour))).max(axis=2).min() < 12
 
 
 def test_equal_errors_have_a_cost_between_budgets_or_none():
