@@ -139,8 +139,8 @@ def test_the_plot_has_models_told_apart_by_marker_and_colour_and_persistence_whe
     lines = [container[0] for container in figure.axes[0].containers]
     for look in (Line2D.get_color, Line2D.get_marker):
         assert len({look(line) for line in lines}) == len(RATIOS)
-    far = [{**row, "ratio": row["ratio"] / 5} for row in make_rows()]
-    tops = [peers_figure(rows, "CPU seconds").axes[0].get_ylim()[1] for rows in (far, make_rows())]
+    of = {share: [{**row, "ratio": share * row["ratio"]} for row in make_rows()] for share in (0.2, 2)}
+    tops = [peers_figure(rows, "CPU seconds").axes[0].get_ylim()[1] for rows in of.values()]
     assert tops[0] < 0.5 and tops[1] > 1
 
 
