@@ -108,6 +108,9 @@ BASE = "launch/runs/study_micro.yaml"
 PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs that are drawn where networks are small: of their memory, a process that holds nothing has the most."""
 
+MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
+"""The optimizer where `micro` has tokens alone: it learns faster (docs/training.md). Of larger sizes it takes too much of a step."""
+
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts where trajectories are few: more of them are held out."""
 
@@ -134,7 +137,7 @@ def _adaptivity() -> Study:
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
         "laptop": table(
-            BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",), max_windows=60
+            BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400", *MUON), max_windows=60
         ),
         "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
@@ -240,6 +243,7 @@ def _long_sequences() -> Study:
             "train.steps=150",
             "train.micro_batch=2",
             "train.checkpoint_every=50",
+            *MUON,
             SMALL_SPLIT,
             seeds=1,
             rollout=5,
