@@ -109,7 +109,7 @@ PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs that are drawn where networks are small: of their memory, a process that holds nothing has the most."""
 
 MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
-"""The optimizer where `micro` has tokens alone: it learns faster (docs/training.md). Of larger sizes it takes too much of a step."""
+"""The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), and too much of larger sizes' steps."""
 
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts where trajectories are few: more of them are held out."""
