@@ -129,6 +129,9 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
     study.add_argument("--scale", choices=tables, default="tiny", help="settings and size (tiny)")
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
+    study.add_argument(
+        "--models", metavar="NAME,NAME", help="models to train, as --list names them without seeds (all)"
+    )
     study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
     study.add_argument(
         "--launcher",

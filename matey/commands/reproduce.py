@@ -26,6 +26,7 @@ from matey.studies.peers.running import Comparison
 from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES
+from matey.studies.pretraining.tables import Point as Pretraining
 
 
 def main(args: argparse.Namespace) -> int:
@@ -108,7 +109,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         WORK,
         folder_of(args, args.study),
         table,
-        table.points(args.seeds),
+        points_named(args.models, table.points(args.seeds)),
         (args.study, args.scale),
         question.costs,
         args.launcher or table.launcher or sys.executable,
@@ -120,6 +121,16 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
     for point in study.points:
         study.run_config(point)
     return study
+
+
+def points_named(models: str | None, points: list[Pretraining]) -> list[Pretraining]:
+    """Return the points of the models that are named, or all; raise StudyError where there is no such model."""
+    names = list(dict.fromkeys(point.case.name for point in points))
+    chosen = models.split(",") if models else names
+    for name in chosen:
+        if name not in names:
+            raise StudyError(f"--models: the study has no model {name!r}; it has {', '.join(names)}.")
+    return [point for point in points if point.case.name in chosen]
 
 
 def folder_of(args: argparse.Namespace, name: str) -> Path:

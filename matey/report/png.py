@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image  # which Matplotlib itself writes PNG with
 
 DOTS_PER_INCH = 160
+OCTREE = Image.Quantize.FASTOCTREE  # the default makes colours of thin lines that are alike the same
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
@@ -18,7 +19,7 @@ def to_png(figure: Figure, colours: int | None = None) -> bytes:
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
     if colours is not None:
-        picture = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        picture = Image.open(buffer).convert("RGB").quantize(colours, OCTREE, dither=Image.Dither.NONE)
         buffer = io.BytesIO()
         picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

@@ -32,7 +32,7 @@ class Point(Protocol):
 
 
 PointT = TypeVar("PointT", bound=Point)
-COLOURS = 32  # of a figure: its lines have seven, their edges the rest
+COLOURS = 48  # of a figure: its lines have seven, their edges and the grid the rest
 
 
 class RunnableStudy(ABC, Generic[PointT]):

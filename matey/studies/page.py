@@ -40,8 +40,13 @@ def _section(folder: Path) -> list[str]:
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)
     title = f"{name}: {known().tables[facts['scale']].title}" if known else name
-    shown = [f"{key}: {value}" for key, value in facts.items() if key not in ("points", "lengths")]
-    section = [heading(2, title), paragraph(", ".join(shown), "soft")]
+    facts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in facts.items()}
+    shown = [
+        f"{key}: {value}"
+        for key, value in facts.items()
+        if key not in ("points", "lengths") and value not in ("", None)
+    ]
+    section = [heading(2, title), paragraph("; ".join(shown), "soft")]
     pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))
     section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in pictures]
     section += [

@@ -1,7 +1,34 @@
 """How fast models forecast."""
 
-from matey.studies.speed import batch_of
+import os
+import platform
+import resource
+
+import pytest
+import torch
+
+from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, set_options
+from matey.studies import speed
+from matey.studies.speed import batch_of, forecast_speed
 
 
 def test_long_samples_are_forecast_in_smaller_batches():
     assert [batch_of(tokens) for tokens in (1, 128.5, 4096, 16384, 65536, 262144)] == [16, 16, 16, 4, 1, 1]
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ),
+    reason="the memory is another library's, or the user's matter",
+)
+def test_every_model_is_timed_where_freed_memory_is_kept(monkeypatch):
+    """Else those trained in this process, which keeps it then, would be timed without page faults and others with them."""
+
+    def page_faults(*_):
+        torch.ones(2**20)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2**20)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    set_options({M_MMAP_THRESHOLD: 2**17, M_TRIM_THRESHOLD: 2**17, M_TOP_PAD: 0})
+    monkeypatch.setattr(speed, "_forecast_seconds", page_faults)
+    assert forecast_speed(None, None, 1).forecast_seconds < 100

@@ -6,7 +6,9 @@ from argparse import Namespace
 
 import pytest
 
-from matey.commands.reproduce import pretraining
+from matey.commands.reproduce import points_named, pretraining
+from matey.studies.folder import StudyError
+from matey.studies.pretraining.tables import STUDIES
 from tests.support.programs import clean_environment, start
 
 
@@ -43,10 +45,19 @@ def test_the_papers_scale_says_its_cost_before_anything_starts(tmp_path):
 def test_each_scale_of_a_study_has_a_folder_of_its_own_in_one_out(scale, tmp_path):
     """As the docs call them one after the other; what the scales differ in is told apart by the study's facts."""
     given = {"out": tmp_path, "scale": scale, "set": [], "deepspeed_config": "ds_configs/zero1.json", "list": True}
-    args = Namespace(**given, **dict.fromkeys(("seeds", "launcher", "machine", "ranks")))
+    args = Namespace(**given, **dict.fromkeys(("seeds", "models", "launcher", "machine", "ranks")))
     for name in ("adaptivity", "schemes", "scaling_of_tokens"):
         study = pretraining(Namespace(study=name, **vars(args)))
         assert study.out == tmp_path / f"{name}-{scale}"
+
+
+def test_models_that_are_named_are_trained_and_a_name_that_is_none_is_refused():
+    points = STUDIES["schemes"]().tables["laptop"].points(2)
+    assert points_named(None, points) == points
+    found = points_named("avit-micro,vit-Ti", points)
+    assert [point.name for point in found] == ["vit-Ti-seed0", "avit-micro-seed0", "vit-Ti-seed1", "avit-micro-seed1"]
+    with pytest.raises(StudyError, match="--models: the study has no model 'vit-L'; it has vit-micro, "):
+        points_named("vit-L", points)
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
         replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
+        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}", "threads": 1}
         flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
 

@@ -54,7 +54,13 @@ LAPTOP = Scale(
     modes="prepost,all,lora",
     seeds=3,
     peer_seconds=75,  # about what a fine-tuning takes
-    settings=("model.fields=null", "train.steps=200", "train.checkpoint_every=100", "train.unroll=0"),
+    settings=(
+        "model.fields=null",
+        "train.steps=200",
+        "train.checkpoint_every=100",
+        "train.unroll=0",
+        "parallel.threads=1",  # as the peers have, whose cost is theirs
+    ),
     system_settings=(
         ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),
         ("mhd", ("finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",)),

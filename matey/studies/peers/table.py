@@ -20,6 +20,10 @@ from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
+LOOKS = tuple(zip((COLOURS[number] for number in (4, 5, 2, 3, 1, 0)), ("s", "^", "D", "v", "o", "P"), strict=True))
+"""Colour and marker of each model: strong colours for MATEY."""
+
+NEAR_PERSISTENCE = 0.5  # errors over persistence's from which on a panel shows where that is
 SPEEDS = (
     ("samples_per_second", "samples/s, training", 1.0, True),
     ("forecast_seconds", "ms a forecast", 1e3, False),
@@ -105,7 +109,7 @@ def _speed_line(
 
 @matplotlib.rc_context(STYLE)
 def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
-    """Draw NRMSE over that of persistence against the cost per system, a panel a system and forecast.
+    """Draw NRMSE over that of persistence against the cost per system: a row of panels a system, a column a forecast.
 
     Points are means over seeds, bars their deviations.
 
@@ -115,13 +119,14 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
     """
     systems = list(dict.fromkeys(row["system"] for row in rows))
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
-    figure = Figure(figsize=(3.2 * len(forecasts), 2.9 * len(systems) + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.2 * len(forecasts) + 0.4, 2.1 * len(systems) + 0.8), layout="constrained")
     grid = figure.subplots(len(systems), len(forecasts), squeeze=False, sharex=True)
     for line, system in zip(grid, systems, strict=True):
         for axes, forecast in zip(line, forecasts, strict=True):
             _panel(axes, [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)])
-            axes.set_title(f"{system}, {forecast}")
-        line[0].set_ylabel("NRMSE / persistence")
+        line[0].set_ylabel(f"{system}\nNRMSE / persistence")
+    for axes, forecast in zip(grid[0], forecasts, strict=True):
+        axes.set_title(forecast)
     for axes in grid[-1]:
         axes.set_xlabel(f"{unit} per system")
     plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat])
@@ -154,7 +159,7 @@ def _verdict(own: Sequence[float], best: Sequence[float]) -> str:
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    for label, colour in zip((*PEERS, *OWN), COLOURS, strict=False):
+    for label, (colour, marker) in zip((*PEERS, *OWN), LOOKS, strict=True):
         own = [row for row in rows if row["model"] == label]
         budgets = sorted({row["budget"] for row in own})
         groups = [[row for row in own if row["budget"] == budget] for budget in budgets]
@@ -166,10 +171,13 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             xerr=[deviation(values) for values in cost],
             label=label,
             color=colour,
-            ls="-" if label in OWN else ":",
-            marker="o" if label in OWN else "s",
-            ms=4,
-            capsize=3,
+            ls="-" if label in OWN else "--",
+            lw=1.8 if label in OWN else 1.1,
+            marker=marker,
+            ms=5 if label in OWN else 4,
+            capsize=2,
+            zorder=3 if label in OWN else 2,
         )
-    axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)
     axes.set(xscale="log", yscale="log")
+    if axes.get_ylim()[1] > NEAR_PERSISTENCE:  # else it would leave the models no room
+        axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)

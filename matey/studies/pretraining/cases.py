@@ -66,7 +66,7 @@ def adaptivity_cases(
         sizes: sizes of uniform patches.
         levels: sizes of adaptive patches, coarse to fine.
         amounts: thresholds of the refinement.
-        extra: whether the token set ``mul`` and other rules of refinement are among them.
+        extra: whether the token set ``mul`` is among them.
         frames: number of frames of a patch.
         settings: further settings of every case.
     """
@@ -76,17 +76,14 @@ def adaptivity_cases(
         cases += [Case(f"{scheme} uniform", str(size), (*shared, *uniform(size, frames))) for size in sizes]
         for of_levels in levels:
             text = " to ".join(map(str, of_levels))
-            ways = [("mix", "threshold", amount) for amount in amounts]
-            if extra:
-                ways += [("mul", "threshold", amount) for amount in amounts]
-                ways += [("mix", "fraction", share) for share in (0.1, 0.25, 0.5)]
+            ways = list(itertools.product(("mix", "mul") if extra else ("mix",), amounts))
             cases += [
                 Case(
-                    f"{scheme} {token_set} {text}" + (f" {rule}" if rule != "threshold" else ""),
+                    f"{scheme} {token_set} {text}",
                     f"{amount:g}",
-                    (*shared, *adaptive(token_set, of_levels, amount, rule, frames)),
+                    (*shared, *adaptive(token_set, of_levels, amount, frames=frames)),
                 )
-                for token_set, rule, amount in ways
+                for token_set, amount in ways
             ]
     return tuple(cases)
 

@@ -32,7 +32,9 @@ def study_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
         costs: names of the costs.
     """
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))[:FORECASTS]
-    figure = Figure(figsize=(3.3 * len(costs), 2.9 * len(forecasts) + 0.8), layout="constrained")
+    num_series = len({row["series"] for row in rows})
+    size = (2.4 * len(costs) + 0.4, 2.4 * len(forecasts) + 0.5 + 0.18 * -(-num_series // 4))
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(forecasts), len(costs), squeeze=False, sharex="col", sharey="row")
     for line, forecast in zip(grid, forecasts, strict=True):
         for axes, cost in zip(line, costs, strict=True):
@@ -57,7 +59,7 @@ def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
     """
     *_, longest = list(dict.fromkeys(row["forecast"] for row in rows))[:FORECASTS]
     shown = [(key, *COSTS[key]) for key in costs] + [("ratio", f"{longest}: NRMSE / persistence", 1.0)]
-    figure = Figure(figsize=(3.3 * -(-len(shown) // 2), 6.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * -(-len(shown) // 2), 5.8), layout="constrained")
     panels = figure.subplots(2, -(-len(shown) // 2), squeeze=False, sharex=True)
     own = [row for row in rows if row["forecast"] == longest]
     for axes, (key, title, scale) in zip(panels.flat, shown, strict=False):

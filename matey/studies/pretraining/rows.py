@@ -62,7 +62,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
 
 
 def study_table(rows: Sequence[Row], table: Table) -> str:
-    """Lay out costs and errors of each case; below, both over those of each case that it is compared with, and physics.
+    """Lay out costs and errors of each case; below, errors, steps and gains over those it is compared with, and physics.
 
     An error is NRMSE over that of persistence, its geometric mean over the systems: mean and deviation over the seeds.
     """
@@ -76,7 +76,11 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
         lines.append([_model(own[0]), *cells])
     texts = [text_table(["", *(title for _, title, _, _ in COLUMNS), *forecasts], lines)]
     references = [case for case in table.references if case in cases]
-    texts += [over_text(rows, reference, forecasts) for reference in references]
+    for reference in references:
+        label = next(row["label"] for row in rows if row["case"] == reference)
+        # Of another resolution a case has another task.
+        alike = [row for row in rows if row["label"] == label] if table.labels_grow else rows
+        texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
     # Errors at several resolutions are those of several tasks.
     texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
@@ -90,6 +94,24 @@ def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
         cells = [quotient(errors_of(own, forecast), errors_of(other, forecast)) for forecast in forecasts]
         lines.append([_model(own[0]), *cells, quotient(steps_of(own), steps_of(other))])
     return text_table([f"over {_model(other[0])}", *forecasts, "step"], lines) if lines else ""
+
+
+def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
+    """Lay out by how much each case is better than persistence, over that of one of them, with the deviation of the quotient.
+
+    Models that have hardly learnt have all about persistence's error, and so about each other's; their gains differ.
+    """
+    lines = []
+    gains = {
+        case: [[1 - e for e in errors_of([row for row in rows if row["case"] == case], each)] for each in forecasts]
+        for case in dict.fromkeys(row["case"] for row in rows)
+    }
+    other = gains.pop(reference)
+    for case, own in gains.items():
+        cells = [quotient(*each) if min(map(np.mean, each)) > 0 else "-" for each in zip(own, other, strict=True)]
+        lines.append([next(_model(row) for row in rows if row["case"] == case), *cells])
+    name = next(_model(row) for row in rows if row["case"] == reference)
+    return text_table([f"gain on persistence over that of {name}", *forecasts], lines) if lines else ""
 
 
 def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str]) -> str:

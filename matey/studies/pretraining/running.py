@@ -60,9 +60,17 @@ class PretrainingStudy(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Name, scale, YAML and overrides."""
+        """Name, scale, YAML, data and settings of all points, and overrides: what a folder was begun with, it goes on with."""
         name, scale = self.identity
-        return {"study": name, "scale": scale, "config": self.table.config, "set": [*self.settings]}
+        sets = dict.fromkeys(data for case in self.table.cases for data in self.table.data_of(case))
+        return {
+            "study": name,
+            "scale": scale,
+            "config": self.table.config,
+            "data": [f"{data.name}: {data.trajectories} of {data.frames} frames" for data in sets],
+            "settings": [*self.table.settings],
+            "set": [*self.settings],
+        }
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; what the user gave comes last, and wins."""

@@ -56,7 +56,8 @@ class Table:
         seeds: number of trainings of each model.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
-        labels_grow: whether the labels of a line of the plot are numbers that costs grow with.
+        labels_grow: whether the labels of a line of the plot are numbers that costs grow with; cases are then compared with
+            the reference of their own label alone.
         grids: cells ``z, y, x`` of the YAML's data sets, to plan with as long as they are not there.
         ranks: number of ranks that each training is meant for.
         launcher: command before ``launch/pretrain.py`` that starts them; empty: this Python, or what the user names.
@@ -107,6 +108,9 @@ BASE = "launch/runs/study_micro.yaml"
 PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs that are drawn where networks are small: of their memory, a process that holds nothing has the most."""
 
+MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
+"""The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), and too much of larger sizes' steps."""
+
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts where trajectories are few: more of them are held out."""
 
@@ -132,24 +136,29 @@ def _adaptivity() -> Study:
         "small": table(
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
-        "laptop": table(BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400",)),
+        "laptop": table(
+            BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400", *MUON), max_windows=60
+        ),
         "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
     return Study(PANELS, tables)
 
 
 def _fine_grid() -> Study:
-    """Return the claim itself: a network and a grid so large that tokens cost most of a step, patches of one frame."""
+    """Return the claim itself: a network and a grid so large that tokens cost most of a step, patches of one frame.
+
+    Uniform patches of 16 are 256 tokens, of 8 1,024. By plan, 130 take half of the step of 256 and a tenth of that of 1,024.
+    """
     title = "Adaptive tokens against uniform ones on a fine grid"
     uniform = tuple(f"vit-uniform-{size}" for size in (16, 8))
     laptop = (
         *adaptivity_cases(("vit",), (32, 16, 8), (), (), extra=False, frames=1),
-        *criterion_cases((32, 16, 8), (100, 160), ("variance", "second_difference"), frames=1),
-        *criterion_cases((32, 16, 8), (100,), ("random",), frames=1),
+        *criterion_cases((32, 16, 8), (100, 130, 256), ("variance",), frames=1),
+        *criterion_cases((32, 16, 8), (130,), ("second_difference", "random"), frames=1),
     )
     tiny = (
         *adaptivity_cases(("vit",), (16, 8), (), (), extra=False, frames=1),
-        *criterion_cases((16, 8), (31,), ("variance", "random"), frames=1),
+        *criterion_cases((16, 8), (34,), ("variance", "random"), frames=1),
     )
     tables = {
         "tiny": Table(title, BASE, tiny, uniform, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
@@ -159,7 +168,14 @@ def _fine_grid() -> Study:
             laptop,
             uniform,
             (Simulated(THERMALS, 256, 24, 31),),
-            ("model.size=Ti", "train.steps=200", "train.learning_rate=1.0e-3", SMALL_SPLIT),
+            (
+                "model.size=Ti",
+                "train.steps=500",
+                "train.micro_batch=4",
+                "train.learning_rate=1.0e-3",
+                "train.checkpoint_every=100",
+                SMALL_SPLIT,
+            ),
             max_windows=40,
         ),
     }
@@ -196,8 +212,8 @@ def _scaling_of_tokens() -> Study:
     title = "Tokens and time against resolution, structures of one size"
 
     def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = resolution_cases(resolutions, trajectories, frames)
-        return Table(title, BASE, cases, (f"uniform-8-{resolutions[0]}",), (), settings, labels_grow=True, **rest)
+        cases, of = resolution_cases(resolutions, trajectories, frames), (f"uniform-8-{cells}" for cells in resolutions)
+        return Table(title, BASE, cases, tuple(of), (), settings, labels_grow=True, **rest)
 
     tables = {
         "tiny": at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16),
@@ -226,6 +242,8 @@ def _long_sequences() -> Study:
             Simulated(THERMALS, 512, 12, 31),
             "train.steps=150",
             "train.micro_batch=2",
+            "train.checkpoint_every=50",
+            *MUON,
             SMALL_SPLIT,
             seeds=1,
             rollout=5,

@@ -16,7 +16,7 @@ from matey.studies.data_efficiency.points import (
     scores,
     trajectories_for,
 )
-from matey.studies.data_efficiency.scales import LAPTOP
+from matey.studies.data_efficiency.scales import LAPTOP, SCALES
 from matey.studies.folder import StudyError
 from tests.support.paths import ROOT
 
@@ -81,3 +81,8 @@ def test_the_cost_of_a_run_is_that_of_its_steps_and_its_windows_those_of_all_ran
     run = load_config(ROOT / LAPTOP.config, LAPTOP.settings)
     line = {"cpu_seconds": 0.25, "seconds": 0.25}
     assert cost_of_run(run, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == Cost(200 * 0.25, 6400)
+
+
+def test_where_costs_are_cpu_seconds_fine_tunings_have_one_thread_as_peers_do():
+    runs = [load_config(ROOT / each.config, each.settings) for each in SCALES.values() if each.simulates]
+    assert len(runs) == 2 and {run.parallel.threads for run in runs} == {1}

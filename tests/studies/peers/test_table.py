@@ -1,12 +1,19 @@
 """The comparison's points, table and plot."""
 
+import io
 import json
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from PIL import Image
 
 from matey.evaluate.records import Record, write_records
+from matey.report.png import to_png
+from matey.studies import engine
 from matey.studies.peers.points import Point, points_of, rows_of
-from matey.studies.peers.table import equal_error_text, peers_figure, peers_table
+from matey.studies.peers.table import LOOKS, equal_error_text, peers_figure, peers_table
 from matey.studies.physics import COLUMNS
 
 RATIOS = {"stencil": 0.4, "ResNet": 0.35, "U-Net": 0.2, "FNO": 0.3, "MATEY per system": 0.1, "MATEY joint": 0.25}
@@ -117,14 +124,32 @@ def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns()
 
 def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
     figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
-    titles = ["gas, lead 1", "gas, rollout 10", "plasma, lead 1", "plasma, rollout 10"]
-    assert [axes.get_title() for axes in figure.axes] == titles
+    assert [axes.get_title() for axes in figure.axes] == ["lead 1", "rollout 10", "", ""]
+    assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes] == ["gas", "", "plasma", ""]
     line, _, (across, along) = figure.axes[0].containers[0]
     assert list(line.get_xdata()) == [10.5, 100.5]
     assert list(line.get_ydata()) == pytest.approx([0.4, 0.04])
     assert along.get_segments()[0][:, 1] == pytest.approx([0.4 - 0.04 * 2**0.5, 0.4 + 0.04 * 2**0.5])
     assert figure.axes[0].get_yscale() == figure.axes[0].get_xscale() == "log"
-    assert figure.axes[-1].get_xlabel() == "CPU seconds per system"
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", *2 * ["CPU seconds per system"]]
+
+
+def test_the_plot_has_models_told_apart_by_marker_and_colour_and_persistence_where_it_is_near():
+    figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
+    lines = [container[0] for container in figure.axes[0].containers]
+    for look in (Line2D.get_color, Line2D.get_marker):
+        assert len({look(line) for line in lines}) == len(RATIOS)
+    of = {share: [{**row, "ratio": share * row["ratio"]} for row in make_rows()] for share in (0.2, 2)}
+    tops = [peers_figure(rows, "CPU seconds").axes[0].get_ylim()[1] for rows in of.values()]
+    assert tops[0] < 0.5 and tops[1] > 1
+
+
+def test_the_picture_is_small_and_keeps_the_colours_of_the_models():
+    content = to_png(peers_figure(make_rows(budgets=(10, 100)), "CPU seconds"), engine.COLOURS)
+    assert len(content) < 100_000
+    picture = np.array(Image.open(io.BytesIO(content)).convert("RGB"), dtype=float)
+    for colour, _ in LOOKS:
+        assert np.abs(picture - 255 * np.array(to_rgb(colour))).max(axis=2).min() < 12
 
 
 def test_equal_errors_have_a_cost_between_budgets_or_none():

@@ -69,6 +69,31 @@ def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviati
     assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04" in re.sub("  +", "  ", over_8)
 
 
+def test_gains_on_persistence_stand_over_a_references_where_both_have_one(rows):
+    """Near persistence errors are alike and gains are not; what is behind it has none."""
+
+    def over_16(rows):
+        (text,) = (
+            t
+            for t in study_table(rows, TABLE).split("\n\n")
+            if t.startswith("gain on persistence over that of vit uniform, 16")
+        )
+        return [re.split("  +", line) for line in text.splitlines()[2:]]
+
+    assert over_16(rows)[0] == ["vit uniform, 8", "1.07 ± 0.08", "1.75 ± 1.29"]
+    worse = [{**row, "ratio": row["ratio"] * (10 if row["label"] == "8" else 1)} for row in rows]
+    assert [line[1:] for line in over_16(worse)] == [["0.45 ± 0.32", "-"], ["1.07 ± 0.08", "1.75 ± 1.29"]]
+
+
+def test_where_resolutions_differ_a_case_is_compared_with_the_reference_of_its_own(rows):
+    grown = [{**row, "label": "64" if row["label"] == "16" else "128"} for row in rows]
+    texts = study_table(grown, replace(TABLE, labels_grow=True)).split("\n\n")
+    (over,) = (text.splitlines() for text in texts if text.startswith("over "))
+    assert over[0].startswith("over vit uniform, 128") and [line.split(",")[0] for line in over[2:]] == [
+        "vit mix 16 to 8"
+    ]
+
+
 def test_steps_at_equal_error_are_read_between_the_points_of_a_line():
     """Errors that fall as the root of the step: half the error takes four times the step."""
 

@@ -1,13 +1,18 @@
 """The tables of the studies that pretrain many models."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from matey.config.choices import CRITERIA
+from matey.model.from_run import model_config
+from matey.studies.folder import StudyError, claim
 from matey.studies.pretraining.cases import resolution_cases
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES, Point
+from matey.studies.simulated import THERMALS, Simulated
+from matey.tokens.refinement import check_window
 from tests.support.paths import ROOT
 
 TABLES = [(name, scale) for name, study in STUDIES.items() for scale in study().tables]
@@ -70,15 +75,37 @@ def test_each_size_of_the_schemes_has_a_learning_rate_of_its_own():
 @pytest.mark.parametrize(("scale", "size"), [("tiny", "micro"), ("laptop", "Ti")])
 def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, size):
     table = STUDIES["fine_grid"]().tables[scale]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("model.fields=[density]",))
     (data,) = table.data
     for case in table.cases:
         run = runner.run_config(Point(case, 0))
         assert run.model.size == size and {patch[0] for patch in run.tokens.patches} == {1}
-        if run.tokens.rule == "budget":
-            coarse = run.tokens.patches[0][2]
-            unsplit = run.data.history * (data.resolution // coarse) * (data.resolution // 2 // coarse)
-            assert (run.tokens.refine - unsplit) % 3 == 0 < run.tokens.refine - unsplit
+        network = model_config(run)
+        check_window((run.data.history, *data.grid), network.patches, network.refinement)
+
+
+def test_on_a_fine_grid_adaptive_tokens_make_a_line_and_one_point_of_it_has_its_controls():
+    cases = [case for case in STUDIES["fine_grid"]().tables["laptop"].cases if " by " in case.series]
+    budgets = {c.series: [each.label for each in cases if each.series == c.series] for c in cases}
+    assert budgets == {
+        "vit mix by variance": ["100", "130", "256"],  # fewer than uniform 16, and as many
+        "vit mix by second_difference": ["130"],
+        "vit mix by random": ["130"],
+    }
+
+
+def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
+    table = STUDIES["fine_grid"]().tables["laptop"]
+    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
+    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
+    for other in (replace(table, settings=("train.steps=7",)), replace(table, data=(Simulated(THERMALS, 64, 3, 13),))):
+        with pytest.raises(StudyError, match="choose another --out"):
+            claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, other).facts)
+
+
+def test_each_resolution_is_compared_with_uniform_patches_of_its_own():
+    table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+    assert table.references == tuple(f"uniform-8-{cells}" for cells in (64, 128, 256, 512)) and table.labels_grow
 
 
 def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
