@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from matey.config import ConfigError
 from matey.data.trajectories import DataError
 from matey.planning.machine import Machine, load_machine
-from matey.studies.scaling.measured import Measured
+from matey.studies.scaling.measured import Row
 from matey.studies.scaling.model import Model
-from matey.studies.scaling.rows import Row, measured_row, modelled_row, read_points, samples_of_step, with_efficiency
-from matey.studies.scaling.study import Point, Study
+from matey.studies.scaling.rows import modelled_row, read_points, samples_of_step, with_efficiency
+from matey.studies.scaling.study import Study
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,11 @@ class Results:
 
     Attributes:
         study: the study that the report is about.
-        measured: the measurements at each point.
         rows: the rows measured, then those modelled on the study's machine, then those modelled on others.
         model_note: a note on how the model was made, or why there is none.
     """
 
     study: Study
-    measured: dict[Point, Measured]
     rows: list[Row]
     model_note: str
 
@@ -53,11 +51,11 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
             f"No point of {study.folder} has a step beyond the warm-up of {study.warm_up}; start `run` first, and look at "
             "its logs/ if it failed."
         )
-    rows = with_efficiency([measured_row(study, point, seen) for point, seen in measured.items()])
+    rows = with_efficiency(list(measured.values()))
     try:
         model = Model.from_study(study, samples_of_step(study, study.points[0]))
     except DataError as error:
-        return Results(study, measured, rows, f"There is no model here, since the data cannot be read: {error}")
+        return Results(study, rows, f"There is no model here, since the data cannot be read: {error}")
     given = load_machine(study.machine)
     machine = model.fitted(given, measured)
     costs = model.costs(study.points, machine)
@@ -69,9 +67,8 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
         rows += with_efficiency(
             [modelled_row(study, name, cost, other, on_nodes=True) for cost in model.extended(other)]
         )
-    return Results(
-        study, measured, rows, _note(given, machine) if measured else f"The model is that of {given.name}'s file."
-    )
+    note = _note(given, machine) if measured else f"The model is that of {given.name}'s file."
+    return Results(study, rows, note)
 
 
 def _note(given: Machine, fitted: Machine) -> str:
