@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,17 @@ from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
-from matey.evaluate.evaluation import Protocol, score, tasks_of
+from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Cost, Point, check_data, cost_of_run, scores, trajectories_for
+from matey.studies.data_efficiency.points import Point, check_data, cost_of_run, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.peers.scoring import ROLLOUT_STEPS, protocol_of
 from matey.studies.peers.trained import train_peer
 from matey.studies.planned import Engine, Training, plan_text
 from matey.studies.simulated import Simulated, simulate
@@ -139,10 +140,10 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         call(self.out, point.name, self.finetuning(point), self.work)
         # Here, where it was trained: whoever draws may have no GPU.
         cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
-        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+        replace_text(folder / COST, json.dumps(cost) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
-        flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
+        flags |= {"rollout": ROLLOUT_STEPS, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
 
     def is_done(self, point: Point) -> bool:
@@ -155,19 +156,16 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         data = rooted(run.data, self.work).model_copy(update={"trajectories": point.trajectories})
         folder.mkdir(parents=True, exist_ok=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        steps, lead_max = self._scale.rollout, run.data.lead_max
-        protocol = Protocol(
-            tuple(sorted({1, lead_max})), steps, self._scale.max_windows, rollout_lead=min(lead_max, steps)
-        )
+        protocol = protocol_of(run.data.lead_max, self._scale.max_windows)
         try:
             run = run.model_copy(update={"data": data})
-            trained = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
-            records = score(trained.peer, trained.held_out, protocol, tasks_of(trained.held_out, protocol)).records
+            peer, held_out, training = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
+            records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
         except DataError as error:
             raise StudyError(str(error)) from None
         write_records(records, folder / RECORDS)
-        cost = Cost(trained.seconds, trained.num_samples)
-        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+        cost = {"seconds": training.seconds, "windows": training.num_samples}
+        replace_text(folder / COST, json.dumps(cost) + "\n")
 
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
@@ -188,7 +186,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each kind of forecast."""
         cost = json.loads((self.folder(point) / COST).read_text(encoding="utf-8"))
-        return scores(point, self.folder(point) / RECORDS, Cost(**cost))
+        return scores(point, self.folder(point) / RECORDS, cost)
 
     def text(self, rows: Sequence[Row]) -> str:
         """Lay out the errors of each number of trajectories."""

@@ -40,12 +40,14 @@ class Training:
 
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
-        steps: number of optimizer steps.
+        steps: number of optimizer steps, or of windows that a stencil was fitted to.
+        num_samples: number of samples that were taken in.
         losses: loss of every step.
     """
 
     seconds: float
     steps: int
+    num_samples: int
     losses: tuple[float, ...]
 
 
@@ -108,7 +110,7 @@ def train_network(
         losses.append(loss.item())
         before, spent = spent, now() - start
         longest = max(0.9 * longest, spent - before)
-    return Training(spent, len(losses), tuple(losses))
+    return Training(spent, len(losses), len(losses) * settings.batch, tuple(losses))
 
 
 def rate_factor(share: float) -> float:
