@@ -22,8 +22,8 @@ from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.lacking import lacking_note
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
-from matey.evaluate.comparison import Candidate, compare, plan_comparison
-from matey.evaluate.evaluation import Evaluation, Protocol, chunks
+from matey.evaluate.comparison import Candidate, plan_comparison
+from matey.evaluate.evaluation import Evaluation, Protocol, chunks, evaluate
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
@@ -88,7 +88,10 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         args.out.mkdir(parents=True, exist_ok=True)
     own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol), args.share))
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
-        evaluations = compare(candidates, data, protocol, plans, bar.update)
+        evaluations = [
+            evaluate(candidate.model, candidate.own(data), protocol, tasks, bar.update)
+            for candidate, tasks in zip(candidates, plans, strict=True)
+        ]
     if rank() > 0:
         return
     if protocol.rollout_steps < args.rollout and args.share == 1:
