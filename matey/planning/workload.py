@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.windows import KEPT_AT_ONCE
-from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
+from matey.parallel.sequence import cheaper_tokens_plan
 from matey.parallel.topology import Topology, shares
 from matey.planning.cells import boxes_of_ranks, values_handed_over
 from matey.planning.operations import Costs, Operations, count_operations
@@ -30,26 +30,6 @@ from matey.tokens.segments import segment
 
 NUM_SAMPLES = 32  # windows that tokens are counted on
 DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their work is
-
-
-@dataclass(frozen=True)
-class SequencePlan:
-    """An attention's way across the ranks of a sequence group, see `matey.parallel.sequence`.
-
-    Attributes:
-        by_tokens: whether whole segments move to one rank each; otherwise tokens are exchanged for heads.
-        num_moved: values that leave a rank in a forward pass over the embedding width, summed over the group.
-    """
-
-    by_tokens: bool
-    num_moved: float
-
-
-def _plan(key: Tensor, topology: Topology) -> SequencePlan:
-    tokens = cheaper_tokens_plan(key, topology)
-    if tokens is None:
-        return SequencePlan(False, heads_plan_moves(len(key), topology))
-    return SequencePlan(True, tokens.num_moved)
 
 
 @dataclass(frozen=True, eq=False)  # a key of the caches below
@@ -113,8 +93,12 @@ class Workload:
         of_groups = drawn.mean(axis=2)
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
-    def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
-        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
+    def sequence_plans(self, num_samples: int, topology: Topology) -> list[float | None]:
+        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples.
+
+        Where whole segments move to one rank each, the values that leave a rank in a forward pass over the embedding width,
+        summed over the group; None where tokens are exchanged for heads, see `matey.parallel.sequence`.
+        """
         return _sequence_plans(self, num_samples, replace(topology, num_ranks=topology.sequence_parallel_size, rank=0))
 
     def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
@@ -192,9 +176,10 @@ def handed_over(workload: Workload, num_samples: int, ways: int) -> float:
 
 
 @cache
-def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[SequencePlan]:
+def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[float | None]:
     keys = workload.keys(list(islice(cycle(workload.samples), num_samples)))
-    return [_plan(key, group) for key in keys]
+    plans = (cheaper_tokens_plan(key, group) for key in keys)
+    return [None if plan is None else plan.num_moved for plan in plans]
 
 
 @cache

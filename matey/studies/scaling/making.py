@@ -102,7 +102,7 @@ def expected(cost: Estimate, steps: int) -> dict[str, Any]:
         "tokens_per_sample": cost.tokens_per_sample,
         "seconds_per_step": cost.seconds.total,
         "seconds_by_part": asdict(cost.seconds),
-        "bytes_by_kind": cost.bytes_by_kind(),
+        "bytes_by_kind": cost.by_kind("num_bytes"),
         "memory_bytes": cost.memory.total,
         "memory_by_part": asdict(cost.memory),
         "fits": cost.fits,

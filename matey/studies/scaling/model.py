@@ -73,7 +73,7 @@ class Model:
             for cost in self.costs([point], machine):
                 share = seen.communication_share or 0.0
                 computing.append(seen.seconds * (1 - share) / cost.seconds.compute)
-                for kind, modelled in cost.seconds_by_kind().items():
+                for kind, modelled in cost.by_kind("seconds").items():
                     if modelled > 0 and kind in seen.traffic:
                         by_kind.setdefault(kind, []).append(seen.traffic[kind]["seconds"] / modelled)
         slower = statistics.median(computing) if computing else 1.0

@@ -53,7 +53,7 @@ def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, o
         peak_memory_bytes=cost.memory.total,
         num_cores=cost.nodes * machine.devices_per_node if machine.shared_devices else None,
         communication_share=cost.seconds.communication / cost.seconds.total,
-        bytes_sent=sum(cost.bytes_by_kind().values()),
+        bytes_sent=sum(cost.by_kind("num_bytes").values()),
         # Where it can be measured that says more than what training knows beforehand.
         longest_tokens=study.lengths.expected(cost.ranks)
         if study.lengths and name == study.machine and on_nodes

@@ -29,7 +29,7 @@ def model(run_yaml, tmp_path):
 def as_if_measured(cost, num_cores):
     """What a run would log that takes exactly what the model says."""
     seconds, share = cost.seconds.total, cost.seconds.communication / cost.seconds.total
-    traffic = {kind: {"bytes": 1, "calls": 1, "seconds": value} for kind, value in cost.seconds_by_kind().items()}
+    traffic = {kind: {"bytes": 1, "calls": 1, "seconds": value} for kind, value in cost.by_kind("seconds").items()}
     told = {"num_cores": num_cores, "communication_share": share, "traffic": traffic}
     return Row("measured", "cpu", cost.ranks, None, 1, seconds, 1.0, 1.0, 1, **told)
 
