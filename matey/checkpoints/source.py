@@ -91,7 +91,7 @@ class Source:
     def files(self) -> list[Path]:
         """Return every file that it should have."""
         ranks = range(self.num_ranks)
-        averages = [self.average_file(rank) for rank in ranks]
+        averages = [self.folder / average_file(rank) for rank in ranks]
         if self.stage is None:
             kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
             whole = [universal_file(self.folder, what, name) for what in kinds for name in self.shapes_with(what)]
@@ -108,10 +108,6 @@ class Source:
         """Return the file of a rank's part of the optimizer, which ZeRO 1 in bf16 calls by another name."""
         prefix = "bf16_" if any(self.folder.glob("bf16_zero_pp_rank_*")) else ""
         return self.folder / f"{prefix}zero_pp_rank_{rank}_{OPTIMIZER}"
-
-    def average_file(self, rank: int) -> Path:
-        """Return the file of a rank's part of the moving average."""
-        return self.folder / average_file(rank)
 
     def whole(self, what: str) -> dict[str, Tensor]:
         """Return a quantity of the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
@@ -192,7 +188,7 @@ class Source:
 
     def average(self, rank: int) -> Iterator[Stretch]:
         """Open a rank's part of the moving average; raises as `optimizer` does."""
-        path = self.average_file(rank)
+        path = self.folder / average_file(rank)
         step, stretches = average_stretches(path)
         self.check_step(path, step)
         return stretches
