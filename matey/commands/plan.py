@@ -10,7 +10,7 @@ from matey.planning.at_hand import is_at_hand
 from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
-from matey.planning.reading import MB, Reading
+from matey.planning.reading import MB, reading_text
 from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
@@ -51,12 +51,12 @@ def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
 
 
-def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> Reading:
-    """Return the amount that a rank reads and its speed: as the user says, or as the samples were read."""
+def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> str:
+    """Return a line on what a rank reads and its speed: as the user says, or as the samples were read."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
-        return Reading(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
-    return Reading(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
+        return reading_text(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
+    return reading_text(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
