@@ -32,7 +32,7 @@ from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
 from matey.studies.peers.scoring import ROLLOUT_STEPS, protocol_of
 from matey.studies.peers.trained import train_peer
-from matey.studies.planned import Engine, Training, plan_text
+from matey.studies.planned import Training, plan_text
 from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
@@ -112,7 +112,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         run_of = {point.mode: self._run_of(point) for point in tuned}
         trainings = [Training(point.mode, run_of[point.mode], (grid,)) for point in tuned]
         hours = (len(waiting) - len(tuned)) * self._scale.peer_seconds / 3600
-        text = plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+        text = plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
         return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
 
     def prepare(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matey.checkpoints.run_files import RECORDS
-from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.evaluate.records import read_records
 from matey.peers.kinds import PEERS
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
@@ -67,7 +67,6 @@ def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> l
 def rows_of(point: Point, folder: Path) -> list[Row]:
     """Return a row for each system and kind of forecast of a finished point, from the two files in its folder."""
     cost = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    overall = [r for r in read_records(folder / RECORDS) if r.field == ALL_FIELDS]
     return [
         {
             "model": label_of(point),
@@ -85,7 +84,7 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             **{name: cost.get(name, math.nan) for name in COSTS},
             **physics_of(record),
         }
-        for record in summary_records(overall)
+        for record in summary_records(read_records(folder / RECORDS))
     ]
 
 

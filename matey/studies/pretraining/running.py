@@ -15,7 +15,7 @@ from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.planned import Engine, Training, plan_text
+from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
@@ -92,7 +92,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         """Lay out what the trainings that are not done cost."""
         waiting = (point for point in self.points if not self.is_done(point))
         trainings = [Training(p.case.name, self.run_config(p), self.table.grids_of(p.case)) for p in waiting]
-        return plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+        return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self) -> None:
         """Simulate what the points are trained on, unless it is there.
