@@ -18,6 +18,7 @@ from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
+from matey.config.shipped import ROOT
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
 from matey.evaluate.evaluation import score, tasks_of
@@ -45,7 +46,6 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     """Fine-tuning on more and more trajectories, from a pretrained model and from random weights.
 
     Attributes:
-        root: folder with the scripts and the shipped configurations.
         work: folder that the scripts are started in.
         out: folder of the study.
         system: name of the system, one of `SYSTEMS`.
@@ -59,7 +59,6 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         ranks: number of ranks of each run that it is planned for; that many are started by ``launcher``.
     """
 
-    root: Path
     work: Path
     out: Path
     system: str
@@ -123,7 +122,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         if self._scale.simulates:
             data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
-            simulate(data, self._data, self.out, self.root, self.work)
+            simulate(data, self._data, self.out, self.work)
         for mode in {point.mode for point in self.points if point.start == "random"}:
             self._state_network(mode)
 
@@ -144,7 +143,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
         flags |= {"rollout": ROLLOUT_STEPS, "max-windows": self._scale.max_windows}
-        call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
+        call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
 
     def is_done(self, point: Point) -> bool:
         """Return whether a point is trained and scored; a peer has no report of its own."""
@@ -181,7 +180,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "trajectories": point.trajectories,
             "resume": True,
         }
-        return script(self.root / "launch/finetune.py", flags, settings, shlex.split(self.launcher))
+        return script(ROOT / "launch/finetune.py", flags, settings, shlex.split(self.launcher))
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each kind of forecast."""
@@ -202,7 +201,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @property
     def _config(self) -> Path:
-        return self.root / self._scale.config.format(system=self.system)
+        return ROOT / self._scale.config.format(system=self.system)
 
     @property
     def _resolution(self) -> int:
@@ -215,7 +214,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     @property
     def _source(self) -> str | None:
         """The model to start from: the box's where none is named and the study makes its own data."""
-        box = str(self.root / "models" / "matey-micro")
+        box = str(ROOT / "models" / "matey-micro")
         return box if self.pretrained is None and self._scale.simulates else self.pretrained
 
     def _settings(self, point: Point) -> list[str]:

@@ -77,7 +77,7 @@ class Comparison(RunnableStudy[Point]):
             StudyError: it failed.
         """
         for data in self.simulated:
-            simulate(data, Path(self.paths[data.system]), self.out, ROOT, self.work)
+            simulate(data, Path(self.paths[data.system]), self.out, self.work)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
