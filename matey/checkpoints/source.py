@@ -208,8 +208,10 @@ class Source:
         elif self.stage is None:
             for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):
                 yield name, 0, self.parameter(what, name).flatten()
+        elif self.stage == 0 and what == WEIGHTS:
+            yield from ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
         elif self.stage == 0:
-            yield from self._plain(what)
+            yield from plain(self.common["optimizer"], self.common["trained"], what)
         else:
             starts = dict.fromkeys(self.shapes, 0)
             shapes = self.common["param_shapes"]
@@ -219,11 +221,6 @@ class Source:
                     yield from sliced(self.optimizer(rank), shapes, rank, self.num_ranks, what)
                 else:
                     yield from mapped(self.optimizer(rank), what, starts)
-
-    def _plain(self, what: str) -> Iterator[Stretch]:
-        if what == WEIGHTS:
-            return ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
-        return plain(self.common["optimizer"], self.common["trained"], what)
 
 
 def layout_of(stage: int | None, has_bf16_wrapper: bool) -> str:

@@ -35,7 +35,6 @@ from matey.parallel.collectives import dealt, rank
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.peers.kinds import PeerFacts
 from matey.process.likely_place import likely_place
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         share_fields(names, models, environment, args.share)
     data = select_data(args, models, names)
     candidates = [
-        Candidate(name, trained.model.to(device), args.history or trained.num_frames, facts_of(trained))
+        Candidate(name, trained.model.to(device), args.history or trained.num_frames, trained.facts)
         for name, trained in zip(names, models, strict=True)
     ]
     data = coarsened(args, data)
@@ -178,11 +177,6 @@ def load(folder: Path) -> Trained | TrainedPeer:
     if trained.note and rank() == 0:
         print(trained.note)
     return trained
-
-
-def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
-    """Return the facts about a peer, None for MATEY."""
-    return trained.facts if isinstance(trained, TrainedPeer) else None
 
 
 def find_device(name: str) -> torch.device:

@@ -158,15 +158,13 @@ class Workload:
 
     @cached_property
     def _outside_costs(self) -> list[int]:
-        embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
-        return [
-            int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token + self._local_operations(sample)
-            for sample in self.samples
-        ]
-
-    def _local_operations(self, sample: Sample) -> int:
-        local = self.operations.local
-        return 0 if local is None else local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+        found, costs = self.operations, []
+        for sample in self.samples:
+            outside = int(_outside(sample, found.embed, found.decode).sum())
+            costs.append(outside + sample.num_tokens * found.outside_per_token)
+            if found.local is not None:
+                costs[-1] += found.local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+        return costs
 
 
 @cache

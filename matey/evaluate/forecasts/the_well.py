@@ -33,7 +33,7 @@ class _Turned:
         self._field = field
 
     def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
-        values = self._field[*box[:2], *box[:1:-1]]
+        values = np.asarray(self._field[*box[:2], *box[:1:-1]])
         return values.transpose(0, 1, *range(values.ndim - 1, 1, -1))
 
     def __setitem__(self, box: tuple[int | slice, ...], values: np.ndarray) -> None:
