@@ -13,8 +13,7 @@ from matey.studies.folder import TEXT
 from matey.studies.page import write_page
 from matey.studies.scaling import charts
 from matey.studies.scaling.measured import Row, read_lengths
-from matey.studies.scaling.results import Results, collect
-from matey.studies.scaling.rows import write_rows
+from matey.studies.scaling.results import Results, collect, write_rows
 from matey.studies.scaling.running import LENGTHS_FILE
 from matey.studies.scaling.study import Study
 from matey.text_table import text_table

@@ -11,8 +11,7 @@ from matey.planning.machine import load_machine
 from matey.studies.scaling.measured import Row
 from matey.studies.scaling.model import Model
 from matey.studies.scaling.report import _cells
-from matey.studies.scaling.results import _note
-from matey.studies.scaling.rows import modelled_row, with_efficiency
+from matey.studies.scaling.results import _note, modelled_row, with_efficiency
 from matey.studies.scaling.study import Study, make_points
 
 
