@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
 from matey.checkpoints.newest import MODEL_STATES, ShardError
-from matey.checkpoints.shards import laid_out, open_shard
+from matey.checkpoints.shards import average_file, average_stretches, laid_out, open_shard
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.find import open_checkpoint
 from matey.checkpoints.newest import MODEL_STATES, ShardError, newest
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.shards import average_stretches, open_shard
 from matey.checkpoints.source import WEIGHTS, Source
 from tests.support.nobody import said_to_nobody
 
