@@ -46,11 +46,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     """Fine-tuning on more and more trajectories, from a pretrained model and from random weights.
 
     Attributes:
-        work: folder that the scripts are started in.
-        out: folder of the study.
         system: name of the system, one of `SYSTEMS`.
         scale: name of the scale, one of `SCALES`.
-        points: the fine-tunings.
         pretrained: run or model to start from; None for the model in the box.
         launcher: the command before ``launch/finetune.py``.
         deepspeed_config: JSON of DeepSpeed.
@@ -98,11 +95,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return check_data(data, self.work, largest)
 
     def plan(self) -> str:
-        """Lay out what the runs that are not done cost, as if all their weights were trained.
-
-        Raises:
-            StudyError: the model or the data cannot be read, or one does not fit the other.
-        """
+        """Lay out what the runs that are not done cost, as if all their weights were trained."""
         cells = self._resolution
         # The paper's files are square; what is simulated here has its own shape.
         grid = Simulated(SYSTEMS[self.system], cells, 0, 0).grid if self._scale.simulates else (1, cells, cells)
@@ -115,11 +108,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
 
     def prepare(self) -> None:
-        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model."""
         if self._scale.simulates:
             data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
             simulate(data, self._data, self.out, self.work)
@@ -127,11 +116,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             self._state_network(mode)
 
     def run_point(self, point: Point) -> None:
-        """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
         folder = self.folder(point)
         if point.start in PEERS:
             self._run_peer(point)

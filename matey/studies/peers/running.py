@@ -35,13 +35,10 @@ class Comparison(RunnableStudy[Point]):
     """The models and data of a comparison, and its folder.
 
     Attributes:
-        work: folder that scripts are started in.
-        out: folder of the study.
         config: run YAML with MATEY's settings.
         settings: overrides of the YAML.
         paths: path of the data of each system.
         device: the device to train on, ``cpu`` or ``cuda``.
-        points: the trainings.
         max_windows: largest number of windows to score each model on, per system and lead.
         simulated: the data sets that it simulates; none: those of ``paths`` have to be there.
     """
@@ -71,11 +68,7 @@ class Comparison(RunnableStudy[Point]):
         return f"{len(waiting)} trainings, {hours:.3g} {unit}, without their starts and scores."
 
     def prepare(self) -> None:
-        """Simulate the data, where it is the study's own.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate the data, where it is the study's own."""
         for data in self.simulated:
             simulate(data, Path(self.paths[data.system]), self.out, self.work)
 
@@ -99,11 +92,7 @@ class Comparison(RunnableStudy[Point]):
         return run
 
     def run_point(self, point: Point) -> None:
-        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder.
-
-        Raises:
-            StudyError: a command failed, or the data does not suit the peers.
-        """
+        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder."""
         self.folder(point).mkdir(parents=True, exist_ok=True)
         result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
         self.finish(point, result)

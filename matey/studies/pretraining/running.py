@@ -31,10 +31,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     """A table of trainings, run by ``launch/pretrain.py``.
 
     Attributes:
-        work: folder that the scripts are started in.
-        out: folder of the study.
         table: the models, and what they are trained on.
-        points: the trainings.
         identity: name and scale of the study.
         costs: names of the costs that errors are drawn against.
         launcher: the command before ``launch/pretrain.py``.
@@ -94,20 +91,12 @@ class PretrainingStudy(RunnableStudy[Point]):
         return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self) -> None:
-        """Simulate what the points are trained on, unless it is there.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate what the points are trained on, unless it is there."""
         for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
             simulate(data, self.data_folder(data), self.out, self.work)
 
     def run_point(self, point: Point) -> None:
-        """Train, score and measure a point; an interrupted one goes on from its newest checkpoint.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Train, score and measure a point; an interrupted one goes on from its newest checkpoint."""
         folder = self.folder(point)
         config = ROOT / self.table.config
         flags: dict[str, object] = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True}
