@@ -75,28 +75,19 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
         + _preparing(planned, run),
         *_of_node(planned),
-        *(
-            [
-                f"{planned.pinned_bytes / GIB:34.2f}   pinned, from which micro-batches are copied to the GPU ahead of the step"
-            ]
-            if planned.pinned_bytes
-            else []
-        ),
-        *(
-            [
-                f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that data.workers of a rank have read ahead"
-            ]
-            if run.data.workers
-            else []
-        ),
-        "",
-        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
-        if planned.exchanges
-        else "no communication",
-        *(
-            f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
-            for e in planned.exchanges
-        ),
+    ]
+    if planned.pinned_bytes:
+        pinned = "pinned, from which micro-batches are copied to the GPU ahead of the step"
+        lines.append(f"{planned.pinned_bytes / GIB:34.2f}   {pinned}")
+    if run.data.workers:
+        waiting = "at most of micro-batches that data.workers of a rank have read ahead"
+        lines.append(f"{planned.waiting_bytes / GIB:34.2f}   {waiting}")
+    told = f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
+    lines += ["", told if planned.exchanges else "no communication"]
+    for e in planned.exchanges:
+        times = f"{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
+        lines.append(f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{times}")
+    lines += [
         *_of_some(planned),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",
