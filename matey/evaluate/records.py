@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matey.evaluate.baselines import extrapolation, persistence
+from matey.evaluate.baselines import extrapolation
 from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
@@ -129,7 +129,7 @@ class ErrorSums:
         With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too; with the names of the
         samples' trajectories, the error of each of them.
         """
-        frames = {"": prediction, PERSISTENCE: persistence(batch)}
+        frames = {"": prediction, PERSISTENCE: batch.last}
         errors = {
             before + name: metric.value(frame, target)
             for before, frame in frames.items()

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from matey.benchmark.machine import now as time_of
 from matey.config import RunConfig
 from matey.data.stream import micro_batches
 from matey.metrics import nrmse
@@ -53,14 +55,7 @@ class Training:
 
 def clock(device: torch.device) -> Callable[[], float]:
     """Return a clock of the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
-    if device.type != "cuda":
-        return time.process_time
-
-    def read() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return read
+    return partial(time_of, "cuda") if device.type == "cuda" else time.process_time
 
 
 def train_network(
