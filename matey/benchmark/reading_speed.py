@@ -18,10 +18,10 @@ HISTORY, MICRO_BATCH = 4, 8  # frames and windows, as training has them by defau
 def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float) -> dict[str, Any]:
     """Read micro-batches as training does, for ``seconds`` with each number of workers; 0 workers reads in this process.
 
+    Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
+
     Returns:
         ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
-
-    Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
