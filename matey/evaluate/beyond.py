@@ -27,8 +27,8 @@ class Beyond:
     Attributes:
         num_true: number of snapshots that were compared with the truth.
         num_steps: number of snapshots of the rollouts.
-        drifts: by system and name of a quantity, the mean over a few trajectories of the truth's at its end, of the forecast's
-            there, and of the forecast's at the end of the rollout.
+        drifts: means over a few trajectories, by system and name of the quantity: its value in the truth at its end, in the
+            forecast there, and in the forecast at the end of the rollout.
     """
 
     num_true: int
