@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -77,13 +77,11 @@ class BlockingCalls:
         AUTOGRAD._engine_run_backward = self._heard_backward
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Count no more."""
+    def __exit__(self, *about: Any) -> None:  # noqa: ANN401
+        """Count no more; ``about`` says what has ended it, if an error has."""
         AUTOGRAD._engine_run_backward = _run_backward
         for mode in reversed(self._modes):
-            mode.__exit__(kind, error, trace)
+            mode.__exit__(*about)
 
     def hold(self, tensors: Iterable[Tensor]) -> None:
         """Take tensors as what a GPU holds."""
@@ -162,13 +160,7 @@ class _Dispatched(TorchDispatchMode):
         super().__init__()
         self._calls = calls
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         if not func.is_view and name != "_unsafe_view":
@@ -188,13 +180,7 @@ class _Called(TorchFunctionMode):
         super().__init__()
         self._calls = calls
 
-    def __torch_function__(
-        self,
-        func: Any,  # noqa: ANN401
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         kwargs = kwargs or {}
         calls, caller = self._calls, sys._getframe(1)
         if func in FROM_DEVICE:

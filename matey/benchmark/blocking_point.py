@@ -88,6 +88,11 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
     engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})
     meter, average = CountingMeter(engine.device), MovingAverage(engine, 0)
+    scales = {"benchmark": LossScale()}
+
+    def take(stream: Iterator[MicroBatch], step: int) -> TakenStep:
+        return take_step_of(engine, stream, scales, settings, average, step, meter)
+
     batch = case.make_batch()
     batch = replace(batch, draw=torch.arange(case.batch))
     sequence_group = model.sequence_group
@@ -99,7 +104,7 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
             made = together(iter([read]), model.config, sequence_group.ranks, sequence_group.exchange)
             (ready,) = on_device(made, engine.device)
         if step <= WARM_UP:
-            taken = _take(engine, iter([ready]), settings, average, step, meter)
+            taken = take(iter([ready]), step=step)
     assert taken is not None
     calls = BlockingCalls([*_held_by(engine), *tensors_in(ready)])
     meter.calls = calls
@@ -108,7 +113,7 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
         calls.in_blocks = name.startswith("enter")
 
     with calls, blocks_noted(model, note):
-        _take(engine, iter([ready]), settings, average, settings.steps, meter)
+        take(iter([ready]), step=settings.steps)
         # What the loop reads while the device computes: the numbers of the step before.
         taken.totals.read(), taken.grad_norm.read()
         assert taken.reading is not None, "every step is logged"
@@ -130,17 +135,6 @@ def _as_read(case: Case, model: MateyModel, batch: FieldBatch) -> Packed:
         windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
         parts = read_parts([data], windows, case.frames, share)
     return packed([replace(part, samples=replace(part.samples, draw=batch.draw)) for part in parts])
-
-
-def _take(
-    engine: Engine,
-    stream: Iterator[MicroBatch],
-    settings: TrainSection,
-    average: MovingAverage,
-    step: int,
-    meter: Meter,
-) -> TakenStep:
-    return take_step_of(engine, stream, {"benchmark": LossScale()}, settings, average, step, meter)
 
 
 def _held_by(engine: Engine) -> Iterator[torch.Tensor]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from matey.benchmark.speed import measure
-from matey.benchmark.speed_cases import Case
 from matey.data.mixture import Mixture
 from matey.data.stream import micro_batches
 from matey.data.trajectories import TrajectorySet
@@ -17,40 +15,21 @@ LEAST = 8  # micro-batches that are timed
 HISTORY, MICRO_BATCH = 4, 8  # frames and windows, as training has them by default
 
 
-@dataclass(frozen=True)
-class ReadingSpeed:
-    """The speed at which one system is read.
-
-    Attributes:
-        system: name of the PDE system.
-        grid: cells along ``z, y, x``.
-        num_fields: number of fields of a frame.
-        windows_per_second: windows per second by number of workers; 0 workers reads in the training process.
-    """
-
-    system: str
-    grid: tuple[int, int, int]
-    num_fields: int
-    windows_per_second: dict[int, float]
-
-
-def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float) -> ReadingSpeed:
-    """Read micro-batches as training does, for ``seconds`` with each number of workers.
+def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float) -> dict[str, Any]:
+    """Read micro-batches as training does, for ``seconds`` with each number of workers; 0 workers reads in this process.
 
     Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
+
+    Returns:
+        ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
     mixture = Mixture([data.with_given(())], [range(data.num_trajectories)], [1.0], HISTORY, lead_max=1, seed=0)
     rates = {number: _windows_per_second(mixture, number, seconds) for number in workers}
-    return ReadingSpeed(data.system, data.trajectories[0].grid, len(data.fields), rates)
-
-
-def training_speed(case: Case, repeat: int) -> float:
-    """Return the windows per second that training steps of a case take in."""
-    (speed,) = measure([case], repeat)
-    return case.batch / speed.step_seconds
+    about = {"system": data.system, "grid": data.trajectories[0].grid, "num_fields": len(data.fields)}
+    return about | {"windows_per_second": rates}
 
 
 def _windows_per_second(mixture: Mixture, workers: int, seconds: float) -> float:

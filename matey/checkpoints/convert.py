@@ -14,10 +14,9 @@ from torch import Tensor
 from matey.checkpoints.card import model_card
 from matey.checkpoints.durable import flush
 from matey.checkpoints.modes import give_usual_modes
-from matey.checkpoints.newest import ShardError
+from matey.checkpoints.newest import MODEL_STATES, ShardError
 from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, RUN_FILES, SEEN, step_name
-from matey.checkpoints.source import AVERAGE, WEIGHTS, Source
-from matey.checkpoints.universal import write_universal
+from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
 from matey.model.configuration import MateyConfig
@@ -134,6 +133,38 @@ def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: to
             shutil.copy2(path, new)
     note = _batch_note(source, load_config(run / CONFIG))
     return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
+
+
+def write_universal(source: Source, folder: Path) -> None:
+    """Write a checkpoint in universal form, a quantity after the other, so that one copy of the weights is held at a time.
+
+    It holds whole parameters and moments, which any number of ranks and any ZeRO stage can resume. The layout is DeepSpeed's
+    own, ``zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt``, with ``ema/<parameter>.pt`` beside it. DeepSpeed's converter
+    is not used: it has no way from ZeRO 0, unpickles whatever the files hold, and knows no average.
+
+    Raises:
+        ShardError: the checkpoint is universal already, or cannot be read.
+    """
+    if source.stage is None:
+        raise ShardError(f"{source.folder} is universal already; resume it as it is.")
+    quantities = (WEIGHTS, *MOMENTS, *((AVERAGE,) if source.has_average else ()))
+    for what in quantities:
+        for name, values in source.whole(what).items():
+            path = universal_file(folder, what, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"param": values}, path)
+    for name in source.shapes:
+        torch.save(torch.tensor(float(source.step)), universal_file(folder, "step", name))
+    about = {"param_groups": source.param_groups(), "ds_version": source.common["ds_version"]}
+    torch.save(about, folder / "zero" / "optimizer_state.pt")
+    common = {
+        **source.common,
+        "module": source.frozen(),
+        "param_shapes": source.common["param_shapes"] or [source.shapes],
+        "optimizer": None,
+        "frozen_param_fragments": None,
+    }
+    torch.save(common, folder / MODEL_STATES)
 
 
 def _batch_note(source: Source, run: RunConfig) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.layouts import adam_step
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.run_files import CONFIG
-from matey.checkpoints.shards import laid_out, open_shard
+from matey.checkpoints.shards import average_stretches, laid_out, open_shard
 from matey.checkpoints.source import OPTIMIZER, Source
 from matey.config import load_config
 

@@ -23,11 +23,7 @@ def step_folder(path: Path) -> Path:
     """
     if not path.is_dir():
         raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
-    return newest(path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path)
-
-
-def newest(folder: Path) -> Path:
-    """Return the checkpoint that ``latest`` names, or the folder itself where there is no such file."""
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     tag = latest_tag(folder)
     return folder if tag is None else folder / tag
 

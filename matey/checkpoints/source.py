@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from matey.checkpoints.averages import average_file, average_stretches
 from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
 from matey.checkpoints.newest import MODEL_STATES, ShardError
-from matey.checkpoints.shards import laid_out, open_shard
+from matey.checkpoints.shards import average_file, average_stretches, laid_out, open_shard
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -91,7 +90,7 @@ class Source:
     def files(self) -> list[Path]:
         """Return every file that it should have."""
         ranks = range(self.num_ranks)
-        averages = [self.average_file(rank) for rank in ranks]
+        averages = [self.folder / average_file(rank) for rank in ranks]
         if self.stage is None:
             kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
             whole = [universal_file(self.folder, what, name) for what in kinds for name in self.shapes_with(what)]
@@ -108,10 +107,6 @@ class Source:
         """Return the file of a rank's part of the optimizer, which ZeRO 1 in bf16 calls by another name."""
         prefix = "bf16_" if any(self.folder.glob("bf16_zero_pp_rank_*")) else ""
         return self.folder / f"{prefix}zero_pp_rank_{rank}_{OPTIMIZER}"
-
-    def average_file(self, rank: int) -> Path:
-        """Return the file of a rank's part of the moving average."""
-        return self.folder / average_file(rank)
 
     def whole(self, what: str) -> dict[str, Tensor]:
         """Return a quantity of the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
@@ -192,7 +187,7 @@ class Source:
 
     def average(self, rank: int) -> Iterator[Stretch]:
         """Open a rank's part of the moving average; raises as `optimizer` does."""
-        path = self.average_file(rank)
+        path = self.folder / average_file(rank)
         step, stretches = average_stretches(path)
         self.check_step(path, step)
         return stretches
@@ -212,8 +207,10 @@ class Source:
         elif self.stage is None:
             for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):
                 yield name, 0, self.parameter(what, name).flatten()
+        elif self.stage == 0 and what == WEIGHTS:
+            yield from ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
         elif self.stage == 0:
-            yield from self._plain(what)
+            yield from plain(self.common["optimizer"], self.common["trained"], what)
         else:
             starts = dict.fromkeys(self.shapes, 0)
             shapes = self.common["param_shapes"]
@@ -223,11 +220,6 @@ class Source:
                     yield from sliced(self.optimizer(rank), shapes, rank, self.num_ranks, what)
                 else:
                     yield from mapped(self.optimizer(rank), what, starts)
-
-    def _plain(self, what: str) -> Iterator[Stretch]:
-        if what == WEIGHTS:
-            return ((name, 0, self.common["module"][name].flatten()) for name in self.shapes)
-        return plain(self.common["optimizer"], self.common["trained"], what)
 
 
 def layout_of(stage: int | None, has_bf16_wrapper: bool) -> str:

@@ -44,6 +44,8 @@ class Trained:
     card: str = ""
     note: str = ""
 
+    facts = None  # which a peer has, see `matey.checkpoints.peer_folder`
+
     @property
     def num_frames(self) -> int:
         """Frames of history that the model was trained with."""

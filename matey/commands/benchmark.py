@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from matey.benchmark.blocking_points import blocking_points
-from matey.benchmark.reading_speed import ReadingSpeed, reading_speed, training_speed
+from matey.benchmark.reading_speed import reading_speed
 from matey.benchmark.sequence_speed import longer, longest, run_point, sequence_figure, summarise
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
@@ -63,8 +63,8 @@ def data(args: argparse.Namespace) -> None:
     grid = (args.resolution, args.resolution)
     # The paper's patches, few of them refined: a step with fewer tokens takes in more windows.
     case = Case(args.model, tokens="mix", patches=(32, 8), refine=0.15, grid=grid, device=args.device)
-    trained = training_speed(case, args.repeat)
-    speeds = []
+    (speed,) = measure([case], args.repeat)
+    trained, speeds = case.batch / speed.step_seconds, []
     with tempfile.TemporaryDirectory() as folder:
         for system in (bar := tqdm(SYSTEMS.own, desc="data", unit=" systems", disable=None)):
             bar.set_postfix_str(system)
@@ -72,20 +72,20 @@ def data(args: argparse.Namespace) -> None:
             make(Path(folder) / system, ensemble)
             speeds.append(reading_speed(open_dataset(Path(folder) / system), args.workers, seconds=args.seconds))
     print(data_text(speeds, trained, args))
-    row = {"model": args.model, "trained_windows_per_second": trained, "read": [asdict(speed) for speed in speeds]}
+    row = {"model": args.model, "trained_windows_per_second": trained, "read": speeds}
     print(json.dumps(row))
 
 
-def data_text(speeds: list[ReadingSpeed], trained: float, args: argparse.Namespace) -> str:
+def data_text(speeds: list[dict[str, Any]], trained: float, args: argparse.Namespace) -> str:
     """Lay the windows per second out as a plain table."""
     head = ("windows per second", "grid", "fields", *(f"{number} workers" for number in args.workers), "over training")
     rows = [
         (
-            speed.system,
-            f"{speed.grid[1]}x{speed.grid[2]}",
-            str(speed.num_fields),
-            *(f"{rate:.0f}" for rate in speed.windows_per_second.values()),
-            f"{speed.windows_per_second[max(speed.windows_per_second)] / trained:.0f}x",
+            speed["system"],
+            f"{speed['grid'][1]}x{speed['grid'][2]}",
+            str(speed["num_fields"]),
+            *(f"{rate:.0f}" for rate in speed["windows_per_second"].values()),
+            f"{speed['windows_per_second'][max(args.workers)] / trained:.0f}x",
         )
         for speed in speeds
     ]

@@ -22,8 +22,8 @@ from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.lacking import lacking_note
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
-from matey.evaluate.comparison import Candidate, compare, plan_comparison
-from matey.evaluate.evaluation import Evaluation, Protocol, chunks
+from matey.evaluate.comparison import Candidate, plan_comparison
+from matey.evaluate.evaluation import Evaluation, Protocol, chunks, evaluate
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
@@ -35,7 +35,6 @@ from matey.parallel.collectives import dealt, rank
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.peers.kinds import PeerFacts
 from matey.process.likely_place import likely_place
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         share_fields(names, models, environment, args.share)
     data = select_data(args, models, names)
     candidates = [
-        Candidate(name, trained.model.to(device), args.history or trained.num_frames, facts_of(trained))
+        Candidate(name, trained.model.to(device), args.history or trained.num_frames, trained.facts)
         for name, trained in zip(names, models, strict=True)
     ]
     data = coarsened(args, data)
@@ -88,7 +87,10 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         args.out.mkdir(parents=True, exist_ok=True)
     own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol), args.share))
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
-        evaluations = compare(candidates, data, protocol, plans, bar.update)
+        evaluations = [
+            evaluate(candidate.model, candidate.own(data), protocol, tasks, bar.update)
+            for candidate, tasks in zip(candidates, plans, strict=True)
+        ]
     if rank() > 0:
         return
     if protocol.rollout_steps < args.rollout and args.share == 1:
@@ -175,11 +177,6 @@ def load(folder: Path) -> Trained | TrainedPeer:
     if trained.note and rank() == 0:
         print(trained.note)
     return trained
-
-
-def facts_of(trained: Trained | TrainedPeer) -> PeerFacts | None:
-    """Return the facts about a peer, None for MATEY."""
-    return trained.facts if isinstance(trained, TrainedPeer) else None
 
 
 def find_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from matey.planning.at_hand import is_at_hand
 from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
-from matey.planning.reading import MB, Reading
+from matey.planning.reading import MB, reading_text
 from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
@@ -51,12 +51,12 @@ def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
 
 
-def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> Reading:
-    """Return the amount that a rank reads and its speed: as the user says, or as the samples were read."""
+def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> str:
+    """Return a line on what a rank reads and its speed: as the user says, or as the samples were read."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
-        return Reading(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
-    return Reading(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
+        return reading_text(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
+    return reading_text(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
@@ -75,28 +75,19 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
         + _preparing(planned, run),
         *_of_node(planned),
-        *(
-            [
-                f"{planned.pinned_bytes / GIB:34.2f}   pinned, from which micro-batches are copied to the GPU ahead of the step"
-            ]
-            if planned.pinned_bytes
-            else []
-        ),
-        *(
-            [
-                f"{planned.waiting_bytes / GIB:34.2f}   at most of micro-batches that data.workers of a rank have read ahead"
-            ]
-            if run.data.workers
-            else []
-        ),
-        "",
-        f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
-        if planned.exchanges
-        else "no communication",
-        *(
-            f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
-            for e in planned.exchanges
-        ),
+    ]
+    if planned.pinned_bytes:
+        pinned = "pinned, from which micro-batches are copied to the GPU ahead of the step"
+        lines.append(f"{planned.pinned_bytes / GIB:34.2f}   {pinned}")
+    if run.data.workers:
+        waiting = "at most of micro-batches that data.workers of a rank have read ahead"
+        lines.append(f"{planned.waiting_bytes / GIB:34.2f}   {waiting}")
+    told = f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
+    lines += ["", told if planned.exchanges else "no communication"]
+    for e in planned.exchanges:
+        times = f"{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
+        lines.append(f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{times}")
+    lines += [
         *_of_some(planned),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",

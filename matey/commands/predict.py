@@ -70,7 +70,10 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
     )
     request = forecasts.request
     cells = cells_of(request, args.probe)
-    field = 0 if args.field is None else _field_index(args.field, request.data.fields)
+    fields = request.data.fields
+    if args.field not in (None, *fields):
+        raise FlagError(f"--field: the data has no field {args.field!r}; its fields are {', '.join(fields)}.")
+    field = 0 if args.field is None else fields.index(args.field)
     total, is_first = len(request.trajectories) * request.num_steps, forecasts.model.sequence_group.ranks.place == 0
     with writing(args.out):
         args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -141,9 +144,3 @@ def _limits(forecasts: Forecasts, file: ForecastFile, field: int, steps: range) 
             shown = truth[field]
         values += [float(np.nanmin(shown)), float(np.nanmax(shown))]
     return min(values), max(values), max(errors) or 1.0
-
-
-def _field_index(name: str, fields: tuple[str, ...]) -> int:
-    if name not in fields:
-        raise FlagError(f"--field: the data has no field {name!r}; its fields are {', '.join(fields)}.")
-    return fields.index(name)

@@ -83,7 +83,6 @@ def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
     scale = SCALES[args.scale]
     check_ranks(args, scale.ranks)
     return DataEfficiencyStudy(
-        ROOT,
         WORK,
         folder_of(args, f"data_efficiency-{args.system}"),
         args.system,
@@ -105,7 +104,6 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
     if not table.launcher:
         check_ranks(args, table.ranks)
     study = PretrainingStudy(
-        ROOT,
         WORK,
         folder_of(args, args.study),
         table,

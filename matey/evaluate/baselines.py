@@ -1,15 +1,10 @@
-"""Forecasts that need no model, for the others to be measured against."""
+"""A forecast that needs no model, for the others to be measured against, as is persistence: the last known frame again."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from matey.fields import FieldBatch
-
-
-def persistence(batch: FieldBatch) -> Tensor:
-    """Predict the last known frame again, whatever the lead time: ``(b, f, z, y, x)`` in physical units."""
-    return batch.last
 
 
 def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
@@ -23,5 +18,5 @@ def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
         The predicted frame ``(b, f, z, y, x)`` in physical units.
     """
     if batch.num_frames == 1:
-        return persistence(batch)
+        return batch.last
     return batch.last + lead * (batch.last - batch.history[:, -2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,37 +21,19 @@ MOST_TRAJECTORIES = 4  # of a system
 
 
 @dataclass(frozen=True)
-class Drift:
-    """A quantity of a system's rollouts, the mean over a few trajectories.
-
-    Attributes:
-        system: name of the PDE system.
-        quantity: name of the quantity.
-        truth: value of the truth at its end.
-        at_end_of_truth: value of the forecast there.
-        at_end: value of the forecast at the end of the rollout.
-    """
-
-    system: str
-    quantity: str
-    truth: float
-    at_end_of_truth: float
-    at_end: float
-
-
-@dataclass(frozen=True)
 class Beyond:
     """Rollouts that continued where the truth ends, as means of fields and conserved quantities.
 
     Attributes:
         num_true: number of snapshots that were compared with the truth.
         num_steps: number of snapshots of the rollouts.
-        drifts: quantities of each system.
+        drifts: means over a few trajectories, by system and name of the quantity: its value in the truth at its end, in the
+            forecast there, and in the forecast at the end of the rollout.
     """
 
     num_true: int
     num_steps: int
-    drifts: tuple[Drift, ...]
+    drifts: Mapping[tuple[str, str], Sequence[float]]
 
 
 def longest_rollout(data: HeldOut) -> int:
@@ -92,10 +74,8 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
                 name = rows[0][0]
                 values = torch.stack([value for _, value in rows])  # (3, b)
                 found.setdefault((known.batch.system, name), []).append(values)
-    drifts = (
-        Drift(system, name, *torch.cat(each, dim=1).mean(dim=1).tolist()) for (system, name), each in found.items()
-    )
-    return Beyond(num_true, num_steps, tuple(drifts))
+    drifts = {key: torch.cat(each, dim=1).mean(dim=1).tolist() for key, each in found.items()}
+    return Beyond(num_true, num_steps, drifts)
 
 
 def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from matey.data import DataError
-from matey.evaluate.evaluation import Evaluation, Protocol, Task, check_fit, evaluate, tasks_of
+from matey.evaluate.evaluation import Protocol, Task, check_fit, tasks_of
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
@@ -92,24 +92,6 @@ def check_peer(facts: PeerFacts, data: HeldOut) -> None:
         if each.fields != facts.fields:
             known, there = ", ".join(facts.fields), ", ".join(each.fields)
             raise DataError(f"It was trained on {known} of {each.system}, and the data has {there}; take other data.")
-
-
-def compare(
-    candidates: Sequence[Candidate],
-    data: HeldOut,
-    protocol: Protocol,
-    plans: Sequence[Sequence[Task]],
-    on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
-) -> list[Evaluation]:
-    """Evaluate each model on its tasks of `plan_comparison`.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    return [
-        evaluate(candidate.model, candidate.own(data), protocol, tasks, on_forecasts)
-        for candidate, tasks in zip(candidates, plans, strict=True)
-    ]
 
 
 def _later(task: Task, frames: int) -> Task:

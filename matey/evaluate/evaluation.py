@@ -63,14 +63,9 @@ class Task:
     rollout_lead: int = 1
 
     @property
-    def forecasts_per_window(self) -> int:
-        """Number of frames that the model predicts for each window."""
-        return 1 if self.kind == "lead" else self.lead
-
-    @property
     def num_forecasts(self) -> int:
         """Number of frames that the model predicts."""
-        return len(self.windows) * self.forecasts_per_window
+        return len(self.windows) * (1 if self.kind == "lead" else self.lead)
 
     def chunks(self, size: int) -> Iterator[Task]:
         """Yield the forecasts from ``size`` windows at a time."""
@@ -85,15 +80,6 @@ class _Sums:
     errors: ErrorSums = field(default_factory=ErrorSums)
     spectra: SpectraSums = field(default_factory=SpectraSums)
     costs: list[BatchCost] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The numbers of an evaluation, see `Evaluation`."""
-
-    records: list[Record]
-    costs: list[Cost]
-    spectra: list[Spectra]
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,7 @@ class Evaluation:
 
     records: list[Record]
     costs: list[Cost]
-    examples: list[Example]
+    examples: list[Example] = field(default_factory=list)
     spectra: list[Spectra] = field(default_factory=list)
     worst: list[Example] = field(default_factory=list)
     shown_rollouts: list[ShownRollout] = field(default_factory=list)
@@ -161,7 +147,7 @@ def score(
     protocol: Protocol,
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
-) -> Scores:
+) -> Evaluation:
     """Return the numbers alone of what `evaluate` does, for any model that predicts frames."""
     together = num_sharing(model)
 
@@ -186,7 +172,7 @@ def score(
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
     spectra = total.spectra.spectra()
-    return Scores(with_power(total.errors.records(), spectra), mean_costs(total.costs), spectra)
+    return Evaluation(with_power(total.errors.records(), spectra), mean_costs(total.costs), spectra=spectra)
 
 
 def evaluate(
@@ -215,17 +201,16 @@ def evaluate(
     data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))
     scores = score(model, data, protocol, tasks, on_forecasts)
     if rank() > 0 or num_sharing(model) > 1:
-        return Evaluation(scores.records, scores.costs, [], scores.spectra)
+        return scores
     lead = max(protocol.leads)
     worst = [r.worst for r in scores.records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
     steps = protocol.rollout_steps
-    return Evaluation(
-        scores.records,
-        scores.costs,
-        make_examples(model, data, lead),
-        scores.spectra,
-        [make_example(model, data, _window_of(data, label, lead)) for label in worst],
-        show_rollouts(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else [],
+    shown = show_rollouts(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else []
+    return replace(
+        scores,
+        examples=make_examples(model, data, lead),
+        worst=[make_example(model, data, _window_of(data, label, lead)) for label in worst],
+        shown_rollouts=shown,
     )
 
 

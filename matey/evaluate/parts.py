@@ -156,7 +156,7 @@ class ScoredPart:
         return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
 
     def _physics(self, frames: Frames, truth: Frames, last: Frames) -> dict[str, Tensor]:
-        """Return the numbers ``(b,)`` of measures that look at each cell alone, by the names of `PhysicsSums`."""
+        """Return the numbers ``(b,)`` of measures that look at each cell alone, by name, as `numbers_of` does."""
         about = self.part.samples
         batches = [self._batch(sample) for sample in range(about.number)]
         measures: dict[str, tuple[Measure, int]] = {}

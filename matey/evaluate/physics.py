@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.physics import MEASURES, measures_of
+from matey.physics import measures_of
 
 TRUTH = "truth_"
 """Beginning of the names of the truth's numbers."""
@@ -22,37 +22,14 @@ Totals = dict[str, tuple[float, int]]
 """Sums by name, and of how many numbers they are."""
 
 
-class PhysicsSums:
-    """Sums the measures of `matey.physics` batch by batch, those of forecasts and those of the truth.
-
-    Raises:
-        RegistryError: a package's measure cannot be used.
-    """
-
-    def __init__(self) -> None:
-        """Start with no windows."""
-        dict(MEASURES.items())  # imported here, not after the first forecasts
-        self._sums: dict[Hashable, Totals] = {}
-
-    def add(self, key: Hashable, batch: FieldBatch, prediction: Tensor, target: Tensor) -> None:
-        """Add those of frames ``(b, f, z, y, x)`` in physical units to the sums of a record."""
-        for name, measure in measures_of(batch):
-            for before, frame in (("", prediction), (TRUTH, target)):
-                if (values := measure.number(frame, batch)) is not None:
-                    self.add_numbers(key, before + name, values)
-
-    def add_numbers(self, key: Hashable, name: str, values: Tensor) -> None:
-        """Add the numbers ``(b,)`` of some windows under a name."""
-        add_up(self._sums.setdefault(key, {}), {name: (values.sum().item(), len(values))})
-
-    def merge(self, later: PhysicsSums) -> None:
-        """Add the sums of windows that come after these."""
-        for key, totals in later._sums.items():
-            add_up(self._sums.setdefault(key, {}), totals)
-
-    def means(self, key: Hashable) -> dict[str, float]:
-        """Return the means over the windows of a record by name; nothing of what its system does not have."""
-        return {name: total / count for name, (total, count) in self._sums.get(key, {}).items()}
+def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Return the measures ``(b,)`` that a system has, by name, of frames ``(b, f, z, y, x)`` and of the true ones."""
+    found = {
+        before + name: measure.number(frame, batch)
+        for name, measure in measures_of(batch)
+        for before, frame in (("", prediction), (TRUTH, target))
+    }
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def add_up(totals: Totals, more: Totals) -> None:
@@ -60,6 +37,11 @@ def add_up(totals: Totals, more: Totals) -> None:
     for name, (total, count) in more.items():
         before, number = totals.get(name, (0.0, 0))
         totals[name] = before + total, number + count
+
+
+def means_of(totals: Totals) -> dict[str, float]:
+    """Return the mean of each sum."""
+    return {name: total / count for name, (total, count) in totals.items()}
 
 
 def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:

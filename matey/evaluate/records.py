@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matey.evaluate.baselines import extrapolation, persistence
-from matey.evaluate.physics import CORRELATION_TIME, PhysicsSums, add_up, correlation_time
+from matey.evaluate.baselines import extrapolation
+from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
 from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
+from matey.physics import MEASURES
 from matey.samples import Samples
 
 Kind = str
@@ -104,13 +105,14 @@ class ErrorSums:
         """Start with no windows.
 
         Raises:
-            RegistryError: a package's metric cannot be used.
+            RegistryError: a package's metric or measure cannot be used.
         """
         self._metrics = [name for name, _ in METRICS.items()]
         self._names = [before + name for before in ("", PERSISTENCE) for name in self._metrics]
-        self._physics = PhysicsSums()
+        dict(MEASURES.items())  # imported here, not after the first forecasts
         self._sums: dict[Key, tuple[Tensor, int]] = {}
-        self._of_trajectories: dict[Key, dict[str, tuple[float, int]]] = {}
+        self._physics: dict[Key, Totals] = {}
+        self._of_trajectories: dict[Key, Totals] = {}
 
     def add(
         self,
@@ -127,7 +129,7 @@ class ErrorSums:
         With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too; with the names of the
         samples' trajectories, the error of each of them.
         """
-        frames = {"": prediction, PERSISTENCE: persistence(batch)}
+        frames = {"": prediction, PERSISTENCE: batch.last}
         errors = {
             before + name: metric.value(frame, target)
             for before, frame in frames.items()
@@ -142,7 +144,7 @@ class ErrorSums:
             across, inside = jumps(prediction - target, patch_of_cell) / size
         of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
         overall = self._add_all(batch.samples, kind, lead, of_fields, trajectories)
-        self._physics.add(overall, batch, prediction, target)
+        self._add_physics(overall, numbers_of(batch, prediction, target))
 
     def add_found(
         self,
@@ -162,14 +164,13 @@ class ErrorSums:
             lead: lead of the forecast.
             errors: errors ``(b, f)`` by name; persistence's have its word before it.
             extrapolated: the NRMSE ``(b, f)`` of extrapolation.
-            physics: numbers ``(b,)`` by the names of `PhysicsSums`.
+            physics: numbers ``(b,)`` by the names of `numbers_of`.
             trajectories: names of the samples' trajectories.
         """
         unknown = torch.full_like(extrapolated, math.nan)
         rows = [*(errors[name] for name in self._names), extrapolated, unknown, unknown]
         overall = self._add_all(samples, kind, lead, torch.stack(rows), trajectories)
-        for name, values in physics.items():
-            self._physics.add_numbers(overall, name, values)
+        self._add_physics(overall, physics)
 
     def _add_all(self, samples: Samples, kind: Kind, lead: int, of_fields: Tensor, trajectories: Sequence[str]) -> Key:
         """Add errors ``(m, b, f)`` to the sums of every field and of all; return the latter's key."""
@@ -181,12 +182,12 @@ class ErrorSums:
 
     def merge(self, later: ErrorSums) -> None:
         """Add the sums of windows that come after these."""
-        self._physics.merge(later._physics)
         for key, (sums, num_windows) in later._sums.items():
             before, count = self._sums.get(key, (torch.zeros_like(sums), 0))
             self._sums[key] = before + sums, count + num_windows
-        for key, trajectories in later._of_trajectories.items():
-            add_up(self._of_trajectories.setdefault(key, {}), trajectories)
+        for own, more in ((self._physics, later._physics), (self._of_trajectories, later._of_trajectories)):
+            for key, totals in more.items():
+                add_up(own.setdefault(key, {}), totals)
 
     def records(self) -> list[Record]:
         """Return the means, in the order in which their first windows came."""
@@ -207,10 +208,14 @@ class ErrorSums:
                     seams=across / inside if inside else math.nan,
                     extrapolation_nrmse=extrapolated,
                     **_spread(self._of_trajectories.get(key, {})),
-                    physics=self._physics.means(key),
+                    physics=means_of(self._physics.get(key, {})),
                 )
             )
         return _with_correlation_times(records)
+
+    def _add_physics(self, key: Key, numbers: Mapping[str, Tensor]) -> None:
+        totals = {name: (values.sum().item(), len(values)) for name, values in numbers.items()}
+        add_up(self._physics.setdefault(key, {}), totals)
 
     def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
         """Add errors ``(m, b)`` to the sums of a record, the model's NRMSE to the sums of their trajectories too."""
@@ -242,11 +247,11 @@ def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
     return [replace(r, physics={**r.physics, **last[id(r)]}) if id(r) in last else r for r in records]
 
 
-def _spread(of_trajectories: dict[str, tuple[float, int]]) -> dict[str, Any]:
+def _spread(of_trajectories: Totals) -> dict[str, Any]:
     """Return the smallest and the largest mean error of a trajectory; what is not finite is larger than all that is."""
     if not of_trajectories:
         return {}
-    means = {name: total / count for name, (total, count) in of_trajectories.items()}
+    means = means_of(of_trajectories)
     ordered = sorted(means, key=lambda name: means[name] if math.isfinite(means[name]) else math.inf)
     return {"best_trajectory": means[ordered[0]], "worst_trajectory": means[ordered[-1]], "worst": ordered[-1]}
 

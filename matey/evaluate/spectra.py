@@ -16,6 +16,9 @@ CELLS = (-3, -2, -1)
 POWER = ("power_coarse", "power_middle", "power_fine")
 """Names of a forecast's power over the truth's in each third of the wavenumbers, the longest waves first."""
 
+Key = tuple[str, tuple[str, ...], Kind, int, tuple[float, ...]]
+"""System, fields, kind, lead and wavenumbers of a sum."""
+
 
 @dataclass(frozen=True)
 class Spectra:
@@ -47,44 +50,33 @@ class SpectraSums:
 
     def __init__(self) -> None:
         """Start with no windows."""
-        self._sums: dict[tuple[str, Kind, tuple[float, ...]], tuple[Spectra, int]] = {}
+        self._sums: dict[Key, tuple[Tensor, int]] = {}
 
     def add(self, batch: FieldBatch, kind: Kind, lead: int, forecast: Tensor, truth: Tensor) -> None:
         """Add the spectra of frames ``(b, f, z, y, x)`` in physical units."""
-        spectra = []
+        powers = []
         for frames in (truth, forecast, forecast - truth):
             wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
-            spectra.append(power.sum(dim=0))
-        self._add(Spectra(batch.system, batch.fields, kind, lead, wavenumbers, *spectra), batch.num_samples)
+            powers.append(power.sum(dim=0))
+        key = batch.system, batch.fields, kind, lead, tuple(wavenumbers.tolist())
+        self._add(key, torch.stack(powers), batch.num_samples)
 
     def merge(self, later: SpectraSums) -> None:
         """Add the sums of windows that come after these."""
-        for summed, num_windows in later._sums.values():
-            self._add(summed, num_windows)
+        for key, (powers, num_windows) in later._sums.items():
+            self._add(key, powers, num_windows)
 
-    def _add(self, more: Spectra, num_windows: int) -> None:
-        key = more.system, more.kind, tuple(more.wavenumbers.tolist())
-        before, count = self._sums.get(key, (None, 0))
-        if before is not None:
-            more = replace(
-                more,
-                truth=before.truth + more.truth,
-                forecast=before.forecast + more.forecast,
-                error=before.error + more.error,
-            )
-        self._sums[key] = more, count + num_windows
+    def _add(self, key: Key, powers: Tensor, num_windows: int) -> None:
+        before, count = self._sums.get(key, (torch.zeros_like(powers), 0))
+        self._sums[key] = before + powers, count + num_windows
 
     def spectra(self) -> list[Spectra]:
         """Return the means on the first grid of each system, in the order in which their first windows came."""
-        first: dict[tuple[str, Kind], tuple[Spectra, int]] = {}
-        for (system, kind, _), of_grid in self._sums.items():
-            first.setdefault((system, kind), of_grid)
-        return [
-            Spectra(
-                s.system, s.fields, s.kind, s.lead, s.wavenumbers, *(p / count for p in (s.truth, s.forecast, s.error))
-            )
-            for s, count in first.values()
-        ]
+        first: dict[tuple[str, Kind], Spectra] = {}
+        for (system, fields, kind, lead, wavenumbers), (powers, count) in self._sums.items():
+            places = torch.tensor(wavenumbers, dtype=torch.float64)
+            first.setdefault((system, kind), Spectra(system, fields, kind, lead, places, *powers / count))
+        return list(first.values())
 
 
 def with_power(records: Sequence[Record], spectra: Sequence[Spectra]) -> list[Record]:

@@ -47,11 +47,6 @@ class EngineSettings:
         return 2 if self.precision == "bfloat16" else 4
 
     @property
-    def has_own_master(self) -> bool:
-        """Whether the optimizer works on float32 copies of the weights: with every stage but 0."""
-        return self.stage > 0
-
-    @property
     def reduces_after_backward(self) -> bool:
         """Whether this is the optimizer that DeepSpeed takes for bfloat16 with stage 1 and float32 gradients.
 

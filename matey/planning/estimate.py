@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matey.config import ConfigError, RunConfig
 from matey.model.configuration import SIZES
@@ -130,15 +130,8 @@ class Estimate:
         """Tokens of all ranks a second."""
         return self.samples_per_step * self.tokens_per_sample / self.seconds.total
 
-    def bytes_by_kind(self) -> dict[str, float]:
-        """Return the bytes that a rank puts into each kind of collective in a step."""
-        return self._by_kind("num_bytes")
-
-    def seconds_by_kind(self) -> dict[str, float]:
-        """Return how long each kind of collective takes in a step, were nothing else going on."""
-        return self._by_kind("seconds")
-
-    def _by_kind(self, what: str) -> dict[str, float]:
+    def by_kind(self, what: Literal["num_bytes", "seconds"]) -> dict[str, float]:
+        """Return bytes that a rank puts into each kind of collective in a step, or seconds, were nothing else going on."""
         totals: dict[str, float] = {}
         for exchange in self.exchanges:
             totals[exchange.kind] = totals.get(exchange.kind, 0.0) + getattr(exchange, what)

@@ -100,12 +100,12 @@ def _of_sequence(
     decoded = engine.value_bytes * handed_over(workload, run.train.micro_batch, size)
     times = 2 * run.train.accumulation  # and the gradients back
     exchanges = [_exchange("all_to_all_single", "sequence", times, decoded * times, whole, machine)]
-    for plan in workload.sequence_plans(run.train.micro_batch, topology):
-        group = whole if plan.by_tokens else heads
-        if (plan.by_tokens and plan.num_moved) or (not plan.by_tokens and ways > 1):
+    for moved in workload.sequence_plans(run.train.micro_batch, topology):
+        group = heads if moved is None else whole
+        if moved or (moved is None and ways > 1):
             # Queries, keys and values together there, what was gathered back.
             exchanges.append(_exchange("all_to_all_single", "sequence", 2 * both, 4 * unit * both, group, machine))
-        if not plan.by_tokens and queries > 1:
+        if moved is None and queries > 1:
             # Keys and values are gathered again for the backward pass instead of kept, and their gradients scattered.
             gathered = 2 * unit
             # Cores talk over gloo, see `matey.parallel.exchange.exchange_and_sum`.

@@ -60,7 +60,8 @@ def plan_memory(
     """Return the memory that one rank needs during a step."""
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights: float = engine.value_bytes * num
-    optimizer = (12 / ranks if engine.has_own_master else 8) * num + (4 * num / ranks if run.train.ema else 0)
+    # With every stage but 0 the optimizer works on float32 copies of the weights.
+    optimizer = (12 / ranks if engine.stage else 8) * num + (4 * num / ranks if run.train.ema else 0)
     whole_buckets = not machine.shared_devices
     adam = _kept_gradients(num, engine, ranks) + _gradient_copies(engine) * num / ranks
     gathered = engine.value_bytes * num * (ranks > 1)  # new weights of all ranks, on their way to their places

@@ -14,7 +14,6 @@ from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder, block_shapes
 from matey.model.embedding import PatchEmbedding
 from matey.model.ladder import Ladder
-from matey.model.local import LocalOperator
 from matey.model.matey import MateyModel
 from matey.model.slabs import is_large, kept_by_scheme, kept_by_stage, slab_of
 from matey.model.stencil import NUM_INPUTS
@@ -34,11 +33,6 @@ class LocalCosts:
 
     ladder: Ladder
     channels: tuple[int, ...]
-
-    @classmethod
-    def from_operator(cls, local: LocalOperator) -> LocalCosts:
-        """Return the costs of an operator."""
-        return cls(local.ladder, tuple(scheme.channels for scheme in local.schemes))
 
     def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
         """Return the operations of a forward pass on a box, with so many fields that are seen and that are predicted.
@@ -176,6 +170,7 @@ def count_operations(config: MateyConfig) -> Operations:
     """Count what a model of this configuration computes."""
     with torch.device("meta"):
         model = MateyModel(config)
+    local = model.local
     embed, decode = zip(
         *(
             (_of_embedding(embedding), _of_decoder(decoder))
@@ -190,7 +185,7 @@ def count_operations(config: MateyConfig) -> Operations:
         decode=tuple(operations for operations, _ in decode),
         embed_keeps=tuple(kept for _, kept in embed),
         decode_keeps=tuple(kept for _, kept in decode),
-        local=None if model.local is None else LocalCosts.from_operator(model.local),
+        local=None if local is None else LocalCosts(local.ladder, tuple(scheme.channels for scheme in local.schemes)),
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
 

@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 MB = 1e6
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The reading of a rank.
+def reading_text(needed: float, rate: float | None, workers: int, ranks: int, source: str) -> str:
+    """Return a line on what a rank reads, and whether steps wait for it.
 
-    Attributes:
+    Args:
         needed: bytes of float32 a second, so that no step waits.
         rate: bytes a second that one process reads; None where that is not known.
         workers: processes of a rank that read ahead; with 0 a rank reads by itself.
         ranks: number of ranks that read.
         source: the source of the rate.
     """
-
-    needed: float
-    rate: float | None
-    workers: int
-    ranks: int
-    source: str = ""
-
-    @property
-    def is_bottleneck(self) -> bool:
-        """Whether steps wait for what is read."""
-        return self.rate is not None and self.needed > self.rate * max(1, self.workers)
-
-    def __str__(self) -> str:
-        """Return it as a line."""
-        of_all = self.ranks * self.needed / 1e9
-        needed = f"reading, MB a second    {self.needed / MB:10.1f}   of a rank, {of_all:,.1f} GB of all"
-        if self.rate is None:
-            return f"{needed}, so that no step waits; what one process reads is not known (--read_rate)"
-        readers = f"{self.workers} workers" if self.workers else "one process"
-        reads = f"{needed}; {readers} can read {self.rate * max(1, self.workers) / MB:.1f} ({self.source})"
-        if not self.is_bottleneck:
-            return f"{reads}: enough"
-        times, wanted = self.needed / (self.rate * max(1, self.workers)), math.ceil(self.needed / self.rate)
-        return (
-            f"{reads}: reading is the bottleneck, a step takes {times:.1f} times as long; set data.workers to {wanted}"
-        )
+    text = f"reading, MB a second    {needed / MB:10.1f}   of a rank, {ranks * needed / 1e9:,.1f} GB of all"
+    if rate is None:
+        return f"{text}, so that no step waits; what one process reads is not known (--read_rate)"
+    readers, can_read = f"{workers} workers" if workers else "one process", rate * max(1, workers)
+    text = f"{text}; {readers} can read {can_read / MB:.1f} ({source})"
+    if needed <= can_read:
+        return f"{text}: enough"
+    times, wanted = needed / can_read, math.ceil(needed / rate)
+    return f"{text}: reading is the bottleneck, a step takes {times:.1f} times as long; set data.workers to {wanted}"

@@ -20,7 +20,7 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.windows import KEPT_AT_ONCE
-from matey.parallel.sequence import cheaper_tokens_plan, heads_plan_moves
+from matey.parallel.sequence import cheaper_tokens_plan
 from matey.parallel.topology import Topology, shares
 from matey.planning.cells import boxes_of_ranks, values_handed_over
 from matey.planning.operations import Costs, Operations, count_operations
@@ -30,26 +30,6 @@ from matey.tokens.segments import segment
 
 NUM_SAMPLES = 32  # windows that tokens are counted on
 DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their work is
-
-
-@dataclass(frozen=True)
-class SequencePlan:
-    """An attention's way across the ranks of a sequence group, see `matey.parallel.sequence`.
-
-    Attributes:
-        by_tokens: whether whole segments move to one rank each; otherwise tokens are exchanged for heads.
-        num_moved: values that leave a rank in a forward pass over the embedding width, summed over the group.
-    """
-
-    by_tokens: bool
-    num_moved: float
-
-
-def _plan(key: Tensor, topology: Topology) -> SequencePlan:
-    tokens = cheaper_tokens_plan(key, topology)
-    if tokens is None:
-        return SequencePlan(False, heads_plan_moves(len(key), topology))
-    return SequencePlan(True, tokens.num_moved)
 
 
 @dataclass(frozen=True, eq=False)  # a key of the caches below
@@ -113,8 +93,12 @@ class Workload:
         of_groups = drawn.mean(axis=2)
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
-    def sequence_plans(self, num_samples: int, topology: Topology) -> list[SequencePlan]:
-        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples."""
+    def sequence_plans(self, num_samples: int, topology: Topology) -> list[float | None]:
+        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples.
+
+        Where whole segments move to one rank each, the values that leave a rank in a forward pass over the embedding width,
+        summed over the group; None where tokens are exchanged for heads, see `matey.parallel.sequence`.
+        """
         return _sequence_plans(self, num_samples, replace(topology, num_ranks=topology.sequence_parallel_size, rank=0))
 
     def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
@@ -174,15 +158,13 @@ class Workload:
 
     @cached_property
     def _outside_costs(self) -> list[int]:
-        embed, decode, per_token = self.operations.embed, self.operations.decode, self.operations.outside_per_token
-        return [
-            int(_outside(sample, embed, decode).sum()) + sample.num_tokens * per_token + self._local_operations(sample)
-            for sample in self.samples
-        ]
-
-    def _local_operations(self, sample: Sample) -> int:
-        local = self.operations.local
-        return 0 if local is None else local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+        found, costs = self.operations, []
+        for sample in self.samples:
+            outside = int(_outside(sample, found.embed, found.decode).sum())
+            costs.append(outside + sample.num_tokens * found.outside_per_token)
+            if found.local is not None:
+                costs[-1] += found.local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+        return costs
 
 
 @cache
@@ -192,9 +174,10 @@ def handed_over(workload: Workload, num_samples: int, ways: int) -> float:
 
 
 @cache
-def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[SequencePlan]:
+def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[float | None]:
     keys = workload.keys(list(islice(cycle(workload.samples), num_samples)))
-    return [_plan(key, group) for key in keys]
+    plans = (cheaper_tokens_plan(key, group) for key in keys)
+    return [None if plan is None else plan.num_moved for plan in plans]
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from matey.evaluate.beyond import Beyond, Drift
+from matey.evaluate.beyond import Beyond
 from matey.evaluate.comparison import one_of, side_by_side
 from matey.evaluate.physics import CORRELATION_TIME, LEAST_CORRELATION, TRUTH
 from matey.evaluate.records import PERSISTENCE, Record
@@ -100,17 +100,12 @@ def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tupl
     steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
     head = ("beyond the truth", "quantity", f"truth at {first.num_true}", *steps)
     rows = []
-    drifts = [{(drift.system, drift.quantity): drift for drift in beyond.drifts} for beyond in of_models]
-    for key in dict.fromkeys(key for of_model in drifts for key in of_model):
-        row = [of_model.get(key) for of_model in drifts]
-        truth = next(drift.truth for drift in row if drift is not None)
-        shown = [truth, *(value for drift in row for value in _ends(drift))]
+    for key in dict.fromkeys(key for beyond in of_models for key in beyond.drifts):
+        row = [beyond.drifts.get(key) for beyond in of_models]
+        truth = next(drift[0] for drift in row if drift is not None)
+        shown = [truth, *(value for drift in row for value in ((None, None) if drift is None else drift[1:]))]
         rows.append((*key, *("-" if v is None else f"{v:.3g}" if math.isfinite(v) else "diverged" for v in shown)))
     return head, rows
-
-
-def _ends(drift: Drift | None) -> tuple[float | None, float | None]:
-    return (None, None) if drift is None else (drift.at_end_of_truth, drift.at_end)
 
 
 def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:

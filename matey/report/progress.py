@@ -126,7 +126,7 @@ def _silence(folder: Path, seconds_per_step: float) -> float:
 def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     """Return curves and tables of runs for a terminal of so many columns."""
     panels: list[Text | Table] = []
-    for title, curves in (("training loss", loss_curves(runs)), ("NRMSE in validation", validation_curves(runs))):
+    for title, curves in curves_of(runs).items():
         if any(len(curve.values) > 1 for curve in curves):
             panels += [Text(title, style="bold"), *text_curves(curves, width, height=10), Text()]
     head, rows = run_rows(runs)
@@ -137,25 +137,15 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     return Group(*panels)
 
 
-def loss_curves(runs: Sequence[Progress]) -> list[Curve]:
-    """Return the running mean of each run's loss."""
-    return [
-        Curve(run.name, [line["step"] for line in run.steps], _smooth([line["loss"] for line in run.steps]), colour)
-        for run, colour in zip(runs, itertools.cycle(COLOURS))
-    ]
-
-
-def validation_curves(runs: Sequence[Progress]) -> list[Curve]:
-    """Return the error of each run's validations, the mean over its systems."""
-    return [
-        Curve(
-            run.name,
-            [line["step"] for line in run.validations],
-            [line["valid_nrmse"] for line in run.validations],
-            colour,
-        )
-        for run, colour in zip(runs, itertools.cycle(COLOURS))
-    ]
+def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
+    """Return, by title, a curve of each run: the running mean of its loss, and the mean over systems of its validations."""
+    losses, errors = [], []
+    for run, colour in zip(runs, itertools.cycle(COLOURS)):
+        smooth = _smooth([line["loss"] for line in run.steps])
+        losses.append(Curve(run.name, [line["step"] for line in run.steps], smooth, colour))
+        places, values = ([line[key] for line in run.validations] for key in ("step", "valid_nrmse"))
+        errors.append(Curve(run.name, places, values, colour))
+    return {"training loss": losses, "NRMSE in validation": errors}
 
 
 def run_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:

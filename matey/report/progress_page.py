@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matey.report.page import figure, heading, page, paragraph, table
 from matey.report.plots import BELOW, COLOURS, STYLE
 from matey.report.png import to_png
-from matey.report.progress import Progress, loss_curves, run_rows, system_rows, validation_curves
+from matey.report.progress import Progress, curves_of, run_rows, system_rows
 
 
 def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None) -> None:
@@ -45,10 +45,7 @@ def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None)
 def progress_figure(runs: Sequence[Progress]) -> Figure:
     """Draw loss and validation error over the steps, a curve for each run."""
     drawn = Figure(figsize=(10, 3.6), layout="constrained")
-    panels = drawn.subplots(1, 2)
-    for axes, title, curves in zip(
-        panels, ("training loss", "NRMSE in validation"), (loss_curves(runs), validation_curves(runs)), strict=True
-    ):
+    for axes, (title, curves) in zip(drawn.subplots(1, 2), curves_of(runs).items(), strict=True):
         for index, curve in enumerate(curves):
             marker = "o-" if len(curve.values) < 30 else "-"
             axes.plot(curve.places, curve.values, marker, ms=3, color=COLOURS[index % len(COLOURS)], label=curve.name)

@@ -58,15 +58,11 @@ def seams_text(record: Record) -> str:
     return f"{record.seams:.2f}" if math.isfinite(record.seams) else "-"
 
 
-def seconds_text(seconds: float) -> str:
-    """Format a time in s or ms."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
-
-
 def cost_cells(cost: Cost) -> tuple[str, str, str, str]:
     """Format tokens, those of the uniform grid, their share, and the time; peers have no tokens."""
     counts = (f"{cost.tokens:.1f}", f"{cost.uniform_tokens:.0f}", f"{cost.share:.1%}")
-    return (*(("-", "-", "-") if math.isnan(cost.tokens) else counts), seconds_text(cost.seconds))
+    time = f"{cost.seconds:.2f} s" if cost.seconds >= 1 else f"{1000 * cost.seconds:.3g} ms"
+    return (*(("-", "-", "-") if math.isnan(cost.tokens) else counts), time)
 
 
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:

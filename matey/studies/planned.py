@@ -9,7 +9,7 @@ from pathlib import Path
 from matey.config import RunConfig, load_deepspeed_config
 from matey.data.remote.paths import rooted
 from matey.planning.at_hand import is_at_hand
-from matey.planning.estimate import Estimate, estimate
+from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
@@ -18,23 +18,6 @@ from matey.text_table import text_table
 GIB = 2**30
 NUM_SAMPLES = 8  # windows that tokens are counted on; a study has many models
 UNNAMED = tuple(f"field_{number}" for number in range(Assumed.num_fields))  # of data that is not there yet
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Machine and engine that trainings are planned for.
-
-    Attributes:
-        machine: name or file of the machine, see `matey.planning.machine`.
-        ranks: number of ranks of each training.
-        deepspeed_config: JSON of DeepSpeed.
-        work: folder that relative paths of data count from.
-    """
-
-    machine: str
-    ranks: int
-    deepspeed_config: str
-    work: Path
 
 
 @dataclass(frozen=True)
@@ -52,8 +35,15 @@ class Training:
     grids: tuple[tuple[int, int, int], ...]
 
 
-def plan_text(trainings: Sequence[Training], engine: Engine) -> str:
+def plan_text(trainings: Sequence[Training], machine: str, ranks: int, deepspeed_config: str, work: Path) -> str:
     """Lay out what trainings cost on a machine, a line for each model, and their sum.
+
+    Args:
+        trainings: the trainings.
+        machine: name or file of the machine, see `matey.planning.machine`.
+        ranks: number of ranks of each training.
+        deepspeed_config: JSON of DeepSpeed.
+        work: folder that relative paths of data count from.
 
     Raises:
         ConfigError: there is no such machine, or it has fewer nodes than the ranks need.
@@ -62,13 +52,18 @@ def plan_text(trainings: Sequence[Training], engine: Engine) -> str:
     names = list(dict.fromkeys(training.name for training in trainings))
     if not names:
         return "Nothing is left to train."
-    lines, node_hours, too_large, assumed = [], 0.0, [], False
+    engine, lines, node_hours, too_large, assumed = load_deepspeed_config(deepspeed_config), [], 0.0, [], False
     for name in names:
         alike = [training for training in trainings if training.name == name]
         run = alike[0].run
-        run = run.model_copy(update={"data": rooted(run.data, engine.work)})
-        planned = _estimate(run, alike[0].grids, engine)
-        assumed |= not is_at_hand(run)
+        run, assumptions = run.model_copy(update={"data": rooted(run.data, work)}), None
+        if not is_at_hand(run):
+            assumed, assumptions = True, Assumed(alike[0].grids)
+            if run.model.fields is None:
+                run = run.model_copy(update={"model": run.model.model_copy(update={"fields": UNNAMED})})
+        workload = load_workload(run, assumptions, NUM_SAMPLES)
+        there = load_machine(machine).on_threads(ranks, run.parallel.threads)
+        planned = estimate(run, engine, there, ranks=ranks, workload=workload)
         hours = 24 * planned.days
         node_hours += len(alike) * hours * planned.nodes
         too_large += [name] * (not planned.fits)
@@ -88,7 +83,7 @@ def plan_text(trainings: Sequence[Training], engine: Engine) -> str:
     head = ["", "trainings", "weights", "tokens", "GiB of a rank", "step", "steps", "hours each", "node hours"]
     return "\n".join(
         [
-            f"On {engine.machine}, {engine.ranks} rank{'s' * (engine.ranks > 1)} on {planned.nodes} "
+            f"On {machine}, {ranks} rank{'s' * (ranks > 1)} on {planned.nodes} "
             f"node{'s' * (planned.nodes > 1)}, {planned.samples_per_step} samples a step:",
             text_table(head, lines),
             f"{len(trainings)} trainings, {node_hours:,.3g} node hours, without their starts, validations and scores"
@@ -96,14 +91,3 @@ def plan_text(trainings: Sequence[Training], engine: Engine) -> str:
             *([f"More memory than there is: {', '.join(too_large)}."] if too_large else []),
         ]
     )
-
-
-def _estimate(run: RunConfig, grids: tuple[tuple[int, int, int], ...], engine: Engine) -> Estimate:
-    machine, assumed = load_machine(engine.machine), None
-    if not is_at_hand(run):
-        assumed = Assumed(grids)
-        if run.model.fields is None:
-            run = run.model_copy(update={"model": run.model.model_copy(update={"fields": UNNAMED})})
-    workload = load_workload(run, assumed, NUM_SAMPLES)
-    machine = machine.on_threads(engine.ranks, run.parallel.threads)
-    return estimate(run, load_deepspeed_config(engine.deepspeed_config), machine, ranks=engine.ranks, workload=workload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from matey.config.shipped import ROOT
 from matey.studies.folder import call, script
 
 THERMALS = "colliding_thermals"
@@ -37,18 +38,17 @@ class Simulated:
         return 1, self.resolution // (2 if self.system == THERMALS else 1), self.resolution
 
 
-def simulate(data: Simulated, folder: Path, out: Path, root: Path, work: Path) -> None:
+def simulate(data: Simulated, folder: Path, out: Path, work: Path) -> None:
     """Simulate a data set into a folder, unless it is there.
 
     Args:
         data: the data set.
         folder: folder of the data.
         out: folder of the study, which keeps what the command prints.
-        root: folder with the scripts.
         work: folder that the command is started in.
 
     Raises:
         StudyError: it failed.
     """
     flags = {"out": folder, "trajectories": data.trajectories, "resolution": data.resolution, "frames": data.frames}
-    call(out, f"simulate-{data.name}", script(root / "tools/simulate.py", flags, words=[data.system]), work)
+    call(out, f"simulate-{data.name}", script(ROOT / "tools/simulate.py", flags, words=[data.system]), work)

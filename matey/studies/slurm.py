@@ -10,23 +10,15 @@ from matey.config import ConfigError
 
 
 def submit_once(name: str, number: Path, arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> str:
-    """Submit a point's job by `sbatch`, unless the file ``number`` says that it was submitted before; return its number."""
-    if number.exists():
-        job = number.read_text(encoding="utf-8").strip()
-        say(f"{name}: submitted before as job {job}; remove {number} to submit it again")
-        return job
-    job = sbatch(arguments, folder)
-    number.write_text(f"{job}\n", encoding="utf-8")
-    say(f"{name}: job {job}")
-    return job
-
-
-def sbatch(arguments: Sequence[str], folder: Path) -> str:
-    """Submit a job from a folder and return its number.
+    """Submit a point's job by `sbatch`, unless the file ``number`` says that it was submitted before; return its number.
 
     Raises:
         ConfigError: there is no Slurm, or it does not take the job.
     """
+    if number.exists():
+        job = number.read_text(encoding="utf-8").strip()
+        say(f"{name}: submitted before as job {job}; remove {number} to submit it again")
+        return job
     command = ["sbatch", "--parsable", *arguments]
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -34,4 +26,7 @@ def sbatch(arguments: Sequence[str], folder: Path) -> str:
         raise ConfigError("There is no sbatch here; submit on a login node of the cluster.") from None
     if result.returncode:
         raise ConfigError(f"sbatch did not take {arguments[-1]}: {result.stderr.strip() or result.stdout.strip()}")
-    return result.stdout.strip().splitlines()[-1].split(";")[0]
+    job = result.stdout.strip().splitlines()[-1].split(";")[0]
+    number.write_text(f"{job}\n", encoding="utf-8")
+    say(f"{name}: job {job}")
+    return job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
 
 import torch
 
@@ -19,20 +18,7 @@ BATCH = 16
 MOST_TOKENS = 65536  # in a batch: with more, a CPU takes minutes for it
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that forecasts take.
-
-    Attributes:
-        forecast_seconds: seconds of a forecast by itself, on one thread.
-        batch_seconds: seconds of a forecast in a batch of 16, on one thread; of fewer where they would have too many tokens.
-    """
-
-    forecast_seconds: float
-    batch_seconds: float
-
-
-def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 1.0) -> Speed:
+def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 1.0) -> dict[str, float]:
     """Time forecasts at a lead: mean over the systems, in CPU seconds of this thread, on a GPU by the clock.
 
     Args:
@@ -40,9 +26,14 @@ def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 
         data: held-out trajectories.
         lead: lead time in snapshots.
         tokens: mean number of tokens of a sample, which limits how many are forecast together.
+
+    Returns:
+        ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together; of fewer where they would
+        have too many tokens.
     """
     keep_freed_memory()  # of every model: peers are timed where they were trained, which does so already
-    return Speed(*(_forecast_seconds(model, data, lead, size) for size in (1, batch_of(tokens))))
+    sizes = {"forecast_seconds": 1, "batch_seconds": batch_of(tokens)}
+    return {name: _forecast_seconds(model, data, lead, size) for name, size in sizes.items()}
 
 
 def batch_of(tokens: float) -> int:

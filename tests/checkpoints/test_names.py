@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from matey.checkpoints.convert import convert
+from matey.checkpoints.convert import convert, write_universal
 from matey.checkpoints.newest import ShardError
 from matey.checkpoints.source import WEIGHTS, Source
-from matey.checkpoints.universal import write_universal
 
 NAMES = ["../../outside", "/tmp/outside", "inner/outside", "..", "", "null\0"]
 

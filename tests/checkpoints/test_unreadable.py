@@ -8,10 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from matey.checkpoints.averages import average_stretches
 from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.newest import MODEL_STATES, ShardError, newest
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.newest import MODEL_STATES, ShardError, step_folder
+from matey.checkpoints.shards import average_stretches, open_shard
 from matey.checkpoints.source import WEIGHTS, Source
 from tests.support.nobody import said_to_nobody
 
@@ -104,4 +103,4 @@ def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
 def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "latest")
     with pytest.raises(ShardError, match=r"latest is a pipe; replace it by a file that holds the name of a step_\*"):
-        newest(tmp_path)
+        step_folder(tmp_path)

@@ -1,16 +1,12 @@
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.baselines import extrapolation, persistence
+from matey.evaluate.baselines import extrapolation
 
 
 def batch_of(*frames):
     history = torch.tensor(frames, dtype=torch.float32)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4)
     return FieldBatch("gas", ("density",), history, torch.ones(2))
-
-
-def test_persistence_is_the_last_frame():
-    assert torch.equal(persistence(batch_of(1, 4)), batch_of(4).last)
 
 
 def test_extrapolation_is_exact_where_every_cell_changes_steadily():

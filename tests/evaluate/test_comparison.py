@@ -9,7 +9,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.run_names import distinct_names
 from matey.data import DataError
-from matey.evaluate.comparison import Candidate, best_of, compare, plan_comparison
+from matey.evaluate.comparison import Candidate, best_of, plan_comparison
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
@@ -25,7 +25,11 @@ def compared(model, held_out):
     """Two models of different histories, and what is found of each."""
     other = make_model(PATCHES, torch.float32, history=4)
     candidates = [Candidate("two", model, 2), Candidate("four", other, 4)]
-    return candidates, compare(candidates, held_out, PROTOCOL, plan_comparison(candidates, held_out, PROTOCOL))
+    plans = plan_comparison(candidates, held_out, PROTOCOL)
+    return candidates, [
+        evaluate(candidate.model, candidate.own(held_out), PROTOCOL, tasks)
+        for candidate, tasks in zip(candidates, plans, strict=True)
+    ]
 
 
 def test_models_of_different_histories_forecast_the_same_frames(compared):

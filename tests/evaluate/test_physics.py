@@ -11,7 +11,7 @@ from matey import FieldBatch
 from matey.config import DataDescription
 from matey.data import open_dataset, read_windows, spread_windows
 from matey.data.time_blocks import TimeBlocks
-from matey.evaluate.physics import PhysicsSums, correlation_time
+from matey.evaluate.physics import correlation_time
 from matey.evaluate.records import ErrorSums, read_records, write_records
 from matey.physics import MEASURES
 from matey.report.physics import physics_rows, physics_section
@@ -26,15 +26,16 @@ def gas(num_samples, fields=GAS, system="compressible_rand"):
 
 def test_means_are_over_windows_however_they_come_in_batches_or_from_ranks():
     batch, forecast, truth = gas(3), torch.rand(3, 4, 1, 8, 8) + 0.5, torch.rand(3, 4, 1, 8, 8) + 0.5
-    whole, parts = PhysicsSums(), PhysicsSums()
-    whole.add("key", batch, forecast, truth)
+    whole, parts = ErrorSums(), ErrorSums()
+    whole.add(batch, "lead", 1, forecast, truth)
     for own in (slice(0, 2), slice(2, 3)):
         part = batch.with_tensors(history=batch.history[own], lead_time=batch.lead_time[own])
-        parts.add("key", part, forecast[own], truth[own])
-    assert parts.means("key") == pytest.approx(whole.means("key"))
-    assert whole.means("key")["energy"] == pytest.approx(MEASURES["energy"].number(forecast, batch).mean().item())
-    assert whole.means("key")["truth_mass"] == pytest.approx(MEASURES["mass"].number(truth, batch).mean().item())
-    assert "heat" not in whole.means("key") and whole.means("other") == {}
+        parts.add(part, "lead", 1, forecast[own], truth[own])
+    (*others, means), (*_, of_parts) = ([record.physics for record in sums.records()] for sums in (whole, parts))
+    assert of_parts == pytest.approx(means)
+    assert means["energy"] == pytest.approx(MEASURES["energy"].number(forecast, batch).mean().item())
+    assert means["truth_mass"] == pytest.approx(MEASURES["mass"].number(truth, batch).mean().item())
+    assert "heat" not in means and not any(others)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def study(name, scale, out, seeds=None, machine="frontier", ranks=None, engine=E
         if point.case.series in ("vit", "uniform 8", "vit uniform", "avit uniform")
     ]
     how = {"deepspeed_config": engine, "machine": machine, "ranks": ranks or table.ranks, "settings": settings}
-    return PretrainingStudy(ROOT, ROOT, out, table, points, (name, scale), question.costs, **how)
+    return PretrainingStudy(ROOT, out, table, points, (name, scale), question.costs, **how)
 
 
 def test_a_study_at_the_papers_scale_says_what_each_model_and_all_cost(tmp_path):
@@ -71,7 +71,7 @@ def test_fine_tunings_are_planned_with_the_pretrained_models_network(tmp_path):
     points = points_of(["pretrained", "stencil"], ["prepost"], [1, 96], 3)
     how = {"deepspeed_config": ENGINE, "machine": "frontier", "ranks": 64}
     box = str(ROOT / "models" / "matey-micro")
-    of = DataEfficiencyStudy(ROOT, tmp_path, tmp_path / "out", "thermals", "paper", points, box, **how)
+    of = DataEfficiencyStudy(tmp_path, tmp_path / "out", "thermals", "paper", points, box, **how)
     head, _, _, line, last, peers = of.plan().splitlines()
     assert "64 ranks on 8 nodes, 256 samples" in head and line.split()[:3] == ["prepost", "6", "0.81"]
     assert last.startswith("6 trainings, ") and peers == "And 6 peers, 6 hours on one CPU or GPU."

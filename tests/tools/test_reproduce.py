@@ -51,7 +51,7 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
     points = points_of(["pretrained", "random"], ["all", "prepost"], [1, 6], 2)
     settings = ("train.accumulation=8", f"data.sets=[{{path: {tmp_path / 'swe'}}}]", "data.lead_max=5")
     old = str(tmp_path / "old")
-    study = DataEfficiencyStudy(ROOT, ROOT, tmp_path / "out", "thermals", "paper", points, old, settings=settings)
+    study = DataEfficiencyStudy(ROOT, tmp_path / "out", "thermals", "paper", points, old, settings=settings)
     study.out.mkdir()
     study.prepare()
     rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}

@@ -48,18 +48,14 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
             missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
             errors.append(missed / (target + NRMSE_EPSILON))
     counts = {request.num_true(number) for number in request.trajectories} - {0}
-    head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *_error_head(counts)], []
+    most = f" to {max(counts)}" if len(counts) > 1 else ""
+    error_head = [f"NRMSE at step {min(counts)}{most}"] if counts else []
+    head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
     for index, name in enumerate(request.data.fields):
         before, after, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
         error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
         rows.append([name, f"{before:.5g}", f"{after:.5g}", f"{drift:+.2%}", *error])
     return text_table(head, rows)
-
-
-def _error_head(counts: set[int]) -> list[str]:
-    if not counts:
-        return []
-    return [f"NRMSE at step {min(counts)}" + (f" to {max(counts)}" if len(counts) > 1 else "")]
 
 
 def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:

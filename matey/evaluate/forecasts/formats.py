@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from matey.mistakes import Mistake
 
@@ -27,23 +27,36 @@ class FormatError(Mistake):
     """A file of forecasts that cannot be written: one sentence that says what to do."""
 
 
-class ForecastFile(Protocol):
+class ForecastFile:
     """A file of forecasts that is filled bit by bit. Once `make` is done, its size and structure change no more.
 
     A process that is killed therefore leaves a file that opens, whose values are written up to some place.
+
+    Attributes:
+        flush: function that hands all that was written to the operating system.
+        close: function that closes the file.
     """
+
+    def __init__(
+        self,
+        contents: Contents,
+        arrays: Any,  # noqa: ANN401
+        flush: Callable[[], object],
+        close: Callable[[], object],
+    ) -> None:
+        """Take the arrays ``(trajectory, time, [z,] y, x)`` of an open file by the names of the fields."""
+        self._contents, self._arrays = contents, arrays
+        self.flush, self.close = flush, close
 
     def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
         """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory, from a step counted from 0 on."""
+        for name, values in self._contents.values_of(frames).items():
+            self._arrays[name][place, step : step + len(frames), *self._contents.box(cells)] = values
 
     def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames ``(b, t, f, z, y, x)`` that were written, of a box of cells or of all."""
-
-    def flush(self) -> None:
-        """Hand all that was written to the operating system."""
-
-    def close(self) -> None:
-        """Close the file."""
+        box = slice(first, end), slice(start, stop), *self._contents.box(cells)
+        return self._contents.frames_of({name: self._arrays[name][box] for name in self._contents.fields})
 
 
 class Format(Protocol):

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from matey.data.reading import read_history
 from matey.data.reading_parts import read_history_part
-from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of
 from matey.model.matey import MateyModel
@@ -46,11 +44,6 @@ class ForecastFrame:
     step: int
     time: float
     values: Tensor
-
-
-def check_request(model: MateyModel, request: ForecastRequest) -> None:
-    """Raise DataError where the model cannot take the data."""
-    check_fit(model, HeldOut((request.data,), (request.trajectories,), request.num_frames))
 
 
 def forecast_batch(

@@ -20,13 +20,15 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.files import would_find
 from matey.data.lacking import lacking_note
+from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of
 from matey.evaluate.forecasts.crew import Crew, told_by_first
 from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
-from matey.evaluate.forecasts.frames import ForecastFrame, check_request, forecast_batch, forecast_boxes
+from matey.evaluate.forecasts.frames import ForecastFrame, forecast_batch, forecast_boxes
 from matey.evaluate.forecasts.origin import origin_of
 from matey.evaluate.forecasts.progress import Progress
 from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.held_out import HeldOut
 from matey.mistakes import one_line
 from matey.model.fingerprint import weights_fingerprint
 from matey.model.matey import MateyModel, quiet
@@ -242,7 +244,7 @@ def forecast(
     chosen = _chosen(trajectories, data.num_trajectories)
     num_frames = trained.num_frames if history is None else history
     request = ForecastRequest(data, chosen, start, num_frames, steps, lead)
-    check_request(trained.model, request)
+    check_fit(trained.model, HeldOut((data,), (chosen,), num_frames))
     try:
         network = trained.model if device is None else trained.model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -11,42 +11,33 @@ from typing import Literal
 import h5py
 import numpy as np
 
-from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.contents import Contents
+from matey.evaluate.forecasts.formats import ForecastFile
 from matey.well_file import KINDS, add_fields, add_scalars, begin, group_of
 
 GROUP = group_of(0)
 PARAMETER = "parameter_"
 
 
-class WellForecast:
-    """An open file; see `matey.evaluate.forecasts.formats.ForecastFile`."""
+def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
+    """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
+    file = h5py.File(path, mode, locking="best-effort")
+    arrays = {name: _Turned(file[GROUP][name]) for name in contents.fields}
+    return ForecastFile(contents, arrays, file.flush, file.close)
 
-    def __init__(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> None:
-        """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
-        self._contents = contents
-        self._file = h5py.File(path, mode, locking="best-effort")
 
-    def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
-        """Write frames of a box of cells."""
-        box = self._contents.box(cells)[::-1]
-        for name, values in self._contents.values_of(frames).items():
-            self._file[GROUP][name][place, step : step + len(frames), *box] = _turned(values[None])[0]
+class _Turned:
+    """A field ``(trajectory, time, x, y, [z])`` on disk, seen with its grid axes the other way round."""
 
-    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
-        """Read frames of some trajectories."""
-        group, box = self._file[GROUP], self._contents.box(cells)[::-1]
-        return self._contents.frames_of(
-            {name: _turned(group[name][first:end, start:stop, *box]) for name in self._contents.fields}
-        )
+    def __init__(self, field: h5py.Dataset) -> None:
+        self._field = field
 
-    def flush(self) -> None:
-        """Hand all that was written to the operating system."""
-        self._file.flush()
+    def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
+        values = np.asarray(self._field[*box[:2], *box[:1:-1]])
+        return values.transpose(0, 1, *range(values.ndim - 1, 1, -1))
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+    def __setitem__(self, box: tuple[int | slice, ...], values: np.ndarray) -> None:
+        self._field[*box[:2], *box[:1:-1]] = values.transpose(0, *range(values.ndim - 1, 0, -1))
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
@@ -68,16 +59,7 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
             field[(-1,) * field.ndim] = np.nan  # sets all its room aside
 
 
-open_file = WellForecast
-
-
 def _values(contents: Contents, name: str) -> np.ndarray:
     values = contents.coordinates[name].values
     assert values is not None, f"{name} is a coordinate"
     return values
-
-
-def _turned(values: np.ndarray) -> np.ndarray:
-    """Reverse the order of the grid axes, x first on disk and last here."""
-    order = range(values.ndim)
-    return values.transpose(*order[:2], *reversed(order[2:]))

@@ -9,37 +9,17 @@ from typing import Literal
 import numpy as np
 import zarr
 
-from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.contents import Contents
+from matey.evaluate.forecasts.formats import ForecastFile
 
 CHUNK = 2**20
 """Cells of a chunk at most, where a layer has no more; a part of a chunk is written by way of the whole."""
 
 
-class ZarrFile:
-    """An open store; see `matey.evaluate.forecasts.formats.ForecastFile`."""
-
-    def __init__(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> None:
-        """Open a store that `make` has made, to read (``r``), or to read and write (``r+``)."""
-        self._contents = contents
-        self._group = zarr.open_group(path, mode=mode, zarr_format=2)
-
-    def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
-        """Write frames of a box of cells."""
-        for name, values in self._contents.values_of(frames).items():
-            self._group[name][place, step : step + len(frames), *self._contents.box(cells)] = values
-
-    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
-        """Read frames of some trajectories."""
-        box = slice(first, end), slice(start, stop), *self._contents.box(cells)
-        values = {name: np.asarray(self._group[name][box]) for name in self._contents.fields}
-        return self._contents.frames_of(values)
-
-    def flush(self) -> None:
-        """Do nothing: every chunk is a file, written when it comes."""
-
-    def close(self) -> None:
-        """Do nothing: no file stays open."""
+def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
+    """Open a store that `make` has made, to read (``r``), or to read and write (``r+``)."""
+    # There is nothing to flush or close: every chunk is a file, written when it comes.
+    return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None, lambda: None)
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
@@ -60,6 +40,3 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
             name, shape=contents.shape, chunks=(1, stretch, *grid), dtype="f4", fill_value=np.nan, attributes=about
         )
     zarr.consolidate_metadata(path, zarr_format=2)
-
-
-open_file = ZarrFile

@@ -94,29 +94,19 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
     return total
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost of the training of a point.
+def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> dict[str, float]:
+    """Return ``seconds`` and ``windows`` that a run took, those that it took in several times included.
 
-    Attributes:
-        seconds: CPU seconds, or seconds on a GPU.
-        windows: number of windows that it has taken in, those that it has seen before included.
+    Seconds are by the mean over the steps that it logged: CPU seconds of all ranks, or seconds on a GPU.
     """
-
-    seconds: float
-    windows: int
-
-
-def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> Cost:
-    """Return what a run took, by the mean over the steps that it logged: CPU seconds of all ranks, or seconds on a GPU."""
     key = "seconds" if torch.cuda.is_available() else "cpu_seconds"
     train, size = run.train, run.parallel.sequence_parallel_size
     seconds = train.steps * fmean(line[key] for line in log if key in line)
     groups = ranks if size == "auto" else ranks // size
-    return Cost(seconds, train.steps * train.micro_batch * train.accumulation * groups)
+    return {"seconds": seconds, "windows": train.steps * train.micro_batch * train.accumulation * groups}
 
 
-def scores(point: Point, metrics: Path, cost: Cost) -> list[Row]:
+def scores(point: Point, metrics: Path, cost: Mapping[str, float]) -> list[Row]:
     """Return a row for each forecast of an evaluated point, from its ``metrics.json`` and with its cost."""
     return [
         {
@@ -126,7 +116,7 @@ def scores(point: Point, metrics: Path, cost: Cost) -> list[Row]:
             "nrmse": record.nrmse,
             "persistence_nrmse": record.persistence_nrmse,
             "num_windows": record.num_windows,
-            **asdict(cost),
+            **cost,
             **physics_of(record),
         }
         for record in summary_records(read_records(metrics))

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
+from matey.config.shipped import ROOT
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
-from matey.evaluate.evaluation import Protocol, score, tasks_of
+from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Cost, Point, check_data, cost_of_run, scores, trajectories_for
+from matey.studies.data_efficiency.points import Point, check_data, cost_of_run, scores, trajectories_for
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.peers.scoring import ROLLOUT_STEPS, protocol_of
 from matey.studies.peers.trained import train_peer
-from matey.studies.planned import Engine, Training, plan_text
+from matey.studies.planned import Training, plan_text
 from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
@@ -44,12 +46,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     """Fine-tuning on more and more trajectories, from a pretrained model and from random weights.
 
     Attributes:
-        root: folder with the scripts and the shipped configurations.
-        work: folder that the scripts are started in.
-        out: folder of the study.
         system: name of the system, one of `SYSTEMS`.
         scale: name of the scale, one of `SCALES`.
-        points: the fine-tunings.
         pretrained: run or model to start from; None for the model in the box.
         launcher: the command before ``launch/finetune.py``.
         deepspeed_config: JSON of DeepSpeed.
@@ -58,7 +56,6 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         ranks: number of ranks of each run that it is planned for; that many are started by ``launcher``.
     """
 
-    root: Path
     work: Path
     out: Path
     system: str
@@ -98,11 +95,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return check_data(data, self.work, largest)
 
     def plan(self) -> str:
-        """Lay out what the runs that are not done cost, as if all their weights were trained.
-
-        Raises:
-            StudyError: the model or the data cannot be read, or one does not fit the other.
-        """
+        """Lay out what the runs that are not done cost, as if all their weights were trained."""
         cells = self._resolution
         # The paper's files are square; what is simulated here has its own shape.
         grid = Simulated(SYSTEMS[self.system], cells, 0, 0).grid if self._scale.simulates else (1, cells, cells)
@@ -111,27 +104,19 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         run_of = {point.mode: self._run_of(point) for point in tuned}
         trainings = [Training(point.mode, run_of[point.mode], (grid,)) for point in tuned]
         hours = (len(waiting) - len(tuned)) * self._scale.peer_seconds / 3600
-        text = plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+        text = plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
         return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
 
     def prepare(self) -> None:
-        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model."""
         if self._scale.simulates:
             data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
-            simulate(data, self._data, self.out, self.root, self.work)
+            simulate(data, self._data, self.out, self.work)
         for mode in {point.mode for point in self.points if point.start == "random"}:
             self._state_network(mode)
 
     def run_point(self, point: Point) -> None:
-        """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
         folder = self.folder(point)
         if point.start in PEERS:
             self._run_peer(point)
@@ -139,11 +124,11 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         call(self.out, point.name, self.finetuning(point), self.work)
         # Here, where it was trained: whoever draws may have no GPU.
         cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
-        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+        replace_text(folder / COST, json.dumps(cost) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}", "threads": 1}
-        flags |= {"rollout": self._scale.rollout, "max-windows": self._scale.max_windows}
-        call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
+        flags |= {"rollout": ROLLOUT_STEPS, "max-windows": self._scale.max_windows}
+        call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
 
     def is_done(self, point: Point) -> bool:
         """Return whether a point is trained and scored; a peer has no report of its own."""
@@ -155,19 +140,16 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         data = rooted(run.data, self.work).model_copy(update={"trajectories": point.trajectories})
         folder.mkdir(parents=True, exist_ok=True)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        steps, lead_max = self._scale.rollout, run.data.lead_max
-        protocol = Protocol(
-            tuple(sorted({1, lead_max})), steps, self._scale.max_windows, rollout_lead=min(lead_max, steps)
-        )
+        protocol = protocol_of(run.data.lead_max, self._scale.max_windows)
         try:
             run = run.model_copy(update={"data": data})
-            trained = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
-            records = score(trained.peer, trained.held_out, protocol, tasks_of(trained.held_out, protocol)).records
+            peer, held_out, training = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
+            records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
         except DataError as error:
             raise StudyError(str(error)) from None
         write_records(records, folder / RECORDS)
-        cost = Cost(trained.seconds, trained.num_samples)
-        replace_text(folder / COST, json.dumps(asdict(cost)) + "\n")
+        cost = {"seconds": training.seconds, "windows": training.num_samples}
+        replace_text(folder / COST, json.dumps(cost) + "\n")
 
     def finetuning(self, point: Point) -> list[str]:
         """Return the command that fine-tunes one point."""
@@ -183,12 +165,12 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "trajectories": point.trajectories,
             "resume": True,
         }
-        return script(self.root / "launch/finetune.py", flags, settings, shlex.split(self.launcher))
+        return script(ROOT / "launch/finetune.py", flags, settings, shlex.split(self.launcher))
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each kind of forecast."""
         cost = json.loads((self.folder(point) / COST).read_text(encoding="utf-8"))
-        return scores(point, self.folder(point) / RECORDS, Cost(**cost))
+        return scores(point, self.folder(point) / RECORDS, cost)
 
     def text(self, rows: Sequence[Row]) -> str:
         """Lay out the errors of each number of trajectories."""
@@ -204,7 +186,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @property
     def _config(self) -> Path:
-        return self.root / self._scale.config.format(system=self.system)
+        return ROOT / self._scale.config.format(system=self.system)
 
     @property
     def _resolution(self) -> int:
@@ -217,7 +199,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     @property
     def _source(self) -> str | None:
         """The model to start from: the box's where none is named and the study makes its own data."""
-        box = str(self.root / "models" / "matey-micro")
+        box = str(ROOT / "models" / "matey-micro")
         return box if self.pretrained is None and self._scale.simulates else self.pretrained
 
     def _settings(self, point: Point) -> list[str]:

@@ -25,7 +25,6 @@ class Scale:
         settings: overrides of the YAML.
         system_settings: overrides of single systems, from the model in the box.
         mode_settings: overrides of single modes.
-        rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each run on, per lead.
         simulates: whether the study makes its own data, enough for the largest of ``sizes``.
         resolution: number of cells of what it simulates, or of the data that it expects, by system.
@@ -40,7 +39,6 @@ class Scale:
     settings: tuple[str, ...] = ()
     system_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mode_settings: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    rollout: int = 10
     max_windows: int = 1000
     simulates: bool = False
     resolution: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SYSTEMS, 64))

@@ -62,7 +62,7 @@ def fit_stencil(
                 break
         peer.weights = {lead: _solve(of_lead, num_fields) for lead, of_lead in sums.items()}
         losses.append(torch.cat(errors).mean().item())
-    return Training(now() - start, num_batches * BATCH, tuple(losses))
+    return Training(now() - start, num_batches * BATCH, num_batches * BATCH, tuple(losses))
 
 
 def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | None = None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matey.checkpoints.run_files import RECORDS
-from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.evaluate.records import read_records
 from matey.peers.kinds import PEERS
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.folder import Row
@@ -19,6 +19,9 @@ from matey.studies.physics import physics_of
 MATEY = "MATEY"
 RESULT = "result.json"  # cost of a point's training, in its folder
 JOINT = "joint"
+COSTS = ("steps", "parameters", "samples_per_second", "forecast_seconds", "batch_seconds")
+"""Costs in that file beside ``seconds`` of CPU or GPU: optimizer steps (windows of a stencil), trained parameters, samples that
+were taken in in a second of training, and those of `matey.studies.speed.forecast_speed`."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,6 @@ class Point:
         return f"{self.model.lower().replace('-', '')}-{self.data}-{self.seconds:g}-{self.seed}"
 
 
-@dataclass(frozen=True)
-class Result:
-    """Costs of a training.
-
-    Attributes:
-        seconds: CPU time in seconds, or time on the GPU.
-        steps: number of optimizer steps, or of windows that a stencil was fitted to.
-        parameters: number of trained parameters.
-        samples_per_second: number of samples taken in in a second of training.
-        forecast_seconds: see `matey.studies.speed.Speed`.
-        batch_seconds: see `matey.studies.speed.Speed`.
-    """
-
-    seconds: float
-    steps: int
-    parameters: int
-    samples_per_second: float = math.nan
-    forecast_seconds: float = math.nan
-    batch_seconds: float = math.nan
-
-
 def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
     """Return all points, one seed after the other: each peer and MATEY on each system, and MATEY on all of them."""
     points = []
@@ -84,8 +66,7 @@ def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> l
 
 def rows_of(point: Point, folder: Path) -> list[Row]:
     """Return a row for each system and kind of forecast of a finished point, from the two files in its folder."""
-    result = Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    overall = [r for r in read_records(folder / RECORDS) if r.field == ALL_FIELDS]
+    cost = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return [
         {
             "model": label_of(point),
@@ -99,15 +80,11 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             "extrapolation_nrmse": record.extrapolation_nrmse,
             "num_windows": record.num_windows,
             # Joint training serves all systems; each bears its share.
-            "seconds": result.seconds / len(point.systems),
-            "steps": result.steps,
-            "parameters": result.parameters,
-            "samples_per_second": result.samples_per_second,
-            "forecast_seconds": result.forecast_seconds,
-            "batch_seconds": result.batch_seconds,
+            "seconds": cost["seconds"] / len(point.systems),
+            **{name: cost.get(name, math.nan) for name in COSTS},
             **physics_of(record),
         }
-        for record in summary_records(overall)
+        for record in summary_records(read_records(folder / RECORDS))
     ]
 
 

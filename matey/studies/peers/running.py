@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.peers.points import MATEY, RESULT, Point, Result, rows_of
+from matey.studies.peers.points import MATEY, RESULT, Point, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.trained import train_peer
@@ -35,13 +35,10 @@ class Comparison(RunnableStudy[Point]):
     """The models and data of a comparison, and its folder.
 
     Attributes:
-        work: folder that scripts are started in.
-        out: folder of the study.
         config: run YAML with MATEY's settings.
         settings: overrides of the YAML.
         paths: path of the data of each system.
         device: the device to train on, ``cpu`` or ``cuda``.
-        points: the trainings.
         max_windows: largest number of windows to score each model on, per system and lead.
         simulated: the data sets that it simulates; none: those of ``paths`` have to be there.
     """
@@ -71,13 +68,9 @@ class Comparison(RunnableStudy[Point]):
         return f"{len(waiting)} trainings, {hours:.3g} {unit}, without their starts and scores."
 
     def prepare(self) -> None:
-        """Simulate the data, where it is the study's own.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate the data, where it is the study's own."""
         for data in self.simulated:
-            simulate(data, Path(self.paths[data.system]), self.out, ROOT, self.work)
+            simulate(data, Path(self.paths[data.system]), self.out, self.work)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides with which a point's model is trained, MATEY or not."""
@@ -99,14 +92,10 @@ class Comparison(RunnableStudy[Point]):
         return run
 
     def run_point(self, point: Point) -> None:
-        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder.
-
-        Raises:
-            StudyError: a command failed, or the data does not suit the peers.
-        """
+        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder."""
         self.folder(point).mkdir(parents=True, exist_ok=True)
         result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
-        self.finish(point, asdict(result))
+        self.finish(point, result)
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each system and kind of forecast."""
@@ -120,21 +109,20 @@ class Comparison(RunnableStudy[Point]):
         """Draw errors against costs."""
         return peers_figure(rows, "GPU seconds" if self.device == "cuda" else "CPU seconds")
 
-    def _run_peer(self, point: Point) -> Result:
+    def _run_peer(self, point: Point) -> dict[str, float]:
         run, folder = self.run_config(point), self.folder(point)
         protocol = protocol_of(run.data.lead_max, self.max_windows)
         try:
-            trained = train_peer(point.model, run, point.budget, self.device, folder)
-            held_out = trained.held_out
-            records = score(trained.peer, held_out, protocol, tasks_of(held_out, protocol)).records
-            speed = forecast_speed(trained.peer, held_out, run.data.lead_max)
+            peer, held_out, training = train_peer(point.model, run, point.budget, self.device, folder)
+            records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
+            speed = forecast_speed(peer, held_out, run.data.lead_max)
         except DataError as error:
             raise StudyError(str(error)) from None
         write_records(records, folder / RECORDS)
-        rate = trained.num_samples / trained.seconds
-        return Result(trained.seconds, trained.steps, trained.peer.num_parameters, rate, **vars(speed))
+        cost = {"seconds": training.seconds, "steps": training.steps, "parameters": peer.num_parameters}
+        return {**cost, "samples_per_second": training.num_samples / training.seconds, **speed}
 
-    def _run_matey(self, point: Point) -> Result:
+    def _run_matey(self, point: Point) -> dict[str, float]:
         folder = self.folder(point)
         timed = self._timed(point)[FIRST_TIMED:]
         steps = max(1, int(point.budget * len(timed) / sum(self._cost(line) for line in timed)))
@@ -150,8 +138,9 @@ class Comparison(RunnableStudy[Point]):
         sets = [open_dataset(self.paths[system]) for system in point.systems]
         held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
         speed = forecast_speed(trained.model.to(self.device), held_out, run.data.lead_max)
-        rate = len(lines) * run.train.micro_batch * run.train.accumulation / seconds
-        return Result(seconds, len(lines), trained.model.num_parameters(), rate, **vars(speed))
+        cost = {"seconds": seconds, "steps": len(lines), "parameters": trained.model.num_parameters()}
+        num_samples = len(lines) * run.train.micro_batch * run.train.accumulation
+        return {**cost, "samples_per_second": num_samples / seconds, **speed}
 
     def _timed(self, point: Point) -> list[dict[str, Any]]:
         """Return the steps of a short run of a point, made right before its own so that as much runs beside them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from matey.parallel.allocator import keep_freed_memory
 from matey.peers.kinds import Peer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer
 from matey.studies.peers.fitting import check_memory, fit_stencil
-from matey.studies.peers.training import Settings, train_network
+from matey.studies.peers.training import Settings, Training, train_network
 from matey.train.run_data import loss_scales, open_data
 
 # The rates are the best of three or four on the validation part of the demo's data, see docs/tried.md.
@@ -26,27 +25,8 @@ SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class TrainedPeer:
-    """A peer, and what its training cost.
-
-    Attributes:
-        peer: the peer.
-        held_out: the test trajectories of the run's data.
-        seconds: CPU time in seconds, or time on the GPU.
-        steps: number of optimizer steps, or of windows that a stencil was fitted to.
-        num_samples: number of samples that it has taken in.
-    """
-
-    peer: Peer
-    held_out: HeldOut
-    seconds: float
-    steps: int
-    num_samples: int
-
-
-def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: Path) -> TrainedPeer:
-    """Train a peer for a given cost, and write it into a folder.
+def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: Path) -> tuple[Peer, HeldOut, Training]:
+    """Train a peer for a given cost, and write it into a folder; return it, the test trajectories and the cost.
 
     Args:
         kind: kind of the peer, one of `matey.peers.kinds.PEERS`.
@@ -64,10 +44,9 @@ def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: P
     peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device))
     if isinstance(peer, StencilPeer):
         check_memory(data.sets, run.data.lead_max)
-        training, of_step = fit_stencil(peer, data.mixture, run.data.bad_values, seconds), 1
+        training = fit_stencil(peer, data.mixture, run.data.bad_values, seconds)
     else:
-        settings = SETTINGS[kind]
-        training, of_step = train_network(peer, run, data, loss_scales(run, data), settings, seconds), settings.batch
+        training = train_network(peer, run, data, loss_scales(run, data), SETTINGS[kind], seconds)
     facts = PeerFacts(
         kind=kind,
         system=data.sets[0].system,
@@ -76,5 +55,4 @@ def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: P
         lead_max=run.data.lead_max,
     )
     write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
-    held_out = hold_out(data.sets, "test", run.data.history, run.data)
-    return TrainedPeer(peer, held_out, training.seconds, training.steps, training.steps * of_step)
+    return peer, hold_out(data.sets, "test", run.data.history, run.data), training

@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from matey.benchmark.machine import now as time_of
 from matey.config import RunConfig
 from matey.data.stream import micro_batches
 from matey.metrics import nrmse
@@ -40,25 +42,20 @@ class Training:
 
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
-        steps: number of optimizer steps.
+        steps: number of optimizer steps, or of windows that a stencil was fitted to.
+        num_samples: number of samples that were taken in.
         losses: loss of every step.
     """
 
     seconds: float
     steps: int
+    num_samples: int
     losses: tuple[float, ...]
 
 
 def clock(device: torch.device) -> Callable[[], float]:
     """Return a clock of the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
-    if device.type != "cuda":
-        return time.process_time
-
-    def read() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return read
+    return partial(time_of, "cuda") if device.type == "cuda" else time.process_time
 
 
 def train_network(
@@ -108,7 +105,7 @@ def train_network(
         losses.append(loss.item())
         before, spent = spent, now() - start
         longest = max(0.9 * longest, spent - before)
-    return Training(spent, len(losses), tuple(losses))
+    return Training(spent, len(losses), len(losses) * settings.batch, tuple(losses))
 
 
 def rate_factor(share: float) -> float:

@@ -16,14 +16,16 @@ from matey.config import RunConfig
 from matey.data import open_sets
 from matey.evaluate.held_out import hold_out
 from matey.planning.workload import load_workload
-from matey.studies.speed import Speed, forecast_speed
+from matey.studies.speed import forecast_speed
 
 
 @dataclass(frozen=True)
-class Costs(Speed):
+class Costs:
     """Costs of a model.
 
     Attributes:
+        forecast_seconds: see `matey.studies.speed.forecast_speed`.
+        batch_seconds: see `matey.studies.speed.forecast_speed`.
         parameters: number of parameters.
         tokens: mean number of tokens of a sample.
         forward_operations: operations of a forecast in matrix products.
@@ -40,6 +42,8 @@ class Costs(Speed):
         message_calls: number of its messages in a step.
     """
 
+    forecast_seconds: float
+    batch_seconds: float
     parameters: int
     tokens: float
     forward_operations: float
@@ -92,7 +96,7 @@ def measure(folder: Path, ranks: int) -> Costs:
     speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max, workload.num_tokens)
     step_seconds, by_the_clock = (statistics.median(line[key] for line in steps) for key in (seconds, "seconds"))
     return Costs(
-        **vars(speed),
+        **speed,
         parameters=workload.operations.num_parameters,
         tokens=workload.num_tokens,
         forward_operations=workload.forward_operations,

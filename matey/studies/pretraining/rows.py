@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from matey.checkpoints.run_files import RECORDS
-from matey.evaluate.records import ALL_FIELDS, read_records
+from matey.evaluate.records import read_records
 from matey.report.summary import forecast_text, summary_records
 from matey.studies.equal_error import cost_text
 from matey.studies.folder import Row, mean_and_deviation, quotient
@@ -41,7 +41,6 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
         folder: folder of its run, with its ``metrics.json``.
         costs: the file of its costs.
     """
-    records = summary_records(read_records(folder / RECORDS))
     measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
     return [
@@ -56,8 +55,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
             **physics_of(record),
             **measured,
         }
-        for record in records
-        if record.field == ALL_FIELDS
+        for record in summary_records(read_records(folder / RECORDS))
     ]
 
 

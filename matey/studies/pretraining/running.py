@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config
+from matey.config.shipped import ROOT
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.planned import Engine, Training, plan_text
+from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
@@ -30,11 +31,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     """A table of trainings, run by ``launch/pretrain.py``.
 
     Attributes:
-        root: folder with the scripts and the shipped configurations.
-        work: folder that the scripts are started in.
-        out: folder of the study.
         table: the models, and what they are trained on.
-        points: the trainings.
         identity: name and scale of the study.
         costs: names of the costs that errors are drawn against.
         launcher: the command before ``launch/pretrain.py``.
@@ -44,7 +41,6 @@ class PretrainingStudy(RunnableStudy[Point]):
         ranks: number of ranks of each training: it is planned for them, and ``launcher`` starts them.
     """
 
-    root: Path
     work: Path
     out: Path
     table: Table
@@ -94,40 +90,32 @@ class PretrainingStudy(RunnableStudy[Point]):
         Raises:
             ConfigError: the settings contradict each other.
         """
-        return load_config(self.root / self.table.config, self.overrides(point))
+        return load_config(ROOT / self.table.config, self.overrides(point))
 
     def plan(self) -> str:
         """Lay out what the trainings that are not done cost."""
         waiting = (point for point in self.points if not self.is_done(point))
         trainings = [Training(p.case.name, self.run_config(p), self.table.grids_of(p.case)) for p in waiting]
-        return plan_text(trainings, Engine(self.machine, self.ranks, self.deepspeed_config, self.work))
+        return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self) -> None:
-        """Simulate what the points are trained on, unless it is there.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Simulate what the points are trained on, unless it is there."""
         for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
-            simulate(data, self.data_folder(data), self.out, self.root, self.work)
+            simulate(data, self.data_folder(data), self.out, self.work)
 
     def run_point(self, point: Point) -> None:
-        """Train, score and measure a point; an interrupted one goes on from its newest checkpoint.
-
-        Raises:
-            StudyError: it failed.
-        """
+        """Train, score and measure a point; an interrupted one goes on from its newest checkpoint."""
         folder = self.folder(point)
-        config = self.root / self.table.config
+        config = ROOT / self.table.config
         flags: dict[str, object] = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True}
-        pretrain = self.root / "launch/pretrain.py"
+        pretrain = ROOT / "launch/pretrain.py"
         call(
             self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
         )
         lead_max = load_config(folder / CONFIG).data.lead_max
         flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max}))), "threads": 1}
         flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows}
-        call(self.out, point.name, script(self.root / "launch/evaluate.py", flags), self.work)
+        call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
         try:
             costs = measure(folder, self.ranks)
         except ValueError as error:

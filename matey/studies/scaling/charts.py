@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS, STYLE
-from matey.studies.scaling.rows import Row
+from matey.studies.scaling.measured import Row
 
 MEASURED, MODELLED, IDEAL = COLOURS[0], COLOURS[1], "#7A7A7A"
 

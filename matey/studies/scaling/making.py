@@ -68,7 +68,8 @@ def make_study(
         )
     study = Study(folder, mode, machine_name, warm_up, warm_up + timed_steps + COUNTED_STEPS, tuple(points), lengths)
     # The same at all points, or a rank would be faster at those with fewer ranks.
-    threads = max(1, _num_cores() // points[-1].ranks) if script is None else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // points[-1].ranks) if script is None else None
     runs = runs_of(mode, run, points, global_batch)
     runs = [
         timed(own, study.folder_of(point), warm_up, timed_steps, threads)
@@ -102,13 +103,9 @@ def expected(cost: Estimate, steps: int) -> dict[str, Any]:
         "tokens_per_sample": cost.tokens_per_sample,
         "seconds_per_step": cost.seconds.total,
         "seconds_by_part": asdict(cost.seconds),
-        "bytes_by_kind": cost.bytes_by_kind(),
+        "bytes_by_kind": cost.by_kind("num_bytes"),
         "memory_bytes": cost.memory.total,
         "memory_by_part": asdict(cost.memory),
         "fits": cost.fits,
         "node_hours": cost.nodes * steps * cost.seconds.total / 3600,
     }
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

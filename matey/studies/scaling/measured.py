@@ -1,67 +1,81 @@
-"""What a point's run measured, from the lines of its ``metrics.jsonl``."""
+"""A point's row in a study's table, and what its run measured of it, from the lines of its ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matey.checkpoints.trained import read_log
 
 
 @dataclass(frozen=True)
-class Spread:
-    """The median of a number over the steps, and its quartiles."""
-
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def from_values(cls, values: Iterable[float]) -> Spread:
-        """Take the quartiles of at least one value."""
-        values = list(values)
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * values
-        return cls(median, low, high)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Costs of a run's steps, without those of the warm-up; medians over the steps.
+class Row:
+    """One point, measured or modelled; None stands for what a kind of row does not know.
 
     Attributes:
-        num_steps: number of steps that were timed.
-        seconds: seconds of a step.
-        seconds_by_part: seconds of a step on rank 0 by part: data, forward, backward, optimizer, waiting for other
-            ranks.
-        tokens_per_second: tokens per second of all ranks together.
-        samples_per_second: samples per second of all ranks together.
-        num_tokens: number of tokens of a step, on all ranks together.
-        cpu_seconds: CPU time of a step in seconds, on all ranks together.
-        num_cores: number of cores that all ranks have together.
+        kind: origin of the numbers.
+        machine: name of the machine that they were measured on or are modelled for.
+        ranks: number of ranks of the point.
+        nodes: number of nodes that they fill, None on one machine.
+        samples: number of samples of a step.
+        steps: number of steps that were timed.
+        seconds: seconds of a step: the median, and the quartiles beside it.
+        seconds_low: a quarter of the steps were faster.
+        seconds_high: a quarter of the steps were slower.
+        tokens_per_second: tokens per second of all ranks.
+        samples_per_second: samples per second of all ranks.
+        efficiency: tokens per second and rank, divided by those of the smallest point of the same kind and machine.
+        num_cores: number of cores that all ranks have together; None where each is modelled on a device of its own.
+        cpu_seconds: CPU time of a step in seconds, of all ranks.
+        cpu_over_first: CPU time of a token, divided by that of the smallest point.
         peak_memory_bytes: peak memory of the rank that held most.
         total_memory_bytes: peak memory of all ranks together.
+        communication_share: share of a step spent in communication when nothing overlaps; measured in the steps that were
+            counted, None if none were.
+        bytes_sent: bytes that a rank puts into collectives in a step.
+        longest_tokens: number of tokens of the longest sample whose activations fit the study's limit.
+        seconds_by_part: seconds of a step on rank 0 by part: data, forward, backward, optimizer, waiting for other ranks.
         traffic: communication of rank 0 in a step, ``bytes``, ``calls`` and ``seconds`` for each kind of collective; empty
             if not counted.
-        communication_share: share of a step spent in communication, from the steps that were counted, in which nothing
-            overlaps; None if none were.
     """
 
-    num_steps: int
-    seconds: Spread
-    seconds_by_part: dict[str, float]
-    tokens_per_second: Spread
+    kind: Literal["measured", "modelled"]
+    machine: str
+    ranks: int
+    nodes: int | None
+    samples: int
+    seconds: float
+    tokens_per_second: float
     samples_per_second: float
-    num_tokens: float
-    cpu_seconds: float
-    num_cores: float
-    peak_memory_bytes: int
-    total_memory_bytes: int
-    traffic: dict[str, dict[str, float]]
-    communication_share: Spread | None
+    peak_memory_bytes: float
+    steps: int | None = None
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    efficiency: float | None = None
+    num_cores: float | None = None
+    cpu_seconds: float | None = None
+    cpu_over_first: float | None = None
+    total_memory_bytes: float | None = None
+    communication_share: float | None = None
+    bytes_sent: float | None = None
+    longest_tokens: float | None = None
+    seconds_by_part: dict[str, float] = field(default_factory=dict)
+    traffic: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether ranks had less than a core each, so that wall-clock time says nothing of how the run scales."""
+        return self.num_cores is not None and self.num_cores < self.ranks
+
+    @property
+    def activity(self) -> float:
+        """CPU time over wall-clock time, of a measured rank in the mean."""
+        assert self.cpu_seconds is not None, "measured rows have it"
+        return self.cpu_seconds / self.seconds / self.ranks
 
 
 def last_step(metrics: Path) -> int:
@@ -69,13 +83,18 @@ def last_step(metrics: Path) -> int:
     return max((line["step"] for line in _steps(metrics)), default=0)
 
 
-def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | None:
-    """Read the measurements of a run, None if it has not come beyond the warm-up.
+def read_measured(
+    metrics: Path, warm_up: int, samples: int, machine: str, ranks: int, nodes: int | None = None
+) -> Row | None:
+    """Read the measurements of a run, medians over its steps; None if it has not come beyond the warm-up.
 
     Args:
         metrics: the run's ``metrics.jsonl``.
         warm_up: number of first steps that are left out.
-        num_samples: number of samples of a step, on all ranks.
+        samples: number of samples of a step, on all ranks.
+        machine: name of the machine.
+        ranks: number of ranks.
+        nodes: number of nodes that they fill, None on one machine.
     """
     lines = [line for line in _steps(metrics) if line["step"] > warm_up]
     counted = [line for line in lines if "traffic" in line]
@@ -83,23 +102,32 @@ def read_measured(metrics: Path, warm_up: int, num_samples: int) -> Measured | N
     steps = [line for line in lines if "traffic" not in line] or counted
     if not steps:
         return None
-    seconds = Spread.from_values(line["seconds"] for line in steps)
-    return Measured(
-        num_steps=len(steps),
+    times = [line["seconds"] for line in steps]
+    low, seconds, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
+    traffic = _traffic(counted)
+    return Row(
+        kind="measured",
+        machine=machine,
+        ranks=ranks,
+        nodes=nodes,
+        samples=samples,
         seconds=seconds,
+        tokens_per_second=statistics.median(line["num_tokens"] / line["seconds"] for line in steps),
+        samples_per_second=samples / seconds,
+        peak_memory_bytes=max(line["peak_memory_bytes"] for line in lines),
+        steps=len(steps),
+        seconds_low=low,
+        seconds_high=high,
+        num_cores=steps[-1]["num_cores"],
+        cpu_seconds=statistics.median(line["cpu_seconds"] for line in steps),
+        total_memory_bytes=max(line["total_memory_bytes"] for line in lines),
+        communication_share=statistics.median(map(_share, counted)) if counted else None,
+        bytes_sent=sum(kind["bytes"] for kind in traffic.values()) if traffic else None,
         seconds_by_part={
             part: statistics.median(line["seconds_by_part"][part] for line in steps)
             for part in steps[0]["seconds_by_part"]
         },
-        tokens_per_second=Spread.from_values(line["num_tokens"] / line["seconds"] for line in steps),
-        samples_per_second=num_samples / seconds.median,
-        num_tokens=statistics.median(line["num_tokens"] for line in steps),
-        cpu_seconds=statistics.median(line["cpu_seconds"] for line in steps),
-        num_cores=steps[-1]["num_cores"],
-        peak_memory_bytes=max(line["peak_memory_bytes"] for line in lines),
-        total_memory_bytes=max(line["total_memory_bytes"] for line in lines),
-        traffic=_traffic(counted),
-        communication_share=Spread.from_values(map(_share, counted)) if counted else None,
+        traffic=traffic,
     )
 
 

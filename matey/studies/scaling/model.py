@@ -13,7 +13,7 @@ from matey.config import ConfigError, RunConfig, load_config
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
 from matey.planning.workload import Workload, load_workload
-from matey.studies.scaling.measured import Measured
+from matey.studies.scaling.measured import Row
 from matey.studies.scaling.study import Point, Study, make_points, runs_of
 
 NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # of which a machine may have fewer
@@ -60,20 +60,20 @@ class Model:
         """Return the costs on a machine's nodes, beyond what was measured."""
         return self.costs(make_points(NODES, machine.devices_per_node), machine)
 
-    def fitted(self, machine: Machine, measured: Mapping[Point, Measured]) -> Machine:
+    def fitted(self, machine: Machine, measured: Mapping[Point, Row]) -> Machine:
         """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.
 
         Each is one factor, the median over the points of measured over modelled seconds. Points whose ranks share cores count
         only where there are no others: there, a rank waits for its turn as well.
         """
-        own = {point: seen for point, seen in measured.items() if seen.num_cores >= point.ranks} or measured
+        own = {point: seen for point, seen in measured.items() if not seen.shares_cores} or measured
         computing: list[float] = []
         by_kind: dict[str, list[float]] = {}
         for point, seen in own.items():
             for cost in self.costs([point], machine):
-                share = seen.communication_share.median if seen.communication_share else 0.0
-                computing.append(seen.seconds.median * (1 - share) / cost.seconds.compute)
-                for kind, modelled in cost.seconds_by_kind().items():
+                share = seen.communication_share or 0.0
+                computing.append(seen.seconds * (1 - share) / cost.seconds.compute)
+                for kind, modelled in cost.by_kind("seconds").items():
                     if modelled > 0 and kind in seen.traffic:
                         by_kind.setdefault(kind, []).append(seen.traffic[kind]["seconds"] / modelled)
         slower = statistics.median(computing) if computing else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -12,11 +12,10 @@ from matey.report.png import write_png
 from matey.studies.folder import TEXT
 from matey.studies.page import write_page
 from matey.studies.scaling import charts
-from matey.studies.scaling.measured import Measured, read_lengths
-from matey.studies.scaling.results import Results, collect
-from matey.studies.scaling.rows import Row, write_rows
+from matey.studies.scaling.measured import Row, read_lengths
+from matey.studies.scaling.results import Results, collect, write_rows
 from matey.studies.scaling.running import LENGTHS_FILE
-from matey.studies.scaling.study import Point, Study
+from matey.studies.scaling.study import Study
 from matey.text_table import text_table
 
 MODES = {
@@ -75,14 +74,14 @@ def _paragraphs(results: Results) -> Iterator[str]:
         f"Model: {run.model.size} {run.model.scheme}, {run.tokens.set} patches "
         f"{[list(patch) for patch in run.tokens.patches]}, on {', '.join(data.path for data in run.data.sets)}"
     )
-    if missing := [str(point) for point in study.points if point not in results.measured]:
+    if missing := [str(point) for point in study.points if point.ranks not in {row.ranks for row in rows}]:
         yield f"Not measured: {', '.join(missing)}."
     yield from _warnings(rows)
     yield points_table(_here(results))
     yield READING
-    if results.measured:
-        yield _parts(results.measured)
-        yield from _traffic(results.measured)
+    if rows:
+        yield _parts(rows)
+        yield from _traffic(rows)
     yield from _lengths(study, _here(results))
     yield results.model_note
     for name in results.other_machines:
@@ -132,30 +131,27 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _parts(measured: Mapping[Point, Measured]) -> str:
-    names = list(next(iter(measured.values())).seconds_by_part)
-    rows = [
-        (str(point.ranks), *(f"{seen.seconds_by_part.get(name, 0.0):.3g} s" for name in names))
-        for point, seen in measured.items()
-    ]
-    return text_table(("parts of a step, ranks", *names), rows)
+def _parts(rows: Sequence[Row]) -> str:
+    names = list(rows[0].seconds_by_part)
+    lines = [(str(row.ranks), *(f"{row.seconds_by_part.get(name, 0.0):.3g} s" for name in names)) for row in rows]
+    return text_table(("parts of a step, ranks", *names), lines)
 
 
-def _traffic(measured: Mapping[Point, Measured]) -> Iterator[str]:
+def _traffic(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the messages of rank 0 in a step; the time holds the waiting for ranks that come later."""
-    rows = [
+    lines = [
         (
-            str(point.ranks),
+            str(row.ranks),
             kind,
             f"{total['calls']:g}",
             f"{total['bytes'] / 2**20:.3f} MiB",
             f"{total['seconds'] * 1e3:.3g} ms",
         )
-        for point, seen in measured.items()
-        for kind, total in seen.traffic.items()
+        for row in rows
+        for kind, total in row.traffic.items()
     ]
-    if rows:
-        yield text_table(("messages of rank 0, ranks", "collective", "calls", "bytes", "time"), rows, 2, merge=1)
+    if lines:
+        yield text_table(("messages of rank 0, ranks", "collective", "calls", "bytes", "time"), lines, 2, merge=1)
 
 
 def _lengths(study: Study, rows: Sequence[Row]) -> Iterator[str]:

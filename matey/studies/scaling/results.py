@@ -1,16 +1,20 @@
-"""Puts together what was measured at a study's points and what the model says of them and of larger ones."""
+"""Puts together what was measured at a study's points and what the model says of them and of larger ones: rows of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from matey.config import ConfigError
+from matey.checkpoints.run_files import METRICS
+from matey.config import ConfigError, load_config
 from matey.data.trajectories import DataError
+from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine, load_machine
-from matey.studies.scaling.measured import Measured
+from matey.studies.folder import write_table
+from matey.studies.scaling.measured import Row, read_lengths, read_measured
 from matey.studies.scaling.model import Model
-from matey.studies.scaling.rows import Row, measured_row, modelled_row, read_points, samples_of_step, with_efficiency
+from matey.studies.scaling.running import LENGTHS_FILE
 from matey.studies.scaling.study import Point, Study
 
 
@@ -20,13 +24,11 @@ class Results:
 
     Attributes:
         study: the study that the report is about.
-        measured: the measurements at each point.
         rows: the rows measured, then those modelled on the study's machine, then those modelled on others.
         model_note: a note on how the model was made, or why there is none.
     """
 
     study: Study
-    measured: dict[Point, Measured]
     rows: list[Row]
     model_note: str
 
@@ -53,11 +55,11 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
             f"No point of {study.folder} has a step beyond the warm-up of {study.warm_up}; start `run` first, and look at "
             "its logs/ if it failed."
         )
-    rows = with_efficiency([measured_row(study, point, seen) for point, seen in measured.items()])
+    rows = with_efficiency(list(measured.values()))
     try:
         model = Model.from_study(study, samples_of_step(study, study.points[0]))
     except DataError as error:
-        return Results(study, measured, rows, f"There is no model here, since the data cannot be read: {error}")
+        return Results(study, rows, f"There is no model here, since the data cannot be read: {error}")
     given = load_machine(study.machine)
     machine = model.fitted(given, measured)
     costs = model.costs(study.points, machine)
@@ -69,9 +71,8 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
         rows += with_efficiency(
             [modelled_row(study, name, cost, other, on_nodes=True) for cost in model.extended(other)]
         )
-    return Results(
-        study, measured, rows, _note(given, machine) if measured else f"The model is that of {given.name}'s file."
-    )
+    note = _note(given, machine) if measured else f"The model is that of {given.name}'s file."
+    return Results(study, rows, note)
 
 
 def _note(given: Machine, fitted: Machine) -> str:
@@ -87,3 +88,76 @@ def _note(given: Machine, fitted: Machine) -> str:
         "The model has the rates and links of a machine file, and one factor for each of these, fitted to the measured steps: "
         f"{computing}{collectives}."
     )
+
+
+def samples_of_step(study: Study, point: Point) -> int:
+    """Return the global batch of a point."""
+    run = load_config(study.folder_of(point) / "run.yaml")
+    size = run.parallel.sequence_parallel_size
+    assert size != "auto", "a study is not planned with it"
+    return run.train.micro_batch * run.train.accumulation * point.ranks // size
+
+
+def read_points(study: Study) -> dict[Point, Row]:
+    """Return the measurements of each point that came beyond its warm-up."""
+    found = {}
+    for point in study.points:
+        folder = study.folder_of(point)
+        about = samples_of_step(study, point), study.machine, point.ranks, point.nodes
+        row = read_measured(folder / "run" / METRICS, study.warm_up, *about)
+        if row is not None:
+            lengths = read_lengths(folder / LENGTHS_FILE) if study.lengths else None
+            found[point] = replace(
+                row, longest_tokens=study.lengths.longest(lengths) if study.lengths and lengths else None
+            )
+    return found
+
+
+def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, on_nodes: bool) -> Row:
+    """Return the row of a point that is modelled on a machine, which the study knows by that name."""
+    return Row(
+        kind="modelled",
+        machine=name,
+        ranks=cost.ranks,
+        nodes=cost.nodes if on_nodes else None,
+        samples=cost.samples_per_step,
+        seconds=cost.seconds.total,
+        tokens_per_second=cost.tokens_per_second,
+        samples_per_second=cost.samples_per_step / cost.seconds.total,
+        peak_memory_bytes=cost.memory.total,
+        num_cores=cost.nodes * machine.devices_per_node if machine.shared_devices else None,
+        communication_share=cost.seconds.communication / cost.seconds.total,
+        bytes_sent=sum(cost.by_kind("num_bytes").values()),
+        # Where it can be measured that says more than what training knows beforehand.
+        longest_tokens=study.lengths.expected(cost.ranks)
+        if study.lengths and name == study.machine and on_nodes
+        else None,
+    )
+
+
+def with_efficiency(rows: Sequence[Row]) -> list[Row]:
+    """Fill in what compares rows of one kind, in order of ranks, with the first of them."""
+    if not rows:
+        return []
+    rows = sorted(rows, key=lambda row: row.ranks)
+    first = rows[0]
+    own = first.tokens_per_second / first.ranks
+    filled = []
+    for row in rows:
+        row = replace(row, efficiency=row.tokens_per_second / row.ranks / own)
+        if row.cpu_seconds is not None:
+            row = replace(row, cpu_over_first=_per_token(row) / _per_token(first))
+        filled.append(row)
+    return filled
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write the table; what a row does not know stays empty."""
+    columns = [each.name for each in fields(Row) if each.name not in ("seconds_by_part", "traffic")]
+    columns.append("shares_cores")
+    write_table(path, [{name: getattr(row, name) for name in columns} for row in rows])
+
+
+def _per_token(row: Row) -> float:
+    assert row.cpu_seconds is not None, "measured rows have it"
+    return row.cpu_seconds / (row.tokens_per_second * row.seconds)

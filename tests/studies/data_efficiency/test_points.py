@@ -8,7 +8,6 @@ from matey.config import DataSection, DataSet, load_config
 from matey.data.splits import split_trajectories
 from matey.evaluate.records import Record, write_records
 from matey.studies.data_efficiency.points import (
-    Cost,
     Point,
     check_data,
     cost_of_run,
@@ -71,7 +70,7 @@ def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tm
     records = [record("all", "lead", 1), record("density", "lead", 1), record("all", "lead", 5)]
     records += [record("all", "rollout", step, {"mass": 0.01 * step}) for step in (1, 2)]
     write_records(records, tmp_path / "metrics.json")
-    rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json", Cost(75.0, 3200))
+    rows = scores(Point("random", "all", 6, 2), tmp_path / "metrics.json", {"seconds": 75.0, "windows": 3200})
     assert {(row["seconds"], row["windows"]) for row in rows} == {(75.0, 3200)}
     assert [(row["forecast"], row["nrmse"]) for row in rows] == [("lead 1", 0.1), ("lead 5", 0.5), ("rollout 2", 0.2)]
     assert rows[0]["trajectories"] == 6 and rows[0]["seed"] == 2 and rows[2]["mass"] == 0.02
@@ -80,7 +79,10 @@ def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tm
 def test_the_cost_of_a_run_is_that_of_its_steps_and_its_windows_those_of_all_ranks():
     run = load_config(ROOT / LAPTOP.config, LAPTOP.settings)
     line = {"cpu_seconds": 0.25, "seconds": 0.25}
-    assert cost_of_run(run, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == Cost(200 * 0.25, 6400)
+    assert cost_of_run(run, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == {
+        "seconds": 200 * 0.25,
+        "windows": 6400,
+    }
 
 
 def test_where_costs_are_cpu_seconds_fine_tunings_have_one_thread_as_peers_do():

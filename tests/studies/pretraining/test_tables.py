@@ -24,7 +24,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
     points = table.points()
     assert len({point.name for point in points}) == len(points) == table.seeds * len(table.cases)
     assert {point.case.name for point in points} >= set(table.references)
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("train.micro_batch=3",))
+    runner = PretrainingStudy(ROOT, Path("out"), table, settings=("train.micro_batch=3",))
     stated = set()
     for point in points:
         run = runner.run_config(point)
@@ -36,7 +36,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
 
 def test_what_the_user_states_wins():
     table = STUDIES["adaptivity"]().tables["tiny"]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("train.steps=7", "model.local=4"))
+    runner = PretrainingStudy(ROOT, Path("out"), table, settings=("train.steps=7", "model.local=4"))
     run = runner.run_config(Point(table.cases[0], 1))
     assert (run.train.steps, run.model.local) == (7, 4)
     assert run.output.dir == str(Path("out/points") / "vit-uniform-16-seed1")
@@ -46,7 +46,7 @@ def test_criteria_are_compared_at_equal_numbers_of_tokens_uniform_16s_among_them
     for scale, budgets in (("small", {32}), ("laptop", {23, 32, 68})):
         table = STUDIES["adaptivity"]().tables[scale]
         (data,) = table.data
-        runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+        runner = PretrainingStudy(ROOT, Path("out"), table)
         tokens = [runner.run_config(Point(case, 0)).tokens for case in table.cases if " by " in case.series]
         assert {each.rule for each in tokens} == {"budget"} and {"variance", "random"} <= {e.criterion for e in tokens}
         assert scale == "small" or {each.criterion for each in tokens} == set(CRITERIA.own)
@@ -58,7 +58,7 @@ def test_criteria_are_compared_at_equal_numbers_of_tokens_uniform_16s_among_them
 @pytest.mark.parametrize(("name", "scale"), TABLES)
 def test_schemes_that_attend_along_time_find_more_than_one_token_there(name, scale):
     table = STUDIES[name]().tables[scale]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    runner = PretrainingStudy(ROOT, Path("out"), table)
     for run in (runner.run_config(Point(case, 0)) for case in table.cases):
         if run.model.scheme != "vit":
             assert all(run.data.history // frames > 1 for frames, *_ in run.tokens.patches)
@@ -66,7 +66,7 @@ def test_schemes_that_attend_along_time_find_more_than_one_token_there(name, sca
 
 def test_each_size_of_the_schemes_has_a_learning_rate_of_its_own():
     table = STUDIES["schemes"]().tables["laptop"]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    runner = PretrainingStudy(ROOT, Path("out"), table)
     runs = [runner.run_config(point) for point in table.points(1)]
     assert {(run.model.size, run.train.learning_rate) for run in runs} == {("micro", 2e-3), ("Ti", 1e-3), ("S", 5e-4)}
     assert len(runs) == 9 and {run.model.scheme for run in runs} == {"vit", "svit", "avit"}
@@ -75,7 +75,7 @@ def test_each_size_of_the_schemes_has_a_learning_rate_of_its_own():
 @pytest.mark.parametrize(("scale", "size"), [("tiny", "micro"), ("laptop", "Ti")])
 def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, size):
     table = STUDIES["fine_grid"]().tables[scale]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table, settings=("model.fields=[density]",))
+    runner = PretrainingStudy(ROOT, Path("out"), table, settings=("model.fields=[density]",))
     (data,) = table.data
     for case in table.cases:
         run = runner.run_config(Point(case, 0))
@@ -96,11 +96,11 @@ def test_on_a_fine_grid_adaptive_tokens_make_a_line_and_one_point_of_it_has_its_
 
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
     table = STUDIES["fine_grid"]().tables["laptop"]
-    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
-    claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, table).facts)
+    claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
+    claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
     for other in (replace(table, settings=("train.steps=7",)), replace(table, data=(Simulated(THERMALS, 64, 3, 13),))):
         with pytest.raises(StudyError, match="choose another --out"):
-            claim(tmp_path, PretrainingStudy(ROOT, ROOT, tmp_path, other).facts)
+            claim(tmp_path, PretrainingStudy(ROOT, tmp_path, other).facts)
 
 
 def test_each_resolution_is_compared_with_uniform_patches_of_its_own():
@@ -112,7 +112,7 @@ def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
     table = STUDIES["long_sequences"]().tables["laptop"]
     (data,) = table.data
     _, y, x = data.grid
-    runs = [PretrainingStudy(ROOT, ROOT, Path("out"), table).run_config(point) for point in table.points(1)]
+    runs = [PretrainingStudy(ROOT, Path("out"), table).run_config(point) for point in table.points(1)]
     tokens = [[run.data.history * (y // patch[2]) * (x // patch[3]) for patch in run.tokens.patches] for run in runs]
     assert tokens == [[1024], [4096], [16384], [65536], [1024, 65536]] and runs[-1].tokens.set == "mix"
     assert {run.parallel.sequence_parallel_size for run in runs} == {table.ranks} == {4}
@@ -133,7 +133,7 @@ def test_coarse_patches_of_one_size_in_space_have_a_level_more_at_every_doubling
 
 def test_adaptive_and_uniform_tokens_differ_in_nothing_else():
     table = STUDIES["adaptivity"]().tables["laptop"]
-    runner = PretrainingStudy(ROOT, ROOT, Path("out"), table)
+    runner = PretrainingStudy(ROOT, Path("out"), table)
     runs = [runner.run_config(point) for point in table.points(1) if point.case.series.startswith("vit")]
     rest = {run.model_copy(update={"tokens": None, "output": None}).model_dump_json() for run in runs}
     assert len(rest) == 1

@@ -8,11 +8,10 @@ import pytest
 
 from matey.config import dump_config, load_config
 from matey.planning.machine import load_machine
-from matey.studies.scaling.measured import Measured, Spread
+from matey.studies.scaling.measured import Row
 from matey.studies.scaling.model import Model
 from matey.studies.scaling.report import _cells
-from matey.studies.scaling.results import _note
-from matey.studies.scaling.rows import modelled_row, with_efficiency
+from matey.studies.scaling.results import _note, modelled_row, with_efficiency
 from matey.studies.scaling.study import Study, make_points
 
 
@@ -29,10 +28,9 @@ def model(run_yaml, tmp_path):
 def as_if_measured(cost, num_cores):
     """What a run would log that takes exactly what the model says."""
     seconds, share = cost.seconds.total, cost.seconds.communication / cost.seconds.total
-    traffic = {kind: {"bytes": 1, "calls": 1, "seconds": value} for kind, value in cost.seconds_by_kind().items()}
-    spread = Spread(seconds, seconds, seconds)
-    rate = Spread(1.0, 1.0, 1.0)
-    return Measured(3, spread, {}, rate, 1.0, 1.0, 1.0, num_cores, 1, 1, traffic, Spread(share, share, share))
+    traffic = {kind: {"bytes": 1, "calls": 1, "seconds": value} for kind, value in cost.by_kind("seconds").items()}
+    told = {"num_cores": num_cores, "communication_share": share, "traffic": traffic}
+    return Row("measured", "cpu", cost.ranks, None, 1, seconds, 1.0, 1.0, 1, **told)
 
 
 def test_fitted_to_a_slower_machines_steps_it_is_that_machine(model):
@@ -60,7 +58,7 @@ def test_points_whose_ranks_share_cores_do_not_count_where_there_are_others(mode
         for point, cost in zip(model.study.points, model.costs(model.study.points, given), strict=True)
     }
     last = model.study.points[-1]
-    measured[last] = replace(measured[last], seconds=Spread(99.0, 99.0, 99.0))
+    measured[last] = replace(measured[last], seconds=99.0)
     assert model.fitted(given, measured).kernel_seconds == pytest.approx(given.kernel_seconds)
 
 
