@@ -25,7 +25,8 @@ def compare(num_ranks, heads, dtype, every=1):
     assert "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(cases_of(result))
     kinds = {re.sub(r", \d+ (heads|tokens)", "", case) for case in cases if "heads" in case}
-    assert len(cases) == sum((at + head + num_ranks) % every == 0 for head in range(num_heads) for at in range(40)) + 1
+    first = num_ranks + (dtype == "float32")
+    assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in range(40)) + 1
     assert len(kinds) == 40 or num_heads < every, kinds
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
@@ -42,16 +43,28 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
     compare(num_ranks, heads, "float64", every)
 
 
-# What is exact is shown in float64, by every case; a third of them, each kind with one of the heads, show it in float32.
+# Four ranks share queries, heads, or both: there every case is shown. Two share as much with 12 heads as with 6, and three
+# always share heads. Eight have every kind with one of the heads in float64, where what is exact shows, and with another in
+# float32, whose sums are longest there.
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "every"), [("float64", 1), ("float32", 3)])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
-def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype, every):
-    compare(num_ranks, "3,6,12", dtype, every)
+@pytest.mark.parametrize(
+    ("num_ranks", "heads", "dtype", "every"),
+    [
+        (1, "3,6,12", "float64", 1),
+        (2, "3,12", "float64", 1),
+        (3, "3,12", "float64", 1),
+        (4, "3,6,12", "float64", 1),
+        (8, "3,6,12", "float64", 3),
+        (8, "3,6,12", "float32", 3),
+    ],
+)
+def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, dtype, every):
+    compare(num_ranks, heads, dtype, every)
 
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
     case = Case("Ti", batch=1, checkpoint_blocks="all")
     point = run_point(case, 1)

@@ -146,14 +146,16 @@ def test_activations_are_as_planned_within_fifteen_percent():
     check_activations(QUICK, 1)
 
 
+# Of two ranks, the engines that differ from one rank's most are above.
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 4])
 def test_every_stage_and_precision_holds_and_sends_what_is_planned(ranks):
     check_engines("S", ranks, [*PLAIN, *OVERLAPPED, *HALF])
 
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("ranks", "case"), SLOW)
 def test_activations_of_schemes_token_sets_and_groups_are_as_planned(ranks, case):
     check_activations(case, ranks)
