@@ -26,10 +26,9 @@ def parent_of_the_ranks(run):
     return run.ranks()[0].parent()
 
 
-# Launcher, which process of it is signalled, how, and whether its ranks can save.
+# Launcher, which process of it is signalled, how, and whether its ranks can save; the other signals: campaign/test_signals.py.
 CASES = {
     "deepspeed_kill": (DEEPSPEED, outermost, signal.SIGKILL, True),
-    "deepspeed_term": (DEEPSPEED, outermost, signal.SIGTERM, True),
     "deepspeed_hup": (DEEPSPEED, outermost, signal.SIGHUP, True),
     "deepspeed_inner_kill": (DEEPSPEED, parent_of_the_ranks, signal.SIGKILL, True),
     "torchrun_kill": (TORCHRUN, outermost, signal.SIGKILL, True),
