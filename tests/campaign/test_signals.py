@@ -23,10 +23,12 @@ SIGNALS = (SIGUSR1, SIGTERM, SIGINT)
 SAVED_AND_LEFT = 75
 SECONDS = 120
 
-SENT = [(name, signal) for name in ("deepspeed", "torchrun") for signal in SIGNALS]
+# And the launcher's exit code, of which torchrun's says nothing of its ranks.
+SENT = [("deepspeed", signal, None) for signal in SIGNALS]
+SENT += [("torchrun", SIGUSR1, -SIGUSR1), ("torchrun", SIGTERM, 1), ("torchrun", SIGINT, None)]
 # Open MPI kills ranks 0.2 s after it has passed on one of the others, see docs/reliability.md. Each is sent once: launchers
 # take longer to start than a run takes to train.
-SENT += [("mpirun", SIGUSR1)]
+SENT += [("mpirun", SIGUSR1, SAVED_AND_LEFT)]
 
 pytestmark = pytest.mark.slow
 
@@ -70,13 +72,15 @@ def test_ranks_that_hear_a_signal_save_and_leave_again_and_again(tmp_path, data,
 
 def launched():
     for number in range(scaled(len(SENT))):
-        name, signal = SENT[number]
+        name, signal, expected = SENT[number]
         phase = PHASES[1:][number % len(PHASES[1:])]  # all but the start, which is mostly the launcher's own
-        yield pytest.param(number, name, signal, phase, id=f"{number}-{name}")
+        yield pytest.param(number, name, signal, expected, phase, id=f"{number}-{name}")
 
 
-@pytest.mark.parametrize(("number", "name", "signal", "phase"), [*launched()])
-def test_ranks_save_when_their_launcher_gets_a_signal(tmp_path, data, whole, held, number, name, signal, phase):
+@pytest.mark.parametrize(("number", "name", "signal", "expected", "phase"), [*launched()])
+def test_ranks_save_when_their_launcher_gets_a_signal(
+    tmp_path, data, whole, held, number, name, signal, expected, phase
+):
     kind = Kind(2, (1, 3)[number % 2], 0)
     random, undisturbed = Random(f"launcher {number}"), whole(kind)
     moment, folder = undisturbed.draw(phase, random), tmp_path / "case"
@@ -100,5 +104,6 @@ def test_ranks_save_when_their_launcher_gets_a_signal(tmp_path, data, whole, hel
     for own in (folder / "tmp").glob("torchelastic_*"):
         shutil.rmtree(own)  # which torchrun leaves where a signal ends it
     assert saved_step(run) == last_step(run) >= saved and "] Traceback" not in about, about
+    assert expected in (None, code) or last_step(run) == NUM_STEPS, about
     go_on_to_the_end(folder, kind, saved, undisturbed)
     held[f"{signal.name} to {name}" if code != 0 else "after the end"] += 1

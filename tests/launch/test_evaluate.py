@@ -109,12 +109,16 @@ def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, t
     one = (tmp_path / "one" / "metrics.json").read_text()
     assert (tmp_path / "two" / "metrics.json").read_text() == one and one.count('"rollout by 3"') > 0
     assert "Beyond the truth" in (tmp_path / "two" / "report.html").read_text()
-    # What one rank alone meets, in the middle of the forecasts, ends all with one sentence.
+
+
+@pytest.mark.slow
+def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folder, tmp_path):
     data = write_waves(tmp_path, "shallow_water")
     with h5py.File(data, "r+") as file:
         file["0002/data"][5] = np.nan
     wrong = ("--data", data, "--leads", "1", "--rollout", "0", "--max-windows", "4", "--out", tmp_path / "wrong")
-    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command[:2], *wrong, "--batch", "1")
+    command = ("--checkpoint", folder / "waves", *wrong, "--batch", "1")
+    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command)
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 

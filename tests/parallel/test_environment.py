@@ -214,6 +214,7 @@ def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
     assert "SLURM_STEP_NUM_TASKS is 32 but mpi4py sees a world of 1" in text, text
 
 
+@pytest.mark.slow
 def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
     for visible, words in (
         ("$OMPI_COMM_WORLD_RANK", r"cuda:0, nccl(.|\n)*cuda:0, nccl"),

@@ -31,7 +31,7 @@ def end(launcher, way, timeout=300):
     return result.stderr
 
 
-@pytest.mark.parametrize("launcher", launchers("torchrun", "mpirun"))
+@pytest.mark.parametrize("launcher", launchers("torchrun"))
 def test_the_failed_ranks_traceback_comes_first_and_the_job_ends(launcher):
     text = end(launcher, "raises")
     first = text.index("[rank 1] Traceback")
@@ -95,6 +95,7 @@ def wait_for(read, word, count):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ranks_that_lose_the_same_one_say_so_once(tmp_path):
     codes, text = end_of(tmp_path, 3, "is_killed")
     assert codes == [1, -9, 1] and text.count("Lost another rank") == 1, text

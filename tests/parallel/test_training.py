@@ -46,8 +46,8 @@ def hold(cases):
 
 
 def test_two_ranks_train_as_one_process_with_optimizer_or_all_shared_and_every_group():
-    cases = run_cases(2, [2], [0.05], recomputes=["all"], stages=[1, 3])  # all stages: below
-    assert len(cases) == 2 * 2 * 2
+    cases = run_cases(2, [2], [0.05], recomputes=["all"], stages=[1, 3], is_half_enough=True)  # all stages: below
+    assert len(cases) == 2 * 2  # frozen or not by turns
     hold(cases)
 
 

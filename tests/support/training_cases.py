@@ -90,10 +90,10 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compil
     return history, flat
 
 
-def is_chosen(stage, accumulation, clip, offload, recompute, freeze):
+def is_chosen(stage, size, accumulation, clip, offload, recompute, freeze):
     """Whether a case is in the half in which every two of these choices meet."""
     others = (accumulation > 1, clip > 0, offload, recompute != "none", freeze)
-    return (stage + sum(others)) % 2 == 0
+    return (stage + size + sum(others)) % 2 == 0
 
 
 def main(stages, accumulations, clips, offloads, recomputes, compiled, is_half_enough):
@@ -103,7 +103,7 @@ def main(stages, accumulations, clips, offloads, recomputes, compiled, is_half_e
     for stage, size, accumulation, clip, offload, recompute, freeze, is_compiled in cases:
         if offload and stage < 2:
             continue
-        if is_half_enough and not is_chosen(stage, accumulation, clip, offload, recompute, freeze):
+        if is_half_enough and not is_chosen(stage, size, accumulation, clip, offload, recompute, freeze):
             continue
         history, weights = train(stage, size, accumulation, clip, offload, recompute, freeze, is_compiled)
         if rank() == 0:

@@ -82,6 +82,7 @@ def test_every_case_of_the_sweep_is_compared_with_its_uniform_grid():
     assert torch.bfloat16 in {case.dtype for case in cases}
 
 
+@pytest.mark.slow
 def test_reading_of_every_system_is_set_beside_training():
     flags = ["--model", "micro", "--resolution", 32, "--workers", "0,2", "--repeat", 1, "--seconds", 0.05]
     result = start([sys.executable, "tools/benchmark.py", "data", *flags])
@@ -151,6 +152,7 @@ def test_the_sweep_writes_a_table_and_a_plot(benchmark, tmp_path, monkeypatch, c
     assert "mul 32 to 16 to 8" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.usefixtures("forked")
 def test_a_table_sets_each_size_of_a_sequence_group_beside_one_process(benchmark, tmp_path):

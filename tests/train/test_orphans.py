@@ -36,7 +36,6 @@ CASES = {
     # Open MPI's library ends a process that has lost contact with its launcher.
     "mpirun_kill": (MPIRUN, outermost, signal.SIGKILL, False),
 }
-ALWAYS = ("deepspeed_kill",)
 
 
 @pytest.fixture
@@ -45,7 +44,9 @@ def folder(tmp_path):
     return tmp_path / "case"
 
 
-@pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+# That ranks end with their launcher is shown sooner by parallel/test_failure.py, and that they save by the test of a terminal.
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_ranks_whose_launcher_is_killed_leave_and_save_where_they_can(folder, case):
     launcher, victim, number, can_save = CASES[case]
     config = write_run(folder, 2)
