@@ -36,9 +36,8 @@ def every_process(run, number):
 
 
 CASES = {
-    # Slurm signals every process of a step, those that read data too.
+    # Slurm and a terminal signal every process, those that read data too.
     "python_usr1": (PYTHON, signal.SIGUSR1, every_process, 75),
-    "python_term": (PYTHON, signal.SIGTERM, every_process, 75),
     "python_ctrl_c": (PYTHON, signal.SIGINT, every_process, 75),
     # What a launcher itself gets: campaign/test_signals.py. The exit code of torchrun is 1 whatever the ranks' is.
     "torchrun_usr1_to_one_rank": (TORCHRUN, signal.SIGUSR1, one_rank, 1),

@@ -271,7 +271,8 @@ def test_a_sequence_group_that_does_not_divide_the_ranks_is_one_sentence(run_yam
     fail(pretrain(config), "sequence_parallel_size is 2, which does not divide the 1 ranks", "use one of 1")
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow  # without workers it is among what test_told.py shows
+@pytest.mark.parametrize("workers", [0, 1])
 def test_ranks_that_read_a_part_of_the_fields_each_train_as_one_process(run_yaml, tmp_path, workers):
     train = {"steps": 3, "unroll": 1, "unroll_share": 0.5}
     config = run_yaml(train=train)

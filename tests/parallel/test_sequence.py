@@ -43,8 +43,8 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
 
 
 # Four ranks share queries, heads, or both: there every case is shown. Two share as much with 12 heads as with 6, and three
-# always share heads. Eight have every kind with one of the heads in float64, where what is exact shows, and with another in
-# float32, whose sums are longest there.
+# always share heads. Eight have every kind with one of the heads in float64, where what is exact shows, and half of the kinds
+# with another in float32, whose sums are longest there.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_ranks", "heads", "dtype", "every"),
@@ -54,7 +54,7 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
         (3, "3,12", "float64", 1),
         (4, "3,6,12", "float64", 1),
         (8, "3,6,12", "float64", 3),
-        (8, "3,6,12", "float32", 3),
+        (8, "3,6,12", "float32", 6),
     ],
 )
 def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, dtype, every):

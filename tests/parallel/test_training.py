@@ -54,9 +54,10 @@ def test_two_ranks_train_as_one_process_with_optimizer_or_all_shared_and_every_g
 @pytest.mark.slow
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_stages_groups_accumulation_clipping_and_offload_train_as_one_process(num_ranks):
-    cases = run_cases(num_ranks, [1, 2], [0, 0.05], offloads=[False, True], is_half_enough=True)
+    accumulations = [2] if num_ranks == 4 else [1, 2]
+    cases = run_cases(num_ranks, accumulations, [0, 0.05], offloads=[False, True], is_half_enough=True)
     num_sizes = 2 if num_ranks == 2 else 1
-    assert len(cases) == (4 + 2) * num_sizes * 4  # accumulation, clipping and freezing two by two
+    assert len(cases) == (4 + 2) * num_sizes * 2 * len(accumulations)  # with clipping and freezing two by two
     hold(cases)
 
 
