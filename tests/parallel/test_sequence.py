@@ -42,8 +42,8 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
     compare(num_ranks, heads, "float64", every)
 
 
-# Four ranks share queries, heads or both, as the number of heads has it, and one rank neither: there all cases are shown, on two
-# and on three ranks half of them. On eight each kind is shown with one of the heads in float64, in which what is exact shows,
+# Four ranks share queries, heads or both, as the number of heads has it, and one shares neither: there all cases are shown, on
+# two and on three half of them. On eight each kind is shown with one of the heads in float64, in which what is exact shows,
 # and with another in float32, whose sums are longest there.
 @pytest.mark.slow
 @pytest.mark.parametrize(
