@@ -88,14 +88,14 @@ def test_a_sequence_group_and_one_rank_resume_what_two_ranks_saved_in_another_st
 def every_pair_once(others):
     """Of ranks that saved, 1 or 2, and of new ones, 1, 2 or 4: which kind goes on from which.
 
-    A universal checkpoint is read alike whoever wrote it. So each kind goes on from each of its sources once for both numbers
-    of ranks that saved, in turn on each number of new ranks, and comes to all of these.
+    A universal checkpoint is read alike whoever wrote it. So each kind goes on from its own, saved by 1 rank and by 2, and from
+    others, saved by 1 or by 2, in turn on each number of new ranks, and comes to all of these.
     """
     chosen = {(num_ranks, new_ranks): [] for num_ranks in (1, 2) for new_ranks in (1, 2, 4)}
     turns = {kind: cycle(((1, 2, 4), (2, 4, 1), (4, 1, 2))[at % 3]) for at, kind in enumerate(others)}
     for num_ranks in (1, 2):
-        for source, targets in others.items():
-            for kind in (source, *targets):
+        for at, (source, targets) in enumerate(others.items()):
+            for kind in (source, *targets[(at + num_ranks) % 2 :: 2]):
                 chosen[num_ranks, next(turns[kind])].append((kind, source))
     for new_ranks in (1, 2, 4):
         assert {kind for num_ranks in (1, 2) for kind, _ in chosen[num_ranks, new_ranks]} == {*others}
