@@ -274,14 +274,12 @@ def test_a_sequence_group_that_does_not_divide_the_ranks_is_one_sentence(run_yam
 @pytest.mark.slow  # without workers it is among what test_told.py shows
 @pytest.mark.parametrize("workers", [0, 1])
 def test_ranks_that_read_a_part_of_the_fields_each_train_as_one_process(run_yaml, tmp_path, workers):
-    train = {"steps": 3, "unroll": 1, "unroll_share": 0.5}
-    config = run_yaml(train=train)
+    config = run_yaml(train={"steps": 3, "unroll": 1, "unroll_share": 0.5})
     succeed(pretrain(config, "--set", f"output.dir={tmp_path / 'alone'}"))
-    expected = metrics(tmp_path / "alone")
     settings = (f"data.workers={workers}", "parallel.sequence_parallel_size=2")
     succeed(pretrain(config, *(word for each in settings for word in ("--set", each)), launcher=TWO_RANKS))
     losses = metrics(tmp_path / "run")
-    assert len(losses) == 3 and losses == pytest.approx(expected, rel=1e-5)
+    assert len(losses) == 3 and losses == pytest.approx(metrics(tmp_path / "alone"), rel=1e-5)
 
 
 @pytest.mark.slow

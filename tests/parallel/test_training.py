@@ -57,7 +57,7 @@ def test_stages_groups_accumulation_clipping_and_offload_train_as_one_process(nu
     accumulations = [2] if num_ranks == 4 else [1, 2]
     cases = run_cases(num_ranks, accumulations, [0, 0.05], offloads=[False, True], is_half_enough=True)
     num_sizes = 2 if num_ranks == 2 else 1
-    assert len(cases) == (4 + 2) * num_sizes * 2 * len(accumulations)  # with clipping and freezing two by two
+    assert len(cases) == (4 + 2) * num_sizes * 2 * len(accumulations)  # of those with clipping and freezing
     hold(cases)
 
 
