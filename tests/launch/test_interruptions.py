@@ -98,7 +98,7 @@ def valid_steps(folder: Path) -> list[int]:
     return [line["step"] for line in map(json.loads, lines) if "valid_nrmse" in line]
 
 
-@pytest.mark.parametrize("launcher", [PYTHON, pytest.param(MPIRUN, marks=pytest.mark.slow)], ids=["alone", "two_ranks"])
+@pytest.mark.parametrize("launcher", [PYTHON, pytest.param(SRUN, marks=pytest.mark.slow)], ids=["alone", "two_ranks"])
 def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp_path, launcher):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 100)
     folder = tmp_path / "validating"

@@ -137,7 +137,6 @@ def test_a_killed_rank_ends_the_job_and_the_others_say_where(launcher):
     ("launcher", "for_rank_one", "sentence"),
     [
         pytest.param("mpirun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
-        pytest.param("torchrun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
         ("torchrun", ["--set", "train.seed=7"], "the run's configuration"),
     ],
 )
