@@ -26,6 +26,7 @@ def test_a_lost_rank_is_not_taken_for_a_full_disk_or_a_damaged_file(tmp_path, wh
         finally:
             for rank in ranks:
                 kill(rank)
+        first.seek(0)
         said = first.read()
     assert codes == [1, 1], said
     assert "[rank 0] Lost another rank" in said and f"{place} (matey/train/" in said, said
