@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, SRUN, TORCHRUN
+from tests.support.launchers import DEEPSPEED, PYTHON, SRUN, TORCHRUN
 from tests.support.programs import preloaded, start
 from tests.support.runs import NUM_STEPS, losses, pretrain, running, write_run
 from tests.support.small_files import write_swe
@@ -41,7 +41,6 @@ CASES = {
     "python_ctrl_c": (PYTHON, signal.SIGINT, every_process, 75),
     # What a launcher itself gets: campaign/test_signals.py. The exit code of torchrun is 1 whatever the ranks' is.
     "torchrun_usr1_to_one_rank": (TORCHRUN, signal.SIGUSR1, one_rank, 1),
-    "mpirun_term_to_one_rank": (MPIRUN, signal.SIGTERM, one_rank, 75),
     "srun_usr1": (SRUN, signal.SIGUSR1, every_process, 75),
     "deepspeed_usr1_to_one_rank": (DEEPSPEED, signal.SIGUSR1, one_rank, 75),
 }
