@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -83,9 +83,13 @@ class Moment:
     step: int
     seconds: float
 
+    def has_come(self, run: Path) -> bool:
+        """Whether the event is over, as it is at the start."""
+        return self.event is None or EVENTS[self.event](run, self.step)
+
     def wait(self, run: Path, has_ended: Callable[[], bool]) -> None:
         """Wait for it, or for the end of the run."""
-        while self.event and not EVENTS[self.event](run, self.step) and not has_ended():
+        while not self.has_come(run) and not has_ended():
             time.sleep(0.0005)
         time.sleep(self.seconds)
 
@@ -113,16 +117,30 @@ class Whole:
     times: dict[tuple[str, int], float] = field(default_factory=dict)
     best: tuple[int, ...] = ()
 
-    def draw(self, phase: str, random: Random) -> Moment:
-        """Draw a moment of a phase."""
+    def steps_of(self, phase: str) -> Sequence[int]:
+        """Return the steps at which there is a phase."""
+        if phase == "model":
+            return self.best
+        return range(2 * EVERY if phase == "prune" else EVERY, NUM_STEPS + 1 - (phase == "step"), EVERY)
+
+    def draw(self, phase: str, random: Random, step: int | None = None) -> Moment:
+        """Draw a moment of a phase, at a step that is drawn too if none is given."""
         if phase == "start":
             return Moment(None, 0, random.uniform(0, self.times["step", 1]))
-        first = 2 * EVERY if phase == "prune" else EVERY
-        step = random.choice(self.best if phase == "model" else range(first, NUM_STEPS + 1 - (phase == "step"), EVERY))
+        step = step or random.choice(self.steps_of(phase))
         before, after = BOUNDS[phase]
         seconds = self.times[after, step + (phase == "step")] - self.times[before, step]
         # The events are seen late by up to the time between two looks.
         return Moment(before, step, random.uniform(0, max(seconds, 0.002)))
+
+    def draw_several(self, random: Random) -> list[Moment]:
+        """Draw moments that come one after the other: of the start, and of any phase at each step that is saved."""
+        moments = [self.draw("start", random)]
+        for step in range(EVERY, NUM_STEPS + 1, EVERY):
+            phases = [phase for phase in BOUNDS if step in self.steps_of(phase)]
+            phases += ["model"] * phases.count("model")  # which comes at few steps
+            moments.append(self.draw(random.choice(phases), random, step))
+        return moments
 
 
 def watch(ranks: Ranks) -> dict[tuple[str, int], float]:
@@ -183,13 +201,20 @@ def check_same(found: Whole, whole: Whole, kind: Kind) -> None:
             assert difference <= tolerance * expected[name].abs().max().item(), (part, name, difference)
 
 
-def go_on_to_the_end(folder: Path, kind: Kind, least: int, whole: Whole) -> None:
-    """Resume a run, in which at least so many steps are saved, and compare its end with that of the undisturbed one."""
-    run, saved = folder / "run", saved_step(folder / "run")
+def check_saved(run: Path, least: int) -> int:
+    """Check that the last checkpoint is whole, and that of a step or a later one; return its step, 0 where there is none."""
+    saved = saved_step(run)
     assert saved >= least, f"step {least} was saved, and now latest names {saved}"
     if saved:
         source, _ = find_checkpoint(run)
         assert source.step == saved and find_damage(source) == []
+    return saved
+
+
+def go_on_to_the_end(folder: Path, kind: Kind, least: int, whole: Whole) -> None:
+    """Resume a run, in which at least so many steps are saved, and compare its end with that of the undisturbed one."""
+    run = folder / "run"
+    saved = check_saved(run, least)
     with started(folder, training(folder, kind, "--resume")) as ranks:
         assert ranks.codes(120) == [0] * kind.num_ranks, ranks.text()
         ranks.check_nothing_is_left()

@@ -9,11 +9,13 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.campaign.moments import PHASES, go_on_to_the_end, place_of, saved_step
+from tests.campaign.moments import check_saved, go_on_to_the_end, place_of, saved_step
 from tests.campaign.size import scaled
 from tests.support.watched import KINDS, NUM_STEPS, started, training, write_config
 
-NUM_KILLS = 100
+NUM_RUNS, NUM_CONVERSIONS = 17, 15
+"""Each run is killed at its start and at the steps that it saves, five times, before it comes to its end."""
+
 HELD = "{count} SIGKILLs lost nothing and left nothing behind"
 FORMS = ("huggingface", "fp32", "universal")
 SECONDS = 120  # enough for each program on a loaded machine
@@ -21,47 +23,48 @@ SECONDS = 120  # enough for each program on a loaded machine
 pytestmark = pytest.mark.slow
 
 
-def cases():
-    """The cases in an order in which a few are of different phases and kinds already."""
-    places = (*PHASES, "conversion")
-    for number in range(scaled(NUM_KILLS)):
-        yield pytest.param(number, places[number % len(places)], KINDS[number % len(KINDS)], id=f"{number}")
+def cases(count):
+    """Numbers and kinds of a count of cases."""
+    return [pytest.param(number, KINDS[number % len(KINDS)], id=f"{number}") for number in range(scaled(count))]
 
 
-@pytest.mark.parametrize(("number", "phase", "kind"), [*cases()])
-def test_what_is_killed_goes_on_as_if_nothing_was(tmp_path, data, whole, held, number, phase, kind):
-    random = Random(f"kill {number}")
-    if phase == "conversion":
-        held["conversion"] += kill_a_conversion(tmp_path, whole(kind).run, FORMS[number % len(FORMS)], random)
-        return
-    undisturbed = whole(kind)
-    moment, folder = undisturbed.draw(phase, random), tmp_path / "case"
+@pytest.mark.parametrize(("number", "kind"), cases(NUM_RUNS))
+def test_what_is_killed_again_and_again_goes_on_as_if_nothing_was(tmp_path, data, whole, held, number, kind):
+    random, undisturbed, folder = Random(f"kill {number}"), whole(kind), tmp_path / "case"
+    run, saved = folder / "run", 0
     write_config(folder, data, kind)
-    with started(folder, training(folder, kind)) as ranks:
-        moment.wait(ranks.run, ranks.has_ended)
-        saved = saved_step(folder / "run")
+    for moment in undisturbed.draw_several(random):
+        if saved == NUM_STEPS:  # it was faster than we
+            break
         # Before ranks have met, only a launcher can tell one that another is gone.
-        ranks.signal(SIGKILL, random.randint(1 if phase != "start" else kind.num_ranks, kind.num_ranks), random)
-        codes = ranks.codes(SECONDS)
-        ranks.check_nothing_is_left()
-        # A rank that is left alone ends by itself, and not as if all were well; or the run had come to its end before.
-        is_at_the_end = saved_step(folder / "run") == NUM_STEPS
-        assert -SIGKILL in codes or set(codes) == {0}, f"{moment}, {codes}: {ranks.text()}"
-        assert 0 not in codes or is_at_the_end, f"{moment}, {codes}: {ranks.text()}"
-        place = place_of(folder / "run") if -SIGKILL in codes else "after the end"
+        least = kind.num_ranks if moment.has_come(run) else 1
+        with started(folder, training(folder, kind, *["--resume"] * run.exists())) as ranks:
+            moment.wait(run, ranks.has_ended)
+            saved = saved_step(run)
+            ranks.signal(SIGKILL, random.randint(least, kind.num_ranks), random)
+            codes = ranks.codes(SECONDS)
+            ranks.check_nothing_is_left()
+            # A rank that is left alone ends by itself, and not as if all were well; or the run had come to its end before.
+            is_at_the_end = saved_step(run) == NUM_STEPS
+            assert -SIGKILL in codes or set(codes) == {0}, f"{moment}, {codes}: {ranks.text()}"
+            assert 0 not in codes or is_at_the_end, f"{moment}, {codes}: {ranks.text()}"
+            place = place_of(run) if -SIGKILL in codes else "after the end"
+        saved = check_saved(run, saved)
+        held[place] += 1
     go_on_to_the_end(folder, kind, saved, undisturbed)
-    held[place] += 1
 
 
-def kill_a_conversion(folder, run, form, random):
-    """Kill a conversion that has begun to write, and repeat it; return 1 for the case that held."""
+@pytest.mark.parametrize(("number", "kind"), cases(NUM_CONVERSIONS))
+def test_a_conversion_that_is_killed_is_whole_or_not_there_and_repeated(tmp_path, whole, held, number, kind):
+    random, form, run, folder = Random(f"kill {number}"), FORMS[number % len(FORMS)], whole(kind).run, tmp_path
+    new = folder / ".out.unfinished"
     (folder / "tmp").mkdir()
     before, expected, out = contents(run), run.with_name(f"converted to {form}"), folder / "out"
     command = [sys.executable, "tools/convert_checkpoint.py", str(run), "--to", form, "--out"]
     if not expected.exists():
         with started(folder, [[*command, str(expected)]]) as programs:
             assert programs.codes(SECONDS) == [0], programs.text()
-    new, begun = out.with_name(".out.unfinished"), time.monotonic()
+    begun = time.monotonic()
     with started(folder, [[*command, str(out)]]) as programs:
         while not new.exists() and not programs.has_ended():
             time.sleep(0.0005)
@@ -77,7 +80,7 @@ def kill_a_conversion(folder, run, form, random):
         assert programs.codes(SECONDS) == [0], programs.text()
         programs.check_nothing_is_left()
     assert contents(out) == contents(expected) and not new.exists() and contents(run) == before
-    return 1
+    held["conversion"] += 1
 
 
 def contents(folder):

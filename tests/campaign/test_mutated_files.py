@@ -32,7 +32,7 @@ from tests.support.paths import ROOT
 from tests.support.seed_group_files import write_seed_groups
 from tests.support.watched import Kind
 
-NUM_FILES = 1000
+NUM_FILES = 500
 HELD = "{count} damaged files were read or refused in a sentence"
 SECONDS = 20  # of CPU time
 FACTOR, CONSTANT = 10, 512 * 2**20  # bytes of memory that may be used: over the file's own, and at all

@@ -16,7 +16,7 @@ def two_ranks(tmp_path_factory, worker_id):
     resumes = [
         ["resume", "zero1", "zero3_universal", 2],
         ["resume", "zero1", "zero3", 1],
-        *(["resume", kind, kind, 1] for kind in ("zero3", "muon1", "bf16_1")),
+        *(["resume", kind, kind, 1] for kind in ("zero3", "bf16_1")),
     ]
     cases = [*(["save", kind] for kind in SAVES), *resumes]
     return _shared(tmp_path_factory, worker_id, lambda root: run_cases(2, cases, root / "two_ranks"), "two_ranks")
@@ -27,7 +27,7 @@ def more_of_two_ranks(two_ranks, tmp_path_factory, worker_id):
     """The same of what only the slow tests look at."""
     root, seen = two_ranks
     cases = [[what, kind, *more] for kind in MORE for what, *more in (["save"], ["resume", kind, 1])]
-    cases += [["resume", "muon3", "muon1_universal", 2]]
+    cases += [["resume", "muon1", "muon1", 1], ["resume", "muon3", "muon1_universal", 2]]
     return root, seen | _shared(tmp_path_factory, worker_id, lambda _: run_cases(2, cases, root), "more")[1]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import preloaded
 from tests.support.slurm_cluster import Cluster, start_slurm, what_is_missing
 from tests.support.small_files import write_swe
 
@@ -21,3 +22,12 @@ def cluster(tmp_path_factory) -> Cluster:
             "VENV": str(Path(sys.executable).parent.parent),
         }
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory) -> dict[str, str]:
+    """The variables of a job whose tasks, each on one core, are forked from `preloaded`: for those that no test looks up."""
+    folder = tmp_path_factory.mktemp("environment")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "activate").write_text(f"PATH={preloaded().bin}:$PATH\n")
+    return {"VENV": str(folder)}

@@ -58,7 +58,13 @@ def test_a_rollout_beyond_the_truth_is_scored_to_its_end_and_followed_further(fo
     assert status == 0 and "truth at 3  MATEY at 3  MATEY at 5" in printed, printed
     assert max(record["lead"] for record in json.loads((tmp_path / "metrics.json").read_text())) == 3
     assert "Beyond the truth" in (tmp_path / "report.html").read_text()
-    run = ("--checkpoint", folder / "waves", folder / "waves" / "model", *run[2:])
+
+
+@pytest.mark.slow
+def test_rollouts_of_two_models_beyond_the_truth_are_followed_further_side_by_side(folder, evaluate, tmp_path):
+    data = write_waves(tmp_path / "data", "shallow_water", num_trajectories=1, num_frames=5)
+    run = ("--data", data, "--out", tmp_path, "--leads", "1")
+    run = ("--checkpoint", folder / "waves", folder / "waves" / "model", *run)
     status, printed, _ = evaluate(*run, "--rollout", 5, "--max-windows", 2)
     assert status == 0 and "truth at 3  waves at 3  waves at 5  model at 3  model at 5" in printed, printed
     assert "Beyond the truth" in (tmp_path / "report.html").read_text()
@@ -109,12 +115,16 @@ def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, t
     one = (tmp_path / "one" / "metrics.json").read_text()
     assert (tmp_path / "two" / "metrics.json").read_text() == one and one.count('"rollout by 3"') > 0
     assert "Beyond the truth" in (tmp_path / "two" / "report.html").read_text()
-    # What one rank alone meets, in the middle of the forecasts, ends all with one sentence.
+
+
+@pytest.mark.slow
+def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folder, tmp_path):
     data = write_waves(tmp_path, "shallow_water")
     with h5py.File(data, "r+") as file:
         file["0002/data"][5] = np.nan
     wrong = ("--data", data, "--leads", "1", "--rollout", "0", "--max-windows", "4", "--out", tmp_path / "wrong")
-    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command[:2], *wrong, "--batch", "1")
+    command = ("--checkpoint", folder / "waves", *wrong, "--batch", "1")
+    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command)
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 

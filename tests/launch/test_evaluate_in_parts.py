@@ -1,7 +1,6 @@
 """Evaluation by ranks that share each forecast: none has the fields whole."""
 
 import json
-import sys
 from types import SimpleNamespace
 
 import h5py
@@ -13,7 +12,7 @@ from matey.commands.evaluate import share_fields
 from matey.config.flags import FlagError
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
-from tests.support.programs import start, start_ranks
+from tests.support.programs import start_ranks
 from tests.support.small_files import write_waves
 
 
@@ -49,9 +48,9 @@ def approximate(value):
     return pytest.approx(value, rel=1e-6, abs=1e-7) if isinstance(value, float) else value
 
 
-def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, tmp_path):
-    alone = start([sys.executable, *command, "--out", tmp_path / "one"])
-    assert alone.returncode == 0, alone.stderr
+def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, run_here, tmp_path):
+    status, _, errors = run_here("launch/evaluate.py", *command[1:], "--out", tmp_path / "one")
+    assert status == 0, errors
     two = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "two")
     assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr
     assert "Ranks held parts of the fields: there are no pictures" in two.stdout

@@ -66,6 +66,7 @@ def test_errors_on_what_the_model_was_trained_on_are_said_to_flatter_it(model_fo
     assert known.stdout.endswith("their errors flatter it.\n") and words in known.stdout and "flatter" not in new.stdout
 
 
+@pytest.mark.slow
 def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder, tmp_path):
     data = write_waves(tmp_path, "shallow_water")
     command = ["launch/predict.py", "--checkpoint", model_folder, "--data", data, "--steps", "6", "--lead", "3"]

@@ -15,12 +15,9 @@ from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
 ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 
 
-def test_two_tasks_on_each_of_two_nodes_train_together(cluster, tmp_path):
+def test_two_tasks_on_each_of_two_nodes_train_together(cluster, forks):
     config, folder = run_in(cluster, "together", 4)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "activate").write_text(f"PATH={preloaded().bin}:$PATH\n")
-    given = {"CONFIG": str(config), "VENV": str(tmp_path)}
-    job = cluster.submit(*SHAPE, SCRIPT, "--set", "train.steps=3", **given)
+    job = cluster.submit(*SHAPE, SCRIPT, "--set", "train.steps=3", CONFIG=str(config), **forks)
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0", output
     assert "rank 0 of 4 by slurm; 0 of 2 on its node" in output
@@ -53,13 +50,13 @@ def test_a_job_of_one_task_without_a_word_of_cores_trains(cluster):
 
 
 @pytest.mark.slow
-def test_a_renamed_script_submits_itself_with_what_its_job_was_given(cluster):
+def test_a_renamed_script_submits_itself_with_what_its_job_was_given(cluster, forks):
     config, folder = run_in(cluster, "renamed", 2)
     script = cluster.folder / "my own.sbatch"
     shutil.copy(SCRIPT, script)
     given = [*ONE_NODE, "--job-name=chained", "--mem=1000", "--constraint=nvme"]
     flags = ["--set", "train.log_every=1"]
-    job = first = cluster.submit(*given, script, *flags, CONFIG=str(config), SBATCH_SIGNAL="USR1@77")
+    job = first = cluster.submit(*given, script, *flags, CONFIG=str(config), SBATCH_SIGNAL="USR1@77", **forks)
     wait_for_step(folder, 3, cluster, job)
     cluster.run("scancel", "--signal=USR1", job)
     state, output = cluster.wait(job)
@@ -82,9 +79,9 @@ def test_a_mistake_in_the_run_ends_the_chain_with_one_sentence_and_code_2(cluste
 
 
 @pytest.mark.slow
-def test_a_mistake_that_the_ranks_meet_together_ends_all_with_code_2(cluster):
+def test_a_mistake_that_the_ranks_meet_together_ends_all_with_code_2(cluster, forks):
     config, _ = run_in(cluster, "mistaken", 4)
-    job = cluster.submit(*SHAPE, SCRIPT, "--set", "data.history=50", CONFIG=str(config))
+    job = cluster.submit(*SHAPE, SCRIPT, "--set", "data.history=50", CONFIG=str(config), **forks)
     state, output = cluster.wait(job)
     said = [line for line in output.splitlines() if "error: " in line and not line.startswith(("srun:", "slurmstepd"))]
     assert state == "FAILED 2:0" and len(said) == 1, output
@@ -101,7 +98,7 @@ def test_a_wrong_path_ends_all_tasks_of_a_plain_srun_with_code_2(cluster):
         "--set",
         "data.sets=[{path: nowhere}]",
     ]
-    command = [f"{cluster.variables['VENV']}/bin/python", "launch/pretrain.py", *files]
+    command = [preloaded().python, "launch/pretrain.py", *files]
     result = cluster.run("srun", "--nodes=2", "--ntasks=2", *command)
     assert result.returncode == 2 and result.stderr.count("nowhere does not exist") == 1, result.stderr
 
@@ -112,7 +109,7 @@ def test_a_wrong_path_ends_all_tasks_of_a_plain_srun_with_code_2(cluster):
     [(["--ntasks-per-node=2"], {0: 2, 1: 2, 2: 2, 3: 2}), (["--ntasks=3"], {0: 2, 1: 2, 2: 1})],
 )
 def test_each_task_of_srun_says_whom_it_takes_itself_for(cluster, shape, on_node):
-    command = [f"{cluster.variables['VENV']}/bin/python", "-m", "matey.parallel.environment"]
+    command = [preloaded().python, "-m", "matey.parallel.environment"]
     result = cluster.run("srun", "--nodes=2", *shape, *command, MASTER_ADDR="")
     assert result.returncode == 0, result.stderr
     for rank, size in on_node.items():
@@ -122,7 +119,7 @@ def test_each_task_of_srun_says_whom_it_takes_itself_for(cluster, shape, on_node
 
 
 @pytest.mark.slow
-def test_a_study_submits_its_points_and_reads_what_they_measured(cluster):
+def test_a_study_submits_its_points_and_reads_what_they_measured(cluster, forks):
     config, folder = run_in(cluster, "study", 1)
     machine, script = folder / "machine.yaml", folder / "pretrain.sbatch"
     tree = yaml.safe_load(Path("matey/planning/machines/cpu.yaml").read_text())
@@ -131,18 +128,18 @@ def test_a_study_submits_its_points_and_reads_what_they_measured(cluster):
     for option, number in (("ntasks-per-node", 1), ("gpus-per-node", 0), ("cpus-per-task", 1)):
         text = text.replace(f"--{option}=8", f"--{option}={number}")
     script.write_text(text)
-    tool, out = [f"{cluster.variables['VENV']}/bin/python", "tools/scaling_study.py"], ["--out", folder / "weak"]
+    tool, out = [preloaded().python, "tools/scaling_study.py"], ["--out", folder / "weak"]
     run = ["--config", config, "--deepspeed_config", "ds_configs/zero1.json", "--steps", 3, "--warm_up", 1]
     where = ["--nodes", "1,2", "--machine", machine, "--script", script]
     planned = cluster.run(*tool, "plan", "--mode", "weak", *where, *run, *out)
     assert planned.returncode == 0, planned.stdout + planned.stderr
-    submitted = cluster.run(*tool, "run", "--submit", *out)
+    submitted = cluster.run(*tool, "run", "--submit", *out, **forks)
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     for point in (1, 2):
         (job,) = cluster.jobs(f"matey-weak-nodes_{point}")
         state, _ = cluster.wait(job)
         assert state == "COMPLETED 0:0", [path.read_text() for path in folder.rglob("logs/*.txt")]
-    assert "finished before" in cluster.run(*tool, "run", "--submit", *out).stdout
+    assert "finished before" in cluster.run(*tool, "run", "--submit", *out, **forks).stdout
     report = cluster.run(*tool, "report", *out)
     assert report.returncode == 0, report.stderr
     rows = (folder / "weak" / "points.csv").read_text().splitlines()

@@ -21,10 +21,10 @@ OFTEN = ["--set", "train.checkpoint_every=2"]
 
 
 @pytest.fixture(scope="module")
-def unbroken(cluster) -> dict[int, float]:
+def unbroken(cluster, forks) -> dict[int, float]:
     """The losses of a run of two ranks that nothing interrupts."""
     config, folder = run_in(cluster, "unbroken", 2)
-    state, output = cluster.wait(cluster.submit(*ONE_NODE, SCRIPT, CONFIG=str(config)))
+    state, output = cluster.wait(cluster.submit(*ONE_NODE, SCRIPT, CONFIG=str(config), **forks))
     assert state == "COMPLETED 0:0", output
     return losses(folder)
 
@@ -50,9 +50,9 @@ def ranks_of(cluster, job) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
-def goes_on_to(unbroken, cluster, config, folder, shape):
+def goes_on_to(unbroken, cluster, forks, config, folder, shape):
     """Submit the same again, which finishes the run with the losses of the unbroken one."""
-    state, output = cluster.wait(cluster.submit(*shape, SCRIPT, CONFIG=str(config)))
+    state, output = cluster.wait(cluster.submit(*shape, SCRIPT, CONFIG=str(config), **forks))
     assert state == "COMPLETED 0:0" and "Going on after step" in output, output
     assert losses(folder) == unbroken
 
@@ -88,23 +88,26 @@ def test_a_chain_across_time_limits_gives_the_losses_of_one_unbroken_run(cluster
     shape = ["--nodes=1", *SHAPE[1:-1], "--time=2"]
     # Slurm looks every 30 s, and so sends it between 30 and 60 s after the start; a busy machine has a minute to save.
     job = cluster.submit(*shape, "--job-name=limited", SCRIPT, CONFIG=str(config), SBATCH_SIGNAL="USR1@60")
-    at_steps, num_jobs = iter((5, 15)), 1
+    hold_until_signalled(cluster, job, folder, 5)
+    num_jobs = 1
     while True:
-        if (at_step := next(at_steps, None)) is not None:
-            hold_until_signalled(cluster, job, folder, at_step)
         state, output = cluster.wait(job)
         assert state == "COMPLETED 0:0", output
         if f"of {NUM_STEPS} is saved" not in output:
             break
         job = cluster.jobs("limited")[-1]
         num_jobs += 1
+        if num_jobs == 2:  # whose own limit would only come later
+            wait_for_step(folder, saved_step(folder) + 3, cluster, job)
+            cluster.run("scancel", "--signal=USR1", job)
     assert num_jobs >= 3 and "Going on after step" in output, output
     assert losses(folder) == unbroken
 
 
-def test_a_chain_whose_jobs_are_used_up_says_so(cluster):
+def test_a_chain_whose_jobs_are_used_up_says_so(cluster, forks):
     config, folder = run_in(cluster, "used_up", 2)
-    job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, CONFIG=str(config), MAX_JOBS="1", TASKS_START="0")
+    given = {"CONFIG": str(config), "MAX_JOBS": "1", "TASKS_START": "0", **forks}
+    job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, **given)
     wait_for_step(folder, 3, cluster, job)
     cluster.run("scancel", "--batch", "--signal=USR1", job)  # to the script alone
     state, output = cluster.wait(job)
@@ -112,7 +115,7 @@ def test_a_chain_whose_jobs_are_used_up_says_so(cluster):
     assert cluster.jobs("used_up") == [job]
 
 
-def test_scancel_saves_the_run_and_ends_the_chain(cluster, unbroken):
+def test_scancel_saves_the_run_and_ends_the_chain(cluster, unbroken, forks):
     config, folder = run_in(cluster, "cancelled", 2)
     job = cluster.submit(*ONE_NODE, "--job-name=cancelled", SCRIPT, CONFIG=str(config))
     wait_for_step(folder, 3, cluster, job)
@@ -122,20 +125,20 @@ def test_scancel_saves_the_run_and_ends_the_chain(cluster, unbroken):
     assert state.startswith("CANCELLED"), output
     assert psutil.wait_procs(ranks, timeout=60)[1] == []
     assert saved_step(folder) == max(losses(folder)) and cluster.jobs("cancelled") == [job], cluster.output(job)
-    goes_on_to(unbroken, cluster, config, folder, ONE_NODE)
+    goes_on_to(unbroken, cluster, forks, config, folder, ONE_NODE)
 
 
-def test_a_killed_rank_ends_the_job_and_the_chain_and_the_next_one_goes_on(cluster, unbroken):
+def test_a_killed_rank_ends_the_job_and_the_chain_and_the_next_one_goes_on(cluster, unbroken, forks):
     config, folder = run_in(cluster, "killed_rank", 2)
     job = cluster.submit(*ONE_NODE, "--job-name=killed_rank", SCRIPT, *OFTEN, CONFIG=str(config))
     wait_for_step(folder, 5, cluster, job)
     ranks_of(cluster, job)[1].kill()
     state, output = cluster.wait(job, seconds=60)
     assert state.startswith("FAILED") and cluster.jobs("killed_rank") == [job], output
-    goes_on_to(unbroken, cluster, config, folder, ONE_NODE)
+    goes_on_to(unbroken, cluster, forks, config, folder, ONE_NODE)
 
 
-def test_a_node_that_fails_ends_the_job_and_all_its_ranks_and_the_next_one_goes_on(cluster, unbroken):
+def test_a_node_that_fails_ends_the_job_and_all_its_ranks_and_the_next_one_goes_on(cluster, unbroken, forks):
     config, folder = run_in(cluster, "killed_node", 2)
     job = cluster.submit(*TWO_NODES, "--job-name=killed_node", SCRIPT, *OFTEN, CONFIG=str(config))
     wait_for_step(folder, 5, cluster, job)
@@ -145,7 +148,7 @@ def test_a_node_that_fails_ends_the_job_and_all_its_ranks_and_the_next_one_goes_
         state, output = cluster.wait(job, seconds=90)
         assert state.startswith("NODE_FAIL") and cluster.jobs("killed_node") == [job], output
         assert psutil.wait_procs(ranks, timeout=60)[1] == []
-    goes_on_to(unbroken, cluster, config, folder, TWO_NODES)
+    goes_on_to(unbroken, cluster, forks, config, folder, TWO_NODES)
 
 
 def test_a_preempted_job_saves_and_its_next_one_alone_goes_on(cluster, unbroken):
@@ -163,7 +166,7 @@ def test_a_preempted_job_saves_and_its_next_one_alone_goes_on(cluster, unbroken)
     assert losses(folder) == unbroken
 
 
-def test_signals_during_the_save_do_not_interrupt_it(cluster, unbroken):
+def test_signals_during_the_save_do_not_interrupt_it(cluster, unbroken, forks):
     config, folder = run_in(cluster, "hurried", 2)
     job = cluster.submit(*ONE_NODE, "--job-name=hurried", SCRIPT, CONFIG=str(config), MAX_JOBS="1")
     wait_for_step(folder, 3, cluster, job)
@@ -178,4 +181,4 @@ def test_signals_during_the_save_do_not_interrupt_it(cluster, unbroken):
         time.sleep(0.01)
     state, output = cluster.wait(job)
     assert state == "FAILED 75:0" and saved_step(folder) == max(losses(folder)), output
-    goes_on_to(unbroken, cluster, config, folder, ONE_NODE)
+    goes_on_to(unbroken, cluster, forks, config, folder, ONE_NODE)

@@ -38,18 +38,18 @@ def site(cluster, tmp_path):
 
 def test_eight_tasks_of_a_frontier_node_train_save_and_go_on_in_the_next_job(cluster, site):
     config, folder = run_in(cluster, "frontier", 1)
-    flags = ["--set", "train.accumulation=1", "--set", "train.steps=40"]
+    flags = ["--set", "train.accumulation=1", "--set", "train.steps=24"]
     script = "launch/frontier/pretrain.sbatch"
     job = cluster.submit(*JOB, "-t", 30, script, *flags, CONFIG=str(config), **site)
     wait_for_step(folder, 2, cluster, job)
     cluster.run("scancel", "--signal=USR1", job)
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0" and "rank 0 of 8 by slurm; 0 of 8 on its node; cpu" in output, output
-    assert "called: module load craype-accel-amd-gfx90a" in output and "of 40 is saved" in output, output
+    assert "called: module load craype-accel-amd-gfx90a" in output and "of 24 is saved" in output, output
     later = cluster.jobs("matey")[-1]
     state, output = cluster.wait(later)
     assert later != job and state == "COMPLETED 0:0" and "Going on after step" in output, output
-    assert list(losses(folder)) == list(range(1, 41))
+    assert list(losses(folder)) == list(range(1, 25))
 
 
 def test_a_packed_environment_that_is_missing_is_named_and_ends_the_job(cluster, site):

@@ -1,15 +1,15 @@
 """A study whose trainings are jobs of a real Slurm, whose virtual nodes are this machine."""
 
-import sys
-
 import pytest
+
+from tests.support.programs import preloaded
 
 FLAGS = ["adaptivity", "--seeds", "1", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]
 
 
 @pytest.mark.slow
 def test_a_study_is_submitted_once_and_drawn_when_its_jobs_have_ended(cluster, tmp_path):
-    command = [sys.executable, "tools/reproduce.py", *FLAGS, "--out", str(tmp_path)]
+    command = [preloaded().python, "tools/reproduce.py", *FLAGS, "--out", str(tmp_path)]
     submitted = cluster.run(*command, "--submit", "--sbatch=--cpus-per-task=2", "--sbatch=--time=20")
     *jobs, last = submitted.stdout.splitlines()
     assert submitted.returncode == 0 and len(jobs) == 3 and "without --submit" in last, submitted.stderr

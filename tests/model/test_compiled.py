@@ -41,6 +41,7 @@ def test_one_compilation_gives_losses_and_gradients_of_all_blocks_and_lengths():
     assert not any("inductor" in words for words in children), children
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_compile_says_so_before_it_starts(run_yaml, tmp_path):
     env = {**clean_environment(), "CXX": os.devnull, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     result = pretrain(run_yaml(train={"compile": True}), env=env, anew=True)

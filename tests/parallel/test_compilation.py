@@ -23,7 +23,7 @@ LOADS = {
 }
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", ["cpu_adam", pytest.param("async_io", marks=pytest.mark.slow)])
 def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(tmp_path, name):
     lock = tmp_path / name / "lock"
     lock.parent.mkdir()

@@ -214,6 +214,7 @@ def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
     assert "SLURM_STEP_NUM_TASKS is 32 but mpi4py sees a world of 1" in text, text
 
 
+@pytest.mark.slow
 def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
     for visible, words in (
         ("$OMPI_COMM_WORLD_RANK", r"cuda:0, nccl(.|\n)*cuda:0, nccl"),
@@ -225,13 +226,14 @@ def test_mpi_ranks_that_a_script_gave_a_device_each_take_it():
 
 
 # All of its interpreters are new ones; where they are forked, other tests start ranks by each launcher.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "size"),
     [
-        pytest.param([sys.executable, "-m"], 1, marks=pytest.mark.slow),
+        ([sys.executable, "-m"], 1),
         ([BIN / "torchrun", "--nproc_per_node", "2", "-m"], 2),
-        pytest.param([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2, marks=pytest.mark.slow),
-        pytest.param([*MPIRUN_ANY, "-np", "2", sys.executable, "-m"], 2, marks=pytest.mark.slow),
+        ([BIN / "deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"], 2),
+        ([*MPIRUN_ANY, "-np", "2", sys.executable, "-m"], 2),
     ],
     ids=["python", "torchrun", "deepspeed", "mpirun"],
 )

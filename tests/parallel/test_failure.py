@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -23,14 +24,14 @@ def launchers(*always):
 def end(launcher, way, timeout=300):
     """Run the script, which has 120 s to end; return what it printed on standard error."""
     more = ["--no_local_rank"] if launcher == "deepspeed" else []
-    mark = f"started_by_{os.getpid()}"  # another process may run the same for another launcher
+    mark = f"{launcher}_started_by_{os.getpid()}"  # the same may run for another launcher
     result = start([*LAUNCHERS[launcher], *more, SCRIPT, way, timeout, mark], timeout=120)
     assert "failing now" in result.stdout and result.returncode != 0, result.stdout + result.stderr
     assert [process for process in psutil.process_iter(["cmdline"]) if mark in (process.info["cmdline"] or [])] == []
     return result.stderr
 
 
-@pytest.mark.parametrize("launcher", launchers("torchrun", "mpirun"))
+@pytest.mark.parametrize("launcher", launchers("torchrun"))
 def test_the_failed_ranks_traceback_comes_first_and_the_job_ends(launcher):
     text = end(launcher, "raises")
     first = text.index("[rank 1] Traceback")
@@ -94,6 +95,7 @@ def wait_for(read, word, count):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_ranks_that_lose_the_same_one_say_so_once(tmp_path):
     codes, text = end_of(tmp_path, 3, "is_killed")
     assert codes == [1, -9, 1] and text.count("Lost another rank") == 1, text
@@ -135,7 +137,6 @@ def test_a_killed_rank_ends_the_job_and_the_others_say_where(launcher):
     ("launcher", "for_rank_one", "sentence"),
     [
         pytest.param("mpirun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
-        pytest.param("torchrun", ["--config", "nowhere.yaml"], "nowhere.yaml", marks=pytest.mark.slow),
         ("torchrun", ["--set", "train.seed=7"], "the run's configuration"),
     ],
 )
@@ -164,12 +165,15 @@ def test_a_mistake_that_all_ranks_meet_is_said_once_and_ends_with_code_2(run_yam
     assert "Traceback" not in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("launcher", launchers("mpirun"))
-def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(launcher):
-    text = end(launcher, "hangs", timeout=5)
-    assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
-    assert "It was in step 3. Here:" in text, text
-    assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
+# The others wait half a minute for the rank that hangs, side by side.
+@pytest.mark.parametrize("names", [["mpirun"], pytest.param(["deepspeed", "torchrun"], marks=pytest.mark.slow)])
+def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(names):
+    with ThreadPoolExecutor() as pool:
+        texts = [*pool.map(lambda launcher: end(launcher, "hangs", timeout=5), names)]
+    for text in texts:
+        assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
+        assert "It was in step 3. Here:" in text, text
+        assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
 
 
 def test_an_error_in_a_thread_of_a_process_that_reads_data_ends_it():

@@ -25,7 +25,8 @@ def compare(num_ranks, heads, dtype, every=1):
     assert "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(cases_of(result))
     kinds = {re.sub(r", \d+ (heads|tokens)", "", case) for case in cases if "heads" in case}
-    assert len(cases) == sum((at + head + num_ranks) % every == 0 for head in range(num_heads) for at in range(40)) + 1
+    first = num_ranks // 2 + (dtype == "float32")
+    assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in range(40)) + 1
     assert len(kinds) == 40 or num_heads < every, kinds
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
@@ -35,23 +36,34 @@ def compare(num_ranks, heads, dtype, every=1):
     assert cases[worst] < TOLERANCE[dtype], (worst, cases[worst])
 
 
-# Every third case on two ranks, every fourth on three, and every sixth on four, which share both heads and queries, other ones
-# on each: all are slow tests.
-@pytest.mark.parametrize(("num_ranks", "heads", "every"), [(2, "6", 3), (3, "3", 4), (4, "6", 6)])
+# Every third case on two ranks, and every tenth on four, which share both heads and queries: all are slow tests.
+@pytest.mark.parametrize(("num_ranks", "heads", "every"), [(2, "6", 3), (4, "6", 10)])
 def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, every):
     compare(num_ranks, heads, "float64", every)
 
 
-# What is exact is shown in float64, by every case; a third of them, each kind with one of the heads, show it in float32.
+# Ranks share heads, queries or both, as the numbers of both have it: half of the cases on two, three and four ranks show each
+# kind in the first two ways. On eight it is shown with one of the heads in float64, in which what is exact shows, and with
+# another in float32, whose sums are longest there; these and those of four ranks show each kind in the third way.
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "every"), [("float64", 1), ("float32", 3)])
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("num_ranks", "dtype", "every"),
+    [
+        (1, "float64", 1),
+        (2, "float64", 2),
+        (3, "float64", 2),
+        (4, "float64", 2),
+        (8, "float64", 3),
+        (8, "float32", 3),
+    ],
+)
 def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype, every):
     compare(num_ranks, "3,6,12", dtype, every)
 
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
     case = Case("Ti", batch=1, checkpoint_blocks="all")
     point = run_point(case, 1)

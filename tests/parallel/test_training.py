@@ -11,10 +11,17 @@ from tests.support.proved import PROVED
 
 
 def run_cases(
-    num_ranks, accumulations, clips, offloads=(False,), recomputes=("none",), stages=(0, 1, 2, 3), compiled=False
+    num_ranks,
+    accumulations,
+    clips,
+    offloads=(False,),
+    recomputes=("none",),
+    stages=(0, 1, 2, 3),
+    compiled=False,
+    is_half_enough=False,
 ):
-    """Return (name, what decides the result, losses and norms, weights) of every case."""
-    choices = json.dumps([stages, accumulations, clips, offloads, recomputes, [compiled]])
+    """Return (name, what decides the result, losses and norms, weights) of every case, or of half of them, see `is_chosen`."""
+    choices = json.dumps([stages, accumulations, clips, offloads, recomputes, [compiled], is_half_enough])
     return cases_of(start_ranks(num_ranks, "-m", "tests.support.training_cases", choices, timeout=1500))
 
 
@@ -39,32 +46,40 @@ def hold(cases):
 
 
 def test_two_ranks_train_as_one_process_with_optimizer_or_all_shared_and_every_group():
-    cases = run_cases(2, [2], [0.05], recomputes=["all"], stages=[1, 3])  # all stages: below
-    assert len(cases) == 2 * 2 * 2
+    cases = run_cases(2, [2], [0.05], recomputes=["all"], stages=[1, 3], is_half_enough=True)  # all stages: below
+    assert len(cases) == 2 * 2  # frozen or not by turns
     hold(cases)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_ranks", [1, 2, 4])
 def test_stages_groups_accumulation_clipping_and_offload_train_as_one_process(num_ranks):
-    hold(run_cases(num_ranks, [1, 2], [0, 0.05], offloads=[False, True]))
+    accumulations = [2] if num_ranks == 4 else [1, 2]
+    cases = run_cases(num_ranks, accumulations, [0, 0.05], offloads=[False, True], is_half_enough=True)
+    num_sizes = 2 if num_ranks == 2 else 1
+    assert len(cases) == (4 + 2) * num_sizes * 2 * len(accumulations)  # of those with clipping and freezing
+    hold(cases)
 
 
 @pytest.mark.slow
 def test_recomputed_blocks_train_as_one_process_with_and_without_offload():
-    hold(run_cases(2, [2], [0.05], offloads=[False, True], recomputes=["all"]))
+    cases = run_cases(2, [2], [0.05], offloads=[False, True], recomputes=["all"], is_half_enough=True)
+    assert len(cases) == (4 + 2) * 2
+    hold(cases)
 
 
 @pytest.mark.slow
 def test_compiled_blocks_train_as_others_with_zero_1_and_3_recomputed_or_not():
-    hold(run_cases(1, [1], [0.05], recomputes=["none", "all"], stages=[1, 3], compiled=True))
+    hold(run_cases(1, [1], [0.05], recomputes=["none", "all"], stages=[1, 3], compiled=True, is_half_enough=True))
 
 
 @pytest.mark.slow
 def test_compiled_blocks_of_two_ranks_train_as_one_process():
-    hold(run_cases(2, [2], [0.05], recomputes=["none", "all"], compiled=True))
+    cases = run_cases(2, [2], [0.05], recomputes=["none", "all"], compiled=True, is_half_enough=True)
+    assert len(cases) == 4 * 2 * 2
+    hold(cases)
 
 
 @pytest.mark.slow
 def test_compiled_blocks_of_two_ranks_with_offloaded_activations_train_as_one():
-    hold(run_cases(2, [2], [0.05], recomputes=["offloaded"], stages=[1, 3], compiled=True))
+    hold(run_cases(2, [2], [0.05], recomputes=["offloaded"], stages=[1, 3], compiled=True, is_half_enough=True))

@@ -32,10 +32,8 @@ QUICK = Case("Ti", grid=(64, 96), batch=1)
 SLOW = [
     (1, Case("Ti", scheme="svit", batch=1)),
     (1, Case("Ti", scheme="avit", batch=1)),
-    (1, Case("Ti", grid=(256, 256), tokens="mix", patches=(32, 8), batch=1)),
     (1, Case("Ti", grid=(256, 256), tokens="mul", patches=(32, 8), batch=1)),
     (2, Case("S", batch=1)),
-    (2, Case("Ti", scheme="avit", batch=1)),
     (4, Case("Ti", batch=1)),
     (2, Case("Ti", tokens="mul", patches=(32, 8), batch=3)),
     (4, Case("Ti", grid=(32, 64, 64), patches=(16, 8), tokens="mix", batch=1, frames=2)),
@@ -146,14 +144,16 @@ def test_activations_are_as_planned_within_fifteen_percent():
     check_activations(QUICK, 1)
 
 
+# Of two ranks, the engines that differ from one rank's most are above.
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 4])
 def test_every_stage_and_precision_holds_and_sends_what_is_planned(ranks):
     check_engines("S", ranks, [*PLAIN, *OVERLAPPED, *HALF])
 
 
 @pytest.mark.slow
 @pytest.mark.processes
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("ranks", "case"), SLOW)
 def test_activations_of_schemes_token_sets_and_groups_are_as_planned(ranks, case):
     check_activations(case, ranks)

@@ -85,6 +85,7 @@ class Ranks:
         self._output, self._temporary = folder / "output.txt", folder / "tmp"
         self._before = in_shared_memory()
         with self._output.open("ab") as output:
+            self._begin = output.tell()
             self.programs = [
                 preloaded().start(command, variables, output, output)
                 for command, variables in zip(commands, environments(folder, len(commands)), strict=True)
@@ -104,8 +105,8 @@ class Ranks:
         return [program.wait() for program in self.programs]
 
     def text(self) -> str:
-        """Return all that was printed."""
-        return self._output.read_text(errors="replace")
+        """Return all that they printed."""
+        return self._output.read_bytes()[self._begin :].decode(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes of these ranks that are alive, those that read data for them too."""

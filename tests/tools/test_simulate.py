@@ -177,7 +177,7 @@ def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
     arguments = [
         "diffusion_reaction",
         "--trajectories",
-        "150",
+        "60",
         "--resolution",
         "32",
         "--frames",

@@ -1,37 +1,34 @@
 """Saving and loading on real ranks, where one of them is lost or its file is of another step."""
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
 
-from tests.support.paths import ROOT
-from tests.support.programs import TWO_RANKS
+from tests.support.programs import TWO_RANKS, environments, kill, preloaded
 from tests.support.runs import fail, pretrain, succeed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "place"), [("save", "save"), ("load", "load_checkpoint")])
 def test_a_lost_rank_is_not_taken_for_a_full_disk_or_a_damaged_file(tmp_path, what, place):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     # Without a launcher: it would end rank 0 before that has said anything.
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.train.lost_rank", what, str(tmp_path / "run")]
-    ranks = [
-        subprocess.Popen(
-            command, cwd=ROOT, env={**shared, "RANK": number, "LOCAL_RANK": number}, stderr=subprocess.PIPE, text=True
-        )
-        for number in ("0", "1")
-    ]
-    _, said = ranks[0].communicate(timeout=120)
-    assert ranks[1].wait(timeout=120) == 1 and ranks[0].returncode == 1, said
+    with (tmp_path / "0.txt").open("w+") as first, (tmp_path / "1.txt").open("w+") as second:
+        ranks = [
+            preloaded().start(command, variables, output, output)
+            for variables, output in zip(environments(2), (first, second), strict=True)
+        ]
+        try:
+            codes = [rank.wait(120) for rank in ranks]
+        finally:
+            for rank in ranks:
+                kill(rank)
+        first.seek(0)
+        said = first.read()
+    assert codes == [1, 1], said
     assert "[rank 0] Lost another rank" in said and f"{place} (matey/train/" in said, said
     assert "RunError" not in said and "Free some space" not in said and "an older one" not in said
     assert (tmp_path / "run" / "checkpoints" / "latest").read_text() == "step_000001"

@@ -26,10 +26,9 @@ def parent_of_the_ranks(run):
     return run.ranks()[0].parent()
 
 
-# Launcher, which process of it is signalled, how, and whether its ranks can save.
+# Launcher, which process of it is signalled, how, and whether its ranks can save; the other signals: campaign/test_signals.py.
 CASES = {
     "deepspeed_kill": (DEEPSPEED, outermost, signal.SIGKILL, True),
-    "deepspeed_term": (DEEPSPEED, outermost, signal.SIGTERM, True),
     "deepspeed_hup": (DEEPSPEED, outermost, signal.SIGHUP, True),
     "deepspeed_inner_kill": (DEEPSPEED, parent_of_the_ranks, signal.SIGKILL, True),
     "torchrun_kill": (TORCHRUN, outermost, signal.SIGKILL, True),
@@ -37,7 +36,6 @@ CASES = {
     # Open MPI's library ends a process that has lost contact with its launcher.
     "mpirun_kill": (MPIRUN, outermost, signal.SIGKILL, False),
 }
-ALWAYS = ("deepspeed_kill",)
 
 
 @pytest.fixture
@@ -46,7 +44,9 @@ def folder(tmp_path):
     return tmp_path / "case"
 
 
-@pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
+# That ranks end with their launcher is shown sooner by parallel/test_failure.py, and that they save by the test of a terminal.
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_ranks_whose_launcher_is_killed_leave_and_save_where_they_can(folder, case):
     launcher, victim, number, can_save = CASES[case]
     config = write_run(folder, 2)

@@ -51,7 +51,7 @@ def test_histories_are_pushed_forward_alike_by_every_stage_and_group(monkeypatch
         assert loss == pytest.approx(losses[0], rel=1e-5)
 
 
-@pytest.mark.parametrize("num_ranks", [2, 3])
+@pytest.mark.parametrize("num_ranks", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_ranks_that_read_parts_push_them_forward_as_whole_fields(num_ranks):
     ((off, moved),) = cases_of(start_ranks(num_ranks, "-m", "tests.train.unroll_cases", "parts"), word="parts")
     assert off < 1e-10 and moved > 1e-3
