@@ -220,7 +220,8 @@ def swapped(
     came = exchange.swap(_packed(own, leaving, parts[0].samples.dtype), send, receive)
     of_batches: list[list[tuple[_Parcel, Tensor | None]]] = [[] for _ in parts]
     for rank, (parcels, of_rank) in enumerate(zip(coming, came.split(receive), strict=True)):
-        values = [None] * len(parcels) if rank == me else of_rank.split([parcel.size for parcel in parcels])
+        sizes = [parcel.size for parcel in parcels]
+        values: Sequence[Tensor | None] = [None] * len(parcels) if rank == me else of_rank.split(sizes)
         for parcel, of_parcel in zip(parcels, values, strict=True):
             of_batches[parcel.batch].append((parcel, of_parcel))
     found = []
@@ -247,7 +248,7 @@ def _parcels(
         found.append(_Parcel(batch, whole - first, None, of_whole, (z, y, x), num_fields))
         goes = (need.recent >= first) & (need.recent < end) & (need.cells[..., 0] < need.cells[..., 1]).all(dim=1)
         place = (goes & ~torch.isin(need.recent, need.whole)).nonzero(as_tuple=True)[0]
-        boxes, box = need.cells[place].unique(dim=0, return_inverse=True)
+        boxes, box = need.cells[place].unique(dim=0, return_inverse=True)  # the same on both ranks
         for number, sides in enumerate(boxes.tolist()):
             z, y, x = (slice(*side) for side in sides)
             some = place[box == number]
