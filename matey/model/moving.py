@@ -1,4 +1,13 @@
-"""Moves bricks, the coarsest patches of fields, from the ranks that have read them to those that need them, in one exchange."""
+"""Moves bricks, the coarsest patches of fields, from the ranks that have read them to those that need them, in one exchange.
+
+Of bricks in which a rank has tokens, all goes to it; of those around, the last frames of the cells within reach:
+
+      . . . . . . . . .
+      . . . . . . o o o      .  of a brick around: stays where it was read
+      . . . . . . # # #      o  of a brick around, within reach: two frames go
+      . . . o o o # # #      #  of a brick with own tokens: all frames and the target go
+      . . . # # # # # #
+"""
 
 from __future__ import annotations
 
@@ -25,6 +34,12 @@ AT_ONCE = 2**20
 """Values that are copied at once by way of others."""
 
 
+Cells = tuple[slice, slice, slice]
+"""Cells ``z, y, x`` of a brick."""
+
+EVERY_CELL: Cells = (slice(None), slice(None), slice(None))
+
+
 class BricksRead:
     """The bricks of a batch that this rank has read, numbered from 0: where they lie in what it has read."""
 
@@ -40,13 +55,15 @@ class BricksRead:
             self._boxes.append((numbers, history, target, given))
             first = numbers.stop
 
-    def copy(self, into: Tensor, bricks: Tensor, frames: range) -> None:
-        """Copy frames of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``.
+    def copy(self, into: Tensor, bricks: Tensor, frames: range, cells: Cells = EVERY_CELL) -> None:
+        """Copy frames of cells of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``.
 
         The target comes after the frames of the history, what is given after its fields; beside the target there are zeros.
         """
         start = 0
-        for numbers, history, target, given in self._boxes:
+        for numbers, *read in self._boxes:
+            history, target, given = (None if each is None else each[..., *cells] for each in read)
+            assert history is not None, "every box has a history"
             inside = bricks[(bricks >= numbers.start) & (bricks < numbers.stop)] - numbers.start
             num_frames, num_fields = history.shape[3:5]
             of_history = slice(frames.start, min(frames.stop, num_frames))
@@ -79,10 +96,12 @@ class Needs:
     Attributes:
         whole: bricks in which it has tokens.
         recent: bricks of which it needs the last frames.
+        cells: ``(m, 3, 2)``, first cell ``z, y, x``, and end, of the cells that it needs of each of the latter.
     """
 
     whole: Tensor
     recent: Tensor
+    cells: Tensor
 
 
 def needs_of(
@@ -104,16 +123,25 @@ def needs_of(
         of_levels = [in_bricks(own, token_batch.frames, config.patches, level) for level in range(len(config.patches))]
         needs.append(
             [
-                Needs(
-                    torch.cat([brick for _, brick, *_ in levels]).unique(),
-                    torch.cat([around.bricks(grid).flatten() for around in of_batch]).unique(),
-                )
+                Needs(torch.cat([brick for _, brick, *_ in levels]).unique(), *recent_of(of_batch, grid, sharing.brick))
                 for levels, of_batch, grid in zip(
                     zip(*of_levels, strict=True), regions_of_rank, sharing.grids, strict=True
                 )
             ]
         )
     return needs
+
+
+def recent_of(regions: Sequence[Around], grid: Sequence[int], brick: Patch) -> tuple[Tensor, Tensor]:
+    """Return the bricks ``(m,)`` of some boxes, ascending, and the cells of each that are looked at, as `Needs` has them."""
+    numbers, place = torch.cat([around.bricks(grid).flatten() for around in regions]).unique(return_inverse=True)
+    begin, end = torch.cat([around.cells_of(brick).flatten(0, 3) for around in regions]).unbind(2)
+    first = torch.tensor(brick[1:]).repeat(len(numbers), 1)
+    index = place[:, None].expand_as(begin)
+    return numbers, torch.stack(
+        [first.scatter_reduce(0, index, begin, "amin"), torch.zeros_like(first).scatter_reduce(0, index, end, "amax")],
+        2,
+    )
 
 
 def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange) -> list[list[list[Around]]]:
@@ -149,14 +177,24 @@ class _Parcel:
     Attributes:
         batch: the batch.
         bricks: ``(k,)``, counted from the sender's first one.
+        place: ``(k,)``, places of these among what the receiver needs of the batch; None of bricks that go whole.
         frames: frames of them, see `BricksRead.copy`.
-        shape: shape ``k t f z y x`` of the values.
+        cells: cells of each of them.
+        num_fields: number of fields and given fields.
     """
 
     batch: int
     bricks: Tensor
+    place: Tensor | None
     frames: range
-    shape: tuple[int, ...]
+    cells: Cells
+    num_fields: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape ``k t f z y x`` of the values."""
+        sides = (side.stop - side.start for side in self.cells)
+        return (len(self.bricks), len(self.frames), self.num_fields, *sides)
 
     @property
     def size(self) -> int:
@@ -171,7 +209,7 @@ def swapped(
 
     Returns:
         The bricks in which this rank has tokens and the last frames ``(m, t, f, z, y, x)`` of those around what it predicts, of
-        each batch.
+        each batch; in cells that it does not need, the latter are zero, or what has come with the former.
     """
     own, ranks = [BricksRead(part, sharing.brick) for part in parts], range(len(needs))
     samples = [(part.samples, part.has_target) for part in parts]
@@ -180,35 +218,41 @@ def swapped(
     send = [sum(parcel.size for parcel in of_rank) for of_rank in leaving]
     receive = [sum(parcel.size for parcel in of_rank) * (rank != me) for rank, of_rank in enumerate(coming)]
     came = exchange.swap(_packed(own, leaving, parts[0].samples.dtype), send, receive)
-    by_rank: list[list[Tensor | None]] = [
-        [None] * len(parcels) if rank == me else list(values.split([parcel.size for parcel in parcels]))
-        for rank, (parcels, values) in enumerate(zip(coming, came.split(receive), strict=True))
-    ]
+    of_batches: list[list[tuple[_Parcel, Tensor | None]]] = [[] for _ in parts]
+    for rank, (parcels, of_rank) in enumerate(zip(coming, came.split(receive), strict=True)):
+        sizes = [parcel.size for parcel in parcels]
+        values: Sequence[Tensor | None] = [None] * len(parcels) if rank == me else of_rank.split(sizes)
+        for parcel, of_parcel in zip(parcels, values, strict=True):
+            of_batches[parcel.batch].append((parcel, of_parcel))
     found = []
-    for batch, ((about, has_target), bricks) in enumerate(zip(samples, own, strict=True)):
-        whole, recent = (
-            [(of_rank[number], values[number]) for of_rank, values in zip(coming, by_rank, strict=True)]
-            for number in (2 * batch, 2 * batch + 1)
-        )
+    for (about, has_target), bricks, need, parcels_in in zip(samples, own, needs[me], of_batches, strict=True):
         num_frames = about.window[0]
+        whole = [each for each in parcels_in if each[0].place is None]
         history = _joined(whole, range(num_frames), bricks, came)
         target = _joined(whole, range(num_frames, num_frames + 1), bricks, came)[:, 0] if has_target else None
-        found.append((Whole(history, target), _joined(recent, recent[0][0].frames, bricks, came)))
+        around = [each for each in parcels_in if each[0].place is not None]
+        found.append((Whole(history, target), _around(around, need, history, bricks)))
     return found
 
 
 def _parcels(
     samples: Sequence[tuple[Samples, bool]], needs: Sequence[Needs], sharing: Sharing, sender: int
 ) -> list[_Parcel]:
-    """Return what a rank sends to one with these needs: of each batch whole bricks, then last frames."""
+    """Return what a rank sends to one with these needs: of each batch whole bricks, then last frames around them."""
     found = []
     for batch, ((about, has_target), need) in enumerate(zip(samples, needs, strict=True)):
-        frames = range(about.window[0])
-        for bricks, of_bricks in ((need.whole, range(len(frames) + has_target)), (need.recent, frames[-NUM_RECENT:])):
-            of_sender = sharing.within(batch, sender, bricks) - sharing.bounds[batch][sender]
-            num_fields = len(about.fields) + len(about.given_fields)
-            shape = (len(of_sender), len(of_bricks), num_fields, *sharing.brick[1:])
-            found.append(_Parcel(batch, of_sender, of_bricks, shape))
+        first, end = sharing.bounds[batch][sender : sender + 2]
+        frames, num_fields = range(about.window[0]), len(about.fields) + len(about.given_fields)
+        whole, of_whole = need.whole[(need.whole >= first) & (need.whole < end)], range(len(frames) + has_target)
+        z, y, x = (slice(0, size) for size in sharing.brick[1:])
+        found.append(_Parcel(batch, whole - first, None, of_whole, (z, y, x), num_fields))
+        goes = (need.recent >= first) & (need.recent < end) & (need.cells[..., 0] < need.cells[..., 1]).all(dim=1)
+        place = (goes & ~torch.isin(need.recent, need.whole)).nonzero(as_tuple=True)[0]
+        boxes, box = need.cells[place].unique(dim=0, return_inverse=True)  # the same on both ranks
+        for number, sides in enumerate(boxes.tolist()):
+            z, y, x = (slice(*side) for side in sides)
+            some = place[box == number]
+            found.append(_Parcel(batch, need.recent[some] - first, some, frames[-NUM_RECENT:], (z, y, x), num_fields))
     return found
 
 
@@ -217,18 +261,33 @@ def _packed(own: Sequence[BricksRead], leaving: Sequence[Sequence[_Parcel]], dty
     parcels = [parcel for of_rank in leaving for parcel in of_rank]
     values = torch.empty(sum(parcel.size for parcel in parcels), dtype=dtype)
     for parcel, into in zip(parcels, values.split([parcel.size for parcel in parcels]), strict=True):
-        own[parcel.batch].copy(into.view(parcel.shape), parcel.bricks, parcel.frames)
+        own[parcel.batch].copy(into.view(parcel.shape), parcel.bricks, parcel.frames, parcel.cells)
     return values
 
 
 def _joined(parcels: Sequence[tuple[_Parcel, Tensor | None]], frames: range, own: BricksRead, like: Tensor) -> Tensor:
-    """Return frames of the bricks from all ranks, whose values have come, or are this rank's ``own``."""
+    """Return frames of whole bricks from all ranks, whose values have come, or are this rank's ``own``."""
     lengths = [len(parcel.bricks) for parcel, _ in parcels]
     found = like.new_empty(sum(lengths), len(frames), *parcels[0][0].shape[2:])
     for (parcel, values), into in zip(parcels, found.split(lengths), strict=True):
         if values is None:
             own.copy(into, parcel.bricks, frames)
         else:
-            first = parcel.frames.start
-            into.copy_(values.view(parcel.shape)[:, frames.start - first : frames.stop - first])
+            into.copy_(values.view(parcel.shape)[:, frames.start : frames.stop])
+    return found
+
+
+def _around(parcels: Sequence[tuple[_Parcel, Tensor | None]], need: Needs, history: Tensor, own: BricksRead) -> Tensor:
+    """Return the last frames ``(m, t, f, z, y, x)`` of bricks: of whole ones from the ``history`` that came with these."""
+    last = history[:, -NUM_RECENT:]
+    found = last.new_zeros(len(need.recent), *last.shape[1:])
+    is_whole = torch.isin(need.recent, need.whole).nonzero(as_tuple=True)[0]
+    for some in is_whole.split(max(AT_ONCE // max(found[:1].numel(), 1), 1)):
+        found[some] = last[torch.searchsorted(need.whole, need.recent[some])]
+    for parcel, values in parcels:
+        if values is None:
+            values = last.new_empty(parcel.shape)
+            own.copy(values, parcel.bricks, parcel.frames, parcel.cells)
+        z, y, x = parcel.cells
+        found[:, :, :, z, y, x][parcel.place] = values.view(parcel.shape)
     return found

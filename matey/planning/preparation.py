@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
-from matey.model.moving import AT_ONCE, NUM_RECENT
+from matey.model.moving import AT_ONCE, NUM_RECENT, recent_of
 from matey.model.shared_fields import around_tiles
 from matey.parallel.topology import shares
 from matey.planning.cells import in_one_batch, ranks_looked_at, tiles_of_ranks
@@ -113,8 +113,9 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     found = []
     for rank, boxes in zip(looked_at, tiles_of_ranks(config, samples, [own[at] for at in looked_at]), strict=True):
         read = torch.arange(rank * total // ways, (rank + 1) * total // ways)
-        needed, recent = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
-        came = sum(int((~torch.isin(bricks, read)).sum()) * size for bricks, size in ((needed, whole), (recent, halo)))
+        needed, (recent, num_cells) = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
+        slabs = num_cells[~torch.isin(recent, torch.cat([read, needed]))].sum()
+        came = int((~torch.isin(needed, read)).sum()) * whole + int(slabs) * halo / math.prod(brick[1:])
         reading = 2 * len(read) * num_frames * frame
         moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
@@ -122,10 +123,13 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     return found
 
 
-def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> Tensor:
-    """Return the bricks of which a rank sees the last frames, around the boxes of its tiles."""
+def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> tuple[Tensor, Tensor]:
+    """Return the bricks of which a rank sees the last frames, around the boxes of its tiles, and how many cells of each."""
+    brick = config.patches[0]
     if not config.local:
-        return torch.cat([tiles.in_patches(config.patches[0]) for tiles in boxes]).unique()
+        recent = torch.cat([tiles.in_patches(brick) for tiles in boxes]).unique()
+        return recent, torch.zeros_like(recent)  # they are those that it needs whole
     about = Samples("", (), sample.window, torch.float32, torch.empty(0), (False, False, False))
-    grid = frames.grid_of(config.patches[0])
-    return torch.cat([around_tiles(tiles, about, config).bricks(grid).flatten() for tiles in boxes]).unique()
+    regions = [around_tiles(tiles, about, config) for tiles in boxes]
+    recent, cells = recent_of(regions, frames.grid_of(brick), brick)
+    return recent, (cells[..., 1] - cells[..., 0]).clamp_min(0).prod(dim=1)

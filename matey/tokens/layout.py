@@ -52,7 +52,8 @@ class Kinds:
 class TokenLayout:
     """The packed tokens of a micro-batch, sample after sample; within one, by place (a parent's children together), then time.
 
-    Where parents are kept, the levels of a sample follow each other, coarse to fine. Seven bytes a token are kept.
+    A parent that is kept comes right before its children, so that a run of tokens lies in a run of the coarsest patches, and
+    has its share of each level. Seven bytes a token are kept.
 
     Attributes:
         kinds: the kinds of tokens.
@@ -230,7 +231,8 @@ class _Cut:
             kinds.append(torch.full_like(row, level, dtype=torch.int16))
             if level < len(splits):
                 exists = to_children(split, patch, self.patches[level + 1])
-        # Patches come level by level; sorting their keys puts them in the order of a depth-first walk through the tree.
+        # Patches come level by level; sorting their keys puts them in the order of a depth-first walk through the tree, parents
+        # before their first child, which has the same key.
         order = torch.argsort(torch.cat(keys), stable=True)
         kind, row, is_leaf = (torch.cat(column)[order] for column in (kinds, rows, leaves))
         return self._in_time(kind, row, is_leaf, self.kinds(device))
@@ -249,10 +251,10 @@ class _Cut:
     def _tree_key(self, row: Tensor, level: int) -> Tensor:
         """Number patches ``(m,)`` by their sample, coarsest ancestor, then their ancestors' and own number among siblings.
 
-        Where parents are kept, the level comes right after the sample.
+        A patch has the number of its first child.
         """
         sample, *places = unravelled(row, (self.num_samples, *self.grids[level][1:]))
-        key, radix = sample * len(self.patches) + (level if self.keep_parents else 0), self.grids[0][1:]
+        key, radix = sample, self.grids[0][1:]
         for depth, patch in enumerate(self.patches):
             number = torch.zeros_like(key)
             if depth <= level:

@@ -61,11 +61,6 @@ class Sharing:
         """Return how many bricks of a batch a rank reads."""
         return self.bounds[batch][rank + 1] - self.bounds[batch][rank]
 
-    def within(self, batch: int, rank: int, bricks: Tensor) -> Tensor:
-        """Return those of some bricks ``(k,)`` of a batch that a rank reads."""
-        first, end = self.bounds[batch][rank : rank + 2]
-        return bricks[(bricks >= first) & (bricks < end)]
-
 
 @dataclass(frozen=True)
 class BrickShare:
@@ -141,11 +136,15 @@ class Around:
         samples: the samples that it holds.
         start: first brick along ``z, y, x``; before 0 on the other side of a periodic axis.
         size: number of bricks along ``z, y, x``.
+        begin: first cell ``z, y, x`` in it that is looked at, counted from the start of the domain.
+        end: the cell after the last such one.
     """
 
     samples: tuple[int, int]
     start: tuple[int, int, int]
     size: tuple[int, int, int]
+    begin: tuple[int, int, int]
+    end: tuple[int, int, int]
 
     @classmethod
     def of_cells(
@@ -165,8 +164,8 @@ class Around:
         """
         spans = [span for span in spans if span[0].stop > span[0].start]
         if not spans:
-            return cls((0, 0), (0, 0, 0), (0, 0, 0))
-        start, size = [], []
+            return cls.from_numbers([0] * 14)
+        start, size, looked_at = [], [], []
         axes = zip(samples.window[1:], brick[1:], multiples, samples.periodic, strict=True)
         for axis, (length, cells, multiple, wraps) in enumerate(axes):
             step = math.lcm(cells, multiple)
@@ -176,13 +175,16 @@ class Around:
             goes_round = wraps and (begins < 0 or ends > length)
             # Where steps do not divide the axis, they are others when they are counted on beyond its ends.
             if goes_round and (length % step or last - first >= length):
-                first, last = 0, covered
+                first, last, begins, ends = 0, covered, 0, length
             elif not goes_round:
-                first, last = max(first, 0), min(last, covered)
+                # Further cells beyond the ends repeat the outermost ones.
+                first, last, begins, ends = max(first, 0), min(last, covered), max(begins, 0), min(ends, length)
             start.append(first // cells)
             size.append((last - first) // cells)
+            looked_at.append((begins, ends))
         of_samples = min(span[0].start for span in spans), max(span[0].stop for span in spans)
-        return cls(of_samples, (start[0], start[1], start[2]), (size[0], size[1], size[2]))
+        begin, end = zip(*looked_at, strict=True)
+        return cls.from_numbers([*of_samples, *start, *size, *begin, *end])
 
     def bricks(self, grid: Sequence[int]) -> Tensor:
         """Return the number in a grid ``b Z Y X`` of each brick of the box, ``(b, Z, Y, X)``."""
@@ -191,12 +193,23 @@ class Around:
             number = number[..., None] * length + torch.arange(start, start + size) % length
         return number
 
+    def cells_of(self, brick: Patch) -> Tensor:
+        """Return the cells in each brick that are looked at, ``(b, Z, Y, X, 3, 2)``: first cell ``z, y, x``, and end."""
+        found = torch.empty(self.samples[1] - self.samples[0], *self.size, 3, 2, dtype=torch.long)
+        sides = zip(self.begin, self.end, self.start, self.size, brick[1:], strict=True)
+        for axis, (begin, end, start, size, cells) in enumerate(sides):
+            first = torch.arange(start, start + size) * cells
+            ends = torch.stack([begin - first, end - first], dim=1).clamp_(0, cells)
+            found[..., axis, :] = ends.view(*(size if at == axis else 1 for at in range(3)), 2)
+        return found
+
     def numbers(self) -> list[int]:
-        """Return it as eight integers, see `from_numbers`."""
-        return [*self.samples, *self.start, *self.size]
+        """Return it as fourteen integers, see `from_numbers`."""
+        return [*self.samples, *self.start, *self.size, *self.begin, *self.end]
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[int]) -> Around:
         """Undo `numbers`."""
-        first, end, *others = numbers
-        return cls((first, end), (others[0], others[1], others[2]), (others[3], others[4], others[5]))
+        of_samples, *of_axes = numbers[:2], numbers[2:5], numbers[5:8], numbers[8:11], numbers[11:]
+        start, size, begin, end = ((z, y, x) for z, y, x in of_axes)
+        return cls((of_samples[0], of_samples[1]), start, size, begin, end)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from matey.model.decoding import block_shapes
+from matey.model.ladder import Ladder
 from matey.model.prepare import prepare
 from matey.model.shared_fields import _in_slabs, prepare_parts
 from matey.nested import tensors_in
@@ -111,6 +113,29 @@ def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
                 for each in (ours, whole)
             )
             assert same(tensors_in(ours), tensors_in(whole)) and len(tensors_in(ours)) > 30
+
+
+def test_only_cells_within_the_halo_leave_a_rank_for_another():
+    patches = ((1, 8, 8, 8),)
+    config = make_model(patches, torch.float32, set="uniform", local_scales=(1,)).config
+    batch = replace(make_batch(num_samples=1, grid=(32, 16, 16)), periodic=(False, False, False))
+    sent = {}
+
+    def work(rank, exchange):
+        swap = exchange.swap
+
+        def counted(values, send, receive):
+            sent[rank] = list(send)
+            return swap(values, send, receive)
+
+        exchange.swap = counted
+        ranks = SequenceRanks(Topology(rank, 2, 2, 3))
+        return prepare_parts(parts_of([batch], BrickShare(patches[0], rank, 2)), config, ranks, exchange)
+
+    Group(2).run(work)
+    depth = max(block_shapes(config)[0].halo[0], Ladder.for_config(config).reach(0)[0])
+    values = 2 * len(batch.fields) * depth * 16 * 16  # of the two last frames
+    assert depth < 8 and sent == {0: [0, values], 1: [values, 0]}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Where tokens lie."""
 
+import pytest
 import torch
 
+from matey.parallel.topology import shares
 from matey.tokens.layout import layout_tokens
 
 LEVELS = [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)]
@@ -37,7 +39,6 @@ def test_split_patches_keep_their_tokens_and_their_children_are_a_family():
     layout = layout_tokens([(3, 2, 1, 32, 48)], [splits], LEVELS, keep_parents=True)
     assert layout.num_tokens == leaves.num_tokens + 2 * sum(int(split.sum()) for split in splits)
     assert layout.is_leaf.sum() == leaves.num_tokens and leaves.is_leaf.all()
-    assert ((layout.sample * 3 + layout.level).diff() >= 0).all()
     for sample in range(3):
         for family in layout.family[layout.sample == sample].unique():
             members = (layout.sample == sample) & (layout.family == family)
@@ -60,12 +61,26 @@ def test_no_refinement_gives_the_coarse_grid_and_full_refinement_the_fine_one():
     assert torch.equal(everything.row.sort().values, fine.row.sort().values)
 
 
-def test_tokens_are_packed_by_sample_then_place_then_time_with_siblings_together():
-    layout = layout_tokens([(2, 3, 1, 32, 48)], [random_refinement(num_samples=2)], LEVELS)
+@pytest.mark.parametrize("keep_parents", [False, True])
+def test_tokens_are_packed_by_sample_then_place_then_time_with_siblings_together(keep_parents):
+    refined = random_refinement(num_samples=2)
+    layout = layout_tokens([(2, 3, 1, 32, 48)], [refined], LEVELS, keep_parents=keep_parents)
     assert (layout.sample.diff() >= 0).all()
     ancestor = layout.place[:, 1] // (2**layout.level) * 3 + layout.place[:, 2] // (2**layout.level)
     assert (ancestor[layout.sample == 0].diff() >= 0).all()
     assert torch.equal(layout.time, torch.arange(3).repeat(layout.num_tokens // 3))
+    # What comes right before the first child of a patch that is kept is its last time.
+    parents = layout.select(~layout.is_leaf & layout.is_last)
+    after = layout.select((~layout.is_leaf & layout.is_last).nonzero(as_tuple=True)[0] + 1)
+    assert torch.equal(after.place, parents.place * torch.tensor([1, 2, 2])) and (after.level == parents.level + 1).all()
+    assert (parents.num_tokens > 0) == keep_parents
+
+
+def test_where_parents_are_kept_equal_slices_have_equal_numbers_of_each_level():
+    split = (torch.arange(64) % 4 == 0).view(1, 1, 8, 8)
+    layout = layout_tokens([(1, 2, 1, 128, 128)], [[split]], LEVELS[:2], keep_parents=True)
+    levels = [torch.bincount(layout.level[own]).tolist() for own in shares(layout.num_tokens, 4)]
+    assert levels == [[32, 32]] * 4
 
 
 def test_groups_of_other_grids_follow_each_other_and_number_their_samples_on():
