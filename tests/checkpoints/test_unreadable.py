@@ -57,7 +57,7 @@ COMMON = {
     ("key", "value", "words"),
     [
         ("param_shapes", 3, "has '3' as param_shapes, which no run writes"),
-        ("global_steps", "two", "says 'two' of global_steps"),
+        ("global_steps", "two", "has 'two' as global_steps"),
         ("dp_world_size", 10**9, "says that 1000000000 ranks with ZeRO 1 wrote it"),
         ("zero_stage", 7, "says that 1 ranks with ZeRO 7 wrote it"),
     ],

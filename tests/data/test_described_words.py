@@ -40,7 +40,7 @@ WRONG = {
     "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got 8"),
     "fields of unlike axes": (
         {"fields": {"height": "h", "tracer": {"array": "q", "axes": ["time", "y", "x"]}}},
-        "all need the same axes .* what is constant in time belongs into 'given'",
+        "all need the same axes, .* what is constant in time belongs into 'given'",
     ),
 }  # fmt: skip
 
