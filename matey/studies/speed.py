@@ -27,8 +27,8 @@ def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 
         tokens: mean number of tokens of a sample, which limits how many are forecast together.
 
     Returns:
-        ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together; of fewer where they would
-        have too many tokens.
+        Seconds by name: ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together, of fewer
+        where they would have too many tokens.
     """
     sizes = {"forecast_seconds": 1, "batch_seconds": batch_of(tokens)}
     return {name: _forecast_seconds(model, data, lead, size) for name, size in sizes.items()}
