@@ -21,7 +21,8 @@ def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float)
     Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
 
     Returns:
-        ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
+        The row of a system: ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number
+        of workers.
 
     Raises:
         DataError: see ``TrajectorySet.read``.

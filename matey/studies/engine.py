@@ -61,7 +61,7 @@ class RunnableStudy(ABC, Generic[PointT]):
 
         Raises:
             ConfigError: it cannot be planned for the machine that is named.
-            StudyError: its model or data cannot be read, or one does not fit the other.
+            StudyError: the model or the data cannot be read, or one does not fit the other.
         """
 
     def prepare(self) -> None:

@@ -28,8 +28,8 @@ def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 
         tokens: mean number of tokens of a sample, which limits how many are forecast together.
 
     Returns:
-        ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together; of fewer where they would
-        have too many tokens.
+        Seconds by name: ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together, of fewer
+        where they would have too many tokens.
     """
     keep_freed_memory()  # of every model: peers are timed where they were trained, which does so already
     sizes = {"forecast_seconds": 1, "batch_seconds": batch_of(tokens)}
