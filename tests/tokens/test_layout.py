@@ -72,7 +72,9 @@ def test_tokens_are_packed_by_sample_then_place_then_time_with_siblings_together
     # What comes right before the first child of a patch that is kept is its last time.
     parents = layout.select(~layout.is_leaf & layout.is_last)
     after = layout.select((~layout.is_leaf & layout.is_last).nonzero(as_tuple=True)[0] + 1)
-    assert torch.equal(after.place, parents.place * torch.tensor([1, 2, 2])) and (after.level == parents.level + 1).all()
+    assert (
+        torch.equal(after.place, parents.place * torch.tensor([1, 2, 2])) and (after.level == parents.level + 1).all()
+    )
     assert (parents.num_tokens > 0) == keep_parents
 
 
