@@ -1,4 +1,4 @@
-"""Whether a run's network fits its data and the machine."""
+"""Checks whether a run's network fits its data and the machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: M
 
 
 def _check_told(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: MateyConfig | None) -> None:
-    """Raise ConfigError if the run names a given field or a parameter that no set has, nor the pretrained model."""
+    """Raise ConfigError if the run names a given field or parameter that neither a set nor the pretrained model has."""
     of_sets = {
         "given": {name for data in sets for name in (*data.given, *data.left_out)},
         "parameters": {name for data in sets for about in data.trajectories for name in about.parameters},
