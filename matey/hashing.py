@@ -1,4 +1,4 @@
-"""A hash of integers: 64 bits, each of which depends on all bits of the integer."""
+"""A hash of integers to 64 bits that each depend on all bits of the integer."""
 
 from __future__ import annotations
 

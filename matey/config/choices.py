@@ -31,7 +31,7 @@ CRITERIA: Registry[Any] = Registry(
     {"variance": "matey.tokens.criteria:patch_variance"}
     | {name: f"matey.tokens.criteria:{name}" for name in ("last_change", "gradient", "second_difference", "random")},
 )
-"""Functions that say how much each patch is worth splitting, see `matey.tokens.criteria`."""
+"""Functions that rate how much each patch is worth splitting, see `matey.tokens.criteria`."""
 
 LOSSES: Registry[Any] = Registry(
     "loss",

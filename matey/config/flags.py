@@ -75,7 +75,7 @@ class RanksParser(ArgumentParser):
     """The parser of a command that several ranks may run, where only one rank reports a wrong flag."""
 
     def error(self, message: str) -> NoReturn:
-        """End with the usage and what is wrong, and with code 2."""
+        """End with the usage, the message, and exit code 2."""
         sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))
 
 

@@ -1,7 +1,7 @@
 """Reads YAML and JSON that people and programs write: text in UTF-8, of moderate size and depth, made of plain values.
 
-Content that a parser accepts but that can break a program is refused for all files alike: aliases, which can expand to more
-than any memory holds, tags, deep nesting, and numbers of thousands of digits.
+Content that a parser accepts but that can break a program is refused: aliases, which can expand to more than any memory holds,
+tags, deep nesting, and numbers of thousands of digits.
 """
 
 from __future__ import annotations

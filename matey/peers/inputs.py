@@ -29,7 +29,7 @@ class PeerInputs:
             the logarithms of the deviation and of the last change over the deviation.
         periodic: whether the plane wraps around along ``y`` and ``x``.
         base: ``(b, f, z, y, x)``, the last frame in physical units.
-        scale: ``(b, f)``, the unit of what is predicted: the size of the last change times the lead time.
+        scale: ``(b, f)``, the unit of a network's output: the size of the last change times the lead time.
     """
 
     maps: Tensor

@@ -1,8 +1,8 @@
 """A linear stencil, which shows how much a linear scheme in the neighbourhood of each cell can predict.
 
-For each lead time, the change of each field in a cell is a linear function of all fields in the window of 5 x 5 cells around
-it, in the last frame and in the change that led to it. Weights are for physical units, in which the scheme of a linear
-equation is the same for every sample.
+The change of each field in a cell is a linear function, one for each lead time. Its inputs are all fields in the 5 x 5 cells
+around the cell, in the last frame and in the change that led to it. Weights are for physical units, in which the scheme of a
+linear equation is the same for every sample.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def _wait_for_the_launcher(code: int) -> None:
 
 
 def end_process(code: int) -> None:
-    """End this process, and those that read data for it, without waiting for other ranks; its launcher then ends theirs."""
+    """End this process, and those that read data for it, without waiting for other ranks; the launcher then ends those."""
     end_workers()
     sys.stdout.flush()
     sys.stderr.flush()

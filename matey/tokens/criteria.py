@@ -117,7 +117,7 @@ def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch
     for axis in AXES_IN_PATCH:
         if cells.shape[axis] <= order:
             continue
-        # What lies beyond the grid comes last along every axis: a difference counts where its last cell is inside.
+        # Padding comes last along every axis: a difference counts if its last cell is inside the grid.
         counts = inside.narrow(axis, order, inside.shape[axis] - order)
         squares = cells.diff(n=order, dim=axis).square_() * counts
         number = over_patches(counts) * fields.shape[1] * fields.shape[2]

@@ -46,7 +46,7 @@ def in_patches(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
 
 
 def over_patches(cells: Tensor) -> Tensor:
-    """Sum what `in_patches` returns over the frames and the cells of each patch, ``(b, f, Z, Y, X)``."""
+    """Sum the result of `in_patches` over the frames and the cells of each patch, ``(b, f, Z, Y, X)``."""
     # The outermost axes first: their sums run along the others, and little is left for the innermost.
     for axis in (1, 3, 4, 5):
         cells = folded(cells, axis)

@@ -47,7 +47,7 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
 
 
 def _make_way(old: Path) -> None:
-    """Remove earlier weights; those that cannot be removed, as on NFS while a program reads them, get a number and stay."""
+    """Remove earlier weights; a folder that cannot be removed, as on NFS while a program reads it, gets a number and stays."""
     numbered = [path for path in old.parent.glob(f"{old.name}.*") if path.suffix[1:].isdigit()]
     for path in (old, *numbered):
         shutil.rmtree(path, ignore_errors=True)

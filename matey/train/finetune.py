@@ -34,7 +34,7 @@ def finetune(
         run: the run; settings of network, tokens and history that it leaves out are those of the pretrained model.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
 
     Raises:
         ConfigError: there is no pretrained model, or it does not fit the run.

@@ -11,8 +11,8 @@ checks whether the touches go on:
     granted                  nobody             it is ours
     granted                  this node          it is ours: the kernel has seen the holder end
     not granted              this node          refused at once
-    granted or not, or the   another node       refused as soon as the file is touched; ours if the lock is granted and
-    file system has none                        nobody touched the file for SILENCE; refused if not granted for LEASE
+    any, or no locks in      another node       refused as soon as the file is touched, or if the lock is not granted
+    the file system                             for LEASE; otherwise ours after SILENCE without a touch
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def take_step_of(
         grad_norm = take_step(engine)
         meter.mark("optimizer")
         tally.add(forecasts, per_sample)
-        del batches, forecasts, loss, per_sample  # before the next one comes: it may take most of a device's memory
+        del batches, forecasts, loss, per_sample  # before the next one comes, which may take much memory
     assert grad_norm is not None, "the engine steps its optimizer in the last micro-step"
     totals = tally.reduce(leave=asked_to_leave())
     meter.mark("waiting")

@@ -4,8 +4,8 @@ A loss is a relative error: the root of a sum over the cells of the prediction's
 defines the terms of the sum, and the number of cells around a cell that a term depends on:
 
       own cells of a tile, which are summed        . . . . . .
-      and a halo of 1: what neighbouring           . # # # # .
-      tiles predict there, of whatever rank        . # # # # .
+      and a halo of 1: the predictions of          . # # # # .
+      neighbouring tiles, of any rank              . # # # # .
                                                    . # # # # .
                                                    . . . . . .
 """
@@ -55,7 +55,7 @@ class Loss(ABC):
         return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
 
     def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
-        """Return the relative error ``(b, f)``: the root of the error's sum over that of the target's, of ``num_cells`` each."""
+        """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's, plus a floor."""
         reference = of_target.sqrt() + NRMSE_EPSILON * num_cells**0.5
         error = of_error / reference.square()
         # The root's slope is infinite at zero; for an error of rounding size it would not help.

@@ -19,8 +19,8 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: M
     """Fill in the field vocabulary from the data, or check that of the run; fields of a pretrained model come first.
 
     Raises:
-        ConfigError: the data holds a field that ``model.fields`` lacks, or no set has what ``model.given`` or
-            ``model.parameters`` names.
+        ConfigError: the data holds a field that ``model.fields`` lacks, or no set has a field of ``model.given`` or a
+            parameter of ``model.parameters``.
     """
     _check_told(run, sets, pretrained)
     known = [] if pretrained is None else pretrained.fields

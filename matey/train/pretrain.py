@@ -26,7 +26,7 @@ def pretrain(
         run: the run; its vocabulary, if not given, is made of the fields of the data sets.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
     """
     check_no_source(run)
     check_same_run(run, deepspeed_config)

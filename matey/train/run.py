@@ -65,7 +65,7 @@ def train_run(
         model: network of the run; parameters that require a gradient are trained.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
         notes: sentences to print after the description that every run prints.
         facts: further fingerprints that all ranks must agree on.
     """
@@ -188,7 +188,7 @@ def _start_or_resume(
 
 
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:
-    """Record the trajectories of each part of the data, for later runs; return notes on held-out ones that are like others."""
+    """Record the trajectories of each part of the data, for later runs; return notes on held-out ones that occur twice."""
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
     recorded = recorded_prints(data.record, data.sets)
     prints = None

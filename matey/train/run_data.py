@@ -35,7 +35,7 @@ class RunData:
         sets: the data sets that are trained on.
         splits: the split of the trajectories of each of these sets.
         others: the data sets that are only validated on.
-        mixture: the stream of samples: of those sets first, then of coarser views of them.
+        mixture: the stream of samples: of the training sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
         index: descriptions of the files, kept in the run's folder.
         notes: sentences about the splits, if there is anything to say.
@@ -66,12 +66,12 @@ class RunData:
 
 
 def open_data(run: RunConfig) -> RunData:
-    """Open and split the data of a run; a run that goes on has the split that it started with.
+    """Open and split the data of a run; a resumed run keeps the split that it started with.
 
     All ranks must call, with the same run. One rank describes each file, unless the run's index has its description.
 
     Raises:
-        ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
+        ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
         DataError: some of the data cannot be used.
     """
     index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")

@@ -53,7 +53,7 @@ def check_unseen(
     splits: Sequence[Split],
     pretrained: str,
 ) -> None:
-    """Raise ConfigError if a fine-tuning run holds out what its pretrained model was trained on.
+    """Raise ConfigError if a fine-tuning run holds out data that its pretrained model was trained on.
 
     Args:
         source: the record of the pretraining run's split; None if it is not known.

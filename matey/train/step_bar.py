@@ -12,7 +12,7 @@ LINE_EVERY = 30.0  # seconds between two lines where standard error is no termin
 
 
 def step_bar(num_steps: int, done: int, *, is_shown: bool) -> tqdm[Any]:
-    """Return a bar of ``num_steps`` steps of which ``done`` are done; it stays silent unless ``is_shown``."""
+    """Return a bar of ``num_steps`` steps that begins at ``done``; it stays silent unless ``is_shown``."""
     interval = 0.1 if sys.stderr.isatty() else LINE_EVERY
     return StepBar(
         total=num_steps,

@@ -77,7 +77,7 @@ class Totals:
 
     @property
     def share_by_system(self) -> dict[str, float]:
-        """Share of each system in the sum of all samples' errors: one that dominates the loss shows here."""
+        """Share of each system in the sum of all samples' errors, which shows a system that dominates the loss."""
         total = sum(self._errors) or 1.0
         errors = dict(zip(self._systems, self._errors, strict=True))
         return {system: errors[system] / total for system in self.by_system}

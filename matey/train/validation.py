@@ -74,7 +74,7 @@ def validate(
             errors = errors_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
-        del prepared, forecasts, same, guesses  # before the next one comes: it may take most of a device's memory
+        del prepared, forecasts, same, guesses  # before the next one comes, which may take much memory
     engine.train()
     totals = model_error.reduce().read()
     return {
