@@ -44,7 +44,7 @@ _store: Store | None = None
 
 
 def speak_through(store: Store | None) -> None:
-    """Set the store that tells whether another rank has printed an error; None when ranks are not connected, or disconnect."""
+    """Set the store that tells whether another rank has printed an error; None before ranks connect and when they part."""
     global _store
     _store = store
 

@@ -8,7 +8,7 @@ import signal
 # preemption, `scancel`, the time limit itself, and from a launcher that ends; some 30 seconds later follows SIGKILL.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
-# Ends a process that reads data for a run, which ignores the signals above: a scheduler sends those to all processes.
+# Ends a process that reads data for a run. It ignores the signals above, which a scheduler sends to all processes.
 END_READING = signal.SIGQUIT
 
 

@@ -106,7 +106,7 @@ class Holders:
 def holders(
     layout: TokenLayout, rank: Tensor, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Holders]:
-    """Return, for each batch, the holders of places from the ``rank`` ``(n,)`` of tokens; the layout is of `tokens_around`."""
+    """Return the holders of each batch's places, from the ``rank`` ``(n,)`` of tokens; the layout is from `tokens_around`."""
     written = _by_place(layout, (rank + 1).int() * layout.is_leaf, frames, patches, tile)
     return [Holders(bricks, tile, of_batch.amax(dim=1)) for bricks, of_batch in written]
 

@@ -61,7 +61,7 @@ class Normalisation:
 
 
 def normalisation_of(history: Tensor, patch: Patch | None = None) -> Normalisation:
-    """Return the statistics of ``(b, t, f, z, y, x)`` over time and space, from sums over patches; by default one holds all."""
+    """Return the statistics of ``(b, t, f, z, y, x)`` over time and space, from sums over patches, by default a single one."""
     patch = patch or (1, *history.shape[3:])
     return normalisation_from(patch_sums(history, patch), history.shape[1], history.shape[3:], patch)
 

@@ -153,7 +153,7 @@ class Around:
         brick: Patch,
         multiples: Sequence[int],
     ) -> Around:
-        """Return the box that holds some boxes of cells.
+        """Return the box of bricks around some boxes of cells.
 
         Args:
             spans: samples, first cell and end along ``z, y, x`` of each box, which may be empty; the count of cells goes on

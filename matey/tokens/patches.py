@@ -1,4 +1,4 @@
-"""Cuts fields into patches and puts them together again; tokens and weights are unknown here."""
+"""Cuts fields into patches and puts them together again, without regard to tokens or weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
 
 
 def patch_grid(covered: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
-    """Return the number of patches along ``t, z, y, x`` that cover so many frames and cells."""
+    """Return the number of patches along ``t, z, y, x`` that cover ``covered`` frames and cells."""
     assert not any(size % cells for size, cells in zip(covered, patch, strict=True)), f"{covered} by {patch}"
     t, z, y, x = (size // cells for size, cells in zip(covered, patch, strict=True))
     return t, z, y, x

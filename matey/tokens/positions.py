@@ -15,7 +15,7 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
     Args:
         values: ``(...)``, positions, sizes or times in the unit of the wavelengths.
         shortest: the shortest wavelength; values closer than half of it look alike.
-        longest: the longest wavelength; only several wavelengths together tell values apart that are further apart.
+        longest: the longest wavelength; values further apart are told apart only by several wavelengths together.
         num_wavelengths: number of wavelengths.
 
     Returns:

@@ -1,6 +1,6 @@
 """The training losses, each an object with a name; `matey.train.loss` adds up the contributions of ranks.
 
-A loss is a relative error: the root of a sum over the cells of the prediction's error, divided by the same of the target. It
+A loss is a relative error: the root of a sum over the cells of the prediction's error, over the same root for the target. It
 defines the terms of the sum, and the number of cells around a cell that a term depends on:
 
       own cells of a tile, which are summed        . . . . . .

@@ -188,7 +188,7 @@ def _start_or_resume(
 
 
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:
-    """Record the trajectories of each part of the data, for later runs; return notes on held-out ones that occur twice."""
+    """Record the trajectories of each part of the data, for later runs; return notes on duplicates among those held out."""
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
     recorded = recorded_prints(data.record, data.sets)
     prints = None
@@ -197,7 +197,7 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     refusal = None
     if rank() == 0:
         try:
-            if prints is not None:  # data of before the run went on with other data counts as trained on
+            if prints is not None:  # data that a resumed run was trained on before still counts
                 replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
             replace_text(path, text)
             replace_bytes(folder.path / INDEX, data.index.text())

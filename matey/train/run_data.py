@@ -197,7 +197,7 @@ def _identity(source: Path) -> tuple[int, int]:
 
 
 def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
-    """Return ``data.lead_max``, or as in training less if the shortest of the trajectories allows less."""
+    """Return ``data.lead_max``, or less if the shortest of the trajectories allows less, as it does in training."""
     shortest = min((data.trajectories[trajectory].num_frames for trajectory in trajectories), default=0)
     return max(1, min(run.data.lead_max, shortest - run.data.history))
 

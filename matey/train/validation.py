@@ -36,9 +36,9 @@ def validate(
 ) -> dict[str, Any] | None:
     """Return ``valid_nrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
 
-    None if a signal asked the run to leave before the last micro-batch. The sequence groups take micro-batches in turn. All
-    ranks call the model equally often, as ZeRO needs: a group that gets none in the last round repeats the first one, and
-    does not count it.
+    The result is None if a signal asked the run to leave before the last micro-batch. The sequence groups take micro-batches
+    in turn. All ranks call the model equally often, as ZeRO needs: a group that gets none in the last round repeats the first
+    micro-batch, and does not count it.
 
     Args:
         engine: the model.
