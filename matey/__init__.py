@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["FieldBatch", "MateyConfig", "MateyModel", "forecast", "from_xarray", "nrmse", "open_dataset", "rollout"]
 
-# Imported on first use: the network brings transformers along, whose import takes longer than a small simulation.
+# Imported on first use: the network imports transformers, which takes longer than a small simulation.
 _HOME = {
     "FieldBatch": "matey.fields",
     "MateyConfig": "matey.model.configuration",

@@ -1,4 +1,4 @@
-"""``python -m matey pretrain ...``, for launchers that start Python themselves."""
+"""Runs ``python -m matey pretrain ...``, for launchers that start Python themselves."""
 
 from __future__ import annotations
 

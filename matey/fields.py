@@ -1,4 +1,4 @@
-"""The nouns that data and model meet in: named physical fields, and a batch of histories of one system.
+"""The types that data and model share: named physical fields, and a batch of histories of one system.
 
 Axis legend of the whole package: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes, ``n`` token, ``e`` embedding,
 ``h`` head, ``d`` head width. Two-dimensional data has ``z = 1``.
@@ -38,9 +38,9 @@ def field_rows(names: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
 
 @dataclass(frozen=True, repr=False)
 class FieldBatch:
-    """Histories of one system on one grid, and what they are to predict.
+    """Histories of one system on one grid, and the frames to predict from them.
 
-    Tensors are kept as they are; NumPy arrays and numbers, where a user gives them, become tensors of their precision.
+    Tensors are kept as they are; NumPy arrays and numbers become tensors of the same precision.
 
     Attributes:
         system: name of the PDE system, such as ``shallow_water``.
@@ -52,12 +52,12 @@ class FieldBatch:
         periodic: whether the domain wraps around along ``z, y, x``.
         draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
         given_fields: names along axis ``f`` of ``given``.
-        given: fields that are known and not predicted, such as coefficients, geometry or forcing, ``(b, t, f, z, y, x)``:
-            a single frame where all are constant in time, otherwise the frames of the history and those after it, at
-            least up to the target; None where there are none.
-        parameters: numbers that set a sample's physics apart, such as a viscosity, by name: ``(b,)``, NaN where a sample's
-            is not known; a single number counts for all samples.
-        conserved: fields whose sum over the domain the system keeps, besides what `matey.physics` knows of it.
+        given: ``(b, t, f, z, y, x)``, fields that are known and not predicted, such as coefficients, geometry or forcing.
+            One frame if all are constant in time, otherwise the frames of the history and those after it, at least up to
+            the target; None if there are no such fields.
+        parameters: physical parameters, such as a viscosity, by name: ``(b,)``, NaN for a sample with an unknown value; a
+            single number counts for all samples.
+        conserved: fields whose sum over the domain is conserved, besides the quantities in `matey.physics`.
     """
 
     system: str
@@ -74,8 +74,8 @@ class FieldBatch:
     conserved: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError where shapes contradict each other, or the history is no finite real numbers."""
-        import torch  # here, since most who import this module need no tensor
+        """Raise ValueError if shapes contradict each other, or the history does not hold finite real numbers."""
+        import torch  # imported here, since most users of this module need no tensor
 
         for what in ("fields", "given_fields"):
             object.__setattr__(self, what, _as_names(what, getattr(self, what)))
@@ -97,7 +97,7 @@ class FieldBatch:
             raise ValueError(
                 "history must be float32, float64 or bfloat16 on a CPU, got float16; convert it to float32."
             )
-        for name in ("target", "given"):  # truth values and whole numbers, such as of a mask
+        for name in ("target", "given"):  # a mask, for one, may hold booleans or integers
             if (value := getattr(self, name)) is not None and not value.is_floating_point():
                 if value.is_complex():
                     raise ValueError(f"{name} must hold real numbers, got {_kind(value)}; convert it to float32.")
@@ -110,7 +110,7 @@ class FieldBatch:
             _check_finite("given", self.given_fields, self.given)
 
     def _check_about(self) -> None:
-        """Raise ValueError where lead times, spacing or periodic axes are no such thing."""
+        """Raise ValueError if lead times, spacing or periodic axes are not valid."""
         if self.num_samples == 0:
             raise ValueError("history holds no sample.")
         if not (self.lead_time.isfinite() & (self.lead_time > 0)).all():
@@ -165,7 +165,7 @@ class FieldBatch:
         )
 
     def with_tensors(self, **tensors: Tensor | Mapping[str, Tensor] | tuple[str, ...] | None) -> FieldBatch:
-        """Return the batch with other tensors or names, which a model may have made: shapes alone are checked."""
+        """Return the batch with other tensors or names; only shapes are checked, since values may come from a model."""
         batch = copy(self)
         for name, tensor in tensors.items():
             object.__setattr__(batch, name, tensor)
@@ -173,14 +173,14 @@ class FieldBatch:
         return batch
 
     def moved_on(self, frames: Tensor, num_new: int | None = None) -> FieldBatch:
-        """Return the batch some snapshots later; its target is the same.
+        """Return the batch moved some snapshots ahead; its target stays the same.
 
         Args:
             frames: ``(b, t, f, z, y, x)``, the frames after the history, or the newest of them.
-            num_new: number of snapshots, by default that of ``frames``.
+            num_new: number of snapshots to move ahead, by default the number of ``frames``.
 
         Raises:
-            ValueError: the given fields end before the snapshot after those.
+            ValueError: the given fields end before the snapshot that follows the new history.
         """
         import torch
 
@@ -220,12 +220,12 @@ class FieldBatch:
 
     @property
     def last(self) -> Tensor:
-        """The last known frame, ``(b, f, z, y, x)``: what persistence predicts."""
+        """The last known frame, ``(b, f, z, y, x)``, which persistence predicts."""
         return self.history[:, -1]
 
     @property
     def known_target(self) -> Tensor:
-        """The frame to predict, of a batch that has one."""
+        """The frame to predict; the batch must have one."""
         assert self.target is not None, f"this batch of {self.system} has no target"
         return self.target
 
@@ -282,7 +282,7 @@ def _as_tensor(name: str, value: object) -> Tensor:
     import torch
 
     try:
-        # PyTorch takes no array that runs backwards or has its bytes in another order, and warns of those that are only read.
+        # PyTorch refuses arrays with negative strides or a foreign byte order, and warns about read-only arrays.
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
             value = value if value.flags.writeable else value.copy()

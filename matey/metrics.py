@@ -1,4 +1,4 @@
-"""The measures of error of predicted fields, per sample and field; how they are averaged is left to who reports them."""
+"""Measures of the error of predicted fields, per sample and field; averaging is left to the caller."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ CELLS = (-3, -2, -1)
 
 @dataclass(frozen=True)
 class CellSums:
-    """Sums over the cells of predictions and their targets, ``(..., b, f)`` in float64: they add up over parts of a field.
+    """Sums over the cells of predictions and targets, ``(..., b, f)`` in float64; sums of parts of a field can be added.
 
     Attributes:
         num_cells: number of cells of a field.
         error: sum of the squares of prediction minus target.
         target: sum of the squares of the target.
-        predicted_deviation: sum of the squares of the prediction off its mean.
-        target_deviation: sum of the squares of the target off its mean.
-        product: sum of the products of both off their means.
+        predicted_deviation: sum of the squared deviations of the prediction from its mean.
+        target_deviation: sum of the squared deviations of the target from its mean.
+        product: sum of the products of both deviations.
     """
 
     num_cells: int
@@ -53,8 +53,8 @@ class Metric:
         label: heading of its columns.
         meaning: sentence or two that explain it in a report.
         value: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
-        of_sums: function of their `CellSums` that returns the same ``(..., b, f)``, where ranks hold parts of a field; without
-            it, such fields have no number.
+        of_sums: function of their `CellSums` that returns the same number, ``(..., b, f)``, for fields split over ranks;
+            without it, such fields have no number.
     """
 
     label: str
@@ -94,14 +94,14 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def correlation(prediction: Tensor, target: Tensor) -> Tensor:
-    """Pearson's correlation of the values of the cells of both frames.
+    """Pearson's correlation of the cell values of two frames.
 
     Args:
         prediction: ``(b, f, z, y, x)``, the predicted frames.
         target: ``(b, f, z, y, x)``, the true frames.
 
     Returns:
-        The correlation ``(b, f)``, from -1 to 1, which is perfect; also 1 where both are constant, and 0 where one is.
+        The correlation ``(b, f)``, from -1 to 1; 1 is perfect. It is 1 where both frames are constant, 0 where only one is.
     """
     ours, true = (frame.double() - frame.double().mean(dim=CELLS, keepdim=True) for frame in (prediction, target))
     means = (_root_mean_square(ours).square(), _root_mean_square(true).square(), (ours * true).mean(dim=CELLS))
@@ -119,7 +119,7 @@ def _nrmse_of(sums: CellSums) -> Tensor:
 
 
 def _vrmse_of(sums: CellSums) -> Tensor:
-    variance = sums.target_deviation / (sums.num_cells - 1)  # of a single cell not a number, as above
+    variance = sums.target_deviation / (sums.num_cells - 1)  # NaN for a single cell, as in `vrmse`
     return (sums.error / sums.num_cells / (variance + VRMSE_EPSILON)).sqrt()
 
 
@@ -129,7 +129,7 @@ def _correlation_of(sums: CellSums) -> Tensor:
 
 
 def error_text(error: float) -> str:
-    """Format an error with four digits after the point, or two digits where these would all be zero.
+    """Format an error with four decimals, or with two significant digits where these decimals would all be zero.
 
     >>> error_text(0.12345), error_text(4.5e-7)
     ('0.1235', '4.5e-07')
@@ -157,7 +157,7 @@ CORRELATION = Metric(
 )
 COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
            "worst_trajectory", "worst", "physics", "errors", "persistence")  # fmt: skip
-"""Names of the other columns of an evaluation, see `matey.evaluate.records.Record`: no metric may be called so."""
+"""Names of the other columns of an evaluation, see `matey.evaluate.records.Record`; no metric may have such a name."""
 
 METRICS: Registry[Metric] = Registry(
     "metric",
@@ -166,4 +166,4 @@ METRICS: Registry[Metric] = Registry(
     type="matey.metrics:Metric",
     reserved=COLUMNS,
 )
-"""All measures that are reported, in this order; the first is the one that ratios and rankings go by."""
+"""All measures that are reported, in this order; ratios and rankings use the first."""

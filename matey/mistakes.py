@@ -1,4 +1,4 @@
-"""Mistakes of whoever uses MATEY: each is a sentence, with which a command ends; and what such sentences are made of."""
+"""Mistakes of the user, whose one-sentence messages end a command, and the pieces of such messages."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 
 
 def listed(items: Iterable[str], at_most: int = 8) -> str:
-    """Return the first of some items and how many more there are; "nothing" where there are none."""
+    """Return a text of the first items and the number of the others; "nothing" if there are no items."""
     items = list(items)
     more = f" and {len(items) - at_most} more" if len(items) > at_most else ""
     return (", ".join(items[:at_most]) or "nothing") + more
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error on one line, of its first 200 letters, or the name of its type where it has none."""
+    """Return the first 200 characters of an error's message on one line, or its type's name if it has no message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 @contextmanager
 def writing(out: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a mistake about where results are written, a file or a folder."""
+    """Turn an error of the operating system into a mistake that names the file or folder being written."""
     try:
         yield
-    except BrokenPipeError:  # of the terminal's output, not of the place: `matey.process.entry_point` ends it
+    except BrokenPipeError:  # it concerns the terminal's output, not ``out``: `matey.process.entry_point` handles it
         raise
     except OSError as error:
         reason = error.strerror or one_line(error)

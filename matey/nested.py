@@ -1,7 +1,7 @@
-"""Tensors inside nested nouns (dataclasses, tuples, lists, dictionaries): found, replaced, and moved together.
+"""Finds, replaces and moves together the tensors in nested objects (dataclasses, tuples, lists, dictionaries).
 
-A micro-batch that is ready for a step consists of a hundred small tensors. They travel as one: between processes that would
-otherwise pass a file descriptor for each, and to a device that would otherwise be given a hundred copies to make.
+A micro-batch that is ready for a step consists of a hundred small tensors, which travel in one buffer. Otherwise each would
+need a file descriptor between processes, and a copy of its own to a device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Nested = TypeVar("Nested")
-ALIGNMENT = 64  # bytes; a view of a type must begin at a multiple of its size
+ALIGNMENT = 64  # bytes; a view must begin at a multiple of the size of its type
 
 
 def tensors_in(nested: object) -> list[Tensor]:
@@ -36,16 +36,16 @@ def num_bytes_of(nested: object) -> int:
 
 
 def with_tensors(nested: Nested, replace: Callable[[Tensor], Tensor]) -> Nested:
-    """Return the same nouns with ``replace(tensor)`` in the place of every tensor."""
+    """Return the same objects with ``replace(tensor)`` in the place of every tensor."""
     return cast(Nested, _replaced(nested, Tensor, replace))
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Nested nouns whose tensors lie in one buffer.
+    """Nested objects whose tensors lie in one buffer.
 
     Attributes:
-        outline: the nouns, with places in the buffer where tensors were.
+        outline: the objects, with a place in the buffer instead of each tensor.
         buffer: bytes ``(n,)``.
     """
 
@@ -53,7 +53,7 @@ class Packed:
     buffer: Tensor
 
     def unpacked(self) -> Any:  # noqa: ANN401
-        """Return the nouns; their tensors are views of the buffer, on the device where it is."""
+        """Return the objects; their tensors are views of the buffer, on its device."""
         return _replaced(self.outline, _Place, lambda place: place.view_of(self.buffer))
 
 
@@ -61,9 +61,9 @@ def packed(nested: object, device: torch.device | None = None, *, pin: bool = Fa
     """Copy all tensors, which lie in main memory, into one buffer.
 
     Args:
-        nested: the nouns.
+        nested: the objects.
         device: device on which the buffer lies; by default main memory.
-        pin: whether it is to be pinned there, so that a GPU can copy it while others go on.
+        pin: whether the buffer is pinned in main memory, so that a GPU can copy it while other work goes on.
     """
     places: list[_Place] = []
     tensors: list[Tensor] = []
@@ -100,7 +100,7 @@ def _replaced(nested: Any, kind: type, replace: Callable[[Any], Any]) -> Any:  #
     if isinstance(nested, kind):
         return replace(nested)
     if is_dataclass(nested) and not isinstance(nested, type):
-        # Not made anew: what its `__post_init__` found out holds, and looking again would wait for a device.
+        # A copy, not a new object: `__post_init__` would look at the tensors again, and wait for the device.
         other = copy.copy(nested)
         for field in fields(nested):
             object.__setattr__(other, field.name, _replaced(getattr(nested, field.name), kind, replace))

@@ -1,10 +1,10 @@
-"""Physics of whole frames, beside their errors: what is conserved, and how far a vector field is from free of divergence.
+"""Physical measures of whole frames: the drift of conserved quantities, and the divergence of vector fields.
 
-Each is a `Measure`: sums over the cells of a frame, which add up over parts of a field and so over ranks, and a number made of
-them. Evaluation reports it of the forecast and of the truth: what the truth has of it, grid and file have made.
+Each is a `Measure`: sums over the cells of a frame, which can be added over parts of a field and so over ranks, and a number
+computed from them. Evaluation reports it for the forecast and for the truth, where it shows the error of grid and file.
 
-A quantity of one of our systems is declared conserved here alone, in `CONSERVED`; the sum of a field of a user's own system,
-where its data is described (`FieldBatch.conserved`).
+Conserved quantities of MATEY's own systems are declared here alone, in `CONSERVED`; those of a user's system in the
+description of its data (`FieldBatch.conserved`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CONSERVED: Mapping[str, tuple[str, ...]] = {
     "compressible_turb": ("mass", "momentum", "energy"),
     "colliding_thermals": ("mass", "momentum", "heat"),
 }
-"""Quantities of each system that its equations and the ends of its domain keep, by their names in `MEASURES`.
+"""Quantities that the equations and boundaries of each system conserve, by their names in `MEASURES`.
 
-Of momentum, the components along periodic axes: a wall takes up the others. What flows out at open sides (shallow water),
-reacts (diffusion-reaction) or is driven (the box of incompressible flow, the cavity) is not kept.
+Momentum is conserved along periodic axes only: walls take up the other components. Quantities that flow out (shallow water),
+react (diffusion-reaction) or are driven (the box of incompressible flow, the cavity) are not conserved.
 """
 
 Fields = Mapping[str, Tensor]
@@ -39,16 +39,16 @@ Fields = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a frame that every evaluation reports, of forecasts and of the truth.
+    """A number of a frame that every evaluation reports for forecasts and for the truth.
 
     Attributes:
         label: name in tables.
         meaning: sentence or two that explain it in a report.
-        sums: function of a frame ``(b, f, z, y, x)`` in physical units and of its batch, for names, spacing and ends of the
-            domain, that returns sums over the cells ``(b, k)``; None where the system does not have it.
+        sums: function of a frame ``(b, f, z, y, x)`` in physical units and of its batch, which has names, spacing and
+            boundaries. It returns sums over the cells ``(b, k)``, or None for a system without this quantity.
         value: function of the sums of a frame and of those of the last known frame that returns ``(b,)``.
-        is_of_cells: whether a cell adds to the sums what its own values say, whatever is beside it: only then is it reported of
-            fields of which ranks hold parts.
+        is_of_cells: whether each cell contributes to the sums by its own values alone; only then is the measure reported for
+            fields split over ranks.
     """
 
     label: str
@@ -58,7 +58,7 @@ class Measure:
     is_of_cells: bool = False
 
     def number(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
-        """Return the number of a frame that follows a batch's history, ``(b,)``; None where the system does not have it."""
+        """Return the number ``(b,)`` of a frame that follows a batch's history; None for a system without this quantity."""
         sums, before = self.sums(frame, batch), self.sums(batch.last, batch)
         return None if sums is None or before is None else self.value(sums, before)
 
@@ -69,14 +69,14 @@ def conserved(
     meaning: str,
     densities: Callable[[Fields, FieldBatch], list[Tensor] | None],
 ) -> Measure:
-    """Return the measure of how much of a conserved quantity a frame has gained or lost since the last known one.
+    """Return the measure of the gain or loss of a conserved quantity since the last known frame.
 
     Args:
-        is_kept: whether the system of a batch keeps the quantity.
+        is_kept: function that returns whether the system of a batch conserves the quantity.
         label: see `Measure`.
         meaning: see `Measure`.
-        densities: function that returns the components ``(b, z, y, x)`` of what a cell holds per volume, of a frame's fields;
-            None where fields are missing.
+        densities: function of a frame's fields that returns the components ``(b, z, y, x)`` of the quantity per volume; None
+            if fields are missing.
     """
 
     def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
@@ -94,12 +94,12 @@ def conserved(
 
 
 def _known(name: str) -> Callable[[FieldBatch], bool]:
-    """Return whether `CONSERVED` has a quantity, as a function of a batch."""
+    """Return a function that says whether `CONSERVED` lists a quantity for the system of a batch."""
     return lambda batch: name in CONSERVED.get(batch.system, ())
 
 
 def _drift(sums: Tensor, before: Tensor) -> Tensor:
-    """Return the change of the totals over the size of what there is, from ``(b, k + 1)``, sizes last."""
+    """Return the change of the totals over the total magnitude, from sums ``(b, k + 1)`` whose last is the magnitude."""
     change = torch.linalg.vector_norm(sums[:, :-1] - before[:, :-1], dim=1)
     size = torch.maximum(sums[:, -1], before[:, -1])
     return (change / size).where((change != 0) | (size != 0), 0.0)
@@ -131,9 +131,9 @@ def _heat(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
 
 
 def components_of(vector: str, batch: FieldBatch) -> dict[int, str] | None:
-    """Return the names of a vector's components by the axes 0 to 2, ``z, y, x``, that have more than one cell.
+    """Return the names of a vector's components by axis, 0 to 2 for ``z, y, x``, for axes with more than one cell.
 
-    The vertical slice of an atmosphere lies on ``y`` and keeps the name of its vertical component, ``_z``. None where one is
+    The vertical axis of a slice of an atmosphere is ``y``, but its component keeps the name ``_z``. None if a component is
     missing.
     """
     names = {}
@@ -150,8 +150,8 @@ def components_of(vector: str, batch: FieldBatch) -> dict[int, str] | None:
 def divergence(vector: str, label: str, meaning: str) -> Measure:
     """Return the measure of a vector field's divergence, by central differences of cells that have both neighbours.
 
-    Its value is the root mean square of the divergence over that of the derivatives that it is the sum of: 0 of a field that is
-    free of it on this grid, about 1 of one whose components know nothing of each other.
+    Its value is the root mean square of the divergence over that of its terms, the derivatives: 0 for a field without
+    divergence on this grid, about 1 for a field with unrelated components.
     """
 
     def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
@@ -159,7 +159,7 @@ def divergence(vector: str, label: str, meaning: str) -> Measure:
         if components is None:
             return None
         terms = [_slope(frame[:, batch.fields.index(name)].double(), axis, batch) for axis, name in components.items()]
-        stacked = torch.stack(terms, dim=1)  # (b, k, z, y, x), without the outermost cells of axes that end
+        stacked = torch.stack(terms, dim=1)  # (b, k, z, y, x), without the outermost cells of non-periodic axes
         squares = torch.stack([stacked.sum(dim=1).square(), stacked.square().sum(dim=1)], dim=1)
         return squares.sum(dim=CELLS)
 
@@ -215,20 +215,20 @@ MEASURES: Registry[Measure] = Registry(
     },
     type="matey.physics:Measure",
 )
-"""All that is reported of forecasts and truth beside errors, in this order."""
+"""All measures that are reported of forecasts and truth beside errors, in this order."""
 
 TOTAL = "total_"
-"""Beginning of the names of the sums of fields in records."""
+"""Prefix of the names of measures of a field's sum in records."""
 
 
 def measures_of(batch: FieldBatch) -> Iterator[tuple[str, Measure]]:
-    """Yield the names and measures of all that is reported of a batch's system, as far as each has it."""
+    """Yield the names and measures to report for a batch; a measure gives None for a system without its quantity."""
     yield from MEASURES.items()
     yield from ((TOTAL + field, _total(field)) for field in batch.conserved)
 
 
 def measure(name: str) -> Measure | None:
-    """Return the measure of a name in a record, None if there is none of that name here."""
+    """Return the measure with a name from a record; None if no measure here has that name."""
     if name in MEASURES:
         return MEASURES[name]
     return _total(name.removeprefix(TOTAL)) if name.startswith(TOTAL) else None

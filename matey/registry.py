@@ -1,8 +1,8 @@
-"""Things that are chosen by a name, some of MATEY's own and others that an installed package or a script adds.
+"""Registries of things that are chosen by name: MATEY's own, and those added by an installed package or a script.
 
 Each kind, such as the readers of file formats, has one `Registry`. A package adds to it by an entry point in the kind's
-group (``matey.readers``), a script or a notebook by `Registry.register`. No package is imported before a name is asked for
-that only it can have, or all things of a kind are.
+group (``matey.readers``), a script or a notebook by `Registry.register`. A package is imported only when one of its names,
+or all things of a kind, are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Decorated = TypeVar("Decorated")
 
 
 class RegistryError(Mistake):
-    """A name that stands for nothing, or a package whose thing cannot be used: one sentence that says what to do."""
+    """An unknown name, or a package whose entry cannot be used: one sentence that says what to do."""
 
 
 class Registry(Generic[Thing]):
@@ -29,9 +29,9 @@ class Registry(Generic[Thing]):
     Args:
         kind: the word for such a thing in messages, such as ``reader``.
         group: group of entry points by which packages add to it, such as ``matey.readers``.
-        own: the place of each of MATEY's own by its name, written as an entry point writes it (``package.module:NAME``).
-        type: the type that they have, written likewise; by default all that can be called.
-        reserved: names that stand for something else where such things are used.
+        own: the place of each of MATEY's own things by name, written like an entry point (``package.module:NAME``).
+        type: the type of the things, written likewise; by default any callable.
+        reserved: names that have another meaning where such things are used.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Registry(Generic[Thing]):
         self._loaded: dict[str, Thing] = {}
 
     def __getitem__(self, name: str) -> Thing:
-        """Return the thing of a name.
+        """Return the thing with a name.
 
         Raises:
-            RegistryError: there is none, or its package cannot be imported or does not hold one.
+            RegistryError: nothing has that name, or its package cannot be imported or holds a thing of another type.
         """
         if name not in self._loaded:
             if name in self.own:
@@ -75,7 +75,7 @@ class Registry(Generic[Thing]):
         """Return a name if there is a thing of that name; nothing is imported.
 
         Raises:
-            RegistryError: there is none; the names that there are, and the nearest of them, are in the message.
+            RegistryError: nothing has that name; the message lists the known names and the nearest one.
         """
         if name not in self.own and name not in self._loaded and name not in self._of_packages:
             names = list(self)
@@ -84,10 +84,10 @@ class Registry(Generic[Thing]):
         return name
 
     def register(self, name: str) -> Callable[[Decorated], Decorated]:
-        """Return a decorator that gives what it decorates a name in this process.
+        """Return a decorator that registers its object under a name in this process.
 
         Raises:
-            RegistryError: the name is taken, or what is decorated is not of the registry's type.
+            RegistryError: the name is taken, or the object is not of the registry's type.
         """
 
         def decorate(thing: Decorated) -> Decorated:
@@ -106,7 +106,7 @@ class Registry(Generic[Thing]):
         about = self._about(point)
         try:
             thing = point.load()
-        except Exception as error:  # whatever code of others may raise
+        except Exception as error:  # code of other packages may raise anything
             raise RegistryError(
                 f"{about} cannot be imported ({type(error).__name__}: {one_line(error)}); repair or uninstall that package."
             ) from error
@@ -122,7 +122,7 @@ class Registry(Generic[Thing]):
 
     @cached_property
     def _of_packages(self) -> dict[str, EntryPoint]:
-        """The entry points of installed packages by name; one that has the name of another refuses all."""
+        """The entry points of installed packages by name; a name that is used twice is an error."""
         found: dict[str, EntryPoint] = {}
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             if point.name in self.reserved:
@@ -138,13 +138,13 @@ class Registry(Generic[Thing]):
 
 
 def _at(place: str) -> Any:  # noqa: ANN401
-    """Return the object at a place of ours, ``package.module:NAME``."""
+    """Return the object at a place ``package.module:NAME``."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
 
 def _differs(before: object, now: object) -> bool:
-    """Whether a name would change its meaning; a cell of a notebook that runs again defines what it defined before."""
+    """Whether a name would change its meaning; a notebook cell that runs again defines the same thing once more."""
     if before is None or before is now:
         return False
     places = [(getattr(each, "__module__", None), getattr(each, "__qualname__", None)) for each in (before, now)]

@@ -1,4 +1,4 @@
-"""What is known of the samples of a batch before and besides their values, and the boxes of values that a rank has read of it.
+"""Descriptions of a batch's samples without their values, and the boxes of values that one rank has read.
 
 Axis legend: see `matey.fields`.
 """
@@ -27,7 +27,7 @@ class Samples:
         periodic: whether the domain wraps around along ``z, y, x``.
         draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
         given_fields: names of the fields that are known and not predicted.
-        parameters: numbers that set a sample's physics apart, by name: ``(b,)``, NaN where a sample's is not known.
+        parameters: physical parameters by name: ``(b,)``, NaN for a sample with an unknown value.
     """
 
     system: str
@@ -47,7 +47,7 @@ class Samples:
 
 
 Box = tuple[int, tuple[slice, slice, slice]]
-"""A sample, and a box of cells along ``z, y, x``; it may end beyond a periodic axis, to go on at its other side."""
+"""A sample's index, and a box of cells along ``z, y, x``; a box that ends beyond a periodic axis goes on at its other side."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Piece:
     """Values in a box of cells of one sample.
 
     Attributes:
-        sample: the sample's place in its batch.
+        sample: index of the sample in its batch.
         start: first cell of the box along ``z, y, x``. A box that ends beyond a periodic axis goes on at its other side.
         history: ``(t, f, z, y, x)``, the past frames in physical units.
         target: ``(f, z, y, x)``, the frame to predict; None where there is none to compare with.
-        given: ``(t, f, z, y, x)``, fields that are known and not predicted, see `matey.fields.FieldBatch`; None without any.
+        given: ``(t, f, z, y, x)``, fields that are known and not predicted, see `matey.fields.FieldBatch`, or None.
     """
 
     sample: int
@@ -78,13 +78,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class BatchPart:
-    """The part of a batch that one of the ranks that share it has read.
+    """The part of a batch that one rank of a group has read.
 
     Attributes:
         samples: description of all samples of the batch.
         pieces: the values that were read.
         has_target: whether there are targets.
-        num_given: number of frames of the given fields; 1 where all are constant in time, 0 without any.
+        num_given: number of frames of the given fields; 1 if all are constant in time, 0 if there are none.
     """
 
     samples: Samples
@@ -93,10 +93,10 @@ class BatchPart:
     num_given: int = 0
 
     def without_targets(self) -> BatchPart:
-        """Return what was read without the targets."""
+        """Return the same part without the targets."""
         return replace(self, pieces=tuple(replace(piece, target=None) for piece in self.pieces), has_target=False)
 
     def at_lead(self, lead: int) -> BatchPart:
-        """Return the same for a prediction so many snapshots ahead."""
+        """Return the same part with a lead time of ``lead`` snapshots."""
         lead_time = self.samples.lead_time
         return replace(self, samples=replace(self.samples, lead_time=lead_time.new_full(lead_time.shape, lead)))

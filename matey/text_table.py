@@ -12,7 +12,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], num_text: int
         head: titles of the columns.
         rows: rows of text, each as long as ``head``.
         num_text: number of columns, from the left, that hold words and are set flush left; the others hold numbers.
-        merge: number of columns, from the left, that are left empty where a row repeats what stands above.
+        merge: number of columns, from the left, that are left empty where a row repeats the one above.
     """
     shown = [[*head]]
     for above, row in zip([head, *rows], rows, strict=False):

@@ -1,6 +1,6 @@
-"""The Well's HDF5 layout: all of a file but the values of its fields, and the statistics beside it.
+"""Writes The Well's HDF5 layout, all but the values of the fields, and the statistics beside the file.
 
-Simulations, converted data and forecasts are written in it. Groups, attributes and types are those of
+Simulations, converted data and forecasts use this layout. Groups, attributes and types are those of
 ``docs/data_format.md`` of The Well (Ohana et al. 2024, arXiv:2412.00568); ``n`` counts trajectories:
 
     t0_fields/<name>   (n, t, axes ...)                 scalars; without t where they are constant in time
@@ -18,7 +18,7 @@ import numpy as np
 STATS, PARAMETERS = "stats.yaml", "simulation_parameters"
 NO_NAMES = np.array([], dtype=h5py.string_dtype())
 KINDS = {"periodic": "PERIODIC", "wall": "WALL", "no_flux": "WALL", "open": "OPEN"}
-"""The Well's names for the kinds of boundaries that are alike at both ends of an axis."""
+"""The Well's names for boundaries of the same kind at both ends of an axis."""
 
 
 def begin(
@@ -29,7 +29,7 @@ def begin(
     places: Mapping[str, np.ndarray],
     boundary: Mapping[str, str],
 ) -> None:
-    """Write a new file's description of all its trajectories, with groups of fields that are still empty.
+    """Write the description of all trajectories into a new file, with groups of fields that are still empty.
 
     Args:
         file: the file.
@@ -37,13 +37,13 @@ def begin(
         num_trajectories: number of trajectories.
         times: ``(t,)``, times of the snapshots.
         places: coordinates along each grid axis, by its name, in the order of the fields' axes.
-        boundary: kind of boundary, ``WALL``, ``OPEN`` or ``PERIODIC``, of each axis that has one and the same at both ends.
+        boundary: kind of boundary, ``WALL``, ``OPEN`` or ``PERIODIC``, of each axis with the same kind at both ends.
     """
     file.attrs.update(dataset_name=name, grid_type="cartesian", n_spatial_dims=len(places))
     file.attrs["n_trajectories"] = num_trajectories
     file.create_group("dimensions").attrs["spatial_dims"] = list(places)
     for dimension, values in (("time", times), *places.items()):
-        # Of seconds since 1970, for one, the layout's own type would give many the same number.
+        # The layout's float32 would round neighbouring times to one number, for instance seconds since 1970.
         is_exact = np.allclose(np.diff(values.astype("f4")), np.diff(values), rtol=1e-3, atol=0)
         _add_numbers(
             file["dimensions"], dimension, values, "f4" if is_exact else "f8", time_varying=dimension == "time"
@@ -59,14 +59,14 @@ def begin(
 
 
 def group_of(order: int) -> str:
-    """Return the group of the fields of an order: of scalars (0), vectors (1) or tensors (2)."""
+    """Return the name of the group of scalars (order 0), vectors (1) or tensors (2)."""
     return f"t{order}_fields"
 
 
 def add_scalars(
     file: h5py.File, of_all: Mapping[str, float], of_each: Mapping[str, Sequence[float] | np.ndarray]
 ) -> None:
-    """Write numbers that set simulations apart: those of all trajectories, and those with one for each trajectory."""
+    """Write the parameters of simulations: those common to all trajectories, and those with a value for each."""
     assert not {*of_all} & {*file.attrs, PARAMETERS}, "parameters that the layout has a meaning of its own for"
     file.attrs[PARAMETERS] = list(of_all) or NO_NAMES
     file.attrs.update(of_all)
@@ -78,7 +78,7 @@ def add_scalars(
 def add_fields(
     file: h5py.File, order: int, names: Iterable[str], *, num_frames: int | None, fill: float | None = None
 ) -> None:
-    """Add fields of an order without values; those without frames are constant in time."""
+    """Add fields of an order, still without values; with ``num_frames`` None they are constant in time."""
     group, axes = file[group_of(order)], list(file["dimensions"].attrs["spatial_dims"])
     grid = [file["dimensions"][axis].shape[-1] for axis in axes]
     shape = (file.attrs["n_trajectories"], *([] if num_frames is None else [num_frames]), *grid, *[len(axes)] * order)
@@ -124,7 +124,7 @@ class Statistics:
 
 
 def by_kind(fields: Mapping[str, Statistics]) -> dict[str, dict[str, float | list[float]]]:
-    """Return statistics as ``stats.yaml`` has them: fields under each kind of number."""
+    """Return statistics in the form of ``stats.yaml``: by kind of number, then by field."""
     kinds: dict[str, dict[str, float | list[float]]] = {}
     for name, of_field in fields.items():
         for kind, value in of_field.numbers().items():

@@ -1,4 +1,4 @@
-"""What a user writes: the run YAML, the DeepSpeed JSON, and descriptions of data."""
+"""The configuration that a user writes: the run YAML, the DeepSpeed JSON, and descriptions of data."""
 
 from matey.config.choices import Part
 from matey.config.description import DataDescription

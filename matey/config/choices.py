@@ -1,6 +1,6 @@
-"""What the run YAML chooses by a name, and a package of yours can add to: where each of our own lies (docs/extending.md).
+"""Registries of the things that the run YAML chooses by name, to which a user's package can add (docs/extending.md).
 
-The names are known here without importing what they stand for, which lies on the floors above and needs PyTorch.
+The names are known here without importing the things themselves, which lie in packages above this one and need PyTorch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CRITERIA: Registry[Any] = Registry(
     {"variance": "matey.tokens.criteria:patch_variance"}
     | {name: f"matey.tokens.criteria:{name}" for name in ("last_change", "gradient", "second_difference", "random")},
 )
-"""Functions that say how much each patch is worth splitting, see `matey.tokens.criteria`."""
+"""Functions that rate how much each patch is worth splitting, see `matey.tokens.criteria`."""
 
 LOSSES: Registry[Any] = Registry(
     "loss",
@@ -39,7 +39,7 @@ LOSSES: Registry[Any] = Registry(
     {name: f"matey.train.losses:{name.upper()}" for name in ("nrmse", "balanced", "gradient")},
     type="matey.train.losses:Loss",
 )
-"""The errors that are trained on, see `matey.train.losses`."""
+"""The training losses, see `matey.train.losses`."""
 
 FINETUNE_MODES: Registry[Any] = Registry(
     "fine-tuning mode",
@@ -47,7 +47,7 @@ FINETUNE_MODES: Registry[Any] = Registry(
     {"all": "matey.train.finetune_modes:every_part"}
     | {name: f"matey.train.finetune_modes:{name}" for name in ("prepost", "lora", "head")},
 )
-"""Functions that choose what of a model is trained, see `matey.train.finetune_modes`."""
+"""Functions that choose the parameters of a model that are trained, see `matey.train.finetune_modes`."""
 
 Scheme = Annotated[str, AfterValidator(SCHEMES.check)]
 Backend = Annotated[str, AfterValidator(BACKENDS.check)]

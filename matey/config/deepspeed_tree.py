@@ -1,7 +1,7 @@
-"""What the DeepSpeed JSON may hold, as far as DeepSpeed itself would not say it or would hang on it.
+"""Schema of the DeepSpeed JSON, for mistakes that DeepSpeed itself does not report or hangs on.
 
-DeepSpeed checks the names in ``zero_optimization`` by itself, and reads other sections as it comes to them: a number where it
-expects a section ends in a traceback, a bucket of 1e15 values in a request for so much memory.
+DeepSpeed checks the names in ``zero_optimization``, and reads other sections as it comes to them: a number instead of a
+section ends in a traceback, a bucket of 1e15 values in a request for so much memory.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
-# Values that DeepSpeed sets memory aside for, at once; the largest of its defaults is 1e9.
+# Numbers of values for which DeepSpeed allocates memory at once; its largest default is 1e9.
 _Size = Annotated[int, Field(ge=0, le=5 * 10**9, strict=True)]
-# Values that it compares with and sets nothing aside for.
+# Limits that DeepSpeed only compares with.
 _Limit = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 _Few = Annotated[int, Field(ge=1, le=1024, strict=True)]
 _Section = dict[str, Any]
@@ -21,7 +21,7 @@ _Number = Literal["fp32", "fp16", "bf16"] | None
 
 
 class _Part(BaseModel):
-    """A section, of which other keys are left to DeepSpeed."""
+    """A section; keys that are not named here are left to DeepSpeed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -33,7 +33,7 @@ class _Switched(_Part):
 
 
 class _Offload(_Part):
-    """The memory in which parameters or the optimizer's state wait."""
+    """The memory to which parameters or the optimizer's state are offloaded."""
 
     device: Literal["none", "cpu", "nvme"] = "none"
     nvme_path: str | None = None
@@ -45,7 +45,7 @@ class _Offload(_Part):
 
 
 class _Zero(_Part):
-    """ZeRO."""
+    """The settings of ZeRO."""
 
     stage: int = Field(0, ge=0, le=3, strict=True)
     reduce_bucket_size: _Size = 0
@@ -62,7 +62,7 @@ class _Zero(_Part):
 
 
 class _Files(_Part):
-    """Reading and writing of what is offloaded to NVMe."""
+    """Reading and writing of values that are offloaded to NVMe."""
 
     block_size: Annotated[int, Field(ge=1, le=2**30, strict=True)] = 2**20
     queue_depth: _Few = 8

@@ -1,4 +1,4 @@
-"""What a user says of files that no reader knows: a YAML beside the data, or a part of the run YAML."""
+"""A user's description of files that no reader knows: a YAML beside the data, or a part of the run YAML."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from matey.config.places import (
 from matey.config.section import FieldName, Section
 
 TODO = "TODO"
-"""Value in a guessed description of whatever the file does not say: it is refused until something else stands there."""
+"""Value in a guessed description for facts that the file does not tell; it is refused until the user replaces it."""
 
 _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "files": ((str, list, tuple, dict), "a path, a list of paths, or some of {train: ..., valid: ..., test: ...}"),
@@ -42,9 +42,9 @@ _MASKS = ("mask", "masks", "geometry")
 
 
 def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user wrote)
-    """Raise ValueError if what stands at a key of a description is of another form than it must have."""
+    """Raise ValueError if the value at a key of a description has the wrong form."""
     forms, expected = _FORMS.get(str(key), ((object,), ""))
-    if (key, value) in (("files", None), ("axes", None), ("conserved", [])):  # as where a run's own YAML is written out
+    if (key, value) in (("files", None), ("axes", None), ("conserved", [])):  # as in the YAML that a run writes
         return
     entries: dict[Any, Any] = value if isinstance(value, dict) else {}
     if not isinstance(value, forms) or isinstance(value, bool) or value in ([], ()):
@@ -181,7 +181,7 @@ class DataDescription(Section):
             raise ValueError("fields: expected at least one in the files that 'files' names; leave out its 'file'")
 
     def _check_file(self, name: str, source: FieldSource, *, may_be_constant: bool) -> None:
-        """Raise ValueError if a file of a field's own cannot go with the others."""
+        """Raise ValueError if the own file of a field does not match ``files``."""
         if source.file is None:
             return
         if self.files is None or (isinstance(source.file, dict) and not isinstance(self.files, dict)):
@@ -215,9 +215,9 @@ class DataDescription(Section):
 
     @property
     def snapshots(self) -> Literal["files", "arrays"] | None:
-        """Whether a trajectory is put together from its files or from arrays of a file; None where it lies in one array.
+        """Whether a trajectory is put together from files or from arrays of a file; None if it lies in one array.
 
-        Without an axis 'time', the last '*' in the paths of the arrays stands for the snapshots; without '*', files are these.
+        Without an axis 'time', the last '*' in the paths of the arrays stands for the snapshots; without '*', each file is one.
         """
         if "time" in self.all_axes:
             return "files" if self.concat else None
@@ -235,7 +235,7 @@ class DataDescription(Section):
         return tuple(source.table for source in sources if source.table is not None)
 
     def varies(self, source: FieldSource) -> bool:
-        """Whether a given field may vary in time: in files of snapshots, each has its own."""
+        """Whether a given field may vary in time; in files of snapshots, each file has its own values."""
         if "time" in self.all_axes:
             return "time" in self.axes_of(source)
         if source.file is not None and self.snapshots == "files":
@@ -243,7 +243,7 @@ class DataDescription(Section):
         return self.snapshots == "files" or (source.array or "").count("*") == self.num_wildcards
 
     def _is_constant(self, source: FieldSource) -> bool:
-        """Whether a file of a field's own goes with several of ``files``."""
+        """Whether one of a field's own files belongs to several of ``files``."""
         named = source.file.values() if isinstance(source.file, dict) else [source.file or ""]
         return min(num_wildcards(path) for path in named) < max(map(num_wildcards, patterns_in(self.files)))
 
@@ -272,7 +272,7 @@ def _check_component(key: str, axes: tuple[Axis, ...], index: int | None) -> Non
 
 
 def _numbers(value: Any) -> Any:  # noqa: ANN401
-    """Return a value, or the values of a mapping, with texts such as 1e-3 as the numbers that YAML does not take them for."""
+    """Return a value, or the values of a mapping, with texts such as 1e-3 as numbers, which YAML does not recognise."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
     try:
@@ -282,7 +282,7 @@ def _numbers(value: Any) -> Any:  # noqa: ANN401
 
 
 def _unanswered(tree: object, path: str) -> Iterator[str]:
-    """Return the places of a tree that are still to be filled in."""
+    """Yield the places of a tree that still hold `TODO`."""
     if tree == TODO:
         yield path
     items: list[tuple[object, object]] = []

@@ -1,4 +1,4 @@
-"""Values of command-line flags, for ``type=`` of argparse: each within bounds, and refused in a sentence beyond them."""
+"""Parsers of the values of command-line flags, for ``type=`` of argparse; a value out of bounds is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
     """Return a parser of whole numbers."""
 
     def read(text: str) -> int:
-        # Longer texts are beyond all bounds, and thousands of digits beyond Python's own.
+        # Longer texts are out of all bounds, and Python itself refuses thousands of digits.
         if len(text) > 20 or not text.strip().removeprefix("-").isdecimal() or not least <= int(text) <= most:
             raise ArgumentTypeError(f"expected a whole number from {least:,} to {most:,}, got {text[:40]!r}")
         return int(text)
@@ -40,7 +40,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:  # never true of NaN
+        if not least <= value <= most:  # NaN fails the comparison, too
             raise ArgumentTypeError(f"expected a number from {least:g} to {most:g}, got {text[:40]!r}")
         return value
 
@@ -48,7 +48,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
 
 
 def wholes(least: int, most: int = 10**9, counts: tuple[int, ...] | None = None) -> Callable[[str], tuple[int, ...]]:
-    """Return a parser of whole numbers between commas, as many of them as one of ``counts`` says."""
+    """Return a parser of whole numbers separated by commas; if ``counts`` is given, it lists how many there may be."""
 
     def read(text: str) -> tuple[int, ...]:
         values = tuple(map(whole(least, most), text.split(",")))
@@ -67,31 +67,31 @@ def command_line() -> str:
 
 
 def started_as(script: str, subcommand: str) -> str:
-    """Return how to start one of our scripts: as a subcommand where this process is one, since there may be no checkout."""
+    """Return the command that starts a script: a subcommand if this process is one, since there may be no checkout."""
     return f"matey {subcommand}" if sys.argv[0].startswith("matey ") else f"python {script}"
 
 
 class RanksParser(ArgumentParser):
-    """The parser of a command that several ranks may run, which say what is wrong with a flag once."""
+    """The parser of a command that several ranks may run, where only one rank reports a wrong flag."""
 
     def error(self, message: str) -> NoReturn:
-        """End with the usage and what is wrong, and with code 2."""
+        """End with the usage, the message, and exit code 2."""
         sys.exit(end_with_error(*likely_place(), f"{self.format_usage()}error: {message}"))
 
 
 def take_local_rank(parser: ArgumentParser) -> None:
-    """Let a command that several ranks may run be started by the deepspeed launcher, which gives each this flag."""
+    """Accept ``--local_rank``, which the deepspeed launcher passes to each rank."""
     parser.add_argument("--local_rank", type=int, help="set by the deepspeed launcher; not used")
 
 
 def check_device(name: str) -> None:
-    """Raise FlagError for what names no device that a model can run on; whether it is there, PyTorch says."""
+    """Raise FlagError if a name is no device for a model; PyTorch checks whether the device exists."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise FlagError(f"--device takes auto, cpu, cuda or cuda:1; got {name[:80]!r}.")
 
 
 def path(text: str) -> Path:
-    """Read a path whose name can be printed and written into files, as one of bytes that are no UTF-8 cannot."""
+    """Return a path; names that are not UTF-8 are refused, since they cannot be printed or written into files."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What an unknown key of the run YAML was probably meant to be: others call it so, or its section or spelling is another."""
+"""Guesses which key is meant by an unknown one of the run YAML: another code's name, a wrong section or a wrong spelling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matey.config.places import FieldSource
 from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig
 from matey.config.section import Section
 
-# What other codes and this project's own `MateyConfig` call a setting.
+# Names of a setting in other codes and in this project's own `MateyConfig`.
 _OTHER_NAMES = {
     "train": "training trainer",
     "train.optimizer": "optim opt",
@@ -66,16 +66,16 @@ _INSIDE: dict[str, type[Section]] = {
     "description": DataDescription,
     "fields": FieldSource,
 }
-_ELSEWHERE = 0.75  # likeness of a key of another section that is proposed
-_HERE = 0.5  # the same for the section in which it was looked for
+_ELSEWHERE = 0.75  # least likeness of a key of another section that is proposed
+_HERE = 0.5  # the same for the section that holds the unknown key
 
 
 def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
-    """Return ``" Did you mean 'train.steps'?"`` for the place of an unknown key, or ``""`` where nothing is like it.
+    """Return ``" Did you mean 'train.steps'?"`` for an unknown key, or ``""`` if no key is like it.
 
     Args:
-        location: the place, as pydantic gives it.
-        root: the section that all of the file is.
+        location: the place of the key, as pydantic gives it.
+        root: the section that the whole file is.
     """
     *parents, last = location
     name = str(last)[:80]
@@ -97,14 +97,14 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
 
 
 def _proposal(key: str) -> str:
-    """Propose a key; of a data set, which is an item of a list, say where it stands."""
+    """Propose a key; for a key of a data set, which is an item of a list, show where it belongs."""
     in_list, _, inside = key.rpartition(".")
     example = f" It belongs to a data set: data.sets=[{{path: ..., {inside}: ...}}]." if in_list == "data.sets" else ""
     return f" Did you mean {key!r}?{example}"
 
 
 def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:
-    """Return the section that a pydantic location leads to; indices and keys of mappings on the way are passed over."""
+    """Return the section that a pydantic location leads to; indices and keys of mappings on the way are skipped."""
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
             inside = _INSIDE.get(part) or section.model_fields[part].annotation

@@ -1,4 +1,4 @@
-"""Reads the run YAML and the DeepSpeed JSON, with the errors for who wrote them."""
+"""Reads the run YAML and the DeepSpeed JSON, with error messages for their author."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _IN_YAML = {
     "dict_type": "expected keys with values, such as {a: 1}",
     "model_type": "expected keys with values, such as {a: 1}",
 }
-# How pydantic calls the forms that a value may have, among the keys that lead to it.
+# Pydantic's names for the forms of a value, which stand among the keys in the location of an error.
 _FORM = re.compile(
     r"(function-\w+|constrained-\w+|nullable|tuple|list|dict|literal)(\[.*\])?|[a-z]+\[.*\]|int|float|str|bool"
 )
@@ -96,7 +96,7 @@ def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
     """Read a DeepSpeed JSON, which owns ZeRO, precision, offload, communication and monitors.
 
     Raises:
-        ConfigError: the file is missing or not JSON, a key is unknown, or the key's number belongs to the run YAML.
+        ConfigError: the file is missing or not JSON, a key is unknown, or a key belongs to the run YAML.
     """
     tree = _read(path, parse_json, "the DeepSpeed configuration")
     if not isinstance(tree, dict):
@@ -160,14 +160,14 @@ def sentences(error: ValidationError, section: type[Section] = RunConfig) -> str
 
 
 def shortened(value: object) -> str:
-    """Return a value as a message cites it: an item that is large beyond reading, or whose text is, is cut."""
+    """Return the text of a value for a message; long texts and items are cut."""
     return _SHORT.repr(value)
 
 
 def _of_likeliest_forms(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Of a value that may have one of several forms, keep what is wrong with the one that it is nearest to.
+    """Keep, for a value that may have several forms, the errors of the form that is nearest to it.
 
-    A list that is too short since none of its items is right is not told beside these.
+    The error that a list is too short is dropped if its items have errors themselves.
     """
     found: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
     inside = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}

@@ -18,7 +18,7 @@ TokenSet = Literal["uniform", "mix", "mul"]
 
 
 class ModelSection(Section):
-    """The network."""
+    """Settings of the network."""
 
     size: Literal["micro", "Ti", "S", "B"] = Field("Ti", description="heads, width and blocks: 3/96/4 or the paper's")
     scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
@@ -61,7 +61,7 @@ class ModelSection(Section):
 
 
 class TokensSection(Section):
-    """The tokenizer."""
+    """Settings of the tokenizer."""
 
     set: TokenSet = Field(
         "mix", description="one patch size, children that replace their parent, or children beside their parent"

@@ -14,12 +14,12 @@ GridAxis = Literal["z", "y", "x"]
 Ends = Literal["periodic", "open", "wall", "no_flux", "mixed"]
 PartName = Literal["train", "valid", "test"]
 ArrayPath = Annotated[BoundedText, AfterValidator(lambda path: path.strip("/"))]
-"""Path of an array in its file, also as h5dump writes it, from the root on."""
+"""Path of an array in its file; the leading ``/`` that h5dump writes is allowed."""
 Patterns = PathText | Annotated[tuple[PathText, ...], Field(min_length=1)]
 Axes = Annotated[tuple[Axis, ...], Field(min_length=1, max_length=6)]
 Length = Annotated[float, Field(gt=0, le=1e30, strict=True)]
 DATE_DIGITS = {"%Y": 4, "%m": 2, "%d": 2, "%j": 3, "%H": 2, "%M": 2, "%S": 2}
-"""Parts that the form of a date may have, written as `datetime.strptime` reads them, and their numbers of digits."""
+"""The directives of `datetime.strptime` that the form of a date may have, and their numbers of digits."""
 
 
 def _check_date_form(form: str) -> str:
@@ -46,11 +46,11 @@ NumberForm = Annotated[BoundedText, AfterValidator(_check_number_form)]
 """Text around a number in the name of a file, a folder or a group, with `NUMBER` in its place."""
 
 WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
-"""A part of a path or glob that stands for what differs between files."""
+"""A part of a path or glob that stands for text that differs between files."""
 
 
 class FieldSource(Section):
-    """A field's place in a file. A text alone is the name of its array."""
+    """The place of a field in a file; a text alone is the name of its array."""
 
     array: ArrayPath | None = Field(
         None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
@@ -67,7 +67,7 @@ class FieldSource(Section):
 
 
 class ParameterSource(Section):
-    """Place in a file of a number by which trajectories differ."""
+    """The place in a file of a parameter that differs between trajectories."""
 
     array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
     attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
@@ -92,7 +92,7 @@ class ParameterSource(Section):
 
 
 class TimeSource(Section):
-    """Place of the time of a snapshot."""
+    """The place of the time of a snapshot."""
 
     attribute: FieldName | None = Field(None, description="attribute of the file, or of the snapshot's group")
     number_in_name: Length | None = Field(
@@ -111,7 +111,7 @@ class TimeSource(Section):
 
 
 def num_wildcards(pattern: str) -> int:
-    """Return how many parts of a path or glob stand for what differs between files."""
+    """Return the number of wildcards in a path or glob; adjacent ones count as one."""
     return len(WILDCARD.findall(pattern))
 
 

@@ -1,7 +1,7 @@
 """Reads YAML and JSON that people and programs write: text in UTF-8, of moderate size and depth, made of plain values.
 
-What a parser would take literally and a program then chokes on is refused here, for all files alike: aliases, which can stand
-for more than any memory holds, tags, deep nesting, and numbers of thousands of digits.
+Content that a parser accepts but that can break a program is refused: aliases, which can expand to more than any memory holds,
+tags, deep nesting, and numbers of thousands of digits.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, whe
 
 
 class PlainTextError(ValueError):
-    """A text that is not plain YAML or JSON: a clause to put after the name of the file."""
+    """A text that is not plain YAML or JSON; the message is a clause to put after the name of the file."""
 
 
 def read_text(path: Path) -> str:
     """Return a file's text.
 
     Raises:
-        PlainTextError: it is not UTF-8, or large beyond any configuration.
-        OSError: it cannot be read.
+        PlainTextError: the file is not UTF-8, or larger than any configuration.
+        OSError: the file cannot be read.
     """
-    with path.open("rb") as file:  # not all of what may be a device, or a checkpoint taken for its YAML
+    with path.open("rb") as file:  # only so many bytes: it may be a device, or a checkpoint instead of its YAML
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise PlainTextError(f"is larger than {MAX_BYTES // 2**20} MiB, which no configuration is; give another file")
@@ -45,7 +45,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
     """Return the value of a text in YAML.
 
     Raises:
-        PlainTextError: it is not YAML, or not plain.
+        PlainTextError: the text is not YAML, or not plain.
     """
     try:
         depth = 0
@@ -66,7 +66,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
             loader.dispose()
     except (yaml.YAMLError, RecursionError) as error:
         raise PlainTextError(f"is not YAML: {one_line(error)}") from None
-    # Of Python itself: a date such as 2020-13-45, or an integer of thousands of digits.
+    # Python itself refuses a date such as 2020-13-45, or an integer of thousands of digits.
     except (ValueError, OverflowError) as error:
         if isinstance(error, PlainTextError):
             raise
@@ -74,7 +74,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
 
 
 def _check_keys(node: yaml.Node | None) -> None:
-    """Raise PlainTextError if a mapping has a key twice, of which YAML would take the last."""
+    """Raise PlainTextError if a mapping has a key twice, since YAML would take the last one silently."""
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, _ in node.value:
@@ -93,7 +93,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
     """Return the value of a text in JSON.
 
     Raises:
-        PlainTextError: it is not JSON, or not plain.
+        PlainTextError: the text is not JSON, or not plain.
     """
     try:
         tree = json.loads(text)
@@ -101,14 +101,14 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
         raise PlainTextError(f"is not JSON: {error}") from None
     except RecursionError:
         raise PlainTextError(_TOO_DEEP) from None
-    except ValueError as error:  # of Python itself: an integer of thousands of digits
+    except ValueError as error:  # Python itself refuses an integer of thousands of digits
         raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
     _check_depth(tree, MAX_DEPTH)
     return tree
 
 
 def _check_depth(tree: Any, left: int) -> None:  # noqa: ANN401
-    """Raise PlainTextError where lists and mappings lie deeper in each other than so many levels: copies would not end well."""
+    """Raise PlainTextError if lists and mappings are nested deeper than so many levels, which would break later copies."""
     if left < 0:
         raise PlainTextError(_TOO_DEEP)
     for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():

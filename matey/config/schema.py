@@ -11,7 +11,7 @@ from matey.config.description import DataDescription
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import FieldName, FolderText, PathText, Section
 
-# Bounds lie far beyond what makes sense and below what hangs a run, fills memory or overflows.
+# Bounds lie far above sensible values, and below values that hang a run, fill memory or overflow.
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Rate = Annotated[float, Field(ge=0, le=10)]
@@ -37,7 +37,7 @@ class DataSet(Section):
 
 
 class CoarsenedSection(Section):
-    """The training data once more, coarser in time or space."""
+    """A further view of the training data, coarser in time or space."""
 
     frames: int = Field(1, ge=1, le=1024, description="frames of the data from one to the next: 2 takes every other")
     cells: int = Field(1, ge=1, le=1024, description="cells along each axis that are averaged to one")
@@ -51,7 +51,7 @@ class CoarsenedSection(Section):
 
 
 class DataSection(Section):
-    """The training data."""
+    """Settings of the data."""
 
     sets: tuple[DataSet, ...] = Field(min_length=1, description="the data sets of the mixture")
     validate_on: tuple[PathText, ...] = Field(
@@ -107,7 +107,7 @@ class MuonSection(Section):
 
 
 class TrainSection(Section):
-    """The training."""
+    """Settings of the training."""
 
     steps: Count = Field(description="optimizer steps")
     micro_batch: int = Field(8, ge=1, le=MAX_SAMPLES, description="samples of one data-parallel group per micro-step")
@@ -168,7 +168,7 @@ class TrainSection(Section):
 
 
 class ParallelSection(Section):
-    """The distribution of a run over processes."""
+    """Settings of the distribution of a run over processes."""
 
     sequence_parallel_size: Count | Literal["auto"] = Field(
         1, description="ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"
@@ -187,7 +187,7 @@ class ParallelSection(Section):
 
 
 class OutputSection(Section):
-    """The folder of a run."""
+    """Settings of the folder of a run."""
 
     dir: FolderText = Field(description="the run's folder; in it and all paths, $NAME is a variable of the environment")
     resume: Literal["auto", "never"] = Field(
@@ -226,7 +226,7 @@ class FinetuneSection(Section):
 
 
 class RunConfig(Section):
-    """A run: everything but the DeepSpeed engine."""
+    """All settings of a run but those of the DeepSpeed engine."""
 
     model: ModelSection = ModelSection()
     tokens: TokensSection = TokensSection()

@@ -1,4 +1,4 @@
-"""What every section that a user writes is made of: its base class, and names and paths of bounded length."""
+"""The base class of the sections that a user writes, and the types of their names and paths, of bounded length."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def expand_variables(path: str) -> str:
-    """Return a path with the values of the environment's variables in it, ``$SCRATCH/run`` or ``${SCRATCH}/run``.
+    """Return a path with environment variables replaced by their values, as in ``$SCRATCH/run`` or ``${SCRATCH}/run``.
 
     Raises:
-        ValueError: one of them is not set, or empty.
+        ValueError: a variable is not set, or empty.
     """
 
     def value(match: re.Match[str]) -> str:

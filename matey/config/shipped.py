@@ -1,9 +1,9 @@
-"""What comes with the program beside its modules: scripts, configurations and a model, in a checkout or as installed.
+"""Finds the files that come with the program beside its modules: scripts, configurations and a model.
 
     a checkout                          as installed from a wheel, see setup.py
     launch/ tools/ ds_configs/ models/  matey/shipped/launch/ tools/ ds_configs/ models/
 
-Names of configurations are those of their files: ``demo`` is launch/runs/demo.yaml, ``zero1`` is ds_configs/zero1.json.
+A configuration is named after its file: ``demo`` is launch/runs/demo.yaml, ``zero1`` is ds_configs/zero1.json.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from matey.mistakes import nearest_name
 _PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = ("launch", "tools", "ds_configs", "models")
 KINDS = {"launch/runs": ".yaml", "ds_configs": ".json"}
-"""Folders of configurations and the suffix of those in each: runs, and engines of DeepSpeed."""
+"""Folders of configurations, of runs and of DeepSpeed's engine, and the suffix of their files."""
 
 
 def is_installed() -> bool:
-    """Whether the package was installed from a wheel, and does not lie in a checkout."""
+    """Whether the package was installed from a wheel, and is not in a checkout."""
     return (_PACKAGE / "shipped").is_dir()
 
 
@@ -34,14 +34,14 @@ def configurations(folder: str) -> dict[str, Path]:
 
 
 def find(path: str | Path) -> Path:
-    """Return a path if something is there; else what comes with the program under that name, if anything does.
+    """Return a path if it exists, else the file or folder of that name that comes with the program, else the path.
 
     Args:
         path: a path; or a name, such as ``demo`` or ``zero1.json``; or a path from the root of the repository, such as
             ``launch/runs/demo.yaml`` or ``models/matey-micro``.
     """
     path = Path(path)
-    # Names too long for a file, or with null bytes in them, are no names of ours: os.path says so, pathlib raises.
+    # For names that are too long or hold null bytes, os.path returns False where pathlib raises.
     if path.is_absolute() or os.path.exists(path) or ".." in path.parts or not path.parts:
         return path
     if path.parts[0] in FOLDERS and os.path.exists(ROOT / path):
@@ -57,7 +57,7 @@ def find(path: str | Path) -> Path:
 
 
 def hint(path: str | Path) -> str:
-    """Return `` Did you mean 'x'?`` for a configuration that comes with the program and is called almost as one not there."""
+    """Return `` Did you mean 'x'?`` if a missing path resembles the name of a configuration that comes with the program."""
     name = Path(path)
     if len(name.parts) != 1 and name.parent.as_posix() not in KINDS:
         return ""

@@ -16,11 +16,11 @@ WIDTH = 24
 
 
 class FourierOperator(nn.Module):
-    """The package's FNO with the conditions as constant maps beside the fields; its last layer is zero at first: persistence.
+    """The package's FNO with the conditions as constant maps beside the fields; it predicts persistence before training.
 
     Args:
-        num_frames: frames of history.
-        num_fields: fields of the one system that it is for.
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
         modes: Fourier modes kept along ``y`` and ``x``.
         width: channels.
 

@@ -1,8 +1,8 @@
-"""The inputs of the peer networks, and how an output becomes a frame: as for MATEY, so that the comparison is fair.
+"""The inputs and outputs of the peer networks, which are scaled as for MATEY, so that the comparison is fair.
 
-Fields are normalised per sample over the history; the change between the last two frames goes in beside the last frame, in
-units of its size; the lead time and the scales that the normalisation takes out are conditions; what comes out is the change of
-each field in units of the last change times the lead time.
+Fields are normalised per sample over the history. The inputs are the last frame and the changes that led to it, in units of
+the size of the last change. The lead time and the scales that normalisation removes are conditions. The output is the change
+of each field in units of the last change times the lead time.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from matey.tokens.normalisation import Normalisation, normalisation_of
 
 @dataclass(frozen=True)
 class PeerInputs:
-    """A batch as networks on a plane see it.
+    """A batch in the form that networks on a plane take.
 
     Attributes:
         maps: ``(b, t f, y, x)``: the last frame normalised, then the changes that led to it, the newest first, in units of the
             size of the last one.
-        conditions: ``(b, 2 + 3 f)``: the lead time and its logarithm, then of every field its mean over its deviation, its
-            deviation, and its last change over its deviation, the latter two as logarithms.
+        conditions: ``(b, 2 + 3 f)``: the lead time and its logarithm, then for every field the mean over the deviation, and
+            the logarithms of the deviation and of the last change over the deviation.
         periodic: whether the plane wraps around along ``y`` and ``x``.
         base: ``(b, f, z, y, x)``, the last frame in physical units.
-        scale: ``(b, f)``, the unit of what is predicted: the size of the last change times the lead time.
+        scale: ``(b, f)``, the unit of a network's output: the size of the last change times the lead time.
     """
 
     maps: Tensor
@@ -39,7 +39,7 @@ class PeerInputs:
     scale: Tensor
 
     def frame(self, change: Tensor) -> Tensor:
-        """Return the frame ``(b, f, z, y, x)`` in physical units that a network's output ``(b, f, y, x)`` stands for."""
+        """Return the frame ``(b, f, z, y, x)`` in physical units from a network's output ``(b, f, y, x)``."""
         return self.base + self.scale[..., None, None, None] * change[:, :, None]
 
 
@@ -54,7 +54,7 @@ def num_conditions(num_fields: int) -> int:
 
 
 def peer_inputs(batch: FieldBatch) -> PeerInputs:
-    """Prepare the histories of a batch; its target plays no part.
+    """Prepare the histories of a batch; its target is not used.
 
     Raises:
         Mistake: the batch is three-dimensional.
@@ -82,7 +82,7 @@ class NetworkPeer:
     """A network on the plane as a model that predicts frames.
 
     Args:
-        network: maps ``(b, t f, y, x)``, conditions and the periodic axes to the change ``(b, f, y, x)``.
+        network: network from maps ``(b, t f, y, x)``, conditions and the periodic axes to the change ``(b, f, y, x)``.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -94,7 +94,7 @@ class NetworkPeer:
         return next(self.network.parameters()).device
 
     def to(self, device: torch.device) -> NetworkPeer:
-        """Move the weights, and return this."""
+        """Move the weights, and return this peer."""
         self.network.to(device)
         return self
 
@@ -124,9 +124,9 @@ class NetworkPeer:
 def pad_plane(
     maps: Tensor, before: Sequence[int], after: Sequence[int], periodic: Sequence[bool], walls: str = "constant"
 ) -> Tensor:
-    """Extend maps ``(b, c, y, x)`` around the plane: an axis that wraps around by its other end, others by zeros.
+    """Extend maps ``(b, c, y, x)`` on all sides: a periodic axis by its other end, any other by zeros.
 
-    With ``walls`` of ``replicate``, others are extended by their last cells.
+    With ``walls`` of ``replicate``, axes that are not periodic are extended by their last cells.
     """
     for axis, (low, high, wraps) in enumerate(zip(before, after, periodic, strict=True)):
         around = [0, 0, low, high] if axis == 0 else [low, high, 0, 0]

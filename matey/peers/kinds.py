@@ -1,4 +1,4 @@
-"""The kinds of peers, the facts about a trained one, and one made anew from its weights."""
+"""The kinds of peers, the facts about a trained peer, and how a peer is made from its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["stencil", "ResNet", "U-Net", "FNO"]
 Peer = StencilPeer | NetworkPeer
 PEERS: tuple[Kind, ...] = ("stencil", "ResNet", "U-Net", "FNO")
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"ResNet": ResNet, "U-Net": UNet, "FNO": FourierOperator}
-"""The networks by their kind; they are made from the frames of history and the number of fields."""
+"""The networks by kind; they are made from the number of frames of history and the number of fields."""
 
 
 class PeerFacts(Section):
@@ -30,7 +30,7 @@ class PeerFacts(Section):
         kind: kind of the model.
         system: name of the only system that it was trained on.
         fields: the fields of that system, in the order in which the peer takes them.
-        history: frames of history that it takes.
+        history: number of frames of history that it takes.
         lead_max: longest lead time in snapshots that it was trained on.
     """
 
@@ -42,27 +42,27 @@ class PeerFacts(Section):
 
 
 def untrained(kind: str, num_frames: int, num_fields: int) -> Peer:
-    """Return a peer that has learnt nothing.
+    """Return a peer that is not trained.
 
     Raises:
-        Mistake: the package that has it is not installed.
+        Mistake: the package of the network is not installed.
     """
     return NetworkPeer(NETWORKS[kind](num_frames, num_fields)) if kind in NETWORKS else StencilPeer()
 
 
 def weights_of(peer: Peer) -> dict[str, Tensor]:
-    """Return what a peer has learnt, by names; of a stencil these are its lead times."""
+    """Return the trained weights of a peer by name; the names of a stencil's weights are its lead times."""
     if isinstance(peer, StencilPeer):
         return {str(lead): weight for lead, weight in peer.weights.items()}
     return peer.weights
 
 
 def with_weights(facts: PeerFacts, weights: Mapping[str, Tensor]) -> Peer:
-    """Return the peer that has learnt these weights, on the CPU.
+    """Return the peer with these trained weights, on the CPU.
 
     Raises:
-        Mistake: the package that has it is not installed.
-        ValueError: they are not those of such a peer.
+        Mistake: the package of the network is not installed.
+        ValueError: the weights do not fit such a peer.
     """
     peer = untrained(facts.kind, facts.history, len(facts.fields))
     if isinstance(peer, StencilPeer):

@@ -1,4 +1,4 @@
-"""A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, on the cells, and a linear stencil."""
+"""A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, beside a linear stencil."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ HIDDEN = 32
 
 
 class ResNet(nn.Module):
-    """Blocks of two convolutions of 3 x 3 cells that are added to what they are given; none has a coarser grid.
+    """Residual blocks of two convolutions of 3 x 3 cells, all on the grid of the fields.
 
-    Each convolution's result is scaled and shifted, channel by channel, by what an MLP makes of the conditions; beside the
-    blocks is a map of 5 x 5 cells that is linear in the fields. Walls are padded with the last cell, axes that wrap around with
-    their other end. The last layers are zero at first: persistence.
+    An MLP of the conditions scales and shifts the result of each convolution, channel by channel. A map of 5 x 5 cells that is
+    linear in the fields is added to the blocks. Walls are padded with the last cell, periodic axes with their other end. The
+    last layers are zero at first, so that the network predicts persistence.
 
     Args:
-        num_frames: frames of history.
-        num_fields: fields of the one system that it is for.
-        channels: channels of the blocks.
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
+        channels: number of channels of the blocks.
     """
 
     def __init__(self, num_frames: int, num_fields: int, channels: int = CHANNELS) -> None:

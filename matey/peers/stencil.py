@@ -1,7 +1,7 @@
-"""A linear stencil: what such a scheme in the neighbourhood of each cell can predict.
+"""A linear stencil, which shows how much a linear scheme in the neighbourhood of each cell can predict.
 
-For every lead time of its own, the change of each field in a cell is a linear function of all fields in the window of 5 x 5
-cells around it, in the last frame and in the change that led to it. Its weights are of physical units, in which the scheme of a
+The change of each field in a cell is a linear function, one for each lead time. Its inputs are all fields in the 5 x 5 cells
+around the cell, in the last frame and in the change that led to it. Weights are for physical units, in which the scheme of a
 linear equation is the same for every sample.
 """
 
@@ -18,7 +18,7 @@ from matey.fields import FieldBatch
 from matey.tokens.patches import extend
 
 REACH = 2  # cells on either side
-NUM_COPIES = 4  # of the features while they are made
+NUM_COPIES = 4  # copies of the features in memory while they are made
 
 
 class StencilPeer:
@@ -34,7 +34,7 @@ class StencilPeer:
         self.weights = weights or {}
 
     def to(self, device: torch.device) -> StencilPeer:
-        """Return this, which stays on the CPU."""
+        """Return this peer, which stays on the CPU."""
         return self
 
     @property
@@ -54,16 +54,16 @@ class StencilPeer:
         return torch.stack([of_sample @ self._weights_at(lead) for of_sample, lead in of_samples])
 
     def _weights_at(self, lead: int) -> Tensor:
-        """Return the weights of a lead time; of one that no window had, those of the nearest, scaled by their ratio."""
+        """Return the weights of a lead time; without a fit, those of the nearest lead time, scaled by the ratio of both."""
         nearest = min(self.weights, key=lambda fitted: abs(fitted - lead))
         return self.weights[nearest] * (lead / nearest)
 
 
 def stencil_features(history: Tensor, periodic: Sequence[bool]) -> Tensor:
-    """Return what the change of a cell is a linear function of, ``(b, z y x, k)`` in float64.
+    """Return the inputs of the linear function for the change of each cell, ``(b, z y x, k)`` in float64.
 
     For every field, in the last frame and in its last change (zero for a history of one frame): the value in the cell, and
-    by how much each of its neighbours differs from it; then 1. Boundaries go on as in `matey.tokens.patches.extend`.
+    the difference of each of its neighbours from it; then 1. Boundaries continue as in `matey.tokens.patches.extend`.
     """
     last = history[:, -1].double()
     before = history[:, -2].double() if history.shape[1] > 1 else last
@@ -81,7 +81,7 @@ def stencil_features(history: Tensor, periodic: Sequence[bool]) -> Tensor:
 
 
 def num_features(num_fields: int, grid: Sequence[int]) -> int:
-    """Return how many numbers the change of a cell of a grid ``z, y, x`` is a linear function of."""
+    """Return the number of inputs of the linear function for the change of a cell of a grid ``z, y, x``."""
     return 2 * num_fields * math.prod(2 * REACH + 1 for size in grid if size > 1) + 1
 
 

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from matey.peers.inputs import num_conditions, num_maps, pad_plane
 
 WIDTHS = (16, 32, 64, 128, 160)
-"""Channels from the finest to the coarsest grid, each of half the cells a side."""
+"""Number of channels from the finest to the coarsest grid; each grid has half the cells a side of the one before."""
 
 
 class UNet(nn.Module):
-    """Two convolutions a level on the way down and two on the way up, with the levels of equal size joined.
+    """Two convolutions per level on the way down and two on the way up, with the levels of equal size joined.
 
-    Each pair of convolutions is scaled and shifted, channel by channel, by what an MLP makes of the conditions. Walls are
-    padded with zeros, axes that wrap around with their other end. The last layer is zero at first: persistence.
+    An MLP of the conditions scales and shifts the first result of each pair of convolutions, channel by channel. Walls are
+    padded with zeros, periodic axes with their other end. The last layer is zero at first, which predicts persistence.
 
     Args:
-        num_frames: frames of history.
-        num_fields: fields of the one system that it is for.
-        widths: channels of each level.
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
+        widths: number of channels of each level.
     """
 
     def __init__(self, num_frames: int, num_fields: int, widths: Sequence[int] = WIDTHS) -> None:
@@ -44,7 +44,7 @@ class UNet(nn.Module):
     def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
         """Predict the change ``(b, f, y, x)`` from maps ``(b, t f, y, x)`` and conditions ``(b, k)``."""
         size = maps.shape[-2:]
-        # What is beyond a grid that the levels do not divide is made up, and cut away again.
+        # A grid that the levels do not divide is padded, and the padding is cut away at the end.
         first = maps = pad_plane(maps, (0, 0), [-cells % self.factor for cells in size], periodic)
         conditions = self.expand(conditions)
         levels: list[Tensor] = []
@@ -58,7 +58,7 @@ class UNet(nn.Module):
 
 
 class Pair(nn.Module):
-    """Two convolutions of 3 x 3 cells, each normalised over groups of channels."""
+    """Two convolutions of 3 x 3 cells; the first is normalised over groups of channels."""
 
     def __init__(self, num_inputs: int, width: int, hidden: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""How a process begins, listens to signals, and ends: what has to be known or set before PyTorch is imported."""
+"""The start, the signals and the end of a process: all that has to be known or set before PyTorch is imported."""

@@ -1,4 +1,4 @@
-"""How a process ends by a mistake, before PyTorch is imported and after: it is said once for all ranks, and all end."""
+"""Ends a process after a mistake, before or after PyTorch is imported; one rank prints the message, and all end."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from typing import Protocol
 
 from matey.process.leave_signals import END_READING
 
-# A rank that only lost the others waits before it speaks: theirs is the cause.
+# A rank that only lost contact with the others waits before it prints: their error is the cause.
 GRACE_SECONDS = 5.0
-# For this long a rank that has spoken stays, so that others with the same words hear of it.
+# A rank that has printed an error stays for this long, so that ranks with the same error learn of it.
 LINGER_SECONDS = 1.0
-# Under this name the store tells the other ranks with which code a rank ends that has failed.
+# Name under which the store holds the exit code of a rank that has failed.
 FAILED = "matey/failed"
-# For this long a process that reads data may take to end, on a file system that answers slowly.
+# A process that reads data is given this long to end, since a file system may be slow.
 WORKER_SECONDS = 2.0
 
 
 class Store(Protocol):
-    """Values by names that ranks share once they have met, kept by rank 0; a part of `torch.distributed.Store`."""
+    """Named values that ranks share once they are connected, kept by rank 0; a part of `torch.distributed.Store`."""
 
     def add(self, name: str, amount: int, /) -> int:
         """Add to a number, which is 0 at first, and return it."""
@@ -44,13 +44,13 @@ _store: Store | None = None
 
 
 def speak_through(store: Store | None) -> None:
-    """Find out from now on through what the ranks share whether another rank has spoken; None: they have not met, or part."""
+    """Set the store that tells whether another rank has printed an error; None before ranks connect and when they part."""
     global _store
     _store = store
 
 
 def end_with_error(rank: int, world_size: int, text: str) -> int:
-    """Print an error once for all ranks and return the exit code 2; where there are other ranks, end at once."""
+    """Print an error once for all ranks and return the exit code 2; if there are other ranks, end the process at once."""
     say_once(rank, world_size, text, code=2)
     if world_size > 1:
         end_process(2)
@@ -59,17 +59,17 @@ def end_with_error(rank: int, world_size: int, text: str) -> int:
 
 
 def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -> None:
-    """Write to the standard error what no other rank has written yet.
+    """Write a text to standard error unless another rank has written it.
 
-    Before the ranks have met, most errors are common to all of them: rank 0 speaks, and the launcher ends the others. One that
-    it has not ended a while later speaks, since rank 0 has not met the error: on its node a file or a device is missing.
+    Before ranks are connected, most errors are common to all of them: rank 0 prints, and the launcher ends the others. A rank
+    that still runs a while later prints too: rank 0 did not have the error, as when a file or device is missing on one node.
 
     Args:
         rank: rank of this process.
         world_size: number of ranks.
         text: the text to write.
         code: exit code of this process if the launcher ends it in the meantime.
-        more: words to write after the text, which may differ between ranks that say the same.
+        more: words to add after the text; they may differ between ranks with the same text.
     """
     is_first = is_first_to_say(text)
     if is_first is None and rank > 0:
@@ -79,19 +79,19 @@ def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -
     if is_first is not None:
         _tell_others(code)
     if world_size > 1:
-        # Rank 0 keeps the note, and with it the answer to the others, for as long as it is there.
+        # Rank 0 keeps the store, so that the others get an answer only as long as it runs.
         time.sleep(LINGER_SECONDS)
 
 
 def say(rank: int, world_size: int, text: str) -> None:
-    """Write to the standard error in one piece, each line with the rank in front where there are several."""
+    """Write to standard error in one piece; if there are several ranks, each line begins with the rank."""
     prefix = f"[rank {rank}] " if world_size > 1 else ""
     sys.stderr.write("\n" + "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines()))
     sys.stderr.flush()
 
 
 def is_first_to_say(text: str) -> bool | None:
-    """Whether no other rank has said it before; None where that cannot be found out: they have not met, or rank 0 has ended."""
+    """Whether no other rank has printed the text before; None if the ranks are not connected, or rank 0 has ended."""
     if _store is None:
         return None
     try:
@@ -104,12 +104,12 @@ def is_first_to_say(text: str) -> bool | None:
 def _tell_others(code: int) -> None:
     """Let ranks that wait for this one know that it ends."""
     assert _store is not None, "the ranks have met"
-    with suppress(RuntimeError, ValueError):  # rank 0, which keeps it, has ended
+    with suppress(RuntimeError, ValueError):  # rank 0, which keeps the store, has ended
         _store.set(FAILED, str(code))
 
 
 def _wait_for_the_launcher(code: int) -> None:
-    """Wait for the launcher to end this process, which then ends without a word and with the same code as the others."""
+    """Wait for the launcher to end this process, which then ends silently and with the same code as the others."""
     signal.signal(signal.SIGTERM, lambda number, frame: end_process(code))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     deadline = time.monotonic() + GRACE_SECONDS
@@ -118,7 +118,7 @@ def _wait_for_the_launcher(code: int) -> None:
 
 
 def end_process(code: int) -> None:
-    """End this process, and those that read data for it, without waiting for other ranks; its launcher then ends theirs."""
+    """End this process, and those that read data for it, without waiting for other ranks; the launcher then ends those."""
     end_workers()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -126,7 +126,7 @@ def end_process(code: int) -> None:
 
 
 def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
-    """End the processes that read data: each removes its temporary files; one that does not hear that it should is killed.
+    """End the processes that read data: each removes its temporary files; one that does not react is killed.
 
     Args:
         workers: the processes; all children of multiprocessing by default.
@@ -141,17 +141,17 @@ def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
                 assert worker.pid is not None, "those that are active have been started"
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, END_READING)
-            # One that was about to wait, or was in a callback, has not heard it, and hears it the next time.
+            # A worker that was about to wait, or in a callback, misses the signal, and gets it the next time.
             wait([worker.sentinel for worker in workers], timeout=0.05)
             workers = [worker for worker in workers if worker.is_alive()]
         for worker in workers:
             worker.kill()
-            worker.join(WORKER_SECONDS)  # not for ever: one that a file system holds hears no kill
+            worker.join(WORKER_SECONDS)  # not for ever: a process that hangs in a file system cannot be killed
 
 
 @contextmanager
 def _ends_unheard() -> Iterator[None]:
-    """Within the block, the end of a child is nothing to this process: the loader would take that of a worker for a failure."""
+    """Ignore the end of children within the block, since the loader would take the end of a worker for a failure."""
     try:
         before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     except ValueError:  # this thread is not the main one
@@ -160,5 +160,5 @@ def _ends_unheard() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:  # it was set by Python, which can set it again
+        if before is not None:  # set by Python, which can set it again
             signal.signal(signal.SIGCHLD, before)

@@ -1,4 +1,4 @@
-"""How a command begins and ends."""
+"""Decorators that begin and end a command."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from matey.process.waiting_threads import let_waiting_threads_sleep
 
 Arguments = ParamSpec("Arguments")
 
-INTERRUPTED = 130  # as shells have it for SIGINT
+INTERRUPTED = 130  # the exit code of shells for SIGINT
 
 
 def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command, which returns its exit code: ctrl-C ends it with a word, which one of several ranks says."""
+    """Decorate a command that returns its exit code: ctrl-C ends it with a message, which rank 0 alone prints."""
 
     @wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
@@ -31,7 +31,7 @@ def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]
             rank, world_size = likely_place()
             if rank == 0:
                 sys.stderr.write("Interrupted.\n")
-            if world_size > 1:  # whose interpreter might wait for others
+            if world_size > 1:  # at a normal end, Python might wait for other ranks
                 end_process(INTERRUPTED)
             return INTERRUPTED
 
@@ -41,8 +41,8 @@ def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]
 def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
     """Decorate a command as `interruptible` does; a mistake ends it with its sentence and code 2.
 
-    A reader of its output that has had enough, such as ``head``, ends it without a word.
-    What has to be set before PyTorch is imported is set here; several ranks say a mistake once.
+    When the reader of its output ends, such as ``head``, the command ends silently. Settings that must precede the import of
+    PyTorch are made here, and only one of several ranks prints a mistake.
     """
 
     @interruptible
@@ -51,10 +51,10 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
         let_waiting_threads_sleep()
         rank, world_size = likely_place()
         if world_size > 1:
-            launchers_above()  # while they are there: a rank ends with its launcher
+            launchers_above()  # found now, while they run: a rank ends with its launcher
         try:
             code = command(*args, **kwargs)
-            if sys.stdout is not None:  # as it is where a launcher has closed it
+            if sys.stdout is not None:  # it is None if a launcher has closed it
                 sys.stdout.flush()
             return code
         except Mistake as error:
@@ -71,7 +71,7 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
 
 
 def _stop_saying() -> bool:
-    """Send output nowhere if its reader has gone, such as ``head``, which has had enough; return whether it had."""
+    """Discard further output if its reader, such as ``head``, has ended; return whether it has."""
     output = sys.stdout.fileno()
     reader = select.poll()
     reader.register(output, 0)

@@ -1,7 +1,7 @@
-"""Holds back the signals that ask a run to leave, until the run listens to them.
+"""Blocks the signals that ask a run to leave, until the run can handle them.
 
-The imports of a run take seconds, in which such a signal would kill it without a word; Slurm sends one at once where the time
-limit is shorter than the notice asked for.
+The imports of a run take seconds, in which such a signal would kill it silently; Slurm sends one at once if the time limit is
+shorter than the requested notice.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from matey.process.waiting_threads import let_waiting_threads_sleep
 
 @cache
 def hold() -> None:
-    """Hold back the signals, find the launcher while it is there, and let output outlive its reader; once is enough.
+    """Block the signals, find the launcher while it runs, let output outlive its reader, and let waiting threads sleep.
 
-    A program that listens calls this before it imports what takes long, PyTorch for one, whose waiting threads are let sleep as
-    well. Nothing else does: processes that it starts would inherit signals that are held back.
+    A program that handles the signals calls this once, before slow imports such as PyTorch. No other program may call it:
+    processes that it starts would inherit the blocked signals.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     launchers_above()

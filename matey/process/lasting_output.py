@@ -1,7 +1,7 @@
-"""Output that may lose its reader: a run is not to end because nobody listens to what it says.
+"""Output that may lose its reader without ending the run.
 
 A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full; daemons and some launchers start processes
-with closed descriptors. What a run has to say is in its folder as well.
+with closed descriptors. The messages of a run are in its folder as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TextIO
 
 
 class LastingOutput:
-    """A stream of text that, once its reader has gone, goes nowhere; all else is the stream's own."""
+    """A text stream that discards its output once the reader has gone; all else is passed on to the stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -31,23 +31,23 @@ class LastingOutput:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is kept back, or drop it."""
+        """Write the buffered text, or drop it."""
         try:
             self._stream.flush()
         except OSError:
             self._let_go()
 
     def _let_go(self) -> None:
-        # What the stream still keeps back, and other code that writes to the same descriptor, fail no more either.
+        # The descriptor leads nowhere, so that neither buffered text nor other code that writes to it fails.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
 
 
 def make_output_last() -> None:
-    """Put such streams in the place of standard output and error; descriptors 0 to 2 that are closed lead nowhere from now on.
+    """Put such streams in the place of standard output and error; closed descriptors among 0 to 2 lead nowhere from now on.
 
-    To be called before this process opens any file, which would get the number of a closed one.
+    It must be called before this process opens any file, which would get the number of a closed descriptor.
     """
     while True:
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -57,6 +57,6 @@ def make_output_last() -> None:
     os.close(nowhere)
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)
-        with suppress(OSError):  # a descriptor that was a file and is a pipe now cannot be asked where it stands
-            stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding has not
+        with suppress(OSError):  # a descriptor that was a file and is a pipe now has no position
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding lacks
         setattr(sys, name, LastingOutput(stream))

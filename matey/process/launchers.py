@@ -1,8 +1,8 @@
-"""The launcher above this process, and whether it is still there.
+"""Finds the launcher above this process, and whether it still runs.
 
-A rank whose launcher was killed would train on unattended, beside the run that takes its place. Some launchers are two
-processes, as DeepSpeed's command and the one that starts the ranks, and a script may stand between: all of them are watched,
-up to the outermost launcher. A shell above it is not: it may be closed while the run goes on (nohup, tmux, a batch system).
+A rank whose launcher was killed would train on, beside the run that takes its place. Some launchers are two processes, such as
+DeepSpeed's command and the one that starts the ranks, perhaps with a script between them. All processes up to the outermost
+launcher are watched, but no shell above: it may be closed while the run goes on (nohup, tmux, a batch system).
 
     shell (not watched)  >  deepspeed  >  python -m deepspeed.launcher.launch  >  this process
 """
@@ -27,18 +27,18 @@ LAUNCHERS = {
 
 
 def launcher_has_gone() -> bool:
-    """Whether the launcher, or a process between it and this one, has ended since it was found; False where there was none."""
+    """Whether the launcher, or a process between it and this one, has ended since it was found; False if there was none."""
     above = launchers_above()
     return _parents(len(above)) != above
 
 
 @cache
 def launchers_above() -> list[int]:
-    """Return the process numbers above this one, up to the outermost launcher, as they are when it is first asked for."""
+    """Return the process numbers above this one, up to the outermost launcher, as they are at the first call."""
     above, last, is_typed = list(_ancestors()), 0, _is_typed(os.getpid())
     for place, number in enumerate(above, start=1):
         name = _program(number)
-        # Slurm's own is the launcher of what is typed into a terminal no more than that of the terminal is.
+        # slurmstepd above an interactive terminal did not launch the commands that are typed into it.
         if name in LAUNCHERS and not (is_typed and name == STEP_DAEMON):
             last = place
         is_typed = is_typed or _is_typed(number)
@@ -46,7 +46,7 @@ def launchers_above() -> list[int]:
 
 
 def program_of(command: Sequence[str]) -> str:
-    """Return the name of the program that a command line runs; of Python's, that of its script or module."""
+    """Return the name of the program that a command line runs; for Python, that of the script or module."""
     words = [PurePath(word).name for word in command] or [""]
     if words[0].startswith("python"):
         return next((word for word in words[1:] if not word.startswith("-")), words[0])
@@ -64,7 +64,7 @@ def _ancestors() -> Iterator[int]:
         yield number
         try:
             number = psutil.Process(number).ppid()
-        except psutil.Error:  # it ends at this moment, or is hidden from us
+        except psutil.Error:  # the process has just ended, or is hidden from this user
             return
 
 
@@ -76,7 +76,7 @@ def _program(number: int) -> str:
 
 
 def _is_typed(number: int) -> bool:
-    """Whether a process was typed into a shell, which gives what is typed a group of its own in the shell's terminal."""
+    """Whether a process was typed into a shell, which gives it a process group of its own in the shell's terminal."""
     try:
         return psutil.Process(number).terminal() is not None and os.getpgid(number) != os.getsid(number)
     except (psutil.Error, OSError):

@@ -1,4 +1,4 @@
-"""The signals by which a scheduler asks a run to leave, how to let held ones through, and how a run ends its readers."""
+"""The signals by which a scheduler asks a run to leave, their release, and the signal that ends a run's reading processes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import signal
 # preemption, `scancel`, the time limit itself, and from a launcher that ends; some 30 seconds later follows SIGKILL.
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 
-# Tells a process that reads data for a run to end: it lives on through those above, which a scheduler sends to all processes.
+# Ends a process that reads data for a run. It ignores the signals above, which a scheduler sends to all processes.
 END_READING = signal.SIGQUIT
 
 
 def release() -> None:
-    """Let the signals through, those that came in the meantime as well."""
+    """Unblock the signals; those that came in the meantime are delivered now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,4 +1,4 @@
-"""How threads of PyTorch wait for each other: read as PyTorch is imported, and so set at the start of every command."""
+"""Sets how threads of PyTorch wait for each other, at the start of every command, since PyTorch reads this at its import."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 def let_waiting_threads_sleep() -> None:
     """Let threads that wait go to sleep soon, unless the user has decided how they wait.
 
-    Spinning on, as is libgomp's default, makes a step several times as long where other programs use the cores too
+    Long spinning, libgomp's default, makes a step several times as long if other programs use the cores too
     (docs/performance.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -1,6 +1,6 @@
-"""Boxes that fit a rank's share of a field: what is computed around each is little more than what is asked for.
+"""Boxes that fit a rank's share of a field closely, so that few cells are computed in vain.
 
-Shares are runs of coarsest patches, so that the box around one may be all of the field:
+A share is a run of coarsest patches, so that one box around it may be the whole field:
 
       . . . . . .          . . . . . .
       . . . 0 0 0          . . .|1 1 1|     one box of 24 patches, or three of 3 + 6 + 2 with their margins
@@ -21,19 +21,19 @@ from matey.tokens.patches import Patch
 from matey.tokens.tiles import Tiles
 
 MARGIN = 2
-"""Cells around a box, on each side, that count as computed with it."""
+"""Cells on each side of a box that count as computed with it."""
 
 WORTH = 1 / 10
-"""Share of all cells that a cut has to save: every box costs calls as well."""
+"""Share of all cells that a cut has to save, since every box costs calls as well."""
 
 
 @dataclass(frozen=True)
 class TilesInBoxes:
-    """Tiles of a batch, dealt out to boxes that hold little else.
+    """Tiles of a batch, divided among boxes that hold little else.
 
     Attributes:
         boxes: the tiles of each box.
-        order: ``(k,)``, place of each tile among those of all boxes; None where they are in order.
+        order: ``(k,)``, index of each tile among those of all boxes; None if they are in order.
     """
 
     boxes: tuple[Tiles, ...]
@@ -41,7 +41,7 @@ class TilesInBoxes:
 
     @classmethod
     def dealt(cls, tiles: Tiles, brick: Patch) -> TilesInBoxes:
-        """Deal tiles out to boxes of coarsest patches."""
+        """Divide tiles among boxes of coarsest patches."""
         if len(tiles.row) == math.prod(side.stop - side.start for side in tiles.in_box.box):
             return cls((tiles,), None)
         box = in_boxes(tiles.in_patches(brick), tiles.frames.grid_of(brick), brick)
@@ -49,20 +49,20 @@ class TilesInBoxes:
         return cls(tuple(tiles.select(part) for part in parts), torch.cat(parts).argsort())
 
     def together(self, values: Sequence[Tensor]) -> Tensor:
-        """Return the values ``(k, ...)`` of the tiles in their order, from those of each box."""
+        """Return the values ``(k, ...)`` in the order of the tiles, from the values of each box."""
         return values[0] if self.order is None else torch.cat([*values]).index_select(0, self.order)
 
 
 def in_boxes(patch: Tensor, grid: Sequence[int], size: Patch) -> Tensor:
-    """Deal out what lies in some patches to boxes, cut after cut, as long as that saves cells.
+    """Divide things that lie in some patches among boxes, cut after cut, as long as that saves cells.
 
     Args:
-        patch: ``(k,)``, number of the patch of each thing that is dealt out, along ``b Z Y X``.
+        patch: ``(k,)``, number of the patch of each thing, along ``b Z Y X``.
         grid: number of samples, and of patches along ``z, y, x``.
         size: size ``t, z, y, x`` of a patch.
 
     Returns:
-        The number ``(k,)`` of the box of each, from 0.
+        The number ``(k,)`` of the box of each thing, from 0.
     """
     numbers, of_thing = patch.unique(return_inverse=True)
     place = torch.stack(torch.unravel_index(numbers, tuple(grid)), dim=1)
@@ -81,7 +81,7 @@ def in_boxes(patch: Tensor, grid: Sequence[int], size: Patch) -> Tensor:
 
 
 def _best_cut(place: Tensor, cells: Sequence[int], worth: float) -> Tensor | None:
-    """Return which patches lie on the lower side of the cut that saves most; None if no cut is worth it."""
+    """Return the mask of the patches on the lower side of the cut that saves most; None if no cut is worth it."""
     if not len(place):
         return None
     low, high = place.amin(dim=0), place.amax(dim=0)
@@ -110,7 +110,7 @@ def _ends_of_sides(place: Tensor, axis: int, length: int) -> list[tuple[Tensor, 
 
 
 def _cost(low: Tensor, high: Tensor, cells: Sequence[int]) -> Tensor:
-    """Return the cells ``(...)`` that are computed for boxes from patch ``low`` to ``high``, both ``(..., 4)``."""
+    """Return the number of cells ``(...)`` computed for boxes from patch ``low`` to ``high``, both ``(..., 4)``."""
     samples, *sides = (high - low + 1).unbind(-1)
     for side, size in zip(sides, cells, strict=True):
         samples = samples * (side * size + (2 * MARGIN if size > 1 else 0))

@@ -1,11 +1,11 @@
-"""Some boxes of one size out of many: what lies in them is kept box by box, and continued into the boxes around.
+"""Some of the boxes of one size that make up a frame, with values kept box by box and continued into the boxes around.
 
-Most of a field is other ranks'. Of the coarsest patches (the bricks) a rank looks at those with its own tokens, and at those
-around them, whatever shape they have together:
+Most of a field belongs to other ranks. A rank looks at the coarsest patches (the bricks) that hold its tokens, and at those
+around them, whatever their common shape:
 
       . . . . . .          . . + + + +
       . . . 0 0 0          + + + 0 0 0      0: bricks with tokens of rank 0
-      0 0 . . . .          0 0 + + + +      +: those that are within reach
+      0 0 . . . .          0 0 + + + +      +: bricks within reach
       . . . . . .          + + + . . .
 """
 
@@ -29,7 +29,7 @@ class Bricks:
 
     Attributes:
         frames: the frames of the batch.
-        size: size ``t, z, y, x`` of a box, of which the spatial extent counts; it divides what the patches cover.
+        size: size ``t, z, y, x`` of a box; only its spatial extent counts, which divides the covered cells.
         number: ``(k,)``, numbers of the boxes along ``b Z Y X``, ascending.
     """
 
@@ -43,7 +43,7 @@ class Bricks:
         return self.frames.grid_of(self.size)
 
     def find(self, number: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places of some boxes ``(m,)`` among these, and whether they are there; a place is 0 where one is not."""
+        """Return the index among these of each box number ``(m,)``, 0 if it is missing, and whether it is there."""
         if not len(self.number):
             return torch.zeros_like(number), torch.zeros_like(number, dtype=torch.bool)
         place = torch.searchsorted(self.number, number).clamp_max_(len(self.number) - 1)
@@ -63,14 +63,14 @@ class Bricks:
         return found
 
     def with_ring(self, values: Tensor, radius: Sequence[int]) -> Tensor:
-        """Continue the values in each box by those of the boxes around, axis after axis.
+        """Extend the values in each box by those of the boxes around, axis after axis.
 
-        Beyond what patches cover lie the values of its other side where it wraps around, else its outermost ones. Zero lies
-        where there is none of the boxes, and behind such a one.
+        Beyond the covered cells, a periodic axis continues with its other side, any other with its outermost values. Values in
+        boxes that are not among these, and behind such boxes, are zero.
 
         Args:
-            values: ``(k, ..., z, y, x)``, the values in each box, in cells or in places of any size.
-            radius: number of these ``z, y, x`` by which they are continued at both ends of each axis.
+            values: ``(k, ..., z, y, x)``, the values in each box, by cells or by places of any size.
+            radius: number of cells or places ``z, y, x`` to add at both ends of each axis.
         """
         for axis, reach in enumerate(radius):
             if reach:
@@ -78,7 +78,7 @@ class Bricks:
         return values
 
     def _pieces(self, values: Tensor, axis: int, reach: int) -> Iterator[Tensor]:
-        """Return what lies along an axis from ``reach`` before the boxes to as much behind them, piece by piece."""
+        """Yield the pieces along an axis from ``reach`` before the boxes to ``reach`` behind them."""
         along, like = values.ndim - 3 + axis, (-1, *[1] * (values.ndim - 1))
         size = values.shape[along]
         steps = -(-reach // size)
@@ -97,9 +97,9 @@ class Bricks:
             yield piece.masked_fill(~is_there.view(like), 0)
 
     def _beside(self, axis: int, step: int) -> tuple[Tensor, Tensor]:
-        """Return the boxes ``(k,)`` so many steps along an axis, and whether they would lie beyond the domain.
+        """Return the boxes ``(k,)`` that lie ``step`` boxes further along an axis, and whether they lie beyond the domain.
 
-        Where they would, these are the outermost ones.
+        For those beyond the domain, the outermost boxes are returned.
         """
         _, *places = unravelled(self.number, self.grid)
         number, place = self.grid[1 + axis], places[axis] + step
@@ -114,7 +114,7 @@ class Bricks:
 def in_bricks(
     layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch], level: int
 ) -> list[tuple[Tensor, ...]]:
-    """Return, for each batch, the tokens of a level, the coarsest patch of each, and its position ``Z Y X T`` in that."""
+    """Return, for each batch, the tokens of a level, the brick of each, and its position ``Z Y X T`` in that brick."""
     patch, found = patches[level], []
     of_level = (layout.level == level).nonzero(as_tuple=True)[0]
     for of_batch, index in zip(frames, by_batch(of_level, layout, len(frames)), strict=True):

@@ -1,6 +1,6 @@
-"""Statistics and refinement of fields that are seen box by box, from rows of numbers of each brick, the coarsest patch.
+"""Statistics and refinement of fields that are read box by box, from a row of numbers for each brick (coarsest patch).
 
-Whoever makes the rows, and of however large boxes, what follows from those of all bricks is the same to the last bit.
+The results are the same to the last bit, whichever ranks make the rows and however large the boxes are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matey.tokens.refinement import Refinement, from_all_patches, of_each_patch,
 
 
 def sums_by_brick(history: Tensor, brick: Patch) -> Tensor:
-    """Return what the statistics are made of, a row for each brick ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
+    """Return the sums that statistics are made of, a row for each brick ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
     return rearrange(patch_sums(history, brick), "1 s f Z Y X -> (Z Y X) (s f)")
 
 
@@ -32,7 +32,7 @@ def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], brick: 
 def criteria_by_brick(
     history: Tensor, normalisation: Normalisation, patches: Sequence[Patch], refinement: Refinement
 ) -> Tensor:
-    """Return what decides over the patches in a brick, a row for each brick ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
+    """Return the criteria of the patches in each brick, a row for each brick ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
     values = history if refinement.values == "raw" else normalisation.apply(history)
     levels = zip(of_each_patch(values, patches, refinement), _ratios(patches), strict=True)
     rows = [
@@ -49,7 +49,7 @@ def width_of_criteria(patches: Sequence[Patch]) -> int:
 def refined_from(
     rows: Tensor, samples: Samples, grid: Sequence[int], patches: Sequence[Patch], refinement: Refinement
 ) -> list[Tensor]:
-    """Decide which patches are split by the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
+    """Decide which patches are split, from the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
     number, Z, Y, X = grid
     ratios = _ratios(patches)
     criteria = [
@@ -62,5 +62,5 @@ def refined_from(
 
 
 def _ratios(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
-    """Return how many patches of each level but the finest lie along ``z, y, x`` of a brick."""
+    """Return the number of patches along ``z, y, x`` of a brick, for each level but the finest."""
     return [parts_along(patches[0], patch) for patch in patches[:-1]]

@@ -1,12 +1,12 @@
-"""The cells of the predicted frame that tokens stand for, and the cells that their decoded patches reach.
+"""The cells of the predicted frame that belong to tokens, and the cells that their decoded patches reach.
 
-Along one axis, rank 0 decodes the patches A and B and rank 1 the patch C. What is decoded reaches a margin beyond its patch:
+Along one axis, rank 0 decodes the patches A and B and rank 1 the patch C. A decoded patch reaches a margin beyond its cells:
 
       patches           |   A   |   B   |   C   |
       decoded on rank 0  <=================>             tiles_reached of rank 0: its own, and the first of rank 1's
       decoded on rank 1                <==========>
       held by rank 0    |===============|                tiles_of rank 0: those of its leaves
-      changes ranks                  ->| |<-             routes: what one rank decodes of tiles that the other holds
+      changes ranks                  ->| |<-             routes: tiles that one rank decodes and the other holds
 
 A rank looks at the coarsest patches that hold its tokens and at those around them, never at a whole frame.
 """
@@ -69,9 +69,9 @@ def tiles_reached(
 def tokens_around(
     layout: TokenLayout, own: slice, frames: Sequence[Frames], patches: Sequence[Patch], reach: Sequence[int]
 ) -> Tensor:
-    """Return the tokens of the last frame ``(m,)`` in the coarsest patches of the tokens ``own`` and in those within reach.
+    """Return the tokens ``(m,)`` of the last frame in the coarsest patches of the tokens ``own`` and in patches within reach.
 
-    These are at least the patches that touch the own ones.
+    All patches that touch those of ``own`` count as within reach.
     """
     last = layout.is_last.nonzero(as_tuple=True)[0]
     is_own = (last >= own.start) & (last < own.stop)
@@ -90,12 +90,12 @@ def tokens_around(
 
 @dataclass(frozen=True)
 class Holders:
-    """The ranks that hold the places of some coarsest patches of a batch: those with own tokens, and those around them.
+    """The ranks that hold the places of some coarsest patches of a batch: those with a rank's tokens, and those around.
 
     Attributes:
         bricks: these patches.
         tile: size of a tile.
-        rank: ``(k, z, y, x)`` int32, the rank that holds each place, counted from 1; 0 is nobody.
+        rank: ``(k, z, y, x)`` int32, the rank that holds each place, counted from 1; 0 if none does.
     """
 
     bricks: Bricks
@@ -106,7 +106,7 @@ class Holders:
 def holders(
     layout: TokenLayout, rank: Tensor, frames: Sequence[Frames], patches: Sequence[Patch], tile: Patch
 ) -> list[Holders]:
-    """Return, for each batch, the ranks ``(n,)`` of leaves where these lie; the layout is that of `tokens_around`."""
+    """Return the holders of each batch's places, from the ``rank`` ``(n,)`` of tokens; the layout is from `tokens_around`."""
     written = _by_place(layout, (rank + 1).int() * layout.is_leaf, frames, patches, tile)
     return [Holders(bricks, tile, of_batch.amax(dim=1)) for bricks, of_batch in written]
 
@@ -120,13 +120,13 @@ def routes(
     patches: Sequence[Patch],
     reach: Sequence[int],
 ) -> list[Tensor]:
-    """Find the tiles into which a rank decodes and in which another rank holds cells, or the other way round.
+    """Find the tiles that this rank decodes and in which another rank holds cells, or the other way round.
 
     Args:
-        layout: the layout of all tokens of the last frame that may be in reach of the rank's own, see `tokens_around`.
-        rank: ``(n,)`` rank of each of these.
-        holders: the places that they hold.
-        me: the rank.
+        layout: the layout of the last frame's tokens that may be within reach of this rank's own, see `tokens_around`.
+        rank: ``(n,)``, rank of each of these tokens.
+        holders: the ranks that hold the places of each batch.
+        me: this rank.
         frames: the frames of each batch.
         patches: levels from coarse to fine.
         reach: number of cells along ``z, y, x`` by which a decoded patch reaches into its neighbours.
@@ -140,12 +140,12 @@ def routes(
 
 
 def halo_routes(holders: Sequence[Holders], me: int, reaches: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Find the tiles in which a rank holds cells that another rank's cells have within their reach, or the other way round.
+    """Find the tiles in which this rank holds cells within reach of another rank's cells, or the other way round.
 
     Args:
         holders: the ranks around this rank's part of each batch's frame.
         me: this rank.
-        reaches: number of cells along ``z, y, x``, for each batch; at most a coarsest patch.
+        reaches: reach in cells along ``z, y, x``, for each batch; at most the size of a coarsest patch.
 
     Returns:
         One tensor ``(3, r)`` per batch, its columns in ascending order: the rank that holds the cells, the rank that reaches
@@ -161,12 +161,12 @@ def tiles_around(tiles: Tiles, reach: Sequence[int]) -> Tiles:
 
 
 def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tensor:
-    """Find the ranks within reach of what another rank holds, where one of the two is ``me``.
+    """Find the pairs of a rank and another one that holds cells within its reach, where one of the two is ``me``.
 
     Args:
-        near: places ``(k, level, z, y, x)`` of the same patches with ranks, counted from 1; 0 is nobody.
+        near: ``(k, level, z, y, x)``, the rank at each place of the same patches, counted from 1; 0 if there is none.
         holder: the ranks that hold the places.
-        me: the rank, counted from 0.
+        me: this rank, counted from 0.
         reach: number of cells along ``z, y, x``.
 
     Returns:
@@ -187,7 +187,7 @@ def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tenso
     for start in product(*(range(2 * r + 1) for r in radius)):
         cut = tuple(slice(first, first + length) for first, length in zip(start, size, strict=True))
         there = wide_near[:, :, *cut]
-        # What others decode around places that are held here, then what is decoded here around places that others hold.
+        # First the ranks that decode around places held here, then the ranks that hold places around those decoded here.
         found = (is_held & (there > 0) & (there != me + 1)).nonzero(as_tuple=True)
         place = (found[0], torch.zeros_like(found[1]), *found[2:])
         keys.append(((there[found].long() - 1) * num_ranks + me) * num_rows + row[place])
@@ -200,7 +200,7 @@ def _near(near: Tensor, holder: Holders, me: int, reach: Sequence[int]) -> Tenso
 
 
 def _wider(mask: Tensor, bricks: Bricks, reach: Sequence[int]) -> tuple[Tensor, Bricks]:
-    """Add to a mask ``(k, z, y, x)`` the places within reach of its own, and return the boxes that hold them."""
+    """Add the places within reach to a mask ``(k, z, y, x)``, and return it with the boxes that hold them."""
     radius = _radius(reach, mask, bricks)
     if not any(radius):
         return mask, bricks
@@ -221,7 +221,7 @@ def _tiles(mask: Tensor, bricks: Bricks, tile: Patch) -> Tiles:
 
 
 def _rows(bricks: Bricks, tile: Patch, places: Sequence[int]) -> Tensor:
-    """Return the row of the tile that each of the places ``z, y, x`` of some boxes lies in, ``(k, z, y, x)``."""
+    """Return the row of each place's tile, ``(k, z, y, x)``, in boxes of ``places`` places along ``z, y, x``."""
     row, *corner = unravelled(bricks.number[:, None, None, None], bricks.grid)
     axes = zip(corner, places, parts_along(bricks.size, tile), bricks.frames.grid_of(tile)[1:], strict=True)
     for axis, (first, size, ratio, length) in enumerate(axes, start=1):
@@ -231,7 +231,7 @@ def _rows(bricks: Bricks, tile: Patch, places: Sequence[int]) -> Tensor:
 
 
 def _of_last_frame(layout: TokenLayout, own: slice) -> TokenLayout:
-    """Return the layout of those of the tokens ``own`` that hold the last frame."""
+    """Return the layout of the tokens among ``own`` that hold the last frame."""
     tokens = layout.select(own)
     return tokens.select(tokens.is_last.nonzero(as_tuple=True)[0])
 
@@ -260,7 +260,7 @@ def _by_place(
 
 
 def _is_everything(layout: TokenLayout, own: slice, frames: Sequence[Frames]) -> bool:
-    """Return whether all tokens are own, and all that they cover lies in the grids: nothing has to be looked for then."""
+    """Return whether all tokens are own and no patch goes beyond its grid; then no search is needed."""
     return own.stop - own.start == layout.num_tokens and all(each.covered == each.window[1:] for each in frames)
 
 
@@ -278,5 +278,5 @@ def _place(patches: Sequence[Patch], tile: Patch) -> Patch:
 
 
 def _radius(reach: Sequence[int], places: Tensor, bricks: Bricks) -> list[int]:
-    """Return how many places ``(..., z, y, x)`` of a box a reach in cells is, rounded up."""
+    """Return a reach in cells as a number of the places ``(..., z, y, x)`` of a box, rounded up."""
     return [-(-r * n // c) for r, n, c in zip(reach, places.shape[-3:], bricks.size[1:], strict=True)]

@@ -1,14 +1,14 @@
-"""What is compared between patches to decide which are split: one number a patch, from the cells of that patch alone.
+"""The criteria that decide which patches are split: one number per patch, from the cells of that patch alone.
 
     variance             of the values, over frames and cells                                        (the paper's)
     last_change          mean square of the change between the last two frames
     gradient             mean square of the differences of neighbouring cells
-    second_difference    mean square of a cell's difference from the mean of its two neighbours: what an interpolating wavelet
-                         keeps as detail
-    random               as if drawn: the control, which any criterion has to beat
+    second_difference    mean square of a cell's difference from the mean of its two neighbours: the detail of an interpolating
+                         wavelet
+    random               pseudo-random: the control that any other criterion has to beat
 
-No criterion looks beyond its patch, so that none needs a halo and the ends of the domain do not matter: where a field moves by
-whole patches along a periodic axis, what is split moves with it (but at random). What is beyond the grid counts for nothing.
+No criterion looks beyond its patch, so none needs a halo, and the ends of the domain do not matter. When a field moves by
+whole patches along a periodic axis, the split patches move with it (except for ``random``). Cells beyond the grid do not count.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from matey.tokens.patches import Patch, holds_cells
 from matey.tokens.sums import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 
 LOCAL_CRITERIA = ("variance", "last_change", "gradient", "second_difference")
-"""Names of the criteria that say of a patch what they would without the others, to the last bit."""
+"""Names of the criteria whose value for a patch depends on that patch alone, to the last bit."""
 
 AXES_IN_PATCH = (4, 6, 8)
 """Axes of the cells of a patch in ``b t f Z pz Y py X px``."""
 SHADES = 64
-"""Steps in a deviation to which means are rounded before they are mixed into a random number: the last bit of a sum, which
-depends on the order of its terms, then has no say."""
+"""Steps per standard deviation to which means are rounded before they are hashed to a random number. The last bit of a sum,
+which depends on the order of its terms, then does not matter."""
 
 
 def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
@@ -38,9 +38,8 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
 
     Args:
         fields: ``(b, t, f, z, y, x)``, the values whose variance is taken.
-        covered: size ``t, z, y, x`` of what the patches cover; what lies beyond the fields counts for nothing.
-        patch: the patch, of which only the spatial extent counts; a patch is split for all frames of the window or for
-            none.
+        covered: size ``t, z, y, x`` of the frames and cells covered by patches; cells beyond the fields do not count.
+        patch: size of a patch; only its spatial extent counts, since a patch is split for all frames of the window or none.
 
     Returns:
         ``(b, Z, Y, X)``, the variance of each patch.
@@ -80,10 +79,10 @@ def second_difference(fields: Tensor, covered: Sequence[int], patch: Patch) -> T
 
 
 def random(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Numbers in [0, 1) that are as good as drawn for each sample and patch, see `patch_variance`.
+    """Pseudo-random numbers in [0, 1) for each sample and patch, see `patch_variance`.
 
-    They are a function of the sample's values and of the place, so that all ranks have the same, and an interrupted run goes
-    on with those that it would have had.
+    They are a function of the sample's values and the patch's place, so that all ranks have the same numbers, and a resumed
+    run those of an uninterrupted one.
     """
     return drawn(patch_mean(fields, covered, patch), fields.shape[3:], covered, patch)
 
@@ -107,18 +106,18 @@ def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
 
 
 def _num_values(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Return how many values of fields ``(b, t, f, z, y, x)`` lie in each patch, ``(Z, Y, X)``, and 1 where none does."""
+    """Return the number of values of fields ``(b, t, f, z, y, x)`` in each patch, ``(Z, Y, X)``, but at least 1."""
     return (num_cells(fields.shape[3:], covered[1:], patch, fields) * fields.shape[1] * fields.shape[2]).clamp_min(1)
 
 
 def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch, order: int) -> Tensor:
-    """Average the squares of differences of an order between cells of one patch, and add the axes up: ``(b, Z, Y, X)``."""
+    """Average the squared differences of an order between cells of a patch, and sum over the axes, ``(b, Z, Y, X)``."""
     cells, inside = (in_patches(f, covered[1:], patch) for f in (fields, torch.ones_like(fields[:1, :1, :1])))
     total = fields.new_zeros(())
     for axis in AXES_IN_PATCH:
         if cells.shape[axis] <= order:
             continue
-        # What lies beyond the grid comes last along every axis: a difference counts where its last cell is inside.
+        # Padding comes last along every axis: a difference counts if its last cell is inside the grid.
         counts = inside.narrow(axis, order, inside.shape[axis] - order)
         squares = cells.diff(n=order, dim=axis).square_() * counts
         number = over_patches(counts) * fields.shape[1] * fields.shape[2]

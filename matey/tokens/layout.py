@@ -1,4 +1,4 @@
-"""Where every token of a micro-batch sits: integers, no features; what they say of a token is computed when it is asked for.
+"""The place of every token of a micro-batch, stored as a few integers, from which its other properties are computed on demand.
 
 Token sets: in ``mix`` the tokens are the leaves of the refinement, in ``mul`` a split patch keeps its tokens beside those of
 its children. In ``mul`` the coarsest tokens of a sample are one family, the children of each split patch another.
@@ -19,18 +19,18 @@ from matey.tokens.refinement import to_children
 
 @dataclass(frozen=True)
 class Kinds:
-    """Values that tokens of one batch and level share, ``k`` kinds: batch after batch, its levels from coarse to fine.
+    """Values shared by the tokens of one batch and level; the ``k`` kinds are ordered by batch, then by level, coarse to fine.
 
     Attributes:
         batch: ``(k,)`` index of the `FieldBatch` in the micro-batch.
         level: ``(k,)`` level of refinement, 0 is the coarsest.
         first_sample: ``(k,)`` index of the batch's first sample in the whole micro-batch.
-        of_sample: ``(k,)`` patches of a sample.
-        grid: ``(k, 4)`` patches along ``t, z, y, x``.
-        stride: ``(k, 4)`` rows from a patch to the next one along ``t, z, y, x``.
-        in_band: ``(k, 4)`` patches along ``t, z, y, x`` of one on the grid of `TokenLayout.band`.
-        in_family: ``(k, 4)`` patches along ``t, z, y, x`` of a family.
-        to_family: ``(k, 4)`` families from a family to the next one along ``t, z, y, x``.
+        of_sample: ``(k,)`` number of patches of a sample.
+        grid: ``(k, 4)`` number of patches along ``t, z, y, x``.
+        stride: ``(k, 4)`` number of rows from a patch to the next one along ``t, z, y, x``.
+        in_band: ``(k, 4)`` number of patches along ``t, z, y, x`` in a patch of the grid of `TokenLayout.band`.
+        in_family: ``(k, 4)`` number of patches along ``t, z, y, x`` of a family.
+        to_family: ``(k, 4)`` difference in number from a family to the next one along ``t, z, y, x``.
         first_family: ``(k,)`` number of the first family.
         extent: ``(k, 4)`` size t, z, y, x of a patch in the unit domain.
     """
@@ -50,7 +50,7 @@ class Kinds:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """The packed tokens of a micro-batch, sample after sample; within one, by place (a parent's children together), then time.
+    """The packed tokens of a micro-batch by sample, then by place (a parent's children together), then by time.
 
     A parent that is kept comes right before its children, so that a run of tokens lies in a run of the coarsest patches, and
     has its share of each level. Seven bytes a token are kept.
@@ -58,8 +58,7 @@ class TokenLayout:
     Attributes:
         kinds: the kinds of tokens.
         kind: ``(n,)`` int16, kind of each token.
-        row: ``(n,)`` int32, row of the token's patch in ``patchify(history, patches[level])`` of its batch; int64 if there are
-            too many.
+        row: ``(n,)`` int32, row of the token's patch in ``patchify(history, patches[level])`` of its batch; int64 if needed.
         is_leaf: ``(n,)`` whether the token's patch is not split.
     """
 
@@ -111,9 +110,9 @@ class TokenLayout:
 
     @property
     def band(self) -> Tensor:
-        """Position t, z, y, x on the grid on which the token's family counts times and lines, ``(n, 4)``.
+        """Position t, z, y, x, ``(n, 4)``, on the grid that defines the times and lines of the token's family.
 
-        It is that of the coarsest patches, or of its own level where parents are kept.
+        This is the grid of the coarsest patches, or of the token's own level where parents are kept.
         """
         return self.position // self._of_kinds(self.kinds.in_band)
 
@@ -148,7 +147,7 @@ def layout_tokens(
     *,
     keep_parents: bool = False,
 ) -> TokenLayout:
-    """Lay out every sample's refinement as one packed list. Patches that hold none of a grid's cells have no tokens.
+    """Lay out every sample's refinement as one packed list; patches without a cell of the grid have no tokens.
 
     Args:
         shapes: shape ``(b, t, z, y, x)`` of the fields of each batch.
@@ -170,7 +169,7 @@ def layout_tokens(
 
 @dataclass(frozen=True)
 class _Cut:
-    """Samples of one window ``t, z, y, x`` and how they are cut."""
+    """Samples of one window ``t, z, y, x``, and the patches into which they are cut."""
 
     num_samples: int
     window: tuple[int, ...]
@@ -179,7 +178,7 @@ class _Cut:
 
     @property
     def grids(self) -> list[tuple[int, int, int, int]]:
-        """Patches along ``t, z, y, x`` at each level."""
+        """Number of patches along ``t, z, y, x`` at each level."""
         covered = cover(self.window, self.patches[0])
         return [patch_grid(covered, patch) for patch in self.patches]
 
@@ -238,7 +237,7 @@ class _Cut:
         return self._in_time(kind, row, is_leaf, self.kinds(device))
 
     def _in_time(self, kind: Tensor, row: Tensor, is_leaf: Tensor, kinds: Kinds) -> TokenLayout:
-        """Repeat patches ``(m,)``, which are numbered in space, over time."""
+        """Repeat patches ``(m,)``, numbered in space alone, over time."""
         times = kinds.grid[kind.int(), 0]
         first = times.cumsum(0) - times
         most = max(self.num_samples * math.prod(grid) for grid in self.grids)
@@ -249,7 +248,7 @@ class _Cut:
         return TokenLayout(kinds, kind, row.to(torch.int32 if most < 2**31 else torch.int64), is_leaf)
 
     def _tree_key(self, row: Tensor, level: int) -> Tensor:
-        """Number patches ``(m,)`` by their sample, coarsest ancestor, then their ancestors' and own number among siblings.
+        """Return keys that sort patches ``(m,)`` by sample, coarsest ancestor, then number among siblings from coarse to fine.
 
         A patch has the number of its first child.
         """
@@ -268,7 +267,7 @@ class _Cut:
 
 
 def joined(parts: Sequence[TokenLayout], num_samples: Sequence[int]) -> TokenLayout:
-    """Return the layout of batches, one after the other, from the layout and the number of samples of each."""
+    """Return the joint layout of batches, one after the other, from the layout and the number of samples of each."""
     kinds, first_sample, first_kind, shifted = [], 0, 0, []
     for number, (part, samples) in enumerate(zip(parts, num_samples, strict=True)):
         own = part.kinds
@@ -281,7 +280,7 @@ def joined(parts: Sequence[TokenLayout], num_samples: Sequence[int]) -> TokenLay
 
 
 def stacked(parts: Sequence[TokenLayout]) -> TokenLayout:
-    """Return the layout of samples of one window as that of one batch."""
+    """Return the layout of a batch from the layouts of its samples, all of one window."""
     of_sample = parts[0].kinds.of_sample
     rows = [part.row + number * of_sample[part.kind.int()].to(part.row.dtype) for number, part in enumerate(parts)]
     kind, is_leaf = (torch.cat([getattr(part, name) for part in parts]) for name in ("kind", "is_leaf"))

@@ -1,6 +1,6 @@
-"""Normalise each sample and field over its own history, and undo it on the prediction.
+"""Normalises each sample and field by the mean and deviation of its own history.
 
-Sums are taken of each coarsest patch, and then of all patches in their order: whoever takes them, the result is the same.
+Sums are taken over each coarsest patch, then over all patches in order, so that the result is the same on any ranks.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from matey.tokens.patches import Patch, cover
 from matey.tokens.sums import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 
-# A field that is constant up to the rounding of its float32 file must not have that rounding blown up to unit variance.
+# The rounding of a field that is constant in its float32 file must not be amplified to unit variance.
 ROUNDING = 1e-6
 TINY = 1e-12
-# Of the deviation: a field that all but rests must not have its rounding blown up either.
+# Relative to the deviation: the rounding of a nearly steady field must not be amplified either.
 SMALLEST_CHANGE = 1e-3
-# Natural logarithms of deviations beyond this tell of rounding, not of physics.
+# Natural logarithms of deviations beyond this show rounding, not physics.
 LARGEST_LOG = 16.0
 
 
@@ -31,8 +31,7 @@ class Normalisation:
     Attributes:
         mean: mean over time and space.
         std: standard deviation over time and space.
-        change: root mean square of the change between the last two frames; of a single frame, which shows none, the
-            standard deviation.
+        change: root mean square of the change between the last two frames; the standard deviation if there is one frame only.
     """
 
     mean: Tensor
@@ -44,24 +43,25 @@ class Normalisation:
         return (history - self.mean[:, None, :, None, None, None]) / self.std[:, None, :, None, None, None]
 
     def apply_(self, history: Tensor) -> Tensor:
-        """Do as `apply` does, to the same last bit, in the memory of the history."""
+        """Normalise in place, with the same result as `apply` to the last bit."""
         return history.sub_(self.mean[:, None, :, None, None, None]).div_(self.std[:, None, :, None, None, None])
 
     def scales(self) -> Tensor:
-        """Return the scales ``(b, f, 3)`` that it takes out of each sample and field, of which networks are told.
+        """Return the scales ``(b, f, 3)`` that normalisation removes from each sample and field; networks take them as inputs.
 
-        The mean over the deviation (inverse hyperbolic sine), the deviation, and the last change over it (logarithms).
+        These are the inverse hyperbolic sine of the mean over the deviation, and the logarithms of the deviation and of the
+        last change over the deviation.
         """
         log = self.std.log().clamp(-LARGEST_LOG, LARGEST_LOG)
         return torch.stack([(self.mean / self.std).asinh(), log, (self.change / self.std).log()], dim=-1)
 
     def of(self, samples: Sequence[int] | Tensor | slice) -> Normalisation:
-        """Return the statistics of some samples."""
+        """Return the statistics of some of the samples."""
         return Normalisation(self.mean[samples], self.std[samples], self.change[samples])
 
 
 def normalisation_of(history: Tensor, patch: Patch | None = None) -> Normalisation:
-    """Take the statistics of ``(b, t, f, z, y, x)`` over time and space, from sums over patches; by default all is one."""
+    """Return the statistics of ``(b, t, f, z, y, x)`` over time and space, from sums over patches, by default a single one."""
     patch = patch or (1, *history.shape[3:])
     return normalisation_from(patch_sums(history, patch), history.shape[1], history.shape[3:], patch)
 
@@ -69,11 +69,12 @@ def normalisation_of(history: Tensor, patch: Patch | None = None) -> Normalisati
 def patch_sums(history: Tensor, patch: Patch) -> Tensor:
     """Return three sums over the frames and the cells of each patch, ``(b, 3, f, Z, Y, X)``.
 
-    The values, the squares of what they are off the patch's mean, and the squares of the change between the last two frames.
+    They are sums of the values, of the squared deviations from the patch's mean, and of the squared changes between the last
+    two frames.
 
     Args:
         history: ``(b, t, f, z, y, x)``; the patches begin at its first cell.
-        patch: the patch, of which only the spatial extent counts.
+        patch: size of a patch; only its spatial extent counts.
     """
     covered = cover((1, *history.shape[3:]), (1, *patch[1:]))[1:]
     found = []
@@ -93,7 +94,7 @@ def normalisation_from(sums: Tensor, num_frames: int, grid: Sequence[int], patch
     total, off, change = sums.unbind(1)
     of_all = num_frames * math.prod(grid)
     mean = folded(total.flatten(2), 2) / of_all
-    # Squares around the mean of all, from those around the means of the patches.
+    # From squared deviations around the mean of each patch to those around the overall mean.
     off = off + in_patch * (total / in_patch - mean[..., None, None, None]).square()
     floor = (ROUNDING * mean.abs()).clamp_min(TINY)
     std = torch.maximum((folded(off.flatten(2), 2) / of_all).sqrt(), floor)

@@ -1,4 +1,4 @@
-"""How ranks share out fields that none of them holds whole: in bricks, the coarsest patches, in the order of their numbers.
+"""Divides fields that no rank holds whole among ranks, in bricks (the coarsest patches) in the order of their numbers.
 
 Bricks are numbered along ``b Z Y X``, batch after batch, and each rank reads a run of them. A run is a few boxes, for instance
 
@@ -22,15 +22,15 @@ from matey.samples import Box, Samples
 from matey.tokens.patches import Patch, cover, patch_grid
 
 ROUNDED = 0.05
-"""Share of what a rank reads by which it may be more or less, so that its run ends with a layer or a row of bricks."""
+"""Share by which a rank may read more or less than its part, so that its run ends with a whole layer or row of bricks."""
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """The bricks of a micro-batch and who reads them.
+    """The bricks of a micro-batch and the ranks that read them.
 
     Attributes:
-        brick: size ``t, z, y, x`` of the coarsest patch, of which the spatial extent counts.
+        brick: size ``t, z, y, x`` of the coarsest patch; only its spatial extent counts.
         grids: number of samples and of bricks along ``z, y, x``, for each batch.
         bounds: first brick of each rank's run, and the end of the last one, for each batch.
     """
@@ -41,7 +41,7 @@ class Sharing:
 
     @classmethod
     def share_out(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
-        """Share out the bricks of a micro-batch over so many ranks, by the values that are in them."""
+        """Divide the bricks of a micro-batch among ``ways`` ranks, so that each reads about as many values."""
         grids = []
         for batch in samples:
             covered = cover(batch.window, brick)
@@ -68,8 +68,8 @@ class BrickShare:
 
     Attributes:
         brick: the coarsest patch.
-        rank: place of the rank among those that share the samples.
-        ways: number of these.
+        rank: number of the rank among those that share the samples.
+        ways: number of ranks that share the samples.
     """
 
     brick: Patch
@@ -90,7 +90,7 @@ class BrickShare:
 
 
 def boxes_in_turn(samples: Samples, brick: Patch, most: int) -> Iterator[Box]:
-    """Yield boxes of at most so many bricks each, with all bricks of a batch in the order of their numbers."""
+    """Yield boxes of at most ``most`` bricks that together hold all bricks of a batch, in the order of their numbers."""
     (grid,) = Sharing.share_out([samples], brick, 1).grids
     for first in range(0, math.prod(grid), most):
         for samples_of_box, *box in _boxes(first, min(first + most, math.prod(grid)), grid):
@@ -103,15 +103,13 @@ def _boxes(first: int, end: int, shape: Sequence[int]) -> Iterator[tuple[slice, 
     if first >= end:
         return
     inner = math.prod(shape[1:])
-    start, stop = -(-first // inner), end // inner  # what is whole along the first axis
+    start, stop = -(-first // inner), end // inner  # the layers along the first axis that are whole
     if len(shape) == 1 or start < stop:
         if first < start * inner:
             yield from _boxes(first, start * inner, shape)
         yield (slice(start, stop), *(slice(0, size) for size in shape[1:]))
         yield from _boxes(stop * inner, end, shape)
-    elif (
-        start * inner < end and first < start * inner
-    ):  # a part at the end of one, and one at the beginning of the next
+    elif start * inner < end and first < start * inner:  # the end of one layer and the beginning of the next
         yield from _boxes(first, start * inner, shape)
         yield from _boxes(start * inner, end, shape)
     else:
@@ -130,11 +128,11 @@ def _cells(box: Sequence[slice], samples: Samples, brick: Patch) -> tuple[slice,
 
 @dataclass(frozen=True)
 class Around:
-    """A box of bricks around what a rank predicts, as much as its halos reach; it may be empty.
+    """A box of bricks that holds the cells that a rank predicts and their halos; it may be empty.
 
     Attributes:
-        samples: the samples that it holds.
-        start: first brick along ``z, y, x``; before 0 on the other side of a periodic axis.
+        samples: the first sample that it holds, and the end.
+        start: first brick along ``z, y, x``; negative on the other side of a periodic axis.
         size: number of bricks along ``z, y, x``.
         begin: first cell ``z, y, x`` in it that is looked at, counted from the start of the domain.
         end: the cell after the last such one.
@@ -154,13 +152,14 @@ class Around:
         brick: Patch,
         multiples: Sequence[int],
     ) -> Around:
-        """Return the box that holds some others, which are given by samples, first cell and end along ``z, y, x``.
+        """Return the box of bricks around some boxes of cells.
 
         Args:
-            spans: boxes, which may be empty; cells beyond the ends of the domain are counted on.
+            spans: samples, first cell and end along ``z, y, x`` of each box, which may be empty; the count of cells goes on
+                beyond the ends of the domain.
             samples: the samples of the batch.
             brick: the coarsest patch.
-            multiples: numbers of cells ``z, y, x`` of which the first cell has to be a multiple.
+            multiples: numbers of cells along ``z, y, x`` that divide the first cell's number.
         """
         spans = [span for span in spans if span[0].stop > span[0].start]
         if not spans:
@@ -173,7 +172,7 @@ class Around:
             first, last = begins // step * step, -(-ends // step) * step
             covered = -(-length // cells) * cells
             goes_round = wraps and (begins < 0 or ends > length)
-            # Where steps do not divide the axis, they are others when they are counted on beyond its ends.
+            # Steps that do not divide the axis would be at other cells when they are counted on beyond its ends.
             if goes_round and (length % step or last - first >= length):
                 first, last, begins, ends = 0, covered, 0, length
             elif not goes_round:
@@ -204,12 +203,12 @@ class Around:
         return found
 
     def numbers(self) -> list[int]:
-        """Return it as fourteen integers, see `from_numbers`."""
+        """Return the box as fourteen integers, see `from_numbers`."""
         return [*self.samples, *self.start, *self.size, *self.begin, *self.end]
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[int]) -> Around:
-        """Undo `numbers`."""
+        """Return the box that `numbers` describe."""
         of_samples, *of_axes = numbers[:2], numbers[2:5], numbers[5:8], numbers[8:11], numbers[11:]
         start, size, begin, end = ((z, y, x) for z, y, x in of_axes)
         return cls((of_samples[0], of_samples[1]), start, size, begin, end)

@@ -1,4 +1,4 @@
-"""Cut fields into patches and put them together again; nothing here knows of tokens or weights."""
+"""Cuts fields into patches and puts them together again, without regard to tokens or weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ AXES = ("t", "z", "y", "x")
 
 
 def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
-    """Return the size ``t, z, y, x`` of the smallest multiple of a patch that holds a window; in space it may be larger.
+    """Return the smallest multiple ``t, z, y, x`` of a patch that holds a window; only in space may it be larger.
 
     Raises:
-        ValueError: the number of frames is not a multiple of the patch: there is no frame to go on with.
+        ValueError: the number of frames is not a multiple of the patch; there is no padding in time.
     """
     if window[0] % patch[0]:
         divisors = [str(d) for d in range(1, window[0] + 1) if window[0] % d == 0]
@@ -34,7 +34,7 @@ def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
 
 
 def patch_grid(covered: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
-    """Return how many patches lie along ``t, z, y, x`` of what they cover (t, z, y, x)."""
+    """Return the number of patches along ``t, z, y, x`` that cover ``covered`` frames and cells."""
     assert not any(size % cells for size, cells in zip(covered, patch, strict=True)), f"{covered} by {patch}"
     t, z, y, x = (size // cells for size, cells in zip(covered, patch, strict=True))
     return t, z, y, x
@@ -47,20 +47,20 @@ def parts_along(coarse: Sequence[int], fine: Sequence[int]) -> tuple[int, int, i
 
 
 def extend(fields: Tensor, cells: Sequence[int], periodic: Sequence[bool], before: Sequence[int] = (0, 0, 0)) -> Tensor:
-    """Continue fields ``(..., z, y, x)`` to ``cells`` beyond their origin and ``before`` cells ahead of it.
+    """Extend fields ``(..., z, y, x)`` to ``cells`` cells from their origin on, and by ``before`` cells ahead of it.
 
-    A periodic axis goes on from its other side, any other with its outermost value.
+    A periodic axis continues with its other side, any other with its outermost value.
     """
     for axis, (size, ahead, wraps) in enumerate(zip(cells, before, periodic, strict=True), start=fields.ndim - 3):
         if size != fields.shape[axis] or ahead:
-            # Slices side by side are several times as fast as an index, and their gradient is the same on every run.
+            # Concatenating slices is several times as fast as indexing, and its gradient is the same on every run.
             pieces = _turns(fields, axis, -ahead, size) if wraps else _held(fields, axis, -ahead, size)
             fields = torch.cat(pieces, dim=axis)
     return fields
 
 
 def _turns(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
-    """Return the pieces from ``begin`` to ``end`` of an axis that goes round and round."""
+    """Return the pieces from ``begin`` to ``end`` of a periodic axis."""
     length = fields.shape[axis]
     turns = range(begin // length * length, max(end, begin + 1), length)
     spans = [(max(begin - turn, 0), min(end - turn, length)) for turn in turns]
@@ -68,7 +68,7 @@ def _turns(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
 
 
 def _held(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
-    """Return the pieces from ``begin`` to ``end`` of an axis whose outermost values go on."""
+    """Return the pieces from ``begin`` to ``end`` of an axis that continues with its outermost values."""
     length, sizes = fields.shape[axis], list(fields.shape)
     first, last = (min(max(place, 0), length) for place in (begin, end))
     pieces = [fields.narrow(axis, first, last - first)]
@@ -80,13 +80,13 @@ def _held(fields: Tensor, axis: int, begin: int, end: int) -> list[Tensor]:
 
 
 def pad(fields: Tensor, cells: Sequence[int]) -> Tensor:
-    """Fill fields ``(..., z, y, x)`` up with zeros to ``cells`` along each axis."""
+    """Pad fields ``(..., z, y, x)`` with zeros to ``cells`` along each axis."""
     beyond = [size - length for size, length in zip(cells, fields.shape[-3:], strict=True)]
     return F.pad(fields, (0, beyond[2], 0, beyond[1], 0, beyond[0])) if any(beyond) else fields
 
 
 def holds_cells(grid: Sequence[int], covered: Sequence[int], patch: Patch, device: torch.device | str | None) -> Tensor:
-    """Say which patches ``(Z, Y, X)`` hold a cell of a grid ``z, y, x``, and not only of the padding around it."""
+    """Return the mask ``(Z, Y, X)`` of the patches that hold a cell of a grid ``z, y, x``, and not only padding."""
     along = [
         torch.arange(0, size, cells, device=device) < length
         for size, cells, length in zip(covered[1:], patch[1:], grid, strict=True)
@@ -95,7 +95,7 @@ def holds_cells(grid: Sequence[int], covered: Sequence[int], patch: Patch, devic
 
 
 def padding_note(grid: Sequence[int], patch: Patch) -> str:
-    """Say how a grid ``z, y, x`` that a patch does not divide is padded; empty where nothing is."""
+    """Return a clause on the padding of a grid ``z, y, x`` that a patch does not divide; empty if it needs none."""
     covered = cover((patch[0], *grid), patch)[1:]
     if covered == tuple(grid):
         return ""
@@ -120,9 +120,9 @@ def patches_at(fields: Tensor, patch: Patch, row: Tensor) -> Tensor:
 
 
 def unravelled(number: Tensor, shape: Sequence[int | Tensor]) -> list[Tensor]:
-    """Return the positions, each ``(m,)``, of some numbers of cells of a grid; its shape may be another for each.
+    """Return the positions, each ``(m,)``, of numbered cells of a grid, whose shape may differ from number to number.
 
-    `torch.unravel_index` makes a tensor of the shape, for which a GPU's host waits.
+    `torch.unravel_index` would make a tensor of the shape, and the host would wait for the GPU.
     """
     places: list[Tensor] = []
     for size in reversed(shape[1:]):
@@ -143,7 +143,7 @@ class Places:
 
     Attributes:
         inside: positions ``b Z Y X`` of the rows inside the box, each ``(m,)``.
-        box: the box, along ``b Z Y X``; it is empty where there are no rows.
+        box: the box, along ``b Z Y X``; it is empty if there are no rows.
     """
 
     inside: tuple[Tensor, ...]
@@ -166,14 +166,14 @@ def places(row: Tensor, shape: Sequence[int]) -> Places:
 def windows_of(
     frame: Tensor, start: Sequence[int], cells: Sequence[int], halo: Sequence[int], blocks: Places
 ) -> Tensor:
-    """Cut a window around some blocks of cells out of a box that holds them all.
+    """Cut the windows around some blocks of cells out of a box that holds them all.
 
     Args:
         frame: ``(b, f, z, y, x)``, the values in the box.
         start: sample, and cell ``z, y, x``, at which the box begins.
-        cells: size ``z, y, x`` of the blocks; it divides what the patches cover.
+        cells: size ``z, y, x`` of the blocks; it divides the size that the patches cover.
         halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block.
-        blocks: the ``c`` blocks, on the grid of blocks of what the patches cover.
+        blocks: the ``c`` blocks, as places on the grid of all blocks.
 
     Returns:
         ``(c, f, window)``, the values in each window, flattened.

@@ -15,8 +15,7 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
     Args:
         values: ``(...)``, positions, sizes or times in the unit of the wavelengths.
         shortest: the shortest wavelength; values closer than half of it look alike.
-        longest: the longest wavelength; values further apart than this are told apart by the other wavelengths
-            together.
+        longest: the longest wavelength; values further apart are told apart only by several wavelengths together.
         num_wavelengths: number of wavelengths.
 
     Returns:
@@ -28,7 +27,7 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
 
 @cache
 def _angular(shortest: float, longest: float, num_wavelengths: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return 2 pi over each wavelength, where the values are: copied there once, since a copy makes the host wait."""
-    with torch.inference_mode(False):  # it may be used in training later
+    """Return 2 pi over each wavelength, on the device of the values: copied there once, since a copy makes the host wait."""
+    with torch.inference_mode(False):  # the cached tensor may be used in training later
         exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)
         return (2 * math.pi / exponents.exp()).to(device, dtype)

@@ -1,4 +1,4 @@
-"""Decide which patches are worth splitting: those of which a criterion makes most, see `matey.tokens.criteria`."""
+"""Decides which patches are split: those with the largest values of a criterion, see `matey.tokens.criteria`."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ class Refinement:
     """A rule for splitting patches; names and legal values are those of `matey.config.network_sections.TokensSection`.
 
     Attributes:
-        rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of the sample at its level: 0
-            splits wherever the field varies at all, 1 nothing. ``fraction`` splits that share of the patches of each level,
-            the most variable ones. ``budget`` splits the most variable patch again and again until each sample has exactly
-            ``refine`` tokens. Of equally variable patches the first in the order z, y, x is taken.
+        rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of its sample and level: 0
+            splits wherever the field varies at all, 1 nothing. ``fraction`` splits the share ``refine`` of the patches of
+            each level, the most variable ones. ``budget`` splits the most variable patch again and again until each sample
+            has exactly ``refine`` tokens. Among equally variable patches, the first in the order z, y, x is taken.
         refine: the rule's threshold, share or number of tokens of a sample.
         values: the fields whose variance counts: ``normalised``, so that units do not matter, or ``raw``, where the field
             with the largest numbers decides.
-        change: weight of the change between the last two frames, as a mean square, beside the variance; it refines where
-            the field is about to vary as well.
+        change: weight of the mean square change between the last two frames, which is added to the variance, so that
+            patches are split also where the field is about to vary.
         keep_parents: whether a patch that is split keeps its tokens beside those of its children (the token set ``mul``).
-        criterion: name of the measure by which patches are compared, see `matey.tokens.criteria`; it takes the place of the
-            variance in these lines.
+        criterion: name of the criterion that takes the place of the variance above, see `matey.tokens.criteria`.
     """
 
     rule: RefineRule
@@ -49,13 +48,13 @@ def refine(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> 
     """Decide which patches of each sample are split.
 
     Args:
-        fields: ``(b, t, f, z, y, x)``, the values named by ``refinement.values``, on a window that `check_window` lets pass.
+        fields: ``(b, t, f, z, y, x)``, the values named by ``refinement.values``, on a window that `check_window` accepts.
         patches: levels from coarse to fine; with one level there is nothing to split.
         refinement: the rule.
 
     Returns:
-        One mask ``(b, Z, Y, X)`` of the patches that are split, on what the coarsest patches cover, for every level but
-        the finest; a patch whose parent is whole is never split.
+        One mask ``(b, Z, Y, X)`` of the patches that are split for every level but the finest, padding included; a patch
+        whose parent is not split is never split.
     """
     window = (fields.shape[1], *fields.shape[3:])
     return split_by(criteria_of(fields, patches, refinement), window, patches, refinement)
@@ -68,12 +67,12 @@ def criteria_of(fields: Tensor, patches: Sequence[Patch], refinement: Refinement
 
 
 def is_of_patches(refinement: Refinement) -> bool:
-    """Return whether what `of_each_patch` tells is enough: of a package's criterion nobody knows what it looks at."""
+    """Return whether the values of `of_each_patch` are enough; a criterion from a package may look beyond its patch."""
     return refinement.criterion in LOCAL_CRITERIA or (refinement.criterion == "random" and not refinement.change)
 
 
 def of_each_patch(fields: Tensor, patches: Sequence[Patch], refinement: Refinement) -> list[Tensor]:
-    """Return what each patch tells by itself, without the others: its criterion, or what that is drawn by."""
+    """Return the value of each patch by itself: its criterion or, for ``random``, the mean that its number is drawn from."""
     if refinement.criterion == "random":
         covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
         return [patch_mean(fields, covered, patch) for patch in patches[:-1]]
@@ -93,7 +92,7 @@ def from_all_patches(
 def split_by(
     criteria: Sequence[Tensor], window: Sequence[int], patches: Sequence[Patch], refinement: Refinement
 ) -> list[Tensor]:
-    """Decide by what is compared between all patches of a window ``t, z, y, x``; see `refine` and `criteria_of`."""
+    """Decide which patches of a window ``t, z, y, x`` are split, from their criteria; see `refine` and `criteria_of`."""
     if len(patches) == 1:
         return []
     covered = cover(window, patches[0])
@@ -163,7 +162,7 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
 
 def _split_most_variable(criteria: Sequence[Tensor], grids: Sequence[tuple[int, ...]], num_splits: int) -> list[Tensor]:
     """Split the leaf of each sample with the largest criterion, ``num_splits`` times."""
-    if len(criteria) == 1:  # no child can be split
+    if len(criteria) == 1:  # children cannot be split: a sort is enough
         most = criteria[0].flatten(1).argsort(dim=1, descending=True, stable=True)[:, :num_splits]
         is_split = torch.zeros_like(criteria[0], dtype=torch.bool)
         return [is_split.flatten(1).scatter(1, most, True).view_as(is_split)]
@@ -184,7 +183,7 @@ def _split_most_variable(criteria: Sequence[Tensor], grids: Sequence[tuple[int, 
 
 
 def _cost(coarse: Sequence[int], fine: Sequence[int], keep_parents: bool) -> int:
-    """Return the tokens that splitting a patch adds, from the patch grids ``(T, Z, Y, X)`` of two levels."""
+    """Return the number of tokens that splitting a patch adds, from the patch grids ``(T, Z, Y, X)`` of two levels."""
     children = math.prod(f // c for c, f in zip(coarse[1:], fine[1:], strict=True))
     return children * fine[0] - (0 if keep_parents else coarse[0])
 

@@ -1,4 +1,4 @@
-"""A box of cells cut out of the domain, which is continued beyond its ends as the domain is."""
+"""A box of cells cut out of the domain, continued beyond its ends like the domain."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Region:
 
     Attributes:
         values: ``(b, ..., z, y, x)``.
-        samples: the samples that these are.
-        start: number ``z, y, x`` of the first cell. Cells of a periodic axis are counted on beyond its ends.
-        wraps: whether the box goes round ``z, y, x``: it is all of a periodic axis. Other axes are continued with the values
-            at the ends of the box, which are those of the domain or lie beyond what is asked for.
+        samples: the range of samples that the values belong to.
+        start: number ``z, y, x`` of the first cell; on a periodic axis the count goes on beyond the ends.
+        wraps: whether the box holds a whole periodic axis, along ``z, y, x``. Other axes are continued with the outermost
+            values of the box, which ends with the domain or beyond the cells that are asked for.
     """
 
     values: Tensor
@@ -35,7 +35,7 @@ class Region:
         return cls(values, slice(0, len(values)), (0, 0, 0), tuple(periodic))
 
     def around(self, samples: slice, begin: Sequence[int], end: Sequence[int]) -> Tensor:
-        """Return the values ``(b, ..., z, y, x)`` of some samples from cell ``begin`` to ``end``, maybe beyond the domain."""
+        """Return the values ``(b, ..., z, y, x)`` of some samples from cell ``begin`` to ``end``, also beyond the domain."""
         values = self.values[samples.start - self.samples.start : samples.stop - self.samples.start]
         return extend(
             values,
@@ -45,13 +45,13 @@ class Region:
         )
 
     def means(self, factor: Sequence[int]) -> Region:
-        """Return the means of ``factor`` cells along ``z, y, x``, counted likewise; at the far edge, of what there is."""
+        """Return the region of means over blocks of ``factor`` cells ``z, y, x``, which may be smaller at the far edge."""
         if all(s == 1 for s in factor):
             return self
         assert not any(start % s for start, s in zip(self.start, factor, strict=True)), f"{self.start} by {factor}"
         window = [min(s, size) for s, size in zip(factor, self.values.shape[-3:], strict=True)]
         of_all = self.values.flatten(0, -4)
-        # In float32 at least: PyTorch has no means of bfloat16 on a CPU.
+        # In float32 at least: PyTorch cannot average bfloat16 on a CPU.
         means = F.avg_pool3d(
             of_all.to(torch.promote_types(of_all.dtype, torch.float32)), window, ceil_mode=True, count_include_pad=False
         ).to(of_all.dtype)

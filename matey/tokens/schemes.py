@@ -29,6 +29,6 @@ def svit(patches: Sequence[Patch]) -> tuple[Key, ...]:
 
 
 def avit(patches: Sequence[Patch]) -> tuple[Key, ...]:
-    """Attend over time, then along each axis that patches extend along, z y x."""
+    """Attend over time, then along each of the axes z, y, x on which a patch has more than one cell."""
     axes = [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
     return place_key, *(partial(line_key, axis=axis) for axis in axes)

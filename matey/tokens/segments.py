@@ -16,9 +16,9 @@ class Segmentation:
     """Queries and the keys that they attend to, brought together segment by segment.
 
     Attributes:
-        queries: ``(m,)`` the query at each packed position, or None where they already lie segment by segment.
-        keys: ``(n,)`` the key at each packed position, or None likewise.
-        inverse: ``(m,)`` the packed position of each query, or None likewise.
+        queries: ``(m,)`` the query at each packed position; None if queries already lie segment by segment.
+        keys: ``(n,)`` the key at each packed position; None if keys already lie segment by segment.
+        inverse: ``(m,)`` the packed position of each query; None where ``queries`` is None.
         runs: tuples ``(count, queries, keys)``: ``count`` consecutive segments of ``queries`` queries and ``keys`` keys
             each, in packed order.
         offsets: int32 ``(2, s + 1)``, where the queries and the keys of each segment begin in packed order, and the end
@@ -73,7 +73,7 @@ def segment(key: Tensor, queries: slice | None = None) -> Segmentation:
 
 
 def _numbers(lengths: Tensor) -> Tensor:
-    """Return the number of its segment for each token that lies in segments of these lengths."""
+    """Return the segment's number of each token in segments of these lengths."""
     return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
 
 

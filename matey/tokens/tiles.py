@@ -1,7 +1,7 @@
-"""The predicted frame in tiles: the part of it that a rank holds, cut out of fields and put back.
+"""The part of the predicted frame that a rank holds, in tiles that are cut out of fields and put back.
 
-Tiles are what decoded values are kept in and what changes ranks. A tile is the smallest box that the blocks of every level
-divide; where patches are smaller than that, several ranks may hold cells of one tile, so a tile is divided into places:
+Decoded values are kept and sent between ranks in tiles. A tile is the smallest box that the blocks of every level divide.
+Where patches are smaller than a tile, several ranks may hold cells of it, so a tile is divided into places:
 
       patches of two levels          tiles over them            one tile and its places
       +-----------+-----+-----+      +---+---+---+---+---+---+
@@ -29,10 +29,10 @@ class Frames:
     """The frames of one batch.
 
     Attributes:
-        num_samples: ``b``.
+        num_samples: number of samples ``b``.
         window: size ``t, z, y, x`` of the history.
         periodic: whether the domain wraps around along ``z, y, x``.
-        covered: size ``z, y, x`` of what the coarsest patches cover, at least the grid.
+        covered: size ``z, y, x`` that the coarsest patches cover, at least that of the grid.
     """
 
     num_samples: int
@@ -42,11 +42,11 @@ class Frames:
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Whether what patches cover goes on at its other end, along ``z, y, x``: around a padded domain nothing does."""
+        """Whether the covered cells wrap around along ``z, y, x``; a padded axis does not."""
         return tuple(w and s == c for w, s, c in zip(self.periodic, self.window[1:], self.covered, strict=True))
 
     def grid_of(self, patch: Patch) -> tuple[int, int, int, int]:
-        """Return the number of samples, and of patches of a size along ``z, y, x``."""
+        """Return the number of samples, and of patches of a given size along ``z, y, x``."""
         return self.num_samples, *patch_grid((1, *self.covered), (1, *patch[1:]))[1:]
 
 
@@ -56,8 +56,8 @@ class Tiles:
 
     Attributes:
         frames: the frames of the batch that the tiles are cut from.
-        tile: size of a tile with one frame, ``(1, z, y, x)``; it divides what the patches cover.
-        row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of what the patches cover, ascending.
+        tile: size of a tile with one frame, ``(1, z, y, x)``; it divides the size that the patches cover.
+        row: ``(k,)``, row of each tile in ``patchify(frame, tile)`` of the padded frame, ascending.
         places: mask ``(k, Z, Y, X)`` of the places in each tile whose cells belong to the part; a tile is divided into
             places, boxes of cells of equal size.
         in_box: places of the tiles in the smallest box around them.
@@ -72,7 +72,7 @@ class Tiles:
     of_samples: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find out what can only be known by looking at the rows: once, where the tiles are made."""
+        """Compute the attributes that need a look at the rows once, when the tiles are made."""
         object.__setattr__(self, "in_box", places(self.row, self.grid))
         counts = torch.bincount(self.sample, minlength=self.frames.num_samples)
         object.__setattr__(self, "of_samples", tuple(counts.tolist()))
@@ -88,7 +88,7 @@ class Tiles:
         return self.row // math.prod(self.grid[1:])
 
     def select(self, index: Tensor) -> Tiles:
-        """Return some of the tiles ``(m,)``, which have to be ascending."""
+        """Return some of the tiles, by their indices ``(m,)`` in ascending order."""
         return replace(self, row=self.row[index], places=self.places[index])
 
     def in_patches(self, patch: Patch) -> Tensor:
@@ -106,7 +106,7 @@ class Tiles:
 
     @property
     def box(self) -> tuple[slice, slice, slice, slice]:
-        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; there may be none."""
+        """The smallest box around the tiles: samples, then cells ``z, y, x`` of the grid; it may be empty."""
         samples, *sides = self.in_box.box
         z, y, x = (
             slice(min(side.start * size, length), min(side.stop * size, length))
@@ -115,11 +115,11 @@ class Tiles:
         return samples, z, y, x
 
     def place(self, values: Tensor) -> Tensor:
-        """Cut the tiles ``(k, f, z, y, x)`` out of what lies in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
+        """Cut the tiles ``(k, f, z, y, x)`` out of the values in `box`, ``(b, f, z, y, x)``; they are zero beyond the grid."""
         _, *sides = self.in_box.box
         values = pad(values, [(side.stop - side.start) * size for side, size in zip(sides, self.tile[1:], strict=True)])
         tiles = rearrange(values, "b f (Z z) (Y y) (X x) -> b Z Y X f z y x", **_sizes(self.tile))
-        # All of a box are in order, and copying them as they are is faster than by index.
+        # Tiles that fill their box are in order, and copying them as they are is faster than by index.
         return tiles.flatten(0, 3) if len(self.row) == math.prod(tiles.shape[:4]) else tiles[*self.in_box.inside]
 
     def cells(self) -> Tensor:

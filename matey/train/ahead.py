@@ -3,12 +3,12 @@
     loader's workers, or a thread:  read --> prepare --> pack into one buffer of pinned memory --> copy in a stream of its own
     step:                           --- the one before ---                                         wait in the device's queue
 
-Ranks that read a part of the fields each prepare a micro-batch together, which needs this process: workers only read for it.
+Ranks that each read a part of the fields prepare a micro-batch together, in the training process; workers only read for it.
 
-While one is in use the next is made, and copied where it is small beside the device's memory, so that there are two of them.
-A large one waits in main memory until the step has let go of the one before (`matey.train.memory.is_copied_ahead`), and no
-second copy of it is made there. Where the device is the host itself there is nothing to copy, and without workers no core to
-spare: micro-batches are then made as they are asked for.
+While one micro-batch is in use, the next is prepared. If it is small compared with the device's memory, it is copied there at
+once, so that the device holds two. A large one waits in main memory until the step has released the one before
+(`matey.train.memory.is_copied_ahead`), and no second copy of it is made there. On a CPU there is nothing to copy and, without
+workers, no core to spare: micro-batches are then made when they are asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from matey.train.unroll import is_part, num_rolled
 
 @dataclass(frozen=True)
 class AsRead:
-    """A micro-batch whose histories the model first rolls out, as it was read.
+    """A micro-batch as it was read, whose histories the model still has to roll out.
 
     Attributes:
         batches: the fields, or this rank's part of them.
@@ -47,7 +47,7 @@ MicroBatch = Prepared | AsRead
 """A micro-batch as a step takes it."""
 
 Unfinished = MicroBatch | list[BatchPart]
-"""A micro-batch as it is read: that, or parts that the ranks of a group have to prepare together."""
+"""A micro-batch as a step takes it, or parts that the ranks of a group still have to prepare together."""
 
 Item = TypeVar("Item")
 _END = object()
@@ -55,13 +55,13 @@ _END = object()
 
 @dataclass(frozen=True)
 class MakeReady:
-    """Makes micro-batches ready for one rank; loader workers are sent it.
+    """Makes micro-batches ready for one rank; the object is sent to the loader's workers.
 
     Attributes:
         config: the configuration of the model.
         ranks: the group of ranks that share the samples.
         settings: the section ``train`` of the run's settings.
-        is_packed: whether the tensors are to lie in one buffer, to be sent to another process.
+        is_packed: whether the tensors are packed into one buffer, to be sent to another process.
     """
 
     config: MateyConfig
@@ -70,9 +70,9 @@ class MakeReady:
     is_packed: bool
 
     def __call__(self, micro_step: int, batches: list[FieldBatch] | list[BatchPart]) -> Unfinished | Packed:
-        """Make a micro-batch ready, by its number counted from the start of the run.
+        """Make a micro-batch ready; ``micro_step`` is its number from the start of the run.
 
-        Histories that the model rolls out first cannot be prepared: what is refined follows from what it will predict.
+        Histories that the model first rolls out cannot be prepared yet: their refinement depends on its predictions.
         """
         ready: Unfinished
         if num_rolled(micro_step, self.settings):
@@ -87,31 +87,31 @@ class MakeReady:
 def together(
     stream: Iterator[Unfinished | Packed], config: MateyConfig, ranks: RankGroup, exchange: Exchange
 ) -> Iterator[MicroBatch | Packed]:
-    """Prepare those micro-batches of which each rank has read a part; all ranks of the group come here together."""
+    """Prepare the micro-batches that ranks have read in parts; all ranks of the group must call."""
     for item in stream:
         ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
         if is_part(ready):
-            del item  # what was read is let go of once it is prepared
+            del item  # the memory of the parts is free once they are prepared
             yield prepare_parts(ready, config, ranks, exchange)
         else:
             del ready
-            # No name is left here: who takes it decides how long it lies in memory.
+            # No name is left here, so that the caller decides how long the item stays in memory.
             yield cast(MicroBatch | Packed, (item, item := None)[0])  # type: ignore[assignment]
 
 
 def on_any_of(ranks: RankGroup, exchange: Exchange, flag: bool) -> bool:
-    """Return whether a flag is set on any of the ranks that share the samples, all of which call."""
+    """Return whether a flag is set on any of the ranks that share the samples; all of them must call."""
     return bool(exchange.gather(torch.tensor([int(flag)]), [1] * ranks.size).any())
 
 
 def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> Iterator[MicroBatch]:
-    """Yield micro-batches with their tensors on a device, the next one on its way; to a GPU each goes in one buffer.
+    """Yield micro-batches with their tensors on a device, while the next one is copied; a GPU gets each in one buffer.
 
-    Parts of histories that are rolled out stay in main memory, where ranks prepare them again and again.
+    Parts of histories that are rolled out stay in main memory, where ranks prepare them again for each frame.
 
     Args:
         stream: the micro-batches.
-        device: the device. Who takes a micro-batch lets go of the one before, so that its memory can be used.
+        device: the device. The caller releases a micro-batch before it takes the next one, so that memory can be reused.
     """
     if device.type == "cpu":
         return map(_unpacked, stream)
@@ -122,13 +122,13 @@ def on_device(stream: Iterator[MicroBatch | Packed], device: torch.device) -> It
 def beside(
     items: Iterator[Item], begin: Callable[[], None] | None = None, finish: Callable[[Item], Any] | None = None
 ) -> Generator[Any, None, None]:
-    """Yield items, each of which is taken in a thread while the one before is in use; an error comes up in its turn.
+    """Yield items, while a thread already takes the next one; an error is raised when its item is due.
 
     Args:
         items: the items.
         begin: function that the thread calls before it takes the first one.
-        finish: function of an item that returns what is yielded in its place; called when the item is asked for, before the
-            thread takes the next one.
+        finish: function that returns the item to yield in place of another; called when that is asked for, before the thread
+            takes the next one.
     """
     with ThreadPoolExecutor(1, "ahead", initializer=begin) as thread:
         coming = thread.submit(next, items, _END)
@@ -152,7 +152,7 @@ class _OnItsWay:
 
 
 class _WayTo:
-    """The way of micro-batches to a device; what is sent ahead of the step goes in a stream of its own."""
+    """Sends micro-batches to a device; copies ahead of the step use a stream of their own."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._memory = device, 0
@@ -162,12 +162,12 @@ class _WayTo:
             self._memory = torch.cuda.get_device_properties(device).total_memory
 
     def begin(self) -> None:
-        """Set up the thread: its GPU would be the first one, and a context there takes memory for every rank of a node."""
+        """Set the thread's GPU: by default it is the node's first, where a context for every rank would take memory."""
         if self._memory:
             torch.cuda.set_device(self._device)
 
     def sent(self, stream: Iterator[MicroBatch | Packed]) -> Iterator[MicroBatch | _OnItsWay]:
-        """Yield micro-batches as they leave, in the thread."""
+        """Send micro-batches, in the thread, and yield them."""
         for item in stream:
             ready = self._send(_unpacked(item))
             del item
@@ -178,19 +178,19 @@ class _WayTo:
             return ready
         pinned = packed(ready, pin=True)
         if self._released is not None:
-            self._released.synchronize()  # else a third one could lie there, were the device far behind
+            self._released.synchronize()  # a device far behind could otherwise hold a third one
         with torch.cuda.stream(self._copies):
             moved = replace(pinned, buffer=pinned.buffer.to(self._device, non_blocking=True))
         return _OnItsWay(moved, self._copies.record_event())
 
     def arrived(self, item: MicroBatch | _OnItsWay) -> MicroBatch:
-        """Return a micro-batch on the device, when the step asks for it and has let go of the one before."""
+        """Return a micro-batch on the device; called when the step has released the one before and asks for this one."""
         if not isinstance(item, _OnItsWay):
             return item if _stays(item) else cast(MicroBatch, packed(item, self._device).unpacked())
         current = torch.cuda.current_stream(self._device)
         self._released = current.record_event()
         current.wait_event(item.copied)
-        # Its memory belongs to the stream of the copies, which must not use it again while the step does.
+        # Its memory belongs to the stream of the copies, which must not reuse it while the step needs it.
         item.item.buffer.record_stream(current)
         return cast(MicroBatch, item.item.unpacked())
 

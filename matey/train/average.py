@@ -34,35 +34,35 @@ class MovingAverage:
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is one."""
+        """Whether an average is kept."""
         return self._decay > 0
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after ``step`` into the average."""
+        """Update the average with the weights after ``step``."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for _, weights, average in self._parts():
             average.lerp_(weights, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the average in the place of the weights meanwhile; both come back to the last bit. All ranks must enter.
+        """Exchange the weights and the average within the block, and restore both to the last bit; all ranks must enter.
 
-        After an error they stay where they are: it ends the run, and a rank that meets it alone must not wait for the others.
+        After an error they stay exchanged: it ends the run, and a rank that fails alone must not wait for the others.
         """
         self._exchange()
         yield
         self._exchange()
 
     def save(self, folder: Path, step: int) -> None:
-        """Write this rank's part beside the other shards of a checkpoint."""
+        """Write this rank's part of the average beside the other shards of a checkpoint."""
         if self.is_kept:
             starts = {piece.name: str(piece.start) for piece, _, _ in self._parts()}
             averages = {piece.name: average for piece, _, average in self._parts()}
             save_file(averages, folder / average_file(rank()), {**starts, "step": str(step)})
 
     def load(self, folder: Path) -> None:
-        """Read this rank's part of a checkpoint; where it has none, begin with the weights that the engine has now."""
+        """Read this rank's part of the average from a checkpoint; if there is none, begin with the engine's weights."""
         path = folder / average_file(rank())
         if not path.is_file():
             self.set_whole(None)
@@ -72,12 +72,12 @@ class MovingAverage:
                 average.copy_(file.get_tensor(piece.name))
 
     def set_whole(self, read: Callable[[str], Tensor] | None) -> None:
-        """Set the average from whole parameters, given by name; without, begin with the weights that the engine has now."""
+        """Set the average from a function that reads whole parameters by name; without it, from the engine's weights."""
         for piece, weights, average in self._parts():
             average.copy_(read(piece.name).flatten()[piece.start : piece.start + piece.length] if read else weights)
 
     def _parts(self) -> Iterator[tuple[Piece, Tensor, Tensor]]:
-        """Give every piece that this rank owns with its weights and their average."""
+        """Yield every piece that this rank owns with its weights and their average."""
         averages = iter(self._averages)
         for master in self._owned:
             for piece, weights in master:

@@ -1,6 +1,6 @@
-"""What a run cannot do without, found before PyTorch is imported: a model to start from, data, a folder that can be written.
+"""Checks the needs of a run before PyTorch is imported: a model to start from, data, a folder that can be written.
 
-Settings are the same for all ranks. At what lies on disks the first one looks for all, tasks of srun once they have met.
+Settings are the same for all ranks. Rank 0 checks the disks for all; tasks of srun do so once they are connected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def named_source(run: RunConfig) -> str | None:
     """Return the run or model to start from; None for random weights.
 
     Raises:
-        ConfigError: it is not named, or random weights are asked for without saying of what network.
+        ConfigError: no source is named, or random weights are asked for without the settings of the network.
     """
     if run.finetune is None or run.finetune.pretrained is None:
         raise ConfigError(
@@ -52,7 +52,7 @@ def named_source(run: RunConfig) -> str | None:
 
 @contextmanager
 def reading_source() -> Iterator[None]:
-    """Turn what is wrong with a folder of a trained model into a mistake in the flag that names it."""
+    """Turn an error in the folder of a trained model into a mistake in the flag that names it."""
     try:
         yield
     except CheckpointError as error:
@@ -60,14 +60,14 @@ def reading_source() -> Iterator[None]:
 
 
 def check_disks(run: RunConfig, *, only_describe: bool) -> None:
-    """Look for what the run reads, and whether it may write to its folder, which is not touched.
+    """Check that the files that the run reads exist, and that it may write to its folder, which is not touched.
 
     Args:
         run: the run.
-        only_describe: whether it is to write nothing.
+        only_describe: whether the run writes nothing, so that its folder need not be writable.
 
     Raises:
-        ConfigError: the folder to start from is no run's or model's, or that of the run cannot be used.
+        ConfigError: the folder to start from is not that of a run or a model, or the run's own folder cannot be used.
         DataError: there are no files of a data set.
     """
     if run.finetune is not None and (source := named_source(run)) is not None:
@@ -86,7 +86,7 @@ def check_disks(run: RunConfig, *, only_describe: bool) -> None:
 
 def check_data(run: RunConfig) -> None:
     """Raise DataError if there are no files of one of the run's data sets."""
-    from matey.data.registry import check_found  # takes a fifth of a second: not for what is wrong with a flag
+    from matey.data.registry import check_found  # takes a fifth of a second, which a wrong flag need not wait for
 
     for data in run.data.sets:
         check_found(data.path, data.description)

@@ -1,4 +1,4 @@
-"""The best weights of a run in Hugging Face form, which a kill at any moment leaves whole."""
+"""Writes the best weights of a run in Hugging Face form, so that a kill at any moment leaves them whole."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from matey.model.matey import MateyModel, quiet
 
 
 def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str, Tensor]) -> None:
-    """Write a model with weights; until they are whole and on the disk, those before stay, here or under the name ``old``.
+    """Replace a model's weights; until the new ones are whole on disk, the earlier ones stay, here or under the name ``old``.
 
     Args:
         folder: the model's folder.
-        old: name of the weights before, for the moment in which the new ones get their name.
+        old: folder of the earlier weights, for the moment in which the new ones get their name.
         module: the network that is trained, as this rank holds it.
         weights: whole parameters of the network by name.
 
     Raises:
-        OSError, RuntimeError, SafetensorError: they cannot be written.
+        OSError, RuntimeError, SafetensorError: the weights cannot be written.
     """
     new = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     try:
-        # Of no weights of its own: the run's module may be in bfloat16, which config.json would say.
+        # A model without weights of its own: the run's module may be in bfloat16, and config.json would say so.
         with torch.device("meta"):
             model = MateyModel(module.config)
         with quiet():
@@ -47,7 +47,7 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
 
 
 def _make_way(old: Path) -> None:
-    """Remove earlier weights; those that cannot be removed, as on NFS while a program reads them, get a number and stay."""
+    """Remove earlier weights; a folder that cannot be removed, as on NFS while a program reads it, gets a number and stays."""
     numbered = [path for path in old.parent.glob(f"{old.name}.*") if path.suffix[1:].isdigit()]
     for path in (old, *numbered):
         shutil.rmtree(path, ignore_errors=True)

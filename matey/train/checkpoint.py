@@ -49,12 +49,12 @@ from matey.train.lock import FolderLock, LockedError, not_shared
 from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder
 from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
 
-# Of the programs that write a checkpoint; DeepSpeed notes its own.
+# Versions of the programs that write a checkpoint; DeepSpeed records its own.
 VERSIONS = {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
 class RunFolder:
-    """The folder of one run; all ranks hold one, rank 0 writes what is not a shard."""
+    """The folder of one run; every rank has this object, and rank 0 writes all files but shards."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -63,14 +63,14 @@ class RunFolder:
         self.model = self.path / MODEL
         self._old_model = self.path / MODEL_BEFORE
         self._lock = FolderLock(self.path)
-        self._stuck: set[Path] = set()  # what could not be removed, of which was told
+        self._stuck: set[Path] = set()  # folders that could not be removed, which has been reported
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep other runs out of the folder, which is made if it is not there. All ranks must enter.
 
         Raises:
-            ConfigError: another run is in it, it must not be a run's, or ranks do not share it.
+            ConfigError: another run uses the folder, it must not be a run's, or ranks do not share it.
         """
         refusal, holder = from_rank_zero((self._enter(), self._lock.holder) if rank() == 0 else (None, {}))
         unseen = None if refusal or rank() == 0 else not_shared(self.path, holder)
@@ -93,7 +93,7 @@ class RunFolder:
         except ShardError as error:
             raise ConfigError(f"{error} Or start again without --resume.") from None
         if tag is None:
-            # A kill after a checkpoint got its name, before `latest` did.
+            # The run may have been killed after a checkpoint got its name, and before `latest` was written.
             return max(self._steps(), default=None)
         match = STEP.fullmatch(tag)
         if match is None:
@@ -104,7 +104,7 @@ class RunFolder:
         return int(match[1])
 
     def start(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> str:
-        """Write the resolved configuration; an earlier run in the same place is moved aside, and rank 0 returns where to."""
+        """Write the resolved configuration and move an earlier run in the folder aside; rank 0 returns a note on its place."""
         note = ""
         if rank() == 0:
             if any(os.path.lexists(results) for results in (self.metrics, self.checkpoints, self.model)):
@@ -139,7 +139,7 @@ class RunFolder:
         return note
 
     def write_about(self, text: str) -> None:
-        """Keep what the run says of itself, for who finds the folder and for the card of an exported model."""
+        """Write the run's description into the folder, for its readers and for the card of an exported model."""
         if rank() == 0:
             with self._writing():
                 replace_text(self.path / ABOUT, text + "\n")
@@ -148,9 +148,9 @@ class RunFolder:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
         Raises:
-            RunError: it could not be written; earlier checkpoints stand.
+            RunError: the checkpoint could not be written; earlier ones stand.
         """
-        # Under another name until it is whole: what an earlier attempt left behind must not be taken for a part of it.
+        # It has another name until it is whole, so that remains of an earlier attempt are not taken for parts of it.
         whole = self.checkpoints / step_name(step)
         new = whole.with_name(f"{whole.name}.new")
         self._begin_to_write(new)
@@ -170,17 +170,17 @@ class RunFolder:
                 average.save(new, step)
             barrier()
             if rank() == 0:
-                # What `latest` names has to be on the disk before `latest` is.
+                # The checkpoint has to be on the disk before `latest` names it.
                 give_usual_modes(new)
                 flush(new)
-                self._check_lock()  # which writing may have outlasted
+                self._check_lock()  # the lock may have been lost during a long write
                 before = free_name(whole)
                 if is_folder(whole):
-                    whole.rename(before)  # of a run that went on from an earlier step than it had come to
+                    whole.rename(before)  # left by a run that went on from an earlier step
                 new.rename(whole)
                 replace_text(self.checkpoints / LATEST, whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-            if world_size() == 1:  # others may still write into it
+            if world_size() == 1:  # other ranks may still write into it
                 shutil.rmtree(new, ignore_errors=True)
             let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
@@ -195,7 +195,7 @@ class RunFolder:
         """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it.
 
         Raises:
-            RunError: it is corrupt, or DeepSpeed's and of other ranks or another ZeRO stage.
+            RunError: the checkpoint is corrupt, or it is DeepSpeed's with other ranks or another ZeRO stage.
         """
         return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
@@ -211,9 +211,9 @@ class RunFolder:
         barrier()
 
     def _prune(self, step: int, keep: int) -> None:
-        """Keep the newest checkpoints up to ``step``; those above it are incomplete, or of steps that are run again.
+        """Keep the newest checkpoints up to ``step``; later ones are incomplete, or of steps that are run again.
 
-        What is not named exactly as `save` names it is somebody else's and stays.
+        Folders with other names than `save` gives are not this run's, and stay.
         """
         steps = self._steps()
         kept = sorted(number for number in steps if number <= step)[-keep:]
@@ -221,7 +221,7 @@ class RunFolder:
             remove_if_it_goes(old, self._stuck)
 
     def _steps(self, suffix: str = "") -> dict[int, Path]:
-        """Return the folders of checkpoints by their step; with ``.new``, those that were cut off while they were written."""
+        """Return the folders of checkpoints by their step; with ``.new``, those whose writing was cut off."""
         paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         matches = (
             (STEP.fullmatch(path.name.removesuffix(suffix)), path) for path in paths if path.name.endswith(suffix)
@@ -229,12 +229,12 @@ class RunFolder:
         return {int(match[1]): path for match, path in matches if match and is_folder(path)}
 
     def _begin_to_write(self, new: Path) -> None:
-        """Raise RunError on all ranks if the folder is no longer this run's, or what is to be written finds its name taken."""
+        """Raise RunError on all ranks if the folder is no longer this run's, or the name of the new folder is taken."""
         if refusal := from_rank_zero((self._lock.loss() or still_there(new)) if rank() == 0 else None):
             raise RunError(refusal)
 
     def _check_lock(self) -> None:
-        """Raise RunError if the folder has been moved, or may be another run's by now; rank 0 knows."""
+        """Raise RunError if the folder has been moved, or may be another run's by now; only rank 0 can tell."""
         if loss := self._lock.loss():
             raise RunError(loss)
 
@@ -243,7 +243,7 @@ class RunFolder:
         try:
             check_folder(self.path)
             self._lock.take()
-            check_folder(self.path)  # as it is now that nobody else is in it
+            check_folder(self.path)  # once more, now that no other run can change it
             claim_linked_checkpoints(self.path)
         except (ConfigError, LockedError) as error:
             return str(error)
@@ -252,8 +252,8 @@ class RunFolder:
         return None
 
     def _move_aside(self) -> Path:
-        """Give the folder another name, which is returned, and make a new one, locked before the old one is let go."""
-        whole = self.path.resolve()  # what a link leads to, so that the link leads to the new one
+        """Rename the folder, make a new one that is locked before the old lock is released, and return the other name."""
+        whole = self.path.resolve()  # the target of a link, so that the link leads to the new folder
         aside = free_name(whole)
         earlier, self._lock = self._lock, FolderLock(self.path)
         try:

@@ -1,4 +1,4 @@
-"""What a run says of its validations: a sentence after each, and at the end the best as a table with the next command."""
+"""Texts on the validations of a run: a sentence after each, and at the end a table of the best one with the next command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool)
     """Return a line on one validation: NRMSE over all systems, and of each with its ratio to persistence.
 
     Args:
-        step: the step after which it was made.
+        step: the step after which the validation was made.
         numbers: errors as `matey.train.validation.validate` returns them.
         is_best: whether it is the best of the run so far.
     """

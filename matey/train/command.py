@@ -45,7 +45,7 @@ def read_settings(
     Args:
         args: the arguments, as parsed by `training_parser`.
         check: function that raises ConfigError for a run that the command does not take.
-        overrides: KEY=VALUE settings that other flags stand for; they come after those of ``--set``.
+        overrides: KEY=VALUE settings from other flags; they are applied after those of ``--set``.
     """
     try:
         check_accelerator(os.environ)
@@ -63,7 +63,7 @@ def read_settings(
 
 
 def check_accelerator(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError where DeepSpeed is told to run on something else than this package does."""
+    """Raise ConfigError if DeepSpeed is told to use an accelerator that this package does not use."""
     chosen = variables.get("DS_ACCELERATOR", ACCELERATORS[0])
     if chosen not in ACCELERATORS:
         raise ConfigError(
@@ -73,7 +73,7 @@ def check_accelerator(variables: Mapping[str, str]) -> None:
 
 
 def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:
-    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package is not there."""
+    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package is not installed."""
     for monitor, package in MONITORS.items():
         section = deepspeed_config.get(monitor)
         if not isinstance(section, dict) or not section.get("enabled"):

@@ -1,4 +1,4 @@
-"""What a run says of itself before its first step: data, model, batch, and how attention crosses ranks."""
+"""The description that a run prints before its first step: data, model, batch, and how attention crosses ranks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
 
 
 def _what(data: TrajectorySet) -> str:
-    """Return what is split of a data set, and how where that is in time."""
+    """Return a phrase for the things that a data set is split into, with their frames where the split is in time."""
     if not isinstance(data, TimeBlocks):
         return "trajectories"
     if data.whole.num_trajectories > 1:
@@ -62,7 +62,7 @@ def _what(data: TrajectorySet) -> str:
 
 
 def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
-    """Yield what Muon trains, where it is asked for."""
+    """Yield a sentence on the weights that Muon trains, if it is asked for."""
     if run.train.optimizer != "muon":
         return
     if shapes := matrices_of_blocks(model):
@@ -73,7 +73,7 @@ def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
 
 
 def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
-    """Yield how the grids of each data set are padded, and those of coarser views that are no set's own."""
+    """Yield lines on the padding of each data set's grids, and of coarser views' grids that no data set has."""
     own = {trajectory.grid for data in run_data.all_sets for trajectory in data.trajectories}
     for number, data in enumerate(run_data.sets_and_views):
         is_view = number >= len(run_data.all_sets)
@@ -100,7 +100,7 @@ def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layou
 
 
 def _how(plan: object, width: int) -> str:
-    """Say how an attention crosses ranks, and how much of float32 leaves ranks in a forward pass."""
+    """Return a phrase on how an attention crosses ranks, and how many MiB of float32 leave ranks in a forward pass."""
     if isinstance(plan, TokensPlan | HeadsPlan):
         moved = f"{plan.num_moved * width * 4 / 2**20:.2f} MiB leave the ranks of a group in a forward pass"
         way = "segments come whole to one rank" if isinstance(plan, TokensPlan) else "tokens for heads, queries shared"

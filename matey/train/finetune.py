@@ -31,10 +31,10 @@ def finetune(
     """Fine-tune as ``run`` says, from the start or from the newest checkpoint; return whether training is done.
 
     Args:
-        run: the run; where it does not say, network, tokens and history are those of the pretrained model.
+        run: the run; settings of network, tokens and history that it leaves out are those of the pretrained model.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
 
     Raises:
         ConfigError: there is no pretrained model, or it does not fit the run.
@@ -64,10 +64,10 @@ def finetune(
 
 
 def _choose_parameters(model: MateyModel, settings: FinetuneSection) -> None:
-    """Let the mode choose what is trained.
+    """Let the fine-tuning mode choose the parameters that are trained.
 
     Raises:
-        ConfigError: it changes the network so that its weights could not be saved as those of a plain model.
+        ConfigError: the mode changes the network so that its weights could not be saved as those of a plain model.
     """
     before = set(model.state_dict())
     FINETUNE_MODES[settings.train](model, settings)
@@ -83,7 +83,7 @@ def load_source(run: RunConfig) -> Trained | None:
     """Load the model to start from; None for random weights.
 
     Raises:
-        ConfigError: it is not named, or cannot be loaded, or random weights are asked for without saying of what network.
+        ConfigError: no source is named, or it cannot be loaded, or random weights lack the settings of the network.
     """
     source = named_source(run)
     if source is None:
@@ -96,7 +96,7 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
     """Copy the weights of the pretrained model that fit.
 
     Raises:
-        ConfigError: the blocks do not fit, or initial rows are asked for that cannot be.
+        ConfigError: the blocks do not fit, or initial rows are asked for that are not possible.
     """
     new = [name for name in model.config.fields if name not in source.config.fields]
     for name in settings.new_rows_of:
@@ -104,11 +104,11 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
             raise ConfigError(
                 f"finetune.new_rows_of names {name!r}, which is no new field; new are {', '.join(new) or 'none'}."
             )
-    # What is given changes no forecast before its rows are trained.
+    # Given fields change no forecast before their rows are trained.
     default = {name: "zero" if name in model.config.given else settings.new_rows for name in new}
     try:
         rows = {name: settings.new_rows_of.get(name, default[name]) for name in new}
-        # Of fields that it never saw it would predict nonsense, which takes training to forget.
+        # A pretrained local operator would predict nonsense for new fields, which takes training to unlearn.
         local = settings.local or ("features" if set(new) - set(model.config.given) else "pretrained")
         return transfer(source, model, rows, local=local)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""What fine-tuning trains: each mode freezes parameters of the model, and may put adapters of low rank beside them.
+"""The modes of fine-tuning: each freezes parameters of the model, and may put adapters of low rank beside them.
 
-A parameter is known by its name, and by the part of the network that it belongs to (`matey.model.parts`).
+A parameter is identified by its name, and by the part of the network that it belongs to (`matey.model.parts`).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def lora(model: MateyModel, settings: FinetuneSection) -> None:
 
 
 def head(model: MateyModel, settings: FinetuneSection) -> None:
-    """Train what makes the output."""
+    """Train the parts that make the output."""
     train_parts(model, OUTPUT)
 
 
 def train_parts(model: MateyModel, parts: Set[Part]) -> None:
-    """Freeze all parameters but those of some parts, and adapters."""
+    """Freeze all parameters except those of some parts and of adapters."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_adapter(name) or part_of(name) in parts)

@@ -1,18 +1,18 @@
-"""One run at a time in a folder: rank 0 holds a lock there, which ends with its process, however that ends.
+"""Lets one run at a time use a folder: rank 0 holds a lock there, which ends with its process, however that ends.
 
 The lock is the kernel's, on the file ``matey.lock`` (a POSIX record lock, `fcntl.lockf`): SIGKILL leaves nothing to clean up,
-and processes that read data do not inherit it. The file says who holds it, and is empty after a run that ended in order.
+and processes that read data do not inherit it. The file names the holder, and is empty after a run that ended normally.
 
 NFS, and Lustre mounted with ``flock``, carry such locks between nodes. Not every mount does, and the lock of a node that died
-stays for a while. The holder therefore touches the file every few seconds, and a node that finds another one's name in it
-looks whether that goes on:
+stays for a while. The holder therefore touches the file every few seconds, and a node that finds another node's name in it
+checks whether the touches go on:
 
     lock                     the file names     then
     granted                  nobody             it is ours
     granted                  this node          it is ours: the kernel has seen the holder end
     not granted              this node          refused at once
-    granted or not, or the   another node       refused as soon as the file is touched; ours if the lock is granted and
-    file system has none                        nobody touched the file for SILENCE; refused if not granted for LEASE
+    any, or no locks in      another node       refused as soon as the file is touched, or if the lock is not granted
+    the file system                             for LEASE; otherwise ours after SILENCE without a touch
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from matey.checkpoints.run_files import LOCK
 from matey.mistakes import Mistake
 
 BEAT = 5.0  # seconds between two touches
-SILENCE = 30.0  # seconds without a touch after which a holder on another node has ended
-LEASE = 120.0  # seconds after which NFS and Lustre have let go of the locks of a node that died
-PATIENCE = 60.0  # seconds for which a node may believe what it knew of a folder before
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # said by a file system that has none
+SILENCE = 30.0  # seconds without a touch after which a holder on another node counts as ended
+LEASE = 120.0  # seconds after which NFS and Lustre have released the locks of a node that died
+PATIENCE = 60.0  # seconds for which a node may use earlier, cached contents of a folder
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of a file system without locks
 
 
 class LockedError(Mistake):
-    """Another run holds the folder: one sentence that says who, and what to do."""
+    """Another run holds the folder: one sentence that names the run and says what to do."""
 
 
 Holder = dict[str, str | int]
@@ -48,7 +48,7 @@ Holder = dict[str, str | int]
 class FolderLock:
     """The lock of a folder, held from `take` until `release` or the end of this process.
 
-    Meanwhile no other code of this process may open the file: the kernel lets go when any descriptor of it is closed.
+    Meanwhile no other code of this process may open the file: the kernel releases the lock when any descriptor is closed.
 
     Attributes:
         holder: node, process and time that the file names once the lock is taken.
@@ -63,7 +63,7 @@ class FolderLock:
         self._heart = Thread(target=self._beat, daemon=True)
 
     def take(self) -> None:
-        """Make the folder if it is not there, and take its lock, which may last `LEASE` seconds: another node may hold it.
+        """Make the folder if it is not there, and take its lock; this may last `LEASE` seconds if another node holds it.
 
         Raises:
             LockedError: another run holds it.
@@ -99,13 +99,13 @@ class FolderLock:
         self._heart.start()
 
     def release(self) -> None:
-        """Let go of the lock; does nothing where it is not held.
+        """Release the lock, if it is held.
 
-        Where nothing else is in the folder the run never began: the file goes, and the folder if `take` made it.
+        If nothing else is in the folder, the run never began: the file is removed, and the folder too if `take` made it.
         """
         if self._file is not None:
             self._ended.set()
-            if self._heart.is_alive():  # on a full disk it has not begun
+            if self._heart.is_alive():  # on a full disk it was never started
                 self._heart.join()
             with suppress(OSError):
                 is_ours = not self.loss()
@@ -121,7 +121,7 @@ class FolderLock:
     def loss(self) -> str | None:
         """Return a sentence if the lock is no longer ours: the folder was moved, or the file was removed or taken over."""
         is_there, holder = True, self.holder
-        with suppress(OSError):  # of a file server that is away for a moment
+        with suppress(OSError):  # a file server may be away for a moment
             if self._file is not None:
                 is_there, holder = self._is_there(self._file), _read(self._file)
         if is_there and holder == self.holder:
@@ -159,7 +159,7 @@ class FolderLock:
     def _beat(self) -> None:
         assert self._file is not None, "the heart begins after the lock is taken, and ends before it is released"
         while not self._ended.wait(BEAT):
-            with suppress(OSError):  # of a file server that is away for a moment
+            with suppress(OSError):  # a file server may be away for a moment
                 os.utime(self._file)
 
     def _refusal(self, holder: Holder, touch: int) -> str:
@@ -175,10 +175,10 @@ class FolderLock:
 
 
 def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str | None:
-    """Return a sentence if another process's folder is not the one here, of the same name; None where its lock is seen.
+    """Return a sentence if a folder is not the one that rank 0 has locked under the same name; None if its lock is seen.
 
     Args:
-        folder: the folder here.
+        folder: the folder as this rank sees it.
         holder: contents of its lock file, see `FolderLock.holder`.
         patience: seconds in which the file may appear.
     """
@@ -202,7 +202,7 @@ def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str 
 
 
 def _read(file: int) -> Holder:
-    """Return who holds the lock as the file says; empty if it says nobody, or something else."""
+    """Return the holder that the file names; empty if it names nobody, or holds something else."""
     try:
         holder = json.loads(os.pread(file, 4096, 0))
     except ValueError:

@@ -43,17 +43,17 @@ def train(
     average: MovingAverage,
     progress: Progress,
 ) -> Progress:
-    """Train on from ``progress`` until it is done, or until a signal asks to leave; return how far it came.
+    """Train from ``progress`` until the run is done, or a signal asks it to leave; return the new progress.
 
     Args:
         engine: the model and its optimizer.
         stream: this rank's micro-batches on the engine's device, from the one after ``progress.step`` on.
         scales: the error that counts as a loss of 1, for every system that the stream may bring.
-        validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None where a
-            signal asked the run to stop in the middle; called on all ranks.
+        validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None if a signal
+            interrupted it; called on all ranks.
         settings: the section ``train`` of the run's settings.
         folder: the run's folder.
-        average: the moving average of the weights; where there is one, it is validated and kept as the best weights.
+        average: the moving average of the weights; if it is kept, it is validated and saved as the best weights.
         progress: the state that the run has reached.
 
     Raises:
@@ -72,7 +72,7 @@ def train(
             count_traffic()
         with during(f"step {step}"), _read_at_an_error(before, log, folder):
             taken = take_step_of(engine, stream, scales, settings, average, step, meter)
-        # A step's numbers are read once the device has the next one to do, or must be known before anything is kept.
+        # A step's numbers are read once the device has the next step to do, or before anything is saved.
         leaves = before is not None and _note(before, log, bar, folder)
         before = taken
         validates = step % settings.validate_every == 0 or step == settings.steps
@@ -82,7 +82,7 @@ def train(
         progress = replace(progress, step=step)
         if validates:
             progress = replace(progress, owes_validation=True)
-            # Asked to leave, the run saves first: the time until it is killed is short. Validation waits for the next one.
+            # A run that is asked to leave saves first, since it is soon killed; the resumed run validates.
             if not leaves:
                 progress = _validate(engine, validate, progress, folder, log, average)
                 leaves = progress.owes_validation
@@ -106,7 +106,7 @@ def _note(taken: TakenStep, log: MetricsLog, bar: tqdm[Any], folder: RunFolder) 
 
 @contextmanager
 def _read_at_an_error(before: TakenStep | None, log: MetricsLog, folder: RunFolder) -> Iterator[None]:
-    """Log the step before if the next one fails: it may be what went wrong."""
+    """Log the step before if the next one fails, since it may be the cause."""
     try:
         yield
     except Exception:
@@ -125,7 +125,7 @@ def _validate(
 ) -> Progress:
     """Validate after the step of ``progress``, keep the weights if they are the best so far, and return the progress.
 
-    It still owes the validation where a signal asked the run to leave in the middle.
+    The progress still owes the validation if a signal interrupted it.
     """
     with average.in_place(), during(f"the validation after step {progress.step}"):
         numbers = validate()
@@ -151,12 +151,12 @@ def take_step_of(
     step: int,
     meter: Meter,
 ) -> TakenStep:
-    """Take one step of the optimizer; what it came to is read later."""
+    """Take one step of the optimizer; its numbers are read later."""
     meter.start()
     rate = learning_rate(step, settings)
     set_learning_rate(engine, rate)
     tally = Tally(scales, engine.device)
-    # Counted from 0, as they are read: what is read for histories of the model's own making is rolled out.
+    # Counted from 0, as in reading, so that the micro-batches that were read to be rolled out are rolled out.
     for micro_step in range((step - 1) * settings.accumulation, step * settings.accumulation):
         batches = next(stream)
         meter.mark("data")
@@ -172,7 +172,7 @@ def take_step_of(
         grad_norm = take_step(engine)
         meter.mark("optimizer")
         tally.add(forecasts, per_sample)
-        del batches, forecasts, loss, per_sample  # before the next one comes: it may take most of a device's memory
+        del batches, forecasts, loss, per_sample  # before the next one comes, which may take much memory
     assert grad_norm is not None, "the engine steps its optimizer in the last micro-step"
     totals = tally.reduce(leave=asked_to_leave())
     meter.mark("waiting")
@@ -191,10 +191,10 @@ class Progress:
     Attributes:
         step: the last step taken.
         best: the best ``valid_nrmse``.
-        stale: number of validations since then.
-        owes_validation: whether the validation after that step is still to be done, since a signal asked the run to
+        stale: number of validations since the best one.
+        owes_validation: whether the validation after the last step is still to be done, since a signal asked the run to
             stop before it.
-        validated: the settings that say what is validated, as a text: the best is that of the same validation.
+        validated: the settings of the validation, as a text; ``best`` is valid for these settings only.
     """
 
     step: int = 0
@@ -210,11 +210,11 @@ class Progress:
         return replace(self, stale=self.stale + 1, owes_validation=False)
 
     def is_done(self, settings: TrainSection) -> bool:
-        """Return whether all steps are taken and validated, or ``patience`` is at its end."""
+        """Return whether all steps are taken and validated, or ``patience`` is exhausted."""
         return self.has_stopped_early(settings) or (self.step >= settings.steps and not self.owes_validation)
 
     def has_stopped_early(self, settings: TrainSection) -> bool:
-        """Return whether so many validations brought no new best that training ends."""
+        """Return whether training ends because ``patience`` validations brought no new best."""
         return settings.patience is not None and self.stale >= settings.patience
 
     def state(self) -> dict[str, float | str]:

@@ -1,4 +1,4 @@
-"""The error that is trained on: each rank scores the cells of its own tokens, and the sums are added up."""
+"""The training loss: each rank scores the cells of its own tokens, and the sums of ranks are added up."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class LossScale:
 
     @classmethod
     def through(cls, errors: Mapping[int, float]) -> LossScale:
-        """Return the scale through the errors, above 0, at the shortest and the longest of some lead times."""
+        """Return the scale that equals the errors, above 0, at the shortest and the longest lead time."""
         short, long = min(errors), max(errors)
         power = math.log(errors[long] / errors[short]) / math.log(long / short) if long > short else 0.0
         return cls(errors[short] / short**power, power)
 
     def at(self, lead_time: Tensor) -> Tensor:
-        """Return it for lead times ``(b,)``."""
+        """Return the scale for lead times ``(b,)``."""
         return self.first * lead_time**self.power
 
 
@@ -95,5 +95,5 @@ def _own_sum(loss: Loss, forecast: Forecast, values: Tensor, halo: Sequence[int]
     if loss.halo:
         squares = squares.where(forecast.own[:, None], 0)
     by_tile = squares.sum(dim=(2, 3, 4))
-    # The tiles of a sample lie together; adding them up by index would differ from run to run on a GPU.
+    # The tiles of a sample are consecutive; adding them up by index would differ from run to run on a GPU.
     return torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(forecast.tiles.of_samples)])

@@ -1,11 +1,11 @@
-"""The training losses, each an object with a name; how ranks add up what they see of one is in `matey.train.loss`.
+"""The training losses, each an object with a name; `matey.train.loss` adds up the contributions of ranks.
 
-A loss is a relative error: the root of a sum over the cells, of the prediction's error, over that of the target. It says what
-the sum is of, and how many cells around a cell it has to see for that:
+A loss is a relative error: the root of a sum over the cells of the prediction's error, over the same root for the target. It
+defines the terms of the sum, and the number of cells around a cell that a term depends on:
 
       own cells of a tile, which are summed        . . . . . .
-      and a halo of 1: what neighbouring           . # # # # .
-      tiles predict there, of whatever rank        . # # # # .
+      and a halo of 1: the predictions of          . # # # # .
+      neighbouring tiles, of any rank              . # # # # .
                                                    . # # # # .
                                                    . . . . . .
 """
@@ -30,7 +30,7 @@ class Loss(ABC):
 
     Attributes:
         halo: number of cells around a cell that `squares` looks at, along each axis of the grid with more than one cell.
-        balanced: whether the error is divided by persistence's mean on the system at the lead time.
+        balanced: whether the error is divided by the mean error of persistence on the system at the lead time.
     """
 
     halo: int = 0
@@ -38,7 +38,7 @@ class Loss(ABC):
 
     @abstractmethod
     def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
-        """Return the squares that are summed over the cells, which grow fourfold where the values double.
+        """Return the terms that are summed over the cells; they are quadratic in the values.
 
         Args:
             values: ``(k, f, z, y, x)``, an error or a target with a halo at both ends of each of ``axes``.
@@ -49,16 +49,16 @@ class Loss(ABC):
         """
 
     def sum_of(self, fields: Tensor, wraps: Sequence[bool]) -> Tensor:
-        """Return the sum ``(b, f)`` over whole fields ``(b, f, z, y, x)``, which go on periodically or as at their edge."""
+        """Return the sum ``(b, f)`` over whole fields ``(b, f, z, y, x)``, continued periodically or by their edge values."""
         halo = halo_of(self.halo, fields.shape[2:])
         ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
         return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
 
     def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
-        """Return the relative error ``(b, f)``: the root of the error's sum over that of the target's, of so many cells."""
+        """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's, plus a floor."""
         reference = of_target.sqrt() + NRMSE_EPSILON * num_cells**0.5
         error = of_error / reference.square()
-        # The root's slope is infinite at zero; an error of rounding size has none that would help.
+        # The root's slope is infinite at zero; for an error of rounding size it would not help.
         return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
 
     def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
@@ -87,11 +87,11 @@ class Nrmse(Loss):
 class Gradient(Loss):
     """The error of values and gradients together, relative to the target's: a Sobolev norm.
 
-    Central differences see an error of one cell's width, which NRMSE counts no more than a broad one.
+    Central differences give weight to errors of one cell's width, which count for NRMSE no more than broad ones.
 
     Attributes:
         length: number of cells over which a gradient counts as much as the values.
-        balanced: whether the error is divided by persistence's.
+        balanced: whether the error is divided by the mean error of persistence.
     """
 
     length: float = 4.0
@@ -113,7 +113,7 @@ GRADIENT = Gradient()
 
 
 def shifted(values: Tensor, axes: Sequence[int], halo: int, along: int = 2, step: int = 0) -> Tensor:
-    """Return the values without their halo or, in their places, those ``step`` cells further along an axis of ``axes``."""
+    """Return the values without their halo, or the values ``step`` cells further along an axis of ``axes``."""
     for axis in axes:
         start = halo + (step if axis == along else 0)
         values = values.narrow(axis, start, values.shape[axis] - 2 * halo)

@@ -1,4 +1,4 @@
-"""How much memory a micro-batch's activations take, and the smallest sequence group that brings them under a limit."""
+"""Estimates the memory of a micro-batch's activations, and the smallest sequence group that brings it under a limit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 
 PER_ATTENTION, PER_MLP = 7, 10
-"""Values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
+"""Number of values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
 
-Attention: input, its norm, queries, keys and values, what was gathered, and the residual. MLP: input, norm, residual, and two
-of the hidden width, which is counted as four. Measured beside this in docs/parallelism.md.
+Attention: input, its norm, queries, keys and values, the gathered result, and the residual. MLP: input, norm, residual, and two
+values of the hidden width, which counts as four. docs/parallelism.md compares this with measurements.
 """
 
 AHEAD_SHARE = 1 / 8
@@ -20,7 +20,7 @@ AHEAD_SHARE = 1 / 8
 
 
 def is_copied_ahead(num_bytes: float, memory: float) -> bool:
-    """Return whether a micro-batch is copied to a GPU with so much memory before the step has let go of the one before."""
+    """Return whether a micro-batch is copied to a GPU with ``memory`` bytes before the step has released the one before."""
     return num_bytes <= AHEAD_SHARE * memory
 
 
@@ -45,7 +45,7 @@ def activation_bytes(
 def group_size(
     run: RunConfig, config: MateyConfig, most_tokens: Callable[[], int], value_bytes: int, num_ranks: int
 ) -> int:
-    """Return ``parallel.sequence_parallel_size``, or where that is ``auto`` the smallest size that the memory limit allows.
+    """Return ``parallel.sequence_parallel_size`` or, if that is ``auto``, the smallest size that the memory limit allows.
 
     Args:
         run: the run.
@@ -67,7 +67,7 @@ def group_size(
 
 
 def smallest_group(activations: int, limit: float, num_ranks: int) -> int:
-    """Return the smallest number of ranks that divides ``num_ranks`` and shares activations out to at most ``limit`` bytes.
+    """Return the smallest divisor of ``num_ranks`` by which activations are split into at most ``limit`` bytes per rank.
 
     Raises:
         ConfigError: even all ranks together are too few.

@@ -1,4 +1,4 @@
-"""Whether a run's network fits its data and the machine."""
+"""Checks whether a run's network fits its data and the machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: M
     """Fill in the field vocabulary from the data, or check that of the run; fields of a pretrained model come first.
 
     Raises:
-        ConfigError: the data holds a field that ``model.fields`` lacks, or no set has what ``model.given`` or
-            ``model.parameters`` names.
+        ConfigError: the data holds a field that ``model.fields`` lacks, or no set has a field of ``model.given`` or a
+            parameter of ``model.parameters``.
     """
     _check_told(run, sets, pretrained)
     known = [] if pretrained is None else pretrained.fields
@@ -41,7 +41,7 @@ def with_vocabulary(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: M
 
 
 def _check_told(run: RunConfig, sets: Sequence[TrajectorySet], pretrained: MateyConfig | None) -> None:
-    """Raise ConfigError if the run names a given field or a parameter that no set has, nor the pretrained model."""
+    """Raise ConfigError if the run names a given field or parameter that neither a set nor the pretrained model has."""
     of_sets = {
         "given": {name for data in sets for name in (*data.given, *data.left_out)},
         "parameters": {name for data in sets for about in data.trajectories for name in about.parameters},

@@ -1,7 +1,6 @@
-"""Whether a folder may be a run's: what is refused, in a sentence, before anything in it is touched.
+"""Checks whether a folder may be a run's; it is refused in a sentence before anything in it is touched.
 
-A run writes to a folder that is new, empty, or marked as a run's, and replaces in it only what has the form that it gives
-things itself.
+A run writes to a folder that is new, empty, or marked as a run's, and replaces only entries of the form that it makes itself.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from matey.checkpoints.run_files import (
 )
 from matey.config import ConfigError
 
-# DeepSpeed looks for a checkpoint's files by `glob`, in which these are no letters.
+# DeepSpeed looks for a checkpoint's files by `glob`, where these letters form patterns.
 PATTERN_LETTERS = "*?["
 FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
 
@@ -64,20 +63,20 @@ def check_folder(path: Path) -> None:
 
 
 def claim_linked_checkpoints(path: Path) -> None:
-    """Note in the folder that a link `checkpoints` leads to whose it is; two runs there would remove each other's.
+    """Record the owner of the folder that a link `checkpoints` leads to; two runs there would remove each other's checkpoints.
 
     Args:
         path: the run's folder, which is locked.
 
     Raises:
-        ConfigError: the folder is that of another run, which is still there and has a link to it.
-        OSError: it cannot be written.
+        ConfigError: the folder belongs to another run, which still exists and has a link to it.
+        OSError: the folder cannot be written.
     """
     checkpoints = path / CHECKPOINTS
     if not checkpoints.is_symlink():
         return
     owner, others = checkpoints / OWNER, [checkpoints.resolve().parent]
-    with suppress(OSError, ValueError):  # there is none yet
+    with suppress(OSError, ValueError):  # no owner is recorded yet
         others.append(Path(owner.read_text(encoding="utf-8").strip()))
     for other in others:
         if is_of_a_run(other) and not other.samefile(path) and _is_same(other / CHECKPOINTS, checkpoints):
@@ -108,11 +107,11 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 
 def _check_entries(path: Path) -> None:
-    """Raise ConfigError if something in a run's folder is not what the run would have put there."""
+    """Raise ConfigError if an entry of a run's folder is not of the kind that a run makes."""
     for name in (LOCK, *RUN_FILES, *FOLDERS):
         entry = path / name
         is_right = entry.is_dir() if name in FOLDERS else entry.is_file()
-        # All checkpoints may lie elsewhere; what is replaced as a whole may not.
+        # The folder of checkpoints may be a link; other entries may not, since they are replaced as a whole.
         if os.path.lexists(entry) and (not is_right or entry.is_symlink() and name != CHECKPOINTS):
             raise ConfigError(_no_run_has_made(entry))
     for entry in (path / CHECKPOINTS).iterdir() if (path / CHECKPOINTS).is_dir() else ():

@@ -1,4 +1,4 @@
-"""The error of the forecast that nothing changes, by which ``train.loss: balanced`` is scaled."""
+"""The error of the forecast that nothing changes, which ``train.loss: balanced`` divides by."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from matey.tokens.patches import extend
 from matey.train.losses import Loss, axes_of, halo_of
 
 AT_ONCE = 2**28
-"""Bytes of a frame that are read at once; a larger one is read a few layers after the other."""
+"""Bytes of a frame that are read at once; a larger frame is read a few layers at a time."""
 
 
 def persistence_by_system(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
 ) -> dict[str, dict[int, float]]:
-    """Return persistence's mean error on the windows of each system and lead.
+    """Return persistence's mean error on the windows of each system and lead time.
 
-    Windows are shared out over the ranks; of each, the last frame of the history and the target are read.
+    Windows are divided among the ranks; only the last frame of the history and the target are read.
     """
     pairs = [replace(window, start=window.start + history - 1) for window in windows]
     with on_one_thread():
@@ -68,14 +68,14 @@ def _in_slabs(source: TrajectorySet, pair: Window, loss: Loss) -> float:
 
 
 def _slab(source: TrajectorySet, trajectory: int, frame: int, axis: int, slab: slice, halo: Sequence[int]) -> Tensor:
-    """Read layers of a frame with a halo around them, ``(1, f, z, y, x)``: what `Loss.sum_of` would see of them."""
+    """Read layers of a frame, ``(1, f, z, y, x)``, with the halo around them that `Loss.sum_of` would add."""
     about = source.trajectories[trajectory]
     sides, wraps = [slice(0, size) for size in about.grid], [*about.periodic]
     before, ends = [*halo], [size + reach for size, reach in zip(about.grid, halo, strict=True)]
     first, end = slab.start - halo[axis], slab.stop + halo[axis]
     sides[axis] = slice(first, end) if wraps[axis] else slice(max(first, 0), min(end, about.grid[axis]))
     before[axis], ends[axis] = sides[axis].start - first, end - sides[axis].start
-    wraps[axis] = False  # what lies on its other side is read
+    wraps[axis] = False  # the layers on the other side have been read
     z, y, x = sides
     values = torch.from_numpy(read_box(source, trajectory, frame, frame + 1, (z, y, x)))
     return extend(values, ends, wraps, before)

@@ -1,4 +1,4 @@
-"""A pretraining run: the vocabulary is what the data holds, the weights are random."""
+"""A pretraining run: the vocabulary is that of the data, and the weights are random."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def pretrain(
     """Train as ``run`` says, from the start or from the newest checkpoint; return whether training is done.
 
     Args:
-        run: the run; its vocabulary, where not given, is what the data sets hold.
+        run: the run; its vocabulary, if not given, is made of the fields of the data sets.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
     """
     check_no_source(run)
     check_same_run(run, deepspeed_config)

@@ -1,6 +1,6 @@
-"""Loads a checkpoint into the engine: DeepSpeed's as it is, where ranks and ZeRO stage are the same, or a universal one.
+"""Loads a checkpoint into the engine: DeepSpeed's, for the same ranks and ZeRO stage, or a universal one, for any.
 
-What a run may change when it goes on is known here too.
+The settings that a resumed run must keep are defined here too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from matey.parallel.master import set_frozen, set_whole
 from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 
-# What a resumed run must have as it was: of some sections everything, of others these keys.
+# Settings that a resumed run must keep: whole sections where no keys are named, else these keys.
 KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
 
 
@@ -52,8 +52,8 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     """Load the checkpoint in a folder ``step_*`` and return the state saved with it. All ranks must call.
 
     Raises:
-        RunError: it is corrupt, or was saved by other ranks or another ZeRO stage and is not universal, or with other groups
-            of parameters.
+        RunError: the checkpoint is corrupt, has other groups of parameters, or is of other ranks or another ZeRO stage and
+            not universal.
     """
     older = f"an older one can be named in {folder.parent / LATEST}."
     try:
@@ -61,7 +61,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
         if source.stage is not None and (source.num_ranks, source.layout) != (world_size(), layout):
             raise RunError(_convert_first(source, layout))
-        # DeepSpeed would not say which file is corrupt, nor mind one of another step, or bytes that have changed since.
+        # DeepSpeed would not name a corrupt file, and would accept a file of another step or with changed bytes.
         if damage := find_damage(source, source.files()[rank() :: world_size()]):
             raise RunError(f"{damage[0]} Or {older}")
         if source.stage is None:
@@ -79,7 +79,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
 
 
 def let_lost_contact_through(error: Exception) -> None:
-    """Raise an error again that another rank's end caused: no file is at fault, and what ends the process explains it."""
+    """Raise an error again if another rank's end caused it: no file is at fault, and the end of the process explains it."""
     if lost_contact(error, error.__traceback__) is not None:
         raise error
 
@@ -96,7 +96,7 @@ def _convert_first(source: Source, layout: str) -> str:
 
 
 def _load_universal(engine: Engine, source: Source, average: MovingAverage) -> dict[str, Any]:
-    """Each rank reads its part of every parameter, one parameter at a time."""
+    """Read this rank's part of every parameter, one parameter at a time; return the state that all ranks share."""
     set_whole(engine, source.parameter, source.step)
     set_frozen(engine, source.common["module"])
     average.set_whole(partial(source.parameter, AVERAGE) if source.has_average else None)

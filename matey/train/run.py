@@ -43,7 +43,7 @@ from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate
 
-AUTO_DRAWS = 4  # micro-batches of which the one with most tokens decides the size of a sequence group
+AUTO_DRAWS = 4  # number of micro-batches; the one with most tokens decides the size of a sequence group
 
 
 def train_run(
@@ -62,10 +62,10 @@ def train_run(
     Args:
         run: the run, resolved.
         data: data of the run.
-        model: network of the run; what requires a gradient is trained.
+        model: network of the run; parameters that require a gradient are trained.
         deepspeed_config: the configuration of the engine.
         say: function that prints a line on rank 0.
-        only_describe: whether to say only what would be done, and not to train.
+        only_describe: whether to describe the run only, without training.
         notes: sentences to print after the description that every run prints.
         facts: further fingerprints that all ranks must agree on.
     """
@@ -105,7 +105,7 @@ def _train_in(
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
-    # All that a mistake in the configuration or short data can stop lies above: only now does an earlier run move aside.
+    # A mistake in the configuration or short data stops the run above: only now does an earlier run move aside.
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say)
     notes = (*notes, *_write_split(folder, data))
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
@@ -115,7 +115,7 @@ def _train_in(
         say(_nothing_to_do(run, progress))
         return True
     ranks = model.sequence_group.ranks
-    # Ahead of a step ranks tell each other in a group of its own: they validate at the same time.
+    # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
     exchange, share = HostExchange(topology.sequence_groups()), share_of(model.config, ranks)
     skips_in_parts = share is not None and run.data.bad_values == "skip"
     read = micro_batches(
@@ -188,7 +188,7 @@ def _start_or_resume(
 
 
 def _write_split(folder: RunFolder, data: RunData) -> list[str]:
-    """Keep what each part of the data holds, so that it stays so and is known again; return what is odd about it."""
+    """Record the trajectories of each part of the data, for later runs; return notes on duplicates among those held out."""
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
     recorded = recorded_prints(data.record, data.sets)
     prints = None
@@ -197,7 +197,7 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     refusal = None
     if rank() == 0:
         try:
-            if prints is not None:  # what the run was trained on before it went on with other data stays so
+            if prints is not None:  # data that a resumed run was trained on before still counts
                 replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
             replace_text(path, text)
             replace_bytes(folder.path / INDEX, data.index.text())
@@ -227,11 +227,11 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
 
 
 def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:
-    """Return this rank's place among all.
+    """Return this rank's place among all ranks.
 
     Raises:
         ConfigError: the size of a sequence group does not divide the ranks, none is large enough for the memory limit, or
-            groups reach over nodes needlessly.
+            groups span nodes needlessly.
     """
 
     def most_tokens() -> int:

@@ -1,4 +1,4 @@
-"""The data of a run: what is trained on, what is validated on, and the windows and scales that follow from it."""
+"""The data of a run, for training and for validation, and the windows and scales that follow from it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunData:
         sets: the data sets that are trained on.
         splits: the split of the trajectories of each of these sets.
         others: the data sets that are only validated on.
-        mixture: the stream of samples: of those sets first, then of coarser views of them.
+        mixture: the stream of samples: of the training sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
         index: descriptions of the files, kept in the run's folder.
         notes: sentences about the splits, if there is anything to say.
@@ -56,7 +56,7 @@ class RunData:
 
     @property
     def sets_and_views(self) -> tuple[TrajectorySet, ...]:
-        """The data sets, for training, then for validation only, and the coarser views."""
+        """The data sets for training, those for validation only, then the coarser views."""
         return (*self.all_sets, *self.mixture.sets[len(self.sets) :])
 
     @property
@@ -66,13 +66,13 @@ class RunData:
 
 
 def open_data(run: RunConfig) -> RunData:
-    """Open and split the data of a run; a run that goes on has the split that it started with.
+    """Open and split the data of a run; a resumed run keeps the split that it started with.
 
-    All ranks must call, with the same run. Each file is described by one of them, unless the run's index knows it.
+    All ranks must call, with the same run. One rank describes each file, unless the run's index has its description.
 
     Raises:
-        ConfigError: data to validate on is trained on, or the data or its split is not what the run started with.
-        DataError: some of it cannot be used.
+        ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
+        DataError: some of the data cannot be used.
     """
     index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
     sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
@@ -137,13 +137,13 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
 def _views(
     run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], view: CoarsenedSection | None
 ) -> Iterator[tuple[TrajectorySet, tuple[int, ...], float]]:
-    """Yield each data set in a coarser view, or as it is; the trajectories of it to train on; and its weight."""
+    """Yield each data set, as it is or in a coarser view, with its training trajectories and its weight."""
     for data, split, section in zip(sets, splits, run.data.sets, strict=True):
         if view is None:
             yield data, split.train, section.weight
         else:
             coarser = CoarsenedTrajectories(data, view.frames, view.cells)
-            # A step changes more or less there: the loss has a scale of its own.
+            # The change per step is another one in a coarser view: its loss has a scale of its own.
             coarser.system = f"{data.system}, {coarser.view}"
             yield coarser, split.train, section.weight * view.weight
 
@@ -160,7 +160,7 @@ def _check_others(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequenc
 
 
 def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
-    """Raise ConfigError if a file is cut in time in one data set, and not in another, which may train on what is held out."""
+    """Raise ConfigError if a file is cut in time in one data set but not in another, which may train on held-out frames."""
     kinds = [each.split_by for each in run.data.sets]
     known = {
         _identity(source) for data, kind in zip(sets, kinds, strict=True) if kind == "time" for source in data.sources
@@ -174,7 +174,7 @@ def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
 
 
 def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> Iterator[str]:
-    """Yield a sentence for each data set with something to test on that is too short for any forecast."""
+    """Yield a sentence for each data set with a test trajectory that is too short for any forecast."""
     for data, split in zip(sets, splits, strict=True):
         try:
             for number in split.test:
@@ -186,7 +186,7 @@ def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence
 def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:  # a run that has not started has no index, and one that cannot be read is made again
+    except OSError:  # a run that has not started has no index, and an unreadable index is made again
         return b""
 
 
@@ -197,7 +197,7 @@ def _identity(source: Path) -> tuple[int, int]:
 
 
 def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
-    """Return ``data.lead_max``, or what the shortest of the trajectories allows: training draws no longer leads of it."""
+    """Return ``data.lead_max``, or less if the shortest of the trajectories allows less, as it does in training."""
     shortest = min((data.trajectories[trajectory].num_frames for trajectory in trajectories), default=0)
     return max(1, min(run.data.lead_max, shortest - run.data.history))
 

@@ -1,4 +1,4 @@
-"""Splits the data of a run: as its settings say, or, where the run goes on, as it was split when it started."""
+"""Splits the data of a run as its settings say or, if the run is resumed, as it was split at its start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         anything to say.
 
     Raises:
-        ConfigError: the run goes on, and its files or the settings of its split are not those that it started with.
+        ConfigError: the run is resumed, and its files or the settings of its split are not those that it started with.
         DataError: the data cannot be split as asked for, or the record of the split is corrupt.
     """
     path = Path(run.output.dir) / SPLIT
@@ -53,11 +53,11 @@ def check_unseen(
     splits: Sequence[Split],
     pretrained: str,
 ) -> None:
-    """Raise ConfigError if a fine-tuning run holds out what its pretrained model was trained on.
+    """Raise ConfigError if a fine-tuning run holds out data that its pretrained model was trained on.
 
     Args:
-        source: the record of the pretraining run's split; None where that is not known.
-        known: fingerprints of what it was trained on; none, without a record, pass.
+        source: the record of the pretraining run's split; None if it is not known.
+        known: fingerprints of the data that the model was trained on; without any and without a record, every run passes.
         sets: the data sets of the fine-tuning run.
         splits: the splits of these data sets.
         pretrained: the folder of the model.
@@ -80,7 +80,7 @@ def check_unseen(
 def _split_as_before(
     run: RunConfig, sets: Sequence[TrajectorySet], before: SplitRecord, path: Path
 ) -> tuple[Splits, SplitRecord]:
-    """Split as a record says, and record what there is now."""
+    """Split as a record says, and record the split of the present files."""
     _check_settings(run, before, path)
     parts = RecordedParts(before)
     for index, data in enumerate(sets):
@@ -91,7 +91,7 @@ def _split_as_before(
 
 
 def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
-    """Say which files are not those of a record, if they may have changed."""
+    """Return a text on the files that differ from a record; raise ConfigError if they must not differ."""
     if begun := RecordedParts(before).begun_otherwise(now):
         raise _cut_otherwise(*begun, path)
     changes = before.changes(now)
@@ -104,7 +104,7 @@ def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) 
 
 
 def _cut_otherwise(label: str, then: str, path: Path) -> ConfigError:
-    """Return the refusal of a trajectory or block, named by a label, that was another one ``then``."""
+    """Return the error for a trajectory or block, named by a label, that was ``then`` when it was recorded."""
     return ConfigError(
         f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that were "
         "held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
@@ -133,7 +133,7 @@ def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Spli
 
 
 def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Split:
-    """Split the trajectories of a data set; an error says whose they are."""
+    """Split the trajectories of a data set; an error names the data set."""
     try:
         return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, prints=prints)
     except DataError as error:

@@ -1,4 +1,4 @@
-"""The tokens of a micro-batch before there are sequence groups: of fields of any size, in boxes shared out over all ranks."""
+"""The token layout of a micro-batch before sequence groups exist: for fields of any size, in boxes divided among all ranks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AT_ONCE = 2**28
 
 
 def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0) -> TokenLayout:
-    """Lay out a micro-batch of a step, the same on every rank; all must call.
+    """Lay out the tokens of a micro-batch of a step, the same on every rank; all ranks must call.
 
     Raises:
         ValueError: see `matey.tokens.tokenize.tokenize`.
@@ -36,7 +36,7 @@ def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0)
     """
     sets, num_frames = data.mixture.sets, run.data.history
     windows = data.mixture.global_batch(step, run.train.micro_batch)
-    if not is_of_patches(config.refinement):  # nobody knows what a package's criterion looks at
+    if not is_of_patches(config.refinement):  # a criterion from a package may look beyond a patch
         return tokenize(read_windows(sets, windows, num_frames), config.patches, config.refinement).layout
     groups = alike(sets, windows)
     samples = [samples_of_windows(sets, group, num_frames) for group in groups]

@@ -8,7 +8,7 @@ from matey.config import TrainSection
 
 
 def learning_rate(step: int, train: TrainSection) -> float:
-    """Return the rate of optimizer step ``step``, counted from 1: linear warm-up, then cosine or constant."""
+    """Return the learning rate of optimizer step ``step``, counted from 1: linear warm-up, then cosine or constant."""
     if step <= train.warmup_steps:
         return train.learning_rate * step / train.warmup_steps
     if train.schedule == "constant":

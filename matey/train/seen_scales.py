@@ -1,4 +1,4 @@
-"""The ranges of the scales that a network is told of in training."""
+"""The ranges of the normalisation's scales that a network sees in training."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from matey.tokens.normalisation import normalisation_of
 from matey.train.run_data import RunData
 
 MOST_WINDOWS, FEWEST_WINDOWS = 1000, 200
-"""Numbers of windows of a set: few would miss first frames of trajectories, where fields often change most."""
+"""Numbers of windows of a set; too few would miss the first frames of trajectories, where fields often change most."""
 MOST_VALUES = 2**30
-"""Values of a set that are read. Where that is less than the fewest windows hold, its fields have no range."""
+"""Number of values of a set that are read at most; if the fewest windows hold more, the set's fields have no range."""
 MARGIN = 0.1
-"""Part of a range by which it is wider on each side than what was found."""
+"""Fraction by which a range is widened on each side."""
 
 
 def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[str, list[list[float]]]:
-    """Return the ranges of scales in the training data, together with those ``before``, which a pretrained model has.
+    """Return the ranges of scales in the training data, united with the ranges ``before`` of a pretrained model.
 
-    Those of histories that are spread over what is trained on; fields that are given have none. The ranks share the reading;
-    all must call.
+    They are ranges over histories that are spread over the training data; given fields have none. The ranks share the reading,
+    and all must call.
     """
     history, windows, sets = run.data.history, list[Window](), data.mixture.sets
     for index, (source, train) in enumerate(zip(sets, data.mixture.train, strict=True)):

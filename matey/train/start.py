@@ -26,11 +26,11 @@ def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any],
         train: the function that trains.
         run: the run's configuration.
         deepspeed_config: the configuration of the DeepSpeed engine.
-        only_describe: whether to say what would be done, and stop.
+        only_describe: whether to describe the run only, without training.
 
     Returns:
-        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint, so that
-        the same command with ``--resume`` continues; 2 for a mistake that the printed sentence explains.
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
+        mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.
     """
     rank, world_size = likely_place()
     name_failures(rank, world_size)

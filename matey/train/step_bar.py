@@ -1,4 +1,4 @@
-"""The bar that shows how far training has come, which in a log is a line now and then."""
+"""The progress bar of training, which in a log becomes a line now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LINE_EVERY = 30.0  # seconds between two lines where standard error is no termin
 
 
 def step_bar(num_steps: int, done: int, *, is_shown: bool) -> tqdm[Any]:
-    """Return a bar of ``num_steps`` steps of which ``done`` are done; it stays silent unless ``is_shown``."""
+    """Return a bar of ``num_steps`` steps that begins at ``done``; it stays silent unless ``is_shown``."""
     interval = 0.1 if sys.stderr.isatty() else LINE_EVERY
     return StepBar(
         total=num_steps,
@@ -26,7 +26,7 @@ def step_bar(num_steps: int, done: int, *, is_shown: bool) -> tqdm[Any]:
 
 
 class StepBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its annotations alone
-    """A bar that is drawn over itself in a terminal only: elsewhere each drawing is a line, and no other text joins it."""
+    """A bar that is redrawn in place in a terminal only; elsewhere each drawing is a line of its own."""
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:  # noqa: ANN401 what tqdm was given
@@ -42,6 +42,6 @@ class StepBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its annotat
         return print_line
 
     def clear(self, nolock: bool = False) -> None:  # noqa: FBT001, FBT002 as tqdm has it
-        """Take the bar off the screen, where it is one."""
+        """Take the bar off the screen, if the output is a terminal."""
         if self.fp.isatty():
             super().clear(nolock)

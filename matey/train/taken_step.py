@@ -1,4 +1,4 @@
-"""A step that was taken, and what becomes of its numbers: a line of ``metrics.jsonl``, or the end of the run."""
+"""A step that was taken, whose numbers become a line of ``metrics.jsonl``, or end the run if they are not finite."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from matey.train.tally import LateTotals, Totals
 
 @dataclass(frozen=True)
 class TakenStep:
-    """A step whose numbers are on their way.
+    """A step that was taken; its numbers may still be on their way from the device.
 
     Attributes:
         step: the step.
         learning_rate: learning rate of the step.
         totals: sums over the micro-batches of all ranks.
         grad_norm: the norm of the gradient.
-        seconds: seconds that this rank's host took for it.
-        traffic: bytes, calls and seconds of each kind of communication, where they are counted.
-        reading: seconds, memory and cores, where it is logged.
+        seconds: seconds that this rank's host took for the step.
+        traffic: bytes, calls and seconds of each kind of communication; None if they are not counted.
+        reading: seconds, memory and cores; None if the step is not logged.
     """
 
     step: int
@@ -70,7 +70,7 @@ STEP = "matey/step"  # the axis of a run's numbers in W&B
 
 
 class MetricsLog:
-    """``metrics.jsonl``, a JSON object a line, and DeepSpeed's monitors where its configuration turns one on."""
+    """``metrics.jsonl``, with a JSON object per line, and the monitors that DeepSpeed's configuration turns on."""
 
     def __init__(self, path: Path, engine: Engine) -> None:
         self._monitor = engine.monitor
@@ -99,7 +99,7 @@ class MetricsLog:
                 if monitor is not None:
                     monitor.write_events(events)
             if self._wandb is not None:
-                # DeepSpeed counts W&B's steps in samples, and what comes with a smaller step is dropped there.
+                # DeepSpeed counts W&B's steps in samples, and W&B drops numbers of a smaller step.
                 self._wandb.log({name: number for name, number, _ in events} | {STEP: step})
 
 

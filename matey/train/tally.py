@@ -14,7 +14,7 @@ from matey.parallel.late import Late
 
 
 class Tally:
-    """Adds up on each rank; one reduction at the end."""
+    """Sums of errors and counts on each rank, added up over the ranks in one reduction at the end."""
 
     def __init__(self, systems: Iterable[str], device: torch.device) -> None:
         self.systems = list(systems)
@@ -35,7 +35,7 @@ class Tally:
         self._sums[1, column] += len(errors)
 
     def reduce(self, leave: bool = False) -> LateTotals:
-        """Add up the ranks, and in the same reduction find out whether any of them wants to ``leave``."""
+        """Add up the sums of all ranks, and in the same reduction find out whether any of them wants to ``leave``."""
         self._sums[1, -1] = leave
         return LateTotals(self.systems, Late(sum_over_ranks(self._sums)))
 
@@ -46,7 +46,7 @@ class LateTotals:
 
     Attributes:
         systems: names of the systems.
-        sums: two rows, sums of errors and counts, with a column for each system and one more.
+        sums: sums of errors and counts, two rows with a column for each system; a last column has tokens and ``leave``.
     """
 
     systems: list[str]
@@ -77,13 +77,13 @@ class Totals:
 
     @property
     def share_by_system(self) -> dict[str, float]:
-        """Share of each system in the sum of all samples' errors: one that dominates the loss shows here."""
+        """Share of each system in the sum of all samples' errors, which shows a system that dominates the loss."""
         total = sum(self._errors) or 1.0
         errors = dict(zip(self._systems, self._errors, strict=True))
         return {system: errors[system] / total for system in self.by_system}
 
     def __str__(self) -> str:
-        """The mean error and, of several systems, the one that makes up the most of it."""
+        """The mean error and, if there are several systems, the system with the largest share of it."""
         shares = self.share_by_system
         most = max(shares, key=shares.__getitem__)
         return f"{self.per_sample:.4f}" + (f" ({shares[most]:.0%} {most})" if len(shares) > 1 else "")

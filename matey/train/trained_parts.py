@@ -16,7 +16,7 @@ def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
     """Return a table of parameter counts by part: all, those taken over from a pretrained model, and those trained.
 
     Args:
-        model: the model, frozen as it will be trained, and not yet divided by an engine.
+        model: the model, with frozen parameters as in training, before an engine divides it.
         transferred: the weights that the model took over; None for random weights.
     """
     counts: dict[str, list[int]] = {part: [0, 0, 0] for part in get_args(Part)}

@@ -2,8 +2,8 @@
 
 In a share of the micro-batches the model first predicts a few frames, one after the other and without gradients, and is then
 trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such micro-batches
-lie as many frames further on, see `matey.data.mixture`; near the end of a trajectory fewer frames are rolled out. What is left
-of the lead time is predicted at once.
+lie as many frames further on, see `matey.data.mixture`; near the end of a trajectory fewer frames are rolled out. The rest of
+the lead time is predicted at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from matey.samples import BatchPart, Piece
 
 
 def num_rolled(micro_step: int, settings: TrainSection) -> int:
-    """Return how many frames are rolled out before a micro-step of the run, counted from its start: the same on all ranks."""
+    """Return the number of frames to roll out before a micro-step, counted from the run's start; all ranks have the same."""
     if not settings.unroll:
         return 0
     share, length = uniform_hash(torch.tensor([2 * micro_step, 2 * micro_step + 1]) + (settings.seed << 40)).tolist()
@@ -34,14 +34,14 @@ def num_rolled(micro_step: int, settings: TrainSection) -> int:
 
 
 def is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
-    """Return whether these are a rank's part of fields."""
+    """Return whether an item is a rank's part of the fields of a micro-batch."""
     return isinstance(item, list) and isinstance(item[0], BatchPart)
 
 
 def rolled_out(
     engine: Engine, batches: list[FieldBatch] | list[BatchPart], num_steps: int
 ) -> Prepared | list[FieldBatch]:
-    """Roll a micro-batch out by so many frames, and return what the engine takes. All ranks must call likewise."""
+    """Roll a micro-batch out by ``num_steps`` frames, and return it in the form that the engine takes; all ranks must call."""
     if not is_part(batches):
         return push_forward(engine, cast(list[FieldBatch], batches), num_steps)
     group, config = engine.module.sequence_group, engine.module.config
@@ -91,7 +91,7 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
 
 @torch.no_grad()
 def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: int) -> list[BatchPart]:
-    """Do what `push_forward` does where each rank of a group has read a part of the fields; all of them call together."""
+    """Do the same as `push_forward` for fields that ranks of a group have read in parts; all of these ranks must call."""
     group, config = engine.module.sequence_group, engine.module.config
     steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in parts]
     engine.eval()
@@ -111,7 +111,7 @@ def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: in
 
 
 def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:
-    """Append a frame ``(f, z, y, x)`` to the history of a piece whose sample goes as far as this step."""
+    """Append a frame ``(f, z, y, x)`` to the history of a piece, if its sample is rolled out as far as this step."""
     if steps[piece.sample] <= step:
         return piece
     given = piece.given
@@ -121,13 +121,13 @@ def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:
 
 
 def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor:
-    """Append a frame to the histories ``(b, t, f, z, y, x)`` of the samples that go as far as this step."""
+    """Append a frame to the histories ``(b, t, f, z, y, x)`` of the samples that are rolled out as far as this step."""
     later = torch.cat([history[:, 1:], frame.to(history.dtype)[:, None]], dim=1)
     return later.where((steps > step).view(-1, 1, 1, 1, 1, 1), history)
 
 
 def _given_from(batch: FieldBatch, steps: Tensor) -> Tensor | None:
-    """Return the given fields from so many frames on in each sample; the last frame is repeated for those that nothing uses."""
+    """Return the given fields of each sample from frame ``steps`` on; the last is repeated, but nothing uses the copies."""
     if batch.given is None or batch.given.shape[1] == 1:
         return batch.given
     frames = torch.arange(batch.given.shape[1], device=steps.device) + steps[:, None]  # (b, t)

@@ -1,4 +1,4 @@
-"""The error on windows never trained on, shared out over the ranks."""
+"""The error on windows that are never trained on, which are divided among the ranks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def validate(
 ) -> dict[str, Any] | None:
     """Return ``valid_nrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
 
-    None where a signal asked the run to leave before the last micro-batch. Micro-batches go round the sequence groups. All
-    ranks call the model equally often, as ZeRO needs: where the count does not come out even, a group repeats the first one
-    and does not count it.
+    The result is None if a signal asked the run to leave before the last micro-batch. The sequence groups take micro-batches
+    in turn. All ranks call the model equally often, as ZeRO needs: a group that gets none in the last round repeats the first
+    micro-batch, and does not count it.
 
     Args:
         engine: the model.
@@ -74,7 +74,7 @@ def validate(
             errors = errors_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
-        del prepared, forecasts, same, guesses  # before the next one comes: it may take most of a device's memory
+        del prepared, forecasts, same, guesses  # before the next one comes, which may take much memory
     engine.train()
     totals = model_error.reduce().read()
     return {
@@ -87,7 +87,7 @@ def validate(
 def read_and_prepare(
     model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
 ) -> Prepared:
-    """Read windows and prepare them, on the host; of a group of ranks, which all call, each reads its part."""
+    """Read windows and prepare them on the host; in a group of ranks all must call, and each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)
     if share is None:
@@ -97,7 +97,7 @@ def read_and_prepare(
 
 
 def set_names(sets: Sequence[TrajectorySet]) -> list[str]:
-    """Return a name for each data set: its system; of one that came before, the set's number and folder as well."""
+    """Return a name for each data set: its system, with the set's number and folder if the system came before."""
     names: list[str] = []
     for number, data in enumerate(sets, start=1):
         more = f" ({number}: {data.sources[0].parent})" if data.system in names else ""
