@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,6 +24,11 @@ from matey.train.loss import LossScale, training_loss
 
 WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
 
+PRODUCTS = ("mm", "conv", "attention", "gemm", "flash", "fmha")
+"""Parts of the names of operations and kernels that multiply matrices."""
+
+NUM_ELSEWHERE = 8  # operations that are named
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -39,6 +46,8 @@ class Speed:
         matmul_rate: operations per second of a square matrix product, measured between the steps.
         matmul_share: operations per second of the step, divided by ``matmul_rate``.
         outside_blocks_share: share of the step that forward and backward spend outside the transformer blocks.
+        elsewhere: shares of a step that are no products of matrices, attention or convolutions, by PyTorch's name of the
+            operation, the largest first; as PyTorch's profiler sees them, which slows down what is small.
     """
 
     case: Case
@@ -52,10 +61,12 @@ class Speed:
     matmul_rate: float
     matmul_share: float
     outside_blocks_share: float
+    elsewhere: dict[str, float]
 
     def as_row(self) -> dict[str, Any]:
         """Return everything in one level, as JSON and CSV can hold it."""
         row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
+        row["elsewhere"] = ", ".join(f"{name} {share:.3f}" for name, share in self.elsewhere.items())
         for name in ("patches", "grid"):
             row[name] = ",".join(map(str, row[name]))
         return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
@@ -123,6 +134,7 @@ class _Stand:
             matmul_rate=rate,
             matmul_share=self.flops / step / rate,
             outside_blocks_share=(forward + backward - in_blocks) / step,
+            elsewhere=self._elsewhere(),
         )
 
     def _loss(self) -> Tensor:
@@ -134,8 +146,33 @@ class _Stand:
             self._loss()
         return counter.get_total_flops()
 
+    def _elsewhere(self) -> dict[str, float]:
+        os.environ.setdefault(
+            "KINETO_LOG_LEVEL", "6"
+        )  # else the profiler says on standard error that it starts and stops
+        with torch.profiler.profile() as profiler:
+            self.run()
+        self.marks.pop()
+        seconds: Counter[str] = Counter()
+        for row in profiler.key_averages():
+            # A kernel's time is that of the operation that launched it as well.
+            if row.device_type.name != "CPU":
+                continue
+            spent = row.self_device_time_total if self.case.device == "cuda" else row.self_cpu_time_total
+            seconds[_short(row.key)] += spent
+        others = {name: spent for name, spent in seconds.items() if not any(product in name for product in PRODUCTS)}
+        most = Counter(others).most_common(NUM_ELSEWHERE)
+        return {name: spent / seconds.total() for name, spent in most if spent}
+
     def _median(self, start: str, end: str) -> float:
         return statistics.median(mark[end] - mark[start] for mark in self.marks)
+
+
+def _short(name: str) -> str:
+    """Return an operation's name without where it is defined, and without the spaces and commas that part names in a row."""
+    for prefix in ("autograd::engine::evaluate_function: ", "aten::", "autograd::"):
+        name = name.removeprefix(prefix)
+    return "_".join(name.replace(",", " ").split())
 
 
 @contextmanager

@@ -34,6 +34,11 @@ def test_a_step_is_one_line_of_json():
     assert row["peak_memory_bytes"] > 2**20
     assert row["matmul_share"] > 0
     assert 0 < row["outside_blocks_share"] < 1
+    elsewhere = [each.split(" ") for each in row["elsewhere"].split(", ")]
+    assert not any(":" in name for name, _ in elsewhere), row["elsewhere"]
+    shares = [float(share) for _, share in elsewhere]
+    assert len(shares) == 8 and shares == sorted(shares, reverse=True) and 0 < sum(shares) < 1
+    assert not any("mm" in name or "attention" in name for name, _ in elsewhere), row["elsewhere"]
 
 
 @pytest.mark.parametrize(
