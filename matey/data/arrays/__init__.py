@@ -1,1 +1,1 @@
-"""Arrays in files of any kind, by name: what is said of them, and parts of their values; knows nothing of trajectories."""
+"""Reads arrays of any kind of file by name: their metadata and parts of their values; knows nothing of trajectories."""

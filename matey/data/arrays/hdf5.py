@@ -1,4 +1,4 @@
-"""Arrays in HDF5, and so in netCDF-4. Links to other places and to other files, and second names, are not followed."""
+"""Reads arrays in HDF5, and so in netCDF-4; soft links, external links and second names are not followed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
 
 
 def _problem(item: h5py.Dataset, folder: Path) -> str:
-    """Why a dataset reads as zeros that nobody has written, empty if it does not."""
+    """Return why a dataset would read as zeros that nobody wrote, empty if it would not."""
     if item.is_virtual:
         names = {source.file_name for source in item.virtual_sources()} - {"."}
         gone = sorted(
@@ -96,7 +96,7 @@ def _problem(item: h5py.Dataset, folder: Path) -> str:
 
 
 def _where(link: object) -> str:
-    """Why a name that is not visited has no values."""
+    """Return why a name that HDF5 does not visit has no values."""
     if isinstance(link, h5py.ExternalLink):
         return f"is a link to {link.path!r} in {link.filename}, which is not followed: describe that file"
     if isinstance(link, h5py.SoftLink):
@@ -105,10 +105,10 @@ def _where(link: object) -> str:
 
 
 def _axes(item: h5py.Dataset) -> tuple[str, ...]:
-    """Names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them.
+    """Return the names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them.
 
-    A label counts where the names of scales do not tell what axis it is: Dedalus labels ``x`` what has the scale ``x/1.0``. An
-    axis of components may have no name beside others that have.
+    A label counts where the names of scales do not tell the kind of axis: Dedalus gives the axis labelled ``x`` the scale
+    ``x/1.0``. One axis of components may be without a name where all others have one.
     """
     names = [_name_of(dimension) for dimension in item.dims]
     nameless = [number for number, name in enumerate(names) if not name]
@@ -124,7 +124,7 @@ def _name_of(dimension: h5py.DimensionManager) -> str:
 
 
 def _scales(item: h5py.Dataset) -> tuple[str, ...]:
-    """Paths of the coordinates of a dataset's axes, empty where an axis has none that are numbers."""
+    """Return the path of the coordinates of each axis of a dataset, empty where an axis has no numeric ones."""
     return tuple(
         next(
             (
@@ -139,7 +139,7 @@ def _scales(item: h5py.Dataset) -> tuple[str, ...]:
 
 
 def _is_no_variable(item: h5py.Dataset) -> bool:
-    """Whether a dataset is the dimension of a netCDF file that has no coordinates."""
+    """Whether a dataset only stands for a dimension of a netCDF file, without coordinates."""
     label = item.attrs.get("NAME", b"")
     return isinstance(label, bytes) and label.startswith(_NO_VARIABLE)
 

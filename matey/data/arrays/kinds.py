@@ -23,7 +23,7 @@ def kind_of(path: Path) -> FileKind:
     """Return the kind of a file, by its content.
 
     Raises:
-        DataError: it is missing, or of none of them.
+        DataError: the file is missing, or of no known kind.
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
@@ -42,7 +42,7 @@ def gridded_files(pattern: Path) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder to be searched: a Zarr store is none."""
+    """Whether a path is a folder to search; a Zarr store is not."""
     return path.is_dir() and not is_zarr(path)
 
 
@@ -58,7 +58,7 @@ def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str
 
 
 def _below(folder: Path) -> Iterable[Path]:
-    """Return all files and folders below a folder, each of which is listed once."""
+    """Return all files and folders below a folder; each folder is listed once."""
     if isinstance(folder, RemotePath):
         return folder.rglob("*")
     return (Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))

@@ -1,4 +1,4 @@
-"""Arrays in classic netCDF files: CDF-1 and CDF-2 as SciPy reads them, CDF-5 with the netCDF library where it is installed."""
+"""Reads arrays in classic netCDF files: CDF-1 and CDF-2 with SciPy, CDF-5 with the netCDF library where it is installed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _described(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variabl
 
 
 def _attributes(item: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Attributes of a file or variable of either library."""
+    """Return the attributes of a file or variable of either library."""
     if hasattr(item, "ncattrs"):
         return {name: item.getncattr(name) for name in item.ncattrs()}
     return dict(item._attributes)
@@ -72,22 +72,22 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
 
 
 def _part(variable: Any, index: Index) -> np.ndarray:  # noqa: ANN401
-    """A copy, since SciPy's arrays are views of a mapping that is about to be closed."""
+    """Return a copy of a part, since SciPy's arrays are views of a mapping that is about to be closed."""
     return np.array(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file, which is mapped into memory, for as long as the block lasts: nothing is shared between processes."""
+    """Map a file into memory for as long as the block lasts, so that processes share nothing."""
     if first_bytes(path).startswith(b"CDF\x05"):
         with _opened_cdf5(path) as file:
             yield file
         return
-    from scipy.io import netcdf_file  # a third of the time that all readers take to import
+    from scipy.io import netcdf_file  # late: a third of the time that all readers take to import
 
     try:
         file = netcdf_file(path, "r", mmap=True)
-    # What scipy was seen to raise when the header or the data end too early.
+    # Errors that SciPy was seen to raise when the header or the data end too early.
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read as classic netCDF ({one_line(error)}); it is truncated or corrupt: copy it again."
@@ -111,7 +111,7 @@ def _opened_cdf5(path: Path) -> Iterator[Any]:
             yield file
     except DataError:
         raise
-    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # a name of bytes that are no text, for one
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # e.g. a name whose bytes are no text
         raise DataError(
             f"{path} cannot be read as netCDF CDF-5 ({one_line(error)}); it is truncated or corrupt: copy it again."
         ) from error

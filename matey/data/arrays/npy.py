@@ -1,4 +1,4 @@
-"""The one array in a ``.npy`` file."""
+"""Reads the one array in a ``.npy`` file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "array"
 
 
 def describe(path: Path) -> dict[str, StoredArray]:
-    """Return the array of a file; that it is as long as it claims is checked when it is mapped.
+    """Return the description of the array in a file; mapping the file checks that it is as long as it claims.
 
     Raises:
         DataError: the file cannot be read, see `matey.data.npy.map_npy`.
@@ -25,7 +25,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
 
 
 def attributes(path: Path, name: str) -> dict[str, Any]:
-    """Return nothing: an array has no attributes."""
+    """Return no attributes: a ``.npy`` file has none."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""What the openPMD standard (1.1) has beside a mesh in HDF5: names of its axes, sizes of its cells, the unit of its values."""
+"""Reads the attributes of a mesh in HDF5 by the openPMD standard (1.1): names of its axes, cell sizes, unit of its values."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Mesh:
     """Description of a dataset as a mesh.
 
     Attributes:
-        axes: names of its axes in the order of the dataset; empty where they are not those of its grid.
-        steps: size of a cell along each of these.
-        unit: unit of the values as they are stored, in the syntax of UDUNITS.
+        axes: names of the dataset's axes in order; empty where the file does not label all of them.
+        steps: cell size along each of these axes.
+        unit: unit of the stored values, in the syntax of UDUNITS.
     """
 
     axes: tuple[str, ...]
@@ -28,7 +28,7 @@ class Mesh:
 
 
 def mesh_of(item: h5py.Dataset) -> Mesh | None:
-    """Return the description of a dataset, None where it is no mesh; its record is itself, or the group that it lies in."""
+    """Return a dataset's description as a mesh, None if it is not one; the attributes are its own or its group's."""
     record = next((each.attrs for each in (item, item.parent) if "axisLabels" in each.attrs), None)
     if record is None:
         return None
@@ -36,13 +36,13 @@ def mesh_of(item: h5py.Dataset) -> Mesh | None:
     steps = [*map(float, np.ravel(record.get("gridSpacing", ())))]
     if as_text(record.get("dataOrder")) == "F":  # written by Fortran, whose first axis is the last one here
         labels, steps = labels[::-1], steps[::-1]
-    is_whole = len(labels) == len(steps) == item.ndim  # of azimuthal modes, the first axis has no label
+    is_whole = len(labels) == len(steps) == item.ndim  # the first axis of azimuthal modes has no label
     unit = _unit(as_number(item.attrs.get("unitSI")) or 1.0, np.ravel(record.get("unitDimension", ())))
     return Mesh(tuple(labels) if is_whole else (), tuple(steps) if is_whole else (), unit)
 
 
 def constant_of(item: h5py.Group) -> str:
-    """Return the value of a record that has one for all cells in the place of a dataset, empty where it is none."""
+    """Return the value of a record that holds one for all cells instead of a dataset, empty for any other group."""
     value = as_number(item.attrs.get("value")) if "shape" in item.attrs else None
     return "" if value is None else f"{value:g}"
 

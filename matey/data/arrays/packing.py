@@ -1,4 +1,4 @@
-"""How a file packs the values of an array and marks missing ones, by the attributes that netCDF, CF and xarray share.
+"""Unpacks the values of an array and finds missing ones, by the attributes that netCDF, CF and xarray share.
 
 Sources: the NetCDF Users' Guide, appendix A; CF conventions 2.5.1 and 8.1.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-# What the netCDF library writes where a program has written nothing.
+# Values that the netCDF library writes where a program has written nothing.
 _FLOAT_FILL = 9.969209968386869e36
 _PACKED_FILL = {np.dtype("i2"): -32767.0, np.dtype("i4"): -2147483647.0}
 
@@ -30,17 +30,17 @@ READ = (
 
 @dataclass(frozen=True)
 class Packing:
-    """Packing of an array's values; those of an array without such attributes are as they are.
+    """Packing of an array's values; by default they are stored as they are.
 
     Attributes:
         scale: factor from a packed value to a value.
         offset: value of a packed 0.
         missing: packed values that stand for missing ones.
-        lowest: least value that is not missing.
-        highest: largest value that is not missing.
-        bounds_values: whether these two are values as they are meant; otherwise packed ones.
+        lowest: lowest value that is not missing.
+        highest: highest value that is not missing.
+        bounds_values: whether these two bounds are unpacked values; otherwise they are packed ones.
         is_unsigned: whether the bits of a signed integer are those of an unsigned one.
-        problem: why the attributes cannot be followed, empty if they can.
+        problem: reason why the attributes cannot be followed, empty if they can.
     """
 
     scale: float | None = None
@@ -54,7 +54,7 @@ class Packing:
 
     @property
     def is_packed(self) -> bool:
-        """Whether values on disk are other numbers than those that are meant."""
+        """Whether the numbers on disk differ from the values that they stand for."""
         return self.scale is not None or self.offset is not None
 
     @property
@@ -64,12 +64,12 @@ class Packing:
 
     @property
     def marks_by_nan(self) -> bool:
-        """Whether NaN alone marks missing values, as in all floats of xarray: a solver that diverged leaves it as well."""
+        """Whether NaN alone marks missing values, as in all floats of xarray; a solver that diverged leaves NaN as well."""
         has_bounds = self.lowest > -np.inf or self.highest < np.inf
         return bool(self.missing) and all(map(np.isnan, self.missing)) and not self.is_packed and not has_bounds
 
     def unpacked(self, raw: np.ndarray) -> np.ndarray:
-        """Return values as they are meant, NaN where one is marked as missing."""
+        """Return unpacked values, NaN where one is marked as missing."""
         kind, lowest, highest = raw.dtype, self.lowest, self.highest
         marks = [*self.missing, *([_FLOAT_FILL] if kind.kind == "f" else [])]
         if self.is_packed and not self.missing and not self.is_unsigned and kind in _PACKED_FILL:
@@ -89,7 +89,7 @@ class Packing:
 
 
 def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
-    """Return what the attributes of an array of a type say; those that should be numbers and are not are its problem."""
+    """Return the packing that an array's attributes state; its ``problem`` names an attribute that is no number."""
     found: dict[str, Any] = {name: attributes[name] for name in READ if attributes.get(name) is not None}
     is_unsigned = _text(found.pop("_Unsigned", "")).lower() == "true"
     numbers = {name: np.asarray(value).reshape(-1) for name, value in found.items()}
@@ -113,7 +113,7 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
 
 
 def _can_hold(kind: np.dtype, mark: float) -> bool:
-    """Whether a type has that number, to the precision of the type."""
+    """Whether a type can hold a number, to the precision of the type."""
     if kind.kind == "b":
         return False
     if kind.kind == "f":

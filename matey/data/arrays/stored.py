@@ -1,4 +1,4 @@
-"""An array as its file describes it, and what all kinds of files share."""
+"""The description of an array in its file, and the interface that all kinds of files share."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class StoredArray:
     Attributes:
         shape: shape of the array.
         dtype: type of the values on disk.
-        axes: name of each axis, empty where the file names none; that of an axis of components may be empty.
-        steps: size of a cell along each axis, empty where the file does not say it beside the array.
-        scales: path of the array of coordinates of each axis, empty where the file ties none to it.
+        axes: name of each axis, empty where the file names none; an axis of components may have an empty name.
+        steps: cell size along each axis, empty where the array's attributes do not state it.
+        scales: path of the coordinate array of each axis, empty where the file ties none to the axis.
         unit: unit as the file gives it, empty where it gives none.
         calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
-        problem: why it has no values, empty if it has.
-        claimed: bytes that its shape claims, or one of its chunks if that is larger.
-        limit: bytes that its file can hold of it at the most.
-        chunk: shape of its chunks where these are read whole, as compressed ones; empty where any part is read by itself.
+        problem: reason why the array has no values, empty if it has some.
+        claimed: bytes that the array's shape claims, or one of its chunks if that is larger.
+        limit: largest number of bytes of the array that its file can hold.
+        chunk: shape of chunks that can only be read whole, such as compressed ones; empty where any part can be read.
     """
 
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class StoredArray:
 
     @property
     def is_link(self) -> bool:
-        """Whether it is the name of something that lies elsewhere."""
+        """Whether the name stands for something that lies elsewhere."""
         return self.dtype == np.dtype("V")
 
     @property
@@ -60,12 +60,12 @@ class StoredArray:
         return self.problem.partition(":")[0] or f"{self.shape} of {self.dtype}"
 
     def check_claim(self, label: str, held: int) -> None:
-        """Raise DataError if it claims more than its file can hold; ``held`` is the size of the file in bytes."""
+        """Raise DataError if the array claims more than its file can hold; ``held`` is the size of the file in bytes."""
         if self.claimed > self.limit:
             refuse_claim(label, self.shape, self.claimed, held)
 
     def check_readable(self, label: str) -> None:
-        """Raise DataError if it has no values, or they cannot be unpacked as the file says."""
+        """Raise DataError if the array has no values, or they cannot be unpacked."""
         if problem := self.problem or self.packing.problem:
             raise DataError(f"{label}: {problem}.")
 
@@ -75,12 +75,12 @@ class FileKind:
     """A kind of file that holds arrays.
 
     Attributes:
-        name: name of the array in messages.
-        suffixes: endings of the files to look at when a folder is searched.
-        recognises: whether a file, or a folder that is a store, is of this kind.
-        arrays: describes all arrays of a file by their paths in it.
-        attributes: the attributes of the file, or of a group or array in it.
-        read: reads a part of an array: function of file, name and an index for each axis.
+        name: name of the kind in messages.
+        suffixes: suffixes of the files that count when a folder is searched.
+        recognises: function that tells whether a file, or a folder that is a store, is of this kind.
+        arrays: function that describes all arrays of a file, by their paths in it.
+        attributes: function that returns the attributes of a file, or of a group or array in it.
+        read: function of file, name and an index for each axis that reads a part of an array.
     """
 
     name: str
@@ -97,7 +97,7 @@ class FileKind:
 
 
 def as_number(value: object) -> float | None:
-    """Return an attribute's value if it is one number; a text is none."""
+    """Return an attribute's value if it is one number, else None; a text is not a number."""
     if value is None or isinstance(value, str | bytes):
         return None
     array = np.asarray(value)
@@ -105,14 +105,14 @@ def as_number(value: object) -> float | None:
 
 
 def as_text(value: object) -> str:
-    """Return an attribute's value if it is a text on one line, else nothing."""
+    """Return an attribute's text on one line, cut to 80 characters; empty where it is no text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     return " ".join(value.split())[:80] if isinstance(value, str) else ""
 
 
 def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
-    """Return the bytes of an array of a shape, or of one chunk of it if that is larger."""
+    """Return the bytes of an array, or of one of its chunks if that is larger."""
     return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
 
 

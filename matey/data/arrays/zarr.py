@@ -1,7 +1,7 @@
-"""Arrays in Zarr stores, folders of version 2 or 3, with the zarr package where it is installed.
+"""Reads arrays in Zarr stores, folders of version 2 or 3, with the zarr package where it is installed.
 
-A chunk that is not there reads as the store's fill value: so Zarr defines it, and its writers leave out chunks that hold
-nothing else. An array without any chunk counts as never filled.
+A missing chunk reads as the store's fill value: Zarr defines it so, and writers leave out chunks that hold nothing else. An
+array without any chunk counts as never filled.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may n
 def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
     own, dtype = dict(item.attrs), np.dtype(item.dtype)
     axes = getattr(item.metadata, "dimension_names", None) or own.get("_ARRAY_DIMENSIONS") or ()
-    # Each chunk of a remote store would have to be asked for.
+    # The size of a remote store is unknown: it would take a request for each chunk.
     folder = path if name == NAME and not (path / name).is_dir() else path / name
     held = 2**63 if isinstance(path, RemotePath) else _bytes_of_chunks(folder)
     is_filled = held > 0 or item.ndim < 2
@@ -80,9 +80,9 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
 
 
 def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN401
-    """The value that marks what is missing, as xarray keeps it: the fill value of version 2, a text in base64 in version 3.
+    """Return the mark of missing values as xarray keeps it: the fill value in version 2, a base64 text in version 3.
 
-    The fill value of version 3 marks nothing: it is what a chunk that was never written reads as.
+    The fill value of version 3 marks nothing: chunks that were never written read as it.
     """
     mark = own.get("_FillValue")
     if isinstance(mark, str):
@@ -114,7 +114,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
     try:
         yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else str(path), mode="r")
-    # What zarr and its codecs were seen to raise of corrupt metadata and chunks.
+    # Errors that zarr and its codecs were seen to raise on corrupt metadata and chunks.
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
