@@ -1,4 +1,4 @@
-"""What axes and their coordinates are often called, and what each is then."""
+"""Common names of axes and of their coordinates, and the kind of axis that each name stands for."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _NAMES: dict[Axis, str] = {
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
 GRID: tuple[Axis, ...] = ("z", "y", "x")
 COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
-"""Names of arrays along time that count snapshots, and are times only where there are no others."""
+"""Names of arrays along time that count snapshots; these are taken as times only where the file has no others."""
 NO_TIMES = {"timestep"}
-"""Names that an axis of time may have; an array that is called so has the sizes of steps, or counts them."""
+"""Names that a time axis may have, but not the array of its times: such an array holds step sizes or step numbers."""
 MARK_BETWEEN = "_stag"
-"""End of the name of an axis that counts places between cells, as WRF has it."""
+"""Suffix that WRF gives to the name of a staggered axis, which counts places between cells."""
 BETWEEN = {*"s_w z_w depthw sw_ocean phalf zw_3d z_i zi z_aaf zf yq eta_v yv y_afa yf xq xi_u xu x_faa xf".split()}
-"""Names of such axes in other programs."""
+"""Names of staggered axes in other programs."""
 COMPONENTS = ("x", "y", "z", "r", "t")
-"""Names of a vector's components, each an array of its own in a group of the vector's name; t is the azimuth."""
-MOST_COMPONENTS = 9  # of a tensor
+"""Names of a vector's components where each is an array in a group named after the vector; t is the azimuth."""
+MOST_COMPONENTS = 9  # those of a tensor
 
 
 def role_of(name: str) -> Axis | None:
-    """Return the kind of an axis, or of the array of its coordinates, by its name; None where that does not tell."""
+    """Return the kind of axis that the name of an axis, or of its coordinates, stands for; None where it does not tell."""
     return ROLES.get(axis_name(name).removesuffix(MARK_BETWEEN))
 
 
 def axis_name(name: str) -> str:
-    """Return the name of an axis, or the last part of the path of its coordinates, in small letters."""
+    """Return the name of an axis, or the last part of the path of its coordinates, in lower case."""
     return name.rpartition("/")[2].lower()

@@ -1,4 +1,4 @@
-"""Coordinates that a file stores, and from them the distance between cells and between frames."""
+"""Coordinates that a file stores, and the spacing of cells and frames that follows from them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from matey.data.hdf5 import check_claim, read_part
 from matey.data.trajectories import Coordinates, DataError
 
-UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # of the mean distance; solvers save at the first step after each due time
+UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # shares of the mean spacing; solvers save at the first step after each due time
 
 
 def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (slice(None),)) -> Coordinates:
-    """Read coordinates without a unit, which are a dataset of an HDF5 file or a part of one.
+    """Read coordinates without a unit from a dataset of an HDF5 file, or from a part of it.
 
     Raises:
         DataError: see ``read_part``.
@@ -23,16 +23,16 @@ def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (
 
 
 def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False) -> float:
-    """Return the mean distance of the coordinates in dataset ``name``, which must go with ``size`` cells or frames.
+    """Return the mean spacing of the coordinates in dataset ``name``, which must belong to ``size`` cells or frames.
 
     Args:
         file: the file that holds the dataset.
         name: path of the dataset in the file.
         size: number of cells or frames that the coordinates belong to.
-        or_more: whether the dataset may hold more coordinates than that; the surplus is ignored.
+        or_more: whether the dataset may hold more coordinates than ``size``; the surplus is ignored.
 
     Raises:
-        DataError: the dataset is missing, of another size, or does not increase.
+        DataError: the dataset is missing, has another size, or does not increase.
     """
     coordinates = file.get(name)
     check_claim(coordinates)
@@ -47,23 +47,21 @@ def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False)
 
 
 def line_of(places: np.ndarray, size: int) -> tuple[np.ndarray, int] | None:
-    """Return coordinates of ``size`` cells as a line, and the axis of the array along which they change.
+    """Return the coordinates of ``size`` cells as one row, and the axis of ``places`` along which they change.
 
-    MATLAB writes vectors with two axes, and mesh grids have the coordinates of each cell. None where they change along other
-    axes too, as on curvilinear grids, or there are not so many.
+    MATLAB writes vectors with two axes, and mesh grids hold the coordinates of each cell. The result is None where coordinates
+    change along several axes, as on curvilinear grids, or no axis has ``size`` of them.
     """
     for axis in (axis for axis, length in enumerate(places.shape) if length == size):
         lines = np.moveaxis(places, axis, 0).reshape(size, -1)
         distance = abs(lines[-1, 0] - lines[0, 0]) / max(1, size - 1)
-        if (
-            not np.ptp(lines, axis=1).max() > UNEVEN_SPACE * distance
-        ):  # what is not finite is refused where steps are looked at
+        if not np.ptp(lines, axis=1).max() > UNEVEN_SPACE * distance:  # `mean_step` refuses values that are not finite
             return lines[:, 0], axis
     return None
 
 
 def remedy_of_other(places: np.ndarray, size: int, axis: str) -> str:
-    """Return what to do about an array that does not hold the coordinates of ``size`` cells along an axis."""
+    """Return advice on an array that does not hold the coordinates of ``size`` cells along an axis."""
     if places.size == size + 1 == max(places.shape):
         step = (places.max() - places.min()) / size
         return f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
@@ -71,10 +69,10 @@ def remedy_of_other(places: np.ndarray, size: int, axis: str) -> str:
 
 
 def mean_step(coordinates: np.ndarray, label: str) -> float:
-    """Return the mean distance of ``coordinates``, 1 for a single one; ``label`` names them in errors.
+    """Return the mean spacing of ``coordinates``, 1 for a single one; ``label`` names them in errors.
 
     Raises:
-        DataError: they do not increase from each to the next, or are not finite.
+        DataError: the coordinates do not strictly increase, or are not finite.
     """
     coordinates = np.asarray(coordinates, dtype=np.float64)
     if len(coordinates) == 1:
@@ -90,10 +88,10 @@ def mean_step(coordinates: np.ndarray, label: str) -> float:
 
 
 def even_step(places: np.ndarray, label: str, tolerance: float, remedy: str) -> float:
-    """Return the distance of coordinates that are evenly spaced, 1 of a single one.
+    """Return the spacing of evenly spaced coordinates, 1 for a single one.
 
     Raises:
-        DataError: they do not increase, or a distance departs from the mean by more than ``tolerance`` of it.
+        DataError: the coordinates do not increase, or a step departs from the mean by more than ``tolerance`` times the mean.
     """
     mean = mean_step(places, label)
     steps = np.diff(places)

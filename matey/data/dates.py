@@ -1,4 +1,4 @@
-"""Dates: times that a file writes as text, such as WRF's ``Times``, read as seconds; and times that count from a date."""
+"""Reads times written as text, such as WRF's ``Times``, in seconds, and converts times counted from a date."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matey.data.arrays.stored import StoredArray
 from matey.data.trajectories import DataError
 
 LONGEST = {month: monthrange(4, month)[1] for month in range(1, 13)}
-"""Most days of each month."""
+"""Largest number of days in each month."""
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
-_LONGEST = 40  # characters of a date
+_LONGEST = 40  # characters of a text that an error quotes
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SINCE = re.compile(
     r"(s|sec|second|min|minute|h|hr|hour|d|day)s? since (\d+)-(\d+)-(\d+)(?:[T ]+(\d+):(\d+)(?::(\d+\.?\d*))?)?"
@@ -38,25 +38,25 @@ def is_text(stored: StoredArray) -> bool:
 
 
 def as_times(stored: StoredArray) -> StoredArray:
-    """Return an array of texts as what it is read as."""
+    """Return the description of an array of texts as that of the times it is read as; other arrays stay as they are."""
     if not is_text(stored):
         return stored
-    plain = np.dtype(stored.dtype.str)  # without what h5py notes in it, which is no part of a description in an index
+    plain = np.dtype(stored.dtype.str)  # without h5py's metadata, which has no place in an index
     return replace(stored, dtype=plain, unit=UNIT, calendar=CALENDAR)
 
 
 def numbers_of(stored: StoredArray, raw: np.ndarray, label: str) -> np.ndarray:
-    """Return coordinates as numbers, those written as texts in seconds from 1970; ``label`` names them in errors.
+    """Return coordinates as numbers, dates written as text in seconds since 1970; ``label`` names them in errors.
 
     Raises:
-        DataError: a text is no date.
+        DataError: a text is not a date.
     """
     if not is_text(stored):
         return stored.packing.unpacked(raw).astype(np.float64)
     texts = np.array(
         [each.decode("ascii", "replace") if isinstance(each, bytes) else str(each) for each in raw.reshape(-1)]
     )
-    if raw.ndim > 1 and raw.dtype in (np.dtype("S1"), np.dtype("U1")):  # the characters of each text
+    if raw.ndim > 1 and raw.dtype in (np.dtype("S1"), np.dtype("U1")):  # single characters along the last axis
         texts = np.array(["".join(each) for each in texts.reshape(-1, raw.shape[-1])]).reshape(raw.shape[:-1])
     return np.array([_seconds(text.strip(" \0"), label) for text in texts.reshape(-1)]).reshape(texts.shape)
 
@@ -73,15 +73,15 @@ def _seconds(text: str, label: str) -> float:
 
 
 def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray) -> tuple[float, ...] | None:
-    """Return times as another array counts them, in its unit and from its date, such as ``days since 2000-02-01``.
+    """Convert times to the unit and the starting date of another array, such as ``days since 2000-02-01``.
 
     Args:
         times: the times.
-        stored: the array that they come from.
-        other: the other array.
+        stored: the array that the times come from.
+        other: the array that sets the new unit and starting date.
 
     Returns:
-        The times; None where the units do not tell, or the calendars are different ones.
+        The converted times; None where a unit cannot be converted, or the calendars differ.
     """
     calendars = [_CALENDARS.get(each.calendar.lower(), each.calendar.lower()) for each in (stored, other)]
     if stored.unit == other.unit and calendars[0] == calendars[1]:
@@ -94,7 +94,7 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
 
 
 def count_from_a_date(unit: str, calendar: str) -> bool:
-    """Whether times in a unit such as ``days since 2000-01-01`` are dates of their calendar, which other programs read."""
+    """Whether a unit such as ``days since 2000-01-01`` starts at a valid date of a known calendar, as other programs need."""
     match = _SINCE.fullmatch(" ".join(unit.split()))
     name = _CALENDARS.get(calendar.lower(), calendar.lower())
     if match is None or name not in (*_CALENDARS.values(), "360_day", "julian"):
@@ -107,7 +107,7 @@ def count_from_a_date(unit: str, calendar: str) -> bool:
 
 
 def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
-    """Return the calendar of times that count from a date, that date in seconds, and the seconds of the times' unit."""
+    """Return the calendar of times counted from a date, this date in seconds, and the seconds in one unit of the times."""
     match = _SINCE.fullmatch(" ".join(unit.split()))
     day = match and _day(calendar, *map(int, match.group(2, 3, 4)))
     if match is None or day is None:
@@ -117,14 +117,14 @@ def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
 
 
 def _day(calendar: str, year: int, month: int, day: int) -> int | None:
-    """Return the number of a day in a calendar; None where it has no such day, or the calendar is not known."""
+    """Return the number of a day in a calendar; None where the calendar has no such day or is unknown."""
     try:
         if calendar == "360_day":
             return 360 * year + 30 * month + day if 1 <= month <= 12 and 1 <= day <= 30 else None
         if calendar in ("noleap", "all_leap"):
             same = 1 if calendar == "noleap" else 4  # a year of the calendar's length
             return (365 if same == 1 else 366) * year + (date(same, month, day) - date(same, 1, 1)).days
-        is_after_1582 = calendar == "standard" and year > 1582  # before, files differ in what they mean
+        is_after_1582 = calendar == "standard" and year > 1582  # files disagree on what earlier dates mean
         return date(year, month, day).toordinal() if is_after_1582 else None
     except ValueError:
         return None

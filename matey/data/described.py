@@ -1,4 +1,4 @@
-"""Files of any layout that a user describes: HDF5, netCDF, Zarr stores and ``.npy`` arrays.
+"""Reads files of any layout by a user's description: HDF5, netCDF, Zarr stores and ``.npy`` arrays.
 
 The description is a YAML beside the data or a part of the run YAML, `matey.config.DataDescription`:
 
@@ -11,14 +11,14 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     spacing: {y: 0.05, x: x}                  # a number, or the array of the coordinates
     time_step: time
     boundary: {y: wall, x: periodic}
-    parameters: {viscosity: {attribute: nu}}  # a number, an attribute, an array of one for each trajectory, a table's column
+    parameters: {viscosity: {attribute: nu}}  # a number, an attribute, an array with one per trajectory, a table's column
     given:                                    # known beforehand, never predicted; here constant in time
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
 A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Without an axis ``time``, each file is a
-snapshot or, where the paths have one ``*`` more, each array that their last one stands for (`matey.data.snapshots`), in one
-file or, with ``concat: time``, in several.
-Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is turned round.
+snapshot. Where the paths have one more ``*``, each array that the last ``*`` matches is a snapshot, in one file or, with
+``concat: time``, in several (`matey.data.snapshots`).
+Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is flipped.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataErro
 
 
 class DescribedFiles(TrajectorySet):
-    """Files of a description."""
+    """The trajectories in the files of a description."""
 
     def __init__(self, description: DataDescription, files: Sequence[Together]) -> None:
         """Describe the trajectories of ``files``.
 
         Raises:
-            DataError: a file is not as the description says.
+            DataError: a file does not fit the description.
         """
         kinds: dict[Path, str] = {}
         located: list[Located] = []
         for together in files:
             pieces = []
-            shared: dict[Path, OpenedFile] = {}  # of fields with files of their own, which may be the same for all
+            shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
             for path in together.files:
                 _check_partners(path, together.own.get(path, {}))
                 with opened_once(path):
@@ -75,7 +75,7 @@ class DescribedFiles(TrajectorySet):
 
     @classmethod
     def joined(cls, parts: Sequence[DescribedFiles]) -> DescribedFiles:
-        """Return the files of several sets of one description as one set."""
+        """Return one set with the files of several sets that have the same description."""
         whole = cls.__new__(cls)
         kinds = {file: name for part in parts for file, name in part._kinds.items()}
         whole._fill(parts[0].description, kinds, [located for part in parts for located in part._located])
@@ -93,13 +93,13 @@ class DescribedFiles(TrajectorySet):
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The files of the fields, each once, in order; of a trajectory in several files, all of them."""
+        """The files of the fields, each once, in order; a trajectory may have several."""
         pieces = (piece for located in self._located for piece in located.pieces or (located,))
         return tuple(dict.fromkeys(path for piece in pieces for path in (piece.about.source, *piece.files_of_fields())))
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The files of the fields, of given fields and tables of parameters."""
+        """The files of the fields and of the given fields, and the tables of parameters."""
         pieces = (piece for located in self._located for piece in located.pieces or (located,))
         given = (piece.place_of(array)[0] for piece in pieces for array in piece.given.values())
         tables = (
@@ -113,7 +113,7 @@ class DescribedFiles(TrajectorySet):
         return self.description.model_dump_json()
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        arrays: dict[tuple[Path, str], np.ndarray] = {}  # of many trajectories, each read once
+        arrays: dict[tuple[Path, str], np.ndarray] = {}  # an array that many trajectories share is read once
         for located in (self._located[number] for number in trajectories):
             if axis == "time" and located.times:
                 yield self._joined_times(located)
@@ -136,12 +136,12 @@ class DescribedFiles(TrajectorySet):
             yield Coordinates(values, stored.unit or "?", stored.calendar)
 
     def _num_stored(self, located: Located) -> int:
-        """Return how many snapshots the arrays of a trajectory have, whether they are taken or not."""
+        """Return the number of snapshots in the arrays of a trajectory, skipped ones included."""
         axes = self.description.axes_of(next(iter(self.description.fields.values())))
         return located.stored[located.arrays[0]].shape[axes.index("time")] if "time" in axes else 1
 
     def _joined_times(self, located: Located) -> Coordinates:
-        """Return the times of the snapshots that are taken of a trajectory in several pieces."""
+        """Return the times of the snapshots used of a trajectory that lies in several pieces."""
         stored = located.stored.get(located.along.get("time", ""))
         values = np.array(located.times)[self._times(0, located.about.num_frames)]
         if isinstance(step := self.description.time_step, TimeSource) and step.date_in_name:
@@ -149,7 +149,7 @@ class DescribedFiles(TrajectorySet):
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the largest chunk of its fields' arrays along each axis."""
+        """Return the largest chunk size of the fields' arrays along each axis."""
         piece = next(iter(self._located[trajectory].pieces), self._located[trajectory])
         chunks = [dict(zip(axes, piece.stored[name].chunk, strict=False)) for name, axes in self._arrays(piece)]
         if not any(chunks):
@@ -187,16 +187,16 @@ class DescribedFiles(TrajectorySet):
         times = self._times(start, stop)
         pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
         read = [self._read_array(piece, piece.given[name], axes, own, cells, index) for piece, own in pieces]
-        (values,) = np.concatenate(read, axis=1)  # of all components, one
+        (values,) = np.concatenate(read, axis=1)  # a single component
         return values if source.scale == 1 else values.astype(np.float64) * source.scale
 
     def _times(self, start: int, stop: int) -> slice:
-        """Return the snapshots in the file of frames ``start`` to ``stop - 1``."""
+        """Return the slice of the file's snapshots that frames ``start`` to ``stop - 1`` are."""
         stride, first = self.description.stride, self.description.first_frame
         return slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
 
     def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]]:
-        """Fields and their components by the array that holds them, so that each array is read once."""
+        """Return the positions of fields and their components by the array that holds them, so that each array is read once."""
         arrays: dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]] = {}
         for position, (name, source) in enumerate(zip(located.arrays, self.description.fields.values(), strict=True)):
             arrays.setdefault((name, self.description.axes_of(source)), []).append((position, source.index))
@@ -211,9 +211,9 @@ class DescribedFiles(TrajectorySet):
         cells: Cells,
         components: list[int],
     ) -> np.ndarray:
-        """Read frames of an array, ``(component, t, z, y, x)``, from the first to the last component that is asked for.
+        """Read frames ``(component, t, z, y, x)`` of an array, from the lowest to the highest component asked for.
 
-        Axes that the array does not have are 1 long.
+        Axes that the array lacks have length 1.
         """
         about = located.about
         component = slice(min(components, default=0), max(components, default=0) + 1)
@@ -249,10 +249,10 @@ class DescribedFiles(TrajectorySet):
         return values[:, :, *turned]
 
     def _units(self) -> tuple[str, ...]:
-        """Units as the description says or, where it does not, as the files do.
+        """Return the units of the fields from the description or, where it has none, from the files.
 
         Raises:
-            DataError: files give an array in several units.
+            DataError: files state different units for a field.
         """
         found = []
         for position, (field, source) in enumerate(self.description.fields.items()):
@@ -276,13 +276,13 @@ class DescribedFiles(TrajectorySet):
 
 
 def _with_tables(description: DataDescription, located: Located) -> Located:
-    """Return a trajectory with the parameters that tables have of it."""
+    """Return a trajectory with its parameters from tables added."""
     found = dict(parameters_in_tables(description.parameters, located.about))
     return replace(located, about=replace(located.about, parameters=located.about.parameters | found))
 
 
 def _check_partners(path: Path, own: Mapping[str, Path]) -> None:
-    """Raise DataError if one of the files of a file's fields is missing here."""
+    """Raise DataError if a field's own file is missing on this machine."""
     for field, other in own.items():
         if not isinstance(other, RemotePath) and not other.exists():
             raise DataError(

@@ -1,4 +1,4 @@
-"""One file as a description says it is: its arrays found and checked, and its trajectories."""
+"""Checks the arrays of one file against its description, and returns the trajectories in it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from matey.data.trajectories import DataError, Part, Trajectory
 from matey.data.trajectory import NO_AXIS
 from matey.mistakes import listed
 
-MAX_TRAJECTORIES = 10**6  # of a file; a header that says more is corrupt
+MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
 GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 
 
@@ -31,7 +31,7 @@ def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
     """Return the trajectories of a file, or the pieces of trajectories that it holds, see ``DataDescription.snapshots``.
 
     Raises:
-        DataError: the file is not as the description says.
+        DataError: the file does not fit the description.
     """
     description = file.description
     of_steps = [[*steps] for _, steps in groupby(_groups(file), lambda group: group[:-1])]
@@ -50,7 +50,7 @@ def _trajectories(
 ) -> Iterator[Located]:
     """Yield the trajectories, or pieces of them, of a file or of one of its groups.
 
-    ``place`` is the number of a snapshot among those in its file, and how many there are.
+    ``place`` holds the number of a snapshot within its file, and the number of snapshots there.
     """
     description = file.description
     in_pieces = description.snapshots is not None
@@ -111,10 +111,10 @@ def _trajectories(
 
 
 def check_frames(description: DataDescription, num_frames: int, path: Path) -> int:
-    """Return how many snapshots are taken of a trajectory that has ``num_frames``.
+    """Return how many snapshots of a trajectory with ``num_frames`` are used.
 
     Raises:
-        DataError: none is.
+        DataError: no snapshot is used.
     """
     num_taken = len(range(description.first_frame, num_frames, description.stride))
     if num_taken == 0:
@@ -123,7 +123,7 @@ def check_frames(description: DataDescription, num_frames: int, path: Path) -> i
 
 
 def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
-    """Return what each ``*`` in the paths of the arrays stands for, snapshots in their order."""
+    """Return the names that each ``*`` in the paths of the arrays stands for, snapshots in order."""
     pattern = file.first_array
     if "*" not in pattern:
         return [()]
@@ -145,7 +145,7 @@ def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
 def _note_sizes(
     file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], sizes: dict[str, int]
 ) -> None:
-    """Add the lengths of the axes of a field's array to those that are known, which they must agree with."""
+    """Add the axis lengths of a field's array to the known ``sizes``, with which they must agree."""
     file, name = file.array_of(field, source, group)
     stored = file.find(name, f" for the field {field!r}", may_be_mask=field in file.description.given)
     axes = file.description.axes_of(source)
@@ -172,9 +172,9 @@ def _note_sizes(
 def _check_names(
     file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], along: Mapping[str, str]
 ) -> None:
-    """Refuse an array whose axes are called otherwise than described, and a file of its own with other coordinates.
+    """Refuse an array whose axis names contradict the description, and a field's own file with other coordinates.
 
-    ``along`` names the arrays of coordinates in the file that leads.
+    ``along`` names the coordinate array of each axis in the main file.
     """
     holder, name = file.array_of(field, source, group)
     axes, names = file.description.axes_of(source), holder.arrays[name].axes
@@ -201,7 +201,7 @@ def _distance(places: np.ndarray) -> float:
 
 
 def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: tuple[str, ...]) -> float:
-    """Return the distance of the cells along an axis, negative where coordinates decrease; ``sizes`` are those of all axes."""
+    """Return the cell spacing along an axis, negative where coordinates decrease; ``sizes`` holds the lengths of all axes."""
     given = file.description.spacing[axis]
     if isinstance(given, float):
         return given
@@ -225,7 +225,7 @@ def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: 
 def _times(
     file: OpenedFile, size: int, group: tuple[str, ...], sample: int, count: int, place: tuple[int, int]
 ) -> np.ndarray | None:
-    """Return the times of all snapshots of a trajectory or piece, None where the description has the step between them."""
+    """Return the times of all snapshots of a trajectory or piece, None where neither an array nor an attribute gives them."""
     source = file.description.time_step
     if isinstance(source, float):
         return None
@@ -244,7 +244,7 @@ def _times(
     times = file.values(name, TIMES)
     number, num_pieces = place
     if num_pieces > 1 and times.shape == (num_pieces,) and name == source:
-        times = times[number : number + 1]  # one array of the times of all snapshots that have an array each
+        times = times[number : number + 1]  # one array of times, and each snapshot is an array
     times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
     if times.shape != (size,):
         raise DataError(
@@ -255,7 +255,7 @@ def _times(
 
 
 def _time_step(file: OpenedFile, times: np.ndarray | None) -> float:
-    """Return the time between the snapshots that are taken."""
+    """Return the time between the snapshots that are used."""
     description = file.description
     if times is None:
         assert isinstance(description.time_step, float)

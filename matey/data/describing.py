@@ -1,7 +1,7 @@
-"""Guesses the description of a file of unknown layout, and says in it what only its owner can know.
+"""Guesses the description of a file of unknown layout, and marks the questions that only its owner can answer.
 
-What cannot be guessed stands as TODO in the YAML, with what speaks for which answer; the reader refuses the description until
-all of them are answered.
+Entries that cannot be guessed stand as TODO in the YAML, with the evidence for each answer. The reader refuses the description
+until every TODO is answered.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from matey.data.staggered import said_of_between
 from matey.data.trajectories import DataError
 from matey.mistakes import listed
 
-_MOST_ATTRIBUTES = 12  # taken for parameters
+_MOST_ATTRIBUTES = 12  # if there are more, none is taken for a parameter
 
 
 def guess_description(path: Path, beside: Path) -> Guess:
@@ -47,7 +47,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
 
     Args:
         path: the file, or Zarr store.
-        beside: folder that the description will lie in, from which its ``files`` start.
+        beside: folder of the future description, from which its ``files`` start.
 
     Raises:
         DataError: the file cannot be read, or holds no array that could be a field.
@@ -163,13 +163,13 @@ class _Guesser:
         )
 
     def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
-        """The array of coordinates of an axis: the one that the file ties to it, or else one with such a name and length."""
+        """Return the coordinate array of an axis: the one that the file ties to it, else one of fitting name and length."""
         if known is None or axis not in known:
             return None
         stored = next(iter(self.fields.values()))
         position = known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z in the plane are our x, y
+        theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
         ours = [role for role in GRID if role in known]
         role = dict(zip(ours, theirs, strict=True)).get(axis, axis) if len(ours) == len(theirs) else axis
         size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
@@ -183,7 +183,7 @@ class _Guesser:
         return next(iter(sorted(found, key=lambda name: axis_name(name) in COUNTERS)), None)
 
     def _is_mesh(self, name: str, axis: Axis, known: list[Axis]) -> bool:
-        """Whether an array has a coordinate of each cell that changes along its axis alone."""
+        """Whether an array holds a coordinate for each cell, which changes along ``axis`` alone."""
         field, stored = next(iter(self.fields.values())), self.arrays[name]
         grid = [(role, size) for role, size in zip(known, field.shape, strict=True) if role in GRID]
         if stored.shape != tuple(size for _, size in grid):
@@ -200,7 +200,7 @@ class _Guesser:
         return self.arrays[name].shape if name in self.arrays else ()
 
     def _cell_size(self, axis: Axis, known: list[Axis] | None) -> tuple[str, float] | None:
-        """An attribute such as DX, of the file or the array, that has the size of a cell along an axis, and its value."""
+        """Return name and value of an attribute such as DX, of the file or the array, with the cell size along an axis."""
         if known is None:
             return None
         field = next(iter(self.fields.values()))
@@ -225,7 +225,7 @@ class _Guesser:
         return found
 
     def _given(self, known: list[Axis] | None, used: Collection[object]) -> Iterator[tuple[str, Any]]:
-        """Yield what is constant in time and lies on the grid, but for the arrays of coordinates that are ``used``."""
+        """Yield the arrays on the grid that are constant in time, except the coordinate arrays that are ``used``."""
         if known is not None:
             others = {*self.fields, *map(str, used), *self.coordinates}
             for name, axes in constant_arrays(self.arrays, next(iter(self.fields.values())), known, others):
@@ -244,7 +244,7 @@ class _Guesser:
             yield from ((name, {"attribute": name}) for name in attributes)
 
     def _attributes(self, known: list[Axis] | None) -> list[str]:
-        """Names of the file's attributes that are numbers, but for sizes of cells."""
+        """Return the names of the file's numeric attributes, except cell sizes."""
         sizes = [self._cell_size(axis, known) for axis in known or [] if axis in GRID]
         left_out = {found[0] for found in sizes if found}
         return [
@@ -254,7 +254,7 @@ class _Guesser:
         ]
 
     def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
-        """Guess the ends from a snapshot in the middle: compare the jump across them with those between neighbours."""
+        """Return a hint on the boundary from a middle snapshot: its jump across the ends over those between neighbours."""
         name, stored = next(iter(self.fields.items()))
         assert known is not None
         index = tuple(slice(None) if role in GRID else stored.shape[p] // 2 if role == "time" else 0

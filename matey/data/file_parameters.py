@@ -1,4 +1,4 @@
-"""Parameters of a trajectory that stand in its file or its name: attributes, arrays and numbers in names."""
+"""Reads the parameters of a trajectory from its file or name: attributes, arrays and numbers in names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matey.data.trajectories import DataError
 
 
 def parameters_of(file: OpenedFile, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
-    """Yield the parameters of a trajectory; what the file does not have is left out."""
+    """Yield the parameters of a trajectory; attributes that the file lacks are left out."""
     for name, given in file.description.parameters.items():
         if isinstance(given, float):
             yield name, given
@@ -45,7 +45,7 @@ def parameters_of(file: OpenedFile, group: tuple[str, ...], sample: int, count: 
 
 
 def _number_in(value: object, label: str, name: str, sample: int, count: int) -> float:
-    """Return a trajectory's number in an attribute that has a parameter for all trajectories, or for each of them."""
+    """Return a trajectory's parameter from an attribute that holds one number for all trajectories, or one for each."""
     if (number := as_number(value)) is not None:
         return number
     values = np.asarray(value)

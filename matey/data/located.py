@@ -1,4 +1,4 @@
-"""Where a trajectory of described files lies: its arrays, in one file or in pieces that follow each other in time."""
+"""Locations of the arrays of a described trajectory, in one file or in pieces that follow each other in time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Together:
 
     Attributes:
         files: the snapshots of a trajectory in the order of time, or else a single file.
-        part: the part that they are meant for.
-        own: files of fields that have their own, by the name of the field, for each of the files.
+        part: part of the split that the files are meant for.
+        own: files of the fields that have their own, by file and name of the field.
     """
 
     files: tuple[Path, ...]
@@ -33,16 +33,16 @@ class Located:
 
     Attributes:
         about: the trajectory.
-        sample: index of the trajectory along the arrays' axis, where there is one.
-        group: names that stand in the place of each ``*`` in the paths of the arrays.
+        sample: index of the trajectory along the axis of trajectories, where the arrays have one.
+        group: names that replace the ``*`` in the paths of the arrays, in order.
         arrays: name of the array of each field.
-        given: name of the array of each given field, by its name.
-        along: name of the array of coordinates of each axis that has one.
-        stored: description of each of these arrays by the file.
+        given: name of the array of each given field, by the name of the field.
+        along: name of the coordinate array of each axis that has one.
+        stored: description of each of these arrays in its file, by name.
         turned: grid axes along which the file's coordinates decrease.
         elsewhere: file and name of each of these arrays that lies in a file of its own.
-        times: times of all snapshots, where it is put together from several pieces and they have times.
-        pieces: the pieces that it is put together from, in the order of time; each is described as if it were a trajectory.
+        times: times of all snapshots of a piece, or of a trajectory put together from pieces; empty where there are none.
+        pieces: the pieces of the trajectory in the order of time, each described as if it were a trajectory.
     """
 
     about: Trajectory
@@ -66,7 +66,7 @@ class Located:
         yield from (self.place_of(array)[0] for array in self.arrays)
 
     def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
-        """Yield each piece that holds some of the snapshots ``times``, and which of its own these are."""
+        """Yield each piece that holds some of the snapshots ``times``, and their slice in the piece."""
         if not self.pieces:
             yield self, times
             return
@@ -78,7 +78,7 @@ class Located:
 
 
 def filled_in(path: str, group: Sequence[str]) -> str:
-    """Return the path of an array with what its ``*`` stand for."""
+    """Return the path of an array with each ``*`` replaced by a name in ``group``."""
     for name in group:
         path = path.replace("*", name, 1)
     return path

@@ -1,4 +1,4 @@
-"""Order of names that numbers tell apart, such as those of snapshots: step 9 comes before step 10."""
+"""Sorts names that differ in numbers, such as those of snapshots: step 9 comes before step 10."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from matey.config.places import DATE_DIGITS, NUMBER
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 _WORD_AND_NUMBER = re.compile(
     r"(?<![A-Za-z])(?!(?i:t|time)\d)[A-Za-z]+[1-9]\d*"
-)  # such as out1, of which 0.5 is no part
+)  # such as out1, but not the dt0 of dt0.5
 
 
 def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:
-    """Return names by the numbers that tell them apart; where more than one does, by each of them from left to right.
+    """Sort names by the number in which they differ; where there are several, by each of these from left to right.
 
-    With the form of ``dates`` that all have, by these.
+    Where ``dates`` is a form of date that all names hold, they are sorted by date.
     """
     if dates and (seconds := seconds_of(names, dates)) is not None:
         return [name for _, name in sorted(zip(seconds, names, strict=True))]
@@ -49,7 +49,7 @@ def numbers_of(names: Sequence[str]) -> list[float] | None:
 def place_of_last(name: str) -> tuple[int, int] | None:
     """Return where the last number of a name starts and ends, None where it has none.
 
-    A number such as the 00010 of ``Sod.out1.00010``, padded with zeros after a word and its number, counts and is no fraction.
+    A number padded with zeros after a word and its number, such as the 00010 of ``Sod.out1.00010``, is a count, no fraction.
 
     >>> [name[slice(*place_of_last(name))] for name in ("Sod.out1.00010", "t_0.0050", "run_7_end")]
     ['00010', '0.0050', '7']
@@ -61,12 +61,10 @@ def place_of_last(name: str) -> tuple[int, int] | None:
 
 
 def _without_shared(numbers: list[str], head: str) -> list[str]:
-    """Return what follows the dot in numbers that share what is before it, if it counts; else the numbers as they are.
+    """Return the parts after the dot of numbers that share the part before it, if these are counts; else the numbers.
 
-    ``head`` is what comes before all of them.
-
-    It counts where some are padded with zeros to one width, after a word and its number (``out1.00010``), and where it is
-    written as whole numbers are, some of which end with a zero (``sim1.9``, ``sim1.10``), which fractions do not.
+    They are counts where they have one width, some padded with zeros, after a word and its number (``out1.00010``), or where
+    some of different widths end with a zero, unlike fractions (``sim1.9``, ``sim1.10``). ``head`` is the text before them.
     """
     parts = [number.split(".") for number in numbers]
     if len({part[0] for part in parts}) > 1 or not all(len(part) == 2 and part[1].isdecimal() for part in parts):
@@ -79,10 +77,10 @@ def _without_shared(numbers: list[str], head: str) -> list[str]:
 
 
 def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
-    """Return the seconds from 1970 to the date in each name; None where one has no date, or one that is none.
+    """Return the seconds from 1970 to the date in each name; None where a name has no valid date.
 
     Args:
-        names: the names, in which a date is looked for from the right.
+        names: the names; the last date in each counts.
         form: form of the dates, as `datetime.strptime` reads them.
 
     >>> seconds_of(["out_2020-02-28_12.nc", "out_2020-03-01_00.nc"], "%Y-%m-%d_%H")
@@ -100,8 +98,8 @@ def number_in(name: str, form: str) -> float | None:
     """Return the number in a name or path, None where there is none.
 
     Args:
-        name: the name, in which the number is looked for from the right.
-        form: text around it, see `matey.config.places.NumberForm`; letters of the name do not go on before or after it.
+        name: the name; the last match in it counts.
+        form: text around the number, see `matey.config.places.NumberForm`; no letter may stand right before or after it.
 
     >>> [number_in("flow/Re1e3_nu_0.01.h5", form) for form in ("Re{}", "nu_{}")]
     [1000.0, 0.01]

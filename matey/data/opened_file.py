@@ -1,4 +1,4 @@
-"""A file that a description covers, and its arrays, found and checked; some may lie in files of their own."""
+"""Opens a file that a description covers, and finds and checks its arrays; some may lie in files of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matey.data.trajectories import DataError
 from matey.mistakes import listed, nearest_name
 
 TIMES = " of the times"
-"""Use of an array: it may hold dates as texts."""
+"""Name of the use of an array that may hold dates as text."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class OpenedFile:
 
     @classmethod
     def opened(cls, path: Path, description: DataDescription, own: Mapping[str, OpenedFile]) -> OpenedFile:
-        """Look at a file of a description.
+        """Describe the arrays of a file.
 
         Raises:
-            DataError: it is missing, or cannot be read.
+            DataError: the file is missing, or cannot be read.
         """
         kind = kind_of(path)
         return cls(path, kind, description, kind.arrays(path), own)
 
     @property
     def first_array(self) -> str:
-        """Path of the array of the first field in this file itself, as the description has it; empty where it names none."""
+        """Path in the description of the first field's array that lies in this file itself; empty where it names none."""
         fields = self.description.fields.items()
         return next((source.array for name, source in fields if source.array and name not in self.own), "")
 
@@ -88,12 +88,12 @@ class OpenedFile:
         return self.known[name]
 
     def find(self, name: str, use: str = "", *, may_be_mask: bool = False) -> StoredArray:
-        """Return the description of an array of numbers or, where it is to hold times, of their dates as texts.
+        """Return the description of an array of numbers or, where ``use`` is `TIMES`, of dates as text.
 
-        Truth values, read as 0 and 1, are taken where it may be a mask.
+        Truth values, read as 0 and 1, are accepted where the array may be a mask.
 
         Raises:
-            DataError: it is missing, holds something else, claims more than the file has, or cannot be read as the file says.
+            DataError: the array is missing, holds something else, claims more than its file can hold, or cannot be unpacked.
         """
         if name not in self.arrays:
             found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]

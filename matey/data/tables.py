@@ -1,12 +1,12 @@
-"""Parameters of trajectories in a table beside the data, a row for each file or trajectory, a column for each parameter.
+"""Reads parameters of trajectories from a table: a row for each file or trajectory, a column for each parameter.
 
     run,Re,angle               or, in JSON:   {"run_00": {"Re": 100, "angle": 0.5},
     run_00,100,0.5                             "run_01": {"Re": 200}}
     run_01,200,
 
-A row is called as its file, by the path from the folder of the table or the name, with its ending or without; or as its
-trajectory; or both where several files have trajectories of the same names, ``run_00.h5/3``. What an empty cell stands for is
-not known.
+A row has the name of its file or the path from the table's folder, with or without the suffix; or the name of its trajectory;
+or both, such as ``run_00.h5/3``, where several files have trajectories of the same names. An empty cell stands for an unknown
+number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Table:
 
     Attributes:
         path: the file that it was read from.
-        columns: names of its columns, but for the first in CSV.
-        rows: cells of each row by their columns, by the row's name.
+        columns: names of the columns, except the first in CSV.
+        rows: cells by the name of the row and that of the column.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Table:
     rows: Mapping[str, Mapping[str, object]]
 
     def number(self, column: str, about: Trajectory) -> float | None:
-        """Return the number of a trajectory, None where its cell is empty.
+        """Return a trajectory's number in a column, None where its cell is empty.
 
         Raises:
             DataError: there is no such column or row, or the cell holds something else.
@@ -77,10 +77,10 @@ class Table:
 def parameters_in_tables(
     sources: Mapping[str, float | ParameterSource], about: Trajectory
 ) -> Iterator[tuple[str, float]]:
-    """Yield the parameters of a trajectory that a description places in tables, which it names by whole paths.
+    """Yield the parameters of a trajectory that a description takes from tables, named by full paths.
 
     Raises:
-        DataError: a table cannot be read, or does not have what it should.
+        DataError: a table cannot be read, or lacks a column, row or number.
     """
     for name, source in sources.items():
         if isinstance(source, ParameterSource) and source.table is not None:
@@ -90,7 +90,7 @@ def parameters_in_tables(
 
 
 def _changed(path: str) -> tuple[int, int]:
-    """Return the size of a table and the time of its last change."""
+    """Return the size and modification time of a table."""
     try:
         found = place(path).stat()
     except OSError as error:
@@ -101,7 +101,7 @@ def _changed(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-@lru_cache(maxsize=8)  # each of many files asks for it
+@lru_cache(maxsize=8)  # many files ask for the same table
 def _table(text: str, changed: tuple[int, int]) -> Table:
     path = place(text)
     try:
