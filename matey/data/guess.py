@@ -1,4 +1,4 @@
-"""A description as far as it can be guessed, and the YAML of it."""
+"""A description as far as it can be guessed, and its YAML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Guess:
     """A description as far as it can be guessed.
 
     Attributes:
-        tree: the description, with TODO for what is left open.
+        tree: the description, with TODO for each open question.
         comments: notes to write beside a key, by the key's path, such as ``boundary.x``.
         notes: notes on the file as a whole.
     """
@@ -34,7 +34,7 @@ class Guess:
 
     @property
     def text(self) -> str:
-        """The YAML."""
+        """The description as YAML."""
         lines = [f"# {note}" for note in self.notes]
         for key, value in self.tree.items():
             comment = self._comment(key)
@@ -67,5 +67,5 @@ class Guess:
 
 
 def _flow(value: object) -> str:
-    """A value in one line of YAML."""
+    """Return a value as one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("\n...\n").strip()

@@ -1,4 +1,4 @@
-"""Guesses what the axes of arrays are, from their names and from coordinates of the same length."""
+"""Guesses the kinds of the axes of arrays from their names and from coordinates of the same length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
 from matey.data.axis_names import GRID, MOST_COMPONENTS, role_of
 
-_OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # as names of axes
+_OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # names with several meanings
 SUGGESTED = {
     2: ["time", "x"],
     3: ["time", "y", "x"],
@@ -23,12 +23,12 @@ NUMBERED = (
 
 
 def guess_axes(stored: StoredArray, coordinates: Mapping[str, int], measured: Collection[str]) -> list[Axis] | None:
-    """Return the kind of each axis of an array, None where it cannot be told.
+    """Return the kind of each axis of an array, None where they cannot be told.
 
     Args:
         stored: the array.
-        coordinates: names of one-dimensional arrays in the file that are named as axes are, and their lengths.
-        measured: names of all one-dimensional arrays of real numbers: an axis of such a name is none of components.
+        coordinates: lengths of the file's one-dimensional arrays that have the name of an axis, by name.
+        measured: names of all one-dimensional arrays of real numbers; an axis with such a name does not count components.
     """
     roles = [*map(role_of, stored.axes)] if stored.axes else _by_length(stored.shape, coordinates)
     left = [position for position, role in enumerate(roles) if role is None]
@@ -42,7 +42,7 @@ def guess_axes(stored: StoredArray, coordinates: Mapping[str, int], measured: Co
 
 
 def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | None:
-    """Return axes in the order that their names tell, if that is another one than a description gives.
+    """Return axes in the order that their names imply if it differs from the described order, else None.
 
     Args:
         names: names of an array's axes in its file.
@@ -54,7 +54,7 @@ def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | Non
 
 
 def suggested(shape: Sequence[int], *, in_groups: bool) -> str:
-    """Return axes that arrays of a shape often have, for a comment; in groups, each of them is of one trajectory."""
+    """Return the usual axes of arrays of a shape, for a comment; an array in a group holds one trajectory."""
     often = SUGGESTED.get(len(shape), SUGGESTED[4])
     if in_groups and "trajectory" in often:
         often = [axis for axis in SUGGESTED.get(len(shape) + 1, often) if axis != "trajectory"]
@@ -62,7 +62,7 @@ def suggested(shape: Sequence[int], *, in_groups: bool) -> str:
 
 
 def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axis | None]:
-    """Roles of axes without names, by coordinates of their length; two axes of one length cannot be told apart."""
+    """Return the kinds of unnamed axes from coordinates of their length; two axes of one length cannot be told apart."""
     roles: list[Axis | None] = [None] * len(shape)
     for name, size in coordinates.items():
         places = [position for position, length in enumerate(shape) if length == size]
@@ -75,13 +75,13 @@ def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axi
 
 
 def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
-    """Roles with the grid axes named as ours: data in the plane has y and x, whatever its planes are called."""
+    """Return kinds with the grid axes renamed to ours, None without any: a plane has y and x, whatever its file calls them."""
     theirs = [axis for axis in GRID if axis in roles]
     ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
     return [ours.get(role, role) for role in roles] if theirs else None
 
 
 def may_vary(stored: StoredArray, is_timed: bool) -> bool:
-    """Whether values are real or packed numbers and, if it is asked for, an axis may be time by its name."""
+    """Whether an array holds real or packed numbers and, if ``is_timed``, has an axis that may be time by its name."""
     roles = [*map(role_of, stored.axes)] or [None]
     return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not is_timed or bool({"time", None} & {*roles}))

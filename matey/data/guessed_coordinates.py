@@ -1,4 +1,4 @@
-"""Tells coordinates from fields, and says what the values of coordinates speak for: uneven cells, a circle round the globe."""
+"""Tells coordinates from fields, and whether they are unevenly spaced or form a circle around the globe."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from matey.data.dates import is_text
 from matey.data.trajectories import DataError
 
 MAX_CELLS = 2**24
-"""Cells of an array that is read whole to look at its values."""
+"""Largest number of cells of an array that is read whole to look at its values."""
 
 
 def is_coordinate(name: str, stored: StoredArray) -> bool:
-    """Whether an array is called as an axis and has the form of coordinates."""
+    """Whether an array has the name of an axis and the shape of coordinates."""
     is_vector = len(stored.shape) == 1 or (len(stored.shape) == 2 and 1 in stored.shape)  # as MATLAB writes one
     return is_vector and axis_name(name) in ROLES
 
 
 def has_dates(name: str, stored: StoredArray) -> bool:
-    """Whether an array has times as texts."""
+    """Whether an array holds times as text."""
     return is_text(stored) and role_of(name) == "time"
 
 
 def axis_of_mesh(kind: FileKind, path: Path, name: str, stored: StoredArray) -> int | None:
-    """Return the only axis along which the values of an array change, if it is called as an axis of a grid; else None."""
+    """Return the only axis along which an array changes, if the array has the name of a grid axis; else None."""
     may_be = ROLES.get(axis_name(name)) in GRID and "time" not in map(role_of, stored.axes)
     if not may_be or stored.dtype.kind not in "fiu" or math.prod(stored.shape) > MAX_CELLS:
         return None
@@ -45,7 +45,7 @@ class Line:
 
     Attributes:
         is_even: whether cells have one size.
-        is_circle: whether they go once round the globe, as degrees of longitude.
+        is_circle: whether the cells go once around the globe in degrees of longitude.
     """
 
     is_even: bool
@@ -53,7 +53,7 @@ class Line:
 
     @classmethod
     def read(cls, kind: FileKind, path: Path, name: str, stored: StoredArray | None, size: int) -> Line:
-        """Look at the values of an array; of one that is no line of ``size`` coordinates, or not there, nothing is said."""
+        """Judge an array's values; one that is missing or lacks ``size`` coordinates counts as even and no circle."""
         found = line_of(_values(kind, path, name, stored), size) if stored else None
         if stored is None or found is None or size < 2:
             return cls(is_even=True, is_circle=False)

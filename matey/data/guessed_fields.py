@@ -1,4 +1,4 @@
-"""Guesses which arrays of a file are fields, and what these are called."""
+"""Guesses which arrays of a file are fields, and the names of these fields."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _NAMES = {
     **dict.fromkeys("theta potential_temperature".split(), "potential_temperature"),
 }
 _VECTORS = {"velocity": "velocity", "vel": "velocity", "momentum": "momentum", "magnetic": "magnetic", "b": "magnetic"}
-_FEW = 5  # components of a vector or tensor at the most
+_FEW = 5  # an axis up to this length may count the components of a vector or tensor
 
 
 def likely_fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
-    """Return the arrays that may be fields: those of the largest shape, components and what lies between cells left out."""
+    """Return the arrays that may be fields: those of the largest shape, apart from axes of components, and not staggered."""
     return _largest(arrays, is_timed=True) or _largest(arrays, is_timed=False)
 
 
 def _largest(arrays: Mapping[str, StoredArray], *, is_timed: bool) -> dict[str, StoredArray]:
-    """Return those that have times, or those of single snapshots."""
+    """Return the likely fields among the arrays that may have a time axis (``is_timed``), or among all."""
     candidates = {
         name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
     }
@@ -55,12 +55,12 @@ def _long_axes(shape: tuple[int, ...]) -> list[int]:
 def sources(
     fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis] | None
 ) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each field or component, and where it lies as a description says it.
+    """Yield the name of each field or component, and its source as a description writes it.
 
     Args:
         fields: the arrays.
         axes: axes of each array.
-        known: axes that the description gives for all.
+        known: axes that the description gives for all arrays.
     """
     used: set[str] = set()
     for name, stored in fields.items():
@@ -76,12 +76,12 @@ def sources(
 
 
 def is_name_of_field(word: str) -> bool:
-    """Whether fields are often called so."""
+    """Whether a word is a common name of a field."""
     return word.lower() in _NAMES
 
 
 def field_name(name: str) -> str:
-    """Return the name in the vocabulary of a field that an array, or a word in the name of its file, is called after."""
+    """Return the field's name in the vocabulary, from the name of its array or a word in the name of its file."""
     group, _, last = name.rpartition("/")
     if group and last in COMPONENTS:  # such as E/x
         vector = plain_name(group)
@@ -90,7 +90,7 @@ def field_name(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """Return an array's name as one for a field."""
+    """Return an array's name as a valid name of a field."""
     parts = [re.sub(r"\W+", "_", part).strip("_") for part in name.split("/")]
     return next(filter(None, reversed(parts)), "field")
 

@@ -21,11 +21,11 @@ _PARTS = {"train", "training", "valid", "validation", "val", "test", "testing"}
 
 @dataclass(frozen=True)
 class OtherFiles:
-    """Files beside one that differ from it in one word, the name of a field, and hold an array of its shape.
+    """Files beside one whose names differ from its own in one word, a field's name, and that hold an array of its shape.
 
     Attributes:
         word: this word in the name of the file itself; empty where there are no such files.
-        arrays: the array in each of the others, and names of its axes, by the word in the name of the file.
+        arrays: name of the array in each other file, and names of its axes, by the word in the file's name.
     """
 
     word: str = ""
@@ -33,12 +33,12 @@ class OtherFiles:
 
     @classmethod
     def beside(cls, path: Path, kind: FileKind, shape: tuple[int, ...]) -> OtherFiles:
-        """Look in the folder of a file, if it is one on this machine.
+        """Search the folder of a file, if it is on this machine.
 
         Args:
             path: the file.
-            kind: kind of the file, which the others must have too.
-            shape: shape of its only field.
+            kind: kind of the file and of the others.
+            shape: shape of the file's only field.
         """
         if isinstance(path, RemotePath):
             return cls()
@@ -55,7 +55,7 @@ class OtherFiles:
 
     @property
     def said(self) -> str:
-        """Sentence on what they are taken for."""
+        """A note that these files are taken for other fields."""
         return (
             f"Files beside it that have {listed(self.arrays)} for {self.word} in their names, and arrays of its shape, are "
             "taken for its other fields; remove what is none."
@@ -65,7 +65,7 @@ class OtherFiles:
         """Return the path or glob of another field's files.
 
         Args:
-            other: the word in their names.
+            other: the word in the names of those files.
             files: path or glob of the files of this field.
         """
         folder, slash, name = files.rpartition("/")
@@ -73,7 +73,7 @@ class OtherFiles:
 
 
 def _words(stem: str) -> Iterator[tuple[int, int]]:
-    """Yield where words start and end that may be the name of a field; the likeliest, then the longest first."""
+    """Yield the start and end of each word that may be a field's name, the likeliest first, then the longest."""
     ends = [match.span() for match in re.finditer("[A-Za-z]+", stem)]
     spans = {(ends[first][0], ends[last - 1][1]) for first, last in combinations(range(len(ends) + 1), 2)}
     words = {span: word for span in spans if re.fullmatch(_WORD, word := stem[slice(*span)])}
@@ -84,7 +84,7 @@ def _words(stem: str) -> Iterator[tuple[int, int]]:
 
 
 def _field_of_shape(path: Path, kind: FileKind, shape: tuple[int, ...]) -> tuple[str, tuple[str, ...]] | None:
-    """Return the only array in a file that may be a field, and names of its axes, if it has this shape, maybe turned."""
+    """Return the only likely field in a file, and names of its axes, if it has this shape, its axes in any order."""
     try:
         arrays = {name: stored for name, stored in kind.arrays(path).items() if stored.dtype.kind in "fiu"}
     except DataError:  # damaged, or of another kind

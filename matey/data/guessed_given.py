@@ -1,4 +1,4 @@
-"""Guesses which arrays of a file are given, beside the fields to predict: coefficients, masks, geometry, constant in time."""
+"""Guesses which arrays of a file are given fields, constant in time: coefficients, masks, geometry."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def constant_arrays(
         arrays: all arrays of the file.
         field: one of the fields.
         known: axes of that field.
-        left_out: names of arrays that are something else.
+        left_out: names of arrays that are known to be something else.
     """
     for name, stored in arrays.items():
         own = None if name in left_out else _axes_of(stored, field, known)
@@ -30,7 +30,7 @@ def constant_arrays(
 
 
 def _axes_of(stored: StoredArray, field: StoredArray, known: Sequence[Axis]) -> list[Axis] | None:
-    """Return an array's axes: those of the fields that have their names or, without names, their lengths in their order."""
+    """Return an array's axes, by the names of the field's axes or, without names, by their lengths in order."""
     if stored.axes and field.axes:
         ours = dict(zip(field.axes, known, strict=True))
         found = [ours[axis] for axis in stored.axes if axis in ours]

@@ -1,4 +1,4 @@
-"""Guesses whether a file, or an array in it, is a snapshot: others differ in a number or date in their names, and lack time."""
+"""Guesses whether a file, or an array in it, is a snapshot: without time, beside others that differ in a number or date."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOCKS = (
 _DATE_FORMS = [day + clock for clock in (*_CLOCKS, "") for day in ("%Y-%m-%d", "%Y_%m_%d", "%Y%m%d")]
 _TIMES = ("time", "times", "t", "sim_time")
 _OF_BLOCKS = {"Athena++": {"LogicalLocations", "Levels"}, "FLASH": {"bounding box", "refine level"}}
-_LEAST = 3  # files or arrays that may be snapshots
+_LEAST = 3  # fewer files or arrays are not taken for snapshots
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Snapshots:
     """Files, or arrays of a file, that may be snapshots.
 
     Attributes:
-        file: the file that is looked at, as the description names it.
-        files: glob of all files whose names differ from its own in their last number or date, in folders beside its own too.
-        count: number of these files, or of arrays in the file, where there are several.
-        what: name of what is counted, for a message.
+        file: path of the file, as the description names it.
+        files: glob of all files whose names differ from this one in the last number or date, in sibling folders too.
+        count: number of these files or of alike arrays in the file; 1 where there are too few.
+        what: noun for the things counted, for a message.
     """
 
     file: str
@@ -43,7 +43,7 @@ class Snapshots:
 
     @classmethod
     def around(cls, path: Path, beside: Path, arrays: Sequence[str]) -> Snapshots:
-        """Return what may be a snapshot beside a file, as seen from a folder, or in it: ``arrays`` that are alike."""
+        """Return likely snapshots: alike ``arrays`` in a file, or files like it, with paths from the folder ``beside``."""
         own = seen_from(beside, path)
         if len(arrays) >= _LEAST:
             return cls(own, own, len(arrays), "arrays of each kind")
@@ -52,14 +52,14 @@ class Snapshots:
             return cls(own, own, 1, "")
         patterns = [f"{folder}/{alike}".removeprefix("./")]
         head, _, last = folder.rpartition("/")
-        if not folder.startswith(".") and not head.endswith(":/"):  # no folder above, and no host
+        if not folder.startswith(".") and not head.endswith(":/"):  # neither above the description nor a host
             patterns.append("/".join(filter(None, (head, glob_of(last), alike))))
         found = {pattern: _num_matches(within(beside, pattern)) for pattern in patterns}
         best = max(found, key=lambda pattern: found[pattern])
         return cls(own, best, found[best], f"files {best}")
 
     def said_of(self, known: Sequence[Axis] | None, field: StoredArray) -> str:
-        """Say what they are taken to be, nothing where an array has many times; ``known`` are the axes of a field."""
+        """Return a note on the snapshots, empty where an array has many times; ``known`` holds the axes of a field."""
         if self.count < 2 or (
             known and "time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)
         ):
@@ -69,14 +69,14 @@ class Snapshots:
         return f"{self.count} {self.what} differ in a number or date: each is taken for one snapshot."
 
     def time(self, kind: FileKind, path: Path, arrays: Mapping[str, StoredArray], field: str, name: str) -> object:
-        """Return where times of snapshots are, as a description says it; None where that is not found.
+        """Return the source of the snapshots' times as a description writes it; None where it is not found.
 
         Args:
             kind: kind of the file.
             path: the file.
             arrays: arrays of the file.
             field: path of the array of a field, with ``*`` for the snapshot where there are several in the file.
-            name: path of one of these.
+            name: path of one of these arrays.
         """
         for array, stored in arrays.items():
             if plain_name(array).lower() in _TIMES and stored.shape in ((), (1,), (self.count,)):
@@ -90,10 +90,10 @@ class Snapshots:
 
 
 def said_of_others(file: str, files: str, beside: Path) -> str:
-    """Return a note on files here that differ from one in any numbers in their paths, if ``files`` leaves out some of them."""
-    if isinstance(place(file), RemotePath):  # numbers are those of hosts and ports, too
+    """Return a note on files whose paths differ from ``file`` in numbers only, if ``files`` leaves out some of them."""
+    if isinstance(place(file), RemotePath):  # its numbers may belong to a host or port
         return ""
-    stem = re.sub(r"\.[a-z]+\d?$", "", file)  # the number of an ending such as .h5 tells nothing apart
+    stem = re.sub(r"\.[a-z]+\d?$", "", file)  # the number in a suffix such as .h5 does not count
     alike = re.sub(r"\d+(?:\.\d+)*", "*", stem) + file[len(stem) :]
     num_alike, num_taken = _num_matches(within(beside, alike)), _num_matches(within(beside, files))
     if num_alike <= max(1, num_taken):
@@ -132,7 +132,7 @@ def date_form(name: str) -> str | None:
 
 
 def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
-    """Return arrays by name; those in groups of the same members, or that a number tells apart, are one, with ``*``."""
+    """Return the names of arrays by a pattern, with ``*`` for groups with equal members or names that differ in a number."""
     depths = range(max((name.count("/") for name in arrays), default=-1) + 1)
     for by_number, depth in product((True, False), depths):
         if not by_number and _are_components(arrays, depth):
@@ -145,7 +145,7 @@ def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
             elif len(parts) > depth + 1:
                 parts[depth] = "*"
             found.setdefault("/".join(parts), []).append(name)
-        ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # arrays, not groups
+        ends = any(pattern.count("/") == depth and "*" in pattern for pattern in found)  # * is an array, no group
         if by_number:  # a few numbered arrays beside them are components, or coordinates
             least = MOST_COMPONENTS if ends else 1
             few = [name for names in found.values() if len(names) <= least for name in names]
@@ -157,13 +157,13 @@ def in_groups(arrays: Mapping[str, StoredArray]) -> dict[str, list[str]]:
 
 
 def _are_components(arrays: Mapping[str, StoredArray], depth: int) -> bool:
-    """Whether groups are vectors, whose members are named by axes as in ``E/x``, and no trajectories."""
+    """Whether groups are vectors, whose members have names of axes as in ``E/x``, and not trajectories."""
     members = {name.split("/", depth + 1)[-1] for name in arrays if name.count("/") > depth}
     return bool(members) and members <= {*COMPONENTS}
 
 
 def said_of_blocks(arrays: Collection[str]) -> str:
-    """Say that arrays hold the blocks of a mesh beside each other, and what to do; nothing where they do not."""
+    """Return advice on arrays that hold the blocks of a mesh beside each other; empty for other arrays."""
     program = next((program for program, names in _OF_BLOCKS.items() if names <= {*arrays}), None)
     if program is None:
         return ""
@@ -177,7 +177,7 @@ def said_of_blocks(arrays: Collection[str]) -> str:
 def in_numbered_files(arrays: Mapping[str, StoredArray], stem: str) -> dict[str, list[str]] | None:
     """Return arrays by name, with ``*`` for the group that has the number of the file: ``data/50/u`` in ``sim_0050.h5``.
 
-    None where there is no such group, or others that differ from it in the number.
+    The result is None where there is no such group, or where other groups differ from it in the number only.
     """
     start, end = place_of_last(stem) or (0, 0)
     groups = ((name.split("/"), depth) for name in arrays for depth in range(name.count("/")))
@@ -209,6 +209,6 @@ def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[A
 
 
 def of_one_snapshot(shape: Sequence[int]) -> str:
-    """Return axes that the array of a snapshot of a shape often has, for a comment."""
+    """Return the usual axes of a snapshot's array of this shape, for a comment."""
     axes = [*GRID, "component"][max(0, 3 - len(shape)) : max(3, len(shape))]
     return f", or of one snapshot [{', '.join(axes)}]"

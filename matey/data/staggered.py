@@ -1,6 +1,6 @@
-"""Arrays that lie between the cells of others, as velocities do on staggered grids: one longer or one shorter along an axis.
+"""Recognises arrays that lie between the cells of others, as on staggered grids: one longer or one shorter along an axis.
 
-They are no fields of the same grid and are not averaged here: a guess leaves them out, and a description with them is refused.
+They are not fields on the same grid, nor averaged here: a guess leaves them out, and a description with them is refused.
 
     p: 3 cells            |  o  |  o  |  o  |
     u: 4 faces            |     |     |     |
@@ -17,14 +17,15 @@ from matey.data.arrays.stored import StoredArray
 from matey.data.axis_names import BETWEEN, GRID, MARK_BETWEEN, role_of
 from matey.mistakes import listed
 
-_FEWEST = 6  # cells along an axis whose name does not say what it is: fewer may be components
+_FEWEST = 6  # an axis of unknown kind with fewer cells may count components
 _BETWEEN = {"u", "v", "w", "vx", "vy", "vz"}  # names of arrays that may lie between cells
 
 
 def between_cells(arrays: Mapping[str, StoredArray]) -> set[str]:
     """Return the names of the arrays that lie between the cells of others.
 
-    Cells are what others are nearest to: velocities of two directions are one apart from a pressure, and two from each other.
+    Arrays at the cells have most neighbours: velocities of two directions differ from a pressure along one axis, and from each
+    other along two.
     """
     kinds: dict[tuple[object, ...], list[str]] = {}
     for name, stored in arrays.items():
@@ -42,7 +43,7 @@ def between_cells(arrays: Mapping[str, StoredArray]) -> set[str]:
 
 
 def said_of_between(arrays: Mapping[str, StoredArray], field: StoredArray) -> str:
-    """Say which arrays are left out, since they lie between the cells of a field, and what to do; nothing where none does."""
+    """Return a note on arrays that are left out since they lie between the cells of a field, with advice; empty for none."""
     left_out = {name: stored for name, stored in arrays.items() if _apart(stored, field)}
     if not left_out:
         return ""
@@ -55,7 +56,7 @@ def said_of_between(arrays: Mapping[str, StoredArray], field: StoredArray) -> st
 
 
 def remedy_between(own: Mapping[Any, int], sizes: Mapping[str, int]) -> str:
-    """Return what to do about a field whose grid is one cell longer or shorter than that of others; nothing about another."""
+    """Return advice on a field whose grid is one cell longer or shorter than that of others; empty for any other field."""
     differ = [axis for axis, size in own.items() if sizes.get(axis, size) != size]
     if not differ or not all(axis in GRID and abs(own[axis] - sizes[axis]) == 1 for axis in differ):
         return ""
@@ -66,7 +67,7 @@ def remedy_between(own: Mapping[Any, int], sizes: Mapping[str, int]) -> str:
 
 
 def _rank(stored: StoredArray, names: Sequence[str], all_kinds: Sequence[StoredArray]) -> tuple[object, ...]:
-    """Return a rank that is higher for cells than for what lies between them: by neighbours, then names, numbers and sizes."""
+    """Return a rank that is higher for arrays at cells than between them: by axis names, neighbours, names, count and size."""
     near = [other for other in all_kinds if len(_apart(stored, other)) == 1]
     are_marked = any(name.lower().endswith(MARK_BETWEEN) or name.lower() in BETWEEN for name in stored.axes)
     are_winds = all(name.rpartition("/")[2].lower() in _BETWEEN for name in names)
