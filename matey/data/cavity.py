@@ -4,19 +4,19 @@ Two layouts, one trajectory per file:
 
 * ``numpy_Bx_<b>_Re_<r>.npy``: an array (t, y, x, 4) of velocity_x, velocity_y, magnetic_x, magnetic_y, as the paper on
   MATEY used it. The file holds nothing else: ``b`` is the applied field along x, ``r`` the magnetic Reynolds number. Grid
-  points lie on [-0.5, 0.5]^2, walls included, and frames 0.01 apart. The length of the box and the interval are those
-  of the public input deck of VERTEX-CFD and of the paper's number of samples; no file states them.
+  points lie on [-0.5, 0.5]^2, walls included, and frames are 0.01 apart. The length of the box and the interval follow
+  from the public input deck of VERTEX-CFD and the paper's number of samples; no file states them.
 * HDF5 with root attributes ``system = "mhd_cavity"``, ``Bx`` (applied field along x), ``Re`` and ``Re_m`` (kinetic and
   magnetic Reynolds number), and root datasets
 
   ============  ============  ==============================================================
   ``velocity``  (t, y, x, 2)  components x, y, in units of the lid's speed
   ``magnetic``  (t, y, x, 2)  the whole magnetic field, components x, y, in Alfven units
-  ``x``, ``y``  (x), (y)      where the values lie, increasing; at cell centres or on the walls
+  ``x``, ``y``  (x), (y)      coordinates of the values, increasing; at cell centres or on walls
   ``t``         (t)           times of the frames, increasing
   ============  ============  ==============================================================
 
-Frame 0 may contradict the walls (the lid starts at once); it is read like any other.
+Frame 0 may violate the boundary conditions, since the lid starts at once; it is read like any other.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CavityFile(TrajectorySet):
         """Describe the trajectory of ``path``.
 
         Raises:
-            DataError: a dataset is missing or does not go with the others.
+            DataError: a dataset is missing or does not fit the others.
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, AXES, SYSTEM)
@@ -84,7 +84,7 @@ class CavityFile(TrajectorySet):
 
 
 class CavityArray(TrajectorySet):
-    """One ``.npy`` file, which holds one trajectory; mapped into memory for each read, so only its frames are touched."""
+    """One ``.npy`` file, which holds one trajectory; each read maps it into memory and touches only the frames asked for."""
 
     system, fields, units = CavityFile.system, CavityFile.fields, CavityFile.units
     length_unit = time_unit = "1"
@@ -132,12 +132,12 @@ class CavityArray(TrajectorySet):
 
 
 def recognises_numpy(path: Path) -> bool:
-    """Whether it is a NumPy array whose name says field and Reynolds number; nothing in it tells it from others."""
+    """Whether a file is a NumPy array whose name states field and Reynolds number; its content does not identify it."""
     return is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None
 
 
 def recognises_hdf5(path: Path) -> bool:
-    """Whether the file says that it is of this system."""
+    """Whether the attribute ``system`` of the file names this system."""
     if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:

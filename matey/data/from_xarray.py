@@ -1,4 +1,4 @@
-"""Trajectories of an xarray Dataset, read from wherever it reads: GRIB, Zarr in a cloud, several files as one, or memory."""
+"""Reads trajectories from an xarray Dataset, whatever it reads from: GRIB, Zarr in a cloud, several files, or memory."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def from_xarray(
         dataset: the ``xarray.Dataset``, or a ``DataArray`` that has a name.
         system: name of the PDE system.
         boundary: kind of boundary at the ends of each dimension of the grid.
-        fields: names of the variables to predict; by default all of real numbers that have a time and an axis of the grid.
-        given: names of the variables that are known and not to be predicted.
-        parameters: names of the variables that are numbers which set the physics apart, such as a viscosity: one for each
+        fields: names of the variables to predict; by default all of real numbers with a time axis and a grid axis.
+        given: names of the variables that are known beforehand and not predicted.
+        parameters: names of the variables that hold physical parameters, such as a viscosity: one number for each
             trajectory, or one for all.
-        axes: the axis that each dimension is, where its name does not tell: ``{"row": "y"}``.
+        axes: kind of axis of each dimension whose name does not tell it: ``{"row": "y"}``.
         spacing: cell size along dimensions that have no coordinates, or whose coordinates are in another unit.
         time_step: time between two snapshots, where the dimension of time has no coordinates.
 
     Raises:
-        DataError: a variable or dimension is not what it is taken for, or coordinates are not evenly spaced.
+        DataError: a variable or dimension is of the wrong kind, or coordinates are not evenly spaced.
     """
     dataset = _as_dataset(system, dataset)
     axes, spacing = {} if axes is None else axes, {} if spacing is None else spacing
@@ -124,7 +124,7 @@ def _check_told(
     variables: Mapping[str, Sequence[str] | None],
     axes: Mapping[str, Axis],
 ) -> None:
-    """Raise DataError where names are none of variables, or axes none of dimensions."""
+    """Raise DataError where ``variables`` names an unknown variable, or ``axes`` an unknown dimension or axis."""
     for what, names in variables.items():
         if isinstance(names, str):
             raise DataError(f"{system}, {what}: expected names such as [{names!r}], got the text {names!r}.")
@@ -144,7 +144,7 @@ def _check_told(
 
 
 def _fields_of(dataset: Any, roles: Mapping[Any, Axis | None]) -> list[Any]:  # noqa: ANN401
-    """Return the variables of real numbers with a time and an axis of the grid, and that are no bounds of coordinates."""
+    """Return the variables of real numbers with a time axis and a grid axis, except bounds of coordinates."""
     coordinates = [dataset[name] for name in dataset.coords]
     bounds = {each.attrs.get("bounds", each.encoding.get("bounds")) for each in coordinates}
     found = []
@@ -169,7 +169,7 @@ def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -
 
 
 def _step(system: str, dataset: Any, dim: Any, key: str, tolerance: float) -> float:  # noqa: ANN401
-    """Return the distance of the coordinates of a dimension, negative where they decrease."""
+    """Return the spacing of the coordinates along a dimension, negative where they decrease."""
     if dim not in dataset.coords:
         raise DataError(f"{system}: the dimension {dim} has no coordinates; give {key}.")
     values = dataset[dim].values
@@ -178,13 +178,13 @@ def _step(system: str, dataset: Any, dim: Any, key: str, tolerance: float) -> fl
         raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
     places = _numbers(values)
     if _is_date(dataset[dim]):
-        places = places - places[0]  # what counts as even must not depend on how long ago 1970 was
+        places = places - places[0]  # the tolerance must not grow with the time since 1970
     sign = -1.0 if key == "spacing" and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 
 
 def _coordinates(dataset: Any, dim: Any) -> Coordinates | None:  # noqa: ANN401
-    """Return the coordinates along a dimension; None where there are none that increase."""
+    """Return the coordinates along a dimension; None where there are none or they do not increase."""
     if dim not in dataset.coords or not _is_numeric(dataset[dim]):
         return None
     values = dataset[dim].values
@@ -207,13 +207,13 @@ def _falls(dataset: Any, dim: Any) -> bool:  # noqa: ANN401
 
 
 def _numbers(values: np.ndarray) -> np.ndarray:
-    """Return coordinates in double precision, dates in seconds from 1970 and lengths of time in seconds."""
+    """Return coordinates in double precision, dates in seconds since 1970 and durations in seconds."""
     if values.dtype.kind == "M":
         values = values - np.datetime64(0, "s")
     if values.dtype.kind == "m":
         values = values / np.timedelta64(1, "s")
     elif values.dtype.kind == "O":
-        import cftime  # whoever has made such dates has it
+        import cftime  # installed wherever such dates were made
 
         values = cftime.date2num(values, UNIT, values[0].calendar)
     return values.astype(np.float64)
@@ -260,7 +260,7 @@ class _Lazy:
         order: Sequence[Any],
         roles: Mapping[Any, Axis | None],
     ) -> _Lazy:
-        """Return a variable with its dimensions in an order, and one of trajectories."""
+        """Return a variable with its dimensions in the order given, and with one of trajectories."""
         if set(variable.dims) != set(order):
             raise DataError(
                 f"{system}, {variable.name}: expected the dimensions {listed(map(str, order))}, as of the first field, got "

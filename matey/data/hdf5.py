@@ -1,4 +1,4 @@
-"""Opens and reads HDF5 files, and says in plain words what is wrong with them.
+"""Opens and reads HDF5 files, and explains errors in plain words.
 
 Describing a file opens and closes it; reading keeps it open, once per process. A handle belongs to the process that
 opened it: a forked child inherits descriptors and the state of the HDF5 library, so it drops these and opens anew.
@@ -24,8 +24,8 @@ from matey.data.signature import beginning, first_bytes, remembered
 from matey.data.trajectories import DataError
 from matey.mistakes import one_line
 
-# The most by which deflate, the strongest of the usual filters, makes data smaller; and what a dataset without filters may
-# claim over its file's size: frames after the last one that was written take no room.
+# Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
+# filters may claim: frames after the last one that was written take no room.
 _MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
 _LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 _TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
@@ -34,16 +34,16 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`
 
-# What HDF5 reads at once of rows shorter than that. By default these are 64 KiB, more than a layer of a small field: a rank
-# would read what lies between the rows of its part. Much less, and a parallel file system is asked too often.
+# Bytes that HDF5 reads at once where rows are shorter. The default, 64 KiB, is more than a layer of a small field, so a rank
+# would also read the gaps between the rows of its part. Much less sends a parallel file system too many requests.
 _SIEVE_BYTES = 2**14
 
-# A data set may be thousands of files, a process is often allowed 1024 open ones.
+# A data set may be thousands of files, and a process may often open only 1024.
 _MAX_OPEN_FILES = 64
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file is HDF5; most begin with its signature, others have something of their own ahead of it."""
+    """Whether a file is HDF5; most begin with its signature, others have a user block before it."""
     return path.is_file() and (first_bytes(path) == _SIGNATURE or h5py.is_hdf5(path))
 
 
@@ -106,8 +106,8 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
         except DataError:
             raise
-        # With bytes of the metadata overwritten, h5py was seen to raise each of these; the last one comes of a link that leads
-        # nowhere, or of a group in the place of a dataset.
+        # h5py was seen to raise each of these after bytes of the metadata were overwritten; AttributeError comes from a link
+        # that leads nowhere, or a group in place of a dataset.
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(
                 f"{path} cannot be described ({one_line(error)}); the file is corrupt: download or copy it again."
@@ -124,7 +124,7 @@ def read_hdf5(
         dataset: a dataset whose first axis is time, or the second one if ``sample`` is given.
         start: first frame.
         stop: one after the last frame.
-        cells: part of each of the axes that follow time; all of those that are not named.
+        cells: slices of the axes that follow time; axes without one are read whole.
         sample: index of the trajectory along the first axis, where that axis counts trajectories.
 
     Raises:
@@ -167,7 +167,7 @@ def check_claim(item: h5py.HLObject | None) -> None:
     """Raise DataError if a dataset claims more values, or a larger chunk, than its file can hold.
 
     The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
-    of that shape is read or listed. What is no dataset passes, and one whose values lie in other files.
+    of that shape is read or listed. Groups pass, and so do datasets whose values lie in other files.
     """
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         return
@@ -178,7 +178,7 @@ def check_claim(item: h5py.HLObject | None) -> None:
 
 
 def claim_of(item: h5py.Dataset) -> tuple[float, float]:
-    """Return the bytes that a dataset, or a chunk of it, claims, and those that its file can hold of it at the most."""
+    """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
     if item.is_virtual or item.external:
         return 0, math.inf
     claimed = item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or ()))
@@ -187,12 +187,12 @@ def claim_of(item: h5py.Dataset) -> tuple[float, float]:
 
 
 def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
-    """Return the shape of a dataset's chunks if they are compressed, and so read whole; else nothing."""
+    """Return the shape of a dataset's chunks if they are compressed, and so read whole; else ()."""
     return tuple(item.chunks or ()) if item.id.get_create_plist().get_nfilters() else ()
 
 
 def most_held(num_bytes: int, is_compressed: bool) -> int:
-    """Return the most bytes of values that so many bytes on disk can stand for."""
+    """Return the most bytes of values that ``num_bytes`` on disk can stand for."""
     return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
 
 
@@ -215,12 +215,12 @@ def check_count(path: Path, num_trajectories: int) -> None:
 
 
 def check_memory(item: h5py.Dataset, num_values: int) -> None:
-    """Raise DataError if so many values of a dataset, read at once, would not fit into the machine's memory."""
+    """Raise DataError if ``num_values`` of a dataset, read at once, would not fit into the machine's memory."""
     refuse_beyond_memory(f"{item.file.filename}, {item.name}", item.shape, num_values * item.dtype.itemsize)
 
 
 def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> None:
-    """Raise DataError if so many bytes of an array, read at once, would not fit into the machine's memory."""
+    """Raise DataError if ``needed`` bytes of an array, read at once, would not fit into the machine's memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory // 2:
         raise DataError(
@@ -230,7 +230,7 @@ def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> Non
 
 
 def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
-    """Return how long each axis is that the datasets of a file share.
+    """Return the length of each axis that the datasets of a file share.
 
     Args:
         file: the file.
@@ -238,7 +238,7 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
         system: name of the system that the file is read as; the message cites it.
 
     Raises:
-        DataError: a dataset is missing, holds no numbers, or its shape does not go with those before it.
+        DataError: a dataset is missing, holds no numbers, or its shape does not fit those before it.
     """
     sizes: dict[str, int] = {}
     for name, pattern in axes.items():

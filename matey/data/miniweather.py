@@ -25,7 +25,7 @@ from matey.data.hdf5 import described_hdf5, is_hdf5
 from matey.data.signature import is_classic_netcdf
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
-LENGTH, HEIGHT = 2e4, 1e4  # of the domain in m; fixed in the code and not stored
+LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored
 PERTURBATIONS = ("dens", "theta")
 WINDS = ("uwnd", "wwnd")
 BACKGROUND = ("hy_dens", "hy_theta")
@@ -93,7 +93,7 @@ def neutral_background(num_z: int) -> np.ndarray:
 
 
 def recognises(path: Path) -> bool:
-    """Whether two of the four variables are there; opening says which ones are not."""
+    """Whether at least two of the four variables are there; opening names the missing ones."""
     if is_classic_netcdf(path):
         names = set(NETCDF.arrays(path))
     elif is_hdf5(path):

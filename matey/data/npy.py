@@ -1,4 +1,4 @@
-"""Maps ``.npy`` arrays into memory for one read at a time, and says in plain words what is wrong with them."""
+"""Maps ``.npy`` arrays into memory for one read at a time, and explains errors in plain words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matey.mistakes import one_line
 
 
 def map_npy(path: Path) -> np.ndarray:
-    """Return an array whose values are read from the file when they are used; drop it to let go of the file.
+    """Return an array whose values are read from the file when they are used; drop the array to close the file.
 
     Raises:
         DataError: the file is missing, unreadable, truncated or corrupt.
@@ -20,7 +20,7 @@ def map_npy(path: Path) -> np.ndarray:
     first_bytes(path)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    # What NumPy was seen to raise when the header or the data end too early, or hold Python objects.
+    # Errors that NumPy was seen to raise when the header or the data end too early, or hold Python objects.
     except (OSError, ValueError, EOFError) as error:
         if "Python objects" in str(error):
             raise DataError(

@@ -94,7 +94,7 @@ class SeedGroupFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: a group has no ``data``, or one of another shape than the layout or the other groups have.
+            DataError: a group has no ``data``, or its shape is not that of the layout or of the other groups.
         """
         self.system, self.fields, self.units = layout.system, layout.fields, layout.units
         self._layout = layout
@@ -133,7 +133,7 @@ SHALLOW_WATER_READER, DIFFUSION_REACTION_READER = (
 
 
 def _data_shape(file: h5py.File, name: str, layout: SeedGroupLayout) -> tuple[int, ...]:
-    """Shape of one group's ``data``, or DataError where the layout has another."""
+    """Return the shape of one group's ``data``; raise DataError if it does not fit the layout."""
     group = file.get(name)
     if not isinstance(group, h5py.Group) or not isinstance(group.get("data"), h5py.Dataset):
         members = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
@@ -168,6 +168,6 @@ def _describe(file: h5py.File, path: Path, name: str, shape: tuple[int, ...], la
 
 
 def _simulation(group: h5py.Group) -> dict[str, Any]:
-    """The ``sim`` section of a group's ``config``, empty if there is none."""
+    """Return the ``sim`` section of a group's ``config``, empty if there is none."""
     simulation = read_config(group).get("sim")
     return simulation if isinstance(simulation, dict) else {}

@@ -37,7 +37,7 @@ class CompressibleFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: a dataset is missing or does not go with the others.
+            DataError: a dataset is missing or does not fit the others.
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, dict.fromkeys(DATASETS, "n t x y"), "PDEBench's compressible flow")
@@ -67,14 +67,14 @@ class CompressibleFile(TrajectorySet):
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for about in (self.trajectories[number] for number in trajectories):
-            if axis == "time":  # of which there is one more than there are frames
+            if axis == "time":  # the file has one time more than frames
                 yield stored_coordinates(about.source, "t-coordinate", (slice(about.num_frames),))
             else:
                 yield stored_coordinates(about.source, f"{axis}-coordinate")
 
 
 def recognises(path: Path) -> bool:
-    """Whether two of the four fields lie at the root; opening says which ones do not."""
+    """Whether at least two of the four fields lie at the root; opening names the missing ones."""
     if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:

@@ -1,4 +1,4 @@
-"""What PDEBench's generators say about a run: YAML in the attribute ``config`` of a file or group."""
+"""Reads the settings of a PDEBench generator: YAML in the attribute ``config`` of a file or group."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_config(item: h5py.Group) -> dict[str, Any]:
     """
     text = item.attrs.get("config", "")
     if isinstance(text, bytes):
-        text = text.decode()  # also numpy's bytes_, what h5py gives for a string of fixed length; YAML refuses that
+        text = text.decode()  # also numpy's bytes_, which h5py gives for fixed-length strings and YAML refuses
     if not isinstance(text, str):
         return {}
     try:

@@ -1,7 +1,7 @@
 """PDEBench's incompressible, inhomogeneous flow: velocity and a tracer between no-slip walls, pushed by a static force.
 
-Root datasets ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t), where
-``b`` counts trajectories (4 per released file) and x comes before y. Attributes: ``config``, the generator's YAML, and
+Root datasets ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t); ``b``
+counts trajectories (4 per released file), and x comes before y. Attributes: ``config``, the generator's YAML, and
 ``latestIndex``, the last frame that was written; frames after it are fill values. The force, constant in time, is given and
 not predicted. Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_ns_incomp_2d.py``.
 """
@@ -39,7 +39,7 @@ class IncompressibleFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: a dataset is missing or does not go with the others, or no frame was written.
+            DataError: a dataset is missing or does not fit the others, or no frame was written.
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, AXES, SYSTEM)
@@ -80,7 +80,7 @@ class IncompressibleFile(TrajectorySet):
 
 
 def recognises(path: Path) -> bool:
-    """Whether two of the three datasets that mark the layout are there; opening says which one is not."""
+    """Whether at least two of the three datasets that mark the layout are there; opening names the missing one."""
     if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
@@ -96,7 +96,7 @@ READER = Reader(
 
 
 def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
-    """Whether the force is there, in a shape that goes with the fields; a file without it has all that is predicted."""
+    """Whether the force is there, in a shape that fits the fields; a file without it still has all predicted fields."""
     force = file.get("force")
     check_claim(force)
     return isinstance(force, h5py.Dataset) and force.shape == (sizes["b"], sizes["x"], sizes["y"], len(FORCE))
@@ -114,7 +114,7 @@ def _num_written(file: h5py.File, num_stored: int) -> int:
 
 
 def _domain_size(config: dict[str, Any]) -> tuple[float, float]:
-    """Length of the domain along x and y; 1 in the release, whose generator otherwise makes no initial state."""
+    """Return the length of the domain along x and y; 1 in the release, since its generator makes no initial state otherwise."""
     try:
         size_x, size_y = (float(size) for size in config.get("domain_size", ()))
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""The first bytes of a file, by which its format is known whatever its name."""
+"""Recognises the format of a file by its first bytes, whatever its name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_AMREX = (
     "put it on one grid with yt: ds = yt.load({0!r}), grid = ds.covering_grid(0, ds.domain_left_edge, ds.domain_dimensions), "
     "numpy.save('density_0000.npy', grid['gas', 'density'].v)"
 )
-# How files of other formats begin, what they are, and the line that writes what is read.
+# First bytes of files of other formats, names of these formats, and commands that write files that can be read.
 _OTHERS = (
     (
         b"SIMPLE  ",
@@ -55,7 +55,7 @@ _OTHERS = (
     (b"\x0e\x03\x13\x01", "HDF4", "convert it with h4toh5, which The HDF Group offers"),
 )
 
-# What is in folders of other formats, what they are, and the line that writes what is read.
+# Members of folders of other formats, names of these formats, and commands that write files that can be read.
 _FOLDERS = (
     ("system/controlDict", "a case of OpenFOAM", _OF_OPENFOAM),
     ("Level_0", "a plotfile of AMReX", _OF_AMREX),
@@ -71,7 +71,7 @@ _TEXT = (
     "Basilisk's output_field has them, with delimiter=',' and skiprows=1 of a table of commas"
 )
 
-_remembered: dict[Path, bytes] = {}  # of the files that are being looked at
+_remembered: dict[Path, bytes] = {}  # first bytes of the files that are being opened
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def remembered(path: Path) -> Iterator[None]:
     """Read the first bytes of a file once, however many readers ask for them meanwhile."""
     _remembered[path] = first_bytes(path) if path.is_file() else b""
     if not _remembered[path]:
-        del _remembered[path]  # there is nothing to remember, or something to complain of
+        del _remembered[path]  # a missing or empty file is looked at each time
     try:
         yield
     finally:
@@ -126,7 +126,7 @@ def _begins(path: Path, mark: bytes, what: str) -> bool:
 
 
 def folder_of(path: Path) -> str:
-    """Say which program's folder one without data files is and what to do about it; nothing where that is not known."""
+    """Return the program that wrote a folder without data files, and advice; empty where it is not known."""
     for mark, what, remedy in () if isinstance(path, RemotePath) else _FOLDERS:
         if (path / mark).exists():
             return f"it is {what}; {remedy.format(path.name)}"
@@ -134,7 +134,7 @@ def folder_of(path: Path) -> str:
 
 
 def beginning(path: Path) -> str:
-    """Say what a file of no kind that is read seems to be and what to do about it, for the end of a message."""
+    """Return the likely format of a file that cannot be read, and advice, for the end of a message."""
     if path.suffix in (".xdmf", ".xmf"):
         return "it is XDMF, which says what is in HDF5 files beside it; give one of these"
     first = first_bytes(path)
@@ -142,7 +142,7 @@ def beginning(path: Path) -> str:
         if first.startswith(mark):
             return f"it is {what}; {remedy.format(path.name)}"
     is_text = bool(first) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in first)
-    if is_text and path.suffix not in _BINARY:  # a page, or a pointer of Git LFS, that was saved as data is none
+    if is_text and path.suffix not in _BINARY:  # a web page or Git LFS pointer saved as data is no table
         return f"it is {_TEXT.format(path.name)}"
     begins = f"begins with {first!r}" if first else "is empty"
     return f"it {begins}; give another or copy it again"

@@ -1,8 +1,8 @@
 """Files in The Well's layout: ``<name>/data/{train,valid,test}/*.hdf5``, any system, its own splits.
 
 Fields lie in ``t0_fields`` (scalars), ``t1_fields`` (vectors) and ``t2_fields`` (tensors), each (n, t, axes ..., components
-...), where ``n`` counts trajectories and an axis is left out along which a field does not vary. As The Well's own reader
-does, they are flattened to scalars, first those of t0, then t1, then t2: ``velocity`` on axes x, y becomes
+...), where ``n`` counts trajectories and axes along which a field does not vary are left out. As in The Well's own
+reader, they are flattened to scalars, first those of t0, then t1, then t2: ``velocity`` on axes x, y becomes
 ``velocity_x, velocity_y``, a tensor ``D_xx, D_xy, D_yx, D_yy``. Fields constant in time are not predicted but given.
 
 ``dimensions/spatial_dims`` names the grid axes in the order of the file. Those called x, y, z become ours of that name;
@@ -40,8 +40,8 @@ class StoredField:
     Attributes:
         dataset: name of the dataset in the file.
         names: names of its components, flattened.
-        per_trajectory: whether its first axis counts trajectories; where not, all trajectories share the same values.
-        varies: whether it varies along each grid axis of the file; where not, the axis is left out.
+        per_trajectory: whether the first axis counts trajectories; otherwise all trajectories share the same values.
+        varies: whether the field varies along each grid axis of the file; otherwise the axis is left out.
     """
 
     dataset: str
@@ -57,7 +57,7 @@ class WellFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: the file lacks something that the layout requires, or a field does not go with the dimensions.
+            DataError: the file lacks something that the layout requires, or a field does not fit the dimensions.
         """
         with described_hdf5(path) as file:
             self.system = _text(_attribute(file, "dataset_name"))
@@ -87,14 +87,14 @@ class WellFile(TrajectorySet):
         self.given = tuple(self._constant)
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the largest chunk of its fields along each axis."""
+        """Return the largest chunk size of the fields along each axis."""
         if not any(self._chunks):
             return None
         z, y, x = (max(chunk.get(axis, 1) for chunk in self._chunks) for axis in "zyx")
         return z, y, x
 
     def _chunk(self, field: StoredField, chunk: tuple[int, ...]) -> dict[str, int]:
-        """Return the cells of a field's chunk by our axis."""
+        """Return the size of a field's chunk in cells, by our axis."""
         varying = [axis for axis, varies in zip(self._ours, field.varies, strict=True) if varies]
         return dict(zip(varying, chunk[field.per_trajectory + 1 :], strict=False))
 
@@ -122,7 +122,7 @@ class WellFile(TrajectorySet):
         return self._on_our_axes(field, values, 1, [side.stop - side.start for side in sides])[:, number]
 
     def _on_our_axes(self, field: StoredField, frames: np.ndarray, num_frames: int, grid: Sequence[int]) -> np.ndarray:
-        """Return frames as the file has them, of so many cells along its axes, as ``(t, f, z, y, x)``."""
+        """Return a field's frames, stored with ``grid`` cells along the file's axes, as ``(t, f, z, y, x)``."""
         kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
         frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
         frames = np.broadcast_to(frames, (num_frames, *grid, len(field.names)))
@@ -131,7 +131,7 @@ class WellFile(TrajectorySet):
 
 
 def recognises(path: Path) -> bool:
-    """Whether one of the three groups of fields is there; opening says what is missing."""
+    """Whether one of the three groups of fields is there; opening names the missing parts."""
     if not is_hdf5(path):
         return False
     with described_hdf5(path) as file:
@@ -147,7 +147,7 @@ READER = Reader(
 
 
 def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return for each grid axis of the file whether it is x, y or z."""
+    """Return our name, x, y or z, of each grid axis of the file."""
     ours = ("x", "y", "z")[: len(axes)]
     if not 1 <= len(axes) <= 3 or len(set(axes)) != len(axes):
         raise DataError(
@@ -158,7 +158,7 @@ def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _datasets(file: h5py.File) -> tuple[list[str], list[str]]:
-    """Datasets of the fields that vary in time and of those that do not, in The Well's order."""
+    """Return the datasets of fields that vary in time, and of those that do not, in The Well's order."""
     varying: list[str] = []
     constant: list[str] = []
     for group in GROUPS:
@@ -225,21 +225,21 @@ def _step(file: h5py.File, axis: str, index: int) -> float:
 
 
 def _places(file: h5py.File, axis: str, index: int) -> np.ndarray:
-    """Return the coordinates of a trajectory, in float64; a grid that moves is taken as it is at first."""
+    """Return the coordinates of a trajectory, in float64; of a moving grid, those of the first frame."""
     item = _member(file, f"dimensions/{axis}")
     places = item[index] if _attribute(item, "sample_varying") else item[...]
     return np.asarray(places.reshape(-1, places.shape[-1])[0], dtype=np.float64)
 
 
 def _boundary(file: h5py.File, axis: str) -> Boundary:
-    """Return the kind of an axis's ends: open where nothing is said; of a mask over several axes, only a whole face counts."""
+    """Return the kind of an axis's ends, open by default; a mask over several axes counts only where it covers a whole face."""
     ends: list[Boundary] = ["open", "open"]
     for condition in file.get("boundary_conditions", {}).values():
         axes = [_text(name) for name in _attribute(condition, "associated_dims")]
         if axis in axes:
             kind = _kind(condition)
             mask = _member(condition, "mask")[...]
-            mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # of masks that vary, where all agree
+            mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # a varying mask counts where all agree
             mask = np.moveaxis(mask, axes.index(axis), 0)
             ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
     return ends[0] if ends[0] == ends[1] else "mixed"
@@ -256,7 +256,7 @@ def _kind(condition: h5py.Group) -> Boundary:
 
 
 def _parameters(file: h5py.File, index: int) -> dict[str, float]:
-    """The scalars that are single numbers, constant in time."""
+    """Return the scalars that are single numbers, constant in time."""
     found = {}
     for name, item in file.get("scalars", {}).items():
         if item.dtype.kind in "fiu" and not _attribute(item, "time_varying"):

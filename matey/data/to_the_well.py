@@ -2,8 +2,8 @@
 
 Trajectories of one grid, length and time step share a file; where a part has several kinds, the files are numbered. Fields
 called ``velocity_x``, ``velocity_y``, one for each grid axis, become a vector, and one for each pair of axes a tensor; all
-others are scalars. What is given and constant in time is written as a field that does not vary in time. Coordinates and times
-are those of the data's files where all trajectories of a file have the same; else they begin at half a cell and at 0.
+others are scalars. Given fields constant in time are written as fields that do not vary in time. Coordinates and times are
+those of the data's files where all trajectories of a file share them; else they begin at half a cell and at 0.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _Kind = tuple[object, ...]
 
 @dataclass(frozen=True)
 class WellField:
-    """A field of The Well, of one of our fields or of several.
+    """A field of The Well, made of one or several of our fields.
 
     Attributes:
-        name: name of the field there.
+        name: name of the field in The Well's layout.
         order: 0 for a scalar, 1 for a vector, 2 for a tensor.
         members: numbers of our fields that are its components, in the order of the file.
         statistics: statistics of the field in the training part.
@@ -58,10 +58,10 @@ def write_the_well(
         on_trajectory: function called when a trajectory is written, for a progress bar.
 
     Returns:
-        Sentences on what the layout has no place for.
+        Sentences on contents that the layout cannot hold.
 
     Raises:
-        DataError: the folder exists, the disk is too full, the layout cannot say what the data is, or it cannot be read.
+        DataError: the folder exists, the disk is too full, the layout cannot express the data, or the data cannot be read.
         OSError: something cannot be written.
     """
     if out.exists():
@@ -126,7 +126,7 @@ def _kind(about: Trajectory) -> _Kind:
 
 
 def _fields(data: TrajectorySet, names: Sequence[str], others: Collection[str]) -> list[WellField]:
-    """Put components together to vectors and tensors, but for those whose names are taken, also by ``others``."""
+    """Combine components into vectors and tensors, except where the name is taken by a field or one of ``others``."""
     axes = _axes(data.trajectories[0])
     found: list[WellField] = []
     left = dict.fromkeys(names)
@@ -185,7 +185,7 @@ def _places(data: TrajectorySet, numbers: Sequence[int], axis: str) -> np.ndarra
 
 
 def _parameters(abouts: Sequence[Trajectory]) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
-    """Return the parameters that all trajectories have alike, and those of each, NaN where it has none."""
+    """Return the parameters that are the same for all trajectories, and arrays of the others, NaN where one has none."""
     names = dict.fromkeys(name for about in abouts for name in about.parameters)
     each = {name: np.array([about.parameters.get(name, math.nan) for about in abouts]) for name in names}
     alike = {name: float(values[0]) for name, values in each.items() if (values == values[0]).all()}
@@ -206,7 +206,7 @@ def _add(
     about = data.trajectories[number]
     last: np.ndarray | None = None
     for start, frames in stretches(data, number):
-        between = None if last is None else np.concatenate([last, frames[:1]])  # so that no change is missed
+        between = None if last is None else np.concatenate([last, frames[:1]])  # changes between stretches count
         for each in varying:
             values = _turned(frames, each, about)
             file[group_of(each.order)][each.name][position, start : start + len(frames)] = values
@@ -232,7 +232,7 @@ def _turned(frames: np.ndarray, each: WellField, about: Trajectory) -> np.ndarra
 
 
 def _check_room(data: TrajectorySet, numbers: Sequence[int], folder: Path) -> None:
-    """Raise DataError unless a disk has room for a file: HDF5 crashes where it cannot close one on a full one."""
+    """Raise DataError unless the disk has room for a file: HDF5 crashes when it closes a file on a full disk."""
     first, num_given = data.trajectories[numbers[0]], len(_constant(data))
     needed = 4 * len(numbers) * math.prod(first.grid) * (first.num_frames * len(data.fields) + num_given) + ROOM
     free = shutil.disk_usage(folder).free
