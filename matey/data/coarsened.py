@@ -1,7 +1,7 @@
-"""A data set seen more coarsely: every so-many-th frame, means of cells.
+"""A data set at coarser resolution: every n-th frame, and means over blocks of cells.
 
-A model that meets one grid and one time step in training fails on others without a word; the same data, coarser, is what there
-is more of without another simulation.
+A model trained on one grid and one time step fails on others without warning. Coarser copies of the data add grids and time
+steps without another simulation.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from matey.data.trajectories import Cells, DataError, Trajectory, TrajectorySet
 
 
 class CoarsenedTrajectories(TrajectorySet):
-    """Every so-many-th frame of the trajectories of a set, and means over blocks of its cells.
+    """The trajectories of a set at every n-th frame, with means over blocks of cells.
 
     Attributes:
-        view: frames and cells that are left, in words.
+        view: the coarsening in words, such as ``every 2 frames``.
     """
 
     def __init__(self, source: TrajectorySet, frames: int = 1, cells: int = 1) -> None:
@@ -30,8 +30,8 @@ class CoarsenedTrajectories(TrajectorySet):
 
         Args:
             source: the set.
-            frames: frames of the set from one to the next; the first of a trajectory stays the first.
-            cells: cells of the set along each axis that has several, of which a mean is taken.
+            frames: stride in frames of the set; the first frame of a trajectory is kept.
+            cells: cells per block along each axis that has several cells.
 
         Raises:
             DataError: a grid does not divide into such blocks.
@@ -75,7 +75,7 @@ class CoarsenedTrajectories(TrajectorySet):
         return self._cells if size > 1 else 1
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk of the set, in coarser cells."""
+        """Return the chunk shape of the source set, in coarse cells."""
         chunk, grid = self._source.chunk(trajectory), self._source.trajectories[trajectory].grid
         if chunk is None:
             return None
@@ -97,7 +97,7 @@ class CoarsenedTrajectories(TrajectorySet):
         return self._means(np.broadcast_to(values, (len(values), *sizes)), of_source)
 
     def _finer(self, cells: Cells, grid: Sequence[int]) -> Cells:
-        """Return a box in cells of the source, whose grid is given."""
+        """Return a box in cells of the source, which has the grid ``grid``."""
         z, y, x = (
             slice(side.start * self._block(size), side.stop * self._block(size))
             for side, size in zip(cells, grid, strict=True)
@@ -105,10 +105,10 @@ class CoarsenedTrajectories(TrajectorySet):
         return z, y, x
 
     def _means(self, values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-        """Return the means of blocks along the last three axes, to the same bits whichever box they lie in."""
+        """Return the means of blocks along the last three axes, bit for bit the same whichever box is read."""
         means, blocks = np.asarray(values, np.float32), [self._block(size) for size in grid]
         for after, block in zip((2, 1, 0), blocks, strict=True):
-            # One by one, since in which order `numpy.mean` adds depends on the shape.
+            # Added one by one, since the order in which `numpy.mean` adds depends on the shape.
             rest: list[Any] = [slice(None)] * after
             means = reduce(np.add, (means[(..., slice(first, None, block), *rest)] for first in range(block)))
         return means / math.prod(blocks)

@@ -1,4 +1,4 @@
-"""Finds the files of a data set: what a path, a folder or a glob stands for, and by which description each is read."""
+"""Finds the files of a data set that a path, a folder or a glob stands for, and the description of each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class DataFile:
 
     Attributes:
         path: path of the file.
-        description: description by which it is read; None where a reader has to know it by its content.
-        part: the part that its description means it for.
-        later: the files that follow it in time, where the snapshots of a trajectory lie in several.
-        own: files of fields that have their own, by the name of the field, for each of the paths.
+        description: description by which the file is read; None where a reader has to recognise its content.
+        part: part of the split that the description assigns the file to.
+        later: later files of the same trajectory, in the order of time.
+        own: files of the fields that have their own, by path and name of the field.
     """
 
     path: Path
@@ -46,15 +46,15 @@ class DataFile:
 def find_files(
     path: str | Path, suffixes: Collection[str], description: DataDescription | None = None
 ) -> list[DataFile]:
-    """Return the data files that a path stands for, sorted; a file that is named itself is taken whatever its suffix.
+    """Return the data files that a path stands for, sorted; a file named by ``path`` is taken whatever its suffix.
 
     Args:
         path: file, folder or glob.
-        suffixes: endings of the files to look at when a folder is searched.
-        description: the contents of the files, by which they are read whatever they look like.
+        suffixes: suffixes of the files that count when a folder is searched.
+        description: description by which all files are read, whatever they look like.
 
     Raises:
-        DataError: nothing is there, a folder may not be read, or a name or description cannot be used.
+        DataError: no file is found, a folder may not be read, or a name or description cannot be used.
     """
     whole = _absolute(path)
     try:
@@ -71,11 +71,11 @@ def find_files(
 
 
 def would_find(file: Path, named: str | Path | None = None) -> Path | None:
-    """Return the folder, glob or description by which a file that is still to be made would become data; None if none would.
+    """Return the folder, glob or description that would take a future file for data; None if none would.
 
     Args:
-        file: the file.
-        named: path by which data is opened, besides the descriptions in the folders above the file.
+        file: path of the future file.
+        named: path by which data is opened; descriptions in the folders above the file are checked first.
     """
     new = Path(os.path.abspath(file))
     known = [folder / descriptions.BESIDE for folder in new.parents]
@@ -90,7 +90,7 @@ def would_find(file: Path, named: str | Path | None = None) -> Path | None:
 
 
 def _folder_of(path: Path) -> Path:
-    """Return the folder of the data that a path stands for: the path itself, or the one above a file, a store or a pattern."""
+    """Return the folder of the data that a path stands for: the path itself, or the folder of a file, a store or a pattern."""
     return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
@@ -99,9 +99,9 @@ def _described(files: Iterable[Together], description: DataDescription) -> list[
 
 
 def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
-    """Give each file the description that covers it; one that is named itself stands for all its files.
+    """Yield each file with the description that covers it; a description among ``files`` stands for all its files.
 
-    Of a trajectory in several files, those that are named are taken, together.
+    Where a trajectory lies in several files, those among ``files`` are taken, together.
     """
     named: dict[Path, tuple[DataFile, set[Path]]] = {}
     for each, file in _covered(files):
@@ -112,8 +112,8 @@ def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
 
 
 def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
-    """Yield each file and what it belongs to."""
-    known: dict[Path, dict[Path, tuple[DataFile, Path]]] = {}  # of each description, read once
+    """Yield pairs of the data file that a file belongs to, and the file."""
+    known: dict[Path, dict[Path, tuple[DataFile, Path]]] = {}  # by description, each read once
     for file in files:
         beside = file if descriptions.is_description(file) else descriptions.description_beside(file)
         if beside is None:
@@ -166,7 +166,7 @@ def _find(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _check_name(name: str) -> None:
-    """Raise DataError if a name cannot be written on a line; of bytes that are no UTF-8, Python makes half characters."""
+    """Raise DataError if a name cannot be written on one line; Python decodes bytes that are not UTF-8 to surrogates."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
@@ -178,7 +178,7 @@ def _check_name(name: str) -> None:
 
 
 def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Data files in a folder; a description stands for those that it covers."""
+    """Return the data files in a folder; a description stands for the files that it covers."""
     found = search_folder(folder, suffixes, [descriptions.BESIDE])
     described = [file for file in found if file.name == descriptions.BESIDE]
     covered = {
@@ -191,11 +191,11 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def _nearby(path: Path) -> str:
-    """Name what there is in place of a missing path: like-named siblings, or all of what its nearest folder holds."""
+    """Return a hint on a missing path: siblings with similar names, or the contents of the nearest existing folder."""
     if isinstance(path, RemotePath):
         return "check the address, and that you may read it."
     missing = path
-    while not missing.parent.is_dir():  # a file, where someone asked for a group inside it
+    while not missing.parent.is_dir():  # the parent is a file where someone asked for a group in it
         missing = missing.parent
     names = sorted(item.name for item in missing.parent.iterdir())
     close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""Arrays of this process as trajectories: what they are, and what is said of something that is no such array."""
+"""Turns arrays in memory into trajectories, and explains why others cannot be."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from matey.data.trajectory import NO_AXIS, Boundary, Coordinates, DataError, Trajectory
 
 ENDS = tuple(kind for kind in get_args(Boundary) if kind != NO_AXIS)
-"""Kinds of boundary at the ends of an axis that there is."""
+"""Kinds of boundary at the ends of an axis that the grid has."""
 
-# How the names of types of real numbers begin in NumPy and PyTorch.
+# Beginnings of the names of real types in NumPy and PyTorch.
 _REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
 
 
@@ -34,7 +34,7 @@ def trajectories_of(
     """Return the trajectories in arrays, see `matey.data.trajectories.TrajectorySet.from_arrays`.
 
     Raises:
-        DataError: something is of another kind or shape than it must be.
+        DataError: an argument has the wrong kind or shape.
     """
     _check_forms(system, fields, given, spacing, boundary, units)
     num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
@@ -87,7 +87,7 @@ def _parameters_of_each(system: str, parameters: object, count: int) -> list[dic
     """Return the parameters of each of ``count`` trajectories.
 
     Raises:
-        DataError: they are no numbers, or those of another number of trajectories.
+        DataError: parameters are not numbers, or not one for each trajectory.
     """
     if parameters is None:
         parameters = {}
@@ -111,7 +111,7 @@ def _parameters_of_each(system: str, parameters: object, count: int) -> list[dic
 
 
 def _column(system: str, name: object, values: object, count: int) -> list[float]:
-    """Return a parameter of each trajectory."""
+    """Return the value of one parameter for each trajectory."""
     if (alike := _number(values)) is not None and isinstance(name, str):
         return [alike] * count
     array = on_the_host(values) if isinstance(values, list | tuple) or hasattr(values, "shape") else np.array(None)
@@ -124,14 +124,14 @@ def _column(system: str, name: object, values: object, count: int) -> list[float
 
 
 def _number(value: object) -> float | None:
-    """Return a real number, also one in an array or tensor without axes, as such; None of anything else."""
+    """Return a real number, also from an array or tensor without axes; None for anything else."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     return float(value) if isinstance(value, Real) else None
 
 
 def _what(value: object) -> str:
-    """Say what came: a text or number itself, of an array the shape, else the type."""
+    """Return a value as an error names it: a text or number itself, the shape of an array, else the type."""
     if isinstance(value, str | complex):
         return repr(value)
     shape = f" of the shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
@@ -139,7 +139,7 @@ def _what(value: object) -> str:
 
 
 def _check_coordinates(system: str, coordinates: Mapping[str, Coordinates], sizes: Mapping[str, int]) -> None:
-    """Raise DataError if labels are not those of the frames and cells, of which there are ``sizes`` along each axis."""
+    """Raise DataError if coordinates do not match the frames and cells, whose numbers along each axis are ``sizes``."""
     for axis, own in coordinates.items():
         if axis not in sizes or not isinstance(own, Coordinates):
             raise DataError(
@@ -154,7 +154,7 @@ def _check_coordinates(system: str, coordinates: Mapping[str, Coordinates], size
 
 
 def _check_forms(system: str, fields: object, given: object, spacing: object, boundary: object, units: object) -> None:
-    """Raise DataError if arrays in memory, or what is said of them, are of another kind than they must be."""
+    """Raise DataError if arrays in memory, or the arguments that describe them, have the wrong kind."""
     is_row = {
         name: hasattr(value, "__len__") and not isinstance(value, str | Mapping)
         for name, value in (("spacing", spacing), ("boundary", boundary))
@@ -175,7 +175,7 @@ def _check_forms(system: str, fields: object, given: object, spacing: object, bo
 
 
 def _names_of_arrays(system: str, what: str, arrays: object) -> list[str]:
-    """Return the names of arrays; raise DataError if one does not hold real numbers, all of which are meant."""
+    """Return the names of arrays; raise DataError if one does not hold real numbers or is masked."""
     if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         came = type(arrays).__name__
         if isinstance(arrays, Mapping):

@@ -1,7 +1,7 @@
-"""Descriptions of data files, kept in a run's folder: a file that is as it was need not be opened to describe it again.
+"""Descriptions of data files, kept in a run's folder, so that unchanged files need not be opened again.
 
-A file is as it was if its size and its time of change are the same. Stores that are folders are described each time, and so are
-files of readers that packages add: the index is read without running anything that is not of this package.
+A file counts as unchanged if its size and modification time are the same. Stores that are folders are described each time, and
+so are files of readers from other packages: reading the index runs no code from outside this package.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matey.data.share import Share
 from matey.data.trajectories import TrajectorySet
 
 Stamp = tuple[int, ...]
-"""Size of each of the files in bytes, and the time of its last change in nanoseconds."""
+"""Size of each of the files in bytes, and its modification time in nanoseconds."""
 
 Stamped = tuple[Stamp | None, TrajectorySet | None]
 
@@ -31,7 +31,7 @@ _OF_OTHERS = {
     ("numpy", "dtype"),
     ("pathlib", "PosixPath"),
 }
-# What unpickling was seen to raise, or may, where someone has written the index by hand.
+# Errors that unpickling may raise where someone has written the index by hand.
 _UNREADABLE = (
     pickle.UnpicklingError,
     zlib.error,
@@ -45,11 +45,11 @@ _UNREADABLE = (
 
 
 class Index:
-    """Descriptions of files, with the sizes and times of change that these had.
+    """Descriptions of files, with the sizes and modification times that these had.
 
     Args:
-        code: fingerprint of the code; what other code has described is described anew.
-        text: an index that was written earlier; nothing is taken from one that is corrupt.
+        code: fingerprint of the code; files that other code has described are described anew.
+        text: an index that was written earlier; a corrupt one is ignored.
     """
 
     def __init__(self, code: str, text: bytes = b"") -> None:
@@ -60,11 +60,11 @@ class Index:
     def described(
         self, files: Sequence[DataFile], describe: Callable[[DataFile], TrajectorySet | None], share: Share
     ) -> list[TrajectorySet | None]:
-        """Describe files, each once for all ranks, unless it is known; rank 0's index counts.
+        """Describe files, each on one rank only, except those that rank 0's index knows.
 
         Args:
             files: the files.
-            describe: function that describes one, or returns None if its layout is unknown.
+            describe: function that describes a file, or returns None if its layout is unknown.
             share: function that shares the files out over ranks.
 
         Raises:
@@ -96,12 +96,12 @@ class Index:
 
 
 def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFile) -> Stamped:
-    stamp = _stamp(file)  # before it is read: what changes meanwhile is described anew the next time
+    stamp = _stamp(file)  # taken first: a file that changes meanwhile is described anew the next time
     return stamp, describe(file)
 
 
 def _stamp(file: DataFile) -> Stamp | None:
-    """Return the stamp of a file; None of a folder, which does not change with what is in it, and of what is not there."""
+    """Return the stamp of a file; None if a path is missing or a folder, whose stamp does not follow its contents."""
     own = (path for of_fields in file.own.values() for path in of_fields.values())
     paths = list(dict.fromkeys((*file.paths, *own, *map(place, file.description.tables if file.description else ()))))
     there = [path.stat() for path in paths if path.is_file()]
@@ -130,7 +130,7 @@ def _entries(code: str, text: bytes) -> dict[str, Stamped]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes the nouns of our own descriptions, and nothing else: whoever writes to a run's folder runs no code by it."""
+    """Makes objects of our own descriptions only: whoever can write to a run's folder cannot run code by an index."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
         if module.startswith(_OWN) or (module, name) in _OF_OTHERS:

@@ -14,13 +14,13 @@ from matey.data.trajectories import Cells, Coordinates, DataError, TrajectorySet
 
 
 class JoinedTrajectories(TrajectorySet):
-    """Several sets of one system, one after the other; given is what is given in all of them."""
+    """Several sets of one system, one after the other; the given fields are those that all of them have."""
 
     def __init__(self, parts: Sequence[TrajectorySet]) -> None:
         """Join ``parts``.
 
         Raises:
-            DataError: they differ in system, fields or units.
+            DataError: the parts differ in system, fields or units.
         """
         first = parts[0]
         for part in parts[1:]:
@@ -45,11 +45,11 @@ class JoinedTrajectories(TrajectorySet):
 
     @property
     def told(self) -> str:
-        """The words on the files of all parts."""
+        """The descriptions of the files of all parts."""
         return "\n".join(part.told for part in self._parts)
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk in the trajectory's own set."""
+        """Return the chunk shape in the trajectory's own set."""
         part, number = self._located(trajectory)
         return part.chunk(number)
 

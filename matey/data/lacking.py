@@ -1,4 +1,4 @@
-"""Inputs of a model, such as a viscosity or a mask, that data does not have."""
+"""Reports the inputs of a model, such as a viscosity or a mask, that data lacks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from matey.mistakes import listed
 
 
 def lacking_note(parameters: Sequence[str], given: Sequence[str], sets: Sequence[TrajectorySet]) -> str:
-    """Return sentences on parameters and given fields that a model takes and data lacks; empty where it has all.
+    """Return sentences on parameters and given fields that a model takes and data lacks; empty where nothing is lacking.
 
     Args:
         parameters: names of the parameters that the model takes.
-        given: names of the given fields that it takes; one that a set has to predict is not lacking there.
+        given: names of the given fields that the model takes; a field that a set has to predict is not lacking there.
         sets: the data sets.
     """
     return " ".join([*_on_parameters(parameters, sets), *_on_given(given, sets)])

@@ -1,4 +1,4 @@
-"""Opens a data set by looking at what is in it: asks each known format whether a file is its own, and joins files."""
+"""Opens a data set by its content: asks each known format whether it recognises a file, and joins files."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def open_dataset(
 ) -> TrajectorySet:
     """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
 
-    Several files of one system are joined in the order of their sorted paths. Files of a user's own are read by their
+    Several files of one system are joined in the order of their sorted paths. A user's own files are read by their
     description: a ``matey.yaml`` beside them, any YAML that ``path`` names, or ``description``.
 
     Args:
         path: file, folder or glob.
-        description: the contents of the files, by which they are read whatever they look like, also as YAML would have it.
-        share: function that shares the files out over ranks, each of which then calls this.
-        index: descriptions of files that were made earlier; by default every file is described.
+        description: description by which all files are read, whatever they look like; also a mapping as in YAML.
+        share: function that shares the files out over ranks; all ranks then call this function.
+        index: earlier descriptions of files; by default every file is described anew.
 
     Raises:
-        DataError: nothing is there, a file is corrupt or of unknown layout, there is more than one system, or the description
-            says what cannot be.
+        DataError: no file is found, a file is corrupt or of unknown layout, there is more than one system, or the description
+            is invalid.
     """
     _check_path(path)
     if isinstance(description, Mapping):
@@ -103,16 +103,16 @@ def open_sets(section: DataSection, share: Share = alone, index: Index | None = 
 
 
 def check_found(path: str | Path, description: DataDescription | None = None) -> None:
-    """Raise DataError if there is no file that `open_dataset` would open; of another machine nothing is asked."""
+    """Raise DataError if there is no file that `open_dataset` would open; paths on other machines are not checked."""
     if not isinstance(place(path), RemotePath):
         _find(description, path)
 
 
 def describe(file: DataFile) -> TrajectorySet | None:
-    """Return the trajectories of a file, which is opened once for it; None if no reader knows its layout.
+    """Return the trajectories of a file, which is opened only once; None if no reader knows its layout.
 
     Raises:
-        DataError: it is corrupt, or not as its description says.
+        DataError: the file is corrupt, or does not fit its description.
     """
     if file.description is not None:
         return DescribedFiles(file.description, [Together(file.paths, file.part, file.own)])
@@ -127,10 +127,10 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     """Open a file, folder or glob that may hold several systems, as one set for each.
 
     Returns:
-        The sets, and what was wrong with files that could not be opened.
+        The sets, and the errors about files that could not be opened.
 
     Raises:
-        DataError: nothing is there.
+        DataError: no file is found.
     """
     parts: dict[tuple[object, ...], list[TrajectorySet]] = {}
     errors = []
@@ -145,7 +145,7 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
 
 
 def _check_path(path: object) -> None:
-    """Raise DataError if a path is none, such as a list of them."""
+    """Raise DataError if a path is something else, such as a list of paths."""
     if not isinstance(path, str | Path):
         raise DataError(
             f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; sets that "
@@ -158,7 +158,7 @@ def _find(description: DataDescription | None, path: str | Path) -> list[DataFil
 
 
 def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
-    """Return the trajectories of all parts; those of one description are one part."""
+    """Return the trajectories of all parts; parts with the same description become one."""
     together: list[TrajectorySet] = []
     for _, alike in groupby(parts, key=lambda part: part.description if isinstance(part, DescribedFiles) else None):
         group = [*alike]

@@ -1,7 +1,7 @@
-"""Puts trajectories together from files, or arrays of a file, that follow each other in time, and refuses what does not fit.
+"""Joins files, or arrays of a file, that follow each other in time into trajectories, and refuses pieces that do not fit.
 
-Windows read the pieces that hold their snapshots and no others. Pieces are ordered by the numbers in their names; that none is
-missing is seen from the times that they hold or, where they hold none, from those numbers.
+Windows read only the pieces that hold their snapshots. Pieces are ordered by the numbers in their names; a missing piece shows
+in the times that they hold or, where they hold none, in those numbers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from matey.data.trajectories import DataError
 
 
 def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:
-    """Return the trajectories that pieces make, which come in the order of time.
+    """Return the trajectories that consist of these pieces, which come in the order of time.
 
     Args:
-        description: the contents of the files.
-        pieces: pieces of one trajectory, or of all that lie beside each other in the same files.
+        description: description of the files.
+        pieces: pieces of one trajectory, or of all trajectories in the same files.
 
     Raises:
-        DataError: one does not fit the others, or one is missing between them.
+        DataError: a piece does not fit the others, or one is missing between them.
     """
     of_files = description.snapshots == "files"
     found: dict[tuple[tuple[str, ...], int], list[Located]] = {}
@@ -48,9 +48,9 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
 
 
 def trajectory_of(file: Path, pattern: Path) -> str:
-    """Return what files of the same trajectory share: the path without what the last wildcard of a pattern stands for.
+    """Return the key that files of a trajectory share: the path with ``*`` where the pattern's last wildcard matches.
 
-    Of a pattern without wildcards, and of a file in a folder that one stands for, it is the folder.
+    For a pattern without wildcards, and for a file in a folder that the pattern matches, the key is the folder.
     """
     parts = WILDCARD.split(str(pattern))
     if len(parts) > 1 and parts[-2] != "**":
@@ -62,12 +62,12 @@ def trajectory_of(file: Path, pattern: Path) -> str:
 
 
 def own_file(file: Path, pattern: Path, own: Path) -> Path:
-    """Return the file of a field's own that goes with another.
+    """Return the field's own file that belongs to another file.
 
     Args:
         file: the other file.
-        pattern: path or glob that this one was found by.
-        own: path of the field's file; each wildcard stands for what that of ``pattern`` does.
+        pattern: path or glob by which the other file was found.
+        own: path of the field's file; its wildcards stand for the same texts, in order, as those of ``pattern``.
 
     Raises:
         DataError: the wildcards of ``pattern`` do not tell what those of ``own`` stand for.
@@ -107,7 +107,7 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
 
 
 def _shared(first: Located, piece: Located) -> Located:
-    """Return a piece that shares with the first what is equal in both: there may be thousands."""
+    """Return a piece that shares equal attributes with the first in memory, since there may be thousands of pieces."""
     names = ("arrays", "given", "along", "stored", "turned")
     alike = {name: getattr(first, name) for name in names if getattr(first, name) == getattr(piece, name)}
     return replace(piece, **alike)
@@ -124,7 +124,7 @@ def _check_alike(first: Located, piece: Located) -> None:
 
 
 def _times(first: Located, piece: Located) -> tuple[float, ...]:
-    """Return the times of a piece as the first one counts them, from its date."""
+    """Return the times of a piece in the unit and from the starting date of the first piece."""
     if "time" not in piece.along:
         return piece.times
     ours, own = (each.stored[each.along["time"]] for each in (first, piece))
@@ -139,7 +139,7 @@ def _times(first: Located, piece: Located) -> tuple[float, ...]:
 
 
 def _step(description: DataDescription, whole: Located) -> float:
-    """Return the step between the times of the pieces, which have to be even."""
+    """Return the step between the times of the snapshots, which must be evenly spaced."""
     first, stride = description.first_frame, description.stride
     taken = np.array(whole.times[first::stride])
     remedy = "write snapshots at even times, or give a time_step"
@@ -157,7 +157,7 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     """Return the number that tells the name of each piece from the others.
 
     Raises:
-        DataError: they differ in more than a number.
+        DataError: the names differ in more than one number.
     """
     arrays, files = [piece.arrays[0] for piece in pieces], [str(piece.about.source) for piece in pieces]
     numbers = numbers_of(arrays if len({*arrays}) > 1 else files)  # snapshots may be arrays of several files
@@ -185,7 +185,7 @@ def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
 
 
 def _check_numbers(pieces: Sequence[Located]) -> None:
-    """Raise DataError if the numbers in the names of pieces, which hold no times, do not follow each other evenly."""
+    """Raise DataError if the numbers in the names of pieces without times are not evenly spaced."""
     numbers = _numbers(pieces)
     gaps = np.diff(numbers)
     usual = float(np.median(gaps)) if len(gaps) else 0.0
@@ -199,5 +199,5 @@ def _check_numbers(pieces: Sequence[Located]) -> None:
 
 
 def _label(piece: Located) -> str:
-    """The file of a piece, and its array where there are several."""
+    """Return the file of a piece, and its array where there are several."""
     return f"{piece.about.source}, {piece.arrays[0]}" if piece.group else str(piece.about.source)

@@ -3,8 +3,7 @@
     frames  0 ................ 799 | 800 .. 899 | 900 .. 999
             train                  | valid      | test
 
-That is how a single long simulation is trained on and scored. Each block is a trajectory of its own, so that no window reaches
-over a cut.
+A single long simulation can thus be trained on and scored. Each block is a trajectory of its own, so no window spans a cut.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _NAME = re.compile(r"(.*), frames (\d+) to (\d+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Span:
-    """Frames of a trajectory that go by a name.
+    """The frames of a trajectory or of one of its blocks, which the name tells.
 
     Attributes:
         trajectory: name of the whole trajectory.
         first: the first of the frames.
-        last: the last of the frames, infinite where the name is that of the whole trajectory.
+        last: the last of the frames, infinite for a whole trajectory.
     """
 
     trajectory: str
@@ -69,7 +68,7 @@ class TimeBlocks(TrajectorySet):
 
     Attributes:
         whole: the set that is cut.
-        wholes: number of the trajectory in that set, for each block.
+        wholes: number of each block's trajectory in that set.
     """
 
     def __init__(self, whole: TrajectorySet, fractions: Sequence[float], cuts: Sequence[Sequence[Span]] = ()) -> None:
@@ -78,12 +77,12 @@ class TimeBlocks(TrajectorySet):
         Args:
             whole: the set.
             fractions: shares of train, valid and test, in which the frames of each trajectory are cut in this order.
-            cuts: blocks of each trajectory for each part that has a share, where they have been cut already: names do not tell
-                trajectories of several files apart. A trajectory without any stays whole.
+            cuts: blocks of each trajectory, one for each part that has a share, if they are known; by number of the
+                trajectory, since names do not tell trajectories of several files apart. One without blocks stays whole.
 
         Raises:
-            DataError: the fractions are no shares, the files say the part of a trajectory, or one has fewer frames than there
-                are parts.
+            DataError: the fractions are invalid, the files state the part of a trajectory, or a trajectory has fewer frames
+                than there are parts.
         """
         check_fractions(fractions)
         self.system, self.fields, self.units = whole.system, whole.fields, whole.units
@@ -111,11 +110,11 @@ class TimeBlocks(TrajectorySet):
 
     @property
     def told(self) -> str:
-        """The words on the set that is cut."""
+        """The description of the set that is cut."""
         return self.whole.told
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk of the trajectory that is cut."""
+        """Return the chunk shape of the trajectory that is cut."""
         return self.whole.chunk(self.wholes[trajectory])
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:

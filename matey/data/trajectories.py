@@ -1,4 +1,4 @@
-"""What every reader yields: trajectories of one PDE system, described up front and read a few frames at a time.
+"""Trajectories of one PDE system, which every reader yields: described up front and read a few frames at a time.
 
 The file of a format (``pdebench``, ...) fills in the descriptions and ``_read_frames``; the checks that all formats
 share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-dimensional data has ``z = 1``.
@@ -31,11 +31,11 @@ from matey.data.trajectory import (
 __all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
 
 
-# Files that stay open are shared by a thread that reads ahead and the one that validates; netCDF's library knows no threads.
+# A thread that reads ahead and the one that validates share open files, and netCDF's library is not thread-safe.
 _reading = threading.Lock()
 
 Cells = tuple[slice, slice, slice]
-"""A box of cells along ``z, y, x``, with its first cell and the one after its last."""
+"""A box of cells: its first cell and the one after its last along each of ``z, y, x``."""
 
 Array = Any
 """A NumPy array or a PyTorch tensor."""
@@ -49,11 +49,11 @@ class TrajectorySet(ABC):
     Attributes:
         system: name of the PDE system, such as ``shallow_water``.
         fields: names along axis ``f``.
-        units: unit of each field; ``1`` where the data set is dimensionless, ``?`` where it does not say.
+        units: unit of each field; ``1`` where the data set is dimensionless, ``?`` where the unit is not known.
         trajectories: one description per trajectory, in a fixed order.
         length_unit: unit of coordinates and spacing; ``1`` and ``?`` as in ``units``.
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
-        given: names of fields that are known and not to be predicted, such as coefficients, geometry or forcing.
+        given: names of fields that are known beforehand and not predicted, such as coefficients, geometry or forcing.
         given_in_time: given fields that vary in time.
         left_out: given fields that are not read, see `with_given`.
     """
@@ -85,7 +85,7 @@ class TrajectorySet(ABC):
 
     @property
     def told(self) -> str:
-        """The words on the files that stand beside them, as a description; empty where files say all themselves."""
+        """The description that a user wrote for the files, as text; empty where the files describe themselves."""
         return ""
 
     def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
@@ -95,13 +95,13 @@ class TrajectorySet(ABC):
             trajectory: index of the trajectory.
             start: first frame.
             stop: one after the last frame.
-            cells: a box of cells, and no others are read; by default all.
+            cells: box of cells to read; by default all.
 
         Returns:
             float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
 
         Raises:
-            DataError: the file has gone or is corrupt.
+            DataError: the file is gone or corrupt.
             BadValuesError: a value is NaN or infinite.
         """
         about = self.trajectories[trajectory]
@@ -115,13 +115,13 @@ class TrajectorySet(ABC):
         return frames
 
     def read_given(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
-        """Read what is given in frames ``start`` to ``stop - 1``, see `read`: a single frame where all is constant in time.
+        """Read the given fields in frames ``start`` to ``stop - 1``, see `read`; a single frame if all are constant in time.
 
         Returns:
             float32 of shape ``(t or 1, f, z, y, x)`` in the units of the data set, with the fields ``given``.
 
         Raises:
-            DataError: the file has gone or is corrupt.
+            DataError: the file is gone or corrupt.
             BadValuesError: a value is NaN or infinite.
         """
         about = self.trajectories[trajectory]
@@ -137,18 +137,18 @@ class TrajectorySet(ABC):
         return frames
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the cells ``z, y, x`` of a compressed chunk, which the file gives whole; None where it gives any part."""
+        """Return the shape ``z, y, x`` of a compressed chunk, which is read whole; None where any part can be read."""
         return None
 
     def with_given(self, names: Collection[str]) -> TrajectorySet:
-        """Return the set with those of its given fields that are named; no others are read."""
+        """Return the set with only the given fields in ``names``; others are not read."""
         chosen = copy(self)
         chosen.given = tuple(name for name in self.given if name in names)
         chosen.left_out = (*self.left_out, *(name for name in self.given if name not in names))
         return chosen
 
     def coordinates(self, axis: str, trajectories: Sequence[int]) -> Coordinates | None:
-        """Read what files say of ``time``, or of a grid axis that the data has; None where they differ or say nothing.
+        """Read the coordinates along ``time`` or a grid axis of the data; None where files differ or have none.
 
         Times go as far as the longest of the trajectories.
         """
@@ -157,14 +157,14 @@ class TrajectorySet(ABC):
 
     @abstractmethod
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        """Read frames of a box of cells in the shape that ``read`` promises; it checks bounds, shape and values."""
+        """Read frames of a box of cells in the shape that ``read`` promises; ``read`` checks bounds, shape and values."""
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        """Yield the coordinates of each of some trajectories, None of one whose file has none."""
+        """Yield the coordinates of each trajectory, None where its file has none."""
         yield from [None] * len(trajectories)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
-        """Read a given field in a box of cells, ``(t, z, y, x)`` or what can be broadcast to that."""
+        """Read a given field in a box of cells, ``(t, z, y, x)`` or a shape that broadcasts to it."""
         raise NotImplementedError(f"{type(self).__name__} names given fields, {name!r}, and does not read them")
 
     @staticmethod
@@ -180,10 +180,10 @@ class TrajectorySet(ABC):
         given: Mapping[str, Array] | None = None,
         coordinates: Mapping[str, Coordinates] | None = None,
     ) -> TrajectorySet:
-        """Return a set of trajectories that lie in memory, such as a solver in the same program makes.
+        """Return a set of trajectories that lie in memory, such as those of a solver in the same program.
 
-        Nothing is copied: what is written into the arrays later is read as it is then. Arrays on a GPU are copied from it frame
-        by frame. Sets of different lengths or grids are put together by `JoinedTrajectories`.
+        Nothing is copied: later changes of the arrays are seen. Arrays on a GPU are copied from it frame by frame. Sets of
+        different lengths or grids are joined by `JoinedTrajectories`.
 
         Args:
             system: name of the PDE system.
@@ -194,10 +194,10 @@ class TrajectorySet(ABC):
             units: unit of a field by its name.
             parameters: numbers that set trajectories apart: an array ``(n,)`` or a number for each name, or the numbers by
                 name for each trajectory. NaN stands for one that is not known.
-            given: an array for each field that is known and not to be predicted: ``(n, t, [[z,] y,] x)`` where it varies
+            given: an array for each field that is known beforehand and not predicted: ``(n, t, [[z,] y,] x)`` where it varies
                 in time, ``(n, [[z,] y,] x)`` where not.
-            coordinates: labels of frames or cells along ``time``, ``z``, ``y`` or ``x``, which forecasts get as well; by
-                default these count from the lower end of each axis.
+            coordinates: coordinates of frames or cells along ``time``, ``z``, ``y`` or ``x``, which forecasts get as well; by
+                default they start at the lower end of each axis.
 
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
@@ -252,13 +252,13 @@ class _InMemory(TrajectorySet):
 
 @dataclass(frozen=True)
 class Reader:
-    """One format: how to tell a file of it by its content, and how to open it.
+    """One file format: functions that recognise its files by their content, and open them.
 
     Attributes:
-        layout: the format and what is in a file of it, in a few words, for the message about an unknown file.
-        suffixes: endings of the files to look at when a folder is searched.
-        recognises: whether a file is of this format; raises DataError if it could be, but is corrupt.
-        open: describes the trajectories of one file.
+        layout: the format and the content of its files in a few words, for the message about an unknown file.
+        suffixes: suffixes of the files that count when a folder is searched.
+        recognises: function that tells whether a file is of this format; raises DataError if it could be, but is corrupt.
+        open: function that describes the trajectories of one file.
     """
 
     layout: str

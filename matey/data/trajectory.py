@@ -1,4 +1,4 @@
-"""One trajectory as its file describes it, and what is said of data that cannot be used."""
+"""The description of one trajectory, and errors about data that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from matey.config.places import PartName
 from matey.mistakes import Mistake
 
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
-"""Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for the missing axis of data with fewer."""
+"""Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for an axis that the data lacks."""
 
 NO_AXIS: Boundary = "none"
 
 Part = PartName
-"""Use of a trajectory."""
+"""Part of a split that a trajectory is in."""
 
 
 class DataError(Mistake):
@@ -26,7 +26,7 @@ class DataError(Mistake):
 
 
 class BadValuesError(DataError):
-    """Data that was read as it lies in its file, and holds NaN or infinity."""
+    """Data that was read without error, and holds NaN, infinity or values that are too large."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trajectory:
     """One run of a solver as its file describes it; holds no field values.
 
     Attributes:
-        source: the file it lies in.
+        source: file of the trajectory.
         name: name inside that file, such as ``0023``.
         num_frames: number of snapshots.
         grid: number of cells along ``z, y, x``.
@@ -42,8 +42,8 @@ class Trajectory:
         boundary: kind of boundary at the ends of ``z, y, x``.
         time_step: time between two snapshots in the units of the data set.
         parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
-        split: the part that its publisher, or a cut in time, meant it for; None where the files leave that open.
-        conserved: fields whose sum over the domain its equations and the ends of its axes keep.
+        split: part of a split that its publisher, or a cut in time, assigned it to; None where the files leave that open.
+        conserved: fields whose sum over the domain is conserved by the equations and boundaries.
     """
 
     source: Path
@@ -80,7 +80,7 @@ class Coordinates:
     """Coordinates along an axis as a file has them.
 
     Attributes:
-        values: time of each frame that is taken, or place of the centre of each cell; they increase.
+        values: time of each frame that is used, or centre of each cell; they increase.
         unit: unit as the file gives it, such as ``m`` or ``hours since 2000-01-01``; ``?`` where it gives none.
         calendar: calendar of such dates, empty where the file names none.
     """
@@ -90,14 +90,14 @@ class Coordinates:
     calendar: str = ""
 
     def agrees_with(self, other: Coordinates) -> bool:
-        """Whether both are the same, as far as both go."""
+        """Whether both are the same over the length of the shorter one."""
         alike = (self.unit, self.calendar) == (other.unit, other.calendar)
         both = min(len(self.values), len(other.values))
         return alike and np.array_equal(self.values[:both], other.values[:both])
 
 
 def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | None:
-    """Return the longest of several coordinates that agree; None where one is missing or they do not."""
+    """Return the longest of several coordinates that agree; None where one is missing or they disagree."""
     longest: Coordinates | None = None
     for own in of_each:
         if own is None or not (longest is None or longest.agrees_with(own)):
@@ -107,13 +107,13 @@ def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | N
 
 
 LARGEST = 1e15
-"""Largest value that is read: squares of larger ones, summed over cells, leave the range of float32."""
+"""Largest value that is accepted: squares of larger ones, summed over cells, leave the range of float32."""
 
 
 def check_finite(
     about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
 ) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; they begin at ``start``."""
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; ``start`` is their first."""
     if not (frames.min() >= -LARGEST and frames.max() <= LARGEST):  # false where NaN is among them
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
